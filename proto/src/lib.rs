@@ -1,0 +1,32 @@
+//! Wire types of the model servers that Tepal calls, with a gRPC client and server for each service. They are
+//! generated from the .proto files in `proto/proto`; nothing here knows about jobs.
+//!
+//! | module | protobuf package | holds |
+//! | --- | --- | --- |
+//! | [`tensorflow`] | `tensorflow` | tensors, shapes, element types, signatures |
+//! | [`tensorflow::error`] | `tensorflow.error` | TensorFlow's outcome codes |
+//! | [`tensorflow::serving`] | `tensorflow.serving` | the calls of TensorFlow Serving |
+//!
+//! Maps are ordered, so equal messages have equal bytes. Fields that the .proto files leave out are skipped.
+
+/// A message of any type, with the type's name; the metadata of a model comes in it.
+pub use prost_types::Any;
+
+/// What TensorFlow Serving speaks; modules are nested as the protobuf packages are.
+#[allow(
+    missing_docs,
+    reason = "generated code: most enum values are documented by their official names alone"
+)]
+pub mod tensorflow {
+    tonic::include_proto!("tensorflow");
+
+    /// Outcome codes, as the state of a model's version carries them.
+    pub mod error {
+        tonic::include_proto!("tensorflow.error");
+    }
+
+    /// `PredictionService` and `ModelService`.
+    pub mod serving {
+        tonic::include_proto!("tensorflow.serving");
+    }
+}

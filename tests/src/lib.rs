@@ -1,0 +1,30 @@
+//! Support for Tepal's integration tests: real Redis servers, real service processes, real faults, and a
+//! checker that proves from the recorded history that no promise was broken.
+//!
+//! Of the services' crates this one depends only on the wire types, so that each of them can use it as a dev-dependency.
+//! It must stay free of Tepal's own logic: a test that computed its expectations with the code under test
+//! would prove nothing.
+//!
+//! - [`wait`]: wait for a condition, never for a time
+//! - [`ports`]: free loopback ports
+//! - [`redis`]: a Redis server of one's own
+//! - [`process`]: `tepal-proxy` and `tepal-worker` as child processes
+//! - [`http`]: an HTTP client, and raw bytes
+//! - [`model_server`]: a TensorFlow Serving of one's own, with faults
+//! - [`fault_proxy`]: a TCP proxy that cuts, delays and swallows
+//! - [`history`]: the history checker, invariants I1 to I10
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "test support: a broken harness must fail the test at once, with a clear text"
+)]
+
+pub mod fault_proxy;
+pub mod history;
+pub mod http;
+pub mod model_server;
+pub mod ports;
+pub mod process;
+pub mod redis;
+pub mod wait;

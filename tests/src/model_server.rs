@@ -1,0 +1,157 @@
+//! A real gRPC server that answers as TensorFlow Serving does, for tests. It serves one version of one model,
+//! records every Predict call, and can be told to fail in many ways. It never reads files and knows nothing
+//! about jobs.
+//!
+//! The server runs on a thread of its own. Stopping it closes every connection at once, as a killed process
+//! would.
+
+mod behaviour;
+mod calls;
+mod describe;
+mod reply;
+mod request;
+mod service;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use tokio::runtime;
+use tokio::sync::oneshot;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+pub use self::behaviour::Behaviour;
+pub use self::calls::{CallOutcome, CallRecord};
+pub use self::spec::{AnswerStyle, Compute, ServerSpec, TensorSpec};
+
+use self::service::{Service, Shared};
+
+/// A running model server. Dropping it stops it.
+#[derive(Debug)]
+pub struct ModelServer {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ModelServer {
+    /// Starts a server on a free port of 127.0.0.1. It accepts connections when this returns.
+    ///
+    /// A server that shall come back on its port is better started with [`Self::start_on`] and a port from
+    /// [`crate::ports::free_port`]: the kernel may lend this one to a client while the server is down.
+    ///
+    /// # Panics
+    /// When no port can be opened.
+    pub async fn start(spec: ServerSpec) -> Self {
+        Self::start_on((Ipv4Addr::LOCALHOST, 0).into(), spec).await
+    }
+
+    /// Starts a server on the given address. It has no memory of one that ran there before.
+    ///
+    /// # Panics
+    /// When the port cannot be opened.
+    pub async fn start_on(addr: SocketAddr, spec: ServerSpec) -> Self {
+        let shared = Arc::new(Shared::new(spec));
+        let (stop, stopped) = oneshot::channel();
+        let (started, start) = oneshot::channel();
+        let service = Service::new(Arc::clone(&shared));
+        let thread = thread::Builder::new()
+            .name("model-server".to_owned())
+            .spawn(move || run(addr, service, started, stopped))
+            .expect("a thread for the model server");
+        let addr = start
+            .await
+            .expect("the model server's thread lives")
+            .unwrap_or_else(|error| panic!("model server cannot listen on {addr}: {error}"));
+        Self { addr, shared, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Where the server listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What every Predict from now on does, unless something was scripted for it. Calls that run already, and
+    /// the other calls of the API, are not changed.
+    pub fn set_behaviour(&self, behaviour: Behaviour) {
+        self.shared.script().always = behaviour;
+    }
+
+    /// What the next `count` Predict calls do, after those scripted before.
+    pub fn script_next(&self, count: usize, behaviour: Behaviour) {
+        self.shared.script().next.extend(std::iter::repeat_n(behaviour, count));
+    }
+
+    /// Whether the model is loaded, as it is at the start. While it is not, GetModelStatus tells `LOADING`
+    /// and the other calls are answered `NOT_FOUND`.
+    pub fn set_available(&self, available: bool) {
+        self.shared.set_available(available);
+    }
+
+    /// Every Predict call so far, in the order of arrival.
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallRecord> {
+        self.shared.log.records()
+    }
+
+    /// Stops the server and waits until its port is free. Returns every Predict call that it had.
+    pub async fn stop(mut self) -> Vec<CallRecord> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || self.shut_down()).await.expect("the model server stopped");
+        shared.log.records()
+    }
+
+    fn shut_down(&mut self) {
+        self.shared.log.close();
+        self.stop = None; // the thread sees its channel close
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("the model server's thread panicked");
+        }
+    }
+}
+
+impl Drop for ModelServer {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// The server's thread. The runtime is dropped at the end, and with it every connection and every call.
+fn run(
+    addr: SocketAddr,
+    service: Service,
+    started: oneshot::Sender<io::Result<SocketAddr>>,
+    stop: oneshot::Receiver<()>,
+) {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (addr, incoming) = match listen(addr) {
+            Ok(listening) => listening,
+            Err(error) => return drop(started.send(Err(error))),
+        };
+        let server = Server::builder()
+            .add_service(service.clone().into_prediction_service())
+            .add_service(service.into_model_service())
+            .serve_with_incoming(incoming);
+        let _ = started.send(Ok(addr));
+        tokio::select! {
+            result = server => result.expect("the model server accepts connections"),
+            _ = stop => {}
+        }
+    });
+}
+
+fn listen(addr: SocketAddr) -> io::Result<(SocketAddr, TcpIncoming)> {
+    let incoming = TcpIncoming::bind(addr)?.with_nodelay(Some(true));
+    Ok((incoming.local_addr()?, incoming))
+}

@@ -1,0 +1,56 @@
+//! What a Predict call does, normal or not, and which call does what.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tonic::Code;
+
+/// What a Predict call does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Behaviour {
+    /// Answers as it should.
+    Normal,
+    /// Fails with this status, whatever the request.
+    Status(Code, String),
+    /// Waits this long before it starts, then answers as it should.
+    Delay(Duration),
+    /// Never answers. The call ends when the client gives up.
+    Hang,
+    /// Fails the whole call with `INVALID_ARGUMENT` if any row's first value is above this.
+    FailRowsOver(f32),
+    /// Answers with rows that are one value too long on the last axis.
+    WrongShape,
+    /// Answers without the last row.
+    MissingRow,
+    /// Answers without the output: the tensor has another name.
+    MissingOutput,
+    /// Answers with NaN as the first value of the last row.
+    Nan,
+    /// Answers with an element type that does not exist.
+    UnknownDtype,
+    /// Answers with the right shape, and one value less than it needs.
+    ShortValues,
+    /// Answers with 5 MiB in a further output, `padding`: more than a tonic client takes unless told
+    /// otherwise.
+    HugeReply,
+}
+
+/// Behaviours for the calls to come.
+#[derive(Debug)]
+pub(super) struct Script {
+    /// One for each of the next calls.
+    pub(super) next: VecDeque<Behaviour>,
+    /// For every call after those.
+    pub(super) always: Behaviour,
+}
+
+impl Script {
+    pub(super) fn new() -> Self {
+        Self { next: VecDeque::new(), always: Behaviour::Normal }
+    }
+
+    /// The behaviour of the call that starts now.
+    pub(super) fn take(&mut self) -> Behaviour {
+        self.next.pop_front().unwrap_or_else(|| self.always.clone())
+    }
+}

@@ -1,0 +1,171 @@
+//! The calls of the gRPC API: who answers, and when.
+
+use std::future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tepal_proto::tensorflow::serving::model_service_server::{ModelService, ModelServiceServer};
+use tepal_proto::tensorflow::serving::prediction_service_server::{
+    PredictionService, PredictionServiceServer,
+};
+use tepal_proto::tensorflow::serving::{
+    GetModelMetadataRequest, GetModelMetadataResponse, GetModelStatusRequest, GetModelStatusResponse,
+    ModelSpec, PredictRequest, PredictResponse,
+};
+use tokio::time::sleep;
+use tonic::{Request, Response, Status};
+
+use super::behaviour::{Behaviour, Script};
+use super::calls::{CallLog, CallOutcome};
+use super::request::Rows;
+use super::spec::ServerSpec;
+use super::{describe, reply, request};
+
+/// An error text longer than this is cut.
+const TEXT_LIMIT: usize = 1024;
+
+/// What the calls and the server's handle share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    spec: ServerSpec,
+    script: Mutex<Script>,
+    available: AtomicBool,
+    pub(super) log: CallLog,
+}
+
+/// Both services of the API. Clones share everything.
+#[derive(Clone)]
+pub(super) struct Service {
+    shared: Arc<Shared>,
+}
+
+impl Shared {
+    pub(super) fn new(spec: ServerSpec) -> Self {
+        let script = Mutex::new(Script::new());
+        Self { spec, script, available: AtomicBool::new(true), log: CallLog::default() }
+    }
+
+    pub(super) fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().expect("no panic while the script is held")
+    }
+
+    pub(super) fn set_available(&self, available: bool) {
+        self.available.store(available, Ordering::Relaxed);
+    }
+
+    fn available(&self) -> bool {
+        self.available.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request's model can be used now.
+    fn check_model(&self, model: Option<&ModelSpec>) -> Result<(), Status> {
+        request::check_model(&self.spec, model, self.available())
+    }
+
+    /// A Predict whose rows, or what is wrong with them, are known.
+    async fn run(&self, rows: Result<Rows, Status>, running: usize) -> Result<PredictResponse, Status> {
+        if running > self.spec.max_concurrent_calls {
+            return Err(Status::resource_exhausted("too many concurrent calls"));
+        }
+        let behaviour = self.script().take();
+        match &behaviour {
+            Behaviour::Status(code, text) => return Err(Status::new(*code, text)),
+            Behaviour::Hang => future::pending().await,
+            Behaviour::Delay(delay) => pause(*delay).await,
+            _ => {}
+        }
+        let rows = rows?;
+        pause(self.spec.cost(rows.count)).await;
+        if let Behaviour::FailRowsOver(limit) = behaviour {
+            refuse_rows_over(limit, &self.spec, &rows)?;
+        }
+        let model_spec = Some(describe::model_spec(&self.spec, request::SIGNATURE));
+        Ok(PredictResponse { outputs: reply::outputs(&self.spec, &rows, &behaviour), model_spec })
+    }
+}
+
+impl Service {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The real server takes requests of any size; tonic would stop at 4 MiB.
+    pub(super) fn into_prediction_service(self) -> PredictionServiceServer<Self> {
+        PredictionServiceServer::new(self).max_decoding_message_size(usize::MAX)
+    }
+
+    pub(super) fn into_model_service(self) -> ModelServiceServer<Self> {
+        ModelServiceServer::new(self)
+    }
+}
+
+#[tonic::async_trait]
+impl PredictionService for Service {
+    async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictResponse>, Status> {
+        let (shared, request) = (&self.shared, request.into_inner());
+        let rows = shared
+            .check_model(request.model_spec.as_ref())
+            .and_then(|()| request::read_rows(&shared.spec, &request));
+        let call = shared.log.start(rows.as_ref().ok());
+        let result = shared.run(rows, call.running).await;
+        call.end(
+            result
+                .as_ref()
+                .map_or_else(|status| CallOutcome::Failed(status.code()), |_| CallOutcome::Answered),
+        );
+        result.map(Response::new).map_err(cut)
+    }
+
+    async fn get_model_metadata(
+        &self,
+        request: Request<GetModelMetadataRequest>,
+    ) -> Result<Response<GetModelMetadataResponse>, Status> {
+        let (shared, request) = (&self.shared, request.into_inner());
+        if !shared.spec.with_metadata {
+            return Err(Status::unimplemented(""));
+        }
+        shared.check_model(request.model_spec.as_ref()).map_err(cut)?;
+        describe::metadata(&shared.spec, &request.metadata_field).map(Response::new).map_err(cut)
+    }
+}
+
+#[tonic::async_trait]
+impl ModelService for Service {
+    async fn get_model_status(
+        &self,
+        request: Request<GetModelStatusRequest>,
+    ) -> Result<Response<GetModelStatusResponse>, Status> {
+        let (shared, request) = (&self.shared, request.into_inner());
+        if !shared.spec.with_status {
+            return Err(Status::unimplemented(""));
+        }
+        let status = describe::status(&shared.spec, request.model_spec.as_ref(), shared.available());
+        status.map(Response::new).map_err(cut)
+    }
+}
+
+/// A timer is never shorter than a millisecond, so none is set for no time.
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
+    }
+}
+
+fn refuse_rows_over(limit: f32, spec: &ServerSpec, rows: &Rows) -> Result<(), Status> {
+    let first_values = rows.values.iter().step_by(spec.row_len());
+    match first_values.copied().find(|first| *first > limit) {
+        Some(first) => {
+            Err(Status::invalid_argument(format!("a row starts with {first}, which is over {limit}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Cuts an error text as the real server does.
+fn cut(status: Status) -> Status {
+    match status.message().char_indices().nth(TEXT_LIMIT) {
+        Some((end, _)) => Status::new(status.code(), format!("{}...TRUNCATED", &status.message()[..end])),
+        None => status,
+    }
+}

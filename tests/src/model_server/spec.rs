@@ -1,0 +1,159 @@
+//! What a model server serves: names, shapes, the computation, how long it takes, and which calls it knows.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The model itself: from the values of one row, all inputs one after the other, to the values of its output.
+pub type Compute = Arc<dyn Fn(&[f32]) -> Vec<f32> + Send + Sync>;
+
+/// What a [`ModelServer`](super::ModelServer) serves. Start from [`ServerSpec::iris`] or [`ServerSpec::toy`]
+/// and change what the test is about.
+#[derive(Clone)]
+pub struct ServerSpec {
+    /// The model's name.
+    pub model: String,
+    /// The only version.
+    pub version: i64,
+    /// The inputs of the only signature, `serving_default`. All are `DT_FLOAT`.
+    pub inputs: Vec<TensorSpec>,
+    /// Its output, `DT_FLOAT` too.
+    pub output: TensorSpec,
+    /// Computes the output of one row; it must return as many values as `output.row_shape` says.
+    pub compute: Compute,
+    /// Where an answer carries its values.
+    pub answer_style: AnswerStyle,
+    /// Time that every Predict takes.
+    pub call_cost: Duration,
+    /// Time that each row adds to it.
+    pub row_cost: Duration,
+    /// Predict calls that may run at a time; one more is answered `RESOURCE_EXHAUSTED`.
+    pub max_concurrent_calls: usize,
+    /// Whether GetModelMetadata exists; if not, it is answered `UNIMPLEMENTED`.
+    pub with_metadata: bool,
+    /// Whether GetModelStatus exists; if not, it is answered `UNIMPLEMENTED`.
+    pub with_status: bool,
+}
+
+/// Name and shape of an input or output.
+#[derive(Clone, Debug)]
+pub struct TensorSpec {
+    /// The name that requests and answers use.
+    pub name: String,
+    /// Sizes of the axes of one row, without the batch axis.
+    pub row_shape: Vec<usize>,
+}
+
+/// Where an answer carries its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerStyle {
+    /// In `float_val`, as TensorFlow Serving does by default.
+    FloatVal,
+    /// In `tensor_content`, as raw little-endian bytes.
+    TensorContent,
+}
+
+impl ServerSpec {
+    /// The iris model as `compose/models/iris` describes it: `input` `[N,4]`, `output` `[N,3]` probabilities.
+    /// The weights are not the same, so neither are the probabilities; 147 of the 150 flowers get the right
+    /// class.
+    #[must_use]
+    pub fn iris() -> Self {
+        Self::plain("iris", 1, TensorSpec::new("input", &[4]), TensorSpec::new("output", &[3]), iris)
+    }
+
+    /// The iris model behind another kind of server: an input `[N,1]` for each feature, answers in
+    /// `tensor_content`, four calls at a time, and neither GetModelMetadata nor GetModelStatus.
+    #[must_use]
+    pub fn iris_by_feature() -> Self {
+        let features = ["sepal_length", "sepal_width", "petal_length", "petal_width"];
+        Self {
+            inputs: features.iter().map(|feature| TensorSpec::new(feature, &[1])).collect(),
+            answer_style: AnswerStyle::TensorContent,
+            max_concurrent_calls: 4,
+            with_metadata: false,
+            with_status: false,
+            ..Self::iris()
+        }
+    }
+
+    /// The model of `tests/models/toy`: `x` `[N,2,3]`, `score` `[N,1]`, which is half the sum of the row,
+    /// plus 1.
+    #[must_use]
+    pub fn toy() -> Self {
+        let compute = |row: &[f32]| vec![row.iter().sum::<f32>() / 2.0 + 1.0];
+        Self::plain("toy", 7, TensorSpec::new("x", &[2, 3]), TensorSpec::new("score", &[1]), compute)
+    }
+
+    fn plain<F>(model: &str, version: i64, input: TensorSpec, output: TensorSpec, compute: F) -> Self
+    where
+        F: Fn(&[f32]) -> Vec<f32> + Send + Sync + 'static,
+    {
+        Self {
+            model: model.to_owned(),
+            version,
+            inputs: vec![input],
+            output,
+            compute: Arc::new(compute),
+            answer_style: AnswerStyle::FloatVal,
+            call_cost: Duration::ZERO,
+            row_cost: Duration::ZERO,
+            max_concurrent_calls: usize::MAX,
+            with_metadata: true,
+            with_status: true,
+        }
+    }
+
+    /// Number of values in one row, all inputs together.
+    pub(super) fn row_len(&self) -> usize {
+        self.inputs.iter().map(TensorSpec::row_len).sum()
+    }
+
+    /// How long a Predict of this many rows takes.
+    pub(super) fn cost(&self, rows: usize) -> Duration {
+        self.call_cost + self.row_cost.mul_f64(rows as f64)
+    }
+}
+
+impl fmt::Debug for ServerSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { model, version, inputs, output, answer_style, .. } = self;
+        write!(f, "{model} version {version}, {inputs:?} -> {output:?} in {answer_style:?}")
+    }
+}
+
+impl TensorSpec {
+    /// A tensor with this name and these sizes of one row.
+    #[must_use]
+    pub fn new(name: &str, row_shape: &[usize]) -> Self {
+        Self { name: name.to_owned(), row_shape: row_shape.to_vec() }
+    }
+
+    /// Number of values in one row.
+    pub(super) fn row_len(&self) -> usize {
+        self.row_shape.iter().product()
+    }
+}
+
+/// Softmax regression, one line of weights per class, then the class's bias. Trained with scikit-learn 1.9.1
+/// on all 150 rows of `compose/models/iris/iris.csv`: `LogisticRegression(C=10, max_iter=10000)`, rounded to
+/// two digits.
+const IRIS: [([f32; 4], f32); 3] = [
+    ([-0.39, 2.03, -4.28, -2.06], 14.29),
+    ([1.04, -0.04, -0.47, -2.28], 3.12),
+    ([-0.65, -1.99, 4.75, 4.34], -17.41),
+];
+
+fn iris(row: &[f32]) -> Vec<f32> {
+    let score = |(weights, bias): ([f32; 4], f32)| {
+        weights.iter().zip(row).map(|(weight, value)| weight * value).sum::<f32>() + bias
+    };
+    softmax(IRIS.map(score))
+}
+
+fn softmax(scores: [f32; 3]) -> Vec<f32> {
+    let highest = scores.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let exps = scores.map(|score| (score - highest).exp());
+    let sum: f32 = exps.iter().sum();
+    exps.map(|exp| exp / sum).to_vec()
+}

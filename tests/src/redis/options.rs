@@ -1,0 +1,110 @@
+//! How a test's Redis server is to be started; it becomes the server's `redis.conf`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::RedisServer;
+
+/// When the append-only file reaches the disk: `appendfsync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before each reply.
+    Always,
+    /// Once a second.
+    EverySec,
+    /// When the system likes.
+    No,
+}
+
+/// The options of a [`RedisServer`], see [`RedisServer::options`].
+#[derive(Clone, Debug, Default)]
+pub struct RedisOptions {
+    aof: Option<Fsync>,
+    lines: Vec<String>,
+    user: String,
+    password: String,
+    acl: Option<String>,
+    binary: Option<PathBuf>,
+}
+
+impl RedisOptions {
+    /// Keeps the data over restarts in an append-only file.
+    #[must_use]
+    pub fn aof(mut self, fsync: Fsync) -> Self {
+        self.aof = Some(fsync);
+        self
+    }
+
+    /// Adds a line to `redis.conf`, e.g. `maxmemory 10mb`; it wins over the lines the harness writes.
+    #[must_use]
+    pub fn config(mut self, line: &str) -> Self {
+        self.lines.push(line.to_owned());
+        self
+    }
+
+    /// Requires this password of the default user; the harness uses it, too.
+    #[must_use]
+    pub fn password(mut self, password: &str) -> Self {
+        self.lines.push(format!("requirepass {password}"));
+        password.clone_into(&mut self.password);
+        self
+    }
+
+    /// Uses this text as ACL file and logs in as `user`, who must be allowed PING and INFO. The user and
+    /// password appear in [`RedisServer::url`] as they are, so choose ones that need no percent-encoding.
+    #[must_use]
+    pub fn acl_file(mut self, rules: &str, user: &str, password: &str) -> Self {
+        self.acl = Some(rules.to_owned());
+        user.clone_into(&mut self.user);
+        password.clone_into(&mut self.password);
+        self
+    }
+
+    /// Uses this server binary, whatever `TEPAL_TEST_REDIS` says.
+    #[must_use]
+    pub fn with_binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = Some(path.into());
+        self
+    }
+
+    /// Starts the server and waits until it answers.
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    pub async fn start(self) -> RedisServer {
+        RedisServer::launch(self).await
+    }
+
+    pub(super) fn binary(&self) -> PathBuf {
+        let chosen = std::env::var_os("TEPAL_TEST_REDIS").filter(|path| !path.is_empty());
+        self.binary.clone().or_else(|| chosen.map(PathBuf::from)).unwrap_or_else(|| "redis-server".into())
+    }
+
+    /// `user:password@` for the URL, empty without a password.
+    pub(super) fn login(&self) -> String {
+        if self.password.is_empty() { String::new() } else { format!("{}:{}@", self.user, self.password) }
+    }
+
+    pub(super) fn write_config(&self, dir: &Path, port: u16) {
+        let shown = dir.display();
+        let mut config = format!(
+            "bind 127.0.0.1\nport {port}\ndir \"{shown}\"\nlogfile \"{shown}/redis.log\"\n\
+             daemonize no\nsave \"\"\nenable-debug-command local\n"
+        );
+        config += match self.aof {
+            None => "appendonly no\n",
+            Some(Fsync::Always) => "appendonly yes\nappendfsync always\n",
+            Some(Fsync::EverySec) => "appendonly yes\nappendfsync everysec\n",
+            Some(Fsync::No) => "appendonly yes\nappendfsync no\n",
+        };
+        if let Some(rules) = &self.acl {
+            fs::write(dir.join("users.acl"), rules).expect("the directory is ours");
+            config += &format!("aclfile \"{shown}/users.acl\"\n");
+        }
+        for line in &self.lines {
+            config += line;
+            config.push('\n');
+        }
+        fs::write(dir.join("redis.conf"), config).expect("the directory is ours");
+    }
+}
