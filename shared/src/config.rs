@@ -1,0 +1,329 @@
+//! Settings. Each is a flag and an environment variable of the same name; clap reads them as text, and [`Mistakes`]
+//! turns the text into types and collects everything that is wrong, so that one start tells it all.
+
+use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::Args;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::{
+    connection::ConnectionSettings,
+    keys::Keys,
+    model::{Model, ModelError},
+    store::Policy,
+};
+
+/// The settings that both services have.
+#[derive(Args, Clone, Debug)]
+pub struct CommonArgs {
+    /// Address of Redis, redis://[[user]:password@]host[:port][/db]; wins over host, port and password
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL", help_heading = "Redis")]
+    redis_url: Option<SecretString>,
+    /// Host of Redis
+    #[arg(
+        long,
+        env = "REDIS_HOST",
+        default_value = "127.0.0.1",
+        value_name = "HOST",
+        help_heading = "Redis"
+    )]
+    redis_host: String,
+    /// Port of Redis
+    #[arg(long, env = "REDIS_PORT", default_value = "6379", value_name = "PORT", help_heading = "Redis")]
+    redis_port: String,
+    /// Name of the Redis user (ACL)
+    #[arg(long, env = "REDIS_USERNAME", value_name = "USER", help_heading = "Redis")]
+    redis_username: Option<String>,
+    /// Password of Redis
+    #[arg(
+        long,
+        env = "REDIS_PASSWORD",
+        hide_env_values = true,
+        value_name = "PASSWORD",
+        help_heading = "Redis"
+    )]
+    redis_password: Option<SecretString>,
+    /// Name of the queue; services with the same name share their jobs
+    #[arg(
+        long,
+        env = "QUEUE_NAME",
+        default_value = "predict_queue",
+        value_name = "NAME",
+        help_heading = "Queue"
+    )]
+    queue_name: String,
+    /// Number of partitions of the queue, 1 to 256; the same for every service, may grow
+    #[arg(long, env = "PARTITIONS", default_value = "1", value_name = "N", help_heading = "Queue")]
+    partitions: String,
+    /// How long a worker owns a job without renewing, ms; the same for every service
+    #[arg(long, env = "LEASE_MS", default_value = "10000", value_name = "MS", help_heading = "Queue")]
+    lease_ms: String,
+    /// How long a finished job is kept, s
+    #[arg(
+        long,
+        env = "RESULT_TTL_SECONDS",
+        default_value = "86400",
+        value_name = "S",
+        help_heading = "Queue"
+    )]
+    result_ttl_seconds: String,
+    /// Most unfinished jobs of a partition before new ones are refused; 0 = no limit
+    #[arg(
+        long,
+        env = "MAX_QUEUE_DEPTH",
+        default_value = "1000000",
+        value_name = "N",
+        help_heading = "Queue"
+    )]
+    max_queue_depth: String,
+    /// A job fails when its worker was lost this many times
+    #[arg(long, env = "MAX_LOST", default_value = "3", value_name = "N", help_heading = "Queue")]
+    max_lost: String,
+    /// Folder that holds one folder with a model.toml for each model
+    #[arg(
+        long,
+        env = "MODELS_DIR",
+        default_value = "compose/models",
+        value_name = "DIR",
+        help_heading = "Model"
+    )]
+    models_dir: PathBuf,
+    /// Name of the model that this queue serves
+    #[arg(long, env = "MODEL_NAME", default_value = "iris", value_name = "NAME", help_heading = "Model")]
+    model_name: String,
+    /// Form of the log: json, text, or auto (text on a terminal)
+    #[arg(long, env = "LOG_FORMAT", default_value = "auto", value_name = "FORMAT", help_heading = "Logs")]
+    log_format: String,
+    /// What is logged: error, warn, info, debug, or per module as in `info,tepal_worker=debug`
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER", help_heading = "Logs")]
+    log_level: String,
+}
+
+/// [`CommonArgs`] after checking.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// How Redis is reached.
+    pub redis: ConnectionSettings,
+    /// The queue's keys.
+    pub keys: Keys,
+    /// The store's numbers.
+    pub policy: Policy,
+    /// The model that this queue serves.
+    pub model: Model,
+    /// How logs are written.
+    pub log: LogSettings,
+}
+
+/// How logs are written.
+#[derive(Clone, Debug, Default)]
+pub struct LogSettings {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// A filter in the syntax of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "auto" => Ok(Self::Auto),
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err("must be auto, json or text"),
+        }
+    }
+}
+
+/// One or more settings cannot be used. Each line names the setting, what was given and what is right.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", list(.0))]
+pub struct ConfigError(Vec<String>);
+
+fn list(mistakes: &[String]) -> String {
+    let noun = if mistakes.len() == 1 { "a setting is" } else { "settings are" };
+    format!("{noun} wrong:\n  {}", mistakes.join("\n  "))
+}
+
+/// Collects what is wrong with the settings.
+#[derive(Debug, Default)]
+pub struct Mistakes(Vec<String>);
+
+impl Mistakes {
+    /// Notes that the setting `name` is wrong; `reason` says what is right.
+    pub fn add(&mut self, name: &str, reason: impl Display) {
+        self.0.push(format!("{name}: {reason}"));
+    }
+
+    /// The number in `text`, which must be in `range`; its smallest on a mistake.
+    pub fn number<T>(&mut self, name: &str, text: &str, range: RangeInclusive<T>) -> T
+    where
+        T: Copy + PartialOrd + FromStr + Display,
+    {
+        match text.trim().parse::<T>() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                let (start, end) = (range.start(), range.end());
+                self.add(name, format!("`{text}` is not a whole number from {start} to {end}"));
+                *range.start()
+            }
+        }
+    }
+
+    /// A length of time in milliseconds.
+    pub fn millis(&mut self, name: &str, text: &str, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_millis(self.number(name, text, range))
+    }
+
+    /// A length of time in seconds.
+    pub fn seconds(&mut self, name: &str, text: &str, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_secs(self.number(name, text, range))
+    }
+
+    /// Any other type that reads itself from text.
+    pub fn parsed<T>(&mut self, name: &str, text: &str, fallback: T) -> T
+    where
+        T: FromStr,
+        T::Err: Display,
+    {
+        text.trim().parse().unwrap_or_else(|error| {
+            self.add(name, format!("`{text}` {error}"));
+            fallback
+        })
+    }
+
+    /// `settings`, unless something was wrong.
+    ///
+    /// # Errors
+    /// Everything that was noted.
+    pub fn unless_any<T>(self, settings: Option<T>) -> Result<T, ConfigError> {
+        match settings {
+            Some(settings) if self.0.is_empty() => Ok(settings),
+            _ => Err(ConfigError(self.0)),
+        }
+    }
+}
+
+impl CommonArgs {
+    /// Checks the settings; whatever is wrong goes to `mistakes`, and then the answer may be `None`.
+    pub fn check(&self, mistakes: &mut Mistakes) -> Option<Common> {
+        let policy = self.policy(mistakes);
+        let redis = self.redis(mistakes);
+        if self.queue_name.is_empty() || self.queue_name.contains(['{', '}']) {
+            mistakes.add("QUEUE_NAME", format!("`{}` must be a name without braces", self.queue_name));
+        }
+        let log = LogSettings {
+            format: mistakes.parsed("LOG_FORMAT", &self.log_format, LogFormat::Auto),
+            filter: self.log_level.clone(),
+        };
+        let model = Model::load(&self.models_dir, &self.model_name);
+        let model = model.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", told(&error))).ok()?;
+        Some(Common { redis: redis?, keys: Keys::new(&self.queue_name), policy, model, log })
+    }
+
+    fn policy(&self, mistakes: &mut Mistakes) -> Policy {
+        Policy {
+            lease: mistakes.millis("LEASE_MS", &self.lease_ms, 300..=3_600_000),
+            result_ttl: mistakes.seconds("RESULT_TTL_SECONDS", &self.result_ttl_seconds, 1..=31_536_000),
+            max_lost: mistakes.number("MAX_LOST", &self.max_lost, 2..=1000),
+            max_queue_depth: mistakes.number("MAX_QUEUE_DEPTH", &self.max_queue_depth, 0..=u64::MAX),
+            partitions: mistakes.number("PARTITIONS", &self.partitions, 1..=256),
+            ..Policy::default()
+        }
+    }
+
+    fn redis(&self, mistakes: &mut Mistakes) -> Option<ConnectionSettings> {
+        let port: u16 = mistakes.number("REDIS_PORT", &self.redis_port, 1..=u16::MAX);
+        let (name, url) = match &self.redis_url {
+            Some(url) => ("REDIS_URL", url.expose_secret().to_owned()),
+            None => ("REDIS_HOST", format!("redis://{}:{port}", bracketed(&self.redis_host))),
+        };
+        let settings = ConnectionSettings::new(&url).map_err(|_| {
+            // The client library's message may repeat the URL with its password.
+            mistakes.add(name, "must have the form redis://[[user]:password@]host[:port][/db]");
+        });
+        let mut settings = settings.ok()?;
+        if self.redis_url.is_none() {
+            let password = self.redis_password.as_ref().map(|password| password.expose_secret());
+            settings = settings.with_credentials(self.redis_username.as_deref(), password);
+        }
+        Some(settings)
+    }
+}
+
+/// An IPv6 address needs brackets in a URL.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+fn told(error: &ModelError) -> String {
+    crate::telemetry::chain(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        common: CommonArgs,
+    }
+
+    fn check(flags: &[&str]) -> Result<Common, ConfigError> {
+        let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
+        let flags = ["test", "--models-dir", models].into_iter().chain(flags.iter().copied());
+        let cli = Cli::try_parse_from(flags).unwrap();
+        let mut mistakes = Mistakes::default();
+        let common = cli.common.check(&mut mistakes);
+        mistakes.unless_any(common)
+    }
+
+    #[test]
+    fn no_settings_at_all_are_fine() {
+        let common = check(&[]).unwrap();
+        assert_eq!(common.redis.display, "127.0.0.1:6379");
+        assert_eq!(common.policy.lease, Duration::from_secs(10));
+        assert_eq!(common.model.name, "iris");
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let error =
+            check(&["--lease-ms", "soon", "--partitions", "257", "--redis-port", "0", "--model-name", "x"]);
+        let text = error.unwrap_err().to_string();
+        for expected in [
+            "LEASE_MS: `soon` is not a whole number from 300 to 3600000",
+            "PARTITIONS: `257` is not a whole number from 1 to 256",
+            "REDIS_PORT: `0`",
+            "MODEL_NAME, MODELS_DIR: cannot read",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_never_shows() {
+        let common = check(&["--redis-url", "redis://user:canary@h:1/0"]).unwrap();
+        assert_eq!(common.redis.display, "h:1");
+        let wrong = check(&["--redis-url", "nonsense://:canary@h"]).unwrap_err();
+        assert!(!wrong.to_string().contains("canary"));
+        let cli = Cli::try_parse_from(["test", "--redis-password", "canary"]).unwrap();
+        assert!(!format!("{:?}", cli.common).contains("canary"));
+    }
+}

@@ -1,0 +1,293 @@
+//! A job: its id, its states and what a reader sees of it. No I/O.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A job's id: a UUIDv7 (RFC 9562, section 5.7) whose last byte is the partition that holds the job, so that an id
+/// finds its own keys and the number of partitions can grow without moving data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(Uuid);
+
+impl JobId {
+    /// A new id in `partition`, later in order than every id that this process made before.
+    #[must_use]
+    pub fn new(partition: u8) -> Self {
+        let mut bytes = Uuid::now_v7().into_bytes();
+        bytes[15] = partition;
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The partition whose keys hold the job.
+    #[must_use]
+    pub fn partition(self) -> u8 {
+        self.0.as_bytes()[15]
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::try_parse(text).map(Self)
+    }
+}
+
+/// The five states that a client ever sees. `pending -> processing -> completed | failed | cancelled`; a retry or a
+/// release leads from processing back to pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobStatus {
+    /// Waits in the queue, or for its next attempt.
+    Pending,
+    /// A worker holds its lease.
+    Processing,
+    /// Ended with a result.
+    Completed,
+    /// Ended without a result.
+    Failed,
+    /// Ended by its client.
+    Cancelled,
+}
+
+impl JobStatus {
+    /// Every state, in the order of a job's life.
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::Processing, Self::Completed, Self::Failed, Self::Cancelled];
+
+    /// The word used in Redis, JSON, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether no byte of the job changes any more.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+impl fmt::Display for JobStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is none of the words that name a state or a priority.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{word}` is not one of {expected}")]
+pub struct UnknownWord {
+    /// What was given.
+    pub word: String,
+    /// The words that exist.
+    pub expected: &'static str,
+}
+
+impl FromStr for JobStatus {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word).ok_or_else(|| UnknownWord {
+            word: word.to_owned(),
+            expected: "pending, processing, completed, failed, cancelled",
+        })
+    }
+}
+
+/// Which of a partition's three streams a job waits in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Taken first most of the time.
+    High,
+    /// What a job gets when its client does not say.
+    #[default]
+    Normal,
+    /// Taken last most of the time, but never starved.
+    Low,
+}
+
+impl Priority {
+    /// Every priority, in the order of the streams' numbers in the scripts (1, 2, 3).
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// The word used in Redis, JSON, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Priority {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|priority| priority.as_str() == word)
+            .ok_or_else(|| UnknownWord { word: word.to_owned(), expected: "high, normal, low" })
+    }
+}
+
+/// What a client submits.
+#[derive(Clone, Debug, Default)]
+pub struct NewJob {
+    /// The input rows as JSON text, already checked against the model's description.
+    pub input: String,
+    /// Which stream it waits in.
+    pub priority: Priority,
+    /// The longest it may wait before its first attempt.
+    pub max_queue: Option<Duration>,
+    /// The longest it may take from its first attempt on.
+    pub timeout: Option<Duration>,
+    /// Makes repeated submissions one job.
+    pub idempotency: Option<Idempotency>,
+    /// Id of the HTTP request, for the logs.
+    pub request_id: Option<String>,
+    /// W3C Trace Context header of the HTTP request.
+    pub traceparent: Option<String>,
+}
+
+/// A client's idempotency key together with a fingerprint of the request that it belongs to.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// SHA-256 of the key (and its owner), hex.
+    pub key_hash: String,
+    /// SHA-256 of the request, hex: the same key with another request is refused.
+    pub fingerprint: String,
+}
+
+/// A granted attempt: the right to end one job, until the lease lapses.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The job.
+    pub job_id: JobId,
+    /// The stream that its entry is in.
+    pub priority: Priority,
+    /// Fencing token: grows by one with each grant; only the newest may write.
+    pub token: u64,
+    /// How many grants were given back unused.
+    pub released: u64,
+    /// How many grants ended with a lapsed lease.
+    pub lost: u64,
+    /// Time since the job was submitted.
+    pub age: Duration,
+    /// What is left of the job's own run time limit.
+    pub time_left: Option<Duration>,
+    /// Id of the HTTP request that submitted the job, for the logs.
+    pub request_id: Option<String>,
+    /// W3C Trace Context of that request.
+    pub traceparent: Option<String>,
+    /// The input rows, JSON text.
+    pub input: String,
+}
+
+impl Attempt {
+    /// Which try at the model this is, counted from 1; releases and crashes are not tries.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.token.saturating_sub(self.released).saturating_sub(self.lost)
+    }
+}
+
+/// What a reader sees of a job. Times are Unix milliseconds of the Redis server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The job's id.
+    pub id: JobId,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// Which stream it waits or waited in.
+    pub priority: Priority,
+    /// When it was accepted.
+    pub created_at_ms: u64,
+    /// When its first attempt began.
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    pub finished_at_ms: Option<u64>,
+    /// When its next attempt is due, while it waits for a retry.
+    pub next_attempt_at_ms: Option<u64>,
+    /// How many attempts began, releases excluded.
+    pub attempts: u64,
+    /// The result, JSON text, once completed.
+    pub result: Option<String>,
+    /// Why it failed, a sentence for the client.
+    pub error: Option<String>,
+    /// Why it failed, one word for programs.
+    pub error_code: Option<String>,
+    /// The job whose input this one repeats.
+    pub retry_of: Option<JobId>,
+    /// When the earliest of its own deadlines passes, if it has any and has not ended.
+    pub deadline_ms: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_carries_its_partition_and_survives_text() {
+        for partition in [0, 1, 127, 255] {
+            let id = JobId::new(partition);
+            assert_eq!(id.partition(), partition);
+            assert_eq!(id.to_string().parse::<JobId>(), Ok(id));
+        }
+    }
+
+    #[test]
+    fn ids_of_one_process_are_distinct_and_in_order() {
+        let ids: Vec<_> = (0..10_000).map(|_| JobId::new(3)).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn a_try_does_not_count_releases_and_crashes() {
+        let attempt = Attempt {
+            job_id: JobId::new(0),
+            priority: Priority::Normal,
+            token: 5,
+            released: 2,
+            lost: 1,
+            age: Duration::ZERO,
+            time_left: None,
+            request_id: None,
+            traceparent: None,
+            input: String::new(),
+        };
+        assert_eq!(attempt.number(), 2);
+    }
+
+    #[test]
+    fn words_round_trip_and_unknown_ones_say_what_exists() {
+        for status in JobStatus::ALL {
+            assert_eq!(status.as_str().parse(), Ok(status));
+        }
+        let error = "urgent".parse::<Priority>().map_err(|error| error.to_string());
+        assert_eq!(error, Err("`urgent` is not one of high, normal, low".to_owned()));
+    }
+}

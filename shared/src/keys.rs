@@ -1,0 +1,96 @@
+//! Every Redis key, as a function of its parts. The keys of one partition share a hash tag, so that a script's keys
+//! are always in one Cluster slot (Redis Cluster specification, "Hash tags").
+
+use crate::job::{JobId, Priority};
+
+/// Consumer group of the work streams.
+pub const GROUP: &str = "workers";
+
+/// Names the keys of one queue.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    queue: String,
+}
+
+impl Keys {
+    /// Keys of the queue called `queue`.
+    pub fn new(queue: impl Into<String>) -> Self {
+        Self { queue: queue.into() }
+    }
+
+    /// Outstanding work of one priority: a stream whose entries carry only a job id.
+    #[must_use]
+    pub fn stream(&self, partition: u8, priority: Priority) -> String {
+        format!("{{{}:{partition}}}:stream:{priority}", self.queue)
+    }
+
+    /// The three work streams in the order of their numbers in the scripts.
+    #[must_use]
+    pub fn streams(&self, partition: u8) -> [String; 3] {
+        Priority::ALL.map(|priority| self.stream(partition, priority))
+    }
+
+    /// What every job hash's key of the partition begins with.
+    #[must_use]
+    pub fn job_prefix(&self, partition: u8) -> String {
+        format!("{{{}:{partition}}}:job:", self.queue)
+    }
+
+    /// The job's hash; also the channel on which its end is published.
+    #[must_use]
+    pub fn job(&self, id: JobId) -> String {
+        format!("{{{}:{}}}:job:{id}", self.queue, id.partition())
+    }
+
+    /// One entry for each accepted job, in time order.
+    #[must_use]
+    pub fn log(&self, partition: u8) -> String {
+        format!("{{{}:{partition}}}:log", self.queue)
+    }
+
+    /// Jobs that failed for good.
+    #[must_use]
+    pub fn dead(&self, partition: u8) -> String {
+        format!("{{{}:{partition}}}:dead", self.queue)
+    }
+
+    /// The record of an idempotency key, by the key's hash.
+    #[must_use]
+    pub fn idempotency(&self, partition: u8, key_hash: &str) -> String {
+        format!("{{{}:{partition}}}:idem:{key_hash}", self.queue)
+    }
+
+    /// Identifies the data set; a new value means that Redis lost its data.
+    #[must_use]
+    pub fn epoch(&self, partition: u8) -> String {
+        format!("{{{}:{partition}}}:epoch", self.queue)
+    }
+
+    /// The live workers and what they say of themselves.
+    #[must_use]
+    pub fn workers(&self) -> String {
+        format!("{}:workers", self.queue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_a_partition_share_its_hash_tag() {
+        let keys = Keys::new("predict_queue");
+        let id = JobId::new(7);
+        for key in [
+            keys.stream(7, Priority::High),
+            keys.job(id),
+            keys.log(7),
+            keys.dead(7),
+            keys.idempotency(7, "ab"),
+            keys.epoch(7),
+        ] {
+            assert!(key.starts_with("{predict_queue:7}:"), "{key}");
+        }
+        assert_eq!(keys.job(id), format!("{}{id}", keys.job_prefix(7)));
+    }
+}

@@ -1,0 +1,31 @@
+//! What both services share: the domain types, the model descriptions and the job store, the only code that talks
+//! to Redis.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`job`] | a job, its id and its states; no I/O |
+//! | [`tensor`], [`model`] | typed rows, and the description of a model: what it takes and what it answers |
+//! | [`store`] | one method for each transition of a job, plus the reads |
+//! | [`reader`] | blocking reads of the work streams |
+//! | [`keys`], [`scripts`] | every Redis key; the Lua scripts and their typed outcomes |
+//! | [`connection`], [`replication`] | how Redis is reached, and reached again; acknowledgement by replicas |
+//! | [`worker_state`] | what a worker says of itself with each heartbeat |
+//! | [`config`], [`retry`], [`shutdown`], [`telemetry`] | settings, backoff, stopping, logs |
+
+pub mod config;
+pub mod connection;
+pub mod error;
+pub mod job;
+pub mod keys;
+pub mod model;
+pub mod reader;
+pub mod replication;
+pub mod retry;
+pub mod scripts;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
+pub mod tensor;
+pub mod worker_state;
+
+pub use redis::RedisError;

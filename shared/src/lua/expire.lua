@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+-- expire: fails a job that has missed one of its deadlines, so that a reader sees it although no worker came by.
+-- KEYS[1]  job hash
+-- KEYS[2]  stream of priority high
+-- KEYS[3]  stream of priority normal
+-- KEYS[4]  stream of priority low
+-- KEYS[5]  dead-letter stream
+-- ARGV[1]  job id
+-- ARGV[2]  lifetime of a terminal job, s
+-- ARGV[3]  most dead letters kept
+-- Returns  {"expired", error code} | {"kept", status} no deadline is missed, or the job has ended | {"missing"}
+local job = redis.call('HMGET', KEYS[1], 'status', 'entry', 'priority', 'attempt', 'released', 'started_at',
+  'queue_deadline', 'run_deadline')
+if not job[1] then
+  return { 'missing' }
+end
+local now = server_now()
+local why = missed_deadline(now, job[6], job[7], job[8])
+if TERMINAL[job[1]] or not why then
+  return { 'kept', job[1] }
+end
+
+local attempts = tonumber(job[4] or 0) - tonumber(job[5] or 0)
+local stream = KEYS[1 + STREAM_OF[job[3] or 'normal']]
+fail_job({ key = KEYS[1], id = ARGV[1], stream = stream, entry = job[2], attempts = attempts }, now, ARGV[2],
+  { key = KEYS[5], max = ARGV[3] }, why)
+return { 'expired', why.code }

@@ -1,0 +1,25 @@
+#!lua flags=allow-oom
+-- fail: ends the job of the attempt that holds it as failed, keeps its input and leaves a dead letter.
+-- KEYS[1]  job hash
+-- KEYS[2]  stream of the job's entry
+-- KEYS[3]  dead-letter stream
+-- ARGV[1]  attempt token
+-- ARGV[2]  job id
+-- ARGV[3]  error code
+-- ARGV[4]  error, a sentence for the client
+-- ARGV[5]  lifetime of a terminal job, s
+-- ARGV[6]  most dead letters kept
+-- Returns  {"failed"} also when this very attempt had failed it before | {"lost"} | {"cancelled"} | {"missing"}
+local job = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'entry', 'released', 'error_code')
+if job[1] == 'failed' and job[2] == ARGV[1] and job[5] == ARGV[3] then
+  return { 'failed' }
+end
+local refused = fence(job[1], job[2], ARGV[1])
+if refused then
+  return refused
+end
+
+local attempts = tonumber(job[2]) - tonumber(job[4] or 0)
+fail_job({ key = KEYS[1], id = ARGV[2], stream = KEYS[2], entry = job[3], attempts = attempts }, server_now(), ARGV[5],
+  { key = KEYS[3], max = ARGV[6] }, { code = ARGV[3], message = ARGV[4] })
+return { 'failed' }

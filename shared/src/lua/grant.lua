@@ -1,0 +1,56 @@
+-- grant: what `take` and `start` share: turns delivered entries into granted attempts. Stands behind lib.
+-- `grants`: {streams, dead = {key, max}, prefix, now, max_lost, ttl_s, jobs = {}, ended = {}, stale = 0, reclaimed = 0,
+-- bytes = 0}
+local function grant(grants, number, entry, id)
+  local stream, key = grants.streams[number], grants.prefix .. id
+  local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'released', 'lost', 'created_at', 'started_at',
+    'queue_deadline', 'run_deadline', 'timeout_ms', 'request_id', 'traceparent', 'input')
+  local status, attempt, released = job[1], tonumber(job[3] or 0), tonumber(job[4] or 0)
+  local lost, started_at = tonumber(job[5] or 0), job[7]
+  if job[2] ~= entry or (status ~= 'pending' and status ~= 'processing') then
+    -- Its job ended, vanished or has another entry by now.
+    redis.call('XACK', stream, GROUP, entry)
+    redis.call('XDEL', stream, entry)
+    grants.stale = grants.stale + 1
+    return
+  end
+  local record = { key = key, id = id, stream = stream, entry = entry, attempts = attempt - released }
+  local why = missed_deadline(grants.now, started_at, job[8], job[9])
+  if status == 'processing' then
+    -- A running job comes back only when its lease lapsed: whoever ran it is gone.
+    lost = lost + 1
+    grants.reclaimed = grants.reclaimed + 1
+    redis.call('HSET', key, 'lost', lost)
+    if not why and lost >= grants.max_lost then
+      why = { code = 'worker_lost', message = 'The worker was lost ' .. lost .. ' times while running the job' }
+    end
+  end
+  if why then
+    fail_job(record, grants.now, grants.ttl_s, grants.dead, why)
+    table.insert(grants.ended, { id, why.code })
+    return
+  end
+
+  attempt = attempt + 1
+  local deadline = job[9]
+  if started_at then
+    redis.call('HSET', key, 'status', 'processing', 'attempt', attempt)
+    redis.call('HDEL', key, 'next_attempt_at')
+  elseif job[10] then
+    deadline = int(grants.now + tonumber(job[10]))
+    redis.call('HSET', key, 'status', 'processing', 'attempt', attempt, 'started_at', int(grants.now),
+      'run_deadline', deadline)
+  else
+    redis.call('HSET', key, 'status', 'processing', 'attempt', attempt, 'started_at', int(grants.now))
+  end
+  local input = job[13] or ''
+  grants.bytes = grants.bytes + #input
+  local left_ms = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1
+  table.insert(grants.jobs, { id, number, attempt, released, lost, grants.now - tonumber(job[6] or grants.now), left_ms,
+    job[11] or '', job[12] or '', input })
+end
+
+-- The reply of both scripts.
+local function granted(grants, cursors, groups_created)
+  return { 'granted', grants.jobs, grants.ended, grants.reclaimed, grants.stale, cursors, groups_created }
+end

@@ -1,0 +1,43 @@
+#!lua flags=allow-oom
+-- prune: removes consumers of workers that are gone, but never one that has pending entries: those would be lost.
+-- KEYS[1]  stream of priority high
+-- KEYS[2]  stream of priority normal
+-- KEYS[3]  stream of priority low
+-- ARGV[1]  silence after which a consumer may be removed, ms
+-- ARGV[2...]  ids of the live workers; a consumer is named <worker id>-<number>
+-- Returns  {"pruned", number of consumers removed}
+local function is_live(consumer)
+  for i = 2, #ARGV do
+    if string.sub(consumer, 1, #ARGV[i] + 1) == ARGV[i] .. '-' then
+      return true
+    end
+  end
+  return false
+end
+
+local function fields(info)
+  local named = {}
+  for i = 1, #info, 2 do
+    named[info[i]] = info[i + 1]
+  end
+  return named
+end
+
+local gone = {}
+for _, stream in ipairs(KEYS) do
+  local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, GROUP)
+  if not consumers.err then
+    for _, info in ipairs(consumers) do
+      local consumer = fields(info)
+      local is_idle = consumer.pending == 0 and consumer.idle > tonumber(ARGV[1])
+      if is_idle and consumer.name ~= WAITING and not is_live(consumer.name) then
+        table.insert(gone, { stream, consumer.name })
+      end
+    end
+  end
+end
+
+for _, consumer in ipairs(gone) do
+  redis.call('XGROUP', 'DELCONSUMER', consumer[1], GROUP, consumer[2])
+end
+return { 'pruned', #gone }

@@ -1,0 +1,21 @@
+#!lua flags=allow-oom
+-- release: gives a job back without using an attempt (model server down, shutdown). It is claimed before anything new.
+-- KEYS[1]  job hash
+-- KEYS[2]  stream of the job's entry
+-- ARGV[1]  attempt token
+-- ARGV[2]  job id
+-- ARGV[3]  lease, ms
+-- Returns  {"released", repaired} also when this very attempt had given it back before; repaired = 1 if the entry had to
+--          be written anew | {"lost"} | {"cancelled"} | {"missing"}
+local job = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'entry', 'released')
+if job[1] == 'pending' and job[2] == ARGV[1] then
+  return { 'released', 0 }
+end
+local refused = fence(job[1], job[2], ARGV[1])
+if refused then
+  return refused
+end
+
+local record = { key = KEYS[1], id = ARGV[2], stream = KEYS[2], entry = job[3] }
+local released = { 'released', tonumber(job[4] or 0) + 1 }
+return { 'released', hand_back(record, server_now(), 0, tonumber(ARGV[3]), released) }

@@ -1,0 +1,84 @@
+#!lua flags=allow-oom
+-- sweep: walks a part of the log. Forgets jobs that have expired, and writes the entry of an outstanding job anew if it is
+-- in nobody's hands: gone from its stream, or delivered but not pending (an operator removed it or its consumer).
+-- KEYS[1]  log stream
+-- KEYS[2]  stream of priority high
+-- KEYS[3]  stream of priority normal
+-- KEYS[4]  stream of priority low
+-- ARGV[1]  prefix of the job hashes' keys
+-- ARGV[2]  log entry id after which to begin; '-' = at the oldest
+-- ARGV[3]  most log entries to look at
+-- Returns  {"swept", next log entry id or '-' at the end, forgotten, repaired}
+local function last_delivered(stream)
+  local info = redis.pcall('XINFO', 'GROUPS', stream)
+  if info.err then
+    return nil
+  end
+  for _, group in ipairs(info) do
+    local name, last
+    for i = 1, #group, 2 do
+      if group[i] == 'name' then
+        name = group[i + 1]
+      elseif group[i] == 'last-delivered-id' then
+        last = group[i + 1]
+      end
+    end
+    if name == GROUP then
+      return last
+    end
+  end
+end
+
+-- Whether stream entry id a is greater than b.
+local function is_after(a, b)
+  local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
+  local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
+  if a_ms ~= b_ms then
+    return tonumber(a_ms) > tonumber(b_ms)
+  end
+  return tonumber(a_seq) > tonumber(b_seq)
+end
+
+local delivered = {}
+for number = 1, 3 do
+  delivered[number] = last_delivered(KEYS[1 + number])
+end
+
+local function is_reachable(number, entry)
+  local stream = KEYS[1 + number]
+  if #redis.call('XRANGE', stream, entry, entry) == 0 then
+    return false
+  end
+  -- Without a group, the next take creates it at 0 and so reaches every entry.
+  if not delivered[number] or is_after(entry, delivered[number]) then
+    return true
+  end
+  return #redis.call('XPENDING', stream, GROUP, entry, entry, 1) == 1
+end
+
+local from = ARGV[2] == '-' and '-' or '(' .. ARGV[2]
+local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[3])
+local forgotten, orphans = {}, {}
+for _, entry in ipairs(entries) do
+  local id = entry[2][2]
+  local job = redis.call('HMGET', ARGV[1] .. id, 'status', 'entry', 'priority')
+  if not job[1] then
+    table.insert(forgotten, entry[1])
+  elseif not TERMINAL[job[1]] then
+    local number = STREAM_OF[job[3] or 'normal']
+    if not is_reachable(number, job[2]) then
+      table.insert(orphans, { id = id, stream = KEYS[1 + number], entry = job[2] })
+    end
+  end
+end
+
+if #forgotten > 0 then
+  redis.call('XDEL', KEYS[1], unpack(forgotten))
+end
+for _, job in ipairs(orphans) do
+  redis.call('XDEL', job.stream, job.entry)
+  local entry = redis.call('XADD', job.stream, '*', 'id', job.id)
+  redis.call('HSET', ARGV[1] .. job.id, 'status', 'pending', 'entry', entry)
+end
+local at_end = #entries < tonumber(ARGV[3])
+return { 'swept', at_end and '-' or entries[#entries][1], #forgotten, #orphans }

@@ -1,0 +1,81 @@
+#!lua flags=allow-oom
+-- take: grants up to n waiting jobs to a consumer: first what is due again (lapsed leases, retries, given back), then
+-- new entries, stream by stream. Delivery is itself a write; should the script die after it, the lease brings the entry back.
+-- KEYS[1]  stream of priority high
+-- KEYS[2]  stream of priority normal
+-- KEYS[3]  stream of priority low
+-- KEYS[4]  dead-letter stream
+-- ARGV[1]  prefix of the job hashes' keys
+-- ARGV[2]  consumer
+-- ARGV[3]  most lost leases of a job before it fails
+-- ARGV[4]  lifetime of a terminal job, s
+-- ARGV[5]  most dead letters kept
+-- ARGV[6]  order in which the streams are read, e.g. "123"
+-- ARGV[7]  n, most jobs to grant
+-- ARGV[8]  bytes of input after which no further jobs are read
+-- ARGV[9]  lease, ms
+-- ARGV[10]  XAUTOCLAIM cursor of stream 1; '' = do not look for due entries this time
+-- ARGV[11]  cursor of stream 2
+-- ARGV[12]  cursor of stream 3
+-- Returns  {"granted", jobs, ended, reclaimed, stale, cursors, groups_created};
+--          job = {id, stream number, attempt, released, lost, age_ms, run time left, ms or -1, request id, traceparent,
+--          input}; ended = {id, error code} of jobs that failed instead of being granted
+local CHUNK = 16
+local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
+  now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], jobs = {}, ended = {}, stale = 0, reclaimed = 0,
+  bytes = 0 }
+local want, max_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+local groups_created = 0
+
+local function room()
+  return grants.bytes < max_bytes and math.min(want - #grants.jobs, CHUNK) or 0
+end
+
+-- Runs a read; a missing group is created at 0, so that nothing which waits is skipped, and the read repeated.
+local function read(number, ...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err and string.find(reply.err, 'NOGROUP', 1, true) then
+    redis.call('XGROUP', 'CREATE', grants.streams[number], GROUP, '0', 'MKSTREAM')
+    groups_created = groups_created + 1
+    return redis.call(...)
+  end
+  if type(reply) == 'table' and reply.err then
+    error(reply.err)
+  end
+  return reply
+end
+
+local cursors = { ARGV[10], ARGV[11], ARGV[12] }
+if ARGV[10] ~= '' then
+  for number, stream in ipairs(grants.streams) do
+    -- One call looks at no more than 10 x COUNT entries, so an empty reply with a cursor is not the end.
+    for _ = 1, 32 do
+      local count = room()
+      if count <= 0 then
+        break
+      end
+      local reply = read(number, 'XAUTOCLAIM', stream, GROUP, ARGV[2], ARGV[9], cursors[number], 'COUNT', count)
+      cursors[number] = reply[1]
+      for _, entry in ipairs(reply[2]) do
+        grant(grants, number, entry[1], entry[2][2])
+      end
+      if reply[1] == '0-0' then
+        break
+      end
+    end
+  end
+end
+
+for digit in string.gmatch(ARGV[6], '%d') do
+  local number = tonumber(digit)
+  local stream, count = grants.streams[number], room()
+  while count > 0 do
+    local reply = read(number, 'XREADGROUP', 'GROUP', GROUP, ARGV[2], 'COUNT', count, 'STREAMS', stream, '>')
+    local entries = reply and reply[1][2] or {}
+    for _, entry in ipairs(entries) do
+      grant(grants, number, entry[1], entry[2][2])
+    end
+    count = #entries == count and room() or 0
+  end
+end
+return granted(grants, cursors, groups_created)

@@ -1,0 +1,280 @@
+//! Reads and checks `model.toml`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::tensor::DType;
+
+/// A model as its description file tells it.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Name, as the model server knows it.
+    pub name: String,
+    /// Version, as the model server knows it.
+    pub version: String,
+    /// Signature that is called.
+    pub signature: String,
+    /// The ONNX file for the in-process backend, if there is one.
+    pub onnx_file: Option<PathBuf>,
+    /// Most rows that one job may hold.
+    pub max_rows: usize,
+    /// A valid value of `data`.
+    pub sample: Value,
+    /// What the model takes, in order. With several inputs, a row is one flat list that is cut into them.
+    pub inputs: Vec<InputSpec>,
+    /// What the model answers.
+    pub output: OutputSpec,
+}
+
+/// One input of a model.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputSpec {
+    /// The backend's name of the input.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape of one row, without the batch axis.
+    pub shape: Vec<usize>,
+    /// What each element of a row is called, for error messages.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Every value must be greater than this.
+    pub greater_than: Option<f64>,
+    /// Every value must be less than this.
+    pub less_than: Option<f64>,
+}
+
+/// The output of a model.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputSpec {
+    /// The backend's name of the output.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape of one row, without the batch axis.
+    pub shape: Vec<usize>,
+    /// The classes, when a row holds one probability for each.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    version: String,
+    #[serde(default = "default_signature")]
+    signature: String,
+    onnx_file: Option<PathBuf>,
+    max_rows: usize,
+    sample: Value,
+    inputs: Vec<InputSpec>,
+    output: OutputSpec,
+}
+
+fn default_signature() -> String {
+    "serving_default".to_owned()
+}
+
+/// A model description cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The file cannot be read.
+    #[error(
+        "cannot read the model description {path}: MODELS_DIR must hold a folder MODEL_NAME with a model.toml"
+    )]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no TOML of the expected form.
+    #[error("the model description {path} is malformed")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// The file contradicts itself.
+    #[error("the model description {path} is inconsistent: {reason}")]
+    Inconsistent {
+        /// Which file.
+        path: PathBuf,
+        /// In what way.
+        reason: String,
+    },
+}
+
+impl Model {
+    /// Reads `<models_dir>/<name>/model.toml`.
+    ///
+    /// # Errors
+    /// When the file is missing, malformed or contradicts itself.
+    pub fn load(models_dir: &Path, name: &str) -> Result<Self, ModelError> {
+        let folder = models_dir.join(name);
+        let path = folder.join("model.toml");
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ModelError::Unreadable { path: path.clone(), source })?;
+        let model = Self::parse(&text, &folder)
+            .map_err(|source| ModelError::Malformed { path: path.clone(), source: Box::new(source) })?;
+        model.check().map_err(|reason| ModelError::Inconsistent { path: path.clone(), reason })?;
+        if model.name != name {
+            let reason = format!("its name is `{}`, but its folder's is `{name}`", model.name);
+            return Err(ModelError::Inconsistent { path, reason });
+        }
+        Ok(model)
+    }
+
+    fn parse(text: &str, folder: &Path) -> Result<Self, toml::de::Error> {
+        let file: File = toml::from_str(text)?;
+        Ok(Self {
+            name: file.name,
+            version: file.version,
+            signature: file.signature,
+            onnx_file: file.onnx_file.map(|name| folder.join(name)),
+            max_rows: file.max_rows,
+            sample: file.sample,
+            inputs: file.inputs,
+            output: file.output,
+        })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.inputs.is_empty() {
+            return Err("it has no [[inputs]]".to_owned());
+        }
+        if self.max_rows == 0 {
+            return Err("max_rows is 0".to_owned());
+        }
+        for input in &self.inputs {
+            input.check()?;
+        }
+        let labels = self.output.labels.len();
+        if labels > 0 && self.output.shape != [labels] {
+            return Err(format!("{labels} labels, but the output's shape is {:?}", self.output.shape));
+        }
+        self.read_rows(&self.sample).map(|_| ()).map_err(|errors| {
+            let first = errors.first().map(ToString::to_string).unwrap_or_default();
+            format!("its sample is not valid input: {first}")
+        })
+    }
+
+    /// What TensorFlow Serving's REST API would say of the model
+    /// (`GET /v1/models/<name>/metadata`), as far as the description knows it.
+    #[must_use]
+    pub fn metadata(&self) -> Value {
+        let inputs: serde_json::Map<_, _> = self
+            .inputs
+            .iter()
+            .map(|input| (input.name.clone(), tensor_info(input.dtype, &input.shape)))
+            .collect();
+        json!({
+            "model_spec": {"name": self.name, "version": self.version},
+            "metadata": {"signature_def": {&self.signature: {
+                "inputs": inputs,
+                "outputs": {&self.output.name: tensor_info(self.output.dtype, &self.output.shape)},
+            }}},
+        })
+    }
+}
+
+/// The REST API prints sizes as strings (64-bit integers in proto3's JSON mapping); -1 is the batch axis.
+fn tensor_info(dtype: DType, row_shape: &[usize]) -> Value {
+    let sizes = std::iter::once("-1".to_owned()).chain(row_shape.iter().map(ToString::to_string));
+    let dims: Vec<_> = sizes.map(|size| json!({"size": size})).collect();
+    json!({"dtype": dtype.as_str(), "tensor_shape": {"dim": dims}})
+}
+
+impl InputSpec {
+    /// Elements of one row.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let elements = self.elements();
+        if elements == 0 {
+            return Err(format!("input `{}` has an axis of length 0", self.name));
+        }
+        if !self.features.is_empty() && self.features.len() != elements {
+            let named = self.features.len();
+            return Err(format!("input `{}` has {elements} elements, but {named} feature names", self.name));
+        }
+        Ok(())
+    }
+}
+
+impl OutputSpec {
+    /// Elements of one row.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A small model with bounds and labels.
+    pub(in crate::model) fn flowers() -> Model {
+        let text = r#"
+            name = "flowers"
+            version = "3"
+            max_rows = 4
+            sample = [[1.0, 2.0]]
+            [[inputs]]
+            name = "x"
+            dtype = "DT_FLOAT"
+            shape = [2]
+            features = ["width", "height"]
+            greater_than = 0.0
+            less_than = 10.0
+            [output]
+            name = "p"
+            dtype = "DT_FLOAT"
+            shape = [2]
+            labels = ["rose", "tulip"]
+        "#;
+        let model = Model::parse(text, Path::new("models/flowers")).unwrap();
+        model.check().unwrap();
+        model
+    }
+
+    #[test]
+    fn the_metadata_reads_as_the_rest_api_prints_it() {
+        let expected = json!({
+            "model_spec": {"name": "flowers", "version": "3"},
+            "metadata": {"signature_def": {"serving_default": {
+                "inputs": {"x": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "2"}]}}},
+                "outputs": {"p": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "2"}]}}},
+            }}},
+        });
+        assert_eq!(flowers().metadata(), expected);
+    }
+
+    #[test]
+    fn a_description_that_contradicts_itself_is_refused_with_the_reason() {
+        let mut model = flowers();
+        model.output.labels.push("daisy".to_owned());
+        assert_eq!(model.check(), Err("3 labels, but the output's shape is [2]".to_owned()));
+        let mut model = flowers();
+        model.sample = json!([[1.0]]);
+        assert!(model.check().unwrap_err().starts_with("its sample is not valid input: /data/0:"));
+    }
+
+    #[test]
+    fn a_missing_description_says_where_it_was_looked_for() {
+        let error = Model::load(Path::new("nowhere"), "iris").unwrap_err().to_string();
+        assert!(error.contains("nowhere/iris/model.toml") && error.contains("MODELS_DIR"), "{error}");
+    }
+}

@@ -1,0 +1,215 @@
+//! Checks a model's answer against the description, and writes it as the JSON that clients read.
+
+use serde::{Serialize, Serializer, ser::SerializeSeq as _};
+
+use super::Model;
+use crate::tensor::{Tensor, Values};
+
+/// A model's answer does not fit its description. The text is safe for clients.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum OutputError {
+    /// Wrong shape.
+    #[error("The model answered with shape {given:?} instead of {expected:?}")]
+    Shape {
+        /// What came.
+        given: Vec<usize>,
+        /// What the description says.
+        expected: Vec<usize>,
+    },
+    /// Fewer or more elements than the shape says.
+    #[error("The model answered with {given} values instead of {expected}")]
+    Length {
+        /// What came.
+        given: usize,
+        /// What the shape says.
+        expected: usize,
+    },
+    /// Wrong element type.
+    #[error("The model answered with {given} instead of {expected}")]
+    DType {
+        /// What came.
+        given: &'static str,
+        /// What the description says.
+        expected: &'static str,
+    },
+    /// NaN or infinity.
+    #[error("The model answered with a value that is not a finite number")]
+    NotFinite,
+}
+
+/// A job's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The `result` of the API, JSON text.
+    pub json: String,
+    /// The class of the first row, if the model has classes.
+    pub class_name: Option<String>,
+}
+
+impl Model {
+    /// Checks the shape, type and number of an answer to `rows` rows; finiteness is a property of each job's own
+    /// rows and is checked by [`Model::render`].
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn check_output(&self, rows: usize, answer: &Tensor) -> Result<(), OutputError> {
+        let expected: Vec<usize> = std::iter::once(rows).chain(self.output.shape.iter().copied()).collect();
+        if answer.values.dtype() != self.output.dtype {
+            let (given, expected) = (answer.values.dtype().as_str(), self.output.dtype.as_str());
+            return Err(OutputError::DType { given, expected });
+        }
+        if answer.shape != expected {
+            return Err(OutputError::Shape { given: answer.shape.clone(), expected });
+        }
+        let (given, expected) = (answer.values.len(), expected.iter().product());
+        if given != expected {
+            return Err(OutputError::Length { given, expected });
+        }
+        Ok(())
+    }
+
+    /// Writes the rows `from .. from + rows` of a checked answer as one job's result.
+    ///
+    /// # Errors
+    /// When one of them holds NaN or infinity.
+    pub fn render(&self, answer: &Tensor, from: usize, rows: usize) -> Result<Rendered, OutputError> {
+        let width = self.output.elements();
+        let (start, end) = (from * width, (from + rows) * width);
+        match &answer.values {
+            Values::Float(values) => self.render_rows(&values[start..end], width, |value| value.is_finite()),
+            Values::Double(values) => self.render_rows(&values[start..end], width, |value| value.is_finite()),
+            Values::Int32(values) => self.render_rows(&values[start..end], width, |_| true),
+            Values::Int64(values) => self.render_rows(&values[start..end], width, |_| true),
+        }
+    }
+
+    fn render_rows<T: Copy + PartialOrd + Serialize>(
+        &self,
+        values: &[T],
+        width: usize,
+        is_finite: impl Fn(T) -> bool,
+    ) -> Result<Rendered, OutputError> {
+        if !values.iter().all(|value| is_finite(*value)) {
+            return Err(OutputError::NotFinite);
+        }
+        let rows: Vec<Row<'_, T>> = values.chunks_exact(width.max(1)).map(|row| self.row(row)).collect();
+        let Some(first) = rows.first() else { return Err(OutputError::Length { given: 0, expected: width }) };
+        let class_name = match first {
+            Row::Classified { class_name, .. } => Some((*class_name).to_owned()),
+            Row::Plain { .. } => None,
+        };
+        let result = JobResult { first, predictions: (rows.len() > 1).then_some(&rows) };
+        // Numbers, labels of the description and fixed names always have a JSON form.
+        Ok(Rendered { json: serde_json::to_string(&result).unwrap_or_default(), class_name })
+    }
+
+    fn row<'a, T: Copy + PartialOrd + Serialize>(&'a self, values: &'a [T]) -> Row<'a, T> {
+        let class = argmax(values);
+        match self.output.labels.get(class) {
+            Some(class_name) => Row::Classified { prediction: class, class_name, probabilities: values },
+            None => Row::Plain { prediction: Nested { values, shape: &self.output.shape } },
+        }
+    }
+}
+
+/// The `result` of the API: the first row, and all of them when there are several.
+#[derive(Serialize)]
+struct JobResult<'a, T: Serialize> {
+    #[serde(flatten)]
+    first: &'a Row<'a, T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    predictions: Option<&'a Vec<Row<'a, T>>>,
+}
+
+/// One row of an answer. Written from the typed values: a 32-bit float read as a 64-bit one is longer, not truer.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Row<'a, T: Serialize> {
+    Classified { prediction: usize, class_name: &'a str, probabilities: &'a [T] },
+    Plain { prediction: Nested<'a, T> },
+}
+
+/// Values as lists nested as the shape says; a scalar for an empty shape.
+struct Nested<'a, T> {
+    values: &'a [T],
+    shape: &'a [usize],
+}
+
+impl<T: Serialize> Serialize for Nested<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.shape.split_first() {
+            None => self.values.first().serialize(serializer),
+            Some((_, [])) => self.values.serialize(serializer),
+            Some((length, shape)) => {
+                let width = shape.iter().product::<usize>().max(1);
+                let mut list = serializer.serialize_seq(Some(*length))?;
+                for values in self.values.chunks_exact(width) {
+                    list.serialize_element(&Nested { values, shape })?;
+                }
+                list.end()
+            }
+        }
+    }
+}
+
+/// Index of the largest value; the first of equals.
+fn argmax<T: Copy + PartialOrd>(row: &[T]) -> usize {
+    let better = |best: usize, (index, value): (usize, &T)| if *value > row[best] { index } else { best };
+    row.iter().enumerate().fold(0, better)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{super::description::tests::flowers, *};
+
+    fn answer(shape: &[usize], values: &[f32]) -> Tensor {
+        Tensor { name: "p".to_owned(), shape: shape.to_vec(), values: Values::Float(values.to_vec()) }
+    }
+
+    #[test]
+    fn one_row_reads_as_specified() {
+        let rendered = flowers().render(&answer(&[1, 2], &[0.25, 0.75]), 0, 1).unwrap();
+        assert_eq!(rendered.class_name.as_deref(), Some("tulip"));
+        let json: Value = serde_json::from_str(&rendered.json).unwrap();
+        assert_eq!(json, json!({"prediction": 1, "class_name": "tulip", "probabilities": [0.25, 0.75]}));
+    }
+
+    #[test]
+    fn several_rows_add_a_list_and_a_job_sees_only_its_own() {
+        let answer = answer(&[3, 2], &[0.9, 0.1, 0.2, 0.8, 0.6, 0.4]);
+        let rendered = flowers().render(&answer, 1, 2).unwrap();
+        let json: Value = serde_json::from_str(&rendered.json).unwrap();
+        assert_eq!(json["class_name"], "tulip");
+        assert_eq!(json["predictions"][1]["class_name"], "rose");
+        assert_eq!(json["predictions"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn floats_are_written_as_short_as_they_are_exact() {
+        let rendered = flowers().render(&answer(&[1, 2], &[0.1, 0.9]), 0, 1).unwrap();
+        assert!(rendered.json.contains("[0.1,0.9]"), "{}", rendered.json);
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_is_told_plainly() {
+        let model = flowers();
+        let error = model.check_output(2, &answer(&[1, 2], &[0.5, 0.5])).unwrap_err().to_string();
+        assert_eq!(error, "The model answered with shape [1, 2] instead of [2, 2]");
+        let error = model.check_output(1, &answer(&[1, 2], &[0.5])).unwrap_err().to_string();
+        assert_eq!(error, "The model answered with 1 values instead of 2");
+        assert_eq!(model.render(&answer(&[1, 2], &[0.5, f32::NAN]), 0, 1), Err(OutputError::NotFinite));
+    }
+
+    #[test]
+    fn an_answer_without_classes_keeps_its_shape() {
+        let mut model = flowers();
+        (model.output.labels, model.output.shape) = (Vec::new(), vec![2, 1]);
+        let rendered = model.render(&answer(&[1, 2, 1], &[1.5, 2.0]), 0, 1).unwrap();
+        assert_eq!(
+            rendered,
+            Rendered { json: r#"{"prediction":[[1.5],[2.0]]}"#.to_owned(), class_name: None }
+        );
+    }
+}

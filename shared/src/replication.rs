@@ -1,0 +1,94 @@
+//! Acknowledgement by replicas (`WAIT`, Redis command page): a submission is confirmed only when enough replicas hold
+//! it. `WAIT` speaks of the writes of its own connection and holds that connection up, so submissions have one of
+//! their own, and one `WAIT` confirms all submissions that came before it.
+
+use std::time::Duration;
+
+use redis::{Cmd, FromRedisValue as _, RedisError, Value};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    connection::{ConnectionSettings, Generation, Redis},
+    error::StoreError,
+};
+
+/// Submissions that may wait for one confirmation.
+const MOST_WAITING: usize = 10_000;
+
+/// How many replicas must hold a submission before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicationPolicy {
+    /// Number of replicas; at least one.
+    pub replicas: u32,
+    /// How long to wait for them.
+    pub timeout: Duration,
+}
+
+/// Runs submissions and confirms them. Clones share one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Replicated {
+    redis: Redis,
+    waiting: mpsc::Sender<Waiting>,
+}
+
+/// A submission that was executed on a connection of this generation and waits for its confirmation.
+struct Waiting {
+    generation: Generation,
+    confirmed: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl Replicated {
+    /// Opens a connection for submissions; needs a tokio runtime.
+    pub(crate) fn open(settings: ConnectionSettings, policy: ReplicationPolicy) -> Result<Self, RedisError> {
+        let redis = Redis::open(settings.with_response_timeout(policy.timeout + Duration::from_secs(2)))?;
+        let (waiting, queue) = mpsc::channel(MOST_WAITING);
+        tokio::spawn(confirm(redis.clone(), policy, queue));
+        Ok(Self { redis, waiting })
+    }
+
+    /// Runs a submission and waits until the replicas have it.
+    pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, StoreError> {
+        let (generation, value) = self.redis.run_on(command).await?;
+        let (confirmed, confirmation) = oneshot::channel();
+        let closed = |_| StoreError::Disconnected;
+        self.waiting.send(Waiting { generation, confirmed }).await.map_err(|_| StoreError::Disconnected)?;
+        confirmation.await.map_err(closed)??;
+        Ok(value)
+    }
+}
+
+/// Confirms whatever waits with one `WAIT` after the other; ends with the last handle.
+async fn confirm(redis: Redis, policy: ReplicationPolicy, mut queue: mpsc::Receiver<Waiting>) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, MOST_WAITING).await > 0 {
+        let reached = replicas_reached(&redis, policy).await;
+        for waiting in batch.drain(..) {
+            // Nobody listens when the client has gone away.
+            let _ = waiting.confirmed.send(verdict(&reached, waiting.generation, policy));
+        }
+    }
+}
+
+async fn replicas_reached(redis: &Redis, policy: ReplicationPolicy) -> Result<(Generation, u32), StoreError> {
+    let mut command = redis::cmd("WAIT");
+    command.arg(policy.replicas).arg(u64::try_from(policy.timeout.as_millis()).unwrap_or(u64::MAX));
+    let (generation, value) = redis.run_on(&command).await?;
+    let reached = u32::from_redis_value(value)
+        .map_err(|error| StoreError::Protocol { script: "WAIT", reason: error.to_string() })?;
+    Ok((generation, reached))
+}
+
+/// A `WAIT` on a newer connection says nothing of writes on an older one.
+fn verdict(
+    reached: &Result<(Generation, u32), StoreError>,
+    written_on: Generation,
+    policy: ReplicationPolicy,
+) -> Result<(), StoreError> {
+    match reached {
+        Ok((generation, reached)) if *generation == written_on && *reached >= policy.replicas => Ok(()),
+        Ok((generation, reached)) if *generation == written_on => {
+            Err(StoreError::NotReplicated { reached: *reached, required: policy.replicas })
+        }
+        _ => Err(StoreError::NotReplicated { reached: 0, required: policy.replicas }),
+    }
+}

@@ -1,0 +1,411 @@
+//! The job store: one method for each transition of a job, plus the reads. Every transition is one Lua script that is
+//! safe to repeat, so a call whose answer was lost is simply made again.
+
+mod reads;
+mod upkeep;
+
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, RedisError, Value};
+
+use crate::{
+    connection::{ConnectionSettings, Redis},
+    error::StoreError,
+    job::{Attempt, JobId, NewJob, Priority},
+    keys::Keys,
+    replication::{Replicated, ReplicationPolicy},
+    scripts::{
+        self, Cancelled, Expired, Fence, Granted, NamedScript, Requeued, Settled, Submitted, WorkerRecord,
+    },
+};
+
+pub use reads::{JobFilter, JobPage, LogPage, LogPlace, NoLogPlace, QueueState, ServerState};
+pub use upkeep::Swept;
+
+/// The numbers that the transitions need.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How long a worker owns a job without renewing.
+    pub lease: Duration,
+    /// How long a terminal job is kept.
+    pub result_ttl: Duration,
+    /// A job fails when its worker was lost this many times.
+    pub max_lost: u32,
+    /// Most outstanding jobs of a partition; 0 = no limit.
+    pub max_queue_depth: u64,
+    /// Most dead letters kept in a partition.
+    pub max_dead_letters: u64,
+    /// How long an idempotency key is remembered.
+    pub idempotency_ttl: Duration,
+    /// Number of partitions, 1 to 256.
+    pub partitions: u16,
+    /// Silence after which a worker counts as dead.
+    pub worker_timeout: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(10),
+            result_ttl: Duration::from_secs(86_400),
+            max_lost: 3,
+            max_queue_depth: 1_000_000,
+            max_dead_letters: 10_000,
+            idempotency_ttl: Duration::from_secs(86_400),
+            partitions: 1,
+            worker_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a consumer asks [`JobStore::take`] for.
+#[derive(Debug)]
+pub struct TakeRequest<'a> {
+    /// Whose keys to look at.
+    pub partition: u8,
+    /// The consumer's name.
+    pub consumer: &'a str,
+    /// In which order the streams are read.
+    pub order: [Priority; 3],
+    /// Most jobs to grant.
+    pub limit: usize,
+    /// Stop reading further jobs after this many bytes of input.
+    pub max_bytes: usize,
+    /// Where to go on looking for entries that are due again; `None` skips that.
+    pub due_from: Option<&'a [String; 3]>,
+}
+
+/// An entry that a blocking read delivered.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Which stream.
+    pub priority: Priority,
+    /// The entry's id in the stream.
+    pub entry: String,
+    /// The job that it carries.
+    pub job_id: JobId,
+}
+
+/// How an attempt wants its job to go on.
+#[derive(Clone, Debug)]
+pub enum Settlement {
+    /// End it with this result, JSON.
+    Complete(String),
+    /// End it without a result.
+    Fail {
+        /// One word for programs.
+        code: String,
+        /// A sentence for the client.
+        error: String,
+    },
+    /// Try again after this pause, at most the lease.
+    Retry(Duration),
+    /// Give it back without using an attempt.
+    Release,
+}
+
+/// The only code that changes jobs. Clones share one connection.
+#[derive(Clone, Debug)]
+pub struct JobStore {
+    redis: Redis,
+    /// For submissions that replicas must confirm.
+    replicated: Option<Replicated>,
+    keys: Keys,
+    policy: Policy,
+}
+
+impl JobStore {
+    /// A store of the queue that `keys` names.
+    #[must_use]
+    pub fn new(redis: Redis, keys: Keys, policy: Policy) -> Self {
+        Self { redis, replicated: None, keys, policy }
+    }
+
+    /// The same store, whose submissions are acknowledged only when replicas hold them.
+    ///
+    /// # Errors
+    /// When the client library rejects the address.
+    pub fn with_replication(
+        mut self,
+        settings: ConnectionSettings,
+        policy: ReplicationPolicy,
+    ) -> Result<Self, RedisError> {
+        self.replicated = Some(Replicated::open(settings, policy)?);
+        Ok(self)
+    }
+
+    /// Runs a script that accepts a job.
+    async fn run_submission(&self, command: &Cmd) -> Result<Value, StoreError> {
+        match &self.replicated {
+            Some(replicated) => replicated.run(command).await,
+            None => self.redis.run(command).await,
+        }
+    }
+
+    /// The connection, for health checks and blocking reads.
+    #[must_use]
+    pub fn redis(&self) -> &Redis {
+        &self.redis
+    }
+
+    /// The keys of this queue.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The numbers that this store works with.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Every partition's number.
+    pub fn partitions(&self) -> impl Iterator<Item = u8> + use<> {
+        (0..self.policy.partitions.min(256)).map(|partition| partition as u8)
+    }
+
+    /// Accepts the job under `id`. Repeating it with the same id is safe.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; after `Ambiguous` the job may or may not have been accepted.
+    pub async fn submit(&self, id: JobId, job: &NewJob) -> Result<Submitted, StoreError> {
+        let partition = id.partition();
+        let [high, normal, low] = self.keys.streams(partition);
+        let mut keys = vec![self.keys.job(id), high, normal, low, self.keys.log(partition)];
+        keys.extend(job.idempotency.as_ref().map(|key| self.keys.idempotency(partition, &key.key_hash)));
+        let mut command = scripts::SUBMIT.call(&keys);
+        command
+            .arg(id.to_string())
+            .arg(job.priority.as_str())
+            .arg(self.policy.max_queue_depth)
+            .arg(job.max_queue.map_or(0, millis))
+            .arg(job.idempotency.as_ref().map_or("", |key| key.fingerprint.as_str()))
+            .arg(self.policy.idempotency_ttl.as_secs().max(1))
+            .arg("input")
+            .arg(&job.input);
+        if let Some(timeout) = job.timeout {
+            command.arg("timeout_ms").arg(millis(timeout));
+        }
+        add_origin(&mut command, job.request_id.as_deref(), job.traceparent.as_deref());
+        Submitted::parse(self.run_submission(&command).await?)
+    }
+
+    /// Grants waiting jobs to a consumer.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; jobs granted by a call whose answer was lost come back when their lease lapses.
+    pub async fn take(&self, request: &TakeRequest<'_>) -> Result<Granted, StoreError> {
+        let order: String =
+            request.order.iter().map(|priority| stream_number(*priority).to_string()).collect();
+        let mut command = self.grant_call(&scripts::TAKE, request.partition, request.consumer);
+        command.arg(order).arg(request.limit).arg(request.max_bytes).arg(millis(self.policy.lease));
+        match request.due_from {
+            Some(cursors) => cursors.iter().for_each(|cursor| {
+                command.arg(if cursor.is_empty() { "0-0" } else { cursor.as_str() });
+            }),
+            None => {
+                command.arg("").arg("").arg("");
+            }
+        }
+        Granted::parse(&scripts::TAKE, self.redis.run(&command).await?)
+    }
+
+    /// Grants the jobs of entries that a blocking read delivered to `consumer`.
+    ///
+    /// # Errors
+    /// As [`JobStore::take`].
+    pub async fn start(
+        &self,
+        partition: u8,
+        consumer: &str,
+        deliveries: &[Delivery],
+    ) -> Result<Granted, StoreError> {
+        let mut command = self.grant_call(&scripts::START, partition, consumer);
+        for delivery in deliveries {
+            command
+                .arg(stream_number(delivery.priority))
+                .arg(&delivery.entry)
+                .arg(delivery.job_id.to_string());
+        }
+        Granted::parse(&scripts::START, self.redis.run(&command).await?)
+    }
+
+    /// What `take` and `start` begin with.
+    fn grant_call(&self, script: &NamedScript, partition: u8, consumer: &str) -> Cmd {
+        let [high, normal, low] = self.keys.streams(partition);
+        let mut command = script.call(&[high, normal, low, self.keys.dead(partition)]);
+        command
+            .arg(self.keys.job_prefix(partition))
+            .arg(consumer)
+            .arg(self.policy.max_lost)
+            .arg(self.policy.result_ttl.as_secs().max(1))
+            .arg(self.policy.max_dead_letters);
+        command
+    }
+
+    /// Extends the lease of jobs that `consumer` runs, all of one partition; returns those that it must stop running.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn renew(
+        &self,
+        partition: u8,
+        consumer: &str,
+        held: &[(JobId, u64, Priority)],
+    ) -> Result<Vec<(JobId, Fence)>, StoreError> {
+        let mut command = scripts::RENEW.call(&self.keys.streams(partition));
+        command.arg(self.keys.job_prefix(partition)).arg(consumer);
+        for (id, token, priority) in held {
+            command.arg(id.to_string()).arg(*token).arg(stream_number(*priority));
+        }
+        scripts::parse_renewed(self.redis.run(&command).await?)
+    }
+
+    /// Ends or gives back the jobs of several attempts in one round trip; one outcome for each, in order.
+    ///
+    /// # Errors
+    /// When the round trip as a whole failed. Repeating all of it is safe.
+    pub async fn settle(
+        &self,
+        settlements: &[(&Attempt, Settlement)],
+    ) -> Result<Vec<Result<Settled, StoreError>>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(settlements.len());
+        pipeline.ignore_errors();
+        for (attempt, settlement) in settlements {
+            pipeline.add_command(self.settle_call(attempt, settlement));
+        }
+        let outcomes = self.redis.run_all(&pipeline).await?;
+        let parsed = outcomes.into_iter().zip(settlements).map(|(outcome, (_, settlement))| {
+            outcome.and_then(|value| Settled::parse(settlement.script(), value))
+        });
+        Ok(parsed.collect())
+    }
+
+    fn settle_call(&self, attempt: &Attempt, settlement: &Settlement) -> Cmd {
+        let (id, partition) = (attempt.job_id, attempt.job_id.partition());
+        let mut keys = vec![self.keys.job(id), self.keys.stream(partition, attempt.priority)];
+        if matches!(settlement, Settlement::Fail { .. }) {
+            keys.push(self.keys.dead(partition));
+        }
+        let mut command = settlement.script().call(&keys);
+        command.arg(attempt.token);
+        let ttl_s = self.policy.result_ttl.as_secs().max(1);
+        match settlement {
+            Settlement::Complete(result) => command.arg(result).arg(ttl_s),
+            Settlement::Fail { code, error } => {
+                command.arg(id.to_string()).arg(code).arg(error).arg(ttl_s).arg(self.policy.max_dead_letters)
+            }
+            Settlement::Retry(delay) => {
+                command.arg(id.to_string()).arg(millis(*delay)).arg(millis(self.policy.lease))
+            }
+            Settlement::Release => command.arg(id.to_string()).arg(millis(self.policy.lease)),
+        };
+        command
+    }
+
+    /// Cancels a job that has not ended.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn cancel(&self, id: JobId) -> Result<Cancelled, StoreError> {
+        let [high, normal, low] = self.keys.streams(id.partition());
+        let mut command = scripts::CANCEL.call(&[self.keys.job(id), high, normal, low]);
+        command.arg(self.policy.result_ttl.as_secs().max(1));
+        Cancelled::parse(self.redis.run(&command).await?)
+    }
+
+    /// Submits the input of the failed or cancelled job `old` again as `id`, which must be in the same partition.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn requeue(
+        &self,
+        old: JobId,
+        id: JobId,
+        request_id: Option<&str>,
+        traceparent: Option<&str>,
+    ) -> Result<Requeued, StoreError> {
+        let partition = old.partition();
+        let [high, normal, low] = self.keys.streams(partition);
+        let keys = [self.keys.job(id), high, normal, low, self.keys.log(partition), self.keys.job(old)];
+        let mut command = scripts::REQUEUE.call(&keys);
+        command.arg(id.to_string()).arg(old.to_string()).arg(self.policy.max_queue_depth);
+        add_origin(&mut command, request_id, traceparent);
+        Requeued::parse(self.run_submission(&command).await?)
+    }
+
+    /// Fails a job that has missed one of its own deadlines.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn expire(&self, id: JobId) -> Result<Expired, StoreError> {
+        let [high, normal, low] = self.keys.streams(id.partition());
+        let keys = [self.keys.job(id), high, normal, low, self.keys.dead(id.partition())];
+        let mut command = scripts::EXPIRE.call(&keys);
+        command
+            .arg(id.to_string())
+            .arg(self.policy.result_ttl.as_secs().max(1))
+            .arg(self.policy.max_dead_letters);
+        Expired::parse(self.redis.run(&command).await?)
+    }
+
+    /// Records that a worker lives; `state` is JSON. Returns the number of live workers.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn heartbeat(&self, worker: &str, state: &str) -> Result<u64, StoreError> {
+        let mut command = scripts::HEARTBEAT.call(&[self.keys.workers()]);
+        command.arg(worker).arg(state).arg(millis(self.policy.worker_timeout));
+        scripts::parse_recorded(self.redis.run(&command).await?)
+    }
+
+    /// Records that a worker leaves.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn farewell(&self, worker: &str) -> Result<(), StoreError> {
+        self.heartbeat(worker, "").await.map(|_| ())
+    }
+
+    /// The live workers.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        let mut command = scripts::WORKERS.call(&[self.keys.workers()]);
+        command.arg(millis(self.policy.worker_timeout));
+        scripts::parse_workers(self.redis.run(&command).await?)
+    }
+}
+
+impl Settlement {
+    fn script(&self) -> &'static NamedScript {
+        match self {
+            Self::Complete(_) => &scripts::COMPLETE,
+            Self::Fail { .. } => &scripts::FAIL,
+            Self::Retry(_) => &scripts::RETRY,
+            Self::Release => &scripts::RELEASE,
+        }
+    }
+}
+
+fn add_origin(command: &mut Cmd, request_id: Option<&str>, traceparent: Option<&str>) {
+    for (field, value) in [("request_id", request_id), ("traceparent", traceparent)] {
+        if let Some(value) = value {
+            command.arg(field).arg(value);
+        }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn stream_number(priority: Priority) -> usize {
+    match priority {
+        Priority::High => 1,
+        Priority::Normal => 2,
+        Priority::Low => 3,
+    }
+}

@@ -1,0 +1,76 @@
+//! What keeps the stored data in order: forgetting what expired, repairing what an operator broke, and noticing that
+//! Redis lost its data.
+
+use std::time::Duration;
+
+use redis::{FromRedisValue as _, Value};
+use uuid::Uuid;
+
+use super::{JobStore, millis};
+use crate::{
+    error::StoreError,
+    scripts::{self, Reply},
+};
+
+/// What a part of a sweep found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swept {
+    /// Where the next part begins; `None` when the newest job was reached.
+    pub next: Option<String>,
+    /// Log entries of expired jobs, removed.
+    pub forgotten: u64,
+    /// Outstanding jobs that nobody would ever have been given, queued again.
+    pub repaired: u64,
+}
+
+impl JobStore {
+    /// Looks at up to `limit` jobs of the partition, oldest first, from `after` on.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn sweep(&self, partition: u8, after: Option<&str>, limit: usize) -> Result<Swept, StoreError> {
+        let [high, normal, low] = self.keys.streams(partition);
+        let mut command = scripts::SWEEP.call(&[self.keys.log(partition), high, normal, low]);
+        command.arg(self.keys.job_prefix(partition)).arg(after.unwrap_or("-")).arg(limit);
+        let mut reply = Reply::new(&scripts::SWEEP, self.redis.run(&command).await?)?;
+        match reply.word()?.as_str() {
+            "swept" => Ok(Swept {
+                next: Some(reply.text("a log entry")?).filter(|entry| entry != "-"),
+                forgotten: reply.count("the forgotten jobs")?,
+                repaired: reply.count("the repaired jobs")?,
+            }),
+            word => reply.unknown(word),
+        }
+    }
+
+    /// Removes consumers of the partition that belong to none of the `live` workers, hold nothing and were silent for
+    /// `silence`; returns how many.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn prune(&self, partition: u8, live: &[String], silence: Duration) -> Result<u64, StoreError> {
+        let mut command = scripts::PRUNE.call(&self.keys.streams(partition));
+        command.arg(millis(silence)).arg(live);
+        let mut reply = Reply::new(&scripts::PRUNE, self.redis.run(&command).await?)?;
+        match reply.word()?.as_str() {
+            "pruned" => reply.count("the removed consumers"),
+            word => reply.unknown(word),
+        }
+    }
+
+    /// The identity of the partition's data set, made on the first call. If it is another one than before, Redis has
+    /// lost its data.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn epoch(&self, partition: u8) -> Result<String, StoreError> {
+        let candidate = Uuid::new_v4().to_string();
+        let mut command = redis::cmd("SET");
+        command.arg(self.keys.epoch(partition)).arg(&candidate).arg("NX").arg("GET");
+        match self.redis.run(&command).await? {
+            Value::Nil => Ok(candidate),
+            present => String::from_redis_value(present)
+                .map_err(|error| StoreError::Protocol { script: "epoch", reason: error.to_string() }),
+        }
+    }
+}
