@@ -1,0 +1,157 @@
+//! Runs an ONNX model in this process with tract: optimised once for any number of rows.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tepal_shared::{
+    model::{InputSpec, Model},
+    tensor::{Batch, DType, Tensor, Values},
+};
+use tract_onnx::prelude::Tensor as TractTensor;
+use tract_onnx::prelude::{
+    DatumType, Framework as _, InferenceFact, InferenceModelExt as _, IntoRunnable as _, IntoTensor as _,
+    TDim, TVec, TractResult, TypedRunnableModel,
+};
+
+use super::{Backend, BackendError, OpenError, Verdict};
+
+/// A loaded model.
+pub(super) struct Onnx {
+    plan: Arc<TypedRunnableModel>,
+    output_name: String,
+    metadata: Value,
+}
+
+impl Onnx {
+    pub(super) fn open(model: &Model) -> Result<Self, OpenError> {
+        let path = model.onnx_file.as_ref().ok_or_else(|| OpenError::NoOnnxFile(model.name.clone()))?;
+        let plan = load(path, model).map_err(|error| OpenError::Onnx {
+            path: path.display().to_string(),
+            reason: format!("{error:#}"),
+        })?;
+        Ok(Self { plan, output_name: model.output.name.clone(), metadata: model.metadata() })
+    }
+}
+
+/// Loads and optimises the model with a symbolic batch axis.
+fn load(path: &std::path::Path, model: &Model) -> TractResult<Arc<TypedRunnableModel>> {
+    let mut graph = tract_onnx::onnx().model_for_path(path)?;
+    let batch = TDim::from(graph.symbols.sym("N"));
+    graph = graph
+        .with_input_names(model.inputs.iter().map(|input| input.name.as_str()))?
+        .with_outputs_by_name([model.output.name.as_str()])?;
+    for (number, input) in model.inputs.iter().enumerate() {
+        graph = graph.with_input_fact(number, fact(input, &batch))?;
+    }
+    graph.into_optimized()?.into_runnable()
+}
+
+fn fact(input: &InputSpec, batch: &TDim) -> InferenceFact {
+    let row = input.shape.iter().map(|length| TDim::from(*length));
+    let shape: TVec<TDim> = std::iter::once(batch.clone()).chain(row).collect();
+    InferenceFact::dt_shape(datum_type(input.dtype), shape)
+}
+
+fn datum_type(dtype: DType) -> DatumType {
+    match dtype {
+        DType::Float => DatumType::F32,
+        DType::Double => DatumType::F64,
+        DType::Int32 => DatumType::I32,
+        DType::Int64 => DatumType::I64,
+    }
+}
+
+impl Backend for Onnx {
+    fn name(&self) -> &'static str {
+        "onnx"
+    }
+
+    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
+        let (plan, name) = (Arc::clone(&self.plan), self.output_name.clone());
+        // Inference is computation: on its own thread it cannot hold up the timers and sockets of this one.
+        let computed = tokio::task::spawn_blocking(move || compute(&plan, name, batch));
+        Box::pin(async move {
+            match computed.await {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => Err(failed(format!("{error:#}"))),
+                Err(panic) => Err(failed(panic.to_string())),
+            }
+        })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<Value, BackendError>> {
+        let metadata = self.metadata.clone();
+        Box::pin(async move { Ok(metadata) })
+    }
+}
+
+/// The same input gives the same failure again, so there is nothing to retry.
+fn failed(reason: String) -> BackendError {
+    BackendError::new(Verdict::Reject, "model_error", format!("Model inference failed: {reason}"))
+}
+
+fn compute(plan: &Arc<TypedRunnableModel>, name: String, batch: Batch) -> TractResult<Tensor> {
+    let inputs = batch.inputs.into_iter().map(|input| Ok(to_tract(input)?.into()));
+    let inputs = inputs.collect::<TractResult<TVec<_>>>()?;
+    let mut outputs = plan.run(inputs)?;
+    from_tract(name, &outputs.remove(0))
+}
+
+fn to_tract(tensor: Tensor) -> TractResult<TractTensor> {
+    let flat = match tensor.values {
+        Values::Float(values) => tract_onnx::prelude::tensor1(&values),
+        Values::Double(values) => tract_onnx::prelude::tensor1(&values),
+        Values::Int32(values) => tract_onnx::prelude::tensor1(&values),
+        Values::Int64(values) => tract_onnx::prelude::tensor1(&values),
+    };
+    flat.into_tensor().into_shape(&tensor.shape)
+}
+
+fn from_tract(name: String, tensor: &TractTensor) -> TractResult<Tensor> {
+    let values = match tensor.datum_type() {
+        DatumType::F64 => Values::Double(elements(tensor)?),
+        DatumType::I32 => Values::Int32(elements(tensor)?),
+        DatumType::I64 => Values::Int64(elements(tensor)?),
+        _ => Values::Float(elements(tensor)?),
+    };
+    Ok(Tensor { name, shape: tensor.shape().to_vec(), values })
+}
+
+fn elements<T: tract_onnx::prelude::Datum + Copy>(tensor: &TractTensor) -> TractResult<Vec<T>> {
+    Ok(tensor.try_as_plain_ram()?.as_slice::<T>()?.to_vec())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn model(folder: &str, name: &str) -> Model {
+        Model::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder), name).unwrap()
+    }
+
+    async fn predict(model: &Model, data: Value) -> Tensor {
+        let rows = model.read_rows(&data).unwrap();
+        Onnx::open(model).unwrap().predict(model.concatenate(std::iter::once(&rows))).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_iris_model_tells_the_sample_apart() {
+        let model = model("compose/models", "iris");
+        let answer = predict(&model, serde_json::json!([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])).await;
+        model.check_output(2, &answer).unwrap();
+        assert_eq!(model.render(&answer, 0, 1).unwrap().class_name.as_deref(), Some("setosa"));
+        assert_eq!(model.render(&answer, 1, 1).unwrap().class_name.as_deref(), Some("virginica"));
+    }
+
+    #[tokio::test]
+    async fn a_model_of_another_shape_needs_no_other_code() {
+        let model = model("tests/models", "toy");
+        let answer = predict(&model, model.sample.clone()).await;
+        model.check_output(1, &answer).unwrap();
+        assert_eq!(model.render(&answer, 0, 1).unwrap().json, r#"{"prediction":[11.5]}"#);
+    }
+}

@@ -1,0 +1,165 @@
+//! Calls TensorFlow Serving over gRPC (`PredictionService`, `ModelService`).
+
+mod convert;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tepal_proto::tensorflow::serving::{
+    GetModelMetadataRequest, GetModelStatusRequest, ModelSpec, PredictRequest,
+    model_service_client::ModelServiceClient, prediction_service_client::PredictionServiceClient,
+};
+use tepal_shared::{
+    model::Model,
+    tensor::{Batch, Tensor},
+};
+use tonic::{Code, Status, transport::Channel, transport::Endpoint};
+
+use super::{Backend, BackendError, OpenError, Verdict};
+use crate::config::Config;
+
+/// The reply of a full batch of wide rows is larger than tonic's default limit of 4 MiB.
+const LARGEST_REPLY_BYTES: usize = 64 << 20;
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a client may see of a server's message; TensorFlow Serving itself cuts at 1024.
+const LONGEST_MESSAGE: usize = 200;
+
+/// A TensorFlow Serving that serves the model.
+pub(super) struct TensorflowServing {
+    predictions: PredictionServiceClient<Channel>,
+    models: ModelServiceClient<Channel>,
+    model: Model,
+}
+
+impl TensorflowServing {
+    pub(super) fn open(config: &Config) -> Result<Self, OpenError> {
+        let host = &config.tf_serving_host;
+        let endpoint = Endpoint::from_shared(format!("http://{host}:{}", config.tf_serving_grpc_port))
+            .map_err(|source| OpenError::Address { host: host.clone(), source })?;
+        let channel = endpoint
+            .connect_timeout(Duration::from_secs(2))
+            .tcp_nodelay(true)
+            .tcp_keepalive(Some(Duration::from_secs(30)))
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true)
+            .connect_lazy();
+        Ok(Self {
+            predictions: PredictionServiceClient::new(channel.clone())
+                .max_decoding_message_size(LARGEST_REPLY_BYTES),
+            models: ModelServiceClient::new(channel),
+            model: config.common.model.clone(),
+        })
+    }
+
+    /// No version: the server's latest is called.
+    fn model_spec(&self) -> ModelSpec {
+        ModelSpec {
+            name: self.model.name.clone(),
+            signature_name: self.model.signature.clone(),
+            version_choice: None,
+        }
+    }
+
+    async fn call(&self, batch: Batch) -> Result<Tensor, BackendError> {
+        let inputs = batch.inputs.into_iter().map(convert::to_proto).collect();
+        let request =
+            PredictRequest { model_spec: Some(self.model_spec()), inputs, output_filter: Vec::new() };
+        let reply = self.predictions.clone().predict(request).await.map_err(|status| from_status(&status))?;
+        let mut outputs = reply.into_inner().outputs;
+        let name = &self.model.output.name;
+        let output = outputs.remove(name).ok_or_else(|| {
+            BackendError::bad_answer(format!("The model answered without the output `{name}`"))
+        })?;
+        convert::from_proto(name.clone(), output).map_err(BackendError::bad_answer)
+    }
+
+    async fn metadata(&self) -> Result<Value, BackendError> {
+        self.check_status().await?;
+        let request = GetModelMetadataRequest {
+            model_spec: Some(self.model_spec()),
+            metadata_field: vec!["signature_def".to_owned()],
+        };
+        match self.predictions.clone().get_model_metadata(request).await {
+            Ok(reply) => convert::metadata(reply.into_inner()).map_err(BackendError::bad_answer),
+            // Some compatible servers have no such call: the description carries what it would say.
+            Err(status) if status.code() == Code::Unimplemented => Ok(self.model.metadata()),
+            Err(status) => Err(from_status(&status)),
+        }
+    }
+
+    async fn check_status(&self) -> Result<(), BackendError> {
+        let request = GetModelStatusRequest { model_spec: Some(self.model_spec()) };
+        match self.models.clone().get_model_status(request).await {
+            Ok(reply) if convert::is_available(&reply.get_ref().model_version_status) => Ok(()),
+            Ok(_) => Err(BackendError::new(
+                Verdict::Unavailable,
+                "model_unavailable",
+                "The model server has no available version of the model",
+            )),
+            Err(status) if status.code() == Code::Unimplemented => Ok(()),
+            Err(status) => Err(from_status(&status)),
+        }
+    }
+}
+
+impl Backend for TensorflowServing {
+    fn name(&self) -> &'static str {
+        "tensorflow_serving"
+    }
+
+    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
+        Box::pin(self.call(batch))
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<Value, BackendError>> {
+        Box::pin(async {
+            tokio::time::timeout(PROBE_TIMEOUT, self.metadata()).await.unwrap_or_else(|_| {
+                Err(BackendError::new(
+                    Verdict::Unavailable,
+                    "model_unavailable",
+                    "The model server does not answer",
+                ))
+            })
+        })
+    }
+}
+
+/// What each status code means for a job; see the gRPC documentation, "Status codes and their use in gRPC".
+fn from_status(status: &Status) -> BackendError {
+    let message = |what: &str| {
+        let text: String = status.message().chars().take(LONGEST_MESSAGE).collect();
+        if text.is_empty() { what.to_owned() } else { format!("{what}: {text}") }
+    };
+    let (verdict, code, message) = match status.code() {
+        // A connection that broke in the middle of a call has the source of the break; the text has addresses.
+        Code::Unavailable => {
+            (Verdict::Unavailable, "model_unavailable", "The model server is not available".to_owned())
+        }
+        _ if is_connection_failure(status) => {
+            (Verdict::Unavailable, "model_unavailable", "The connection to the model server broke".to_owned())
+        }
+        Code::DeadlineExceeded => return BackendError::timeout(),
+        Code::ResourceExhausted => {
+            (Verdict::Overloaded, "model_overloaded", message("The model server is overloaded"))
+        }
+        Code::Internal | Code::Unknown | Code::Aborted | Code::Cancelled => {
+            (Verdict::Retry, "model_error", message("Model inference failed"))
+        }
+        _ => (Verdict::Reject, "model_rejected", message("The model server rejected the request")),
+    };
+    BackendError::new(verdict, code, message)
+}
+
+/// tonic reports a lost connection as UNKNOWN or INTERNAL with the transport's error as the source.
+fn is_connection_failure(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::transport::Error>() || error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,176 @@
+//! Turns granted jobs into model calls. Jobs share a call when nothing speaks against it; a job that was there when a
+//! worker died, or that has its own time limit, is called alone.
+
+use tepal_shared::{
+    job::Attempt,
+    model::{InputError, Model, Rows},
+    tensor::Batch,
+};
+
+/// A job together with its rows.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The right to end the job.
+    pub attempt: Attempt,
+    /// Its input.
+    pub rows: Rows,
+}
+
+/// Jobs that share one model call.
+#[derive(Clone, Debug, Default)]
+pub struct MicroBatch {
+    /// The jobs, in the order of their rows.
+    pub items: Vec<Item>,
+}
+
+/// What becomes of a set of granted jobs.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The calls to make.
+    pub batches: Vec<MicroBatch>,
+    /// Jobs whose input does not fit the model.
+    pub unfit: Vec<(Attempt, InputError)>,
+}
+
+impl Plan {
+    /// Groups the jobs into calls of at most `max_rows` rows; a job with more is called alone, never split.
+    #[must_use]
+    pub fn new(model: &Model, attempts: Vec<Attempt>, max_rows: usize) -> Self {
+        let mut plan = Self::default();
+        let mut open = MicroBatch::default();
+        for attempt in attempts {
+            match read(model, &attempt) {
+                Err(error) => plan.unfit.push((attempt, error)),
+                Ok(rows) if must_be_alone(&attempt) => {
+                    plan.batches.push(MicroBatch { items: vec![Item { attempt, rows }] });
+                }
+                Ok(rows) => {
+                    if !open.items.is_empty() && open.rows() + rows.rows > max_rows {
+                        plan.batches.push(std::mem::take(&mut open));
+                    }
+                    open.items.push(Item { attempt, rows });
+                }
+            }
+        }
+        if !open.items.is_empty() {
+            plan.batches.push(open);
+        }
+        plan
+    }
+}
+
+fn must_be_alone(attempt: &Attempt) -> bool {
+    attempt.lost > 0 || attempt.time_left.is_some()
+}
+
+/// The proxy has checked the input, but the model's description may have changed since.
+fn read(model: &Model, attempt: &Attempt) -> Result<Rows, InputError> {
+    let unreadable = |error: serde_json::Error| InputError {
+        pointer: "/data".to_owned(),
+        detail: format!("is not JSON: {error}"),
+        code: "type",
+    };
+    let data = serde_json::from_str(&attempt.input).map_err(unreadable)?;
+    model.read_rows(&data).map_err(|mut errors| errors.swap_remove(0))
+}
+
+impl MicroBatch {
+    /// Number of rows of all jobs.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.items.iter().map(|item| item.rows.rows).sum()
+    }
+
+    /// The rows of all jobs as the model takes them.
+    #[must_use]
+    pub fn concatenate(&self, model: &Model) -> Batch {
+        model.concatenate(self.items.iter().map(|item| &item.rows))
+    }
+
+    /// Each job with the number of its first row.
+    pub fn split(&self) -> impl Iterator<Item = (&Item, usize)> {
+        self.items.iter().scan(0, |next, item| {
+            let from = *next;
+            *next += item.rows.rows;
+            Some((item, from))
+        })
+    }
+
+    /// Two batches of half the jobs each, to find the one that spoils the call; `None` for a single job.
+    #[must_use]
+    pub fn bisect(mut self) -> Option<(Self, Self)> {
+        if self.items.len() < 2 {
+            return None;
+        }
+        let second = self.items.split_off(self.items.len() / 2);
+        Some((self, Self { items: second }))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use tepal_shared::job::{JobId, Priority};
+
+    use super::*;
+
+    fn iris() -> Model {
+        Model::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models"), "iris").unwrap()
+    }
+
+    fn attempt(rows: usize) -> Attempt {
+        let input = serde_json::to_string(&vec![[5.1, 3.5, 1.4, 0.2]; rows]).unwrap();
+        Attempt {
+            job_id: JobId::new(0),
+            priority: Priority::Normal,
+            token: 1,
+            released: 0,
+            lost: 0,
+            age: Duration::ZERO,
+            time_left: None,
+            request_id: None,
+            traceparent: None,
+            input,
+        }
+    }
+
+    fn rows_of(plan: &Plan) -> Vec<Vec<usize>> {
+        let rows = |batch: &MicroBatch| batch.items.iter().map(|item| item.rows.rows).collect();
+        plan.batches.iter().map(rows).collect()
+    }
+
+    #[test]
+    fn jobs_fill_a_call_up_to_its_rows_and_a_large_one_is_never_split() {
+        let attempts = [1, 2, 3, 9, 1].map(attempt).to_vec();
+        assert_eq!(rows_of(&Plan::new(&iris(), attempts, 5)), [vec![1, 2], vec![3], vec![9], vec![1]]);
+    }
+
+    #[test]
+    fn a_job_that_saw_a_crash_or_has_a_time_limit_is_called_alone() {
+        let mut attempts = [1, 2, 3].map(attempt).to_vec();
+        attempts[0].lost = 1;
+        attempts[2].time_left = Some(Duration::from_secs(1));
+        assert_eq!(rows_of(&Plan::new(&iris(), attempts, 100)), [vec![1], vec![3], vec![2]]);
+    }
+
+    #[test]
+    fn input_that_does_not_fit_the_model_spoils_no_other_job() {
+        let mut attempts = [1, 1].map(attempt).to_vec();
+        attempts[0].input = "[[1,2,3]]".to_owned();
+        let plan = Plan::new(&iris(), attempts, 100);
+        assert_eq!((plan.unfit.len(), rows_of(&plan)), (1, vec![vec![1]]));
+        assert_eq!(plan.unfit[0].1.pointer, "/data/0");
+    }
+
+    #[test]
+    fn each_job_knows_its_first_row_and_bisection_keeps_every_job() {
+        let plan = Plan::new(&iris(), [2, 1, 3].map(attempt).to_vec(), 100);
+        let batch = plan.batches[0].clone();
+        assert_eq!(batch.split().map(|(_, from)| from).collect::<Vec<_>>(), [0, 2, 3]);
+        let (first, second) = batch.bisect().unwrap();
+        assert_eq!((first.items.len(), second.items.len()), (1, 2));
+        assert!(first.bisect().is_none());
+    }
+}

@@ -1,0 +1,209 @@
+//! The worker's settings.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Parser;
+use tepal_shared::config::{Common, CommonArgs, ConfigError, Mistakes};
+
+use crate::backend::Kind;
+
+/// Takes jobs in batches from the queue, calls the model and records each outcome.
+///
+/// Every setting is a flag or the environment variable named beside it.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "tepal-worker", version)]
+pub struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Number of consumers in this process
+    #[arg(long, env = "NUM_WORKERS", default_value = "2", value_name = "N", help_heading = "Work")]
+    num_workers: String,
+    /// Most batches that one consumer runs at a time
+    #[arg(long, env = "MAX_IN_FLIGHT", default_value = "4", value_name = "N", help_heading = "Work")]
+    max_in_flight: String,
+    /// Most rows of one model call; a job with more rows is called alone
+    #[arg(long, env = "BATCH_MAX_ROWS", default_value = "256", value_name = "N", help_heading = "Work")]
+    batch_max_rows: String,
+    /// Stop adding jobs to a batch after this many bytes of input
+    #[arg(
+        long,
+        env = "BATCH_MAX_BYTES",
+        default_value = "1048576",
+        value_name = "BYTES",
+        help_heading = "Work"
+    )]
+    batch_max_bytes: String,
+    /// How long a batch that is not full waits for more jobs, ms; 0 takes what is there
+    #[arg(long, env = "BATCH_MAX_WAIT_MS", default_value = "0", value_name = "MS", help_heading = "Work")]
+    batch_max_wait_ms: String,
+    /// How often retries that are due and jobs of lost workers are looked for, ms
+    #[arg(
+        long,
+        env = "RECLAIM_INTERVAL_MS",
+        default_value = "250",
+        value_name = "MS",
+        help_heading = "Work"
+    )]
+    reclaim_interval_ms: String,
+    /// How often a failed attempt is repeated
+    #[arg(long, env = "MAX_RETRIES", default_value = "3", value_name = "N", help_heading = "Retries")]
+    max_retries: String,
+    /// Longest pause before the first retry, ms; doubles with each one, at most the lease
+    #[arg(long, env = "RETRY_BASE_MS", default_value = "500", value_name = "MS", help_heading = "Retries")]
+    retry_base_ms: String,
+    /// Longest model call, ms
+    #[arg(
+        long,
+        env = "INFERENCE_TIMEOUT_MS",
+        default_value = "10000",
+        value_name = "MS",
+        help_heading = "Model"
+    )]
+    inference_timeout_ms: String,
+    /// What runs the model: onnx (in this process) or tensorflow_serving
+    #[arg(long, env = "MODEL_BACKEND", default_value = "onnx", value_name = "KIND", help_heading = "Model")]
+    model_backend: String,
+    /// Host of TensorFlow Serving
+    #[arg(
+        long,
+        env = "TF_SERVING_HOST",
+        default_value = "127.0.0.1",
+        value_name = "HOST",
+        help_heading = "Model"
+    )]
+    tf_serving_host: String,
+    /// gRPC port of TensorFlow Serving
+    #[arg(
+        long,
+        env = "TF_SERVING_GRPC_PORT",
+        default_value = "8500",
+        value_name = "PORT",
+        help_heading = "Model"
+    )]
+    tf_serving_grpc_port: String,
+    /// How long running jobs may go on after SIGTERM before they are given back, s
+    #[arg(
+        long,
+        env = "DRAIN_TIMEOUT_SECONDS",
+        default_value = "25",
+        value_name = "S",
+        help_heading = "Service"
+    )]
+    drain_timeout_seconds: String,
+    /// Address of /metrics
+    #[arg(
+        long,
+        env = "METRICS_ADDR",
+        default_value = "0.0.0.0:9100",
+        value_name = "ADDR",
+        help_heading = "Service"
+    )]
+    metrics_addr: String,
+}
+
+/// [`Args`] after checking.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What both services have.
+    pub common: Common,
+    /// This process's name among the workers.
+    pub worker_id: String,
+    /// This machine's name.
+    pub host: String,
+    /// Number of consumers.
+    pub num_workers: usize,
+    /// Most batches that one consumer runs at a time.
+    pub max_in_flight: usize,
+    /// Most rows of one model call.
+    pub batch_max_rows: usize,
+    /// Stop adding jobs to a batch after this many bytes of input.
+    pub batch_max_bytes: usize,
+    /// How long a batch that is not full waits for more jobs.
+    pub batch_max_wait: Duration,
+    /// How often entries that are due again are looked for.
+    pub reclaim_interval: Duration,
+    /// When to try again and when to give up.
+    pub retry: Retry,
+    /// What runs the model.
+    pub backend: Kind,
+    /// Host of TensorFlow Serving.
+    pub tf_serving_host: String,
+    /// gRPC port of TensorFlow Serving.
+    pub tf_serving_grpc_port: u16,
+    /// How long running jobs may go on after the shutdown began.
+    pub drain_timeout: Duration,
+    /// Address of /metrics.
+    pub metrics_addr: SocketAddr,
+}
+
+/// When to try again and when to give up.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// Tries after the first one.
+    pub max_retries: u64,
+    /// Longest pause before the first retry.
+    pub base: Duration,
+    /// Longest model call.
+    pub inference_timeout: Duration,
+}
+
+impl TryFrom<Args> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: Args) -> Result<Self, ConfigError> {
+        let mut mistakes = Mistakes::default();
+        let common = args.common.check(&mut mistakes);
+        let retry = args.retry(&mut mistakes);
+        let host = host_name();
+        let fallback_addr = SocketAddr::from(([0, 0, 0, 0], 9100));
+        let config = common.map(|common| Self {
+            worker_id: format!("{host}-{}-{:06x}", std::process::id(), rand_suffix()),
+            host,
+            num_workers: mistakes.number("NUM_WORKERS", &args.num_workers, 1..=256),
+            max_in_flight: mistakes.number("MAX_IN_FLIGHT", &args.max_in_flight, 1..=1024),
+            batch_max_rows: mistakes.number("BATCH_MAX_ROWS", &args.batch_max_rows, 1..=4096),
+            batch_max_bytes: mistakes.number("BATCH_MAX_BYTES", &args.batch_max_bytes, 1..=1 << 30),
+            batch_max_wait: mistakes.millis("BATCH_MAX_WAIT_MS", &args.batch_max_wait_ms, 0..=60_000),
+            reclaim_interval: mistakes.millis("RECLAIM_INTERVAL_MS", &args.reclaim_interval_ms, 10..=2_000),
+            retry,
+            backend: mistakes.parsed("MODEL_BACKEND", &args.model_backend, Kind::Onnx),
+            tf_serving_host: args.tf_serving_host.clone(),
+            tf_serving_grpc_port: mistakes.number(
+                "TF_SERVING_GRPC_PORT",
+                &args.tf_serving_grpc_port,
+                1..=u16::MAX,
+            ),
+            drain_timeout: mistakes.seconds("DRAIN_TIMEOUT_SECONDS", &args.drain_timeout_seconds, 0..=3600),
+            metrics_addr: mistakes.parsed("METRICS_ADDR", &args.metrics_addr, fallback_addr),
+            common,
+        });
+        mistakes.unless_any(config)
+    }
+}
+
+impl Args {
+    fn retry(&self, mistakes: &mut Mistakes) -> Retry {
+        Retry {
+            max_retries: mistakes.number("MAX_RETRIES", &self.max_retries, 0..=1000),
+            base: mistakes.millis("RETRY_BASE_MS", &self.retry_base_ms, 1..=3_600_000),
+            inference_timeout: mistakes.millis(
+                "INFERENCE_TIMEOUT_MS",
+                &self.inference_timeout_ms,
+                1..=3_600_000,
+            ),
+        }
+    }
+}
+
+/// The machine's name, as the kernel tells it; a worker without one is still a worker.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "worker".to_owned() } else { name.to_owned() }
+}
+
+/// Tells apart workers that have the same process id in different containers.
+fn rand_suffix() -> u32 {
+    let bytes = uuid::Uuid::new_v4().into_bytes();
+    u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]])
+}

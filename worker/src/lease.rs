@@ -1,0 +1,166 @@
+//! The jobs that run in this process: their leases are renewed at a third of their length, and a batch whose jobs are
+//! all lost or cancelled is told to stop.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use tepal_shared::{
+    job::{Attempt, JobId},
+    scripts::Fence,
+    shutdown::Shutdown,
+    store::JobStore,
+    telemetry,
+};
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use crate::metrics;
+
+/// Jobs renewed in one call: keeps the script short.
+const CHUNK: usize = 256;
+
+/// All held jobs of this process. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Leases {
+    held: Arc<Mutex<HashMap<JobId, Held>>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    consumer: String,
+    attempt: Attempt,
+    since: Instant,
+    /// The batch that runs the job, once it is in one.
+    batch: Option<Arc<BatchWatch>>,
+}
+
+/// Tells a batch when none of its jobs is wanted any more.
+#[derive(Debug, Default)]
+pub struct BatchWatch {
+    wanted: AtomicUsize,
+    abandoned: Notify,
+}
+
+impl BatchWatch {
+    /// Waits until every job of the batch was lost or cancelled.
+    pub async fn abandoned(&self) {
+        let abandoned = self.abandoned.notified();
+        if self.wanted.load(Ordering::Acquire) > 0 {
+            abandoned.await;
+        }
+    }
+
+    fn one_less(&self) {
+        if self.wanted.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.abandoned.notify_waiters();
+        }
+    }
+}
+
+impl Leases {
+    /// From now on the jobs' leases are renewed for `consumer`.
+    pub fn hold(&self, consumer: &str, attempts: &[Attempt]) {
+        let since = Instant::now();
+        let mut held = self.lock();
+        for attempt in attempts {
+            debug!(action = "attempt_started", job_id = %attempt.job_id, attempt = attempt.token, consumer);
+            let job = Held { consumer: consumer.to_owned(), attempt: attempt.clone(), since, batch: None };
+            held.insert(attempt.job_id, job);
+        }
+        metrics::jobs_held(held.len());
+    }
+
+    /// The jobs begin to run as one batch; jobs that were lost meanwhile are not waited for.
+    pub fn watch<'a>(&self, attempts: impl Iterator<Item = &'a Attempt>) -> Arc<BatchWatch> {
+        let watch = Arc::new(BatchWatch::default());
+        let mut held = self.lock();
+        for attempt in attempts {
+            if let Some(job) = held.get_mut(&attempt.job_id).filter(|job| job.attempt.token == attempt.token)
+            {
+                job.batch = Some(Arc::clone(&watch));
+                watch.wanted.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+        watch
+    }
+
+    /// The job has an outcome; gives the time since it was granted.
+    pub fn let_go(&self, attempt: &Attempt) -> Option<std::time::Duration> {
+        let mut held = self.lock();
+        let job = held.remove(&attempt.job_id)?;
+        metrics::jobs_held(held.len());
+        Some(job.since.elapsed())
+    }
+
+    /// Number of jobs held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether no job is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// The jobs that `consumer` holds.
+    #[must_use]
+    pub fn of(&self, consumer: &str) -> Vec<Attempt> {
+        let held = self.lock();
+        held.values().filter(|job| job.consumer == consumer).map(|job| job.attempt.clone()).collect()
+    }
+
+    /// Renews the leases of `consumer` until `shutdown` begins.
+    pub async fn keep(self, store: JobStore, consumer: String, shutdown: Shutdown) {
+        let mut ticks = tokio::time::interval(store.policy().lease / 3);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while shutdown.or(ticks.tick()).await.is_some() {
+            for partition in store.partitions() {
+                let mut jobs = self.of(&consumer);
+                jobs.retain(|attempt| attempt.job_id.partition() == partition);
+                for chunk in jobs.chunks(CHUNK) {
+                    self.renew(&store, partition, &consumer, chunk).await;
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, store: &JobStore, partition: u8, consumer: &str, jobs: &[Attempt]) {
+        let held: Vec<_> = jobs.iter().map(|job| (job.job_id, job.token, job.priority)).collect();
+        match store.renew(partition, consumer, &held).await {
+            Ok(gone) => gone.into_iter().for_each(|(id, why)| self.lose(id, &held, why)),
+            // The next tick tries again; two may fail before a lease lapses.
+            Err(error) => {
+                warn!(action = "renew_failed", consumer, jobs = jobs.len(), error = telemetry::chain(&error));
+            }
+        }
+    }
+
+    fn lose(&self, id: JobId, renewed: &[(JobId, u64, tepal_shared::job::Priority)], why: Fence) {
+        let mut held = self.lock();
+        // The job may have ended, or even been granted to us again, while the call was under way.
+        let token = renewed.iter().find(|(renewed, ..)| *renewed == id).map(|(_, token, _)| *token);
+        let is_same = |job: &Held| Some(job.attempt.token) == token;
+        if held.get(&id).is_none_or(|job| !is_same(job)) {
+            return;
+        }
+        let Some(job) = held.remove(&id) else { return };
+        metrics::jobs_held(held.len());
+        info!(action = "job_gone", job_id = %id, reason = ?why, attempt = job.attempt.token);
+        if let Some(batch) = job.batch {
+            batch.one_less();
+        }
+    }
+
+    /// Each critical section leaves the map whole, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,106 @@
+//! The worker: takes jobs in batches, calls the model and records each outcome.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`attempt`] | one batch from its start to its recorded outcome: read this first |
+//! | [`consumer`] | takes jobs when there is a free slot |
+//! | [`batch`] | turns jobs into model calls: reads, groups, concatenates, splits |
+//! | [`lease`] | keeps the jobs that run, and aborts those that were lost |
+//! | [`backend`] | the model behind one trait: in process, or a server |
+//! | [`breaker`], [`concurrency`] | when not to take jobs, and how many batches may run |
+//! | [`janitor`] | forgets what expired, repairs what an operator broke |
+//! | [`registry`] | tells the others that this worker lives |
+
+pub mod attempt;
+pub mod backend;
+pub mod batch;
+pub mod breaker;
+pub mod concurrency;
+pub mod config;
+pub mod consumer;
+pub mod janitor;
+pub mod lease;
+pub mod metrics;
+pub mod registry;
+
+use std::{sync::Arc, time::Duration};
+
+use tepal_shared::{
+    connection::Redis,
+    shutdown::{self, Shutdown},
+    store::JobStore,
+};
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use crate::{
+    attempt::Runner, breaker::Breaker, concurrency::Concurrency, config::Config, consumer::Consumer,
+    janitor::Janitor, lease::Leases, registry::Registry,
+};
+
+/// The worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The model cannot be loaded, or its server's address is malformed.
+    #[error("the model cannot be used")]
+    Backend(#[source] backend::OpenError),
+    /// The client library rejects the settings of Redis.
+    #[error("the settings of Redis cannot be used")]
+    Redis(#[source] tepal_shared::RedisError),
+}
+
+/// Runs the worker until `shutdown` begins and its jobs are finished or given back.
+///
+/// # Errors
+/// When it cannot start. Once it runs, it outlives every failure of Redis and of the model server.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
+    let backend = backend::open(&config).map_err(StartError::Backend)?;
+    let redis = Redis::open(config.common.redis.clone()).map_err(StartError::Redis)?;
+    let store = JobStore::new(redis, config.common.keys.clone(), config.common.policy.clone());
+    let breaker = Breaker::new();
+    let concurrency = Concurrency::new(config.num_workers * config.max_in_flight);
+    let leases = Leases::default();
+    let registry = Registry::new(&config, backend.name(), store.clone(), breaker.clone(), leases.clone());
+    let runner = Arc::new(Runner {
+        model: config.common.model.clone(),
+        backend: Arc::clone(&backend),
+        store: store.clone(),
+        breaker: breaker.clone(),
+        concurrency: concurrency.clone(),
+        leases: leases.clone(),
+        retry: config.retry.clone(),
+        batch_max_rows: config.batch_max_rows,
+    });
+    info!(
+        action = "worker_started",
+        worker = config.worker_id,
+        backend = backend.name(),
+        model = config.common.model.name
+    );
+
+    // The helpers go on while consumers drain, so that leases are kept and the breaker is seen.
+    let (stop_helpers, helpers_stop) = shutdown::channel();
+    let mut helpers = JoinSet::new();
+    helpers.spawn(breaker.clone().run(Arc::clone(&backend), helpers_stop.clone()));
+    helpers.spawn(registry.run(helpers_stop.clone()));
+    helpers.spawn(Janitor::new(store.clone()).run(helpers_stop.clone()));
+
+    let mut consumers = JoinSet::new();
+    for number in 0..config.num_workers {
+        let name = format!("{}-{number}", config.worker_id);
+        helpers.spawn(leases.clone().keep(store.clone(), name.clone(), helpers_stop.clone()));
+        let consumer = Consumer::new(name, &config, Arc::clone(&runner));
+        consumers.spawn(consumer.run(shutdown.clone()));
+    }
+    while let Some(ended) = consumers.join_next().await {
+        if let Err(failure) = ended {
+            error!(action = "consumer_failed", error = %failure);
+        }
+    }
+    stop_helpers.begin();
+    let helpers_ended = async { while helpers.join_next().await.is_some() {} };
+    // A helper may be in the middle of a call to a Redis that is gone; what it would say is not needed any more.
+    let _ = tokio::time::timeout(Duration::from_secs(2), helpers_ended).await;
+    info!(action = "worker_stopped", worker = config.worker_id);
+    Ok(())
+}

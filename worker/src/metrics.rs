@@ -1,0 +1,161 @@
+//! Every metric of the worker, with its help text and buckets, in one place.
+
+use std::{net::SocketAddr, time::Duration};
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use tepal_shared::{
+    scripts::{Fence, Granted, Settled},
+    store::Settlement,
+};
+
+const PROCESSED: &str = "tepal_jobs_processed_total";
+const PROCESSING: &str = "tepal_job_processing_seconds";
+const WAIT: &str = "tepal_job_wait_seconds";
+const INFERENCE: &str = "tepal_inference_seconds";
+const BATCH_ROWS: &str = "tepal_batch_rows";
+const BATCH_JOBS: &str = "tepal_batch_jobs";
+const RECLAIMED: &str = "tepal_jobs_reclaimed_total";
+const FENCED: &str = "tepal_outcomes_fenced_total";
+const REPAIRED: &str = "tepal_entries_repaired_total";
+const STALE: &str = "tepal_entries_stale_total";
+const GROUPS: &str = "tepal_groups_created_total";
+const REPEATED: &str = "tepal_settle_repeats_total";
+const DATA_LOST: &str = "tepal_data_loss_total";
+const BREAKER: &str = "tepal_breaker_open";
+const HELD: &str = "tepal_worker_jobs_held";
+
+/// From a tenth of a millisecond to half a minute.
+const CALL_SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0,
+];
+/// From a millisecond to an hour.
+const WAIT_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
+const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// Serves /metrics on `addr`; needs a tokio runtime. Once per process.
+///
+/// # Errors
+/// When the address is taken, or metrics were served before.
+pub fn serve(addr: SocketAddr) -> Result<(), BuildError> {
+    PrometheusBuilder::new()
+        .with_http_listener(addr)
+        .set_buckets(CALL_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(WAIT.to_owned()), WAIT_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(PROCESSING.to_owned()), WAIT_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(BATCH_ROWS.to_owned()), COUNTS)?
+        .set_buckets_for_metric(Matcher::Full(BATCH_JOBS.to_owned()), COUNTS)?
+        .install()?;
+    describe();
+    Ok(())
+}
+
+fn describe() {
+    describe_counter!(
+        PROCESSED,
+        "Attempts by what became of the job: completed, failed, retried, released, fenced"
+    );
+    describe_histogram!(PROCESSING, Unit::Seconds, "Time from the grant of a job to its recorded outcome");
+    describe_histogram!(WAIT, Unit::Seconds, "Time from the submission of a job to its first grant");
+    describe_histogram!(INFERENCE, Unit::Seconds, "Time of one model call, by outcome: ok, error");
+    describe_histogram!(BATCH_ROWS, "Rows of one model call");
+    describe_histogram!(BATCH_JOBS, "Jobs that shared one model call");
+    describe_counter!(RECLAIMED, "Jobs taken over because their worker's lease had lapsed");
+    describe_counter!(FENCED, "Outcomes refused because the attempt no longer held the job, by reason");
+    describe_counter!(REPAIRED, "Stream entries that were missing in Redis and were written anew");
+    describe_counter!(STALE, "Stream entries without an outstanding job, removed");
+    describe_counter!(GROUPS, "Consumer groups that were missing in Redis and were created");
+    describe_counter!(
+        REPEATED,
+        "Times that outcomes had to be recorded again because Redis did not take them"
+    );
+    describe_counter!(DATA_LOST, "Times that Redis came back without its data");
+    describe_gauge!(BREAKER, "1 while no jobs are taken because the backend does not answer, else 0");
+    describe_gauge!(HELD, "Jobs that this worker holds");
+    // A rate over a counter that appears only with its first event misses that event.
+    for outcome in ["completed", "failed", "retried", "released", "fenced"] {
+        counter!(PROCESSED, "outcome" => outcome).absolute(0);
+    }
+    for reason in ["lost", "cancelled", "missing"] {
+        counter!(FENCED, "reason" => reason).absolute(0);
+    }
+    for name in [RECLAIMED, REPAIRED, STALE, GROUPS, REPEATED, DATA_LOST] {
+        counter!(name).absolute(0);
+    }
+    gauge!(HELD).set(0.0);
+}
+
+/// Jobs were granted.
+pub(crate) fn granted(granted: &Granted) {
+    for attempt in granted.attempts.iter().filter(|attempt| attempt.token == 1) {
+        histogram!(WAIT).record(attempt.age);
+    }
+    if !granted.ended.is_empty() {
+        counter!(PROCESSED, "outcome" => "failed").increment(granted.ended.len() as u64);
+    }
+    for (name, count) in
+        [(RECLAIMED, granted.reclaimed), (STALE, granted.stale), (GROUPS, granted.groups_created)]
+    {
+        if count > 0 {
+            counter!(name).increment(count);
+        }
+    }
+}
+
+/// A model call begins.
+pub(crate) fn batch(jobs: usize, rows: usize) {
+    histogram!(BATCH_JOBS).record(jobs as f64);
+    histogram!(BATCH_ROWS).record(rows as f64);
+}
+
+/// A model call ended.
+pub(crate) fn inference(took: Duration, is_ok: bool) {
+    histogram!(INFERENCE, "outcome" => if is_ok { "ok" } else { "error" }).record(took);
+}
+
+/// An attempt's outcome was recorded, or refused.
+pub(crate) fn settled(settlement: &Settlement, settled: Settled, took: Duration) {
+    let outcome = match (settled, settlement) {
+        (Settled::Fenced(_), _) => "fenced",
+        (_, Settlement::Complete(_)) => "completed",
+        (_, Settlement::Fail { .. }) => "failed",
+        (_, Settlement::Retry(_)) => "retried",
+        (_, Settlement::Release) => "released",
+    };
+    counter!(PROCESSED, "outcome" => outcome).increment(1);
+    histogram!(PROCESSING).record(took);
+    match settled {
+        Settled::Done { repaired: true } => counter!(REPAIRED).increment(1),
+        Settled::Done { repaired: false } => {}
+        Settled::Fenced(Fence::Lost) => counter!(FENCED, "reason" => "lost").increment(1),
+        Settled::Fenced(Fence::Cancelled) => counter!(FENCED, "reason" => "cancelled").increment(1),
+        Settled::Fenced(Fence::Missing) => counter!(FENCED, "reason" => "missing").increment(1),
+    }
+}
+
+/// Outcomes have to be recorded again.
+pub(crate) fn settle_repeated() {
+    counter!(REPEATED).increment(1);
+}
+
+/// The breaker opened or closed.
+pub(crate) fn breaker_open(is_open: bool) {
+    gauge!(BREAKER).set(if is_open { 1.0 } else { 0.0 });
+}
+
+/// The number of jobs held changed.
+pub(crate) fn jobs_held(count: usize) {
+    gauge!(HELD).set(count as f64);
+}
+
+/// Outstanding jobs that were in nobody's hands were queued again.
+pub(crate) fn repaired(count: u64) {
+    counter!(REPAIRED).increment(count);
+}
+
+/// Redis came back without its data.
+pub(crate) fn data_lost() {
+    counter!(DATA_LOST).increment(1);
+}

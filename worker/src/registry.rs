@@ -1,0 +1,87 @@
+//! Tells the others, with a heartbeat in Redis, that this worker lives and how its backend is.
+
+use std::time::Duration;
+
+use tepal_shared::{
+    shutdown::Shutdown,
+    store::JobStore,
+    telemetry,
+    worker_state::{BackendState, WorkerState},
+};
+use tracing::warn;
+
+use crate::{
+    breaker::{Breaker, State},
+    config::Config,
+    lease::Leases,
+};
+
+/// A third of the silence after which a worker counts as dead by default.
+const INTERVAL: Duration = Duration::from_secs(3);
+
+/// Writes the heartbeat.
+pub struct Registry {
+    worker_id: String,
+    state: WorkerState,
+    store: JobStore,
+    breaker: Breaker,
+    leases: Leases,
+}
+
+impl Registry {
+    /// The registry entry of this process.
+    #[must_use]
+    pub fn new(config: &Config, backend: &str, store: JobStore, breaker: Breaker, leases: Leases) -> Self {
+        let state = WorkerState {
+            host: config.host.clone(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            backend: backend.to_owned(),
+            backend_state: BackendState::Down,
+            backend_detail: None,
+            metadata: None,
+            consumers: u32::try_from(config.num_workers).unwrap_or(u32::MAX),
+            in_flight: 0,
+        };
+        Self { worker_id: config.worker_id.clone(), state, store, breaker, leases }
+    }
+
+    /// Beats until `shutdown` begins, and at once when the backend's state changes; then says farewell.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let mut breaker = self.breaker.watch();
+        loop {
+            let latest = breaker.borrow_and_update().clone();
+            self.beat(latest).await;
+            let pause = async {
+                tokio::select! {
+                    () = tokio::time::sleep(INTERVAL) => {}
+                    _ = breaker.changed() => {}
+                }
+            };
+            if shutdown.or(pause).await.is_none() {
+                break;
+            }
+        }
+        if let Err(error) = self.store.farewell(&self.worker_id).await {
+            warn!(action = "farewell_failed", error = telemetry::chain(&error));
+        }
+    }
+
+    async fn beat(&mut self, latest: State) {
+        match latest {
+            State::Closed { metadata } => {
+                (self.state.backend_state, self.state.backend_detail) = (BackendState::Ok, None);
+                self.state.metadata = Some(metadata);
+            }
+            State::Open { reason } => {
+                (self.state.backend_state, self.state.backend_detail) = (BackendState::Down, Some(reason));
+            }
+        }
+        self.state.in_flight = self.leases.len() as u64;
+        // A state of plain text and numbers always has a JSON form.
+        let state = serde_json::to_string(&self.state).unwrap_or_default();
+        if let Err(error) = self.store.heartbeat(&self.worker_id, &state).await {
+            warn!(action = "heartbeat_failed", error = telemetry::chain(&error));
+        }
+    }
+}
