@@ -1,0 +1,164 @@
+//! The proxy's settings.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Parser;
+use tepal_shared::config::{Common, CommonArgs, ConfigError, Mistakes};
+
+/// REST API of the Tepal inference gateway: takes jobs over HTTP and keeps them in Redis until a worker runs them.
+///
+/// Every setting is a flag or the environment variable named beside it.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "tepal-proxy", version)]
+pub struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Address to listen on
+    #[arg(
+        long,
+        env = "LISTEN_ADDR",
+        default_value = "0.0.0.0:8000",
+        value_name = "ADDR",
+        help_heading = "HTTP"
+    )]
+    listen_addr: String,
+    /// Largest body of a request, bytes
+    #[arg(
+        long,
+        env = "MAX_BODY_BYTES",
+        default_value = "1048576",
+        value_name = "BYTES",
+        help_heading = "HTTP"
+    )]
+    max_body_bytes: String,
+    /// Longest time for a request's headers to arrive, ms; an idle connection is closed after it, too
+    #[arg(
+        long,
+        env = "HEADER_TIMEOUT_MS",
+        default_value = "10000",
+        value_name = "MS",
+        help_heading = "HTTP"
+    )]
+    header_timeout_ms: String,
+    /// Longest time for a request's body to arrive, ms
+    #[arg(long, env = "BODY_TIMEOUT_MS", default_value = "10000", value_name = "MS", help_heading = "HTTP")]
+    body_timeout_ms: String,
+    /// Most open connections; further ones wait until one is closed
+    #[arg(long, env = "MAX_CONNECTIONS", default_value = "10000", value_name = "N", help_heading = "HTTP")]
+    max_connections: String,
+    /// How long to go on serving after SIGTERM with /readyz at 503, so that load balancers notice, ms
+    #[arg(long, env = "SHUTDOWN_DELAY_MS", default_value = "0", value_name = "MS", help_heading = "Service")]
+    shutdown_delay_ms: String,
+    /// How long requests in flight may take to finish before the process ends, s
+    #[arg(
+        long,
+        env = "DRAIN_TIMEOUT_SECONDS",
+        default_value = "10",
+        value_name = "S",
+        help_heading = "Service"
+    )]
+    drain_timeout_seconds: String,
+}
+
+/// [`Args`] after checking.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What both services have.
+    pub common: Common,
+    /// Address to listen on.
+    pub listen_addr: SocketAddr,
+    /// How much a request's body may hold and how long it may take.
+    pub body: BodyLimits,
+    /// How connections are held and let go.
+    pub connections: ConnectionLimits,
+}
+
+/// How much a request's body may hold and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Largest body.
+    pub max_bytes: usize,
+    /// Longest time for all of it to arrive.
+    pub timeout: Duration,
+}
+
+/// How connections are held and let go.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Most open connections.
+    pub most: usize,
+    /// Longest time for a request's headers to arrive.
+    pub header_timeout: Duration,
+    /// How long to go on accepting after the shutdown began.
+    pub shutdown_delay: Duration,
+    /// How long requests in flight may take after that.
+    pub drain_timeout: Duration,
+}
+
+impl TryFrom<Args> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: Args) -> Result<Self, ConfigError> {
+        let mut mistakes = Mistakes::default();
+        let common = args.common.check(&mut mistakes);
+        let any_addr = SocketAddr::from(([0, 0, 0, 0], 8000));
+        let listen_addr = mistakes.parsed("LISTEN_ADDR", &args.listen_addr, any_addr);
+        let body = args.body(&mut mistakes);
+        let connections = args.connections(&mut mistakes);
+        mistakes.unless_any(common.map(|common| Self { common, listen_addr, body, connections }))
+    }
+}
+
+impl Args {
+    fn body(&self, mistakes: &mut Mistakes) -> BodyLimits {
+        BodyLimits {
+            max_bytes: mistakes.number("MAX_BODY_BYTES", &self.max_body_bytes, 64..=1 << 30),
+            timeout: mistakes.millis("BODY_TIMEOUT_MS", &self.body_timeout_ms, 1..=3_600_000),
+        }
+    }
+
+    fn connections(&self, mistakes: &mut Mistakes) -> ConnectionLimits {
+        ConnectionLimits {
+            most: mistakes.number("MAX_CONNECTIONS", &self.max_connections, 1..=1_000_000),
+            header_timeout: mistakes.millis("HEADER_TIMEOUT_MS", &self.header_timeout_ms, 1..=3_600_000),
+            shutdown_delay: mistakes.millis("SHUTDOWN_DELAY_MS", &self.shutdown_delay_ms, 0..=3_600_000),
+            drain_timeout: mistakes.seconds("DRAIN_TIMEOUT_SECONDS", &self.drain_timeout_seconds, 0..=3600),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(flags: &[&str]) -> Result<Config, ConfigError> {
+        let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
+        let flags = ["tepal-proxy", "--models-dir", models].into_iter().chain(flags.iter().copied());
+        Config::try_from(Args::try_parse_from(flags).unwrap())
+    }
+
+    #[test]
+    fn no_settings_at_all_are_fine() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.listen_addr.to_string(), "0.0.0.0:8000");
+        assert_eq!(config.body.max_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let error = config(&[
+            "--model-name",
+            "x",
+            "--listen-addr",
+            "here",
+            "--max-body-bytes",
+            "1",
+            "--lease-ms",
+            "-",
+        ]);
+        let text = error.unwrap_err().to_string();
+        for name in ["MODEL_NAME", "LISTEN_ADDR: `here`", "MAX_BODY_BYTES: `1`", "LEASE_MS: `-`"] {
+            assert!(text.contains(name), "{text}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Every error answer: RFC 9457 problem details. This is the only file that knows error status codes. Answers never
+//! hold an address, a key or a cause; causes go to the log.
+
+use std::{borrow::Cow, sync::Arc};
+
+use axum::{
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER},
+    },
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use tepal_shared::{error::StoreError, job::JobStatus, model::InputError};
+
+/// Why a request was not carried out.
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    /// No route has this path.
+    NoSuchPath,
+    /// The route exists, but not for this method; axum sets `Allow`.
+    MethodNotAllowed,
+    /// No such job (any more), or the id is none.
+    JobNotFound,
+    /// The job ended in another way than by being cancelled.
+    AlreadyFinished(JobStatus),
+    /// The job did not fail and was not cancelled.
+    NotRepeatable(JobStatus),
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The body ended early or was malformed as HTTP.
+    BodyIncomplete,
+    /// The body is larger than this many bytes.
+    BodyTooLarge(usize),
+    /// The body is not declared as plain JSON.
+    NotDeclaredJson,
+    /// The body is not JSON; the text says where and why.
+    NotJson(String),
+    /// Parts of the request are wrong; at least one.
+    Invalid(Vec<Mistake>),
+    /// The idempotency key was used for another request.
+    IdempotencyConflict,
+    /// The queue is at its limit; room is expected after this many seconds.
+    QueueFull(u64),
+    /// No live worker has told the model's metadata.
+    NoMetadata,
+    /// Not ready for traffic: the probe logs why.
+    NotReady,
+    /// The job store failed.
+    Store(StoreError),
+}
+
+/// One wrong part of a request.
+#[derive(Debug, Serialize)]
+pub(crate) struct Mistake {
+    #[serde(flatten)]
+    pub(crate) place: Place,
+    /// What was wrong and what is right.
+    pub(crate) detail: String,
+    /// One word for programs.
+    pub(crate) code: &'static str,
+}
+
+/// Where in a request a mistake is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Place {
+    /// A JSON Pointer (RFC 6901) into the body.
+    Pointer(String),
+    /// A query parameter.
+    Parameter(String),
+    /// A header.
+    Header(&'static str),
+}
+
+/// What is the same for all errors of a kind.
+struct Kind {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    retry_after: Option<u64>,
+}
+
+/// The body, with its members in the order of RFC 9457, then ours.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "<[Mistake]>::is_empty")]
+    errors: &'a [Mistake],
+}
+
+impl ApiError {
+    /// One word for programs; also the reason in metrics.
+    pub(crate) fn code(&self) -> &'static str {
+        self.kind().code
+    }
+
+    /// What to log of a request that failed by no fault of its client.
+    pub(crate) fn failure(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Store(error) => Some(tepal_shared::telemetry::chain(error).into()),
+            Self::QueueFull(_) => Some("the queue is full".into()),
+            Self::NoMetadata => Some("no live worker has told the model's metadata".into()),
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        use StatusCode as S;
+        match self {
+            Self::NoSuchPath => kind(S::NOT_FOUND, "not_found", "Not found"),
+            Self::MethodNotAllowed => kind(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::JobNotFound => kind(S::NOT_FOUND, "job_not_found", "Job not found"),
+            Self::AlreadyFinished(_) => kind(S::CONFLICT, "job_already_finished", "Job already finished"),
+            Self::NotRepeatable(_) => kind(S::CONFLICT, "job_not_repeatable", "Job cannot be repeated"),
+            Self::BodyTimeout => kind(S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
+            Self::BodyIncomplete => kind(S::BAD_REQUEST, "incomplete_body", "Incomplete body"),
+            Self::BodyTooLarge(_) => kind(S::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large"),
+            Self::NotDeclaredJson => {
+                kind(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
+            }
+            Self::NotJson(_) => kind(S::BAD_REQUEST, "invalid_json", "Invalid JSON"),
+            Self::Invalid(_) => kind(S::UNPROCESSABLE_ENTITY, "invalid_input", "Invalid input"),
+            Self::IdempotencyConflict => {
+                kind(S::UNPROCESSABLE_ENTITY, "idempotency_conflict", "Idempotency key conflict")
+            }
+            Self::QueueFull(seconds) => {
+                kind(S::SERVICE_UNAVAILABLE, "queue_full", "Queue full").retry_after(*seconds)
+            }
+            Self::NoMetadata => {
+                kind(S::SERVICE_UNAVAILABLE, "metadata_unavailable", "Metadata unavailable").retry_after(5)
+            }
+            Self::NotReady => unavailable(),
+            Self::Store(error) => store_kind(error),
+        }
+    }
+
+    fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::NoSuchPath => "No such path".into(),
+            Self::MethodNotAllowed => "The path does not take this method; Allow lists those it takes".into(),
+            Self::JobNotFound => "Job not found".into(),
+            Self::AlreadyFinished(status) => {
+                format!("The job is {status} and cannot be cancelled any more").into()
+            }
+            Self::NotRepeatable(status) => {
+                format!("The job is {status}; only failed and cancelled jobs can be repeated").into()
+            }
+            Self::BodyTimeout => "The body did not arrive in time".into(),
+            Self::BodyIncomplete => "The body did not arrive completely".into(),
+            Self::BodyTooLarge(most) => format!("The body must hold at most {most} bytes").into(),
+            Self::NotDeclaredJson => {
+                "The body must be sent as Content-Type: application/json, not compressed".into()
+            }
+            Self::NotJson(why) => format!("The body is not valid JSON: {why}").into(),
+            Self::Invalid(mistakes) => summary(mistakes).into(),
+            Self::IdempotencyConflict => "The Idempotency-Key was used before with another request".into(),
+            Self::QueueFull(_) => "The queue is full; try again later".into(),
+            Self::NoMetadata => "No live worker has reported the model's metadata".into(),
+            Self::NotReady => UNAVAILABLE.into(),
+            Self::Store(error) => store_detail(error).into(),
+        }
+    }
+
+    /// The status of an answer that says itself what is wrong: /health.
+    pub(crate) fn mark_unavailable(response: &mut Response) {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+
+    fn mistakes(&self) -> &[Mistake] {
+        match self {
+            Self::Invalid(mistakes) => mistakes,
+            _ => &[],
+        }
+    }
+
+    /// Makes `response` this error's answer; headers that it has already stay.
+    pub(crate) fn render(&self, response: &mut Response, instance: &str, request_id: &str) {
+        let Kind { status, code, title, retry_after } = self.kind();
+        let problem = Problem {
+            r#type: format!("/problems/{}", code.replace('_', "-")),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail(),
+            instance,
+            code,
+            request_id,
+            errors: self.mistakes(),
+        };
+        *response.status_mut() = status;
+        // These types serialise without fail: they have string keys and no numbers but integers.
+        *response.body_mut() = serde_json::to_vec(&problem).unwrap_or_default().into();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+    }
+}
+
+/// The specification's text for a Redis that is down.
+const UNAVAILABLE: &str = "Service temporarily unavailable";
+
+fn kind(status: StatusCode, code: &'static str, title: &'static str) -> Kind {
+    Kind { status, code, title, retry_after: None }
+}
+
+impl Kind {
+    fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+}
+
+fn unavailable() -> Kind {
+    kind(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Service unavailable").retry_after(1)
+}
+
+fn store_kind(error: &StoreError) -> Kind {
+    use StatusCode as S;
+    match error {
+        StoreError::OutOfMemory(_) => {
+            kind(S::SERVICE_UNAVAILABLE, "redis_out_of_memory", "Job store out of memory").retry_after(5)
+        }
+        StoreError::CannotPersist(_) => {
+            kind(S::SERVICE_UNAVAILABLE, "redis_cannot_persist", "Job store cannot persist").retry_after(5)
+        }
+        StoreError::NotReplicated { .. } => {
+            kind(S::SERVICE_UNAVAILABLE, "not_replicated", "Job not replicated").retry_after(1)
+        }
+        StoreError::GroupMissing(_) | StoreError::Refused(_) | StoreError::Protocol { .. } => {
+            kind(S::INTERNAL_SERVER_ERROR, "internal_error", "Internal error")
+        }
+        StoreError::Disconnected
+        | StoreError::Ambiguous(_)
+        | StoreError::NotReady(_)
+        | StoreError::Forbidden(_) => unavailable(),
+    }
+}
+
+fn store_detail(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::OutOfMemory(_) => "The job store is out of memory and takes no new jobs",
+        StoreError::CannotPersist(_) => "The job store cannot write to its disk and takes no changes",
+        StoreError::NotReplicated { .. } => {
+            "The job was not stored safely in time; with an Idempotency-Key it can be sent again without being doubled"
+        }
+        StoreError::GroupMissing(_) | StoreError::Refused(_) | StoreError::Protocol { .. } => {
+            "An internal error occurred; its cause is in the service's log under the request id"
+        }
+        StoreError::Disconnected
+        | StoreError::Ambiguous(_)
+        | StoreError::NotReady(_)
+        | StoreError::Forbidden(_) => UNAVAILABLE,
+    }
+}
+
+/// The first mistake in full, and how many more there are.
+fn summary(mistakes: &[Mistake]) -> String {
+    let Some(first) = mistakes.first() else { return "The request is wrong".to_owned() };
+    let place = match &first.place {
+        Place::Pointer(pointer) if pointer.is_empty() => "The body",
+        Place::Pointer(pointer) => pointer.as_str(),
+        Place::Parameter(name) => name.as_str(),
+        Place::Header(name) => name,
+    };
+    match mistakes.len() - 1 {
+        0 => format!("{place} {}", first.detail),
+        more => format!("{place} {} (and {more} more)", first.detail),
+    }
+}
+
+impl Mistake {
+    /// A mistake in the body.
+    pub(crate) fn at(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { place: Place::Pointer(pointer.into()), detail: detail.into(), code }
+    }
+
+    /// A mistake in the query.
+    pub(crate) fn in_query(parameter: &str, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { place: Place::Parameter(parameter.to_owned()), detail: detail.into(), code }
+    }
+
+    /// A mistake in a header.
+    pub(crate) fn in_header(name: &'static str, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { place: Place::Header(name), detail: detail.into(), code }
+    }
+}
+
+impl From<InputError> for Mistake {
+    fn from(error: InputError) -> Self {
+        Self::at(error.pointer, error.code, error.detail)
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// A response that only carries the error: `observe` renders it, since it knows the path and the request id.
+    fn into_response(self) -> Response {
+        let mut response = Response::default();
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}

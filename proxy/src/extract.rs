@@ -1,0 +1,221 @@
+//! How requests are read: JSON bodies, job ids in paths, and the headers that travel with a job.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    body::{Body, Bytes, HttpBody as _},
+    extract::{FromRequestParts, Path},
+    http::{
+        HeaderMap, HeaderName, HeaderValue,
+        header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT},
+        request::Parts,
+    },
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::Value;
+use tepal_shared::job::JobId;
+use tokio::time::timeout;
+
+use crate::{config::BodyLimits, error::ApiError};
+
+/// Identifies a request in logs and answers.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// W3C Trace Context (<https://www.w3.org/TR/trace-context/>).
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// A refused body is read on for a moment: a connection that is closed with unread data resets, and the client might
+/// never see the answer.
+const DISCARD_FOR: Duration = Duration::from_secs(1);
+const DISCARD_FACTOR: usize = 8;
+
+/// The job id of the path; `None` when it is no id.
+pub(crate) struct PathId(Option<JobId>);
+
+impl PathId {
+    /// The id.
+    pub(crate) fn job_id(&self) -> Result<JobId, ApiError> {
+        self.0.ok_or(ApiError::JobNotFound)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let text = Path::<String>::from_request_parts(parts, state).await;
+        Ok(Self(text.ok().and_then(|Path(text)| text.parse().ok())))
+    }
+}
+
+/// The whole body as JSON.
+pub(crate) async fn json(headers: &HeaderMap, mut body: Body, limits: BodyLimits) -> Result<Value, ApiError> {
+    if !is_declared_json(headers) {
+        return Err(ApiError::NotDeclaredJson);
+    }
+    match timeout(limits.timeout, read(&mut body, limits.max_bytes)).await {
+        Ok(Ok(bytes)) => parse(&bytes),
+        Ok(Err(error)) => {
+            let waits_for_go_ahead = headers.contains_key(EXPECT);
+            if matches!(error, ApiError::BodyTooLarge(_)) && !waits_for_go_ahead {
+                discard(body, limits.max_bytes.saturating_mul(DISCARD_FACTOR)).await;
+            }
+            Err(error)
+        }
+        Err(_) => Err(ApiError::BodyTimeout),
+    }
+}
+
+async fn read(body: &mut Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if declared > max_bytes {
+        return Err(ApiError::BodyTooLarge(max_bytes));
+    }
+    match Limited::new(body, max_bytes).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge(max_bytes)),
+        Err(_) => Err(ApiError::BodyIncomplete),
+    }
+}
+
+async fn discard(mut body: Body, mut most: usize) {
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            most = most.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if most == 0 {
+                return;
+            }
+        }
+    };
+    // Whether it ended in time does not matter: the answer is the same.
+    let _ = timeout(DISCARD_FOR, reading).await;
+}
+
+fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| ApiError::NotJson(format!("byte {} is not UTF-8", error.valid_up_to())))?;
+    if text.is_empty() {
+        return Err(ApiError::NotJson("it is empty".to_owned()));
+    }
+    serde_json::from_str(text).map_err(|error| ApiError::NotJson(error.to_string()))
+}
+
+/// `application/json`, in UTF-8 (RFC 8259, section 8.1) and not compressed.
+fn is_declared_json(headers: &HeaderMap) -> bool {
+    let Some(media_type) = headers.get(CONTENT_TYPE) else { return false };
+    let is_json = media_type == "application/json" || media_type.to_str().is_ok_and(is_json_media_type);
+    is_json && headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity")
+}
+
+fn is_json_media_type(text: &str) -> bool {
+    let mut parts = text.split(';').map(str::trim);
+    let is_json = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
+    is_json
+        && parts.all(|parameter| match parameter.split_once('=') {
+            Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
+                value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            }
+            _ => true,
+        })
+}
+
+/// The client's request id if it can be used, else a new one.
+pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(REQUEST_ID).filter(|id| is_visible_ascii(id.as_bytes(), 128));
+    given.cloned().unwrap_or_else(|| {
+        let mut text = uuid::Uuid::encode_buffer();
+        let text = uuid::Uuid::now_v7().as_hyphenated().encode_lower(&mut text);
+        HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    })
+}
+
+/// Whether `text` is 1 to `most` visible ASCII characters.
+pub(crate) fn is_visible_ascii(text: &[u8], most: usize) -> bool {
+    (1..=most).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic)
+}
+
+/// A header's value as text.
+pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The trace that the request belongs to, if the header is well formed; a malformed one must be ignored
+/// (Trace Context, section 3.2.2.3).
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
+    text(headers, &TRACEPARENT).filter(|value| is_traceparent(value)).map(str::to_owned)
+}
+
+/// `version-traceid-parentid-flags`, lower-case hex of fixed lengths; ids of zeros are invalid. Versions after 00 may
+/// have more parts.
+fn is_traceparent(value: &str) -> bool {
+    let is_hex = |part: &str, length| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_id = |part: &str, length| is_hex(part, length) && part.bytes().any(|byte| byte != b'0');
+    let parts: Vec<&str> = value.split('-').collect();
+    match parts[..] {
+        [version, trace_id, parent_id, flags, ref rest @ ..] => {
+            is_hex(version, 2)
+                && version != "ff"
+                && is_id(trace_id, 32)
+                && is_id(parent_id, 16)
+                && is_hex(flags, 2)
+                && (rest.is_empty() || version != "00")
+                && value.len() <= 256
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_json_is_json() {
+        for good in
+            ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"; v=1"]
+        {
+            assert!(is_json_media_type(good), "{good}");
+        }
+        for bad in [
+            "",
+            "text/plain",
+            "application/json; charset=latin1",
+            "application/problem+json",
+            "application/jsonp",
+        ] {
+            assert!(!is_json_media_type(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_traceparent_is_taken_only_when_well_formed() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert!(is_traceparent(good));
+        assert!(is_traceparent(&format!("01{}-more", &good[2..])));
+        let bad = [
+            "",
+            &good[..54],
+            &format!("{good}-more"),
+            &good.to_uppercase(),
+            &good.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            &good.replace("b7ad6b7169203331", &"0".repeat(16)),
+            &format!("ff{}", &good[2..]),
+        ];
+        for bad in bad {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_json_is_told_with_its_place() {
+        let why = |bytes: &[u8]| match parse(bytes) {
+            Err(ApiError::NotJson(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(why(b""), "it is empty");
+        assert_eq!(why(b"{\"data\": [[NaN]]}"), "expected value at line 1 column 12");
+        assert_eq!(why(b"{\n\"data\": 1e999}"), "number out of range at line 2 column 14");
+        assert_eq!(why(b"[\xff]"), "byte 1 is not UTF-8");
+        assert!(why("[".repeat(200).as_bytes()).starts_with("recursion limit exceeded"));
+    }
+}

@@ -1,0 +1,89 @@
+//! The `Idempotency-Key` header: which record it names, in which partition, and what request it belongs to.
+
+use axum::http::{HeaderMap, HeaderName};
+use sha2::{Digest as _, Sha256};
+use tepal_shared::job::Idempotency;
+
+use crate::{
+    error::{ApiError, Mistake},
+    extract::is_visible_ascii,
+    request::Submission,
+};
+
+const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+const LONGEST: usize = 255;
+
+/// The request's key, as its hash.
+#[derive(Debug)]
+pub(crate) struct Key {
+    hash: [u8; 32],
+}
+
+impl Key {
+    /// The key of a request, if it has one.
+    pub(crate) fn read(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
+        let Some(key) = headers.get(HEADER) else { return Ok(None) };
+        if !is_visible_ascii(key.as_bytes(), LONGEST) {
+            let detail = format!("must be 1 to {LONGEST} visible ASCII characters");
+            return Err(ApiError::Invalid(vec![Mistake::in_header("Idempotency-Key", "format", detail)]));
+        }
+        Ok(Some(Self { hash: Sha256::digest(key.as_bytes()).into() }))
+    }
+
+    /// The partition that holds the key's record: requests with the same key must meet there.
+    pub(crate) fn partition(&self, partitions: u16) -> u8 {
+        let number = u16::from_be_bytes([self.hash[0], self.hash[1]]);
+        (number % partitions.clamp(1, 256)) as u8
+    }
+
+    /// The key together with what it was used for.
+    pub(crate) fn of(&self, submission: &Submission) -> Idempotency {
+        let Submission { input, priority, max_queue, timeout } = submission;
+        let [max_queue_ms, timeout_ms] =
+            [max_queue, timeout].map(|span| span.map_or(0, |span| span.as_millis()));
+        // This text must stay the same over versions: records outlive an upgrade by a day.
+        let request = format!("{priority} {max_queue_ms} {timeout_ms} {input}");
+        Idempotency { key_hash: hex(&self.hash), fingerprint: hex(&Sha256::digest(request)) }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Result<Option<Key>, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER, text.parse().unwrap());
+        Key::read(&headers)
+    }
+
+    #[test]
+    fn only_visible_ascii_of_bounded_length_is_a_key() {
+        assert!(key(&"k".repeat(255)).unwrap().is_some());
+        assert!(Key::read(&HeaderMap::new()).unwrap().is_none());
+        for bad in ["", "a b", &"k".repeat(256)] {
+            assert!(matches!(key(bad), Err(ApiError::Invalid(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_hash_is_sha_256_in_hex() {
+        let submission = Submission::default();
+        let record = key("abc").unwrap().unwrap().of(&submission);
+        // FIPS 180-2, appendix B.1.
+        assert_eq!(record.key_hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(record.fingerprint.len(), 64);
+    }
+
+    #[test]
+    fn keys_spread_over_all_partitions() {
+        let hit: std::collections::HashSet<u8> =
+            (0..2000).map(|n| key(&format!("key-{n}")).unwrap().unwrap().partition(16)).collect();
+        assert_eq!(hit.len(), 16);
+    }
+}

@@ -1,0 +1,90 @@
+//! The proxy: HTTP in, jobs out. It never calls a model server and never waits for inference.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`routes`] | the whole route table and the order of the middleware: read this first |
+//! | [`request`], [`extract`] | the body of `POST /predict`; how bodies, ids and headers are read |
+//! | [`error`] | every error answer, and every error status code |
+//! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
+//! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
+//! | [`serve`] | connections: accepts, limits and drains them |
+//! | [`config`], [`state`] | settings; what all handlers share |
+
+pub mod config;
+mod error;
+mod extract;
+mod idempotency;
+mod metrics;
+mod observe;
+mod probe;
+mod request;
+mod routes;
+mod serve;
+mod state;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use tepal_shared::shutdown::Shutdown;
+use tokio::net::TcpListener;
+use tracing::info;
+
+use crate::{config::Config, probe::Probe, state::App};
+
+/// The proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process listens there.
+    #[error(
+        "Port {} on {} is in use; set LISTEN_ADDR to another address or stop what listens there",
+        .0.port(),
+        .0.ip()
+    )]
+    PortInUse(SocketAddr),
+    /// The address is not one of this machine, or the process may not use it.
+    #[error("Cannot listen on {addr}; set LISTEN_ADDR to another address")]
+    CannotListen {
+        /// Which address.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The client library rejects the settings of Redis.
+    #[error("the settings of Redis cannot be used")]
+    Redis(#[source] tepal_shared::RedisError),
+    /// The metrics cannot be set up.
+    #[error("the metrics cannot be set up")]
+    Metrics(#[source] metrics_exporter_prometheus::BuildError),
+}
+
+/// Opens the listening socket.
+///
+/// # Errors
+/// When the address is taken or cannot be used.
+pub async fn bind(addr: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(addr).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortInUse(addr),
+        _ => StartError::CannotListen { addr, source },
+    })
+}
+
+/// Serves until `shutdown` begins and the requests in flight are answered. Redis need not be reachable: requests that
+/// need it are answered with 503 until it is.
+///
+/// # Errors
+/// When it cannot start. Once it runs, it outlives every failure of Redis.
+pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<(), StartError> {
+    let (snapshots, snapshot) = tokio::sync::watch::channel(Arc::default());
+    let app = Arc::new(App::new(&config, snapshot, shutdown.clone())?);
+    let helpers = [
+        tokio::spawn(Probe::new(Arc::clone(&app), snapshots).run()),
+        tokio::spawn(metrics::upkeep(app.metrics.handle().clone())),
+    ];
+    if let Ok(address) = listener.local_addr() {
+        info!(action = "listening", %address, redis = app.store.redis().address());
+    }
+    serve::serve(listener, routes::router(app), &config.connections, &shutdown).await;
+    helpers.iter().for_each(tokio::task::JoinHandle::abort);
+    info!(action = "proxy_stopped");
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! Every metric of the proxy: one table with names and help texts, and the handles that the code counts with. The
+//! recorder is the proxy's own, not the process's, so that several proxies can live in one process.
+
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
+
+use axum::http::{Method, StatusCode};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram, with_local_recorder,
+};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use tepal_shared::job::Priority;
+
+const REQUESTS: &str = "tepal_http_requests_total";
+const DURATION: &str = "tepal_http_request_duration_seconds";
+const SUBMITTED: &str = "tepal_jobs_submitted_total";
+const REPEATED: &str = "tepal_jobs_repeated_total";
+const REFUSED: &str = "tepal_jobs_refused_total";
+const QUEUE_LENGTH: &str = "tepal_queue_length";
+const IN_FLIGHT: &str = "tepal_jobs_in_flight";
+const WAITING_RETRY: &str = "tepal_jobs_waiting_retry";
+const OLDEST_WAITING: &str = "tepal_oldest_waiting_job_seconds";
+const DEAD_LETTERS: &str = "tepal_dead_letters";
+const WORKERS_LIVE: &str = "tepal_workers_live";
+const REDIS_UP: &str = "tepal_redis_up";
+const REDIS_MEMORY: &str = "tepal_redis_memory_bytes";
+const REDIS_KEYS: &str = "tepal_redis_keys";
+const REDIS_EXPIRED: &str = "tepal_redis_expired_keys_total";
+
+const COUNTERS: &[(&str, &str)] = &[
+    (REQUESTS, "HTTP requests answered, by method, route and status"),
+    (SUBMITTED, "Jobs accepted, by priority"),
+    (REPEATED, "Submissions that an idempotency key led to an existing job"),
+    (REFUSED, "Submissions refused, by the code of the answer, such as queue_full or invalid_input"),
+    (REDIS_EXPIRED, "Keys that expired in Redis since this proxy started"),
+];
+const GAUGES: &[(&str, &str)] = &[
+    (QUEUE_LENGTH, "Jobs that wait to be run, for a retry included, by priority"),
+    (IN_FLIGHT, "Jobs that workers hold"),
+    (WAITING_RETRY, "Jobs that wait for their next attempt or were given back"),
+    (OLDEST_WAITING, "Time since the submission of the oldest job that nobody runs; 0 when none waits"),
+    (DEAD_LETTERS, "Dead letters kept: jobs that failed for good"),
+    (WORKERS_LIVE, "Workers with a recent heartbeat"),
+    (
+        REDIS_UP,
+        "1 while Redis answers, else 0; the gauges about jobs and Redis keep their last value meanwhile",
+    ),
+    (REDIS_MEMORY, "Memory that Redis uses"),
+    (REDIS_KEYS, "Keys in Redis"),
+];
+const HISTOGRAMS: &[(&str, &str)] =
+    &[(DURATION, "Time from a request's headers to its answer, by method and route")];
+
+/// Finer around the specification's limits: 5, 10, 20, 30 and 50 ms.
+const DURATION_SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// The label of requests that no route matched.
+const UNMATCHED: &str = "unmatched";
+
+/// Counts what the proxy does.
+pub(crate) struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    /// Series by route; found without making a key of owned texts.
+    requests: RwLock<HashMap<String, Vec<RequestSeries>>>,
+    submitted: [Counter; 3],
+    repeated: Counter,
+    /// What the probe sets.
+    pub(crate) gauges: Gauges,
+}
+
+struct RequestSeries {
+    method: &'static str,
+    status: StatusCode,
+    count: Counter,
+    duration: Histogram,
+}
+
+/// Gauges of the state that all proxies share.
+pub(crate) struct Gauges {
+    pub(crate) queue_length: [Gauge; 3],
+    pub(crate) in_flight: Gauge,
+    pub(crate) waiting_retry: Gauge,
+    pub(crate) oldest_waiting: Gauge,
+    pub(crate) dead_letters: Gauge,
+    pub(crate) workers_live: Gauge,
+    pub(crate) redis_up: Gauge,
+    pub(crate) redis_memory: Gauge,
+    pub(crate) redis_keys: Gauge,
+    pub(crate) redis_expired: Counter,
+}
+
+impl Metrics {
+    /// A recorder with every metric described.
+    pub(crate) fn new() -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), DURATION_SECONDS)?
+            .build_recorder();
+        let handle = recorder.handle();
+        let (submitted, repeated, gauges) = with_local_recorder(&recorder, || {
+            describe();
+            let submitted =
+                Priority::ALL.map(|priority| counter!(SUBMITTED, "priority" => priority.as_str()));
+            (submitted, counter!(REPEATED), Gauges::new())
+        });
+        Ok(Self { recorder, handle, requests: RwLock::default(), submitted, repeated, gauges })
+    }
+
+    /// What renders the metrics.
+    pub(crate) fn handle(&self) -> &PrometheusHandle {
+        &self.handle
+    }
+
+    /// A request was answered.
+    pub(crate) fn request(&self, method: &Method, route: Option<&str>, status: StatusCode, took: Duration) {
+        let (method, route) = (method_label(method), route.unwrap_or(UNMATCHED));
+        let known = self.requests.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(series) = known.get(route).and_then(|all| find(all, method, status)) {
+            return series.record(took);
+        }
+        drop(known);
+        let mut known = self.requests.write().unwrap_or_else(PoisonError::into_inner);
+        let all = known.entry(route.to_owned()).or_default();
+        if find(all, method, status).is_none() {
+            all.push(self.series(method, route, status));
+        }
+        if let Some(series) = find(all, method, status) {
+            series.record(took);
+        }
+    }
+
+    fn series(&self, method: &'static str, route: &str, status: StatusCode) -> RequestSeries {
+        let route = route.to_owned();
+        with_local_recorder(&self.recorder, || RequestSeries {
+            method,
+            status,
+            count: counter!(
+                REQUESTS, "method" => method, "route" => route.clone(), "status" => status.as_str().to_owned()
+            ),
+            duration: histogram!(DURATION, "method" => method, "route" => route),
+        })
+    }
+
+    /// A new job was accepted.
+    pub(crate) fn submitted(&self, priority: Priority) {
+        let [high, normal, low] = &self.submitted;
+        match priority {
+            Priority::High => high.increment(1),
+            Priority::Normal => normal.increment(1),
+            Priority::Low => low.increment(1),
+        }
+    }
+
+    /// A submission led to an existing job.
+    pub(crate) fn repeated(&self) {
+        self.repeated.increment(1);
+    }
+
+    /// A submission was refused.
+    pub(crate) fn refused(&self, code: &'static str) {
+        with_local_recorder(&self.recorder, || counter!(REFUSED, "reason" => code).increment(1));
+    }
+}
+
+impl RequestSeries {
+    fn record(&self, took: Duration) {
+        self.count.increment(1);
+        self.duration.record(took);
+    }
+}
+
+fn find<'a>(all: &'a [RequestSeries], method: &str, status: StatusCode) -> Option<&'a RequestSeries> {
+    all.iter().find(|series| series.status == status && series.method == method)
+}
+
+impl Gauges {
+    fn new() -> Self {
+        Self {
+            queue_length: Priority::ALL.map(|priority| gauge!(QUEUE_LENGTH, "priority" => priority.as_str())),
+            in_flight: gauge!(IN_FLIGHT),
+            waiting_retry: gauge!(WAITING_RETRY),
+            oldest_waiting: gauge!(OLDEST_WAITING),
+            dead_letters: gauge!(DEAD_LETTERS),
+            workers_live: gauge!(WORKERS_LIVE),
+            redis_up: gauge!(REDIS_UP),
+            redis_memory: gauge!(REDIS_MEMORY),
+            redis_keys: gauge!(REDIS_KEYS),
+            redis_expired: counter!(REDIS_EXPIRED),
+        }
+    }
+}
+
+fn describe() {
+    for (name, help) in COUNTERS {
+        describe_counter!(*name, *help);
+    }
+    for (name, help) in GAUGES {
+        describe_gauge!(*name, *help);
+    }
+    for (name, help) in HISTOGRAMS {
+        describe_histogram!(*name, *help);
+    }
+}
+
+/// Clients can send any word as a method; labels come from a closed set.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Moves recorded durations into their buckets for ever; without it they pile up until the next scrape.
+pub(crate) async fn upkeep(handle: PrometheusHandle) {
+    let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        tick.tick().await;
+        handle.run_upkeep();
+    }
+}

@@ -1,0 +1,54 @@
+//! The one middleware: gives each request its id, renders its error, counts it and logs what failed.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::HeaderValue,
+    middleware::Next,
+    response::Response,
+};
+use tracing::warn;
+
+use crate::{
+    error::ApiError,
+    extract::{self, REQUEST_ID},
+    state::App,
+};
+
+/// Runs the rest of the stack. Handlers find a usable request id in the request's header.
+pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let request_id = extract::request_id(request.headers());
+    request.headers_mut().insert(REQUEST_ID, request_id.clone());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
+        let id = request_id.to_str().unwrap_or_default();
+        error.render(&mut response, uri.path(), id);
+        if let Some(cause) = error.failure() {
+            let status = response.status().as_u16();
+            let (code, duration_ms) = (error.code(), millis(started.elapsed()));
+            let path = uri.path();
+            warn!(action = "request_failed", %method, path, status, code, request_id = id, duration_ms, error = %cause);
+        }
+    }
+    response.headers_mut().insert(REQUEST_ID, request_id);
+    let route = route.as_ref().map(MatchedPath::as_str);
+    app.metrics.request(&method, route, response.status(), started.elapsed());
+    response
+}
+
+/// Milliseconds with a fraction, for logs.
+pub(crate) fn millis(span: Duration) -> f64 {
+    span.as_micros() as f64 / 1000.0
+}
+
+/// The request's id as [`observe`] left it.
+pub(crate) fn request_id(headers: &axum::http::HeaderMap<HeaderValue>) -> Option<&str> {
+    extract::text(headers, &REQUEST_ID)
+}

@@ -1,0 +1,210 @@
+//! A background task that looks at Redis and the workers once per second. /health, /metadata and the gauges are
+//! answered from what it saw last, never by calling out.
+
+mod drain_rate;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::body::Bytes;
+use tepal_shared::{
+    error::StoreError,
+    scripts::WorkerRecord,
+    store::{QueueState, ServerState},
+    telemetry,
+    worker_state::{BackendState, WorkerState},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{info, warn};
+
+use self::drain_rate::DrainRate;
+use crate::state::App;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+/// A Redis that takes longer than this for a look counts as down.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the last look saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// `None` when Redis did not answer: then nothing is known of the workers either.
+    pub(crate) workers: Option<Workers>,
+    /// Whether Redis may throw away accepted jobs when its memory is short.
+    pub(crate) redis_may_evict: bool,
+    /// In how many seconds a full queue may have room again.
+    pub(crate) full_retry_after: u64,
+}
+
+/// What the live workers say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Workers {
+    /// How many there are.
+    pub(crate) live: usize,
+    /// Each backend by its name, and whether a live worker can call it.
+    pub(crate) backends: BTreeMap<String, bool>,
+    /// The model's metadata as the worker heard of last tells it, JSON.
+    pub(crate) metadata: Option<Bytes>,
+}
+
+/// The task.
+pub(crate) struct Probe {
+    app: Arc<App>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    drain_rate: DrainRate,
+    last_expired_keys: Option<u64>,
+    is_failing: bool,
+}
+
+impl Probe {
+    /// A probe that tells `snapshots`.
+    pub(crate) fn new(app: Arc<App>, snapshots: watch::Sender<Arc<Snapshot>>) -> Self {
+        Self { app, snapshots, drain_rate: DrainRate::default(), last_expired_keys: None, is_failing: false }
+    }
+
+    /// Looks for ever.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let next = Instant::now() + INTERVAL;
+            if self.app.store.redis().is_up() {
+                self.look().await;
+                sleep_until(next).await;
+            } else {
+                self.publish(Snapshot::default());
+                // Looks again as soon as Redis is there.
+                let app = Arc::clone(&self.app);
+                let _ = timeout(INTERVAL, app.store.redis().up()).await;
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let looked = timeout(PATIENCE, async {
+            let workers = self.app.store.workers().await?;
+            let server = self.app.store.server_state().await?;
+            let queues = Queues::look(&self.app).await?;
+            Ok::<_, StoreError>((workers, server, queues))
+        });
+        let outcome = looked.await.unwrap_or(Err(StoreError::Disconnected));
+        self.log_failure(outcome.as_ref().err());
+        match outcome {
+            Ok((workers, server, queues)) => {
+                let workers = Workers::from_records(workers);
+                self.set_gauges(&workers, server, &queues);
+                let full_retry_after =
+                    self.drain_rate.retry_after(Instant::now(), self.app.accepted(), queues.outstanding());
+                let redis_may_evict = server.may_evict;
+                self.publish(Snapshot { workers: Some(workers), redis_may_evict, full_retry_after });
+            }
+            Err(_) => self.publish(Snapshot::default()),
+        }
+    }
+
+    /// Logs the first of several failures in a row.
+    fn log_failure(&mut self, failure: Option<&StoreError>) {
+        if let Some(error) = failure.filter(|_| !self.is_failing) {
+            warn!(action = "probe_failed", error = telemetry::chain(error));
+        }
+        self.is_failing = failure.is_some();
+    }
+
+    fn publish(&self, snapshot: Snapshot) {
+        self.app.metrics.gauges.redis_up.set(f64::from(u8::from(snapshot.workers.is_some())));
+        let last = self.snapshots.send_replace(Arc::new(snapshot.clone()));
+        let health = |snapshot: &Snapshot| {
+            let workers = snapshot.workers.as_ref();
+            (workers.map(|workers| (workers.live > 0, workers.backends.clone())), snapshot.redis_may_evict)
+        };
+        if health(&last) != health(&snapshot) {
+            log_change(&snapshot);
+        }
+    }
+
+    fn set_gauges(&mut self, workers: &Workers, server: ServerState, queues: &Queues) {
+        let gauges = &self.app.metrics.gauges;
+        for (gauge, state) in gauges.queue_length.iter().zip(queues.by_priority) {
+            gauge.set((state.new + state.waiting) as f64);
+        }
+        gauges.in_flight.set(queues.total(|state| state.in_flight) as f64);
+        gauges.waiting_retry.set(queues.total(|state| state.waiting) as f64);
+        gauges.oldest_waiting.set(queues.oldest_waiting.unwrap_or_default().as_secs_f64());
+        gauges.dead_letters.set(queues.dead_letters as f64);
+        gauges.workers_live.set(workers.live as f64);
+        gauges.redis_memory.set(server.memory_bytes as f64);
+        gauges.redis_keys.set(server.keys as f64);
+        // Redis counts from its own start, a Prometheus counter never falls: a restart adds what came since.
+        let last = self.last_expired_keys.replace(server.expired_keys).unwrap_or(server.expired_keys);
+        let since = server.expired_keys.checked_sub(last).unwrap_or(server.expired_keys);
+        gauges.redis_expired.increment(since);
+    }
+}
+
+fn log_change(snapshot: &Snapshot) {
+    let Some(workers) = &snapshot.workers else {
+        return warn!(action = "health_changed", redis = "down");
+    };
+    let live = workers.live;
+    let down: Vec<_> =
+        workers.backends.iter().filter(|(_, is_ok)| !**is_ok).map(|(name, _)| name.as_str()).collect();
+    if snapshot.redis_may_evict {
+        warn!(
+            action = "health_changed",
+            redis = "misconfigured",
+            reason = "maxmemory-policy must be noeviction"
+        );
+    }
+    if live == 0 || !down.is_empty() {
+        warn!(action = "health_changed", redis = "ok", workers = live, backends_down = down.join(","));
+    } else {
+        info!(action = "health_changed", redis = "ok", workers = live);
+    }
+}
+
+impl Workers {
+    fn from_records(mut records: Vec<WorkerRecord>) -> Self {
+        records.sort_by_key(|record| record.silence);
+        let mut workers = Self { live: records.len(), ..Self::default() };
+        for record in records {
+            // A worker of another version may say something else: it lives, but says nothing of its backend.
+            let Ok(state) = serde_json::from_str::<WorkerState>(&record.state) else { continue };
+            *workers.backends.entry(state.backend).or_default() |= state.backend_state == BackendState::Ok;
+            let metadata = state.metadata.and_then(|metadata| serde_json::to_vec(&metadata).ok());
+            workers.metadata = workers.metadata.or(metadata.map(Bytes::from));
+        }
+        workers
+    }
+}
+
+/// The queues of all partitions together.
+#[derive(Default)]
+struct Queues {
+    by_priority: [QueueState; 3],
+    oldest_waiting: Option<Duration>,
+    dead_letters: u64,
+}
+
+impl Queues {
+    async fn look(app: &App) -> Result<Self, StoreError> {
+        let mut queues = Self::default();
+        for partition in app.store.partitions() {
+            let states = app.store.queue_state(partition).await?;
+            for (total, state) in queues.by_priority.iter_mut().zip(states) {
+                total.new += state.new;
+                total.waiting += state.waiting;
+                total.in_flight += state.in_flight;
+            }
+            queues.oldest_waiting = queues.oldest_waiting.max(app.store.oldest_waiting(partition).await?);
+            queues.dead_letters += app.store.dead_letters(partition).await?;
+        }
+        Ok(queues)
+    }
+
+    fn total(&self, count: impl Fn(&QueueState) -> u64) -> u64 {
+        self.by_priority.iter().map(count).sum()
+    }
+
+    fn outstanding(&self) -> u64 {
+        self.total(|state| state.new + state.waiting + state.in_flight)
+    }
+}

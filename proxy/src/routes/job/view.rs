@@ -1,0 +1,115 @@
+//! How a job reads in JSON. What does not apply is left out, never null.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+use tepal_shared::job::{Job, JobId, JobStatus, Priority};
+
+/// 9999-12-31T23:59:59Z, the last moment that RFC 3339 can write, in Unix milliseconds.
+const LAST_MS: u64 = 253_402_300_799_000;
+
+/// A job without its result.
+#[derive(Serialize)]
+pub(crate) struct JobView<'a> {
+    job_id: JobId,
+    status: JobStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_code: Option<&'a str>,
+    priority: Priority,
+    attempts: u64,
+    created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_attempt_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_of: Option<JobId>,
+}
+
+impl<'a> JobView<'a> {
+    /// The view of `job`.
+    pub(crate) fn of(job: &'a Job) -> Self {
+        Self {
+            job_id: job.id,
+            status: job.status,
+            error: job.error.as_deref(),
+            error_code: job.error_code.as_deref(),
+            priority: job.priority,
+            attempts: job.attempts,
+            created_at: rfc3339(job.created_at_ms),
+            started_at: job.started_at_ms.map(rfc3339),
+            finished_at: job.finished_at_ms.map(rfc3339),
+            next_attempt_at: job.next_attempt_at_ms.map(rfc3339),
+            retry_of: job.retry_of,
+        }
+    }
+}
+
+/// The body of `GET /job/{id}`. The result is JSON text already and is put in as it is.
+pub(super) fn body(job: &Job) -> String {
+    // This type serialises without fail: its keys are strings.
+    let mut body = serde_json::to_string(&JobView::of(job)).unwrap_or_default();
+    if let Some(result) = &job.result {
+        body.truncate(body.len().saturating_sub(1));
+        body.reserve_exact(result.len() + 12);
+        body.push_str(r#","result":"#);
+        body.push_str(result);
+        body.push('}');
+    }
+    body
+}
+
+fn rfc3339(unix_ms: u64) -> String {
+    let time = UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST_MS));
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn job() -> Job {
+        Job {
+            id: JobId::new(0),
+            status: JobStatus::Completed,
+            priority: Priority::Normal,
+            created_at_ms: 1_763_046_000_001,
+            started_at_ms: Some(1_763_046_000_020),
+            finished_at_ms: Some(1_763_046_001_000),
+            next_attempt_at_ms: None,
+            attempts: 1,
+            result: Some(r#"{"prediction":0}"#.to_owned()),
+            error: None,
+            error_code: None,
+            retry_of: None,
+            deadline_ms: None,
+        }
+    }
+
+    #[test]
+    fn a_completed_job_has_its_result_and_its_times() {
+        let job = job();
+        let expected = json!({
+            "job_id": job.id.to_string(),
+            "status": "completed",
+            "priority": "normal",
+            "attempts": 1,
+            "created_at": "2025-11-13T15:00:00.001Z",
+            "started_at": "2025-11-13T15:00:00.020Z",
+            "finished_at": "2025-11-13T15:00:01.000Z",
+            "result": {"prediction": 0},
+        });
+        assert_eq!(serde_json::from_str::<Value>(&body(&job)).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_time_that_no_calendar_has_is_still_written() {
+        assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59.000Z");
+    }
+}

@@ -1,0 +1,90 @@
+//! `POST /predict` and `POST /predict/test`: accept a job.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION},
+    response::Response,
+};
+use tepal_shared::{
+    job::{JobId, JobStatus, NewJob},
+    scripts::Submitted,
+};
+use tracing::info;
+
+use super::json;
+use crate::{
+    error::ApiError,
+    extract,
+    idempotency::Key,
+    observe::{millis, request_id},
+    request::Submission,
+    state::App,
+};
+
+/// Accepts the rows of the body.
+pub(crate) async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let outcome = async {
+        let body = extract::json(&parts.headers, body, app.body_limits).await?;
+        let submission = Submission::read(body, &app.model).map_err(ApiError::Invalid)?;
+        submit(&app, &parts.headers, submission).await
+    };
+    outcome.await.inspect_err(|error| app.metrics.refused(error.code()))
+}
+
+/// Accepts the model's sample; a body is ignored.
+pub(crate) async fn predict_sample(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let outcome = submit(&app, &headers, Submission::sample(&app.model)).await;
+    outcome.inspect_err(|error| app.metrics.refused(error.code()))
+}
+
+async fn submit(app: &App, headers: &HeaderMap, submission: Submission) -> Result<Response, ApiError> {
+    let started = Instant::now();
+    let key = Key::read(headers)?;
+    let id = match &key {
+        Some(key) => JobId::new(key.partition(app.store.policy().partitions)),
+        None => app.new_job_id(),
+    };
+    let job = NewJob {
+        idempotency: key.map(|key| key.of(&submission)),
+        request_id: request_id(headers).map(str::to_owned),
+        traceparent: extract::traceparent(headers),
+        input: submission.input,
+        priority: submission.priority,
+        max_queue: submission.max_queue,
+        timeout: submission.timeout,
+    };
+    match app.store.submit(id, &job).await? {
+        Submitted::Accepted => {
+            app.count_accepted(job.priority);
+            let duration_ms = millis(started.elapsed());
+            info!(action = "job_accepted", job_id = %id, request_id = job.request_id, duration_ms);
+            Ok(accepted(id, JobStatus::Pending))
+        }
+        Submitted::Duplicate { job_id, status } => {
+            app.metrics.repeated();
+            Ok(accepted(job_id, status))
+        }
+        Submitted::Conflict => Err(ApiError::IdempotencyConflict),
+        Submitted::Full { .. } => Err(queue_full(app)),
+    }
+}
+
+/// The answer to a submission that a job came of.
+pub(super) fn accepted(id: JobId, status: JobStatus) -> Response {
+    let mut response = json(format!(r#"{{"job_id":"{id}","status":"{status}"}}"#));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    if let Ok(location) = HeaderValue::try_from(format!("/job/{id}")) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+pub(super) fn queue_full(app: &App) -> ApiError {
+    ApiError::QueueFull(app.snapshot().full_retry_after.max(1))
+}

@@ -1,0 +1,79 @@
+//! What all handlers share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use tepal_shared::{
+    connection::Redis,
+    job::{JobId, Priority},
+    model::Model,
+    shutdown::Shutdown,
+    store::JobStore,
+};
+use tokio::sync::watch;
+
+use crate::{
+    StartError,
+    config::{BodyLimits, Config},
+    metrics::Metrics,
+    probe::Snapshot,
+};
+
+/// One proxy.
+pub(crate) struct App {
+    pub(crate) store: JobStore,
+    pub(crate) model: Model,
+    pub(crate) body_limits: BodyLimits,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: Shutdown,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    next_partition: AtomicUsize,
+    accepted: AtomicU64,
+}
+
+impl App {
+    /// Starts to connect to Redis.
+    pub(crate) fn new(
+        config: &Config,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        shutdown: Shutdown,
+    ) -> Result<Self, StartError> {
+        let common = &config.common;
+        let redis = Redis::open(common.redis.clone()).map_err(StartError::Redis)?;
+        Ok(Self {
+            store: JobStore::new(redis, common.keys.clone(), common.policy.clone()),
+            model: common.model.clone(),
+            body_limits: config.body,
+            metrics: Metrics::new().map_err(StartError::Metrics)?,
+            shutdown,
+            snapshot,
+            next_partition: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+        })
+    }
+
+    /// What the probe saw last.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// An id for a new job; partitions take turns.
+    pub(crate) fn new_job_id(&self) -> JobId {
+        let turn = self.next_partition.fetch_add(1, Ordering::Relaxed);
+        let partitions = usize::from(self.store.policy().partitions.clamp(1, 256));
+        JobId::new((turn % partitions) as u8)
+    }
+
+    /// Counts a new job.
+    pub(crate) fn count_accepted(&self, priority: Priority) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        self.metrics.submitted(priority);
+    }
+
+    /// Jobs that this proxy accepted since it started.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+}
