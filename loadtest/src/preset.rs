@@ -1,0 +1,48 @@
+//! The targets of the specification, section 8, as a load and objectives.
+//!
+//! | API | target | tolerated | judged as |
+//! | --- | --- | --- | --- |
+//! | POST /predict | < 20 ms | 50 ms | p99 below the target, p99.9 below the tolerated maximum |
+//! | GET /job/{id} | < 10 ms | 30 ms | likewise |
+//! | GET /health | < 5 ms | 10 ms | p99 below the target; too few probes for a p99.9 |
+//! | intake | > 100 req/s | | accepted submissions over the sending time |
+//! | workers | 10-20 predictions/s each | | completed jobs over sending and drain, at least 20/s |
+//!
+//! Percentiles, because the specification names one number for "the" response time and a mean would hide one slow
+//! request in fifty. Beside them: no job lost, changed, duplicated or failed, and under one error in a thousand.
+
+use std::time::Duration;
+
+use crate::profile::Profile;
+
+/// Above the 100 req/s that must be exceeded, so that chance in the arrivals cannot decide it.
+const RATE: f64 = 120.0;
+
+/// Enough probes in 30 s that the p99 is not simply the maximum.
+pub(crate) const HEALTH_RATE: f64 = 20.0;
+
+/// One worker at 20 predictions/s, the slowest installation that meets the targets, needs this for 30 s of load.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// The objectives; terms of the user on the same metric win.
+pub(crate) const SLO: &str = "submit_p99_ms<20,submit_p999_ms<50,get_p99_ms<10,get_p999_ms<30,\
+    health_p99_ms<5,submit_rps>100,complete_rps>=20,errors_ratio<0.001,\
+    lost<1,changed<1,duplicated<1,failed<1";
+
+/// The load.
+pub(crate) fn profile(length: Duration) -> Profile {
+    Profile::Phases { rates: vec![RATE], length }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slo::Slo;
+
+    #[test]
+    fn the_objectives_are_valid() {
+        let slo = Slo::parse(SLO).unwrap();
+        assert_eq!(slo.limit_of("submit_p99_ms"), Some(20.0));
+        assert_eq!(slo.limit_of("health_p99_ms"), Some(5.0));
+    }
+}

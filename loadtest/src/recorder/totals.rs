@@ -1,0 +1,168 @@
+//! Counters and distributions of one kind of request, over the whole run or one phase of it.
+
+use std::time::Duration;
+
+use hdrhistogram::CreationError;
+
+use crate::failure::{Failure, FailureKind};
+use crate::latency::Latency;
+use crate::summary::{PhaseSummary, RequestSummary};
+
+/// The kinds of request that are counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Operation {
+    Submit,
+    Get,
+    Health,
+    Follow,
+}
+
+impl Operation {
+    /// The name in reports and SLO terms.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Submit => "submit",
+            Self::Get => "get",
+            Self::Health => "health",
+            Self::Follow => "follow",
+        }
+    }
+}
+
+/// One kind of request.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    counts: RequestSummary,
+    latency: Latency,
+}
+
+impl Requests {
+    /// Nothing counted yet.
+    ///
+    /// # Errors
+    /// As [`Latency::precise`].
+    pub(crate) fn new() -> Result<Self, CreationError> {
+        Ok(Self { counts: RequestSummary::default(), latency: Latency::precise()? })
+    }
+
+    /// One more request that the schedule asks for.
+    pub(crate) fn intend(&mut self) {
+        self.counts.intended += 1;
+    }
+
+    /// The outcome of a request that was intended before.
+    pub(crate) fn settle(&mut self, latency: Duration, outcome: Result<(), Failure>) {
+        match outcome {
+            Ok(()) => self.counts.succeeded += 1,
+            Err(failure) => self.fail(failure),
+        }
+        if counts_as_latency(outcome) {
+            self.latency.record(latency);
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.counts.failed += 1;
+        self.counts.refused += u64::from(failure.is_refusal());
+        self.counts.dropped += u64::from(failure.kind == FailureKind::Dropped);
+    }
+
+    /// The numbers so far.
+    pub(crate) fn summary(&self) -> RequestSummary {
+        RequestSummary { latency: self.latency.summary(), ..self.counts.clone() }
+    }
+}
+
+/// A timeout is a long latency; any other failure says nothing about how fast the server works.
+pub(crate) fn counts_as_latency(outcome: Result<(), Failure>) -> bool {
+    outcome.map_or_else(|failure| failure.kind == FailureKind::Timeout, |()| true)
+}
+
+/// One stretch of constant intended rate.
+#[derive(Debug)]
+pub(crate) struct Phase {
+    rate: f64,
+    seconds: f64,
+    submit: Requests,
+    get: Requests,
+    health: Requests,
+    busy: Option<f64>,
+    violation: Option<String>,
+}
+
+impl Phase {
+    /// An empty phase of `rate` submissions per second.
+    ///
+    /// # Errors
+    /// As [`Latency::precise`].
+    pub(crate) fn new(rate: f64) -> Result<Self, CreationError> {
+        let (submit, get, health) = (Requests::new()?, Requests::new()?, Requests::new()?);
+        Ok(Self { rate, seconds: 0.0, submit, get, health, busy: None, violation: None })
+    }
+
+    /// The counters of `operation`, if phases count it.
+    pub(crate) fn requests(&mut self, operation: Operation) -> Option<&mut Requests> {
+        match operation {
+            Operation::Submit => Some(&mut self.submit),
+            Operation::Get => Some(&mut self.get),
+            Operation::Health => Some(&mut self.health),
+            Operation::Follow => None,
+        }
+    }
+
+    /// Notes how long the phase lasted and how busy the generator was.
+    pub(crate) fn end(&mut self, length: Duration, busy: Option<f64>) {
+        self.seconds = length.as_secs_f64();
+        self.busy = busy;
+    }
+
+    /// Notes why a ramp did not accept this phase.
+    pub(crate) fn violate(&mut self, reason: String) {
+        self.violation = Some(reason);
+    }
+
+    /// The numbers so far.
+    pub(crate) fn summary(&self) -> PhaseSummary {
+        let submit = self.submit.summary();
+        PhaseSummary {
+            rate: self.rate,
+            seconds: self.seconds,
+            submit_rps: per_second(submit.succeeded, self.seconds),
+            submit,
+            get: self.get.summary(),
+            health: self.health.summary(),
+            generator_busy: self.busy,
+            violation: self.violation.clone(),
+        }
+    }
+}
+
+/// `count` over `seconds`, rounded to a thousandth; 0 for no time.
+pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { (count as f64 / seconds * 1_000.0).round() / 1_000.0 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_counts_as_latency_and_a_refusal_does_not() {
+        let mut requests = Requests::new().unwrap();
+        let failed = |kind| Err(Failure::from(kind));
+        requests.settle(Duration::from_millis(2), Ok(()));
+        requests.settle(Duration::from_secs(10), failed(FailureKind::Timeout));
+        requests.settle(Duration::from_micros(90), failed(FailureKind::Status(503)));
+        requests.settle(Duration::ZERO, failed(FailureKind::Dropped));
+        let summary = requests.summary();
+        assert_eq!((summary.succeeded, summary.failed, summary.refused, summary.dropped), (1, 3, 1, 1));
+        let latency = summary.latency.unwrap();
+        assert_eq!(latency.count, 2);
+        assert!(latency.p50_ms >= 2.0 && latency.max_ms >= 9_990.0, "{latency:?}");
+    }
+
+    #[test]
+    fn a_rate_over_no_time_is_zero() {
+        assert_eq!((per_second(10, 4.0), per_second(1, 3.0), per_second(5, 0.0)), (2.5, 0.333, 0.0));
+    }
+}

@@ -1,0 +1,118 @@
+//! Reads a sample of ended jobs again: after a job is terminal, no byte of it may change.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::api::Api;
+use crate::failure::Failure;
+use crate::jobs::Ended;
+
+/// Reads of one job before it counts as unverified.
+const TRIES: u32 = 3;
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How many reads are under way at once.
+const READERS: usize = 16;
+/// How much of a body an example shows.
+const SHOWN_BYTES: usize = 400;
+/// How many examples a report has.
+const EXAMPLES: usize = 5;
+
+/// A job whose record was not the same at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Change {
+    pub(crate) job_id: String,
+    /// The start of the first terminal body.
+    pub(crate) before: String,
+    /// The start of the body read at the end, or the failure that came instead.
+    pub(crate) after: String,
+}
+
+/// What the second reads showed.
+#[derive(Debug, Default)]
+pub(crate) struct Verification {
+    pub(crate) verified: u64,
+    pub(crate) changed: u64,
+    pub(crate) unverified: u64,
+    pub(crate) examples: Vec<Change>,
+}
+
+/// Reads every job of `sample` again within `limit`; what was not read by then is unverified.
+pub(crate) async fn read_again(api: &Api, sample: Vec<Ended>, limit: Duration) -> Verification {
+    let total = sample.len() as u64;
+    let result = Arc::new(Mutex::new(Verification::default()));
+    let left = Arc::new(Mutex::new(sample));
+    let mut readers = JoinSet::new();
+    for _ in 0..READERS {
+        readers.spawn(run_reader(api.clone(), Arc::clone(&left), Arc::clone(&result)));
+    }
+    let _ = tokio::time::timeout(limit, readers.join_all()).await;
+    let mut result = std::mem::take(&mut *result.lock().unwrap_or_else(PoisonError::into_inner));
+    result.unverified = total - result.verified;
+    result
+}
+
+async fn run_reader(api: Api, left: Arc<Mutex<Vec<Ended>>>, result: Arc<Mutex<Verification>>) {
+    while let Some(ended) = next(&left) {
+        let answer = read(&api, &ended.id).await;
+        result.lock().unwrap_or_else(PoisonError::into_inner).add(&ended, answer);
+    }
+}
+
+fn next(left: &Mutex<Vec<Ended>>) -> Option<Ended> {
+    left.lock().unwrap_or_else(PoisonError::into_inner).pop()
+}
+
+async fn read(api: &Api, id: &str) -> Result<Bytes, Failure> {
+    let mut answer = api.job(id, None).await;
+    for _ in 1..TRIES {
+        match &answer {
+            Err(failure) if !failure.is_not_found() => tokio::time::sleep(PAUSE).await,
+            _ => break,
+        }
+        answer = api.job(id, None).await;
+    }
+    answer.map(|record| record.body)
+}
+
+impl Verification {
+    fn add(&mut self, ended: &Ended, answer: Result<Bytes, Failure>) {
+        let after = match answer {
+            Ok(body) if body == ended.body => return self.verified += 1,
+            Ok(body) => shown(&body),
+            Err(failure) if failure.is_not_found() => failure.kind.to_string(),
+            Err(_) => return,
+        };
+        self.verified += 1;
+        self.changed += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(Change { job_id: ended.id.to_string(), before: shown(&ended.body), after });
+        }
+    }
+}
+
+fn shown(body: &Bytes) -> String {
+    String::from_utf8_lossy(body.get(..SHOWN_BYTES).unwrap_or(body)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::FailureKind;
+
+    #[test]
+    fn any_other_byte_and_a_vanished_job_are_changes_but_a_failed_read_is_not() {
+        let ended = Ended { id: "a".into(), body: Bytes::from_static(b"{\"n\":1}") };
+        let mut result = Verification::default();
+        result.add(&ended, Ok(Bytes::from_static(b"{\"n\":1}")));
+        result.add(&ended, Ok(Bytes::from_static(b"{\"n\": 1}")));
+        result.add(&ended, Err(FailureKind::Status(404).into()));
+        result.add(&ended, Err(FailureKind::Timeout.into()));
+        assert_eq!((result.verified, result.changed), (3, 2));
+        assert_eq!(result.examples[1].after, "status 404");
+    }
+}
