@@ -174,6 +174,9 @@ impl Redis {
     /// # Errors
     /// When the pipeline as a whole failed; failures of single commands are in the list.
     pub async fn run_all(&self, pipeline: &Pipeline) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        if pipeline.is_empty() {
+            return Ok(Vec::new()); // The client library refuses to send nothing.
+        }
         let outcomes = match self.patiently(Request::Many(pipeline)).await?.1 {
             Value::Array(outcomes) => outcomes,
             other => vec![other],

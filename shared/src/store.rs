@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-pub use reads::{JobFilter, JobPage, LogPage, LogPlace, NoLogPlace, QueueState, ServerState};
+pub use reads::{AofState, JobFilter, JobPage, LogPage, LogPlace, NoLogPlace, QueueState, ServerState};
 pub use upkeep::Swept;
 
 /// The numbers that the transitions need.

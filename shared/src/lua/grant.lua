@@ -46,8 +46,9 @@ local function grant(grants, number, entry, id)
   local input = job[13] or ''
   grants.bytes = grants.bytes + #input
   local left_ms = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1
-  table.insert(grants.jobs, { id, number, attempt, released, lost, grants.now - tonumber(job[6] or grants.now), left_ms,
-    job[11] or '', job[12] or '', input })
+  -- The clock may have gone back: after a failover it is another machine's.
+  local age_ms = math.max(grants.now - tonumber(job[6] or grants.now), 0)
+  table.insert(grants.jobs, { id, number, attempt, released, lost, age_ms, left_ms, job[11] or '', job[12] or '', input })
 end
 
 -- The reply of both scripts.

@@ -20,6 +20,6 @@ for i = 3, #ARGV, 3 do
 end
 
 for _, entry in ipairs(held) do
-  redis.call('XCLAIM', entry[1], GROUP, ARGV[2], 0, entry[2], 'JUSTID')
+  claim(entry[1], ARGV[2], entry[2], 0)
 end
 return { 'renewed', gone }

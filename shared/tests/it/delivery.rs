@@ -1,0 +1,224 @@
+//! Which jobs a worker is given, in which order and how many.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures_util::future::join_all;
+use redis::Value;
+use tepal_shared::{
+    error::StoreError,
+    job::{JobId, NewJob, Priority},
+    reader::Reader,
+    store::{Settlement, TakeRequest},
+};
+
+use crate::queue::{DONE, FROM_START, Queue, SOON, all, complete, ids, new_job};
+
+const HIGH_FIRST: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
+const LOW_FIRST: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
+
+pub(crate) async fn jobs_come_by_priority_and_then_in_the_order_of_their_submission(queue: &Queue) {
+    let mut submitted = Vec::new();
+    for priority in [LOW_FIRST, HIGH_FIRST, LOW_FIRST].concat() {
+        submitted.push((priority, queue.submit_at(priority).await));
+    }
+
+    let order = ids(&queue.take("w", 100).await);
+
+    let of = |wanted| submitted.iter().filter(move |(priority, _)| *priority == wanted).map(|(_, id)| *id);
+    assert_eq!(order, HIGH_FIRST.into_iter().flat_map(of).collect::<Vec<_>>());
+}
+
+pub(crate) async fn the_caller_may_turn_the_order_of_priorities_around(queue: &Queue) {
+    let high = queue.submit_at(Priority::High).await;
+    let low = queue.submit_at(Priority::Low).await;
+
+    let granted = queue.store.take(&TakeRequest { order: LOW_FIRST, ..all("w") }).await.unwrap();
+
+    assert_eq!(ids(&granted), [low, high]);
+    assert_eq!(
+        granted.attempts.iter().map(|attempt| attempt.priority).collect::<Vec<_>>(),
+        [Priority::Low, Priority::High]
+    );
+}
+
+pub(crate) async fn no_more_jobs_come_than_asked_for(queue: &Queue) {
+    let submitted = join_all((0..60).map(|_| queue.submit())).await;
+
+    let mut taken = Vec::new();
+    for limit in [1, 5, 40, 40] {
+        let granted = ids(&queue.take("w", limit).await);
+        assert_eq!(granted.len(), limit.min(60 - taken.len()), "limit {limit}");
+        taken.extend(granted);
+    }
+
+    assert_eq!(taken.iter().collect::<HashSet<_>>(), submitted.iter().collect());
+}
+
+pub(crate) async fn reading_stops_once_there_are_enough_bytes(queue: &Queue) {
+    let job = NewJob { input: "1".repeat(100), ..new_job() };
+    join_all((0..60).map(|_| queue.submit_job(&job))).await;
+
+    let granted = queue.store.take(&TakeRequest { max_bytes: 1_000, ..all("w") }).await.unwrap();
+
+    // It looks at the bytes after each chunk of at most 16 jobs.
+    assert!((10..=25).contains(&granted.attempts.len()), "{}", granted.attempts.len());
+}
+
+pub(crate) async fn what_is_due_again_comes_before_anything_new(queue: &Queue) {
+    let due = queue.submit_at(Priority::Low).await;
+    let attempt = queue.take_one("w").await;
+    assert_eq!(queue.settle(&attempt, Settlement::Release).await, DONE);
+    let new = queue.submit_at(Priority::High).await;
+
+    assert_eq!(ids(&queue.take("w", 1).await), [due]);
+    assert_eq!(ids(&queue.take("w", 1).await), [new]);
+}
+
+pub(crate) async fn what_is_due_waits_until_it_is_looked_for(queue: &Queue) {
+    let attempt = queue.submit_and_take("w").await;
+    assert_eq!(queue.settle(&attempt, Settlement::Release).await, DONE);
+
+    let granted = queue.store.take(&TakeRequest { due_from: None, ..all("w") }).await.unwrap();
+    assert_eq!(ids(&granted), []);
+    assert_eq!(queue.takeable("w").await, [attempt.job_id]);
+}
+
+pub(crate) async fn a_missing_group_is_made_and_nothing_that_waits_is_skipped(queue: &Queue) {
+    let first = queue.submit_at(Priority::High).await;
+    let granted = queue.take("w", 10).await;
+    assert_eq!((ids(&granted), granted.groups_created), (vec![first], 3));
+    assert_eq!(queue.settle(&granted.attempts[0], complete()).await, DONE);
+
+    let waiting = [queue.submit_at(Priority::High).await, queue.submit_at(Priority::High).await];
+    let stream = queue.store.keys().stream(0, Priority::High);
+    queue.redis::<Value>(&["XGROUP", "DESTROY", &stream, "workers"]).await;
+
+    let granted = queue.store.take(&TakeRequest { due_from: None, ..all("w") }).await.unwrap();
+    assert_eq!((ids(&granted), granted.groups_created), (waiting.to_vec(), 1));
+    assert_eq!(queue.take("w", 10).await.groups_created, 0);
+}
+
+pub(crate) async fn an_entry_without_an_outstanding_job_is_removed(queue: &Queue) {
+    let keys = queue.store.keys();
+    let done = queue.submit_and_take("w").await;
+    assert_eq!(queue.settle(&done, complete()).await, DONE);
+    let running = queue.submit_and_take("w").await;
+    let stream = keys.stream(0, Priority::Normal);
+    for id in [done.job_id, running.job_id, JobId::new(0)] {
+        queue.redis::<String>(&["XADD", &stream, "*", "id", &id.to_string()]).await;
+    }
+
+    let granted = queue.take("w", 10).await;
+
+    assert_eq!((ids(&granted), granted.stale), (vec![], 3));
+    assert_eq!(queue.outstanding().await, (1, 1));
+    assert_eq!(queue.state(done.job_id).await, "completed 1/0/0 - result ttl");
+    assert_eq!(queue.state(running.job_id).await, "processing 1/0/0 w input");
+}
+
+pub(crate) async fn a_due_entry_behind_many_others_is_found_in_a_few_looks(queue: &Queue) {
+    // One look with room for one job goes through 32 times 10 pending entries.
+    let last = join_all((0..700).map(|_| queue.submit())).await[699];
+    assert_eq!(queue.take("busy", 1_000).await.attempts.len(), 700);
+    queue.age_job(last, "busy").await;
+
+    let mut cursors = FROM_START.clone();
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        let request = TakeRequest { limit: 1, due_from: Some(&cursors), ..all("w") };
+        let granted = queue.store.take(&request).await.unwrap();
+        found.extend(ids(&granted));
+        cursors = granted.cursors;
+    }
+
+    assert_eq!(found, [last]);
+}
+
+pub(crate) async fn takes_at_the_same_time_share_no_job(queue: &Queue) {
+    let submitted = join_all((0..100).map(|_| queue.submit())).await;
+
+    let consumers: Vec<_> = (0..10).map(|number| format!("w-{number}")).collect();
+    let granted = join_all(consumers.iter().map(|consumer| queue.take(consumer, 15))).await;
+
+    let taken: Vec<_> = granted.iter().flat_map(ids).collect();
+    assert_eq!(taken.len(), 100);
+    assert_eq!(taken.into_iter().collect::<HashSet<_>>(), submitted.into_iter().collect());
+}
+
+pub(crate) async fn an_attempt_carries_what_a_worker_needs(queue: &Queue) {
+    let job = NewJob {
+        timeout: Some(Duration::from_secs(60)),
+        request_id: Some("r-1".to_owned()),
+        traceparent: Some("00-1-2-01".to_owned()),
+        ..new_job()
+    };
+    let id = queue.submit_job(&job).await;
+
+    let attempt = queue.take_one("w").await;
+
+    assert_eq!((attempt.job_id, attempt.priority, &attempt.input), (id, Priority::Normal, &job.input));
+    assert_eq!((attempt.token, attempt.released, attempt.lost, attempt.number()), (1, 0, 0, 1));
+    assert_eq!((attempt.request_id, attempt.traceparent), (job.request_id, job.traceparent));
+    assert_eq!(attempt.time_left, job.timeout);
+    assert!(attempt.age < SOON);
+}
+
+pub(crate) async fn a_job_from_the_future_is_zero_old(queue: &Queue) {
+    // After a failover to a machine whose clock is behind.
+    let id = queue.submit().await;
+    queue.set_field(id, "created_at", "99999999999999").await;
+
+    assert_eq!(queue.take_one("w").await.age, Duration::ZERO);
+}
+
+pub(crate) async fn an_entry_that_a_blocking_read_gave_is_started(queue: &Queue) {
+    queue.take("w", 1).await;
+    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(1_000));
+    let (read, ids) = tokio::join!(reader.read(), async {
+        [queue.submit_at(Priority::Low).await, queue.submit_at(Priority::Low).await]
+    });
+
+    let (partitions, deliveries): (Vec<_>, Vec<_>) = read.unwrap().into_iter().unzip();
+    assert_eq!(partitions, [0]);
+    let granted = queue.store.start(0, "w", &deliveries).await.unwrap();
+    assert_eq!(granted.attempts[0].job_id, ids[0]);
+    assert_eq!(queue.state(ids[0]).await, "processing 1/0/0 w input");
+    assert_eq!(queue.state(ids[1]).await, "pending 0/0/0 new input");
+}
+
+pub(crate) async fn a_blocking_read_says_that_the_group_is_missing(queue: &Queue) {
+    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10));
+
+    assert!(matches!(reader.read().await, Err(StoreError::GroupMissing(_))));
+    queue.take("w", 1).await;
+    assert!(reader.read().await.unwrap().is_empty());
+}
+
+pub(crate) async fn a_job_lives_in_the_partition_of_its_id(queue: &Queue) {
+    let id = JobId::new(200);
+    queue.store.submit(id, &new_job()).await.unwrap();
+
+    assert_eq!(queue.takeable("w").await, []);
+    let granted = queue.store.take(&TakeRequest { partition: 200, ..all("w") }).await.unwrap();
+    assert_eq!(ids(&granted), [id]);
+    assert_eq!(queue.settle(&granted.attempts[0], complete()).await, DONE);
+    assert!(queue.job(id).await.result.is_some());
+}
+
+as_tests![
+    jobs_come_by_priority_and_then_in_the_order_of_their_submission,
+    the_caller_may_turn_the_order_of_priorities_around,
+    no_more_jobs_come_than_asked_for,
+    reading_stops_once_there_are_enough_bytes,
+    what_is_due_again_comes_before_anything_new,
+    what_is_due_waits_until_it_is_looked_for,
+    a_missing_group_is_made_and_nothing_that_waits_is_skipped,
+    an_entry_without_an_outstanding_job_is_removed,
+    a_due_entry_behind_many_others_is_found_in_a_few_looks,
+    takes_at_the_same_time_share_no_job,
+    an_attempt_carries_what_a_worker_needs,
+    a_job_from_the_future_is_zero_old,
+    an_entry_that_a_blocking_read_gave_is_started,
+    a_blocking_read_says_that_the_group_is_missing,
+    a_job_lives_in_the_partition_of_its_id,
+];

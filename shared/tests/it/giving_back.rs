@@ -1,0 +1,85 @@
+//! Jobs that a worker gives back: retries after a delay, and releases.
+
+use std::time::{Duration, Instant};
+
+use tepal_shared::store::Settlement;
+use tepal_tests::wait::eventually;
+
+use crate::queue::{DONE, Queue, SOON, complete, fail};
+
+pub(crate) async fn a_retry_is_due_after_its_delay_and_not_before(queue: &Queue) {
+    let lease = queue.store.policy().lease;
+    let attempt = queue.submit_and_take("w").await;
+    assert_eq!(queue.settle(&attempt, Settlement::Retry(lease * 3 / 4)).await, DONE);
+
+    // The rest of the lease must pass.
+    let idle = queue.idle(attempt.job_id, "waiting").await;
+    assert!((lease / 4..lease / 2).contains(&idle), "{idle:?}");
+    assert_eq!(queue.takeable("w").await, []);
+    let job = queue.job(attempt.job_id).await;
+    assert!(
+        job.next_attempt_at_ms.unwrap() >= job.created_at_ms + lease.as_millis() as u64 * 3 / 4,
+        "{job:?}"
+    );
+
+    queue.age("waiting").await;
+    assert_eq!(queue.take_one("w").await.number(), 2);
+}
+
+pub(crate) async fn a_retry_becomes_due_by_itself(queue: &Queue) {
+    let attempt = queue.submit_and_take("w").await;
+    let delay = Duration::from_millis(150);
+    let before_the_retry = Instant::now();
+    assert_eq!(queue.settle(&attempt, Settlement::Retry(delay)).await, DONE);
+
+    eventually(SOON, "the retry", async || queue.take("w", 1).await.attempts.pop()).await;
+
+    assert!(before_the_retry.elapsed() >= delay);
+}
+
+pub(crate) async fn a_delay_longer_than_the_lease_is_the_lease(queue: &Queue) {
+    let lease = queue.store.policy().lease;
+    let attempt = queue.submit_and_take("w").await;
+    assert_eq!(queue.settle(&attempt, Settlement::Retry(lease * 10)).await, DONE);
+
+    assert!(queue.idle(attempt.job_id, "waiting").await < lease / 2);
+    let job = queue.job(attempt.job_id).await;
+    assert!(job.next_attempt_at_ms.unwrap() < job.created_at_ms + lease.as_millis() as u64 * 2, "{job:?}");
+}
+
+pub(crate) async fn a_release_uses_no_attempt(queue: &Queue) {
+    let mut attempt = queue.submit_and_take("w").await;
+    for released in 1..=5 {
+        assert_eq!(queue.settle(&attempt, Settlement::Release).await, DONE);
+        attempt = queue.take_one("w").await;
+        assert_eq!((attempt.token, attempt.released, attempt.number()), (released + 1, released, 1));
+    }
+    assert_eq!(queue.job(attempt.job_id).await.attempts, 1);
+}
+
+pub(crate) async fn repeating_a_settlement_changes_nothing(queue: &Queue) {
+    let lease = queue.store.policy().lease;
+    for (settlement, after) in [
+        (complete(), "completed 1/0/0 - result ttl"),
+        (fail(), "failed 1/0/0 - input error ttl dead"),
+        (Settlement::Retry(lease), "pending 1/0/0 waiting input next"),
+        (Settlement::Release, "pending 1/1/0 waiting input next"),
+    ] {
+        let queue = queue.another();
+        let attempt = queue.submit_and_take("w").await;
+        for _ in 0..3 {
+            assert_eq!(queue.settle(&attempt, settlement.clone()).await, DONE, "{settlement:?}");
+            assert_eq!(queue.state(attempt.job_id).await, after);
+        }
+        let dead_letters: u64 = queue.redis(&["XLEN", &queue.store.keys().dead(0)]).await;
+        assert_eq!(dead_letters, u64::from(after.contains("dead")));
+    }
+}
+
+as_tests![
+    a_retry_is_due_after_its_delay_and_not_before,
+    a_retry_becomes_due_by_itself,
+    a_delay_longer_than_the_lease_is_the_lease,
+    a_release_uses_no_attempt,
+    repeating_a_settlement_changes_nothing,
+];

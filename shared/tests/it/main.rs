@@ -1,0 +1,39 @@
+//! The job store against real Redis servers: every transition, every fault, and proof that the tests would notice.
+//!
+//! | module | shows |
+//! | --- | --- |
+//! | `transitions` | one table: every script in every state, its outcome and the state after |
+//! | `submit`, `delivery`, `leases`, `giving_back`, `deadlines`, `repairs` | one behaviour a test |
+//! | `reconnect` | Redis goes away, comes back, or its answer is lost |
+//! | `model_test` | random sequences against an in-memory model (`model`) |
+//! | `mutants` | each guard in the Lua scripts is needed: without it a named test fails (`altered`) |
+//!
+//! A behaviour is an `async fn(&Queue)`; `as_tests!` makes a test of it, and `mutants` runs it on altered scripts.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
+
+/// Makes a test, on a server and queue of its own, of each behaviour.
+macro_rules! as_tests {
+    ($($name:ident),* $(,)?) => {
+        mod tests {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&crate::queue::Queue::start().await).await;
+            })*
+        }
+    };
+}
+
+mod altered;
+mod deadlines;
+mod delivery;
+mod giving_back;
+mod leases;
+mod model;
+mod model_test;
+mod mutants;
+mod queue;
+mod reconnect;
+mod repairs;
+mod snapshot;
+mod submit;
+mod transitions;

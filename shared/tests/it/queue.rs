@@ -1,0 +1,276 @@
+//! A queue of a test's own in a real Redis: the store under test, and a plain connection that looks at the keys and
+//! lets leases lapse without waiting for them.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{FromRedisValue, aio::MultiplexedConnection};
+use tepal_shared::{
+    connection::{ConnectionSettings, Redis},
+    job::{Attempt, Job, JobId, NewJob, Priority},
+    keys::{GROUP, Keys},
+    scripts::{Granted, Settled, Submitted},
+    store::{Delivery, JobStore, Policy, Settlement, TakeRequest},
+};
+use tepal_tests::redis::RedisServer;
+use tokio::time::timeout;
+
+use crate::snapshot::Snapshot;
+
+/// Longest wait for something that takes milliseconds.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// Where a look for due entries begins.
+pub(crate) static FROM_START: [String; 3] = [const { String::new() }; 3];
+
+/// See the module. Clones are the same queue.
+#[derive(Clone)]
+pub(crate) struct Queue {
+    pub(crate) store: JobStore,
+    pub(crate) server: Arc<RedisServer>,
+    connection: MultiplexedConnection,
+}
+
+impl Queue {
+    /// A queue in a server of its own.
+    pub(crate) async fn start() -> Self {
+        Self::on(&Arc::new(RedisServer::start().await)).await
+    }
+
+    /// A queue in this server.
+    pub(crate) async fn on(server: &Arc<RedisServer>) -> Self {
+        let settings = ConnectionSettings::new(&server.url()).unwrap();
+        Self::with_settings(server, settings.with_patience(SOON)).await
+    }
+
+    /// A queue in this server whose store reaches it at another address.
+    pub(crate) async fn through(server: &Arc<RedisServer>, address: &str, patience: Duration) -> Self {
+        let settings = ConnectionSettings::new(&server.url_at(address)).unwrap();
+        Self::with_settings(server, settings.with_patience(patience)).await
+    }
+
+    /// A queue in this server whose store uses these settings.
+    pub(crate) async fn with_settings(server: &Arc<RedisServer>, settings: ConnectionSettings) -> Self {
+        let redis = Redis::open(settings).unwrap();
+        timeout(SOON, redis.up()).await.unwrap();
+        // A machine that is slow for a moment must not make a lease lapse.
+        let policy = Policy { lease: Duration::from_secs(60), ..Policy::default() };
+        let store = JobStore::new(redis, unused_keys(), policy);
+        Self { store, server: Arc::clone(server), connection: server.connection().await }
+    }
+
+    /// Another, empty queue in the same server.
+    pub(crate) fn another(&self) -> Self {
+        let store = JobStore::new(self.store.redis().clone(), unused_keys(), self.store.policy().clone());
+        Self { store, ..self.clone() }
+    }
+
+    /// The same queue under another policy.
+    pub(crate) fn with_policy(&self, change: impl FnOnce(&mut Policy)) -> Self {
+        let mut policy = self.store.policy().clone();
+        change(&mut policy);
+        Self {
+            store: JobStore::new(self.store.redis().clone(), self.store.keys().clone(), policy),
+            ..self.clone()
+        }
+    }
+
+    /// Runs a command past the store.
+    #[track_caller]
+    pub(crate) fn redis<T: FromRedisValue>(&self, words: &[&str]) -> impl Future<Output = T> + use<T> {
+        let caller = std::panic::Location::caller();
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let mut connection = self.connection.clone();
+        async move {
+            let reply = command.query_async(&mut connection).await;
+            reply.unwrap_or_else(|error| panic!("{caller}: {error}"))
+        }
+    }
+
+    /// The plain connection.
+    pub(crate) fn connection(&self) -> MultiplexedConnection {
+        self.connection.clone()
+    }
+
+    /// Submits an ordinary job.
+    pub(crate) async fn submit(&self) -> JobId {
+        self.submit_at(Priority::Normal).await
+    }
+
+    /// Submits an ordinary job of this priority.
+    pub(crate) async fn submit_at(&self, priority: Priority) -> JobId {
+        self.submit_job(&NewJob { priority, ..new_job() }).await
+    }
+
+    /// Submits this job, which must be accepted.
+    pub(crate) async fn submit_job(&self, job: &NewJob) -> JobId {
+        let id = JobId::new(0);
+        assert_eq!(self.store.submit(id, job).await.unwrap(), Submitted::Accepted);
+        id
+    }
+
+    /// Takes up to `limit` jobs, due ones first.
+    pub(crate) async fn take(&self, consumer: &str, limit: usize) -> Granted {
+        self.store.take(&TakeRequest { limit, ..all(consumer) }).await.unwrap()
+    }
+
+    /// Takes the only job that can be taken.
+    #[track_caller]
+    pub(crate) fn take_one(&self, consumer: &str) -> impl Future<Output = Attempt> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let mut granted = self.take(consumer, 10).await;
+            assert_eq!(granted.attempts.len(), 1, "{caller}: {granted:?}");
+            granted.attempts.remove(0)
+        }
+    }
+
+    /// The ids of the jobs that a consumer can take now.
+    pub(crate) async fn takeable(&self, consumer: &str) -> Vec<JobId> {
+        ids(&self.take(consumer, 1_000).await)
+    }
+
+    /// Submits a job and takes it.
+    pub(crate) async fn submit_and_take(&self, consumer: &str) -> Attempt {
+        let id = self.submit().await;
+        let attempt = self.take_one(consumer).await;
+        assert_eq!(attempt.job_id, id);
+        attempt
+    }
+
+    /// Settles one attempt.
+    pub(crate) async fn settle(&self, attempt: &Attempt, settlement: Settlement) -> Settled {
+        self.store.settle(&[(attempt, settlement)]).await.unwrap().remove(0).unwrap()
+    }
+
+    /// Renews one attempt's lease as `consumer`; whether it still holds the job.
+    pub(crate) async fn renews(&self, consumer: &str, attempt: &Attempt) -> bool {
+        let held = [(attempt.job_id, attempt.token, attempt.priority)];
+        self.store.renew(0, consumer, &held).await.unwrap().is_empty()
+    }
+
+    /// The job, which must exist.
+    pub(crate) async fn job(&self, id: JobId) -> Job {
+        self.store.job(id).await.unwrap().unwrap()
+    }
+
+    /// A field of the job's hash.
+    pub(crate) async fn field(&self, id: JobId, field: &str) -> Option<String> {
+        self.redis(&["HGET", &self.store.keys().job(id), field]).await
+    }
+
+    /// Sets a field of the job's hash, as the passing of time would.
+    pub(crate) async fn set_field(&self, id: JobId, field: &str, value: &str) {
+        self.redis::<u64>(&["HSET", &self.store.keys().job(id), field, value]).await;
+    }
+
+    /// The job's complete state as one line, see [`Snapshot::state`].
+    pub(crate) async fn state(&self, id: JobId) -> String {
+        Snapshot::read(self, &[id]).await.state(id)
+    }
+
+    /// The job's entry as a blocking read would have delivered it.
+    pub(crate) async fn delivery(&self, id: JobId) -> Delivery {
+        let (entry, priority) = (self.field(id, "entry").await, self.field(id, "priority").await);
+        let priority = priority.map_or(Priority::Normal, |word| word.parse().unwrap());
+        Delivery { priority, entry: entry.unwrap_or_else(|| "1-1".to_owned()), job_id: id }
+    }
+
+    /// Reads the next new normal entry as a blocking read would, without starting its job.
+    pub(crate) async fn deliver(&self, consumer: &str) {
+        let stream = self.store.keys().stream(0, Priority::Normal);
+        let words = ["XREADGROUP", "GROUP", GROUP, consumer, "COUNT", "1", "STREAMS", &stream, ">"];
+        assert_ne!(self.redis::<redis::Value>(&words).await, redis::Value::Nil);
+    }
+
+    /// Makes time pass for everything that `consumer` owns, so that its leases lapse (its retries are due).
+    pub(crate) async fn age(&self, consumer: &str) {
+        for stream in self.store.keys().streams(0) {
+            for (entry, ..) in self.owned(&stream, consumer).await {
+                self.age_entry(&stream, &entry, consumer).await;
+            }
+        }
+    }
+
+    /// Makes time pass for a single job that `consumer` owns.
+    pub(crate) async fn age_job(&self, id: JobId, consumer: &str) {
+        let delivery = self.delivery(id).await;
+        self.age_entry(&self.store.keys().stream(0, delivery.priority), &delivery.entry, consumer).await;
+    }
+
+    async fn age_entry(&self, stream: &str, entry: &str, consumer: &str) {
+        let idle = self.store.policy().lease.as_millis().to_string();
+        let words = ["XCLAIM", stream, GROUP, consumer, "0", entry, "IDLE", &idle, "JUSTID"];
+        assert_eq!(self.redis::<Vec<String>>(&words).await, [entry]);
+    }
+
+    /// How long the job's entry has been idle, of all that `consumer` owns.
+    pub(crate) async fn idle(&self, id: JobId, consumer: &str) -> Duration {
+        let delivery = self.delivery(id).await;
+        let owned = self.owned(&self.store.keys().stream(0, delivery.priority), consumer).await;
+        let (_, _, idle_ms, _) = owned.iter().find(|(entry, ..)| *entry == delivery.entry).unwrap();
+        Duration::from_millis(*idle_ms)
+    }
+
+    async fn owned(&self, stream: &str, consumer: &str) -> Vec<(String, String, u64, u64)> {
+        self.redis(&["XPENDING", stream, GROUP, "-", "+", "100000", consumer]).await
+    }
+
+    /// Every key of the queue's first partition.
+    pub(crate) async fn all_keys(&self) -> HashSet<String> {
+        let prefix = self.store.keys().log(0).replace("log", "*");
+        self.redis(&["KEYS", &prefix]).await
+    }
+
+    /// Entries in all work streams, and how many of them are pending.
+    pub(crate) async fn outstanding(&self) -> (u64, u64) {
+        let snapshot = Snapshot::read(self, &[]).await;
+        (snapshot.length(), snapshot.pending())
+    }
+}
+
+fn unused_keys() -> Keys {
+    static USED: AtomicU64 = AtomicU64::new(0);
+    Keys::new(format!("q{}", USED.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// A job that nobody would object to.
+pub(crate) fn new_job() -> NewJob {
+    NewJob { input: "[[5.1,3.5,1.4,0.2]]".to_owned(), ..NewJob::default() }
+}
+
+/// A request for everything there is.
+pub(crate) fn all(consumer: &str) -> TakeRequest<'_> {
+    TakeRequest {
+        partition: 0,
+        consumer,
+        order: Priority::ALL,
+        limit: 1_000,
+        max_bytes: usize::MAX,
+        due_from: Some(&FROM_START),
+    }
+}
+
+/// The jobs that were granted, in order.
+pub(crate) fn ids(granted: &Granted) -> Vec<JobId> {
+    granted.attempts.iter().map(|attempt| attempt.job_id).collect()
+}
+
+/// The settlement of a success.
+pub(crate) fn complete() -> Settlement {
+    Settlement::Complete(r#"{"prediction":0}"#.to_owned())
+}
+
+/// The settlement of a failure for good.
+pub(crate) fn fail() -> Settlement {
+    Settlement::Fail { code: "invalid_argument".to_owned(), error: "The model refused the input".to_owned() }
+}
+
+/// Done without any repair.
+pub(crate) const DONE: Settled = Settled::Done { repaired: false };

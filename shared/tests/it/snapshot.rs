@@ -1,0 +1,127 @@
+//! All that Redis holds of some jobs and of the work streams, read at once and past the store.
+
+use std::collections::{HashMap, HashSet};
+
+use redis::{FromRedisValue, Pipeline, Value};
+use tepal_shared::{job::JobId, keys::GROUP};
+
+use crate::queue::Queue;
+
+type Hash = HashMap<String, String>;
+type Entries = Vec<(String, Vec<(String, String)>)>;
+type Pending = Vec<(String, String, u64, u64)>;
+
+/// Word in a state's line -> the fields of the job hash of which it stands for at least one.
+const WORDS: [(&str, &[&str]); 6] = [
+    ("input", &["input"]),
+    ("result", &["result"]),
+    ("error", &["error", "error_code"]),
+    ("next", &["next_attempt_at"]),
+    ("limits", &["queue_deadline", "run_deadline", "timeout_ms"]),
+    ("origin", &["request_id", "traceparent"]),
+];
+
+/// See the module.
+pub(crate) struct Snapshot {
+    jobs: HashMap<JobId, (Hash, i64)>,
+    /// (Stream, entry id) -> job id.
+    entries: HashMap<(usize, String), String>,
+    /// (Stream, entry id) -> the consumer whose pending list holds it.
+    owners: HashMap<(usize, String), String>,
+    dead: HashSet<String>,
+    result_ttl_s: u64,
+}
+
+impl Snapshot {
+    /// Reads these jobs and all streams in one round trip.
+    pub(crate) async fn read(queue: &Queue, ids: &[JobId]) -> Self {
+        let keys = queue.store.keys();
+        let mut reads = Pipeline::new();
+        reads.ignore_errors().cmd("XRANGE").arg(keys.dead(0)).arg("-").arg("+");
+        for stream in keys.streams(0) {
+            reads.cmd("XRANGE").arg(&stream).arg("-").arg("+");
+            reads.cmd("XPENDING").arg(&stream).arg(GROUP).arg("-").arg("+").arg(100_000);
+        }
+        for id in ids {
+            reads.cmd("HGETALL").arg(keys.job(*id)).cmd("TTL").arg(keys.job(*id));
+        }
+        let replies: Vec<Value> = reads.query_async(&mut queue.connection()).await.unwrap();
+        let mut replies = replies.into_iter();
+        let dead = parsed::<Entries>(replies.next()).iter().map(job_of).collect();
+        let (mut entries, mut owners) = (HashMap::new(), HashMap::new());
+        for stream in 0..3 {
+            let (all, pending) = (parsed::<Entries>(replies.next()), replies.next());
+            entries.extend(all.iter().map(|entry| ((stream, entry.0.clone()), job_of(entry))));
+            // There may be no group yet.
+            let pending = pending.filter(|reply| !matches!(reply, Value::ServerError(_)));
+            let pending = pending.map(|reply| parsed::<Pending>(Some(reply))).unwrap_or_default();
+            owners.extend(pending.into_iter().map(|(entry, owner, ..)| ((stream, entry), owner)));
+        }
+        let jobs = ids.iter().map(|id| (*id, (parsed(replies.next()), parsed(replies.next()))));
+        let result_ttl_s = queue.store.policy().result_ttl.as_secs();
+        Self { jobs: jobs.collect(), entries, owners, dead, result_ttl_s }
+    }
+
+    /// Entries in all streams.
+    pub(crate) fn length(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// Pending entries of all streams.
+    pub(crate) fn pending(&self) -> u64 {
+        self.owners.len() as u64
+    }
+
+    /// A field of a job's hash.
+    pub(crate) fn field(&self, id: JobId, field: &str) -> Option<&str> {
+        self.jobs[&id].0.get(field).map(String::as_str)
+    }
+
+    /// `status attempt/released/lost place words`. The place is `new` (in the stream, never delivered), a consumer
+    /// (in its pending list), `-` (nowhere), or a fault. The words tell which fields the hash has, whether the key
+    /// has the TTL of a terminal job, and whether there is a dead letter.
+    pub(crate) fn state(&self, id: JobId) -> String {
+        let (hash, ttl_s) = &self.jobs[&id];
+        let place = self.place(id);
+        if hash.is_empty() {
+            return if place == "-" { "missing".to_owned() } else { format!("missing {place}") };
+        }
+        let text = |field: &str, absent: &'static str| hash.get(field).map_or(absent, String::as_str);
+        let counters = ["attempt", "released", "lost"].map(|field| text(field, "0")).join("/");
+        let mut words = vec![text("status", "statusless").to_owned(), counters, place];
+        let has = |fields: &[&str]| fields.iter().any(|field| hash.contains_key(*field));
+        words.extend(WORDS.iter().filter(|(_, fields)| has(fields)).map(|(word, _)| (*word).to_owned()));
+        match u64::try_from(*ttl_s) {
+            Ok(left) if left + 60 > self.result_ttl_s && left <= self.result_ttl_s => {
+                words.push("ttl".to_owned())
+            }
+            Ok(left) => words.push(format!("ttl={left}")),
+            Err(_) => {}
+        }
+        if self.dead.contains(&id.to_string()) {
+            words.push("dead".to_owned());
+        }
+        words.join(" ")
+    }
+
+    fn place(&self, id: JobId) -> String {
+        let text = id.to_string();
+        let mut places = self.entries.iter().filter(|(_, job)| **job == text).map(|(place, _)| place);
+        let expected = self.field(id, "entry");
+        match (places.next(), places.next()) {
+            (None, _) if expected.is_none() => "-".to_owned(),
+            (None, _) => "entry-gone".to_owned(),
+            (Some(_), Some(_)) => "two-entries".to_owned(),
+            (Some(place), None) if expected != Some(place.1.as_str()) => "wrong-entry".to_owned(),
+            (Some(place), None) => self.owners.get(place).map_or("new", String::as_str).to_owned(),
+        }
+    }
+}
+
+fn parsed<T: FromRedisValue>(reply: Option<Value>) -> T {
+    redis::from_redis_value(reply.unwrap()).unwrap()
+}
+
+fn job_of(entry: &(String, Vec<(String, String)>)) -> String {
+    entry.1.iter().find(|(field, _)| field == "id").unwrap().1.clone()
+}

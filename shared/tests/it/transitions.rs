@@ -1,0 +1,223 @@
+//! The table of all transitions, `transitions.txt`: every script in every state.
+
+use std::{fmt::Debug, time::Duration};
+
+use tepal_shared::{
+    job::{Attempt, JobId, Priority},
+    scripts::{Granted, Settled},
+    store::Settlement,
+};
+
+use crate::{
+    queue::{Queue, all, complete, fail, new_job},
+    snapshot::Snapshot,
+};
+
+const TABLE: &str = include_str!("transitions.txt");
+const STATES: [&str; 16] = [
+    "missing",
+    "new",
+    "delivered",
+    "waiting",
+    "due",
+    "released",
+    "ours",
+    "lapsed",
+    "theirs",
+    "late",
+    "overdue",
+    "completed",
+    "completed by them",
+    "failed",
+    "timed out",
+    "cancelled",
+];
+const SCRIPTS: [&str; 11] = [
+    "submit", "take", "start", "renew", "complete", "retry", "release", "fail", "cancel", "requeue", "expire",
+];
+
+/// One line below a state's own line.
+#[derive(Debug)]
+struct Row {
+    state: &'static str,
+    before: &'static str,
+    script: &'static str,
+    outcome: &'static str,
+    after: &'static str,
+}
+
+fn rows() -> Vec<Row> {
+    let mut head = ("", "");
+    let mut rows = Vec::new();
+    for line in TABLE.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let Some(row) = line.strip_prefix("  ") else {
+            head = line.split_once(": ").unwrap();
+            continue;
+        };
+        let (script, row) = row.split_once(' ').unwrap();
+        let (outcome, after) = row.split_once('|').unwrap();
+        let (state, before) = head;
+        let after = if after.trim() == "same" { before } else { after.trim() };
+        rows.push(Row { state, before, script, outcome: outcome.trim(), after });
+    }
+    rows
+}
+
+#[test]
+fn the_table_has_each_script_in_each_state_once() {
+    let expected = STATES.iter().flat_map(|state| SCRIPTS.iter().map(move |script| (*state, *script)));
+    let rows = rows();
+    let listed = rows.iter().map(|row| (row.state, row.script));
+    assert_eq!(listed.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+}
+
+pub(crate) async fn every_script_does_in_every_state_what_the_table_says(queue: &Queue) {
+    let mut wrong = Vec::new();
+    for row in rows() {
+        let queue = queue.another();
+        let subject = Subject::arrange(&queue, row.state).await;
+        let before = queue.state(subject.id()).await;
+        let outcome = subject.apply(&queue, row.script).await;
+        let seen = Snapshot::read(&queue, &[subject.id()]).await;
+        let after = seen.state(subject.id());
+        if (before.as_str(), outcome.as_str(), after.as_str()) != (row.before, row.outcome, row.after) {
+            wrong.push(format!("{row:#?}\nbut before: {before}\noutcome: {outcome}\nafter: {after}"));
+        }
+        let added = u64::from(row.script == "requeue" && row.outcome == "Accepted");
+        let in_stream = !after.contains(" - ") && after != "missing";
+        assert_eq!(seen.length(), added + u64::from(in_stream), "{row:#?}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+as_tests![every_script_does_in_every_state_what_the_table_says];
+
+/// The job of a row, and our attempt at it (that of token 1), whether it was ever granted or not.
+struct Subject {
+    attempt: Attempt,
+}
+
+impl Subject {
+    fn id(&self) -> JobId {
+        self.attempt.job_id
+    }
+
+    /// Brings a job of `queue` into the state.
+    async fn arrange(queue: &Queue, state: &str) -> Self {
+        // The groups exist, as they do after a worker's first look.
+        queue.take("taker", 1).await;
+        if state == "missing" {
+            return Self { attempt: never_granted(JobId::new(0)) };
+        }
+        let id = queue.submit().await;
+        match state {
+            "new" => {}
+            "delivered" => queue.deliver("us").await,
+            "late" => queue.set_field(id, "queue_deadline", "1").await,
+            _ => {
+                let attempt = queue.take_one("us").await;
+                Self::carry_on(queue, state, &attempt).await;
+                return Self { attempt };
+            }
+        }
+        Self { attempt: never_granted(id) }
+    }
+
+    /// From `ours` to the states that come after it.
+    async fn carry_on(queue: &Queue, state: &str, ours: &Attempt) {
+        let id = ours.job_id;
+        let settlement = match state {
+            "waiting" => Settlement::Retry(queue.store.policy().lease),
+            "due" => Settlement::Retry(Duration::ZERO),
+            "released" => Settlement::Release,
+            "completed" => complete(),
+            "failed" => fail(),
+            "ours" => return,
+            "lapsed" => return queue.age("us").await,
+            "theirs" | "completed by them" => {
+                queue.age("us").await;
+                let theirs = queue.take_one("them").await;
+                if state != "theirs" {
+                    assert_done(queue.settle(&theirs, complete()).await);
+                }
+                return;
+            }
+            "overdue" | "timed out" => {
+                queue.set_field(id, "run_deadline", "1").await;
+                if state != "overdue" {
+                    queue.store.expire(id).await.unwrap();
+                }
+                return;
+            }
+            "cancelled" => {
+                queue.store.cancel(id).await.unwrap();
+                return;
+            }
+            other => panic!("no such state: {other}"),
+        };
+        assert_done(queue.settle(ours, settlement).await);
+    }
+
+    /// Runs the script and tells its outcome.
+    async fn apply(&self, queue: &Queue, script: &str) -> String {
+        let (store, id) = (&queue.store, self.id());
+        match script {
+            "submit" => told(store.submit(id, &new_job()).await.unwrap()),
+            "take" => told_grants(&store.take(&all("taker")).await.unwrap()),
+            "start" => told_grants(&store.start(0, "us", &[queue.delivery(id).await]).await.unwrap()),
+            "renew" => {
+                let gone = store.renew(0, "us", &[(id, 1, Priority::Normal)]).await.unwrap();
+                gone.first().map_or_else(|| "held".to_owned(), |(_, fence)| told(fence))
+            }
+            "complete" => told_settled(queue.settle(&self.attempt, complete()).await),
+            "retry" => {
+                let delay = queue.store.policy().lease / 2;
+                told_settled(queue.settle(&self.attempt, Settlement::Retry(delay)).await)
+            }
+            "release" => told_settled(queue.settle(&self.attempt, Settlement::Release).await),
+            "fail" => told_settled(queue.settle(&self.attempt, fail()).await),
+            "cancel" => told(store.cancel(id).await.unwrap()),
+            "requeue" => told(store.requeue(id, JobId::new(0), None, None).await.unwrap()),
+            "expire" => told(store.expire(id).await.unwrap()),
+            other => panic!("no such script: {other}"),
+        }
+    }
+}
+
+fn assert_done(settled: Settled) {
+    assert_eq!(settled, crate::queue::DONE);
+}
+
+fn never_granted(job_id: JobId) -> Attempt {
+    Attempt {
+        job_id,
+        priority: Priority::Normal,
+        token: 1,
+        released: 0,
+        lost: 0,
+        age: Duration::ZERO,
+        time_left: None,
+        request_id: None,
+        traceparent: None,
+        input: String::new(),
+    }
+}
+
+fn told(outcome: impl Debug) -> String {
+    format!("{outcome:?}")
+}
+
+fn told_settled(settled: Settled) -> String {
+    match settled {
+        Settled::Done { repaired: false } => "Done".to_owned(),
+        other => told(other),
+    }
+}
+
+/// Grants, failures and removed entries, of which there is at most one.
+fn told_grants(granted: &Granted) -> String {
+    let grants = granted.attempts.iter().map(|attempt| format!("granted {}", attempt.token));
+    let ended = granted.ended.iter().map(|(_, code)| format!("failed {code}"));
+    let stale = (0..granted.stale).map(|_| "stale".to_owned());
+    grants.chain(ended).chain(stale).next().unwrap_or_else(|| "nothing".to_owned())
+}
