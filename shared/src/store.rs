@@ -2,6 +2,7 @@
 //! safe to repeat, so a call whose answer was lost is simply made again.
 
 mod reads;
+mod server;
 mod upkeep;
 
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::{
     },
 };
 
-pub use reads::{AofState, JobFilter, JobPage, LogPage, LogPlace, NoLogPlace, QueueState, ServerState};
+pub use reads::{JobFilter, JobPage, LogPage, LogPlace, NoLogPlace, QueueState};
+pub use server::{AofState, ServerState};
 pub use upkeep::Swept;
 
 /// The numbers that the transitions need.

@@ -117,44 +117,6 @@ pub struct LogPage {
     pub more: bool,
 }
 
-/// What the Redis server says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServerState {
-    /// Memory in use.
-    pub memory_bytes: u64,
-    /// Its limit; 0 = none.
-    pub max_memory_bytes: u64,
-    /// Keys of all its databases.
-    pub keys: u64,
-    /// Keys that expired since it started.
-    pub expired_keys: u64,
-    /// Keys that it threw away since it started because memory was short.
-    pub evicted_keys: u64,
-    /// Commands that it executed since it started.
-    pub commands: u64,
-    /// Open connections.
-    pub clients: u64,
-    /// Time since it started, s.
-    pub uptime_seconds: u64,
-    /// The append-only file.
-    pub aof: AofState,
-    /// Whether it may throw away keys when memory is short: then accepted jobs can be lost.
-    pub may_evict: bool,
-}
-
-/// How it is with the append-only file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AofState {
-    /// Whether there is one.
-    pub enabled: bool,
-    /// Whether the last write to it succeeded.
-    pub write_ok: bool,
-    /// Whether its last rewrite succeeded.
-    pub rewrite_ok: bool,
-    /// Its size.
-    pub bytes: u64,
-}
-
 impl JobStore {
     /// The job as it stands; `None` when there is none (any more).
     ///
@@ -293,17 +255,6 @@ impl JobStore {
         Ok(oldest.into_iter().min().map(|ms| Duration::from_millis(now_ms.saturating_sub(ms))))
     }
 
-    /// What the Redis server says of itself.
-    ///
-    /// # Errors
-    /// Any [`StoreError`].
-    pub async fn server_state(&self) -> Result<ServerState, StoreError> {
-        let mut command = redis::cmd("INFO");
-        command.arg(&["server", "clients", "memory", "persistence", "stats", "keyspace"]);
-        let info = String::from_redis_value(self.redis.run(&command).await?).map_err(parsing)?;
-        Ok(server_state_from(&info))
-    }
-
     /// How much work each priority of the partition holds, in the order of [`Priority::ALL`].
     ///
     /// # Errors
@@ -397,34 +348,6 @@ fn first_entry_ms(entries: Value) -> Option<u64> {
     id.split('-').next()?.parse().ok()
 }
 
-fn server_state_from(info: &str) -> ServerState {
-    let lines = || info.lines().filter_map(|line| line.trim_end().split_once(':'));
-    let text = |name: &str| lines().find(|(field, _)| *field == name).map(|(_, value)| value);
-    let number = |name: &str| text(name).and_then(|value| value.parse::<u64>().ok()).unwrap_or_default();
-    // `db0:keys=12,expires=3,avg_ttl=0`
-    let databases = lines().filter(|(field, _)| field.starts_with("db"));
-    let keys = databases
-        .filter_map(|(_, value)| value.strip_prefix("keys=")?.split(',').next()?.parse::<u64>().ok());
-    ServerState {
-        memory_bytes: number("used_memory"),
-        max_memory_bytes: number("maxmemory"),
-        keys: keys.sum(),
-        expired_keys: number("expired_keys"),
-        evicted_keys: number("evicted_keys"),
-        commands: number("total_commands_processed"),
-        clients: number("connected_clients"),
-        uptime_seconds: number("uptime_in_seconds"),
-        aof: AofState {
-            enabled: number("aof_enabled") == 1,
-            write_ok: text("aof_last_write_status") == Some("ok"),
-            rewrite_ok: text("aof_last_bgrewrite_status") == Some("ok"),
-            bytes: number("aof_current_size"),
-        },
-        may_evict: number("maxmemory") > 0
-            && text("maxmemory_policy").is_some_and(|policy| policy != "noeviction"),
-    }
-}
-
 fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreError> {
     let fields: Vec<Option<String>> = redis::from_redis_value(value).map_err(parsing)?;
     let mut fields = fields.into_iter();
@@ -456,7 +379,7 @@ fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreError> {
     }))
 }
 
-fn parsing(error: redis::ParsingError) -> StoreError {
+pub(super) fn parsing(error: redis::ParsingError) -> StoreError {
     StoreError::Protocol { script: "read", reason: error.to_string() }
 }
 
@@ -497,30 +420,5 @@ mod tests {
         assert_eq!(place.to_string(), "5-2-1");
         assert_eq!("5-2".parse::<LogPlace>(), Err(NoLogPlace));
         assert_eq!("5-2-256".parse::<LogPlace>(), Err(NoLogPlace));
-    }
-
-    #[test]
-    fn the_servers_state_is_read_from_its_info() {
-        let info = "# Server\r\nuptime_in_seconds:60\r\n# Clients\r\nconnected_clients:5\r\n\
-                    # Memory\r\nused_memory:1024\r\nmaxmemory:2048\r\nmaxmemory_policy:allkeys-lru\r\n\
-                    # Persistence\r\naof_enabled:1\r\naof_last_bgrewrite_status:ok\r\naof_last_write_status:err\r\n\
-                    aof_current_size:99\r\n\
-                    # Stats\r\ntotal_commands_processed:8\r\nexpired_keys:7\r\nevicted_keys:2\r\n\
-                    # Keyspace\r\ndb0:keys=12,expires=3,avg_ttl=0\r\ndb1:keys=1,expires=0\r\n";
-        let expected = ServerState {
-            memory_bytes: 1024,
-            max_memory_bytes: 2048,
-            keys: 13,
-            expired_keys: 7,
-            evicted_keys: 2,
-            commands: 8,
-            clients: 5,
-            uptime_seconds: 60,
-            aof: AofState { enabled: true, write_ok: false, rewrite_ok: true, bytes: 99 },
-            may_evict: true,
-        };
-        assert_eq!(server_state_from(info), expected);
-        assert!(!server_state_from(&info.replace("allkeys-lru", "noeviction")).may_evict);
-        assert!(!server_state_from(&info.replace("maxmemory:2048", "maxmemory:0")).may_evict);
     }
 }
