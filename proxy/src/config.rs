@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
-use tepal_shared::config::{Common, CommonArgs, ConfigError, Mistakes};
+use tepal_shared::{
+    config::{Common, CommonArgs, ConfigError, Mistakes},
+    replication::ReplicationPolicy,
+};
 
 /// REST API of the Tepal inference gateway: takes jobs over HTTP and keeps them in Redis until a worker runs them.
 ///
@@ -46,6 +49,18 @@ pub struct Args {
     /// Most open connections; further ones wait until one is closed
     #[arg(long, env = "MAX_CONNECTIONS", default_value = "10000", value_name = "N", help_heading = "HTTP")]
     max_connections: String,
+    /// Replicas of Redis that must hold a job before it is acknowledged; 0 = the primary is enough
+    #[arg(long, env = "REPLICAS_REQUIRED", default_value = "0", value_name = "N", help_heading = "Redis")]
+    replicas_required: String,
+    /// Longest wait for those replicas, ms
+    #[arg(
+        long,
+        env = "REPLICATION_TIMEOUT_MS",
+        default_value = "1000",
+        value_name = "MS",
+        help_heading = "Redis"
+    )]
+    replication_timeout_ms: String,
     /// How long to go on serving after SIGTERM with /readyz at 503, so that load balancers notice, ms
     #[arg(long, env = "SHUTDOWN_DELAY_MS", default_value = "0", value_name = "MS", help_heading = "Service")]
     shutdown_delay_ms: String,
@@ -67,6 +82,8 @@ pub struct Config {
     pub common: Common,
     /// Address to listen on.
     pub listen_addr: SocketAddr,
+    /// Which replicas must hold a job before it is acknowledged; `None` when the primary is enough.
+    pub replication: Option<ReplicationPolicy>,
     /// How much a request's body may hold and how long it may take.
     pub body: BodyLimits,
     /// How connections are held and let go.
@@ -103,13 +120,21 @@ impl TryFrom<Args> for Config {
         let common = args.common.check(&mut mistakes);
         let any_addr = SocketAddr::from(([0, 0, 0, 0], 8000));
         let listen_addr = mistakes.parsed("LISTEN_ADDR", &args.listen_addr, any_addr);
+        let replication = args.replication(&mut mistakes);
         let body = args.body(&mut mistakes);
         let connections = args.connections(&mut mistakes);
-        mistakes.unless_any(common.map(|common| Self { common, listen_addr, body, connections }))
+        mistakes.unless_any(common.map(|common| Self { common, listen_addr, replication, body, connections }))
     }
 }
 
 impl Args {
+    fn replication(&self, mistakes: &mut Mistakes) -> Option<ReplicationPolicy> {
+        let replicas = mistakes.number("REPLICAS_REQUIRED", &self.replicas_required, 0..=100);
+        // WAIT takes 0 for "for ever".
+        let timeout = mistakes.millis("REPLICATION_TIMEOUT_MS", &self.replication_timeout_ms, 1..=60_000);
+        (replicas > 0).then_some(ReplicationPolicy { replicas, timeout })
+    }
+
     fn body(&self, mistakes: &mut Mistakes) -> BodyLimits {
         BodyLimits {
             max_bytes: mistakes.number("MAX_BODY_BYTES", &self.max_body_bytes, 64..=1 << 30),
@@ -142,6 +167,14 @@ mod tests {
         let config = config(&[]).unwrap();
         assert_eq!(config.listen_addr.to_string(), "0.0.0.0:8000");
         assert_eq!(config.body.max_bytes, 1 << 20);
+        assert_eq!(config.replication, None);
+    }
+
+    #[test]
+    fn replicas_are_asked_for_when_they_are_required() {
+        let config = config(&["--replicas-required", "2", "--replication-timeout-ms", "300"]).unwrap();
+        let expected = ReplicationPolicy { replicas: 2, timeout: Duration::from_millis(300) };
+        assert_eq!(config.replication, Some(expected));
     }
 
     #[test]
@@ -155,9 +188,20 @@ mod tests {
             "1",
             "--lease-ms",
             "-",
+            "--replicas-required",
+            "101",
+            "--replication-timeout-ms",
+            "0",
         ]);
         let text = error.unwrap_err().to_string();
-        for name in ["MODEL_NAME", "LISTEN_ADDR: `here`", "MAX_BODY_BYTES: `1`", "LEASE_MS: `-`"] {
+        for name in [
+            "MODEL_NAME",
+            "LISTEN_ADDR: `here`",
+            "MAX_BODY_BYTES: `1`",
+            "LEASE_MS: `-`",
+            "REPLICAS_REQUIRED: `101`",
+            "REPLICATION_TIMEOUT_MS: `0`",
+        ] {
             assert!(text.contains(name), "{text}");
         }
     }

@@ -48,6 +48,8 @@ pub(crate) enum ApiError {
     NotReady,
     /// The job store failed.
     Store(StoreError),
+    /// The connection to the job store broke in the middle of a change: it may or may not have been made.
+    OutcomeUnknown(StoreError),
 }
 
 /// One wrong part of a request.
@@ -96,6 +98,14 @@ struct Problem<'a> {
 }
 
 impl ApiError {
+    /// A failure of a call that changes something: whether it did may be unknown, and then the client must be told.
+    pub(crate) fn of_change(error: StoreError) -> Self {
+        match error {
+            StoreError::Ambiguous(_) => Self::OutcomeUnknown(error),
+            _ => Self::Store(error),
+        }
+    }
+
     /// One word for programs; also the reason in metrics.
     pub(crate) fn code(&self) -> &'static str {
         self.kind().code
@@ -104,7 +114,9 @@ impl ApiError {
     /// What to log of a request that failed by no fault of its client.
     pub(crate) fn failure(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::Store(error) => Some(tepal_shared::telemetry::chain(error).into()),
+            Self::Store(error) | Self::OutcomeUnknown(error) => {
+                Some(tepal_shared::telemetry::chain(error).into())
+            }
             Self::QueueFull(_) => Some("the queue is full".into()),
             Self::NoMetadata => Some("no live worker has told the model's metadata".into()),
             _ => None,
@@ -138,6 +150,9 @@ impl ApiError {
             }
             Self::NotReady => unavailable(),
             Self::Store(error) => store_kind(error),
+            Self::OutcomeUnknown(_) => {
+                kind(S::SERVICE_UNAVAILABLE, "outcome_unknown", "Outcome unknown").retry_after(1)
+            }
         }
     }
 
@@ -163,7 +178,7 @@ impl ApiError {
             Self::IdempotencyConflict => "The Idempotency-Key was used before with another request".into(),
             Self::QueueFull(_) => "The queue is full; try again later".into(),
             Self::NoMetadata => "No live worker has reported the model's metadata".into(),
-            Self::NotReady => UNAVAILABLE.into(),
+            Self::NotReady | Self::OutcomeUnknown(_) => UNAVAILABLE.into(),
             Self::Store(error) => store_detail(error).into(),
         }
     }

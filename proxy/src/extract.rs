@@ -214,7 +214,7 @@ mod tests {
         };
         assert_eq!(why(b""), "it is empty");
         assert_eq!(why(b"{\"data\": [[NaN]]}"), "expected value at line 1 column 12");
-        assert_eq!(why(b"{\n\"data\": 1e999}"), "number out of range at line 2 column 14");
+        assert_eq!(why(b"{\n\"data\": 1e999}"), "number out of range at line 2 column 13");
         assert_eq!(why(b"[\xff]"), "byte 1 is not UTF-8");
         assert!(why("[".repeat(200).as_bytes()).starts_with("recursion limit exceeded"));
     }

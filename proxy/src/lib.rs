@@ -9,6 +9,10 @@
 //! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
 //! | [`serve`] | connections: accepts, limits and drains them |
 //! | [`config`], [`state`] | settings; what all handlers share |
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::panic, reason = "in a test, a failed unwrap is a failed test")
+)]
 
 pub mod config;
 mod error;

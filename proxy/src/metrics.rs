@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::http::{Method, StatusCode};
@@ -22,6 +22,8 @@ const DURATION: &str = "tepal_http_request_duration_seconds";
 const SUBMITTED: &str = "tepal_jobs_submitted_total";
 const REPEATED: &str = "tepal_jobs_repeated_total";
 const REFUSED: &str = "tepal_jobs_refused_total";
+const REQUEUED: &str = "tepal_jobs_requeued_total";
+const CANCELLED: &str = "tepal_jobs_cancelled_total";
 const QUEUE_LENGTH: &str = "tepal_queue_length";
 const IN_FLIGHT: &str = "tepal_jobs_in_flight";
 const WAITING_RETRY: &str = "tepal_jobs_waiting_retry";
@@ -30,15 +32,31 @@ const DEAD_LETTERS: &str = "tepal_dead_letters";
 const WORKERS_LIVE: &str = "tepal_workers_live";
 const REDIS_UP: &str = "tepal_redis_up";
 const REDIS_MEMORY: &str = "tepal_redis_memory_bytes";
+const REDIS_MAX_MEMORY: &str = "tepal_redis_max_memory_bytes";
 const REDIS_KEYS: &str = "tepal_redis_keys";
 const REDIS_EXPIRED: &str = "tepal_redis_expired_keys_total";
+const DATA_LOSS: &str = "tepal_data_loss_total";
+const REDIS_EVICTED: &str = "tepal_redis_evicted_keys_total";
+const REDIS_COMMANDS: &str = "tepal_redis_commands_total";
+const REDIS_CLIENTS: &str = "tepal_redis_clients";
+const REDIS_UPTIME: &str = "tepal_redis_uptime_seconds";
+const REDIS_AOF_OK: &str = "tepal_redis_aof_ok";
+const REDIS_AOF_BYTES: &str = "tepal_redis_aof_bytes";
+const BUILD: &str = "tepal_build_info";
+/// The name that every Prometheus client library uses.
+const STARTED: &str = "process_start_time_seconds";
 
 const COUNTERS: &[(&str, &str)] = &[
     (REQUESTS, "HTTP requests answered, by method, route and status"),
     (SUBMITTED, "Jobs accepted, by priority"),
     (REPEATED, "Submissions that an idempotency key led to an existing job"),
-    (REFUSED, "Submissions refused, by the code of the answer, such as queue_full or invalid_input"),
+    (REFUSED, "Submissions not accepted, by the code of the answer, such as queue_full or outcome_unknown"),
+    (DATA_LOSS, "Times that Redis was found without the data it had before"),
+    (REQUEUED, "Failed or cancelled jobs that were submitted again as new ones"),
+    (CANCELLED, "Cancellations confirmed, repeated ones included"),
     (REDIS_EXPIRED, "Keys that expired in Redis since this proxy started"),
+    (REDIS_EVICTED, "Keys that Redis threw away for lack of memory since this proxy started"),
+    (REDIS_COMMANDS, "Commands that Redis executed since this proxy started"),
 ];
 const GAUGES: &[(&str, &str)] = &[
     (QUEUE_LENGTH, "Jobs that wait to be run, for a retry included, by priority"),
@@ -52,14 +70,27 @@ const GAUGES: &[(&str, &str)] = &[
         "1 while Redis answers, else 0; the gauges about jobs and Redis keep their last value meanwhile",
     ),
     (REDIS_MEMORY, "Memory that Redis uses"),
+    (REDIS_MAX_MEMORY, "Memory that Redis may use; 0 when it has no limit of its own"),
     (REDIS_KEYS, "Keys in Redis"),
+    (REDIS_CLIENTS, "Connections to Redis"),
+    (REDIS_UPTIME, "Time since Redis started"),
+    (
+        REDIS_AOF_OK,
+        "1 when the append-only file is enabled, its last write succeeded, its last rewrite succeeded; else 0",
+    ),
+    (REDIS_AOF_BYTES, "Size of the append-only file"),
+    (BUILD, "Always 1; the label tells the version"),
+    (STARTED, "When this process started, Unix time"),
 ];
 const HISTOGRAMS: &[(&str, &str)] =
     &[(DURATION, "Time from a request's headers to its answer, by method and route")];
 
-/// Finer around the specification's limits: 5, 10, 20, 30 and 50 ms.
-const DURATION_SECONDS: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// From a tenth of a millisecond; finer around the specification's limits: 5, 10, 20, 30 and 50 ms. The last ones are
+/// for requests that wait for a job.
+const DURATION_SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0, 60.0,
+];
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// The label of requests that no route matched.
 const UNMATCHED: &str = "unmatched";
@@ -72,6 +103,8 @@ pub(crate) struct Metrics {
     requests: RwLock<HashMap<String, Vec<RequestSeries>>>,
     submitted: [Counter; 3],
     repeated: Counter,
+    requeued: Counter,
+    cancelled: Counter,
     /// What the probe sets.
     pub(crate) gauges: Gauges,
 }
@@ -92,9 +125,24 @@ pub(crate) struct Gauges {
     pub(crate) dead_letters: Gauge,
     pub(crate) workers_live: Gauge,
     pub(crate) redis_up: Gauge,
-    pub(crate) redis_memory: Gauge,
-    pub(crate) redis_keys: Gauge,
-    pub(crate) redis_expired: Counter,
+    pub(crate) data_loss: Counter,
+    pub(crate) redis: RedisGauges,
+}
+
+/// What Redis says of itself.
+pub(crate) struct RedisGauges {
+    pub(crate) memory: Gauge,
+    pub(crate) max_memory: Gauge,
+    pub(crate) keys: Gauge,
+    pub(crate) expired: Counter,
+    pub(crate) evicted: Counter,
+    pub(crate) commands: Counter,
+    pub(crate) clients: Gauge,
+    pub(crate) uptime: Gauge,
+    pub(crate) aof_enabled: Gauge,
+    pub(crate) aof_write_ok: Gauge,
+    pub(crate) aof_rewrite_ok: Gauge,
+    pub(crate) aof_bytes: Gauge,
 }
 
 impl Metrics {
@@ -104,13 +152,19 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), DURATION_SECONDS)?
             .build_recorder();
         let handle = recorder.handle();
-        let (submitted, repeated, gauges) = with_local_recorder(&recorder, || {
+        let (submitted, gauges) = with_local_recorder(&recorder, || {
             describe();
-            let submitted =
-                Priority::ALL.map(|priority| counter!(SUBMITTED, "priority" => priority.as_str()));
-            (submitted, counter!(REPEATED), Gauges::new())
+            gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            gauge!(STARTED).set(unix_seconds());
+            (
+                Priority::ALL.map(|priority| counter!(SUBMITTED, "priority" => priority.as_str())),
+                Gauges::new(),
+            )
         });
-        Ok(Self { recorder, handle, requests: RwLock::default(), submitted, repeated, gauges })
+        let [repeated, requeued, cancelled] =
+            [REPEATED, REQUEUED, CANCELLED].map(|name| with_local_recorder(&recorder, || counter!(name)));
+        let requests = RwLock::default();
+        Ok(Self { recorder, handle, requests, submitted, repeated, requeued, cancelled, gauges })
     }
 
     /// What renders the metrics.
@@ -163,6 +217,16 @@ impl Metrics {
         self.repeated.increment(1);
     }
 
+    /// A failed or cancelled job was submitted again.
+    pub(crate) fn requeued(&self) {
+        self.requeued.increment(1);
+    }
+
+    /// A job was cancelled.
+    pub(crate) fn cancelled(&self) {
+        self.cancelled.increment(1);
+    }
+
     /// A submission was refused.
     pub(crate) fn refused(&self, code: &'static str) {
         with_local_recorder(&self.recorder, || counter!(REFUSED, "reason" => code).increment(1));
@@ -190,11 +254,33 @@ impl Gauges {
             dead_letters: gauge!(DEAD_LETTERS),
             workers_live: gauge!(WORKERS_LIVE),
             redis_up: gauge!(REDIS_UP),
-            redis_memory: gauge!(REDIS_MEMORY),
-            redis_keys: gauge!(REDIS_KEYS),
-            redis_expired: counter!(REDIS_EXPIRED),
+            data_loss: counter!(DATA_LOSS),
+            redis: RedisGauges::new(),
         }
     }
+}
+
+impl RedisGauges {
+    fn new() -> Self {
+        Self {
+            memory: gauge!(REDIS_MEMORY),
+            max_memory: gauge!(REDIS_MAX_MEMORY),
+            keys: gauge!(REDIS_KEYS),
+            expired: counter!(REDIS_EXPIRED),
+            evicted: counter!(REDIS_EVICTED),
+            commands: counter!(REDIS_COMMANDS),
+            clients: gauge!(REDIS_CLIENTS),
+            uptime: gauge!(REDIS_UPTIME),
+            aof_enabled: gauge!(REDIS_AOF_OK, "check" => "enabled"),
+            aof_write_ok: gauge!(REDIS_AOF_OK, "check" => "write"),
+            aof_rewrite_ok: gauge!(REDIS_AOF_OK, "check" => "rewrite"),
+            aof_bytes: gauge!(REDIS_AOF_BYTES),
+        }
+    }
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 fn describe() {

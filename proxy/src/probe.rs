@@ -1,9 +1,15 @@
 //! A background task that looks at Redis and the workers once per second. /health, /metadata and the gauges are
 //! answered from what it saw last, never by calling out.
 
+mod data_watch;
 mod drain_rate;
+mod redis_gauges;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::body::Bytes;
 use tepal_shared::{
@@ -17,9 +23,9 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use self::drain_rate::DrainRate;
+use self::{data_watch::DataWatch, drain_rate::DrainRate, redis_gauges::RedisWatch};
 use crate::state::App;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -33,6 +39,8 @@ pub(crate) struct Snapshot {
     pub(crate) workers: Option<Workers>,
     /// Whether Redis may throw away accepted jobs when its memory is short.
     pub(crate) redis_may_evict: bool,
+    /// When Redis was found without the data it had before.
+    pub(crate) data_lost_at: Option<SystemTime>,
     /// In how many seconds a full queue may have room again.
     pub(crate) full_retry_after: u64,
 }
@@ -53,14 +61,16 @@ pub(crate) struct Probe {
     app: Arc<App>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     drain_rate: DrainRate,
-    last_expired_keys: Option<u64>,
+    redis: RedisWatch,
+    data: DataWatch,
     is_failing: bool,
 }
 
 impl Probe {
     /// A probe that tells `snapshots`.
     pub(crate) fn new(app: Arc<App>, snapshots: watch::Sender<Arc<Snapshot>>) -> Self {
-        Self { app, snapshots, drain_rate: DrainRate::default(), last_expired_keys: None, is_failing: false }
+        let (drain_rate, redis) = (DrainRate::default(), RedisWatch::default());
+        Self { app, snapshots, drain_rate, redis, data: DataWatch::default(), is_failing: false }
     }
 
     /// Looks for ever.
@@ -71,7 +81,7 @@ impl Probe {
                 self.look().await;
                 sleep_until(next).await;
             } else {
-                self.publish(Snapshot::default());
+                self.publish_down();
                 // Looks again as soon as Redis is there.
                 let app = Arc::clone(&self.app);
                 let _ = timeout(INTERVAL, app.store.redis().up()).await;
@@ -84,21 +94,44 @@ impl Probe {
             let workers = self.app.store.workers().await?;
             let server = self.app.store.server_state().await?;
             let queues = Queues::look(&self.app).await?;
-            Ok::<_, StoreError>((workers, server, queues))
+            // It writes once for each data set; a Redis that takes no writes is reported by those who need them.
+            let epochs = epochs(&self.app).await;
+            Ok::<_, StoreError>((workers, server, queues, epochs))
         });
         let outcome = looked.await.unwrap_or(Err(StoreError::Disconnected));
-        self.log_failure(outcome.as_ref().err());
+        let failure = outcome.as_ref().map_or_else(Some, |(.., epochs)| epochs.as_ref().err());
+        self.log_failure(failure);
         match outcome {
-            Ok((workers, server, queues)) => {
+            Ok((workers, server, queues, epochs)) => {
+                self.watch_data(epochs.unwrap_or_default());
                 let workers = Workers::from_records(workers);
                 self.set_gauges(&workers, server, &queues);
                 let full_retry_after =
                     self.drain_rate.retry_after(Instant::now(), self.app.accepted(), queues.outstanding());
                 let redis_may_evict = server.may_evict;
-                self.publish(Snapshot { workers: Some(workers), redis_may_evict, full_retry_after });
+                let data_lost_at = self.data.lost_at(Instant::now());
+                self.publish(Snapshot {
+                    workers: Some(workers),
+                    redis_may_evict,
+                    data_lost_at,
+                    full_retry_after,
+                });
             }
-            Err(_) => self.publish(Snapshot::default()),
+            Err(_) => self.publish_down(),
         }
+    }
+
+    /// Jobs that Redis lost cannot be brought back, but it must not happen unseen.
+    fn watch_data(&mut self, epochs: Vec<(u8, String)>) {
+        if self.data.saw(epochs, Instant::now()) {
+            self.app.metrics.gauges.data_loss.increment(1);
+            error!(action = "redis_data_lost", "Redis came back without its data");
+        }
+    }
+
+    fn publish_down(&self) {
+        let data_lost_at = self.data.lost_at(Instant::now());
+        self.publish(Snapshot { data_lost_at, ..Snapshot::default() });
     }
 
     /// Logs the first of several failures in a row.
@@ -131,12 +164,7 @@ impl Probe {
         gauges.oldest_waiting.set(queues.oldest_waiting.unwrap_or_default().as_secs_f64());
         gauges.dead_letters.set(queues.dead_letters as f64);
         gauges.workers_live.set(workers.live as f64);
-        gauges.redis_memory.set(server.memory_bytes as f64);
-        gauges.redis_keys.set(server.keys as f64);
-        // Redis counts from its own start, a Prometheus counter never falls: a restart adds what came since.
-        let last = self.last_expired_keys.replace(server.expired_keys).unwrap_or(server.expired_keys);
-        let since = server.expired_keys.checked_sub(last).unwrap_or(server.expired_keys);
-        gauges.redis_expired.increment(since);
+        self.redis.saw(&gauges.redis, server);
     }
 }
 
@@ -174,6 +202,15 @@ impl Workers {
         }
         workers
     }
+}
+
+/// The identity of each partition's data set.
+async fn epochs(app: &App) -> Result<Vec<(u8, String)>, StoreError> {
+    let mut epochs = Vec::new();
+    for partition in app.store.partitions() {
+        epochs.push((partition, app.store.epoch(partition).await?));
+    }
+    Ok(epochs)
 }
 
 /// The queues of all partitions together.

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use tepal_shared::{
+    RedisError,
     connection::Redis,
     job::{JobId, Priority},
     model::Model,
@@ -40,11 +41,9 @@ impl App {
         snapshot: watch::Receiver<Arc<Snapshot>>,
         shutdown: Shutdown,
     ) -> Result<Self, StartError> {
-        let common = &config.common;
-        let redis = Redis::open(common.redis.clone()).map_err(StartError::Redis)?;
         Ok(Self {
-            store: JobStore::new(redis, common.keys.clone(), common.policy.clone()),
-            model: common.model.clone(),
+            store: store(config).map_err(StartError::Redis)?,
+            model: config.common.model.clone(),
             body_limits: config.body,
             metrics: Metrics::new().map_err(StartError::Metrics)?,
             shutdown,
@@ -75,5 +74,15 @@ impl App {
     /// Jobs that this proxy accepted since it started.
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
+    }
+}
+
+fn store(config: &Config) -> Result<JobStore, RedisError> {
+    let common = &config.common;
+    let redis = Redis::open(common.redis.clone())?;
+    let store = JobStore::new(redis, common.keys.clone(), common.policy.clone());
+    match config.replication {
+        Some(policy) => store.with_replication(common.redis.clone(), policy),
+        None => Ok(store),
     }
 }

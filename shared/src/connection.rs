@@ -191,8 +191,13 @@ impl Redis {
     async fn patiently(&self, request: Request<'_>) -> Result<(Generation, Value), StoreError> {
         let give_up = Instant::now() + self.shared.settings.patience;
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200));
+        // An earlier sending that may have been executed: a later failure to send it again says nothing about that one.
+        let mut ambiguous = None;
         loop {
-            let (generation, mut connection) = self.shared.connection(give_up).await?;
+            let (generation, mut connection) = match self.shared.connection(give_up).await {
+                Ok(connected) => connected,
+                Err(error) => return Err(ambiguous.unwrap_or(error)),
+            };
             let error = match request.send(&mut connection).await {
                 Ok(value) => return Ok((generation, value)),
                 Err(error) => StoreError::from(error),
@@ -202,7 +207,10 @@ impl Redis {
             }
             let pause = backoff.next_pause();
             if !error.is_retryable() || Instant::now() + pause >= give_up {
-                return Err(error);
+                return Err(ambiguous.unwrap_or(error));
+            }
+            if matches!(error, StoreError::Ambiguous(_)) {
+                ambiguous.get_or_insert(error);
             }
             tokio::time::sleep(pause).await;
         }

@@ -28,6 +28,7 @@ pub struct ReplicationPolicy {
 #[derive(Clone, Debug)]
 pub(crate) struct Replicated {
     redis: Redis,
+    policy: ReplicationPolicy,
     waiting: mpsc::Sender<Waiting>,
 }
 
@@ -43,16 +44,17 @@ impl Replicated {
         let redis = Redis::open(settings.with_response_timeout(policy.timeout + Duration::from_secs(2)))?;
         let (waiting, queue) = mpsc::channel(MOST_WAITING);
         tokio::spawn(confirm(redis.clone(), policy, queue));
-        Ok(Self { redis, waiting })
+        Ok(Self { redis, policy, waiting })
     }
 
     /// Runs a submission and waits until the replicas have it.
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, StoreError> {
         let (generation, value) = self.redis.run_on(command).await?;
         let (confirmed, confirmation) = oneshot::channel();
-        let closed = |_| StoreError::Disconnected;
-        self.waiting.send(Waiting { generation, confirmed }).await.map_err(|_| StoreError::Disconnected)?;
-        confirmation.await.map_err(closed)??;
+        // The submission was executed by now: whatever hinders its confirmation must not say that nothing happened.
+        let unconfirmed = || StoreError::NotReplicated { reached: 0, required: self.policy.replicas };
+        self.waiting.send(Waiting { generation, confirmed }).await.map_err(|_| unconfirmed())?;
+        confirmation.await.map_err(|_| unconfirmed())??;
         Ok(value)
     }
 }

@@ -7,29 +7,32 @@ use axum::{
     http::{HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::json;
-use crate::{error::ApiError, state::App};
+use crate::{error::ApiError, probe::Snapshot, state::App};
 
 /// The state of each component, from memory.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
-    let components = components(&app);
+    let snapshot = app.snapshot();
+    let components = components(&app, &snapshot);
     let is_healthy = components.values().all(|state| state == "ok");
     let status = if is_healthy { "healthy" } else { "unhealthy" };
     let mut body = Map::new();
     body.insert("status".to_owned(), status.into());
     body.insert("components".to_owned(), components.into());
-    let mut response = json(Value::Object(body).to_string());
+    let warnings = warnings(&snapshot);
+    if !warnings.is_empty() {
+        body.insert("warnings".to_owned(), warnings.into());
+    }
+    let mut response = super::json(Value::Object(body).to_string());
     if !is_healthy {
         ApiError::mark_unavailable(&mut response);
     }
     response
 }
 
-fn components(app: &App) -> Map<String, Value> {
+fn components(app: &App, snapshot: &Snapshot) -> Map<String, Value> {
     let mut components = Map::new();
-    let snapshot = app.snapshot();
     // While Redis is down nothing is known of the workers: their last words may be wrong by now.
     let Some(workers) = snapshot.workers.as_ref().filter(|_| app.store.redis().is_up()) else {
         components.insert("redis".to_owned(), "down".into());
@@ -44,6 +47,16 @@ fn components(app: &App) -> Map<String, Value> {
         components.insert("worker".to_owned(), "down".into());
     }
     components
+}
+
+/// What an operator should know although the service works.
+fn warnings(snapshot: &Snapshot) -> Vec<Value> {
+    let data_lost = snapshot.data_lost_at.map(|at| {
+        let at = humantime::format_rfc3339_seconds(at);
+        let detail = format!("Redis lost its data, noticed at {at}; jobs that were accepted before are gone");
+        json!({"code": "redis_data_lost", "detail": detail})
+    });
+    data_lost.into_iter().collect()
 }
 
 /// The process runs.

@@ -64,8 +64,9 @@ pub(crate) async fn cancel(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = id.job_id()?;
-    match app.store.cancel(id).await? {
+    match app.store.cancel(id).await.map_err(ApiError::of_change)? {
         Cancelled::Done => {
+            app.metrics.cancelled();
             info!(action = "job_cancelled", job_id = %id, request_id = request_id(&headers));
             Ok(json(format!(r#"{{"job_id":"{id}","status":"{}"}}"#, JobStatus::Cancelled)))
         }
@@ -83,8 +84,10 @@ pub(crate) async fn retry(
     let old = id.job_id()?;
     let new = JobId::new(old.partition());
     let (request_id, traceparent) = (request_id(&headers), extract::traceparent(&headers));
-    match app.store.requeue(old, new, request_id, traceparent.as_deref()).await? {
+    let requeued = app.store.requeue(old, new, request_id, traceparent.as_deref()).await;
+    match requeued.map_err(ApiError::of_change)? {
         Requeued::Accepted => {
+            app.metrics.requeued();
             info!(action = "job_requeued", job_id = %new, retry_of = %old, request_id);
             Ok(submit::accepted(new, JobStatus::Pending))
         }

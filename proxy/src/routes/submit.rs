@@ -59,7 +59,7 @@ async fn submit(app: &App, headers: &HeaderMap, submission: Submission) -> Resul
         max_queue: submission.max_queue,
         timeout: submission.timeout,
     };
-    match app.store.submit(id, &job).await? {
+    match app.store.submit(id, &job).await.map_err(ApiError::of_change)? {
         Submitted::Accepted => {
             app.count_accepted(job.priority);
             let duration_ms = millis(started.elapsed());
