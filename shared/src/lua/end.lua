@@ -1,0 +1,31 @@
+-- end: how a job ends: what the scripts that make a job terminal share. Stands behind lib.
+-- Fields that mean nothing once a job has ended.
+local TRANSIENT = { 'entry', 'next_attempt_at', 'queue_deadline', 'run_deadline', 'timeout_ms', 'request_id', 'traceparent' }
+local TRANSIENT_AND_INPUT = { 'input', unpack(TRANSIENT) }
+
+-- The only way into a terminal state. `job`: {key, stream, entry}; `fields`: flat list of what the end adds;
+-- `keep_input`: whether the job can be submitted again from its record.
+local function end_job(job, now, status, ttl_s, fields, keep_input)
+  redis.call('HDEL', job.key, unpack(keep_input and TRANSIENT or TRANSIENT_AND_INPUT))
+  redis.call('HSET', job.key, 'status', status, 'finished_at', int(now), unpack(fields))
+  redis.call('XACK', job.stream, GROUP, job.entry)
+  redis.call('XDEL', job.stream, job.entry)
+  redis.call('EXPIRE', job.key, ttl_s)
+  redis.call('PUBLISH', job.key, status)
+end
+
+-- end_job for a failure, which also leaves a dead letter. `dead`: {key, max}; `why`: {code, message}.
+local function fail_job(job, now, ttl_s, dead, why)
+  end_job(job, now, 'failed', ttl_s, { 'error', why.message, 'error_code', why.code }, true)
+  redis.call('XADD', dead.key, 'MAXLEN', '~', dead.max, '*', 'id', job.id, 'error_code', why.code, 'attempts', job.attempts)
+end
+
+-- Which deadline a job has missed, as a reason to fail it, or nil.
+local function missed_deadline(now, started_at, queue_deadline, run_deadline)
+  if queue_deadline and not started_at and now > tonumber(queue_deadline) then
+    return { code = 'queue_timeout', message = 'The job waited longer than max_queue_seconds' }
+  end
+  if run_deadline and now > tonumber(run_deadline) then
+    return { code = 'timeout', message = 'The job ran longer than timeout_seconds' }
+  end
+end

@@ -1,0 +1,286 @@
+//! What each script can answer, as types.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::{CANCEL, EXPIRE, HEARTBEAT, NamedScript, RENEW, REQUEUE, Reply, SUBMIT, WORKERS};
+use crate::{
+    error::StoreError,
+    job::{Attempt, JobId, JobStatus, Priority},
+};
+
+/// What became of a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// The job waits in the queue.
+    Accepted,
+    /// The idempotency key's earlier request made this job.
+    Duplicate {
+        /// That job.
+        job_id: JobId,
+        /// Where it stands.
+        status: JobStatus,
+    },
+    /// The idempotency key belongs to another request.
+    Conflict,
+    /// The queue is at its limit.
+    Full {
+        /// Jobs that have not ended.
+        outstanding: u64,
+    },
+}
+
+impl Submitted {
+    pub(crate) fn parse(value: Value) -> Result<Self, StoreError> {
+        let mut reply = Reply::new(&SUBMIT, value)?;
+        match reply.word()?.as_str() {
+            "accepted" => Ok(Self::Accepted),
+            "duplicate" => {
+                Ok(Self::Duplicate { job_id: reply.parsed("a job id")?, status: reply.parsed("a status")? })
+            }
+            "conflict" => Ok(Self::Conflict),
+            "full" => Ok(Self::Full { outstanding: reply.count("the queue's length")? }),
+            word => reply.unknown(word),
+        }
+    }
+}
+
+/// The jobs that a consumer was granted, and what was found on the way.
+#[derive(Debug, Default)]
+pub struct Granted {
+    /// One attempt for each job.
+    pub attempts: Vec<Attempt>,
+    /// Jobs that failed instead of being granted, with their error codes.
+    pub ended: Vec<(JobId, String)>,
+    /// Jobs whose former worker's lease had lapsed.
+    pub reclaimed: u64,
+    /// Entries without an outstanding job, removed.
+    pub stale: u64,
+    /// Where the next look for due entries goes on, for each stream.
+    pub cursors: [String; 3],
+    /// Consumer groups that were missing and have been created.
+    pub groups_created: u64,
+}
+
+impl Granted {
+    pub(crate) fn parse(script: &NamedScript, value: Value) -> Result<Self, StoreError> {
+        let mut reply = Reply::new(script, value)?;
+        match reply.word()?.as_str() {
+            "granted" => {}
+            word => return reply.unknown(word),
+        }
+        let attempts = reply.list("the jobs")?.into_iter().map(attempt).collect::<Result<_, _>>()?;
+        let ended = reply
+            .list("the ended jobs")?
+            .into_iter()
+            .map(|mut job| Ok((job.parsed("a job id")?, job.text("an error code")?)))
+            .collect::<Result<_, StoreError>>()?;
+        let reclaimed = reply.count("the reclaimed jobs")?;
+        let stale = reply.count("the stale entries")?;
+        let mut cursors = <[String; 3]>::default();
+        for (cursor, text) in cursors.iter_mut().zip(reply.texts("the cursors")?) {
+            *cursor = text;
+        }
+        let groups_created = reply.count("the created groups")?;
+        Ok(Self { attempts, ended, reclaimed, stale, cursors, groups_created })
+    }
+}
+
+fn attempt(mut job: Reply<'_>) -> Result<Attempt, StoreError> {
+    let job_id = job.parsed("a job id")?;
+    let number = job.count("a stream number")?;
+    let priority = usize::try_from(number)
+        .ok()
+        .and_then(|number| Priority::ALL.get(number.wrapping_sub(1)))
+        .ok_or_else(|| job.script.unexpected(format!("stream number {number}")))?;
+    Ok(Attempt {
+        job_id,
+        priority: *priority,
+        token: job.count("an attempt token")?,
+        released: job.count("the releases")?,
+        lost: job.count("the lost leases")?,
+        age: Duration::from_millis(job.count("the job's age")?),
+        time_left: u64::try_from(job.int("the time left")?).ok().map(Duration::from_millis),
+        request_id: job.optional_text("a request id")?,
+        traceparent: job.optional_text("a traceparent")?,
+        input: job.text("the input")?,
+    })
+}
+
+/// What became of an attempt's wish to end its job or to give it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is done, now or by an earlier call of the same attempt.
+    Done {
+        /// Whether the job's stream entry was gone and had to be written anew.
+        repaired: bool,
+    },
+    /// The attempt no longer holds the job; nothing was changed.
+    Fenced(Fence),
+}
+
+/// Why an attempt no longer holds its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Another attempt holds or ended it.
+    Lost,
+    /// Its client cancelled it.
+    Cancelled,
+    /// It does not exist (any more).
+    Missing,
+}
+
+impl Fence {
+    fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "lost" => Some(Self::Lost),
+            "cancelled" => Some(Self::Cancelled),
+            "missing" => Some(Self::Missing),
+            _ => None,
+        }
+    }
+}
+
+impl Settled {
+    pub(crate) fn parse(script: &NamedScript, value: Value) -> Result<Self, StoreError> {
+        let mut reply = Reply::new(script, value)?;
+        match reply.word()?.as_str() {
+            "completed" | "failed" => Ok(Self::Done { repaired: false }),
+            "retried" | "released" => Ok(Self::Done { repaired: reply.count("the repairs")? > 0 }),
+            word => match Fence::from_word(word) {
+                Some(fence) => Ok(Self::Fenced(fence)),
+                None => reply.unknown(word),
+            },
+        }
+    }
+}
+
+pub(crate) fn parse_renewed(value: Value) -> Result<Vec<(JobId, Fence)>, StoreError> {
+    let mut reply = Reply::new(&RENEW, value)?;
+    match reply.word()?.as_str() {
+        "renewed" => {}
+        word => return reply.unknown(word),
+    }
+    let lost = reply.list("the lost jobs")?;
+    lost.into_iter()
+        .map(|mut job| {
+            let id = job.parsed("a job id")?;
+            let word = job.text("a reason")?;
+            Fence::from_word(&word).map_or_else(|| job.unknown(&word), |fence| Ok((id, fence)))
+        })
+        .collect()
+}
+
+/// What became of a client's wish to cancel a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It is cancelled, now or earlier.
+    Done,
+    /// It completed or failed before.
+    Ended(JobStatus),
+    /// No such job.
+    Missing,
+}
+
+impl Cancelled {
+    pub(crate) fn parse(value: Value) -> Result<Self, StoreError> {
+        let mut reply = Reply::new(&CANCEL, value)?;
+        match reply.word()?.as_str() {
+            "cancelled" => Ok(Self::Done),
+            "ended" => Ok(Self::Ended(reply.parsed("a status")?)),
+            "missing" => Ok(Self::Missing),
+            word => reply.unknown(word),
+        }
+    }
+}
+
+/// What became of a client's wish to run a failed or cancelled job again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeued {
+    /// The new job waits in the queue.
+    Accepted,
+    /// The old job has not failed and was not cancelled.
+    NotRepeatable(JobStatus),
+    /// No such job.
+    Missing,
+    /// The queue is at its limit.
+    Full {
+        /// Jobs that have not ended.
+        outstanding: u64,
+    },
+}
+
+impl Requeued {
+    pub(crate) fn parse(value: Value) -> Result<Self, StoreError> {
+        let mut reply = Reply::new(&REQUEUE, value)?;
+        match reply.word()?.as_str() {
+            "accepted" => Ok(Self::Accepted),
+            "unfinished" => Ok(Self::NotRepeatable(reply.parsed("a status")?)),
+            "missing" => Ok(Self::Missing),
+            "full" => Ok(Self::Full { outstanding: reply.count("the queue's length")? }),
+            word => reply.unknown(word),
+        }
+    }
+}
+
+/// What a look at a job's deadlines did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// A deadline was missed: the job has failed with this error code.
+    Failed(String),
+    /// Nothing was missed, or the job had ended.
+    Kept(JobStatus),
+    /// No such job.
+    Missing,
+}
+
+impl Expired {
+    pub(crate) fn parse(value: Value) -> Result<Self, StoreError> {
+        let mut reply = Reply::new(&EXPIRE, value)?;
+        match reply.word()?.as_str() {
+            "expired" => Ok(Self::Failed(reply.text("an error code")?)),
+            "kept" => Ok(Self::Kept(reply.parsed("a status")?)),
+            "missing" => Ok(Self::Missing),
+            word => reply.unknown(word),
+        }
+    }
+}
+
+pub(crate) fn parse_recorded(value: Value) -> Result<u64, StoreError> {
+    let mut reply = Reply::new(&HEARTBEAT, value)?;
+    match reply.word()?.as_str() {
+        "recorded" => reply.count("the live workers"),
+        word => reply.unknown(word),
+    }
+}
+
+/// A live worker's last heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerRecord {
+    /// The worker process.
+    pub id: String,
+    /// What it said of itself, JSON.
+    pub state: String,
+    /// Time since it said so.
+    pub silence: Duration,
+}
+
+pub(crate) fn parse_workers(value: Value) -> Result<Vec<WorkerRecord>, StoreError> {
+    let mut reply = Reply::new(&WORKERS, value)?;
+    match reply.word()?.as_str() {
+        "workers" => {}
+        word => return reply.unknown(word),
+    }
+    let workers = reply.list("the workers")?;
+    workers
+        .into_iter()
+        .map(|mut worker| {
+            Ok(WorkerRecord {
+                id: worker.text("a worker id")?,
+                state: worker.text("a worker's state")?,
+                silence: Duration::from_millis(worker.count("a silence")?),
+            })
+        })
+        .collect()
+}
