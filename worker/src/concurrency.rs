@@ -1,14 +1,20 @@
-//! How many batches may run at a time. An overloaded backend halves the number; successes let it grow back by one.
+//! How many batches may run at a time. An overloaded backend halves the number and gets a pause; successes let the
+//! number grow back, slowly, because the only way to find the limit of a backend is to be refused.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tepal_shared::retry::Backoff;
+use tokio::{sync::Notify, time::Instant};
 
-/// Several calls that fail together are one sign of overload, not several.
-const SHRINK_INTERVAL: Duration = Duration::from_millis(200);
+use crate::metrics;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Successes that each of the places must have seen before there is one more.
+const SUCCESSES_PER_PLACE: usize = 8;
 
 /// The number of batches that may run in this process. Clones share it.
 #[derive(Clone, Debug)]
@@ -28,8 +34,16 @@ struct State {
     max: usize,
     running: usize,
     successes: usize,
-    shrunk_at: Option<Instant>,
+    /// Grows with each overload.
+    epoch: Epoch,
+    /// No call begins before this.
+    resume_at: Option<Instant>,
+    backoff: Backoff,
 }
+
+/// When a call began, counted in overloads. Calls of one epoch that fail together are one sign of overload, not several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(u64);
 
 /// The right to run one batch; dropping it gives the place free.
 #[derive(Debug)]
@@ -41,22 +55,41 @@ impl Concurrency {
     /// At most `max` batches at a time.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        let state = State { limit: max, max, running: 0, successes: 0, shrunk_at: None };
+        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let (epoch, resume_at) = (Epoch(0), None);
+        let state = State { limit: max, max, running: 0, successes: 0, epoch, resume_at, backoff };
+        state.tell();
         Self { shared: Arc::new(Shared { state: Mutex::new(state), freed: Notify::new() }) }
     }
 
-    /// Waits for a place.
+    /// Waits for a place, and for the end of the pause after an overload.
     pub async fn slot(&self) -> Slot {
         loop {
             let freed = self.shared.freed.notified();
+            self.pause().await;
             {
                 let mut state = self.shared.lock();
                 if state.running < state.limit {
                     state.running += 1;
+                    state.tell();
                     return Slot { shared: Arc::clone(&self.shared) };
                 }
             }
             freed.await;
+        }
+    }
+
+    /// Waits for the end of the pause after an overload; a call that begins then belongs to the epoch that is returned.
+    pub async fn pause(&self) -> Epoch {
+        loop {
+            let pause = {
+                let state = self.shared.lock();
+                match state.pause_left() {
+                    None => return state.epoch,
+                    Some(pause) => pause,
+                }
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -66,27 +99,41 @@ impl Concurrency {
         self.shared.lock().limit
     }
 
-    /// The backend said that it is overloaded.
-    pub fn shrink(&self) {
+    /// The backend said that it is overloaded, to a call that began in this epoch.
+    pub fn shrink(&self, began: Epoch) {
         let mut state = self.shared.lock();
-        let now = Instant::now();
-        if state.shrunk_at.is_none_or(|at| now.duration_since(at) >= SHRINK_INTERVAL) {
-            state.limit = (state.limit / 2).max(1);
-            (state.successes, state.shrunk_at) = (0, Some(now));
+        if began == state.epoch {
+            state.limit = (state.limit.min(state.running) / 2).max(1);
+            (state.successes, state.epoch) = (0, Epoch(began.0 + 1));
+            state.resume_at = Some(Instant::now() + state.backoff.next_pause());
+            state.tell();
         }
     }
 
-    /// A call succeeded. As many successes as the limit is raise it by one.
+    /// A call succeeded.
     pub fn succeeded(&self) {
         let mut state = self.shared.lock();
+        state.backoff.reset();
         if state.limit == state.max {
             return;
         }
         state.successes += 1;
-        if state.successes >= state.limit {
+        if state.successes >= state.limit * SUCCESSES_PER_PLACE {
             (state.limit, state.successes) = (state.limit + 1, 0);
+            state.tell();
             self.shared.freed.notify_one();
         }
+    }
+}
+
+impl State {
+    fn tell(&self) {
+        metrics::batches(self.running, self.limit);
+    }
+
+    fn pause_left(&self) -> Option<Duration> {
+        let left = self.resume_at?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
     }
 }
 
@@ -101,6 +148,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.running = state.running.saturating_sub(1);
+        state.tell();
         if state.running < state.limit {
             self.shared.freed.notify_one();
         }
@@ -113,26 +161,70 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn overload_halves_the_limit_once_and_successes_bring_it_back() {
-        let concurrency = Concurrency::new(8);
-        concurrency.shrink();
-        concurrency.shrink();
+    /// With `running` of `max` places taken.
+    fn busy(max: usize, running: usize) -> (Concurrency, Vec<Slot>) {
+        let concurrency = Concurrency::new(max);
+        let slots = (0..running).filter_map(|_| concurrency.slot().now_or_never()).collect();
+        (concurrency, slots)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_fail_together_halve_the_limit_once() {
+        let (concurrency, _slots) = busy(8, 8);
+        let began = concurrency.pause().await;
+        (0..6).for_each(|_| concurrency.shrink(began));
         assert_eq!(concurrency.limit(), 4);
-        (0..4).for_each(|_| concurrency.succeeded());
+        let began = concurrency.pause().await;
+        concurrency.shrink(began);
+        assert_eq!(concurrency.limit(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_limit_falls_below_what_ran_and_never_to_nothing() {
+        let (concurrency, _slots) = busy(100, 3);
+        concurrency.shrink(concurrency.pause().await);
+        assert_eq!(concurrency.limit(), 1);
+        concurrency.shrink(concurrency.pause().await);
+        assert_eq!(concurrency.limit(), 1);
+    }
+
+    #[tokio::test]
+    async fn successes_bring_the_limit_back() {
+        let (concurrency, _slots) = busy(8, 8);
+        concurrency.shrink(concurrency.pause().await);
+        (0..4 * SUCCESSES_PER_PLACE).for_each(|_| concurrency.succeeded());
         assert_eq!(concurrency.limit(), 5);
-        (0..100).for_each(|_| concurrency.succeeded());
+        (0..1_000).for_each(|_| concurrency.succeeded());
         assert_eq!(concurrency.limit(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_without_a_success_between_them_are_answered_with_growing_pauses() {
+        let (concurrency, slots) = busy(2, 1);
+        drop(slots);
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            let began = concurrency.pause().await;
+            concurrency.shrink(began);
+            assert!(concurrency.slot().now_or_never().is_none());
+            let since = Instant::now();
+            drop(concurrency.slot().await);
+            pauses.push(since.elapsed());
+        }
+        assert!(pauses[0] < Duration::from_millis(100) && pauses[5] > Duration::from_millis(500), "{pauses:?}");
+        concurrency.succeeded();
+        concurrency.shrink(concurrency.pause().await);
+        let since = Instant::now();
+        drop(concurrency.slot().await);
+        assert!(since.elapsed() < Duration::from_millis(100));
     }
 
     #[test]
     fn a_place_is_given_only_below_the_limit() {
-        let concurrency = Concurrency::new(2);
-        let first = concurrency.slot().now_or_never();
-        let second = concurrency.slot().now_or_never();
-        assert!(first.is_some() && second.is_some());
+        let (concurrency, mut slots) = busy(2, 2);
+        assert_eq!(slots.len(), 2);
         assert!(concurrency.slot().now_or_never().is_none());
-        drop(first);
+        slots.pop();
         assert!(concurrency.slot().now_or_never().is_some());
     }
 }

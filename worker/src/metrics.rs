@@ -1,6 +1,9 @@
 //! Every metric of the worker, with its help text and buckets, in one place.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
@@ -24,6 +27,11 @@ const REPEATED: &str = "tepal_settle_repeats_total";
 const DATA_LOST: &str = "tepal_data_loss_total";
 const BREAKER: &str = "tepal_breaker_open";
 const HELD: &str = "tepal_worker_jobs_held";
+const BATCHES_RUNNING: &str = "tepal_worker_batches_running";
+const BATCHES_LIMIT: &str = "tepal_worker_batches_limit";
+const BUILD: &str = "tepal_build_info";
+/// The name that every Prometheus client library uses.
+const STARTED: &str = "process_start_time_seconds";
 
 /// From a tenth of a millisecond to half a minute.
 const CALL_SECONDS: &[f64] = &[
@@ -58,7 +66,11 @@ fn describe() {
         "Attempts by what became of the job: completed, failed, retried, released, fenced"
     );
     describe_histogram!(PROCESSING, Unit::Seconds, "Time from the grant of a job to its recorded outcome");
-    describe_histogram!(WAIT, Unit::Seconds, "Time from the submission of a job to its first grant");
+    describe_histogram!(
+        WAIT,
+        Unit::Seconds,
+        "Time from the submission of a job to its first grant, by priority"
+    );
     describe_histogram!(INFERENCE, Unit::Seconds, "Time of one model call, by outcome: ok, error");
     describe_histogram!(BATCH_ROWS, "Rows of one model call");
     describe_histogram!(BATCH_JOBS, "Jobs that shared one model call");
@@ -74,6 +86,13 @@ fn describe() {
     describe_counter!(DATA_LOST, "Times that Redis came back without its data");
     describe_gauge!(BREAKER, "1 while no jobs are taken because the backend does not answer, else 0");
     describe_gauge!(HELD, "Jobs that this worker holds");
+    describe_gauge!(BATCHES_RUNNING, "Batches that this worker runs");
+    describe_gauge!(
+        BATCHES_LIMIT,
+        "Batches that this worker may run at a time; an overloaded backend halves it"
+    );
+    describe_gauge!(BUILD, "Always 1; the label tells the version");
+    describe_gauge!(STARTED, Unit::Seconds, "When this process started, Unix time");
     // A rate over a counter that appears only with its first event misses that event.
     for outcome in ["completed", "failed", "retried", "released", "fenced"] {
         counter!(PROCESSED, "outcome" => outcome).absolute(0);
@@ -85,12 +104,18 @@ fn describe() {
         counter!(name).absolute(0);
     }
     gauge!(HELD).set(0.0);
+    // Until the model is loaded nothing can run.
+    breaker_open(true);
+    batches(0, 0);
+    breaker_open(true);
+    gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(STARTED).set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 }
 
 /// Jobs were granted.
 pub(crate) fn granted(granted: &Granted) {
     for attempt in granted.attempts.iter().filter(|attempt| attempt.token == 1) {
-        histogram!(WAIT).record(attempt.age);
+        histogram!(WAIT, "priority" => attempt.priority.as_str()).record(attempt.age);
     }
     if !granted.ended.is_empty() {
         counter!(PROCESSED, "outcome" => "failed").increment(granted.ended.len() as u64);
@@ -148,6 +173,12 @@ pub(crate) fn breaker_open(is_open: bool) {
 /// The number of jobs held changed.
 pub(crate) fn jobs_held(count: usize) {
     gauge!(HELD).set(count as f64);
+}
+
+/// The number of batches that run or may run changed.
+pub(crate) fn batches(running: usize, limit: usize) {
+    gauge!(BATCHES_RUNNING).set(running as f64);
+    gauge!(BATCHES_LIMIT).set(limit as f64);
 }
 
 /// Outstanding jobs that were in nobody's hands were queued again.
