@@ -1,110 +1,178 @@
 #!/usr/bin/env bash
 # Runs Tepal on this machine without containers: a private Redis, the proxy and the workers with the in-process model.
 #
-#   compose/local.sh install                            what the services and the tests need
-#   compose/local.sh up [--port N] [--redis-port N] [--workers N]
-#                                                       build, start, wait until healthy; Ctrl-C stops everything
+#   compose/local.sh install    installs what `up` and the tests need
+#   compose/local.sh up         builds, starts, waits until healthy; Ctrl-C stops everything
+#
+# Options of up:
+#   --port N            port of the API (8000)
+#   --redis-port N      port of the private Redis (6390)
+#   --workers N         number of worker processes (2)
+#   --metrics-port N    first port of the workers' metrics; each takes the next free one (9100)
+#   --programs DIR      start tepal-proxy and tepal-worker from there instead of building them
+#
+# The jobs are in $TEPAL_DATA_DIR (.run) and are there again at the next start.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 port=8000
 redis_port=6390
+metrics_port=9100
 workers=2
-target="${CARGO_TARGET_DIR:-target}"
+programs=""
 data="${TEPAL_DATA_DIR:-.run}"
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'tepal: %s\n' "$*" >&2; exit 1; }
 
-# Installs redis-server with the system's package manager if it is missing.
-install_redis() {
-  command -v redis-server >/dev/null && return
-  say "Installing redis-server ..."
-  local sudo=""
-  [ "$(id -u)" -eq 0 ] || sudo="sudo"
+# install_package PROGRAM PACKAGE: installs the package with the system's package manager if the program is missing.
+install_package() {
+  command -v "$1" >/dev/null && return
+  say "Installing $2 ..."
+  local as_root=""
+  [ "$(id -u)" -eq 0 ] || as_root="sudo"
+  # A package manager that fails says why; what it means for us is said below.
   if command -v apt-get >/dev/null; then
-    # The package starts a Redis of its own on port 6379; Tepal uses a private one, so that it is kept from starting.
-    $sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 sh -c 'apt-get update -q && apt-get install -y -q redis-server'
+    $as_root apt-get update -q && $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q "$2"
   elif command -v dnf >/dev/null; then
-    $sudo dnf install -y redis
+    $as_root dnf install -y "$2"
   elif command -v apk >/dev/null; then
-    $sudo apk add redis
-  elif command -v brew >/dev/null; then
-    brew install redis
-  fi
-  command -v redis-server >/dev/null || die "redis-server is missing and could not be installed; install Redis 7.0 or later"
+    $as_root apk add "$2"
+  fi || true
+  command -v "$1" >/dev/null || die "$1 is missing and could not be installed; please install it"
+}
+
+# Redis as a program only: Tepal starts its own. RUNLEVEL=1 above keeps Debian's package from starting the system's
+# Redis where no systemd runs; where it does run, that Redis listens on port 6379 and disturbs nothing here.
+install_redis() {
+  local name=redis-server
+  command -v apt-get >/dev/null || name=redis
+  install_package redis-server "$name"
+  local version
+  version=$(redis-server --version | sed -n 's/.* v=\([0-9]*\)\..*/\1/p')
+  [ "${version:-0}" -ge 7 ] || die "$(command -v redis-server) is too old; Tepal needs Redis 7.0 or later"
 }
 
 options() {
   while [ $# -gt 0 ]; do
     case "$1" in
-      --port) port="${2:-}"; shift 2 ;;
-      --redis-port) redis_port="${2:-}"; shift 2 ;;
-      --workers) workers="${2:-}"; shift 2 ;;
-      *) die "unknown option $1; there are --port N, --redis-port N and --workers N" ;;
+      --port) port="${2:-}" ;;
+      --redis-port) redis_port="${2:-}" ;;
+      --workers) workers="${2:-}" ;;
+      --metrics-port) metrics_port="${2:-}" ;;
+      --programs) programs="${2:-}" ;;
+      *) die "unknown option '$1'; compose/local.sh alone lists the options" ;;
     esac
+    [ $# -ge 2 ] || die "$1 needs a value"
+    shift 2
   done
   check_number --port "$port" 65535
   check_number --redis-port "$redis_port" 65535
+  check_number --metrics-port "$metrics_port" 65000
   check_number --workers "$workers" 64
+  [ "$port" != "$redis_port" ] || die "the API and Redis cannot both have port $port"
 }
 
 check_number() {
-  [[ "$2" =~ ^[0-9]{1,5}$ ]] && [ "$2" -ge 1 ] && [ "$2" -le "$3" ] || die "$1 must be a number from 1 to $3, not '$2'"
+  [[ "$2" =~ ^[1-9][0-9]{0,4}$ ]] && [ "$2" -le "$3" ] || die "$1 must be a number from 1 to $3, not '$2'"
 }
 
 # Whether something listens on that port of this machine.
 is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# The given port if it is free, else the next free one above it.
-free_port_from() {
-  local candidate=$1
-  while is_taken "$candidate"; do candidate=$((candidate + 1)); done
-  printf '%s' "$candidate"
+refuse_taken_ports() {
+  ! is_taken "$port" ||
+    die "port $port is in use; stop what listens there or choose another: make up PORT=$((port + 1))"
+  ! is_taken "$redis_port" ||
+    die "port $redis_port, for Redis, is in use; stop what listens there or choose another:" \
+      "make up REDIS_PORT=$((redis_port + 1))"
+}
+
+# Sets metrics_port to the next port that is free and not meant for another part.
+next_metrics_port() {
+  while [ "$metrics_port" = "$port" ] || [ "$metrics_port" = "$redis_port" ] || is_taken "$metrics_port"; do
+    metrics_port=$((metrics_port + 1))
+  done
+}
+
+# Two Redis servers writing the same append-only file would destroy it. The parts inherit the lock, so that it also
+# protects from a start while some part of a killed one still runs.
+lock_data() {
+  mkdir -p "$data"
+  exec 9>"$data/lock"
+  flock --nonblock 9 || die "Tepal already runs with the data in $data; for a second one: make up TEPAL_DATA_DIR=.run-2 ..."
+}
+
+# Leaves the folder of the programs in `programs`.
+build() {
+  command -v cargo >/dev/null || die "cargo is missing; install Rust 1.88 or later, see https://rustup.rs"
+  say "Building; the first time takes some minutes ..."
+  # Without the lock: cargo may leave a compiler cache running.
+  cargo build --release -p tepal-proxy -p tepal-worker 9>&-
+  # Asked of cargo, since settings of the user may put it elsewhere.
+  local target
+  target=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+  programs=$target/release
 }
 
 pids=()
-stop_all() {
-  trap - EXIT INT TERM
-  local pid
-  # Services first, so that they drain while Redis still answers; Redis is the first that was started.
-  for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
-    pid=${pids[$i]}
-    [ "$i" -gt 0 ] || for other in "${pids[@]:1}"; do wait "$other" 2>/dev/null || true; done
-    kill -TERM "$pid" 2>/dev/null || true
-  done
-  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-}
+names=()
 
-# Starts a program in the background with its output in a file. Its own process group keeps the terminal's Ctrl-C from
-# it: this script stops the parts in order.
+# start NAME PROGRAM...: starts a part in the background, its output in a file. A session of its own keeps the terminal's
+# Ctrl-C from it: this script stops the parts in order.
 start() {
-  local log=$1
+  local name=$1
   shift
-  setsid "$@" >>"$data/$log" 2>&1 &
+  setsid "$@" </dev/null >>"$data/$name.log" 2>&1 &
   pids+=($!)
+  names+=("$name")
 }
 
-# Whether GET /health on that port answers 200. Needs nothing but bash.
+# Services first, so that they drain while Redis, the first of the parts, still answers.
+stop_all() {
+  trap - EXIT
+  # Who asks twice does not want to wait.
+  trap 'kill -KILL "${pids[@]}" 2>/dev/null || true' INT TERM HUP
+  if [ "${#pids[@]}" -gt 0 ]; then
+    stop_parts "${pids[@]:1}"
+    stop_parts "${pids[0]}"
+  fi
+}
+
+stop_parts() {
+  local pid
+  for pid in "$@"; do kill -TERM "$pid" 2>/dev/null || true; done
+  for pid in "$@"; do
+    # A signal ends `wait` early.
+    while kill -0 "$pid" 2>/dev/null; do wait "$pid" 2>/dev/null || true; done
+  done
+}
+
+# Whether GET /health of the proxy answers 200. Needs nothing but bash.
 is_healthy() {
   local status=""
-  { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 1
+  { exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null || return 1
   printf 'GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
   read -r -t 5 status <&3 || true
   exec 3>&-
   [[ "$status" == *" 200 "* ]]
 }
 
-part_stopped() {
-  tail -n 5 "$data"/*.log >&2
-  die "a part has stopped; the end of its log is above, all of it is in $data"
+# Ends the script if a part has ended, which none should.
+check_parts() {
+  local i
+  for i in "${!pids[@]}"; do
+    kill -0 "${pids[$i]}" 2>/dev/null || {
+      tail -n 5 "$data/${names[$i]}.log" >&2
+      die "${names[$i]} has stopped; the end of its log is above, the rest in $data/${names[$i]}.log"
+    }
+  done
 }
 
-# Waits until the proxy is healthy; gives up when a part has died.
 wait_until_healthy() {
-  local deadline=$((SECONDS + 60)) pid
-  until is_healthy "$port"; do
-    for pid in "${pids[@]}"; do kill -0 "$pid" 2>/dev/null || part_stopped; done
+  local deadline=$((SECONDS + 60))
+  until is_healthy; do
+    check_parts
     [ "$SECONDS" -lt "$deadline" ] || { tail -n 5 "$data"/*.log >&2; die "not healthy after 60 s; the logs are in $data"; }
     sleep 0.1
   done
@@ -112,28 +180,28 @@ wait_until_healthy() {
 
 up() {
   options "$@"
-  is_taken "$port" && die "port $port is in use; stop what listens there or choose another: make up PORT=$((port + 1))"
-  is_taken "$redis_port" &&
-    die "port $redis_port, for Redis, is in use; stop what listens there or choose another: make up REDIS_PORT=$((redis_port + 1))"
+  refuse_taken_ports
   install_redis
-  say "Building ..."
-  cargo build --release --quiet -p tepal-proxy -p tepal-worker
-  mkdir -p "$data"
+  lock_data
+  [ -n "$programs" ] || build
+  # Building takes a while.
+  refuse_taken_ports
   rm -f "$data"/*.log
 
   trap stop_all EXIT
-  trap 'exit 130' INT TERM
-  start redis.log redis-server compose/redis.conf --bind 127.0.0.1 --port "$redis_port" --dir "$data" --daemonize no
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  start redis redis-server compose/redis.conf --bind 127.0.0.1 --port "$redis_port" --dir "$data" --daemonize no
 
   export REDIS_URL="redis://127.0.0.1:$redis_port" MODELS_DIR=compose/models LOG_FORMAT=json
-  local metrics_port=9100 metrics_urls=()
+  local metrics_urls=()
   for ((n = 1; n <= workers; n++)); do
-    metrics_port=$(free_port_from "$metrics_port")
-    METRICS_ADDR="127.0.0.1:$metrics_port" NUM_WORKERS=1 start "worker-$n.log" "$target/release/tepal-worker"
+    next_metrics_port
+    METRICS_ADDR="127.0.0.1:$metrics_port" NUM_WORKERS=1 start "worker-$n" "$programs/tepal-worker"
     metrics_urls+=("http://127.0.0.1:$metrics_port/metrics")
     metrics_port=$((metrics_port + 1))
   done
-  LISTEN_ADDR="127.0.0.1:$port" RATE_LIMIT_PER_MINUTE=0 start proxy.log "$target/release/tepal-proxy"
+  LISTEN_ADDR="127.0.0.1:$port" RATE_LIMIT_PER_MINUTE=0 start proxy "$programs/tepal-proxy"
   wait_until_healthy
 
   cat <<TEXT
@@ -152,13 +220,11 @@ Try it:
 
 Ctrl-C stops everything.
 TEXT
-  # Ends when any part ends, which it should not.
-  wait -n "${pids[@]}" || true
-  part_stopped
+  while sleep 1; do check_parts; done
 }
 
 case "${1:-}" in
-  install) install_redis ;;
+  install) install_redis; install_package curl curl ;;
   up) shift; up "$@" ;;
-  *) sed -n '2,7p' "$0" | sed 's/^# \{0,1\}//'; exit 2 ;;
+  *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

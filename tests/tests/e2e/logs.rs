@@ -1,0 +1,110 @@
+//! The logs of both services at their most talkative: one JSON object a line, and nothing that a client sent or that is
+//! secret.
+
+use serde_json::{Value, json};
+use tepal_tests::http::Method;
+use tepal_tests::model_server::{ModelServer, ServerSpec};
+use tepal_tests::process::{Proxy, Service, Worker};
+use tepal_tests::redis::RedisServer;
+
+use crate::{SOON, healthy};
+
+const PASSWORD: &str = "canary-password-5b1f";
+const WRONG_PASSWORD: &str = "canary-mistyped-77d0";
+const API_KEY: &str = "canary-key-90ab";
+/// A measurement that no other number looks like.
+const MEASUREMENT: &str = "3.6180339";
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+#[tokio::test]
+async fn logs_are_json_and_hold_no_input_and_no_secret() {
+    let redis = RedisServer::options().password(PASSWORD).start().await;
+    let server = ModelServer::start(ServerSpec::iris()).await;
+    let port = server.addr().port().to_string();
+    let debug = ("LOG_LEVEL", "debug");
+    let proxy = Proxy::start(&redis.url(), &[debug]).await;
+    let in_process = Worker::start(&redis.url(), &[debug]).await;
+    let client = proxy.client();
+    healthy(&client).await;
+
+    submit_canaries(&client).await;
+    in_process.sigterm();
+    in_process.wait_exit(SOON).await;
+    let backend = [debug, ("MODEL_BACKEND", "tensorflow_serving"), ("TF_SERVING_GRPC_PORT", port.as_str())];
+    let over_grpc = Worker::start(&redis.url(), &backend).await;
+    over_grpc.wait_for_log("backend_up", SOON).await;
+    let id = submit_canaries(&client).await;
+    let mistyped = redis.url().replace(PASSWORD, WRONG_PASSWORD);
+    let locked_out = Worker::start(&mistyped, &[debug]).await;
+    locked_out.wait_for_log("redis_unreachable", SOON).await;
+
+    let services: [(&Service, &str); 4] =
+        [(&proxy, "proxy"), (&in_process, "worker"), (&over_grpc, "worker"), (&locked_out, "worker")];
+    assert!(over_grpc.logs().find(r#""level":"DEBUG""#).is_some());
+    for (service, component) in services {
+        check_lines(&service.logs().lines(), component);
+    }
+    check_job_lines(&proxy, &over_grpc, &id);
+}
+
+/// Sends canaries in every part of a request: accepted, refused and unread ones. Gives the id of the accepted job.
+async fn submit_canaries(client: &tepal_tests::http::Client) -> String {
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-api-key", API_KEY),
+        ("x-request-id", "request-of-the-test"),
+        ("traceparent", TRACEPARENT),
+    ];
+    let body = format!(r#"{{"data": [[{MEASUREMENT}, 3.5, 1.4, 0.2]]}}"#);
+    let accepted = client.request(Method::POST, "/predict", &headers, body).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text());
+    for refused in [
+        format!(r#"{{"data": [["canary-{MEASUREMENT}", 3.5, 1.4, 0.2]]}}"#),
+        format!(r#"{{"data": "canary-{MEASUREMENT}"}}"#),
+        format!(r#"{{"data": [[{MEASUREMENT}, 3.5]]}}"#),
+        format!("canary-{MEASUREMENT}"),
+    ] {
+        let answer = client.request(Method::POST, "/predict", &headers, refused).await;
+        assert!([400, 422].contains(&answer.status), "{}", answer.text());
+    }
+    let id = accepted.json()["job_id"].as_str().unwrap().to_owned();
+    assert_eq!(client.finished(&id, SOON).await["status"], "completed");
+    id
+}
+
+fn check_lines(lines: &[String], component: &str) {
+    assert!(!lines.is_empty());
+    for line in lines {
+        for canary in [PASSWORD, WRONG_PASSWORD, API_KEY, MEASUREMENT, "canary"] {
+            assert!(!line.contains(canary), "{canary} in {line}");
+        }
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert_eq!(line["component"], component, "{line}");
+        let timestamp = line["timestamp"].as_str().unwrap();
+        assert!(timestamp.len() == 24 && timestamp.ends_with('Z'), "{line}");
+        assert!(["ERROR", "WARN", "INFO", "DEBUG"].iter().any(|level| line["level"] == *level), "{line}");
+    }
+}
+
+fn check_job_lines(proxy: &Service, worker: &Service, id: &str) {
+    let accepted = job_line(proxy, "job_accepted", id);
+    assert_eq!(accepted["request_id"], "request-of-the-test");
+    assert!(accepted["duration_ms"].is_number());
+
+    let completed = job_line(worker, "prediction_completed", id);
+    let fields: Vec<&str> = completed.as_object().unwrap().keys().map(String::as_str).collect();
+    let specified = ["timestamp", "level", "component", "action", "job_id", "duration_ms", "result"];
+    assert_eq!(fields[..7], specified);
+    assert_eq!((&completed["level"], &completed["result"]), (&json!("INFO"), &json!("setosa")));
+    assert!(completed["duration_ms"].as_f64().unwrap() > 0.0);
+    assert_eq!(completed["request_id"], "request-of-the-test");
+    assert_eq!(completed["traceparent"], TRACEPARENT);
+}
+
+fn job_line(service: &Service, action: &str, id: &str) -> Value {
+    let lines = service.logs().json().into_iter();
+    let mut of_job = lines.filter(|line| line["action"] == action && line["job_id"] == id);
+    let line = of_job.next().unwrap_or_else(|| panic!("no {action} for {id}"));
+    assert!(of_job.next().is_none(), "{action} twice for {id}");
+    line
+}

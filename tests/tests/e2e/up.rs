@@ -1,0 +1,227 @@
+//! `compose/local.sh up`, which `make up` is: starts everything, says what to try, and leaves nothing behind.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tepal_tests::http::Client;
+use tepal_tests::ports::free_port;
+use tepal_tests::process::{Logs, Process, binary_path};
+use tepal_tests::wait::eventually;
+
+use crate::{SOON, root};
+
+/// How `up` is started here: with programs that are built already, on free ports, with data of its own.
+struct Up {
+    port: u16,
+    redis_port: u16,
+    data: TempDir,
+}
+
+/// A running `up` in a process group of its own, as a shell starts what a person types.
+struct Running<'a> {
+    up: &'a Up,
+    process: Process,
+    output: Logs,
+}
+
+impl Up {
+    fn new() -> Self {
+        Self { port: free_port(), redis_port: free_port(), data: tempfile::tempdir().unwrap() }
+    }
+
+    fn command(&self) -> Command {
+        let programs = binary_path("tepal-proxy");
+        let mut command = Command::new(root().join("compose/local.sh"));
+        command
+            .args(["up", "--port", &self.port.to_string(), "--redis-port", &self.redis_port.to_string()])
+            .args(["--metrics-port", &free_port().to_string(), "--programs"])
+            .arg(programs.parent().unwrap())
+            .env("TEPAL_DATA_DIR", self.data.path())
+            .stdin(Stdio::null())
+            .process_group(0);
+        command
+    }
+
+    /// Starts it and waits until it says what to try.
+    async fn start(&self) -> Running<'_> {
+        let (pipe, writer) = std::io::pipe().unwrap();
+        let mut command = self.command();
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let process = Process::spawn("local.sh", &mut command).unwrap();
+        drop(command); // and with it our ends of the pipe
+        let output = Logs::default();
+        output.follow(pipe);
+        let running = Running { up: self, process, output };
+        running.says("Ctrl-C stops everything").await;
+        running
+    }
+
+    /// Runs it to its end, which must be a refusal.
+    fn refusal(&self) -> String {
+        let Output { status, stderr, .. } = self.command().output().unwrap();
+        assert_eq!(status.code(), Some(1));
+        assert_eq!(self.processes(), Vec::<String>::new());
+        String::from_utf8(stderr).unwrap().trim_end().to_owned()
+    }
+
+    /// The command lines of all processes that were started with this data folder: `up` itself and its parts.
+    fn processes(&self) -> Vec<String> {
+        let mark = format!("TEPAL_DATA_DIR={}\0", self.data.path().display());
+        let pids = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        let marked = pids.filter(|process| {
+            fs::read(process.join("environ"))
+                .is_ok_and(|environ| String::from_utf8_lossy(&environ).contains(&mark))
+        });
+        marked.map(|process| command_line(&process)).collect()
+    }
+}
+
+impl Running<'_> {
+    async fn says(&self, text: &str) {
+        eventually(SOON, text, async || match self.output.find(text) {
+            Some(_) => Ok(()),
+            None => Err(self.output.tail(40)),
+        })
+        .await;
+    }
+
+    /// The printed curl lines, which begin with two spaces.
+    fn curl_lines(&self) -> Vec<String> {
+        let lines = self.output.lines().into_iter();
+        lines.filter(|line| line.starts_with("  curl ")).collect()
+    }
+
+    /// Sends a signal to the whole process group, as the terminal does.
+    fn signal(&self, name: &str) {
+        let group = format!("-{}", self.process.pid());
+        assert!(Command::new("kill").args(["-s", name, "--", &group]).status().unwrap().success());
+    }
+
+    /// Waits for the end; gives the exit code. Nothing may be left.
+    async fn end(&self) -> Option<i32> {
+        let status = self.process.wait_exit(SOON).await;
+        let nothing = Vec::<String>::new();
+        assert_eq!(self.up.processes(), nothing);
+        status.code()
+    }
+}
+
+/// A test that fails half way must not leave the parts behind: killing the script alone would.
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.process.is_running() {
+            return;
+        }
+        self.signal("TERM");
+        let asked = Instant::now();
+        while self.process.is_running() && asked.elapsed() < SOON {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[tokio::test]
+async fn up_starts_everything_and_what_it_prints_works() {
+    let up = Up::new();
+    let running = up.start().await;
+
+    let [submit, read] = running.curl_lines().try_into().unwrap();
+    let accepted: Value = serde_json::from_str(&shell(&submit)).unwrap();
+    let id = accepted["job_id"].as_str().unwrap();
+    let read = read.replace("JOB_ID", id);
+    let completed = async || {
+        let job: Value = serde_json::from_str(&shell(&read)).unwrap();
+        if job["status"] == "completed" { Ok(job) } else { Err(job.to_string()) }
+    };
+    let job = eventually(SOON, "the job to complete", completed).await;
+    assert_eq!(job["result"]["class_name"], "setosa");
+    // Redis, two workers and the proxy; and the script itself.
+    assert_eq!(up.processes().iter().filter(|line| line.contains("tepal-")).count(), 3);
+    assert!(up.processes().len() >= 5, "{:?}", up.processes());
+
+    running.signal("INT");
+    assert_eq!(running.end().await, Some(130));
+    assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, up.redis_port)).is_ok());
+}
+
+#[tokio::test]
+async fn up_keeps_its_jobs_over_a_stop_and_a_start() {
+    let up = Up::new();
+    let client = Client::new(&format!("http://127.0.0.1:{}", up.port));
+    let running = up.start().await;
+    let id = client.predict(&serde_json::json!([[5.1, 3.5, 1.4, 0.2]])).await;
+    let job = client.finished(&id, SOON).await;
+    running.signal("TERM");
+    assert_eq!(running.end().await, Some(143));
+
+    let running = up.start().await;
+    assert_eq!(client.job(&id).await, job);
+    running.signal("INT");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn up_ends_with_all_parts_when_one_is_killed() {
+    let up = Up::new();
+    let running = up.start().await;
+
+    let is_worker = |process: &Path| command_line(process).ends_with("tepal-worker");
+    let children = format!("/proc/{pid}/task/{pid}/children", pid = running.process.pid());
+    let children = fs::read_to_string(children).unwrap();
+    let worker = children.split_whitespace().find(|pid| is_worker(&Path::new("/proc").join(pid))).unwrap();
+    assert!(Command::new("kill").args(["-s", "KILL", worker]).status().unwrap().success());
+
+    assert_eq!(running.end().await, Some(1));
+    running.says("tepal: worker-1 has stopped").await;
+}
+
+#[test]
+fn up_refuses_a_port_that_is_in_use() {
+    let up = Up::new();
+
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, up.port)).unwrap();
+    let next = up.port + 1;
+    let sentence = "stop what listens there or choose another: make up";
+    assert_eq!(up.refusal(), format!("tepal: port {} is in use; {sentence} PORT={next}", up.port));
+    drop(taken);
+
+    let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, up.redis_port)).unwrap();
+    let next = up.redis_port + 1;
+    let refusal =
+        format!("tepal: port {}, for Redis, is in use; {sentence} REDIS_PORT={next}", up.redis_port);
+    assert_eq!(up.refusal(), refusal);
+}
+
+#[tokio::test]
+async fn up_refuses_data_that_another_one_uses() {
+    let up = Up::new();
+    let running = up.start().await;
+    let second = Up { port: free_port(), redis_port: free_port(), data: TempDir::new().unwrap() };
+
+    let output = second.command().env("TEPAL_DATA_DIR", up.data.path()).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(1));
+    let refusal = String::from_utf8(output.stderr).unwrap();
+    assert!(refusal.starts_with("tepal: Tepal already runs with the data in "), "{refusal}");
+    assert!(running.process.is_running());
+    running.signal("INT");
+    running.end().await;
+}
+
+/// What a command line prints.
+fn shell(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn command_line(process: &Path) -> String {
+    let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&arguments).trim_end_matches('\0').replace('\0', " ")
+}
