@@ -18,6 +18,11 @@ test: ## install what the tests need and run all of them
 	cargo build --workspace --bins
 	cargo test --workspace
 
+chaos: ## kill, freeze and cut everything for a while and prove that no job was lost or doubled; options SECONDS=600 SEED=1
+	@compose/local.sh install
+	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
+	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-chaos' --seconds '$(SECONDS)' $(if $(SEED),--seed '$(SEED)')
+
 lint: ## formatting, clippy with warnings denied, licences and advisories where cargo-deny is installed
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings

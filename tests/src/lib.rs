@@ -13,6 +13,7 @@
 //! - [`model_server`]: a TensorFlow Serving of one's own, with faults
 //! - [`fault_proxy`]: a TCP proxy that cuts, delays and swallows
 //! - [`history`]: the history checker, invariants I1 to I10
+//! - [`chaos`]: fault runs over all of it
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -20,6 +21,7 @@
     reason = "test support: a broken harness must fail the test at once, with a clear text"
 )]
 
+pub mod chaos;
 pub mod fault_proxy;
 pub mod history;
 pub mod http;

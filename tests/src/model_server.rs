@@ -89,6 +89,11 @@ impl ModelServer {
         self.shared.script().next.extend(std::iter::repeat_n(behaviour, count));
     }
 
+    /// Forgets what was scripted for calls to come.
+    pub fn script_nothing(&self) {
+        self.shared.script().next.clear();
+    }
+
     /// Whether the model is loaded, as it is at the start. While it is not, GetModelStatus tells `LOADING`
     /// and the other calls are answered `NOT_FOUND`.
     pub fn set_available(&self, available: bool) {
@@ -99,6 +104,12 @@ impl ModelServer {
     #[must_use]
     pub fn calls(&self) -> Vec<CallRecord> {
         self.shared.log.records()
+    }
+
+    /// Number of Predict calls so far.
+    #[must_use]
+    pub fn call_count(&self) -> usize {
+        self.shared.log.count()
     }
 
     /// Stops the server and waits until its port is free. Returns every Predict call that it had.

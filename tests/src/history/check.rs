@@ -68,6 +68,8 @@ pub(super) struct Case<'a> {
     pub(super) oracle: &'a dyn Fn(&Value, &Value) -> bool,
     pub(super) jobs: BTreeMap<&'a str, JobFacts<'a>>,
     pub(super) unknown: Vec<Attempted<'a>>,
+    /// Job -> how often running it again had an unknown outcome.
+    pub(super) unknown_requeues: BTreeMap<&'a str, usize>,
     pub(super) refused: Vec<Attempted<'a>>,
     /// Idempotency key -> the jobs that clients were told.
     pub(super) keys: BTreeMap<&'a str, BTreeSet<&'a str>>,
@@ -94,6 +96,7 @@ impl<'a> Case<'a> {
             oracle,
             jobs: BTreeMap::new(),
             unknown: Vec::new(),
+            unknown_requeues: BTreeMap::new(),
             refused: Vec::new(),
             keys: BTreeMap::new(),
             verdict: Verdict::default(),
@@ -123,6 +126,7 @@ impl<'a> Case<'a> {
             Event::Refused { input, idempotency_key, .. } => {
                 self.refused.push(Attempted { input, key: idempotency_key.as_deref() });
             }
+            Event::RequeueUnknown { of } => *self.unknown_requeues.entry(of).or_default() += 1,
             Event::CancelAcked { id } => {
                 let first = self.job(id).cancelled_us.map_or(record.ended_us, |at| at.min(record.ended_us));
                 self.job(id).cancelled_us = Some(first);
@@ -145,7 +149,7 @@ impl<'a> Case<'a> {
 
     fn count(&mut self) {
         let verdict = &mut self.verdict;
-        verdict.ambiguous = self.unknown.len();
+        verdict.ambiguous = self.unknown.len() + self.unknown_requeues.values().sum::<usize>();
         for job in self.jobs.values() {
             verdict.lost_leases += job.dump.map_or(0, |dump| dump.number("lost"));
             verdict.doubled += usize::from(job.outcomes().len() > 1);

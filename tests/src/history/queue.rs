@@ -43,33 +43,67 @@ fn one_job_a_key(case: &mut Case<'_>) {
 /// I8 and I9: every job that no client knows must come from an unknown submit of its own.
 fn nobody_unexplained(case: &mut Case<'_>) {
     let known = |id: &str| case.jobs.get(id).is_some_and(|job| job.accepted);
-    let jobs = case.history.last.jobs.iter();
-    // A re-queued job comes from another job, not from a submit.
-    let orphans = jobs.filter(|(id, job)| !known(id) && !job.fields.contains_key("retry_of"));
-    let orphans: Vec<(&str, &JobDump)> = orphans.map(|(id, job)| (id.as_str(), job)).collect();
+    let unknown = case.history.last.jobs.iter().filter(|(id, _)| !known(id));
+    let (again, orphans): (Vec<_>, Vec<_>) =
+        unknown.map(|(id, job)| Orphan::new(id, job)).partition(|orphan| orphan.retry_of.is_some());
     let slots = open_slots(case);
     let edges: Vec<Vec<usize>> = orphans
         .iter()
-        .map(|(_, job)| (0..slots.len()).filter(|slot| may_be(job, slots[*slot], case.oracle)).collect())
+        .map(|orphan| (0..slots.len()).filter(|slot| orphan.may_be(slots[*slot], case.oracle)).collect())
         .collect();
-    let found: Vec<_> = unmatched(&edges, slots.len())
-        .into_iter()
-        .map(|index| {
-            let (id, job) = orphans[index];
-            let any = |submits: &[Attempted<'_>]| {
-                submits.iter().any(|submit| may_be(job, submit.input, case.oracle))
-            };
-            if any(&case.refused) {
-                (Invariant::I8, id.to_owned(), "comes from a submit that was refused")
-            } else if any(&case.unknown) {
-                (Invariant::I9, id.to_owned(), "one job too many for a submit of unknown outcome")
-            } else {
-                (Invariant::I8, id.to_owned(), "no submit explains this job")
-            }
-        })
-        .collect();
+    let left_over = unmatched(&edges, slots.len()).into_iter().map(|index| {
+        let orphan = &orphans[index];
+        let any =
+            |submits: &[Attempted<'_>]| submits.iter().any(|submit| orphan.may_be(submit.input, case.oracle));
+        if any(&case.refused) {
+            (Invariant::I8, orphan.id.to_owned(), "comes from a submit that was refused")
+        } else if any(&case.unknown) {
+            (Invariant::I9, orphan.id.to_owned(), "one job too many for a submit of unknown outcome")
+        } else {
+            (Invariant::I8, orphan.id.to_owned(), "no submit explains this job")
+        }
+    });
+    let found: Vec<_> = left_over.chain(unexplained_repeats(case, &again)).collect();
     for (invariant, id, what) in found {
         case.violation(invariant, id, what);
+    }
+}
+
+/// A job that was run again makes at most one job for each time that a client does not know the outcome.
+fn unexplained_repeats(case: &Case<'_>, again: &[Orphan<'_>]) -> Vec<(Invariant, String, &'static str)> {
+    let mut open = case.unknown_requeues.clone();
+    let mut found = Vec::new();
+    for orphan in again {
+        match orphan.retry_of.and_then(|of| open.get_mut(of)) {
+            Some(left) if *left > 0 => *left -= 1,
+            _ => found.push((Invariant::I9, orphan.id.to_owned(), "nobody asked to run that job again")),
+        }
+    }
+    found
+}
+
+/// A job of which no client knows.
+struct Orphan<'a> {
+    id: &'a str,
+    retry_of: Option<&'a str>,
+    input: Option<Value>,
+    result: Option<Value>,
+}
+
+impl<'a> Orphan<'a> {
+    fn new(id: &'a str, job: &'a JobDump) -> Self {
+        let retry_of = job.fields.get("retry_of").map(String::as_str);
+        Self { id, retry_of, input: job.json("input"), result: job.json("result") }
+    }
+
+    /// Whether it may come from a submit of this input: the input is kept until a job completes, and then the
+    /// result tells.
+    fn may_be(&self, input: &Value, oracle: &dyn Fn(&Value, &Value) -> bool) -> bool {
+        match (&self.input, &self.result) {
+            (Some(kept), _) => same_values(kept, input),
+            (None, Some(result)) => oracle(input, result),
+            (None, None) => true,
+        }
     }
 }
 
@@ -82,16 +116,6 @@ fn open_slots<'a>(case: &Case<'a>) -> Vec<&'a Value> {
         .iter()
         .filter(|submit| submit.key.is_none_or(|key| !case.keys.contains_key(key) && seen.insert(key)));
     open.map(|submit| submit.input).collect()
-}
-
-/// Whether this job may come from a submit of this input: the input is kept until a job completes, and then
-/// the result tells.
-fn may_be(job: &JobDump, input: &Value, oracle: &dyn Fn(&Value, &Value) -> bool) -> bool {
-    match (job.json("input"), job.json("result")) {
-        (Some(kept), _) => same_values(&kept, input),
-        (None, Some(result)) => oracle(input, &result),
-        (None, None) => true,
-    }
 }
 
 /// Compares the leaves in order, numbers with the precision of an f32: the service may have stored them as

@@ -185,6 +185,9 @@ fn answers_become_submit_events() {
 
     assert_eq!(event(answer(202, r#"{"job_id": "a", "status": "pending"}"#)), submitted("a", 1, None));
     assert_eq!(event(answer(503, "{}")), refused(1, None));
+    assert_eq!(event(answer(503, r#"{"code": "service_unavailable"}"#)), refused(1, None));
+    assert_eq!(event(answer(503, r#"{"code": "outcome_unknown"}"#)), unknown(1, None));
+    assert_eq!(event(answer(503, r#"{"code": "not_replicated"}"#)), unknown(1, None));
     assert_eq!(event(answer(500, "{}")), unknown(1, None));
     assert_eq!(event(Err(NoAnswer::Unknown(String::new()))), unknown(1, None));
     assert!(matches!(event(Err(NoAnswer::NotSent(String::new()))), Event::Refused { status: 0, .. }));

@@ -37,6 +37,10 @@ pub fn worker_events(lines: &[Value]) -> Vec<Record> {
 fn event(line: &Value) -> Option<Record> {
     let action = line["action"].as_str()?;
     let (_, step) = ACTIONS.iter().find(|(name, _)| *name == action && line["component"] == "worker")?;
+    if action == "prediction_failed" && line["attempt"].is_null() && line["code"].is_string() {
+        // The job failed instead of being granted once more: no attempt ended it, and Redis tells the rest.
+        return None;
+    }
     let at_us = line["timestamp"].as_str().and_then(utc_us);
     let (Some(at_us), Some(id), Some(attempt)) = (at_us, line["job_id"].as_str(), line["attempt"].as_u64())
     else {
@@ -99,6 +103,7 @@ mod tests {
             line("prediction_completed", "worker"),
             line("prediction_completed", "proxy"),
             line("breaker_opened", "worker"),
+            json!({"component": "worker", "job_id": "a", "action": "prediction_failed", "code": "worker_lost"}),
         ];
 
         let id = || "a".to_owned();

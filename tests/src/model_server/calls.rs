@@ -53,6 +53,10 @@ impl CallLog {
         self.lock().records.clone()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.lock().records.len()
+    }
+
     /// From now on a call that is dropped was stopped by the server.
     pub(super) fn close(&self) {
         self.lock().closed = true;

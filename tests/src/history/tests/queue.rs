@@ -71,9 +71,11 @@ fn i10_without_a_fault_nothing_is_repaired() {
 }
 
 #[test]
-fn a_requeued_job_needs_no_submit() {
-    good()
-        .with_job("new", job("completed", &[("result", "1"), ("retry_of", "bad")]))
-        .verdict()
-        .assert_holds();
+fn i9_a_job_is_run_again_no_more_often_than_asked() {
+    let again = || job("completed", &[("result", "1"), ("retry_of", "bad")]);
+    let asked = || good().and(Event::RequeueUnknown { of: "bad".to_owned() });
+    asked().verdict().assert_holds();
+    asked().with_job("new", again()).verdict().assert_holds();
+    asked().with_job("new", again()).with_job("newer", again()).breaks_only(I9);
+    good().with_job("new", again()).breaks_only(I9);
 }

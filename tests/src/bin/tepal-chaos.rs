@@ -1,0 +1,63 @@
+//! Breaks a running Tepal in every way the harness knows, and proves from the history that its promises held.
+//!
+//! `make chaos SECONDS=600 SEED=1`. Exit status 1 when a promise was broken.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Parser, ValueEnum};
+use tepal_tests::chaos::{self, Options};
+use tepal_tests::redis::Fsync;
+
+/// Fault run over real processes: proxies, workers, Redis and model servers.
+#[derive(Parser, Debug)]
+#[command(name = "tepal-chaos")]
+struct Args {
+    /// How long faults are injected, s
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Decides the jobs and the order of the faults; by default taken from the clock
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Jobs submitted a second
+    #[arg(long, default_value_t = 250.0)]
+    rate: f64,
+    /// When Redis syncs its append-only file
+    #[arg(long, value_enum, default_value_t = Sync::Always)]
+    fsync: Sync,
+    /// Inject nothing: shows that nothing is repaired when nothing breaks
+    #[arg(long)]
+    no_faults: bool,
+    /// Folder for logs and history; by default a new one in the temporary directory
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Sync {
+    Always,
+    Everysec,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seed = args.seed.unwrap_or(seconds);
+    let dir = args.dir.unwrap_or_else(|| std::env::temp_dir().join(format!("tepal-chaos-{seed}-{seconds}")));
+    let mut options = Options::new(Duration::from_secs(args.seconds), seed, dir);
+    options.rate = args.rate;
+    options.fsync = match args.fsync {
+        Sync::Always => Fsync::Always,
+        Sync::Everysec => Fsync::EverySec,
+    };
+    if args.no_faults {
+        options = options.without_faults();
+    }
+    let report = chaos::run(&options).await;
+    // A closed pipe takes nothing from the verdict.
+    let _ = writeln!(stdout(), "{report}");
+    ExitCode::from(u8::from(!report.holds()))
+}

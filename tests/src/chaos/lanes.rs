@@ -1,0 +1,74 @@
+//! Injects faults until the time is over: several lanes side by side, each one fault after the other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::model_faults;
+use super::network_faults;
+use super::process_faults;
+use super::recovery::Kill;
+use super::rng::Rng;
+use super::{Options, Stack, Tally};
+
+/// What all faults need.
+#[derive(Clone, Debug)]
+pub(super) struct Lanes {
+    pub(super) stack: Arc<Stack>,
+    pub(super) tally: Arc<Tally>,
+    until: Instant,
+}
+
+/// Which kinds of faults a lane injects.
+#[derive(Clone, Copy, Debug)]
+enum Lane {
+    Processes,
+    Network,
+    Model,
+}
+
+/// Two processes may be hit at a time, and a connection, and a model server.
+const LANES: [Lane; 4] = [Lane::Processes, Lane::Processes, Lane::Network, Lane::Model];
+
+impl Lanes {
+    pub(super) fn new(stack: Arc<Stack>, tally: Arc<Tally>, until: Instant) -> Self {
+        Self { stack, tally, until }
+    }
+
+    /// Runs all lanes to their end; returns the kills of workers, to measure how their jobs went on.
+    pub(super) async fn run(self, options: Options) -> Vec<Kill> {
+        if !options.with_faults {
+            return Vec::new();
+        }
+        let lanes = (0..).zip(LANES).map(|(number, lane)| {
+            let rng = Rng::new(options.seed, u64::MAX - number);
+            tokio::spawn(self.clone().lane(lane, rng, options.lease))
+        });
+        let mut kills = Vec::new();
+        for lane in lanes.collect::<Vec<_>>() {
+            kills.extend(lane.await.expect("a lane does not panic"));
+        }
+        kills
+    }
+
+    async fn lane(self, lane: Lane, mut rng: Rng, lease: Duration) -> Vec<Kill> {
+        let mut kills = Vec::new();
+        loop {
+            let pause = match lane {
+                Lane::Processes => rng.millis(200..1_200),
+                Lane::Network => rng.millis(200..1_000),
+                Lane::Model => rng.millis(300..1_500),
+            };
+            if Instant::now() + pause >= self.until {
+                return kills;
+            }
+            sleep(pause).await;
+            match lane {
+                Lane::Processes => kills.extend(process_faults::inject(&self, &mut rng, lease).await),
+                Lane::Network => network_faults::inject(&self, &mut rng).await,
+                Lane::Model => model_faults::inject(&self, &mut rng).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Runs in which much goes wrong.
+
+use tepal_tests::chaos;
+
+use crate::options;
+
+/// Seeds whose first seconds hold kills and zombies of workers, and kills of proxies and Redis.
+const SEEDS: [u64; 2] = [1, 4];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_faults_no_job_is_lost_or_doubled() {
+    for seed in SEEDS {
+        let (_dir, options) = options(10, seed);
+
+        let report = chaos::run(&options).await;
+
+        report.assert_holds();
+        assert!(report.hits() >= 10, "too little went wrong to show anything\n{report}");
+        assert!(report.jobs() >= 400, "too few jobs to show anything\n{report}");
+    }
+}

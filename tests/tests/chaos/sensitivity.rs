@@ -1,0 +1,90 @@
+//! A checker that cannot fail proves nothing. Here somebody does by hand, on the running system, what a broken script
+//! or a worker without a fence would do: each must be noticed.
+
+use std::collections::BTreeSet;
+
+use tepal_tests::chaos::{self, Stack, oracle};
+use tepal_tests::history::{Event, History, Invariant, Outcome, Record, Rules, now_us};
+use tepal_tests::wait::eventually;
+
+use crate::options;
+
+const SOON: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// The key of a completed job other than `not`.
+async fn completed_job(stack: &Stack, not: &str) -> String {
+    let look = async || {
+        let keys = stack.redis.cli(&["KEYS", "{predict_queue:0}:job:*"]);
+        let mut others = keys.lines().filter(|key| *key != not).map(str::to_owned);
+        others.find(|key| stack.redis.cli(&["HGET", key, "status"]) == "completed")
+    };
+    eventually(SOON, "a completed job", look).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_result_a_lost_job_and_a_lost_entry_are_noticed() {
+    let (_dir, options) = options(6, 21);
+
+    let report = chaos::run_with(&options.without_faults(), async |stack: &Stack| {
+        // What a frozen worker would do if no token stopped it.
+        let late = completed_job(stack, "").await;
+        stack.redis.cli(&["HSET", &late, "result", r#"{"prediction":[0.5]}"#]);
+        // What a Redis that evicts would do.
+        stack.redis.cli(&["DEL", &completed_job(stack, &late).await]);
+        // A second entry for a job that has ended, as a submit without its check would leave: it must vanish again.
+        let stream = "{predict_queue:0}:stream:normal";
+        let id = late.rsplit(':').next().unwrap_or_default();
+        stack.redis.cli(&["XADD", stream, "*", "id", id]);
+    })
+    .await;
+
+    let breached: BTreeSet<Invariant> =
+        report.verdict.violations.iter().map(|violation| violation.invariant).collect();
+    assert!(breached.contains(&Invariant::I1), "the lost job went unnoticed\n{report}");
+    assert!(breached.contains(&Invariant::I2), "the changed bytes went unnoticed\n{report}");
+    assert!(breached.contains(&Invariant::I3), "the wrong result went unnoticed\n{report}");
+    assert!(!breached.contains(&Invariant::I6), "the stray entry was not removed\n{report}");
+    assert_eq!(report.verdict.lost, 1, "{report}");
+}
+
+/// The evidence of a real run, changed as a broken promise would have changed it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_forged_record_among_all_of_a_run_is_noticed() {
+    let (_dir, options) = options(4, 22);
+    let report = chaos::run(&options.without_faults()).await;
+    report.assert_holds();
+    let done = |job: &&String| report.history.last.jobs[*job].status() == "completed";
+    let id = report.history.last.jobs.keys().find(done).unwrap();
+    let granted = report.history.last.jobs[id].number("attempt");
+
+    let with = |event: Event| {
+        let mut history = report.history.clone();
+        history.records.push(Record::at(now_us(), event));
+        history
+    };
+    let settled = |attempt| Event::Settled { id: id.clone(), attempt, outcome: Outcome::Completed };
+    let breaks = |history: &History, invariant: Invariant| {
+        let verdict = history.check(Rules::default(), oracle);
+        assert!(verdict.breaches(invariant), "expected a breach of {invariant:?}\n{verdict}");
+        verdict
+    };
+    // The late result of a zombie, taken.
+    let doubled = breaks(&with(settled(granted + 1)), Invariant::I1);
+    assert_eq!(doubled.doubled, 1);
+    // The same token granted to two workers.
+    breaks(&with(Event::Started { id: id.clone(), attempt: granted }), Invariant::I3);
+    // A cancel that was acknowledged and did not happen.
+    breaks(&with(Event::CancelAcked { id: id.clone() }), Invariant::I4);
+    // A job that is gone.
+    let mut lost = report.history.clone();
+    lost.last.jobs.remove(id);
+    assert_eq!(breaks(&lost, Invariant::I1).lost, 1);
+    // A result that is never forgotten.
+    let mut immortal = report.history.clone();
+    immortal.last.jobs.get_mut(id).unwrap().ttl_ms = None;
+    breaks(&immortal, Invariant::I6);
+    // An entry that nobody removes.
+    let mut leaked = report.history.clone();
+    leaked.last.streams.values_mut().next().unwrap().length = 1;
+    breaks(&leaked, Invariant::I6);
+}
