@@ -1,0 +1,71 @@
+// Checks compose.yaml: against the schema of the Compose specification (as dclint brings it), and what a schema cannot
+// know: that every service is confined as the file says, that images are pinned, and that nothing secret is written down.
+//
+//   node compose.mjs DIR      DIR has node_modules
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
+
+const require = createRequire(join(resolve(process.argv[2]), 'package.json'));
+const yaml = require('yaml');
+const Ajv = require('ajv').default;
+const here = new URL('../', import.meta.url);
+const text = readFileSync(new URL('compose.yaml', here), 'utf8');
+const compose = yaml.parse(text, { merge: true });
+const mistakes = [];
+const must = (holds, mistake) => holds || mistakes.push(mistake);
+
+const schema = JSON.parse(readFileSync(join(process.argv[2], 'node_modules/dclint/schemas/compose.schema.json'), 'utf8'));
+delete schema.$schema;
+const validate = new Ajv({ strict: false, allErrors: true, validateFormats: false }).compile(schema);
+must(validate(compose), JSON.stringify(validate.errors, null, 1));
+
+// The specification, section 8.3.
+const limits = {
+  proxy: ['0.5', '256M'],
+  worker: ['1.0', '512M'],
+  'worker-onnx': ['1.0', '512M'],
+  redis: ['${REDIS_CPUS:-0.2}', '${REDIS_MEMORY:-128M}'],
+  tensorflow_serving: ['1.0', '1G'],
+};
+
+for (const [name, service] of Object.entries(compose.services)) {
+  const says = (holds, what) => must(holds, `compose.yaml: ${name} ${what}`);
+  says(service.read_only === true, 'may write to its root');
+  says(String(service.cap_drop) === 'ALL' && !service.cap_add && !service.privileged, 'has capabilities');
+  says(service.security_opt?.includes('no-new-privileges:true'), 'may gain privileges');
+  says(service.restart, 'has no restart policy');
+  // Fresh volumes belong to root, so whoever fills them is root, without capabilities and without a network.
+  says(name === 'secrets' ? service.network_mode === 'none' : /^[1-9]\d*:\d+$/.test(service.user), 'runs as root');
+  const { cpus, memory, pids } = service.deploy?.resources?.limits ?? {};
+  says(cpus && memory && pids, 'has no limits');
+  if (limits[name]) says(String([cpus, memory]) === String(limits[name]), 'has other limits than the specification');
+  const once = service.restart === 'no';
+  says(once || service.healthcheck, 'has no health check');
+  says(service.build || /:v?\d+\.\d+\.\d+/.test(service.image), `has an image that is not pinned: ${service.image}`);
+  for (const needed of Object.keys(service.depends_on ?? {})) says(compose.services[needed], `depends on ${needed}, which is not there`);
+  for (const volume of service.volumes ?? []) {
+    const [source] = volume.split(':');
+    const path = source.replace('${MODEL_NAME', 'iris${').split('${')[0];
+    const known = source.startsWith('.') ? existsSync(new URL(path, here)) : source in compose.volumes;
+    says(known, `mounts ${source}, which is not there`);
+    if (source.endsWith('-secrets') && name !== 'secrets') says(volume.endsWith(':ro'), `may change ${source}`);
+  }
+  for (const [variable, value] of Object.entries(service.environment ?? {})) {
+    const secret = /PASSWORD|SECRET|TOKEN|API_KEY/.test(variable) && !/_FILE$/.test(variable);
+    says(!secret, `has a secret in its environment: ${variable}=${value}`);
+  }
+  for (const port of service.ports ?? []) says(name === 'proxy' || port.startsWith('127.0.0.1:'), `opens ${port} to everybody`);
+}
+
+const dockerfile = readFileSync(new URL('Dockerfile', here), 'utf8');
+for (const [, image] of dockerfile.matchAll(/^ARG \w+_IMAGE=(\S+)/gm)) {
+  must(/:.*\d{2,}/.test(image), `Dockerfile: the image is not pinned: ${image}`);
+}
+must(!/:latest\b/.test(text + dockerfile), 'an image is called latest');
+
+if (mistakes.length) {
+  console.error(mistakes.join('\n'));
+  process.exit(1);
+}
+console.log('compose/compose.yaml fits the Compose specification and confines every service');

