@@ -62,6 +62,11 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idempotency_key: Option<String>,
     },
+    /// A client wanted a job run again and does not know what became of that.
+    RequeueUnknown {
+        /// The job that was to be run again.
+        of: String,
+    },
     /// A client got 200 for `DELETE /job/{id}`.
     CancelAcked {
         /// The job's id.
@@ -133,7 +138,7 @@ pub struct Record {
 
 impl Event {
     /// The event for an answer of `POST /predict`. 2xx is an accepted job; 4xx and 503 promise that nothing
-    /// was stored; any other answer, or none, leaves the outcome unknown.
+    /// was stored, unless the answer's `code` says otherwise; any other answer, or none, leaves the outcome unknown.
     ///
     /// # Panics
     /// When a 2xx answer has no `job_id`.
@@ -149,13 +154,19 @@ impl Event {
                 let id = answer.json()["job_id"].as_str().expect("a job_id in a 2xx answer").to_owned();
                 Self::Submitted { id, input, idempotency_key }
             }
-            Ok(Answer { status: status @ (400..500 | 503), .. }) => {
-                Self::Refused { status: *status, input, idempotency_key }
+            Ok(answer) if matches!(answer.status, 400..500 | 503) && !may_be_stored(answer) => {
+                Self::Refused { status: answer.status, input, idempotency_key }
             }
             Err(NoAnswer::NotSent(_)) => Self::Refused { status: 0, input, idempotency_key },
             Ok(_) | Err(NoAnswer::Unknown(_)) => Self::SubmitUnknown { input, idempotency_key },
         }
     }
+}
+
+/// Whether an error answer is one of those after which the job may exist all the same.
+fn may_be_stored(answer: &Answer) -> bool {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    matches!(body["code"].as_str(), Some("outcome_unknown" | "not_replicated"))
 }
 
 impl Record {
