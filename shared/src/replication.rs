@@ -50,6 +50,9 @@ impl Replicated {
     /// Runs a submission and waits until the replicas have it.
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, StoreError> {
         let (generation, value) = self.redis.run_on(command).await?;
+        if !is_acknowledgement(&value) {
+            return Ok(value);
+        }
         let (confirmed, confirmation) = oneshot::channel();
         // The submission was executed by now: whatever hinders its confirmation must not say that nothing happened.
         let unconfirmed = || StoreError::NotReplicated { reached: 0, required: self.policy.replicas };
@@ -57,6 +60,12 @@ impl Replicated {
         confirmation.await.map_err(|_| unconfirmed())??;
         Ok(value)
     }
+}
+
+/// Whether a script's reply says that a job is stored. A refusal needs no replica.
+fn is_acknowledgement(reply: &Value) -> bool {
+    let Value::Array(parts) = reply else { return false };
+    matches!(parts.first(), Some(Value::BulkString(word)) if word == b"accepted" || word == b"duplicate")
 }
 
 /// Confirms whatever waits with one `WAIT` after the other; ends with the last handle.

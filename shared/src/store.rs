@@ -1,9 +1,11 @@
 //! The job store: one method for each transition of a job, plus the reads. Every transition is one Lua script that is
 //! safe to repeat, so a call whose answer was lost is simply made again.
 
+mod log;
 mod reads;
 mod server;
 mod upkeep;
+mod workers;
 
 use std::time::Duration;
 
@@ -15,12 +17,11 @@ use crate::{
     job::{Attempt, JobId, NewJob, Priority},
     keys::Keys,
     replication::{Replicated, ReplicationPolicy},
-    scripts::{
-        self, Cancelled, Expired, Fence, Granted, NamedScript, Requeued, Settled, Submitted, WorkerRecord,
-    },
+    scripts::{self, Cancelled, Expired, Fence, Granted, NamedScript, Requeued, Settled, Submitted},
 };
 
-pub use reads::{JobFilter, JobPage, LogPage, LogPlace, NoLogPlace, QueueState};
+pub use log::{LogPage, LogPlace, NoLogPlace};
+pub use reads::QueueState;
 pub use server::{AofState, ServerState};
 pub use upkeep::Swept;
 
@@ -350,34 +351,6 @@ impl JobStore {
             .arg(self.policy.result_ttl.as_secs().max(1))
             .arg(self.policy.max_dead_letters);
         Expired::parse(self.redis.run(&command).await?)
-    }
-
-    /// Records that a worker lives; `state` is JSON. Returns the number of live workers.
-    ///
-    /// # Errors
-    /// Any [`StoreError`].
-    pub async fn heartbeat(&self, worker: &str, state: &str) -> Result<u64, StoreError> {
-        let mut command = scripts::HEARTBEAT.call(&[self.keys.workers()]);
-        command.arg(worker).arg(state).arg(millis(self.policy.worker_timeout));
-        scripts::parse_recorded(self.redis.run(&command).await?)
-    }
-
-    /// Records that a worker leaves.
-    ///
-    /// # Errors
-    /// Any [`StoreError`].
-    pub async fn farewell(&self, worker: &str) -> Result<(), StoreError> {
-        self.heartbeat(worker, "").await.map(|_| ())
-    }
-
-    /// The live workers.
-    ///
-    /// # Errors
-    /// Any [`StoreError`].
-    pub async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
-        let mut command = scripts::WORKERS.call(&[self.keys.workers()]);
-        command.arg(millis(self.policy.worker_timeout));
-        scripts::parse_workers(self.redis.run(&command).await?)
     }
 }
 

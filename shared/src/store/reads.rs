@@ -1,6 +1,6 @@
 //! What readers ask of the store. Nothing here changes a job.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue as _, Pipeline, Value};
 
@@ -32,22 +32,6 @@ const FIELDS: [&str; 14] = [
 /// The consumer that owns entries nobody runs; see `lua/lib.lua`.
 const WAITING: &str = "waiting";
 
-/// Which jobs a listing shows.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct JobFilter {
-    /// Only jobs in this state.
-    pub status: Option<JobStatus>,
-}
-
-/// A part of the listing, newest job first.
-#[derive(Clone, Debug, Default)]
-pub struct JobPage {
-    /// The jobs.
-    pub jobs: Vec<Job>,
-    /// Where the next page begins; `None` at the end.
-    pub next: Option<String>,
-}
-
 /// How much work a partition's stream holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
@@ -57,64 +41,6 @@ pub struct QueueState {
     pub waiting: u64,
     /// Held by a worker.
     pub in_flight: u64,
-}
-
-/// A place in the logs of all partitions, which together read newest first: by falling `(ms, seq, partition)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LogPlace {
-    /// First part of the log entry's id: when the job was accepted, Unix ms.
-    pub ms: u64,
-    /// Second part of the log entry's id: tells apart the entries of one millisecond.
-    pub seq: u64,
-    /// Whose log it is in.
-    pub partition: u8,
-}
-
-impl LogPlace {
-    /// Where another partition's log goes on after this place, as XREVRANGE's upper end.
-    fn end_in(self, partition: u8) -> String {
-        // Of two entries with the same id, the one in the higher partition comes first.
-        let exclusive = if partition < self.partition { "" } else { "(" };
-        format!("{exclusive}{}-{}", self.ms, self.seq)
-    }
-}
-
-impl fmt::Display for LogPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.ms, self.seq, self.partition)
-    }
-}
-
-/// The text is no [`LogPlace`].
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("no place in the log")]
-pub struct NoLogPlace;
-
-impl FromStr for LogPlace {
-    type Err = NoLogPlace;
-
-    fn from_str(text: &str) -> Result<Self, NoLogPlace> {
-        let mut parts = text.split('-');
-        let (Some(ms), Some(seq), Some(partition), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(NoLogPlace);
-        };
-        Ok(Self {
-            ms: ms.parse().map_err(|_| NoLogPlace)?,
-            seq: seq.parse().map_err(|_| NoLogPlace)?,
-            partition: partition.parse().map_err(|_| NoLogPlace)?,
-        })
-    }
-}
-
-/// Accepted jobs of all partitions, newest first.
-#[derive(Clone, Debug, Default)]
-pub struct LogPage {
-    /// Places and ids; the jobs may have expired since.
-    pub entries: Vec<(LogPlace, JobId)>,
-    /// Whether the log may go on after the last entry.
-    pub more: bool,
 }
 
 impl JobStore {
@@ -131,68 +57,6 @@ impl JobStore {
         let mut command = redis::cmd("HMGET");
         command.arg(self.keys.job(id)).arg(&FIELDS[..]);
         command
-    }
-
-    async fn jobs(&self, ids: &[JobId]) -> Result<Vec<Job>, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(ids.len());
-        pipeline.ignore_errors();
-        for id in ids {
-            pipeline.add_command(self.read_call(*id));
-        }
-        let outcomes = self.redis.run_all(&pipeline).await?;
-        let jobs = ids.iter().zip(outcomes).map(|(id, outcome)| job_from(*id, outcome?));
-        // A job in the log may have expired: it is simply not listed.
-        jobs.filter_map(Result::transpose).collect()
-    }
-
-    /// One page of the partition's jobs, newest first, from `before` (a log entry id, exclusive) on. Looks at no more
-    /// than `limit` log entries, so a page of a filtered listing may be short although more follow.
-    ///
-    /// # Errors
-    /// Any [`StoreError`].
-    pub async fn list(
-        &self,
-        partition: u8,
-        before: Option<&str>,
-        limit: usize,
-        filter: JobFilter,
-    ) -> Result<JobPage, StoreError> {
-        let mut command = redis::cmd("XREVRANGE");
-        let end = before.map_or_else(|| "+".to_owned(), |entry| format!("({entry}"));
-        command.arg(self.keys.log(partition)).arg(end).arg("-").arg("COUNT").arg(limit);
-        let entries = entries_from(self.redis.run(&command).await?)?;
-        let next = entries.last().filter(|_| entries.len() == limit).map(|(entry, _)| entry.clone());
-        let ids: Vec<JobId> = entries.into_iter().map(|(_, id)| id).collect();
-        let mut jobs = self.jobs(&ids).await?;
-        jobs.retain(|job| filter.status.is_none_or(|status| job.status == status));
-        Ok(JobPage { jobs, next })
-    }
-
-    /// A part of the log of all partitions, newest first, from `after` (exclusive) on. Reads about `2 * limit` entries,
-    /// however many partitions there are, and gives 1 to `limit` of them unless the log ends.
-    ///
-    /// # Errors
-    /// Any [`StoreError`].
-    pub async fn log(&self, after: Option<LogPlace>, limit: usize) -> Result<LogPage, StoreError> {
-        let partitions: Vec<u8> = self.partitions().collect();
-        let count = (2 * limit / partitions.len().max(1)).clamp(8.min(limit), limit.max(1));
-        let mut pipeline = Pipeline::with_capacity(partitions.len());
-        pipeline.ignore_errors();
-        for partition in &partitions {
-            let end = after.map_or_else(|| "+".to_owned(), |place| place.end_in(*partition));
-            pipeline
-                .cmd("XREVRANGE")
-                .arg(self.keys.log(*partition))
-                .arg(end)
-                .arg("-")
-                .arg("COUNT")
-                .arg(count);
-        }
-        let mut logs = Vec::with_capacity(partitions.len());
-        for (partition, outcome) in partitions.into_iter().zip(self.redis.run_all(&pipeline).await?) {
-            logs.push(places_from(partition, outcome?)?);
-        }
-        Ok(merge(logs, count, limit))
     }
 
     /// The jobs as a listing shows them: without results. `None` for one that is gone.
@@ -295,36 +159,6 @@ fn pending_from(summary: Value) -> Result<(u64, u64), StoreError> {
     Ok((total, waiting.map_or(0, |(_, count)| count)))
 }
 
-/// Entry ids and job ids of a log range.
-fn entries_from(value: Value) -> Result<Vec<(String, JobId)>, StoreError> {
-    type Entries = Vec<(String, Vec<(String, String)>)>;
-    let entries: Entries = redis::from_redis_value(value).map_err(parsing)?;
-    let parsed = entries.into_iter().filter_map(|(entry, fields)| {
-        let id = fields.into_iter().find(|(field, _)| field == "id")?.1.parse().ok()?;
-        Some((entry, id))
-    });
-    Ok(parsed.collect())
-}
-
-/// The same with the entry ids as places.
-fn places_from(partition: u8, value: Value) -> Result<Vec<(LogPlace, JobId)>, StoreError> {
-    let place = |(entry, id): (String, JobId)| Some((format!("{entry}-{partition}").parse().ok()?, id));
-    Ok(entries_from(value)?.into_iter().filter_map(place).collect())
-}
-
-/// The newest `limit` entries of logs that were read for at most `count` entries each.
-fn merge(logs: Vec<Vec<(LogPlace, JobId)>>, count: usize, limit: usize) -> LogPage {
-    // Of a log that may go on, nothing is known past its last entry, and no other log may overtake it.
-    let unread = logs.iter().filter(|log| log.len() >= count).filter_map(|log| log.last());
-    let horizon = unread.map(|(place, _)| *place).max();
-    let mut entries: Vec<_> = logs.into_iter().flatten().collect();
-    entries.retain(|(place, _)| horizon.is_none_or(|horizon| *place >= horizon));
-    entries.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(*place));
-    let more = horizon.is_some() || entries.len() > limit;
-    entries.truncate(limit);
-    LogPage { entries, more }
-}
-
 /// A group that does not exist has nothing pending.
 fn unless_group_missing(outcome: Result<Value, StoreError>) -> Result<Option<Value>, StoreError> {
     match outcome {
@@ -385,40 +219,4 @@ pub(super) fn parsing(error: redis::ParsingError) -> StoreError {
 
 fn unreadable(error: crate::job::UnknownWord) -> StoreError {
     StoreError::Protocol { script: "read", reason: error.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(ms: u64, partition: u8) -> (LogPlace, JobId) {
-        (LogPlace { ms, seq: 0, partition }, JobId::new(partition))
-    }
-
-    fn order(page: &LogPage) -> Vec<(u64, u8)> {
-        page.entries.iter().map(|(place, _)| (place.ms, place.partition)).collect()
-    }
-
-    #[test]
-    fn logs_are_merged_newest_first() {
-        let page = merge(vec![vec![entry(5, 0), entry(1, 0)], vec![entry(5, 1), entry(3, 1)]], 8, 8);
-        assert_eq!(order(&page), [(5, 1), (5, 0), (3, 1), (1, 0)]);
-        assert!(!page.more);
-    }
-
-    #[test]
-    fn nothing_older_than_the_unread_part_of_a_log_is_given() {
-        let page = merge(vec![vec![entry(9, 0), entry(8, 0)], vec![entry(7, 1)]], 2, 8);
-        assert_eq!(order(&page), [(9, 0), (8, 0)]);
-        assert!(page.more);
-    }
-
-    #[test]
-    fn a_place_goes_on_where_it_stopped_in_every_log() {
-        let place: LogPlace = "5-2-1".parse().unwrap();
-        assert_eq!([0, 1, 2].map(|partition| place.end_in(partition)), ["5-2", "(5-2", "(5-2"]);
-        assert_eq!(place.to_string(), "5-2-1");
-        assert_eq!("5-2".parse::<LogPlace>(), Err(NoLogPlace));
-        assert_eq!("5-2-256".parse::<LogPlace>(), Err(NoLogPlace));
-    }
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `transitions` | one table: every script in every state, its outcome and the state after |
 //! | `submit`, `delivery`, `leases`, `giving_back`, `deadlines`, `repairs` | one behaviour a test |
+//! | `endurance` | a long backlog, many pending entries, memory over many cycles |
 //! | `reconnect` | Redis goes away, comes back, or its answer is lost |
 //! | `model_test` | random sequences against an in-memory model (`model`) |
 //! | `mutants` | each guard in the Lua scripts is needed: without it a named test fails (`altered`) |
@@ -26,6 +27,7 @@ macro_rules! as_tests {
 mod altered;
 mod deadlines;
 mod delivery;
+mod endurance;
 mod giving_back;
 mod leases;
 mod model;

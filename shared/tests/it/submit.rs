@@ -1,1 +1,252 @@
+//! What becomes of a submission: accepted once, refused without a trace, or recognised as a repetition.
 
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
+use tepal_shared::{
+    error::StoreError,
+    job::{Idempotency, JobId, JobStatus, NewJob, Priority},
+    scripts::{Requeued, Submitted},
+    store::Settlement,
+};
+
+use crate::queue::{DONE, Queue, complete, fail, new_job};
+
+/// A job with an idempotency key; `body` tells requests apart.
+fn keyed(key: &str, body: &str) -> NewJob {
+    let idempotency = Some(Idempotency { key_hash: key.to_owned(), fingerprint: body.to_owned() });
+    NewJob { idempotency, ..new_job() }
+}
+
+/// Submits under a new id.
+async fn submit(queue: &Queue, job: &NewJob) -> (JobId, Submitted) {
+    let id = JobId::new(0);
+    (id, queue.store.submit(id, job).await.unwrap())
+}
+
+async fn listed(queue: &Queue) -> Vec<JobId> {
+    let page = queue.store.log(None, 1_000).await.unwrap();
+    page.entries.into_iter().map(|(_, id)| id).collect()
+}
+
+pub(crate) async fn an_accepted_job_waits_and_is_listed_newest_first(queue: &Queue) {
+    let ids = [queue.submit().await, queue.submit_at(Priority::High).await, queue.submit().await];
+
+    for id in ids {
+        assert_eq!(queue.state(id).await, "pending 0/0/0 new input");
+    }
+    assert_eq!(listed(queue).await, [ids[2], ids[1], ids[0]]);
+    assert_eq!(queue.store.listed(&[]).await.unwrap(), []);
+}
+
+pub(crate) async fn a_job_waits_in_the_stream_of_its_priority(queue: &Queue) {
+    for priority in Priority::ALL {
+        let id = queue.submit_at(priority).await;
+        let stream = queue.store.keys().stream(0, priority);
+        assert_eq!(queue.redis::<u64>(&["XLEN", &stream]).await, 1, "{priority}");
+        assert_eq!(queue.job(id).await.priority, priority);
+    }
+}
+
+pub(crate) async fn repeating_a_submission_with_its_id_changes_nothing(queue: &Queue) {
+    let id = queue.submit().await;
+    let other = NewJob { input: "[[9.0]]".to_owned(), priority: Priority::High, ..keyed("aa", "bb") };
+
+    for job in [&new_job(), &other] {
+        assert_eq!(queue.store.submit(id, job).await.unwrap(), Submitted::Accepted);
+    }
+
+    assert_eq!(queue.field(id, "input").await, Some(new_job().input));
+    assert_eq!(queue.outstanding().await, (1, 0));
+    assert_eq!(listed(queue).await, [id]);
+}
+
+pub(crate) async fn a_key_makes_one_job_whatever_became_of_it(queue: &Queue) {
+    let job = keyed("aa", "bb");
+    let (first, outcome) = submit(queue, &job).await;
+    assert_eq!(outcome, Submitted::Accepted);
+    let again = async |status| {
+        let duplicate = Submitted::Duplicate { job_id: first, status };
+        assert_eq!(submit(queue, &job).await.1, duplicate);
+    };
+
+    again(JobStatus::Pending).await;
+    let attempt = queue.take_one("w").await;
+    again(JobStatus::Processing).await;
+    assert_eq!(queue.settle(&attempt, complete()).await, DONE);
+    again(JobStatus::Completed).await;
+
+    assert_eq!(queue.store.submit(first, &job).await.unwrap(), Submitted::Accepted);
+    assert_eq!(queue.outstanding().await, (0, 0));
+    assert_eq!(listed(queue).await, [first]);
+}
+
+pub(crate) async fn a_key_used_for_another_request_is_refused_without_a_trace(queue: &Queue) {
+    submit(queue, &keyed("aa", "bb")).await;
+    let before = queue.all_keys().await;
+
+    let (_, outcome) = submit(queue, &keyed("aa", "cc")).await;
+
+    assert_eq!(outcome, Submitted::Conflict);
+    assert_eq!(queue.all_keys().await, before);
+    assert_eq!(queue.outstanding().await, (1, 0));
+    assert_eq!(submit(queue, &keyed("ab", "cc")).await.1, Submitted::Accepted);
+}
+
+pub(crate) async fn requests_with_one_key_at_the_same_time_make_one_job(queue: &Queue) {
+    let job = keyed("aa", "bb");
+    let outcomes = join_all((0..50).map(|_| submit(queue, &job))).await;
+
+    let made: HashSet<_> = outcomes
+        .into_iter()
+        .map(|(id, outcome)| match outcome {
+            Submitted::Accepted => id,
+            Submitted::Duplicate { job_id, .. } => job_id,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(made.len(), 1);
+    assert_eq!(queue.outstanding().await, (1, 0));
+}
+
+pub(crate) async fn a_key_is_remembered_for_its_time_or_as_long_as_its_job(queue: &Queue) {
+    let (first, _) = submit(queue, &keyed("aa", "bb")).await;
+    let record = queue.store.keys().idempotency(0, "aa");
+    let ttl_s: u64 = queue.redis(&["TTL", &record]).await;
+    assert!((86_000..=86_400).contains(&ttl_s), "{ttl_s}");
+
+    queue.redis::<u64>(&["DEL", &queue.store.keys().job(first)]).await;
+    let (second, outcome) = submit(queue, &keyed("aa", "cc")).await;
+
+    assert_eq!(outcome, Submitted::Accepted);
+    let duplicate = Submitted::Duplicate { job_id: second, status: JobStatus::Pending };
+    assert_eq!(submit(queue, &keyed("aa", "cc")).await.1, duplicate);
+}
+
+pub(crate) async fn the_limit_counts_every_job_that_has_not_ended(queue: &Queue) {
+    let queue = queue.with_policy(|policy| policy.max_queue_depth = 4);
+    let running = queue.submit_and_take("w").await;
+    let retried = queue.submit_and_take("w").await;
+    assert_eq!(queue.settle(&retried, Settlement::Retry(queue.store.policy().lease)).await, DONE);
+    let high = queue.submit_at(Priority::High).await;
+    queue.submit_at(Priority::Low).await;
+    let before = queue.all_keys().await;
+
+    let full = Submitted::Full { outstanding: 4 };
+    assert_eq!(submit(&queue, &new_job()).await.1, full);
+    assert_eq!(submit(&queue, &keyed("aa", "bb")).await.1, full);
+    assert_eq!(queue.all_keys().await, before);
+    assert_eq!(listed(&queue).await.len(), 4);
+    // What was accepted stays so.
+    assert_eq!(queue.store.submit(high, &new_job()).await.unwrap(), Submitted::Accepted);
+
+    assert_eq!(queue.settle(&running, complete()).await, DONE);
+    assert_eq!(submit(&queue, &keyed("aa", "bb")).await.1, Submitted::Accepted);
+    assert_eq!(submit(&queue, &new_job()).await.1, full);
+}
+
+pub(crate) async fn a_key_finds_its_job_although_the_queue_is_full(queue: &Queue) {
+    let queue = queue.with_policy(|policy| policy.max_queue_depth = 1);
+    let (first, _) = submit(&queue, &keyed("aa", "bb")).await;
+
+    let duplicate = Submitted::Duplicate { job_id: first, status: JobStatus::Pending };
+    assert_eq!(submit(&queue, &keyed("aa", "bb")).await.1, duplicate);
+    assert_eq!(submit(&queue, &keyed("aa", "cc")).await.1, Submitted::Conflict);
+}
+
+pub(crate) async fn without_a_limit_the_queue_is_never_full(queue: &Queue) {
+    let queue = queue.with_policy(|policy| policy.max_queue_depth = 0);
+    join_all((0..300).map(|_| queue.submit())).await;
+    assert_eq!(queue.outstanding().await, (300, 0));
+}
+
+pub(crate) async fn a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_record(queue: &Queue) {
+    let old = queue.submit_job(&NewJob { priority: Priority::Low, ..new_job() }).await;
+    let attempt = queue.take_one("w").await;
+    assert_eq!(queue.settle(&attempt, fail()).await, DONE);
+    let record = queue.job(old).await;
+
+    let id = JobId::new(0);
+    for _ in 0..3 {
+        let requeued = queue.store.requeue(old, id, Some("r-2"), None).await.unwrap();
+        assert_eq!(requeued, Requeued::Accepted);
+    }
+
+    assert_eq!(queue.job(old).await, record);
+    let job = queue.job(id).await;
+    assert_eq!((job.retry_of, job.priority, job.status), (Some(old), Priority::Low, JobStatus::Pending));
+    assert_eq!(listed(queue).await, [id, old]);
+    let again = queue.take_one("w").await;
+    assert_eq!((again.job_id, again.token, again.request_id.as_deref()), (id, 1, Some("r-2")));
+    assert_eq!(again.input, new_job().input);
+}
+
+pub(crate) async fn a_full_queue_takes_no_repetition(queue: &Queue) {
+    let queue = queue.with_policy(|policy| policy.max_queue_depth = 1);
+    let old = queue.submit().await;
+    queue.store.cancel(old).await.unwrap();
+    queue.submit().await;
+    let before = queue.all_keys().await;
+
+    let requeued = queue.store.requeue(old, JobId::new(0), None, None).await.unwrap();
+
+    assert_eq!(requeued, Requeued::Full { outstanding: 1 });
+    assert_eq!(queue.all_keys().await, before);
+}
+
+pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_work(queue: &Queue) {
+    let mut running = Vec::new();
+    for _ in 0..7 {
+        running.push(queue.submit_and_take("w").await);
+    }
+    let (failed, waiting) = (running.pop().unwrap(), queue.submit().await);
+    assert_eq!(queue.settle(&failed, fail()).await, DONE);
+    let before = queue.all_keys().await;
+    queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+
+    let refused = queue.store.submit(JobId::new(0), &keyed("aa", "bb")).await;
+    assert!(matches!(refused, Err(StoreError::OutOfMemory(_))), "{refused:?}");
+    let refused = queue.store.requeue(failed.job_id, JobId::new(0), None, None).await;
+    assert!(matches!(refused, Err(StoreError::OutOfMemory(_))), "{refused:?}");
+    assert_eq!(queue.all_keys().await, before);
+
+    assert!(queue.renews("w", &running[0]).await);
+    for (attempt, settlement) in running.iter().zip([
+        complete(),
+        fail(),
+        Settlement::Retry(queue.store.policy().lease),
+        Settlement::Release,
+    ]) {
+        assert_eq!(queue.settle(attempt, settlement.clone()).await, DONE, "{settlement:?}");
+    }
+    queue.store.cancel(running[4].job_id).await.unwrap();
+    // Writing it past the store needs memory.
+    queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    queue.set_field(running[5].job_id, "run_deadline", "1").await;
+    queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    queue.store.expire(running[5].job_id).await.unwrap();
+    assert_eq!(queue.takeable("w").await, [running[3].job_id, waiting]);
+    queue.store.heartbeat("w", "{}").await.unwrap();
+    queue.store.sweep(0, None, 100).await.unwrap();
+    queue.store.prune(0, &[], std::time::Duration::ZERO).await.unwrap();
+    assert_eq!(queue.state(running[0].job_id).await, "completed 1/0/0 - result ttl");
+
+    queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    queue.submit().await;
+}
+
+as_tests![
+    an_accepted_job_waits_and_is_listed_newest_first,
+    a_job_waits_in_the_stream_of_its_priority,
+    repeating_a_submission_with_its_id_changes_nothing,
+    a_key_makes_one_job_whatever_became_of_it,
+    a_key_used_for_another_request_is_refused_without_a_trace,
+    requests_with_one_key_at_the_same_time_make_one_job,
+    a_key_is_remembered_for_its_time_or_as_long_as_its_job,
+    the_limit_counts_every_job_that_has_not_ended,
+    a_key_finds_its_job_although_the_queue_is_full,
+    without_a_limit_the_queue_is_never_full,
+    a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_record,
+    a_full_queue_takes_no_repetition,
+    short_memory_refuses_new_jobs_and_lets_every_other_script_work,
+];

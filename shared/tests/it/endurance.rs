@@ -1,0 +1,152 @@
+//! Large numbers: a long backlog, a long list of pending entries, and many cycles in the same memory.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures_util::future::join_all;
+use redis::{Script, Value};
+use tepal_shared::{
+    job::{JobId, Priority},
+    store::{Settlement, TakeRequest},
+};
+use tepal_tests::wait::eventually;
+
+use crate::queue::{DONE, FROM_START, Queue, SOON, all, complete, fail, ids};
+
+/// `MOST_CLEARED` in `take.lua`, and the chunk in which it looks.
+const MOST_CLEARED: usize = 128 + 16;
+
+/// Makes many jobs at once, as `submit` would. ARGV: job prefix, queue_deadline, job ids.
+const POPULATE: &str = "
+    for i = 3, #ARGV do
+      local entry = redis.call('XADD', KEYS[1], '*', 'id', ARGV[i])
+      redis.call('HSET', ARGV[1] .. ARGV[i], 'status', 'pending', 'created_at', '1700000000000', 'entry', entry,
+        'input', '[[5.1,3.5,1.4,0.2]]', 'queue_deadline', ARGV[2])
+      redis.call('XADD', KEYS[2], '*', 'id', ARGV[i])
+    end";
+
+/// Adds so many jobs to the stream of this priority.
+async fn populate(queue: &Queue, priority: Priority, jobs: usize, queue_deadline: &str) {
+    let script = Script::new(POPULATE);
+    let keys = queue.store.keys();
+    for first in (0..jobs).step_by(1_000) {
+        let mut call = script.key(keys.stream(0, priority));
+        call.key(keys.log(0)).arg(keys.job_prefix(0)).arg(queue_deadline);
+        for _ in first..jobs.min(first + 1_000) {
+            call.arg(JobId::new(0).to_string());
+        }
+        call.invoke_async::<Value>(&mut queue.connection()).await.unwrap();
+    }
+}
+
+/// The worst case of a backlog: nearly all of it has to be cleared away before anything can be run.
+pub(crate) async fn a_backlog_of_200_000_jobs_drains_in_short_steps(queue: &Queue) {
+    let (late, live) = (190_000, 10_000);
+    populate(queue, Priority::Normal, late, "1").await;
+    populate(queue, Priority::Low, live, "99999999999999").await;
+    queue.redis::<String>(&["CONFIG", "SET", "slowlog-log-slower-than", "5000"]).await;
+    queue.redis::<String>(&["SLOWLOG", "RESET"]).await;
+
+    let (mut failed, mut done, mut calls) = (0, 0, 0);
+    while failed + done < late + live {
+        let granted = queue.store.take(&TakeRequest { limit: 256, ..all("w") }).await.unwrap();
+        calls += 1;
+        assert!(granted.attempts.len() <= 256, "{}", granted.attempts.len());
+        assert!(granted.ended.len() <= MOST_CLEARED, "{}", granted.ended.len());
+        assert!(!granted.attempts.is_empty() || !granted.ended.is_empty(), "nothing after {calls} calls");
+        failed += granted.ended.len();
+        done += granted.attempts.len();
+        let settlements: Vec<_> = granted.attempts.iter().map(|attempt| (attempt, complete())).collect();
+        for settled in queue.store.settle(&settlements).await.unwrap() {
+            assert_eq!(settled.unwrap(), DONE);
+        }
+    }
+
+    assert_eq!((failed, done), (late, live));
+    assert_eq!(queue.outstanding().await, (0, 0));
+    // For the reader: how long a script takes depends on the machine and on what else it does.
+    let slow: Vec<(u64, u64, u64, Value, Value, Value)> = queue.redis(&["SLOWLOG", "GET", "100"]).await;
+    let longest_us = slow.iter().map(|entry| entry.2).max();
+    println!("{calls} takes, {} calls over 5 ms, the longest {longest_us:?} us", slow.len());
+}
+
+pub(crate) async fn due_entries_among_many_pending_ones_are_all_found_once(queue: &Queue) {
+    populate(queue, Priority::Normal, 3_000, "99999999999999").await;
+    let mut held = Vec::new();
+    while held.len() < 3_000 {
+        held.extend(queue.take("busy", 1_000).await.attempts);
+    }
+    let due: HashSet<_> = held.iter().skip(1_500).map(|attempt| attempt.job_id).collect();
+    let released = held.iter().skip(1_500).map(|attempt| (attempt, Settlement::Release)).collect::<Vec<_>>();
+    queue.store.settle(&released).await.unwrap();
+
+    let (mut cursors, mut found) = (FROM_START.clone(), Vec::new());
+    for _ in 0..100 {
+        let request = TakeRequest { limit: 64, due_from: Some(&cursors), ..all("w") };
+        let granted = queue.store.take(&request).await.unwrap();
+        found.extend(ids(&granted));
+        cursors = granted.cursors;
+    }
+
+    assert_eq!(found.len(), due.len());
+    assert_eq!(found.into_iter().collect::<HashSet<_>>(), due);
+}
+
+pub(crate) async fn one_call_clears_away_a_bounded_number_of_stale_entries(queue: &Queue) {
+    let stream = queue.store.keys().stream(0, Priority::High);
+    for _ in 0..500 {
+        queue.redis::<String>(&["XADD", &stream, "*", "id", &JobId::new(0).to_string()]).await;
+    }
+    let job = queue.submit().await;
+
+    let mut cleared = Vec::new();
+    let found = loop {
+        let granted = queue.take("w", 100).await;
+        cleared.push(granted.stale);
+        if let [attempt] = &granted.attempts[..] {
+            break attempt.job_id;
+        }
+    };
+
+    assert_eq!((found, cleared.iter().sum::<u64>()), (job, 500));
+    assert!(cleared.iter().all(|stale| *stale <= MOST_CLEARED as u64), "{cleared:?}");
+}
+
+pub(crate) async fn cycles_of_jobs_that_expire_leave_no_memory_behind(queue: &Queue) {
+    let queue = queue.with_policy(|policy| {
+        policy.result_ttl = Duration::from_secs(1);
+        policy.max_dead_letters = 10;
+    });
+    let mut used = Vec::new();
+    for _ in 0..5 {
+        let submitted = join_all((0..400).map(|_| queue.submit())).await;
+        for id in &submitted[..20] {
+            queue.store.cancel(*id).await.unwrap();
+        }
+        let granted = queue.take("w", 1_000).await.attempts;
+        let settlements: Vec<_> = granted
+            .iter()
+            .enumerate()
+            .map(|(number, attempt)| (attempt, if number % 10 == 0 { fail() } else { complete() }))
+            .collect();
+        assert_eq!(queue.store.settle(&settlements).await.unwrap().len(), 380);
+        eventually(SOON, "all jobs to expire", async || {
+            let left = queue.all_keys().await.into_iter().filter(|key| key.contains(":job:")).count();
+            if left == 0 { Ok(()) } else { Err(format!("{left} jobs")) }
+        })
+        .await;
+        assert_eq!(queue.store.sweep(0, None, 1_000).await.unwrap().forgotten, 400);
+        used.push(queue.store.server_state().await.unwrap().memory_bytes);
+    }
+
+    // The first cycle makes the streams, the groups and the client's buffers.
+    let grown = used[4].saturating_sub(used[1]);
+    assert!(grown < 32 * 1024, "{used:?}");
+    assert_eq!(queue.outstanding().await, (0, 0));
+}
+
+as_tests![
+    a_backlog_of_200_000_jobs_drains_in_short_steps,
+    due_entries_among_many_pending_ones_are_all_found_once,
+    one_call_clears_away_a_bounded_number_of_stale_entries,
+    cycles_of_jobs_that_expire_leave_no_memory_behind,
+];
