@@ -22,7 +22,7 @@
 --          input}; ended = {id, error code} of jobs that failed instead of being granted
 local CHUNK = 16
 -- Entries of jobs that end instead of being granted, after which a call stops: a backlog of them must not make it long.
-local MOST_CLEARED = 128
+local MOST_CLEARED = 64
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
   now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], jobs = {}, ended = {}, stale = 0, reclaimed = 0,
   bytes = 0 }

@@ -13,7 +13,7 @@ use tepal_tests::wait::eventually;
 use crate::queue::{DONE, FROM_START, Queue, SOON, all, complete, fail, ids};
 
 /// `MOST_CLEARED` in `take.lua`, and the chunk in which it looks.
-const MOST_CLEARED: usize = 128 + 16;
+const MOST_CLEARED: usize = 64 + 16;
 
 /// Makes many jobs at once, as `submit` would. ARGV: job prefix, queue_deadline, job ids.
 const POPULATE: &str = "

@@ -64,6 +64,11 @@ impl Queue {
         Self { store, server: Arc::clone(server), connection: server.connection().await }
     }
 
+    /// The same queue with a new plain connection, after the server was restarted.
+    pub(crate) async fn reconnected(&self) -> Self {
+        Self { connection: self.server.connection().await, ..self.clone() }
+    }
+
     /// Another, empty queue in the same server.
     pub(crate) fn another(&self) -> Self {
         let store = JobStore::new(self.store.redis().clone(), unused_keys(), self.store.policy().clone());
