@@ -18,6 +18,19 @@ test: ## install what the tests need and run all of them
 	cargo build --workspace --bins
 	cargo test --workspace
 
+load: ## load what `make up` started with what the specification asks for, and judge it; options PORT=8000 LENGTH=30s
+	@mkdir -p .run
+	@cargo run --quiet --release -p tepal-loadtest -- preset specification --url 'http://127.0.0.1:$(PORT)' \
+		--duration '$(or $(LENGTH),30s)' --html .run/load.html --json .run/load.json
+
+# About 20 minutes; for a first look: make bench SECONDS=1 ROUNDS=1 JOBS=20000 OUT=/tmp/bench.md
+bench: SECONDS := 5
+bench: ## measure every figure of docs/performance.md and write them there; options SECONDS=5 ROUNDS=3 JOBS=200000
+	@compose/local.sh install
+	cargo build --release -p tepal-proxy -p tepal-worker
+	cargo bench --quiet -p tepal-loadtest --bench tepal -- --seconds '$(SECONDS)' --rounds '$(or $(ROUNDS),3)' \
+		--jobs '$(or $(JOBS),200000)' --out '$(abspath $(or $(OUT),docs/performance.md))'
+
 chaos: ## kill, freeze and cut everything for a while and prove that no job was lost or doubled; options SECONDS=600 SEED=1
 	@compose/local.sh install
 	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests

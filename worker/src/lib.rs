@@ -34,8 +34,8 @@ use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use crate::{
-    attempt::Runner, breaker::Breaker, concurrency::Concurrency, config::Config, consumer::Consumer,
-    janitor::Janitor, lease::Leases, registry::Registry,
+    attempt::Runner, backend::Backend, breaker::Breaker, concurrency::Concurrency, config::Config,
+    consumer::Consumer, janitor::Janitor, lease::Leases, registry::Registry,
 };
 
 /// The worker cannot start.
@@ -55,6 +55,18 @@ pub enum StartError {
 /// When it cannot start. Once it runs, it outlives every failure of Redis and of the model server.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
     let backend = backend::open(&config).map_err(StartError::Backend)?;
+    run_with(config, backend, shutdown).await
+}
+
+/// [`run`] with a backend of one's own instead of the one that the settings name.
+///
+/// # Errors
+/// When the settings of Redis cannot be used.
+pub async fn run_with(
+    config: Config,
+    backend: Arc<dyn Backend>,
+    shutdown: Shutdown,
+) -> Result<(), StartError> {
     let redis = Redis::open(config.common.redis.clone()).map_err(StartError::Redis)?;
     let store = JobStore::new(redis, config.common.keys.clone(), config.common.policy.clone());
     let breaker = Breaker::new();

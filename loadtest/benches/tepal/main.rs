@@ -1,0 +1,111 @@
+//! `make bench`: what Tepal does against what bare Redis and a bare HTTP server do on the same machine, in one run.
+//!
+//! - `rows` has one module for each group of lines of the table; each measures the limit and Tepal in turns;
+//! - `parts` starts what is measured: the real binaries in release mode, a Redis with the shipped settings, and two
+//!   children that are this very program: a bare axum server and a worker whose model costs nothing;
+//! - `tools` runs wrk and redis-benchmark; `series` is a median with its range;
+//! - `machine` and `page` write `docs/performance.md`, the measured part of it only.
+//!
+//! It prints figures and judges them against the targets, but never fails because of one: a slow machine is no error.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot run must end at once, with a clear text"
+)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+mod bare;
+mod machine;
+mod no_op;
+mod page;
+mod parts;
+mod queue;
+mod rows;
+mod series;
+mod tools;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures Tepal against its limits and writes the figures into a page.
+#[derive(Debug, Parser)]
+#[command(name = "tepal-bench")]
+struct Options {
+    #[command(subcommand)]
+    child: Option<Child>,
+    /// Length of one measurement, where a length can be chosen
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Times that each limit and Tepal are measured in turns
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Jobs of a backlog; the deepest one is five times as long
+    #[arg(long, default_value_t = 200_000)]
+    jobs: usize,
+    /// Only these groups of rows
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<rows::Group>,
+    /// The page whose measured part is replaced
+    #[arg(long, default_value_os_t = parts::repository().join("docs/performance.md"))]
+    out: PathBuf,
+    /// What cargo passes to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What this program is when it is its own child.
+#[derive(Debug, Subcommand)]
+enum Child {
+    /// A server that parses the JSON and answers a constant
+    #[command(hide = true)]
+    Axum {
+        /// Where to listen
+        addr: SocketAddr,
+    },
+    /// The worker with a model that costs nothing; settings come from the environment, as the worker's do
+    #[command(hide = true)]
+    NoOpWorker,
+}
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    /// Length of one measurement.
+    pub(crate) length: Duration,
+    /// Times that each side is measured.
+    pub(crate) rounds: usize,
+    /// Jobs of a backlog.
+    pub(crate) jobs: usize,
+}
+
+#[tokio::main]
+async fn main() {
+    let options = Options::parse();
+    match options.child {
+        Some(Child::Axum { addr }) => bare::serve(addr).await,
+        Some(Child::NoOpWorker) => no_op::run().await,
+        None => bench(options).await,
+    }
+}
+
+async fn bench(options: Options) {
+    assert!(options.rounds > 0 && options.jobs >= 1_000, "at least 1 round and 1,000 jobs");
+    let scale = Scale {
+        length: Duration::from_secs_f64(options.seconds),
+        rounds: options.rounds,
+        jobs: options.jobs,
+    };
+    tools::require();
+    let started = machine::Started::now();
+    let measured = rows::measure(&options.only, scale).await;
+    let text = page::measured(&measured, &started, scale);
+    println!("\n{text}");
+    page::write(&options.out, &text);
+}

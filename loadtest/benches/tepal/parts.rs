@@ -1,0 +1,114 @@
+//! Starts what is measured. Everything listens on loopback and is killed when its handle is dropped.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tepal_tests::http::Client;
+use tepal_tests::ports::free_port;
+use tepal_tests::process::{Process, binary_path};
+use tepal_tests::redis::RedisServer;
+use tepal_tests::wait::poll;
+
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// What else is set for a child.
+pub(crate) type Env<'a> = &'a [(&'a str, &'a str)];
+
+/// A child that answers HTTP somewhere.
+pub(crate) struct Served {
+    pub(crate) url: String,
+    process: Process,
+    /// Holds its log.
+    _dir: TempDir,
+}
+
+/// The folder of the repository.
+pub(crate) fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// A Redis with the shipped `compose/redis.conf`: append-only file, fsync every second.
+pub(crate) async fn redis() -> RedisServer {
+    let shipped = repository().join("compose/redis.conf").canonicalize().expect("the shipped redis.conf");
+    RedisServer::options().config(&format!("include {}", shipped.display())).start().await
+}
+
+/// A Redis with the same persistence and otherwise the settings that it is delivered with.
+pub(crate) async fn stock_redis() -> RedisServer {
+    RedisServer::options().aof(tepal_tests::redis::Fsync::EverySec).start().await
+}
+
+/// `tepal-proxy` without a rate limit.
+pub(crate) async fn proxy(redis: &RedisServer) -> Served {
+    let addr = format!("127.0.0.1:{}", free_port());
+    let env = [("LISTEN_ADDR", addr.as_str()), ("RATE_LIMIT_PER_MINUTE", "0")];
+    start(&binary_path("tepal-proxy"), &[], redis, &env, &addr, "/livez").await
+}
+
+/// `tepal-worker`.
+pub(crate) async fn worker(redis: &RedisServer, env: Env<'_>) -> Served {
+    start_worker(&binary_path("tepal-worker"), &[], redis, env).await
+}
+
+/// The worker with the model that costs nothing.
+pub(crate) async fn no_op_worker(redis: &RedisServer, env: Env<'_>) -> Served {
+    start_worker(&this_program(), &["no-op-worker"], redis, env).await
+}
+
+/// The bare HTTP server.
+pub(crate) async fn bare_axum(redis: &RedisServer) -> Served {
+    let addr = format!("127.0.0.1:{}", free_port());
+    start(&this_program(), &["axum", &addr], redis, &[], &addr, "/livez").await
+}
+
+fn this_program() -> PathBuf {
+    std::env::current_exe().expect("this program has a path")
+}
+
+async fn start_worker(program: &Path, args: &[&str], redis: &RedisServer, env: Env<'_>) -> Served {
+    let addr = format!("127.0.0.1:{}", free_port());
+    let env = [&[("METRICS_ADDR", addr.as_str()), ("NUM_WORKERS", "1")], env].concat();
+    start(program, args, redis, &env, &addr, "/metrics").await
+}
+
+/// Logs are written as `make up` writes them: JSON, to a file.
+async fn start(
+    program: &Path,
+    args: &[&str],
+    redis: &RedisServer,
+    env: Env<'_>,
+    addr: &str,
+    ready: &str,
+) -> Served {
+    let dir = tempfile::Builder::new().prefix("tepal-bench-").tempdir().expect("a temporary directory");
+    let log = File::create(dir.path().join("log")).expect("a log file");
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut command = Command::new(program);
+    command.args(args).env_clear().current_dir(repository());
+    command.env("REDIS_URL", redis.url()).env("LOG_FORMAT", "json").env("MAX_QUEUE_DEPTH", "0");
+    command.envs(env.iter().copied()).stdin(Stdio::null());
+    command.stdout(log.try_clone().expect("the log file")).stderr(log);
+    let process = Process::spawn(&name, &mut command).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let served = Served { url: format!("http://{addr}"), process, _dir: dir };
+    served.wait_for(ready).await;
+    served
+}
+
+impl Served {
+    /// Waits until `GET path` answers 200.
+    pub(crate) async fn wait_for(&self, path: &str) {
+        let client = Client::new(&self.url).with_timeout(Duration::from_secs(2));
+        let ready = poll(READY_WITHIN, || async {
+            assert!(self.process.is_running(), "{} ended", self.process);
+            match client.try_get(path).await {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) => Err(format!("status {}", answer.status)),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        ready.await.unwrap_or_else(|why| panic!("{} is not ready: {why}", self.process));
+    }
+}

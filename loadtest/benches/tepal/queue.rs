@@ -1,0 +1,188 @@
+//! The queue as the benchmark sees it: submits through the store, watches lengths, memory and processor time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use tepal_shared::connection::{ConnectionSettings, Redis};
+use tepal_shared::job::{JobId, NewJob, Priority};
+use tepal_shared::keys::Keys;
+use tepal_shared::scripts::Submitted;
+use tepal_shared::store::{JobStore, Policy};
+use tepal_tests::redis::RedisServer;
+use tokio::task::JoinSet;
+
+use crate::tools::INPUT;
+
+/// Between two looks at a length that falls fast.
+const LOOK: Duration = Duration::from_millis(5);
+/// A backlog that does not move for so long never will.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// One queue on one Redis.
+pub(crate) struct Queue {
+    store: JobStore,
+    connection: MultiplexedConnection,
+}
+
+/// How fast a backlog went down.
+pub(crate) struct Drained {
+    pub(crate) jobs: usize,
+    pub(crate) seconds: f64,
+}
+
+impl Drained {
+    pub(crate) fn per_second(&self) -> f64 {
+        self.jobs as f64 / self.seconds
+    }
+}
+
+impl Queue {
+    /// The queue that the services use by default.
+    pub(crate) async fn of(redis: &RedisServer) -> Self {
+        let settings = ConnectionSettings::new(&redis.url()).expect("a valid address");
+        let shared = Redis::open(settings).expect("a valid address");
+        shared.up().await;
+        let policy = Policy { max_queue_depth: 0, ..Policy::default() };
+        let store = JobStore::new(shared, Keys::new("predict_queue"), policy);
+        Self { store, connection: redis.connection().await }
+    }
+
+    /// Removes everything.
+    pub(crate) async fn clear(&self) {
+        let () = self.ask(redis::cmd("FLUSHALL").arg("SYNC")).await;
+    }
+
+    /// Makes the script of [`redis_limit`](crate::tools::redis_limit) known.
+    pub(crate) async fn load_limit_script(&self) -> String {
+        let script = "#!lua\nredis.call('HSET', KEYS[1], unpack(ARGV))\n\
+                      return redis.call('XADD', KEYS[2], '*', 'id', KEYS[1])";
+        self.ask(redis::cmd("SCRIPT").arg("LOAD").arg(script)).await
+    }
+
+    /// Submits one job.
+    pub(crate) async fn submit(&self) -> JobId {
+        submit(&self.store).await
+    }
+
+    /// Submits `jobs` jobs from `tasks` tasks; gives the time it took.
+    pub(crate) async fn fill(&self, jobs: usize, tasks: usize) -> Duration {
+        let started = Instant::now();
+        let left = Arc::new(AtomicUsize::new(jobs));
+        let take_one = |left: &AtomicUsize| {
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        };
+        let mut submitting = JoinSet::new();
+        for _ in 0..tasks {
+            let (store, left) = (self.store.clone(), Arc::clone(&left));
+            submitting.spawn(async move {
+                while take_one(&left) {
+                    submit(&store).await;
+                }
+            });
+        }
+        submitting.join_all().await;
+        started.elapsed()
+    }
+
+    /// Submits from `tasks` tasks for `length`; gives the jobs per second.
+    pub(crate) async fn submit_for(&self, length: Duration, tasks: usize) -> f64 {
+        let (started, count) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
+        let mut submitting = JoinSet::new();
+        for _ in 0..tasks {
+            let (store, count) = (self.store.clone(), Arc::clone(&count));
+            submitting.spawn(async move {
+                while started.elapsed() < length {
+                    submit(&store).await;
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        submitting.join_all().await;
+        count.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64()
+    }
+
+    /// Unfinished jobs: entries of finished ones are deleted.
+    pub(crate) async fn length(&self) -> usize {
+        self.ask(redis::cmd("XLEN").arg(self.store.keys().stream(0, Priority::Normal))).await
+    }
+
+    /// Jobs finished per second while nobody submits.
+    pub(crate) async fn rate_for(&self, length: Duration) -> f64 {
+        let (before, started) = (self.length().await, Instant::now());
+        tokio::time::sleep(length).await;
+        let after = self.length().await;
+        assert!(after > 0, "the backlog was too short");
+        (before - after) as f64 / started.elapsed().as_secs_f64()
+    }
+
+    /// Waits until every job is finished. Time counts from the first finished one, so the start of a worker does not.
+    pub(crate) async fn drained(&self) -> Drained {
+        let full = self.length().await;
+        let mut first = None;
+        let mut moved = (full, Instant::now());
+        loop {
+            let (left, now) = (self.length().await, Instant::now());
+            if left < full && first.is_none() {
+                first = Some((left, now));
+            }
+            if left == 0 {
+                let (first_left, since) = first.unwrap_or((left, now));
+                return Drained { jobs: first_left, seconds: (now - since).as_secs_f64() };
+            }
+            if left != moved.0 {
+                moved = (left, now);
+            }
+            assert!(now - moved.1 < STUCK, "nobody works on the last {left} of {full} jobs");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Bytes that the data takes: without buffers of clients and of the append-only file.
+    pub(crate) async fn data_bytes(&self) -> f64 {
+        // Half moved hash tables count twice; Redis moves on by itself.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let info = self.info("memory").await;
+        let field = |name| number(&info, name);
+        field("used_memory") - field("mem_clients_normal") - field("mem_aof_buffer")
+    }
+
+    /// Processor seconds that Redis has used, all its threads together.
+    pub(crate) async fn cpu_seconds(&self) -> f64 {
+        let info = self.info("cpu").await;
+        number(&info, "used_cpu_sys") + number(&info, "used_cpu_user")
+    }
+
+    /// Commands that Redis has run, those inside scripts included.
+    pub(crate) async fn commands(&self) -> f64 {
+        let info = self.info("commandstats").await;
+        let calls = info
+            .lines()
+            .filter_map(|line| line.split_once("calls=")?.1.split(',').next()?.parse::<f64>().ok());
+        calls.sum()
+    }
+
+    async fn info(&self, section: &str) -> String {
+        self.ask(redis::cmd("INFO").arg(section)).await
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        command.query_async(&mut self.connection.clone()).await.expect("Redis answers")
+    }
+}
+
+/// As the proxy does it.
+async fn submit(store: &JobStore) -> JobId {
+    let id = JobId::new(0);
+    let job = NewJob { input: INPUT.to_owned(), request_id: Some(id.to_string()), ..NewJob::default() };
+    let submitted = store.submit(id, &job).await.expect("Redis answers");
+    assert!(matches!(submitted, Submitted::Accepted), "{submitted:?}");
+    id
+}
+
+fn number(info: &str, name: &str) -> f64 {
+    let mut values =
+        info.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
+    values.next().unwrap_or_else(|| panic!("INFO has no {name}"))
+}

@@ -1,0 +1,106 @@
+//! What is measured: each group measures its limit and Tepal in turns, round by round.
+
+mod batching;
+mod depth;
+mod drain;
+mod http;
+mod latency;
+mod memory;
+mod scaling;
+
+use clap::ValueEnum;
+
+use crate::Scale;
+use crate::series::Series;
+
+/// Lines of the table that are measured together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Group {
+    /// POST /predict against bare axum
+    Http,
+    /// Submitting and draining against redis-benchmark, and Redis's time for it
+    Drain,
+    /// From submission to stored result
+    Latency,
+    /// Bytes of a finished job
+    Memory,
+    /// Several workers
+    Scaling,
+    /// Short and long backlogs
+    Depth,
+    /// Jobs that share model calls
+    Batching,
+}
+
+/// One line of the table.
+pub(crate) struct Row {
+    pub(crate) what: String,
+    /// What the limit reached, with its unit.
+    pub(crate) limit: Option<(Series, &'static str)>,
+    /// What Tepal reached, with its unit.
+    pub(crate) tepal: (Series, &'static str),
+    /// The number that the target is about.
+    pub(crate) judged: Series,
+    pub(crate) target: Target,
+}
+
+/// What a row must reach.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// Figures beside the table.
+pub(crate) struct Detail {
+    pub(crate) title: &'static str,
+    pub(crate) text: String,
+    pub(crate) head: Vec<&'static str>,
+    pub(crate) lines: Vec<Vec<String>>,
+}
+
+/// All figures of a run.
+#[derive(Default)]
+pub(crate) struct Measured {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) details: Vec<Detail>,
+}
+
+impl Row {
+    /// A row whose figure is Tepal's rate over the limit's.
+    fn ratio(what: &str, limit: Series, tepal: Series, unit: &'static str, target: Target) -> Self {
+        let judged = tepal.over(&limit);
+        Self { what: what.to_owned(), limit: Some((limit, unit)), tepal: (tepal, unit), judged, target }
+    }
+
+    /// A row whose figure is the measured value itself.
+    fn value(what: &str, tepal: Series, unit: &'static str, target: Target) -> Self {
+        Self { what: what.to_owned(), limit: None, judged: tepal.clone(), tepal: (tepal, unit), target }
+    }
+}
+
+/// Measures the groups of `only`, or all.
+pub(crate) async fn measure(only: &[Group], scale: Scale) -> Measured {
+    let mut measured = Measured::default();
+    for group in Group::value_variants() {
+        if !only.is_empty() && !only.contains(group) {
+            continue;
+        }
+        println!("{group:?}");
+        match group {
+            Group::Http => http::measure(&mut measured, scale).await,
+            Group::Drain => drain::measure(&mut measured, scale).await,
+            Group::Latency => latency::measure(&mut measured, scale).await,
+            Group::Memory => memory::measure(&mut measured, scale).await,
+            Group::Scaling => scaling::measure(&mut measured, scale).await,
+            Group::Depth => depth::measure(&mut measured, scale).await,
+            Group::Batching => batching::measure(&mut measured, scale).await,
+        }
+    }
+    measured
+}
+
+/// One line of progress.
+fn say(round: usize, what: &str, value: f64, unit: &str) {
+    println!("  round {}  {what:<44} {:>12} {unit}", round + 1, crate::series::number(value));
+}
