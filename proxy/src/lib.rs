@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`routes`] | the whole route table and the order of the middleware: read this first |
 //! | [`request`], [`extract`] | the body of `POST /predict`; how bodies, ids and headers are read |
+//! | [`prefer`], [`follow`] | waiting for a job's end: what a client prefers, and how it is done |
 //! | [`error`] | every error answer, and every error status code |
 //! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
 //! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
@@ -17,9 +18,11 @@
 pub mod config;
 mod error;
 mod extract;
+mod follow;
 mod idempotency;
 mod metrics;
 mod observe;
+mod prefer;
 mod probe;
 mod request;
 mod routes;

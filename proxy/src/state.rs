@@ -12,6 +12,7 @@ use tepal_shared::{
     model::Model,
     shutdown::Shutdown,
     store::JobStore,
+    watchers::Watchers,
 };
 use tokio::sync::watch;
 
@@ -25,6 +26,7 @@ use crate::{
 /// One proxy.
 pub(crate) struct App {
     pub(crate) store: JobStore,
+    pub(crate) watchers: Watchers,
     pub(crate) model: Model,
     pub(crate) body_limits: BodyLimits,
     pub(crate) metrics: Metrics,
@@ -41,8 +43,10 @@ impl App {
         snapshot: watch::Receiver<Arc<Snapshot>>,
         shutdown: Shutdown,
     ) -> Result<Self, StartError> {
+        let store = store(config).map_err(StartError::Redis)?;
         Ok(Self {
-            store: store(config).map_err(StartError::Redis)?,
+            watchers: Watchers::new(store.redis().clone(), store.keys().clone()),
+            store,
             model: config.common.model.clone(),
             body_limits: config.body,
             metrics: Metrics::new().map_err(StartError::Metrics)?,

@@ -9,6 +9,7 @@
 //! | [`reader`] | blocking reads of the work streams |
 //! | [`keys`], [`scripts`] | every Redis key; the Lua scripts and their typed outcomes |
 //! | [`connection`], [`replication`] | how Redis is reached, and reached again; acknowledgement by replicas |
+//! | [`watchers`] | tells waiters that a job has changed |
 //! | [`worker_state`] | what a worker says of itself with each heartbeat |
 //! | [`config`], [`retry`], [`shutdown`], [`telemetry`] | settings, backoff, stopping, logs |
 
@@ -26,6 +27,7 @@ pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 pub mod tensor;
+pub mod watchers;
 pub mod worker_state;
 
 pub use redis::RedisError;

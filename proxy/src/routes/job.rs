@@ -2,10 +2,7 @@
 
 mod view;
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use axum::{
     extract::State,
@@ -14,7 +11,7 @@ use axum::{
 };
 use tepal_shared::{
     job::{Job, JobId, JobStatus},
-    scripts::{Cancelled, Expired, Requeued},
+    scripts::{Cancelled, Requeued},
 };
 use tracing::info;
 
@@ -23,38 +20,35 @@ use super::{json, submit};
 use crate::{
     error::ApiError,
     extract::{self, PathId},
+    follow,
     observe::request_id,
+    prefer,
     state::App,
 };
 
-/// The job as it stands.
-pub(crate) async fn show(State(app): State<Arc<App>>, id: PathId) -> Result<Response, ApiError> {
-    let job = current(&app, id.job_id()?).await?.ok_or(ApiError::JobNotFound)?;
-    let mut response = json(view::body(&job));
-    if !job.status.is_terminal() {
-        response.headers_mut().insert(RETRY_AFTER, 1.into());
+/// The job as it stands, or once it has ended if the client prefers to wait.
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    id: PathId,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let id = id.job_id()?;
+    let wait = prefer::wait(&headers);
+    let job = follow::ended(&app, id, wait.unwrap_or_default()).await?.ok_or(ApiError::JobNotFound)?;
+    let mut response = shown(&job);
+    if let Some(wait) = wait {
+        prefer::mark_applied(response.headers_mut(), wait);
     }
     Ok(response)
 }
 
-/// Reads the job; one that has missed its own deadline is ended first, since no worker may come by to do it.
-async fn current(app: &App, id: JobId) -> Result<Option<Job>, ApiError> {
-    let Some(job) = app.store.job(id).await? else { return Ok(None) };
-    let is_overdue =
-        !job.status.is_terminal() && job.deadline_ms.is_some_and(|deadline_ms| deadline_ms < now_ms());
-    if !is_overdue {
-        return Ok(Some(job));
+/// The job as the answer to a request for it.
+pub(super) fn shown(job: &Job) -> Response {
+    let mut response = json(view::body(job));
+    if !job.status.is_terminal() {
+        response.headers_mut().insert(RETRY_AFTER, 1.into());
     }
-    // This machine's clock only decides whether to ask; Redis decides with its own.
-    match app.store.expire(id).await? {
-        Expired::Kept(status) if status == job.status => Ok(Some(job)),
-        _ => Ok(app.store.job(id).await?),
-    }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    response
 }
 
 /// Ends the job.
@@ -89,7 +83,7 @@ pub(crate) async fn retry(
         Requeued::Accepted => {
             app.metrics.requeued();
             info!(action = "job_requeued", job_id = %new, retry_of = %old, request_id);
-            Ok(submit::accepted(new, JobStatus::Pending))
+            Ok(submit::answer(&app, &headers, new, JobStatus::Pending).await)
         }
         Requeued::NotRepeatable(status) => Err(ApiError::NotRepeatable(status)),
         Requeued::Missing => Err(ApiError::JobNotFound),

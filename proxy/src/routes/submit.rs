@@ -4,21 +4,26 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{CONTENT_LOCATION, LOCATION},
+    },
     response::Response,
 };
 use tepal_shared::{
-    job::{JobId, JobStatus, NewJob},
+    job::{Job, JobId, JobStatus, NewJob},
     scripts::Submitted,
+    telemetry,
 };
-use tracing::info;
+use tracing::{info, warn};
 
-use super::json;
+use super::{job, json};
 use crate::{
     error::ApiError,
-    extract,
+    extract, follow,
     idempotency::Key,
     observe::{millis, request_id},
+    prefer,
     request::Submission,
     state::App,
 };
@@ -64,19 +69,42 @@ async fn submit(app: &App, headers: &HeaderMap, submission: Submission) -> Resul
             app.count_accepted(job.priority);
             let duration_ms = millis(started.elapsed());
             info!(action = "job_accepted", job_id = %id, request_id = job.request_id, duration_ms);
-            Ok(accepted(id, JobStatus::Pending))
+            Ok(answer(app, headers, id, JobStatus::Pending).await)
         }
         Submitted::Duplicate { job_id, status } => {
             app.metrics.repeated();
-            Ok(accepted(job_id, status))
+            Ok(answer(app, headers, job_id, status).await)
         }
         Submitted::Conflict => Err(ApiError::IdempotencyConflict),
         Submitted::Full { .. } => Err(queue_full(app)),
     }
 }
 
-/// The answer to a submission that a job came of.
-pub(super) fn accepted(id: JobId, status: JobStatus) -> Response {
+/// The answer to a submission that a job came of: the job itself if the client prefers to wait and it ends in time.
+pub(super) async fn answer(app: &App, headers: &HeaderMap, id: JobId, status: JobStatus) -> Response {
+    let Some(wait) = prefer::wait(headers) else { return accepted(id, status) };
+    let mut response = match follow::ended(app, id, wait).await {
+        Ok(Some(job)) if job.status.is_terminal() => finished(&job),
+        Ok(job) => accepted(id, job.map_or(status, |job| job.status)),
+        // The job is accepted, whatever became of the wait.
+        Err(error) => {
+            warn!(action = "wait_failed", job_id = %id, error = telemetry::chain(&error));
+            accepted(id, status)
+        }
+    };
+    prefer::mark_applied(response.headers_mut(), wait);
+    response
+}
+
+fn finished(job: &Job) -> Response {
+    let mut response = job::shown(job);
+    if let Ok(location) = HeaderValue::try_from(format!("/job/{}", job.id)) {
+        response.headers_mut().insert(CONTENT_LOCATION, location);
+    }
+    response
+}
+
+fn accepted(id: JobId, status: JobStatus) -> Response {
     let mut response = json(format!(r#"{{"job_id":"{id}","status":"{status}"}}"#));
     *response.status_mut() = StatusCode::ACCEPTED;
     if let Ok(location) = HeaderValue::try_from(format!("/job/{id}")) {

@@ -43,6 +43,7 @@ local function grant(grants, number, entry, id)
   else
     redis.call('HSET', key, 'status', 'processing', 'attempt', attempt, 'started_at', int(grants.now))
   end
+  redis.call('PUBLISH', key, 'processing')
   local input = job[13] or ''
   grants.bytes = grants.bytes + #input
   local left_ms = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1

@@ -21,6 +21,7 @@ end
 -- An entry that an operator removed from the list is written anew. Returns 1 if that was needed, else 0.
 local function hand_back(job, now, delay_ms, lease_ms, fields)
   redis.call('HSET', job.key, 'status', 'pending', 'next_attempt_at', int(now + delay_ms), unpack(fields))
+  redis.call('PUBLISH', job.key, 'pending')
   local idle = int(math.max(lease_ms - delay_ms, 0))
   if claim(job.stream, WAITING, job.entry, idle) then
     return 0

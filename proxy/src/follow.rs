@@ -1,0 +1,107 @@
+//! How a job is read: as it stands now, or as soon as it has ended.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tepal_shared::{
+    error::StoreError,
+    job::{Job, JobId},
+    scripts::Expired,
+    watchers::Watch,
+};
+use tokio::time::{Instant, sleep_until};
+
+use crate::state::App;
+
+/// Between two reads of a job that are made for another reason than news of it.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Reads the job; one that has missed its own deadline is ended first, since no worker may come by to do it.
+pub(crate) async fn current(app: &App, id: JobId) -> Result<Option<Job>, StoreError> {
+    let Some(job) = app.store.job(id).await? else { return Ok(None) };
+    up_to_date(app, job).await
+}
+
+/// The job, read again if it had to be ended.
+pub(crate) async fn up_to_date(app: &App, job: Job) -> Result<Option<Job>, StoreError> {
+    let is_overdue =
+        !job.status.is_terminal() && job.deadline_ms.is_some_and(|deadline_ms| deadline_ms < now_ms());
+    if !is_overdue {
+        return Ok(Some(job));
+    }
+    // This machine's clock only decides whether to ask; Redis decides with its own.
+    match app.store.expire(job.id).await? {
+        Expired::Kept(status) if status == job.status => Ok(Some(job)),
+        _ => app.store.job(job.id).await,
+    }
+}
+
+/// Reads the job when it has ended, or as it stands when `wait` is over or the service stops.
+pub(crate) async fn ended(app: &App, id: JobId, wait: Duration) -> Result<Option<Job>, StoreError> {
+    let give_up = Instant::now() + wait;
+    let first = current(app, id).await?;
+    let Some(job) = first.as_ref().filter(|job| !job.status.is_terminal()) else { return Ok(first) };
+    let mut follower = Follower::new(app, job);
+    loop {
+        let is_over = tokio::select! {
+            biased;
+            () = app.shutdown.begun() => true,
+            () = sleep_until(give_up) => true,
+            () = follower.news() => false,
+        };
+        match follower.look().await {
+            Ok(Some(job)) if !job.status.is_terminal() && !is_over => {}
+            // Redis may be back before the wait is over.
+            Err(error) if error.is_retryable() && !is_over => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Follows one job's changes.
+pub(crate) struct Follower<'a> {
+    app: &'a App,
+    id: JobId,
+    watch: Watch,
+    /// When to look although nothing was heard.
+    look_at: Option<Instant>,
+}
+
+impl<'a> Follower<'a> {
+    /// Begins to follow a job that has not ended.
+    pub(crate) fn new(app: &'a App, job: &Job) -> Self {
+        Self { app, id: job.id, watch: app.watchers.watch(job.id), look_at: next_look(job) }
+    }
+
+    /// Waits until the job may have changed.
+    pub(crate) async fn news(&mut self) {
+        match self.look_at {
+            Some(at) => tokio::select! {
+                () = self.watch.changed() => {}
+                () = sleep_until(at) => {}
+            },
+            None => self.watch.changed().await,
+        }
+    }
+
+    /// Reads the job.
+    pub(crate) async fn look(&mut self) -> Result<Option<Job>, StoreError> {
+        let outcome = current(self.app, self.id).await;
+        self.look_at = match &outcome {
+            Ok(job) => job.as_ref().and_then(next_look),
+            Err(_) => Some(Instant::now() + SHORTEST_PAUSE),
+        };
+        outcome
+    }
+}
+
+/// Nobody tells of a deadline that passes: whoever looks then ends the job.
+fn next_look(job: &Job) -> Option<Instant> {
+    let deadline_ms = job.deadline_ms.filter(|_| !job.status.is_terminal())?;
+    let left = Duration::from_millis(deadline_ms.saturating_sub(now_ms()) + 1);
+    Instant::now().checked_add(left.max(SHORTEST_PAUSE))
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,109 @@
+//! One proxy, its Redis, and a worker played by the test.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tepal_shared::{
+    connection::{ConnectionSettings, Redis},
+    job::{Attempt, JobId, Priority},
+    keys::Keys,
+    scripts::Settled,
+    store::{JobStore, Policy, Settlement, TakeRequest},
+};
+use tepal_tests::{
+    http::Client,
+    process::Proxy,
+    redis::RedisServer,
+    wait::{eventually, poll},
+};
+
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const RESULT: &str = r#"{"prediction":0,"class_name":"setosa","probabilities":[0.98,0.01,0.01]}"#;
+
+/// What a test needs; `client` waits longer than any answer may take.
+pub(crate) struct Site {
+    pub(crate) redis: RedisServer,
+    pub(crate) proxy: Proxy,
+    pub(crate) client: Client,
+    pub(crate) store: JobStore,
+}
+
+impl Site {
+    /// Starts everything; the proxy reaches Redis at `redis_url`, or directly.
+    pub(crate) async fn start_at(redis: RedisServer, redis_url: &str, env: &[(&str, &str)]) -> Self {
+        let proxy = Proxy::start(redis_url, env).await;
+        let partitions = env.iter().find(|(name, _)| *name == "PARTITIONS");
+        let partitions = partitions.map_or(1, |(_, value)| value.parse().unwrap());
+        let settings = ConnectionSettings::new(&redis.url()).unwrap();
+        let policy = Policy { partitions, ..Policy::default() };
+        let store = JobStore::new(Redis::open(settings).unwrap(), Keys::new("predict_queue"), policy);
+        let client = proxy.client().with_timeout(Duration::from_secs(70));
+        let site = Self { redis, proxy, client, store };
+        site.ready().await;
+        site
+    }
+
+    pub(crate) async fn start(env: &[(&str, &str)]) -> Self {
+        let redis = RedisServer::start().await;
+        let url = redis.url();
+        Self::start_at(redis, &url, env).await
+    }
+
+    pub(crate) async fn ready(&self) {
+        eventually(SOON, "the proxy reaches Redis", || async {
+            self.client.get("/readyz").await.status == 200
+        })
+        .await;
+    }
+
+    /// Takes one job as a worker does.
+    pub(crate) async fn take(&self) -> Attempt {
+        let taken = poll(SOON, || async {
+            for partition in self.store.partitions() {
+                let request = TakeRequest {
+                    partition,
+                    consumer: "test-0",
+                    order: Priority::ALL,
+                    limit: 1,
+                    max_bytes: 1 << 20,
+                    due_from: Some(&Default::default()),
+                };
+                let granted = self.store.take(&request).await.map_err(|error| error.to_string())?;
+                if let Some(attempt) = granted.attempts.into_iter().next() {
+                    return Ok(attempt);
+                }
+            }
+            Err("no job".to_owned())
+        });
+        taken.await.unwrap()
+    }
+
+    pub(crate) async fn settle(&self, attempt: &Attempt, settlement: Settlement) {
+        let outcome = self.store.settle(&[(attempt, settlement)]).await.unwrap().remove(0).unwrap();
+        assert_eq!(outcome, Settled::Done { repaired: false });
+    }
+
+    pub(crate) async fn complete(&self, attempt: &Attempt) {
+        self.settle(attempt, Settlement::Complete(RESULT.to_owned())).await;
+    }
+
+    /// Ends the next job that waits.
+    pub(crate) async fn complete_one(&self) -> JobId {
+        let attempt = self.take().await;
+        self.complete(&attempt).await;
+        attempt.job_id
+    }
+
+    pub(crate) async fn submit(&self) -> String {
+        self.client.predict(&row()).await
+    }
+
+    /// Number of channels that somebody follows in Redis.
+    pub(crate) fn channels(&self) -> usize {
+        self.redis.cli(&["PUBSUB", "CHANNELS", "*"]).lines().filter(|line| line.contains(":job:")).count()
+    }
+}
+
+pub(crate) fn row() -> Value {
+    json!([[5.1, 3.5, 1.4, 0.2]])
+}
