@@ -40,7 +40,7 @@ impl Up {
         let mut command = Command::new(root().join("compose/local.sh"));
         command
             .args(["up", "--port", &self.port.to_string(), "--redis-port", &self.redis_port.to_string()])
-            .args(["--metrics-port", &free_port().to_string(), "--programs"])
+            .args(["--metrics-port", &two_free_ports().to_string(), "--programs"])
             .arg(programs.parent().unwrap())
             .env("TEPAL_DATA_DIR", self.data.path())
             .stdin(Stdio::null())
@@ -84,11 +84,11 @@ impl Up {
 
 impl Running<'_> {
     async fn says(&self, text: &str) {
-        eventually(SOON, text, async || match self.output.find(text) {
+        let said = async || match self.output.find(text) {
             Some(_) => Ok(()),
-            None => Err(self.output.tail(40)),
-        })
-        .await;
+            None => Err(format!("{}; it said:\n{}", self.process, self.output.tail(40))),
+        };
+        eventually(SOON, text, said).await;
     }
 
     /// The printed curl lines, which begin with two spaces.
@@ -212,6 +212,16 @@ async fn up_refuses_data_that_another_one_uses() {
     assert!(running.process.is_running());
     running.signal("INT");
     running.end().await;
+}
+
+/// The first of two neighbours, one for the metrics of each worker.
+fn two_free_ports() -> u16 {
+    loop {
+        let first = free_port();
+        if free_port() == first + 1 {
+            return first;
+        }
+    }
 }
 
 /// What a command line prints.
