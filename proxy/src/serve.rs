@@ -46,9 +46,9 @@ pub(crate) async fn serve(
         tokio::spawn(connection(http.clone(), stream, router.clone(), open.watcher(), permit));
     }
     drop(listener);
-    let left = open.count();
     if timeout(limits.drain_timeout, open.shutdown()).await.is_err() {
-        warn!(action = "drain_timed_out", connections = left);
+        let connections = limits.most.saturating_sub(permits.available_permits());
+        warn!(action = "drain_timed_out", connections);
     }
 }
 

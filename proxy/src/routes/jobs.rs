@@ -58,7 +58,8 @@ async fn page(app: &App, listing: &Listing) -> Result<(Vec<Job>, Option<LogPlace
     let mut place = listing.cursor;
     let mut to_scan = listing.limit * SCAN_FACTOR;
     while to_scan > 0 {
-        let log = app.store.log(place, listing.limit.min(to_scan)).await?;
+        // One more than the page holds tells whether another page follows.
+        let log = app.store.log(place, (listing.limit + 1).min(to_scan)).await?;
         let (places, ids): (Vec<_>, Vec<_>) = log.entries.into_iter().unzip();
         to_scan = to_scan.saturating_sub(ids.len());
         let count = places.len();

@@ -11,6 +11,8 @@ use crate::{error::ApiError, state::App};
 /// What the worker heard of last said, in the form of TensorFlow Serving's REST API.
 pub(crate) async fn metadata(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let snapshot = app.snapshot();
-    let workers = snapshot.workers.as_ref().ok_or(StoreError::Disconnected)?;
+    // As in /health: while Redis is down nothing is known of the workers.
+    let workers = snapshot.workers.as_ref().filter(|_| app.store.redis().is_up());
+    let workers = workers.ok_or(StoreError::Disconnected)?;
     workers.metadata.clone().map(json).ok_or(ApiError::NoMetadata)
 }

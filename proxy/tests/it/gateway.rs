@@ -1,0 +1,234 @@
+//! A proxy and a Redis of a test's own, and the job store with which the test plays the worker.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tepal_shared::{
+    connection::{ConnectionSettings, Redis},
+    job::{Attempt, JobId, NewJob, Priority},
+    keys::Keys,
+    scripts::{Settled, Submitted},
+    store::{JobStore, Policy, Settlement, TakeRequest},
+    worker_state::{BackendState, WorkerState},
+};
+use tepal_tests::{
+    http::{Answer, Client, Method},
+    process::Proxy,
+    redis::RedisServer,
+    wait::eventually,
+};
+
+use crate::expect::REQUEST_ID;
+
+/// Long enough for anything that is to happen, on a machine that does much else.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// A body that the reference model takes.
+pub(crate) const FLOWER: &str = r#"{"data": [[5.1, 3.5, 1.4, 0.2]]}"#;
+/// The rows of [`FLOWER`] as they are stored.
+pub(crate) const FLOWER_INPUT: &str = "[[5.1,3.5,1.4,0.2]]";
+/// What a worker answers for [`FLOWER`].
+pub(crate) const SETOSA: &str = r#"{"prediction":0,"class_name":"setosa","probabilities":[0.97,0.02,0.01]}"#;
+/// The content type of a body.
+pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// See the module.
+pub(crate) struct Gateway {
+    pub(crate) redis: RedisServer,
+    pub(crate) proxy: Proxy,
+    pub(crate) store: JobStore,
+    client: Client,
+}
+
+impl Gateway {
+    /// With the reference model and default settings.
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With these settings of the proxy.
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        Self::on(RedisServer::start().await, settings).await
+    }
+
+    /// In front of this Redis.
+    pub(crate) async fn on(redis: RedisServer, settings: &[(&str, &str)]) -> Self {
+        let url = redis.url();
+        Self::through(redis, &url, settings).await
+    }
+
+    /// In front of this Redis, which the proxy reaches at another address.
+    pub(crate) async fn through(redis: RedisServer, url: &str, settings: &[(&str, &str)]) -> Self {
+        let store = store(&redis);
+        let proxy = Proxy::start(url, settings).await;
+        let gateway = Self { client: proxy.client(), redis, proxy, store };
+        gateway.is_ready().await;
+        gateway
+    }
+
+    /// Waits until the proxy has found Redis.
+    pub(crate) async fn is_ready(&self) {
+        let ready = async || self.client.get("/readyz").await.status == 200;
+        eventually(SOON, "the proxy to find Redis", ready).await;
+    }
+
+    /// Waits until `/health` says this, to the byte, with this status.
+    #[track_caller]
+    pub(crate) fn health_is(&self, status: u16, body: &str) -> impl Future<Output = ()> {
+        let body = body.to_owned();
+        eventually(SOON, "the state of health", async move || {
+            let answer = self.client.get("/health").await;
+            if (answer.status, answer.text()) == (status, body.clone()) {
+                Ok(())
+            } else {
+                Err(format!("{} {}", answer.status, answer.text()))
+            }
+        })
+    }
+
+    /// Sends a request with the request id that the assertions expect.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let headers = [&[("x-request-id", REQUEST_ID)], headers].concat();
+        self.client.request(method, path, &headers, body.to_owned()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], "").await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, &[], "").await
+    }
+
+    /// `POST` without a body.
+    pub(crate) async fn post(&self, path: &str) -> Answer {
+        self.send(Method::POST, path, &[], "").await
+    }
+
+    /// `POST /predict` with this text as JSON.
+    pub(crate) async fn predict(&self, body: &str) -> Answer {
+        self.send(Method::POST, "/predict", &[JSON], body).await
+    }
+
+    /// `POST /predict` with an idempotency key.
+    pub(crate) async fn predict_once(&self, key: &str, body: &str) -> Answer {
+        self.send(Method::POST, "/predict", &[JSON, ("idempotency-key", key)], body).await
+    }
+
+    /// Submits the flower over HTTP.
+    pub(crate) async fn submit(&self) -> JobId {
+        accepted(&self.predict(FLOWER).await)
+    }
+
+    /// Submits the flower past the proxy.
+    pub(crate) async fn store_job(&self, priority: Priority) -> JobId {
+        let (id, input) = (JobId::new(0), FLOWER_INPUT.to_owned());
+        let job = NewJob { input, priority, ..NewJob::default() };
+        assert_eq!(self.store.submit(id, &job).await.unwrap(), Submitted::Accepted);
+        id
+    }
+
+    /// Takes the waiting jobs of a partition as a worker does.
+    pub(crate) async fn take(&self, partition: u8) -> Vec<Attempt> {
+        let order = Priority::ALL;
+        let (consumer, limit, max_bytes) = ("test-1", 1000, usize::MAX);
+        let request = TakeRequest { partition, consumer, order, limit, max_bytes, due_from: None };
+        self.store.take(&request).await.unwrap().attempts
+    }
+
+    /// Takes the only waiting job.
+    pub(crate) async fn take_one(&self) -> Attempt {
+        let mut attempts = self.take(0).await;
+        assert_eq!(attempts.len(), 1);
+        attempts.remove(0)
+    }
+
+    /// Ends an attempt.
+    pub(crate) async fn settle(&self, attempt: &Attempt, settlement: Settlement) {
+        let settled = self.store.settle(&[(attempt, settlement)]).await.unwrap().remove(0).unwrap();
+        assert_eq!(settled, Settled::Done { repaired: false });
+    }
+
+    /// Submits a job and completes it.
+    pub(crate) async fn completed(&self) -> JobId {
+        let id = self.store_job(Priority::Normal).await;
+        self.settle(&self.take_one().await, Settlement::Complete(SETOSA.to_owned())).await;
+        id
+    }
+
+    /// Submits a job and fails it.
+    pub(crate) async fn failed(&self) -> JobId {
+        let id = self.store_job(Priority::Normal).await;
+        let (code, error) = ("inference_timeout".to_owned(), "Model inference timeout".to_owned());
+        self.settle(&self.take_one().await, Settlement::Fail { code, error }).await;
+        id
+    }
+
+    /// Everything that the job's hash holds.
+    pub(crate) fn hash(&self, id: JobId) -> BTreeMap<String, String> {
+        let text = self.redis.cli(&["HGETALL", &self.store.keys().job(id)]);
+        let mut lines = text.lines().map(str::to_owned);
+        let mut fields = BTreeMap::new();
+        while let (Some(field), Some(value)) = (lines.next(), lines.next()) {
+            fields.insert(field, value);
+        }
+        fields
+    }
+
+    /// The keys in Redis but the one that identifies the data set.
+    pub(crate) fn keys(&self) -> BTreeSet<String> {
+        let keys = self.redis.cli(&["KEYS", "*"]);
+        keys.lines().filter(|key| !key.ends_with(":epoch")).map(str::to_owned).collect()
+    }
+
+    /// Number of jobs that were ever accepted in the first partition.
+    pub(crate) fn log_length(&self) -> u64 {
+        self.redis.cli(&["XLEN", &self.store.keys().log(0)]).parse().unwrap()
+    }
+
+    /// Says that a worker lives and how its backend is.
+    pub(crate) async fn heartbeat(&self, worker: &str, backend: &str, is_ok: bool, metadata: Option<Value>) {
+        let state = WorkerState {
+            host: "here".to_owned(),
+            pid: 1,
+            version: "0.1.0".to_owned(),
+            backend: backend.to_owned(),
+            backend_state: if is_ok { BackendState::Ok } else { BackendState::Down },
+            backend_detail: None,
+            metadata,
+            consumers: 1,
+            in_flight: 0,
+        };
+        self.store.heartbeat(worker, &serde_json::to_string(&state).unwrap()).await.unwrap();
+    }
+}
+
+/// A job store on this Redis, past the proxy.
+pub(crate) fn store(redis: &RedisServer) -> JobStore {
+    let connection = Redis::open(ConnectionSettings::new(&redis.url()).unwrap().with_patience(SOON)).unwrap();
+    // A machine that is slow for a moment must not make a lease lapse, nor a worker fall silent.
+    let policy = Policy {
+        lease: Duration::from_secs(60),
+        worker_timeout: Duration::from_secs(60),
+        ..Policy::default()
+    };
+    JobStore::new(connection, Keys::new("predict_queue"), policy)
+}
+
+/// The id of an accepted job, whose answer must be whole.
+#[track_caller]
+pub(crate) fn accepted(answer: &Answer) -> JobId {
+    let id: JobId =
+        answer.json()["job_id"].as_str().unwrap_or_else(|| panic!("{}", answer.text())).parse().unwrap();
+    let (location, body) = (format!("/job/{id}"), json!({"job_id": id.to_string(), "status": "pending"}));
+    crate::expect::assert_json(answer, 202, &[("location", &location)], &body);
+    id
+}

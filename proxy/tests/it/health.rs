@@ -1,0 +1,128 @@
+//! `/health` in every state, and `/livez` and `/readyz`.
+
+use tepal_tests::redis::{Fsync, RedisServer};
+
+use crate::{
+    expect::{UNAVAILABLE, assert_text, unavailable},
+    gateway::{Gateway, SOON},
+};
+
+const HEALTHY: &str = r#"{"status":"healthy","components":{"redis":"ok","tensorflow_serving":"ok"}}"#;
+const BACKEND_DOWN: &str =
+    r#"{"status":"unhealthy","components":{"redis":"ok","tensorflow_serving":"down"}}"#;
+const NO_WORKER: &str = r#"{"status":"unhealthy","components":{"redis":"ok","worker":"down"}}"#;
+const REDIS_DOWN: &str = r#"{"status":"unhealthy","components":{"redis":"down"}}"#;
+
+#[tokio::test]
+async fn everything_works() {
+    let gateway = Gateway::start().await;
+    gateway.heartbeat("w1", "tensorflow_serving", true, None).await;
+    gateway.health_is(200, HEALTHY).await;
+    assert_text(&gateway.get("/health").await, 200, "application/json", HEALTHY);
+}
+
+#[tokio::test]
+async fn no_worker_lives() {
+    let gateway = Gateway::start().await;
+    gateway.health_is(503, NO_WORKER).await;
+    assert_text(&gateway.get("/health").await, 503, "application/json", NO_WORKER);
+
+    gateway.heartbeat("w1", "tensorflow_serving", true, None).await;
+    gateway.health_is(200, HEALTHY).await;
+    gateway.store.farewell("w1").await.unwrap();
+    gateway.health_is(503, NO_WORKER).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_has_fallen_silent_is_dead() {
+    let gateway = Gateway::start().await;
+    gateway.heartbeat("w1", "tensorflow_serving", true, None).await;
+    gateway.health_is(200, HEALTHY).await;
+
+    // As if its last heartbeat was long ago: "<when> <state>".
+    let workers = gateway.store.keys().workers();
+    let record = gateway.redis.cli(&["HGET", &workers, "w1"]);
+    let state = record.split_once(' ').unwrap().1;
+    gateway.redis.cli(&["HSET", &workers, "w1", &format!("1700000000000 {state}")]);
+    gateway.health_is(503, NO_WORKER).await;
+}
+
+#[tokio::test]
+async fn the_model_server_is_down() {
+    let gateway = Gateway::start().await;
+    gateway.heartbeat("w1", "tensorflow_serving", false, None).await;
+    gateway.health_is(503, BACKEND_DOWN).await;
+    assert_text(&gateway.get("/health").await, 503, "application/json", BACKEND_DOWN);
+
+    // One worker that can call it is enough.
+    gateway.heartbeat("w2", "tensorflow_serving", true, None).await;
+    gateway.health_is(200, HEALTHY).await;
+}
+
+#[tokio::test]
+async fn each_backend_is_a_component() {
+    let gateway = Gateway::start().await;
+    gateway.heartbeat("w1", "tensorflow_serving", false, None).await;
+    gateway.heartbeat("w2", "onnx", true, None).await;
+    let body =
+        r#"{"status":"unhealthy","components":{"redis":"ok","onnx":"ok","tensorflow_serving":"down"}}"#;
+    gateway.health_is(503, body).await;
+}
+
+#[tokio::test]
+async fn a_worker_of_an_unknown_version_is_no_backend() {
+    let gateway = Gateway::start().await;
+    gateway.store.heartbeat("w1", r#"{"something": "else"}"#).await.unwrap();
+    gateway.health_is(503, NO_WORKER).await;
+}
+
+#[tokio::test]
+async fn redis_may_throw_jobs_away() {
+    let gateway = Gateway::start().await;
+    gateway.heartbeat("w1", "tensorflow_serving", true, None).await;
+    gateway.health_is(200, HEALTHY).await;
+    gateway.redis.cli(&["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"]);
+    let body = r#"{"status":"unhealthy","components":{"redis":"misconfigured","tensorflow_serving":"ok"}}"#;
+    gateway.health_is(503, body).await;
+    gateway.redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    gateway.health_is(200, HEALTHY).await;
+}
+
+#[tokio::test]
+async fn redis_is_down() {
+    let gateway = Gateway::on(RedisServer::options().aof(Fsync::Always).start().await, &[]).await;
+    gateway.heartbeat("w1", "tensorflow_serving", true, None).await;
+    gateway.health_is(200, HEALTHY).await;
+
+    gateway.redis.kill9();
+    gateway.health_is(503, REDIS_DOWN).await;
+    assert_text(&gateway.get("/health").await, 503, "application/json", REDIS_DOWN);
+    unavailable().assert(&gateway.get("/readyz").await, "/readyz", UNAVAILABLE);
+    assert_text(&gateway.get("/livez").await, 200, "text/plain; charset=utf-8", "ok");
+
+    gateway.redis.restart().await;
+    gateway.heartbeat("w1", "tensorflow_serving", true, None).await;
+    gateway.health_is(200, HEALTHY).await;
+    assert_text(&gateway.get("/readyz").await, 200, "text/plain; charset=utf-8", "ok");
+}
+
+#[tokio::test]
+async fn redis_accepts_connections_but_does_not_answer() {
+    let gateway = Gateway::start().await;
+    gateway.health_is(503, NO_WORKER).await;
+    gateway.redis.sigstop();
+    gateway.health_is(503, REDIS_DOWN).await;
+    gateway.redis.sigcont();
+    gateway.health_is(503, NO_WORKER).await;
+}
+
+#[tokio::test]
+async fn a_redis_without_memory_is_still_healthy() {
+    let gateway = Gateway::start().await;
+    gateway.heartbeat("w1", "tensorflow_serving", true, None).await;
+    gateway.health_is(200, HEALTHY).await;
+    gateway.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let seen = gateway.proxy.wait_for_log("probe_failed", SOON).await;
+    assert!(seen.contains("memory limit"), "{seen}");
+    gateway.health_is(200, HEALTHY).await;
+}

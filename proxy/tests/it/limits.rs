@@ -1,0 +1,129 @@
+//! Bodies that are too large, too slow or broken off, on the wire.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tepal_tests::{
+    http::{raw, raw_within},
+    process::Proxy,
+    redis::RedisServer,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::{
+    expect::problem,
+    gateway::{FLOWER, Gateway, SOON},
+};
+
+/// A request for `/predict` in bytes; `more` are further header lines.
+fn request(more: &str, body: &str) -> Vec<u8> {
+    let head =
+        "POST /predict HTTP/1.1\r\nhost: tepal\r\nconnection: close\r\ncontent-type: application/json\r\n";
+    format!("{head}x-request-id: r-1\r\n{more}\r\n\r\n{body}").into_bytes()
+}
+
+/// Status and body of the answer in these bytes.
+#[track_caller]
+fn parsed(answer: &[u8]) -> (u16, Value) {
+    let text = String::from_utf8_lossy(answer);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or_else(|_| panic!("{text}")))
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit() {
+    let gateway = Gateway::start().await;
+    let expected = problem(413, "payload_too_large", "Payload too large");
+    let detail = "The body must hold at most 1048576 bytes";
+    // Blanks around JSON are allowed, so that only the size is wrong.
+    let padded = |size: usize| format!("{FLOWER}{}", " ".repeat(size - FLOWER.len()));
+    expected.assert(&gateway.predict(&padded(1_048_577)).await, "/predict", detail);
+    expected.assert(&gateway.predict(&padded(5_000_000)).await, "/predict", detail);
+    assert!(gateway.keys().is_empty());
+    assert_eq!(gateway.predict(&padded(1_048_576)).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_that_does_not_say_its_length() {
+    let gateway = Gateway::with(&[("MAX_BODY_BYTES", "64")]).await;
+    let chunks = format!("28\r\n{:40}\r\n28\r\n{:40}\r\n0\r\n\r\n", "", "");
+    let answer = raw(gateway.proxy.addr(), &request("transfer-encoding: chunked", &chunks)).await;
+    let (status, body) = parsed(&answer);
+    assert_eq!(
+        (status, &body["code"], &body["detail"]),
+        (413, &Value::from("payload_too_large"), &Value::from("The body must hold at most 64 bytes"))
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_need_not_send_what_is_too_large() {
+    let gateway = Gateway::start().await;
+    let asking = request("expect: 100-continue\r\ncontent-length: 2000000", "");
+    let (status, body) = parsed(&raw_within(gateway.proxy.addr(), &asking, SOON).await);
+    assert_eq!((status, &body["code"]), (413, &Value::from("payload_too_large")));
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_in_time() {
+    let gateway = Gateway::with(&[("BODY_TIMEOUT_MS", "200")]).await;
+    let slow = request(&format!("content-length: {}", FLOWER.len()), &FLOWER[..10]);
+    let (status, body) = parsed(&raw_within(gateway.proxy.addr(), &slow, SOON).await);
+    let expected = serde_json::json!({
+        "type": "/problems/request-timeout",
+        "title": "Request timeout",
+        "status": 408,
+        "detail": "The body did not arrive in time",
+        "instance": "/predict",
+        "code": "request_timeout",
+        "request_id": "r-1",
+    });
+    assert_eq!((status, body), (408, expected));
+    assert!(gateway.keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_malformed_chunk_is_an_incomplete_body() {
+    let gateway = Gateway::start().await;
+    let answer =
+        raw(gateway.proxy.addr(), &request("transfer-encoding: chunked", "zz\r\n{}\r\n0\r\n\r\n")).await;
+    let (status, body) = parsed(&answer);
+    assert_eq!(
+        (status, &body["code"], &body["detail"]),
+        (400, &Value::from("incomplete_body"), &Value::from("The body did not arrive completely"))
+    );
+}
+
+#[tokio::test]
+async fn a_connection_whose_headers_do_not_come_is_closed() {
+    let gateway = Gateway::with(&[("HEADER_TIMEOUT_MS", "200")]).await;
+    let started = std::time::Instant::now();
+    let answer = raw_within(gateway.proxy.addr(), b"POST /predict HTTP/1.1\r\nhost: te", SOON).await;
+    assert!(started.elapsed() < SOON, "the proxy closed it");
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    assert!(text.is_empty() || text.starts_with("HTTP/1.1 408"), "{text}");
+}
+
+#[tokio::test]
+async fn further_connections_wait_until_one_is_closed() {
+    let ask = b"GET /livez HTTP/1.1\r\nhost: tepal\r\n\r\n";
+    let redis = RedisServer::start().await;
+    let proxy = Proxy::start(&redis.url(), &[("MAX_CONNECTIONS", "1")]).await;
+    let mut buffer = [0; 1000];
+    let mut first = TcpStream::connect(proxy.addr()).await.unwrap();
+    first.write_all(ask).await.unwrap();
+    assert!(timeout(SOON, first.read(&mut buffer)).await.unwrap().unwrap() > 0);
+
+    let mut second = TcpStream::connect(proxy.addr()).await.unwrap();
+    second.write_all(ask).await.unwrap();
+    let early = timeout(Duration::from_millis(300), second.read(&mut buffer)).await;
+    assert!(early.is_err(), "nobody serves it while the first is open");
+
+    drop(first);
+    let length = timeout(SOON, second.read(&mut buffer)).await.unwrap().unwrap();
+    assert!(buffer[..length].starts_with(b"HTTP/1.1 200 OK"));
+}

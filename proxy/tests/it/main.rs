@@ -1,0 +1,31 @@
+//! The proxy as a process, in front of a real Redis: what it answers, whatever is asked and whatever fails. Where a
+//! worker is needed, the test takes and ends the jobs itself, through the job store.
+//!
+//! | module | shows |
+//! | --- | --- |
+//! | `bad_input`, `limits` | each kind of wrong request and its whole answer |
+//! | `submit`, `job`, `listing`, `retry` | the operations on jobs |
+//! | `idempotency`, `full_queue` | one job for one key; refusing early |
+//! | `health`, `metadata`, `metrics` | what operators read |
+//! | `outage`, `data_loss`, `replication`, `shutdown` | what happens when parts fail or stop |
+//! | `other_model` | nothing knows the reference model |
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
+
+mod bad_input;
+mod data_loss;
+mod expect;
+mod full_queue;
+mod gateway;
+mod health;
+mod idempotency;
+mod job;
+mod limits;
+mod listing;
+mod metadata;
+mod metrics;
+mod other_model;
+mod outage;
+mod replication;
+mod retry;
+mod shutdown;
+mod submit;
