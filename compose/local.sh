@@ -33,7 +33,7 @@ install_package() {
   [ "$(id -u)" -eq 0 ] || as_root="sudo"
   # A package manager that fails says why; what it means for us is said below.
   if command -v apt-get >/dev/null; then
-    $as_root apt-get update -q && $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q "$2"
+    $as_root apt-get update -q && $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends "$2"
   elif command -v dnf >/dev/null; then
     $as_root dnf install -y "$2"
   elif command -v apk >/dev/null; then
@@ -224,7 +224,7 @@ TEXT
 }
 
 case "${1:-}" in
-  install) install_redis; install_package curl curl ;;
+  install) install_redis; install_package curl curl; install_package prometheus prometheus ;;
   up) shift; up "$@" ;;
   *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -88,6 +88,12 @@ impl Worker {
         worker
     }
 
+    /// `127.0.0.1:<port>` of the metrics, the same over restarts.
+    #[must_use]
+    pub fn metrics_addr(&self) -> &str {
+        self.metrics_url.trim_start_matches("http://")
+    }
+
     /// The answer of `GET /metrics`; see [`Answer::metric`].
     pub async fn metrics(&self) -> Answer {
         Client::new(&self.metrics_url).get("/metrics").await
