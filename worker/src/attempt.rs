@@ -24,7 +24,7 @@ use crate::{
     backend::{Backend, BackendError, Verdict},
     batch::{MicroBatch, Plan},
     breaker::Breaker,
-    concurrency::{Concurrency, Slot},
+    concurrency::{Concurrency, Epoch, Slot},
     config::Retry,
     lease::Leases,
     metrics,
@@ -66,8 +66,13 @@ struct Outcome<'a> {
 }
 
 impl Runner {
-    /// Runs granted jobs to their outcomes while holding `slot`.
-    pub async fn run(&self, attempts: Vec<Attempt>, slot: Slot) {
+    /// Gives jobs back that are not to be run now.
+    pub async fn give_back(&self, attempts: &[Attempt]) {
+        self.settle(attempts.iter().map(|attempt| Outcome::of(attempt, Settlement::Release)).collect()).await;
+    }
+
+    /// Runs granted jobs to their outcomes, one call at a time; `_slot` is the right to do so.
+    pub async fn run(&self, attempts: Vec<Attempt>, _slot: &Slot) {
         let plan = Plan::new(&self.model, attempts, self.batch_max_rows);
         let unfit = plan.unfit.iter().map(|(attempt, error)| {
             let error = format!("The input does not fit the model: {error}");
@@ -82,18 +87,19 @@ impl Runner {
                 waiting.extend([second, first]);
             }
         }
-        drop(slot);
     }
 
     /// Runs one call and records what came of it, or gives two halves that are to be run instead.
     async fn run_batch(&self, batch: MicroBatch) -> Option<(MicroBatch, MicroBatch)> {
+        let epoch = self.concurrency.pause().await;
         let outcomes = match self.call(&batch).await {
             Called::Answered(answer) => {
                 self.concurrency.succeeded();
+                self.breaker.succeeded();
                 self.results(&batch, &answer)
             }
             Called::Failed(error) => {
-                self.note(&error);
+                self.note(&error, epoch);
                 if error.verdict == Verdict::Reject && batch.items.len() > 1 {
                     return batch.bisect();
                 }
@@ -140,11 +146,11 @@ impl Runner {
         Ok(answer)
     }
 
-    fn note(&self, error: &BackendError) {
+    fn note(&self, error: &BackendError, began: Epoch) {
         warn!(action = "inference_failed", code = error.code, %error);
         match error.verdict {
             Verdict::Unavailable => self.breaker.open(error),
-            Verdict::Overloaded => self.concurrency.shrink(),
+            Verdict::Overloaded => self.concurrency.shrink(began),
             Verdict::Retry | Verdict::Reject => {}
         }
     }
@@ -218,7 +224,7 @@ impl Runner {
     }
 
     fn finished(&self, outcome: &Outcome<'_>, settled: Settled) {
-        let took = self.leases.let_go(outcome.attempt).unwrap_or_default();
+        let took = self.leases.let_go(outcome.attempt);
         outcome.log(settled, took);
         metrics::settled(&outcome.settlement, settled, took);
     }
@@ -235,9 +241,10 @@ impl<'a> Outcome<'a> {
         Self { attempt, settlement, class_name: None }
     }
 
-    fn log(&self, settled: Settled, took: Duration) {
+    /// `took` is unknown for a job that was lost, which nobody holds any more.
+    fn log(&self, settled: Settled, took: Option<Duration>) {
         let job_id = tracing::field::display(self.attempt.job_id);
-        let duration_ms = took.as_secs_f64() * 1000.0;
+        let duration_ms = took.map(|took| took.as_secs_f64() * 1000.0);
         let attempt = self.attempt.token;
         let request_id = self.attempt.request_id.as_deref();
         let traceparent = self.attempt.traceparent.as_deref();

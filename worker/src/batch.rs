@@ -109,7 +109,7 @@ impl MicroBatch {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
+pub(crate) mod tests {
     use std::{path::Path, time::Duration};
 
     use tepal_shared::job::{JobId, Priority};
@@ -120,7 +120,8 @@ mod tests {
         Model::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models"), "iris").unwrap()
     }
 
-    fn attempt(rows: usize) -> Attempt {
+    /// A first attempt at a job of so many rows.
+    pub(crate) fn attempt(rows: usize) -> Attempt {
         let input = serde_json::to_string(&vec![[5.1, 3.5, 1.4, 0.2]; rows]).unwrap();
         Attempt {
             job_id: JobId::new(0),

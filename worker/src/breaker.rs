@@ -1,7 +1,16 @@
 //! Stops the taking of jobs while the backend is not there. The backend is probed with growing pauses and never costs
 //! a job; the breaker starts open, so that nothing is taken before the model answers.
+//!
+//! A backend may pass its probe and yet refuse every call. The pauses therefore go on growing until a call has
+//! succeeded, or nothing has failed for a while.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tepal_shared::{retry::Backoff, shutdown::Shutdown};
 use tokio::sync::watch;
@@ -36,6 +45,8 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct Breaker {
     state: Arc<watch::Sender<State>>,
+    /// Whether a call succeeded since the breaker opened last.
+    has_succeeded: Arc<AtomicBool>,
 }
 
 impl Breaker {
@@ -44,7 +55,7 @@ impl Breaker {
     pub fn new() -> Self {
         let (state, _) = watch::channel(State::Open { reason: "not probed yet".to_owned() });
         metrics::breaker_open(true);
-        Self { state: Arc::new(state) }
+        Self { state: Arc::new(state), has_succeeded: Arc::default() }
     }
 
     /// Follows the state.
@@ -64,6 +75,11 @@ impl Breaker {
         let mut state = self.watch();
         // The sender lives as long as `self`.
         let _ = state.wait_for(|state| matches!(state, State::Closed { .. })).await;
+    }
+
+    /// A call got its answer.
+    pub fn succeeded(&self) {
+        self.has_succeeded.store(true, Ordering::Relaxed);
     }
 
     /// A call found the backend not there.
@@ -93,18 +109,20 @@ impl Breaker {
     pub async fn run(self, backend: Arc<dyn Backend>, shutdown: Shutdown) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
-            let pause = match backend.probe().await {
-                Ok(metadata) => {
-                    self.close(metadata);
-                    backoff.reset();
-                    CHECK_INTERVAL
-                }
-                Err(error) => {
-                    self.note_failed_probe(&error);
-                    backoff.next_pause()
+            let probed = backend.probe().await;
+            let pause = async {
+                match probed {
+                    Ok(metadata) => {
+                        self.close(metadata);
+                        self.pause_while_closed(&mut backoff).await;
+                    }
+                    Err(error) => {
+                        self.note_failed_probe(&error);
+                        tokio::time::sleep(backoff.next_pause()).await;
+                    }
                 }
             };
-            if shutdown.or(self.pause(pause)).await.is_none() {
+            if shutdown.or(pause).await.is_none() {
                 return;
             }
         }
@@ -124,18 +142,16 @@ impl Breaker {
         });
     }
 
-    /// Sleeps for `pause`, or less when a call opens a closed breaker: then the first probe comes soon.
-    async fn pause(&self, pause: Duration) {
+    /// Waits for the next check, or, when a call opens the breaker, for the first probe after that.
+    async fn pause_while_closed(&self, backoff: &mut Backoff) {
         let mut state = self.watch();
-        let is_closed = matches!(*state.borrow_and_update(), State::Closed { .. });
-        let opened = async {
-            if !is_closed || state.wait_for(|state| matches!(state, State::Open { .. })).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = opened => tokio::time::sleep(FIRST_PAUSE).await,
+        let opened = state.wait_for(|state| matches!(state, State::Open { .. }));
+        let is_quiet = tokio::time::timeout(CHECK_INTERVAL, opened).await.is_err();
+        if self.has_succeeded.swap(false, Ordering::Relaxed) || is_quiet {
+            backoff.reset();
+        }
+        if !is_quiet {
+            tokio::time::sleep(backoff.next_pause()).await;
         }
     }
 }

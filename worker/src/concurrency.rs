@@ -211,7 +211,10 @@ mod tests {
             drop(concurrency.slot().await);
             pauses.push(since.elapsed());
         }
-        assert!(pauses[0] < Duration::from_millis(100) && pauses[5] > Duration::from_millis(500), "{pauses:?}");
+        assert!(
+            pauses[0] < Duration::from_millis(100) && pauses[5] > Duration::from_millis(500),
+            "{pauses:?}"
+        );
         concurrency.succeeded();
         concurrency.shrink(concurrency.pause().await);
         let since = Instant::now();

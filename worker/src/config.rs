@@ -152,30 +152,38 @@ impl TryFrom<Args> for Config {
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
         let mut mistakes = Mistakes::default();
+        // Everything is checked before anything is given up, so that one start tells every mistake.
         let common = args.common.check(&mut mistakes);
         let retry = args.retry(&mut mistakes);
-        let host = host_name();
+        let num_workers = mistakes.number("NUM_WORKERS", &args.num_workers, 1..=256);
+        let max_in_flight = mistakes.number("MAX_IN_FLIGHT", &args.max_in_flight, 1..=1024);
+        let batch_max_rows = mistakes.number("BATCH_MAX_ROWS", &args.batch_max_rows, 1..=4096);
+        let batch_max_bytes = mistakes.number("BATCH_MAX_BYTES", &args.batch_max_bytes, 1..=1 << 30);
+        let batch_max_wait = mistakes.millis("BATCH_MAX_WAIT_MS", &args.batch_max_wait_ms, 0..=60_000);
+        let reclaim_interval = mistakes.millis("RECLAIM_INTERVAL_MS", &args.reclaim_interval_ms, 10..=2_000);
+        let backend = mistakes.parsed("MODEL_BACKEND", &args.model_backend, Kind::Onnx);
+        let tf_serving_grpc_port =
+            mistakes.number("TF_SERVING_GRPC_PORT", &args.tf_serving_grpc_port, 1..=u16::MAX);
+        let drain_timeout = mistakes.seconds("DRAIN_TIMEOUT_SECONDS", &args.drain_timeout_seconds, 0..=3600);
         let fallback_addr = SocketAddr::from(([0, 0, 0, 0], 9100));
+        let metrics_addr = mistakes.parsed("METRICS_ADDR", &args.metrics_addr, fallback_addr);
+        let host = host_name();
         let config = common.map(|common| Self {
+            common,
             worker_id: format!("{host}-{}-{:06x}", std::process::id(), rand_suffix()),
             host,
-            num_workers: mistakes.number("NUM_WORKERS", &args.num_workers, 1..=256),
-            max_in_flight: mistakes.number("MAX_IN_FLIGHT", &args.max_in_flight, 1..=1024),
-            batch_max_rows: mistakes.number("BATCH_MAX_ROWS", &args.batch_max_rows, 1..=4096),
-            batch_max_bytes: mistakes.number("BATCH_MAX_BYTES", &args.batch_max_bytes, 1..=1 << 30),
-            batch_max_wait: mistakes.millis("BATCH_MAX_WAIT_MS", &args.batch_max_wait_ms, 0..=60_000),
-            reclaim_interval: mistakes.millis("RECLAIM_INTERVAL_MS", &args.reclaim_interval_ms, 10..=2_000),
+            num_workers,
+            max_in_flight,
+            batch_max_rows,
+            batch_max_bytes,
+            batch_max_wait,
+            reclaim_interval,
             retry,
-            backend: mistakes.parsed("MODEL_BACKEND", &args.model_backend, Kind::Onnx),
-            tf_serving_host: args.tf_serving_host.clone(),
-            tf_serving_grpc_port: mistakes.number(
-                "TF_SERVING_GRPC_PORT",
-                &args.tf_serving_grpc_port,
-                1..=u16::MAX,
-            ),
-            drain_timeout: mistakes.seconds("DRAIN_TIMEOUT_SECONDS", &args.drain_timeout_seconds, 0..=3600),
-            metrics_addr: mistakes.parsed("METRICS_ADDR", &args.metrics_addr, fallback_addr),
-            common,
+            backend,
+            tf_serving_host: args.tf_serving_host,
+            tf_serving_grpc_port,
+            drain_timeout,
+            metrics_addr,
         });
         mistakes.unless_any(config)
     }

@@ -7,11 +7,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tepal_shared::{
-    job::{Attempt, JobId},
+    job::{Attempt, JobId, Priority},
     scripts::Fence,
     shutdown::Shutdown,
     store::JobStore,
@@ -64,14 +64,17 @@ impl BatchWatch {
 }
 
 impl Leases {
-    /// From now on the jobs' leases are renewed for `consumer`.
+    /// From now on the jobs' leases are renewed for `consumer`. A job whose lease lapsed may be granted again to the
+    /// very process that still runs it: then the earlier attempt is over.
     pub fn hold(&self, consumer: &str, attempts: &[Attempt]) {
         let since = Instant::now();
         let mut held = self.lock();
         for attempt in attempts {
             debug!(action = "attempt_started", job_id = %attempt.job_id, attempt = attempt.token, consumer);
             let job = Held { consumer: consumer.to_owned(), attempt: attempt.clone(), since, batch: None };
-            held.insert(attempt.job_id, job);
+            if let Some(earlier) = held.insert(attempt.job_id, job) {
+                earlier.end("Lost");
+            }
         }
         metrics::jobs_held(held.len());
     }
@@ -90,11 +93,10 @@ impl Leases {
         watch
     }
 
-    /// The job has an outcome; gives the time since it was granted.
-    pub fn let_go(&self, attempt: &Attempt) -> Option<std::time::Duration> {
+    /// The attempt has an outcome; gives the time since it was granted. A later attempt at the same job stays held.
+    pub fn let_go(&self, attempt: &Attempt) -> Option<Duration> {
         let mut held = self.lock();
-        let job = held.remove(&attempt.job_id)?;
-        metrics::jobs_held(held.len());
+        let job = remove(&mut held, attempt.job_id, attempt.token)?;
         Some(job.since.elapsed())
     }
 
@@ -143,24 +145,88 @@ impl Leases {
         }
     }
 
-    fn lose(&self, id: JobId, renewed: &[(JobId, u64, tepal_shared::job::Priority)], why: Fence) {
-        let mut held = self.lock();
+    fn lose(&self, id: JobId, renewed: &[(JobId, u64, Priority)], why: Fence) {
         // The job may have ended, or even been granted to us again, while the call was under way.
         let token = renewed.iter().find(|(renewed, ..)| *renewed == id).map(|(_, token, _)| *token);
-        let is_same = |job: &Held| Some(job.attempt.token) == token;
-        if held.get(&id).is_none_or(|job| !is_same(job)) {
-            return;
-        }
-        let Some(job) = held.remove(&id) else { return };
-        metrics::jobs_held(held.len());
-        info!(action = "job_gone", job_id = %id, reason = ?why, attempt = job.attempt.token);
-        if let Some(batch) = job.batch {
-            batch.one_less();
+        let mut held = self.lock();
+        if let Some(job) = token.and_then(|token| remove(&mut held, id, token)) {
+            job.end(&format!("{why:?}"));
         }
     }
 
     /// Each critical section leaves the map whole, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remove(held: &mut HashMap<JobId, Held>, id: JobId, token: u64) -> Option<Held> {
+    if held.get(&id).is_none_or(|job| job.attempt.token != token) {
+        return None;
+    }
+    let job = held.remove(&id);
+    metrics::jobs_held(held.len());
+    job
+}
+
+impl Held {
+    /// The attempt is over without an outcome of ours; its batch may be over with it.
+    fn end(self, reason: &str) {
+        info!(action = "job_gone", job_id = %self.attempt.job_id, reason, attempt = self.attempt.token);
+        if let Some(batch) = self.batch {
+            batch.one_less();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::batch::tests::attempt;
+
+    fn again(earlier: &Attempt) -> Attempt {
+        Attempt { token: earlier.token + 1, ..earlier.clone() }
+    }
+
+    #[test]
+    fn a_batch_is_abandoned_when_its_last_job_is_lost() {
+        let (leases, jobs) = (Leases::default(), [attempt(1), attempt(1)]);
+        leases.hold("us", &jobs);
+        let watch = leases.watch(jobs.iter());
+        let renewed = jobs.each_ref().map(|job| (job.job_id, job.token, job.priority));
+
+        leases.lose(jobs[0].job_id, &renewed, Fence::Lost);
+        assert!(watch.abandoned().now_or_never().is_none());
+        leases.lose(jobs[1].job_id, &renewed, Fence::Cancelled);
+        assert!(watch.abandoned().now_or_never().is_some());
+        assert!(leases.is_empty());
+    }
+
+    #[test]
+    fn a_job_granted_to_us_again_ends_its_earlier_attempt_and_keeps_the_new_one() {
+        let (leases, first) = (Leases::default(), attempt(1));
+        leases.hold("us", std::slice::from_ref(&first));
+        let watch = leases.watch(std::iter::once(&first));
+
+        let second = again(&first);
+        leases.hold("us", std::slice::from_ref(&second));
+
+        assert!(watch.abandoned().now_or_never().is_some(), "the first call goes on");
+        assert!(leases.let_go(&first).is_none());
+        assert_eq!(leases.of("us")[0].token, second.token);
+    }
+
+    #[test]
+    fn a_late_word_about_an_earlier_attempt_does_not_end_the_new_one() {
+        let (leases, first) = (Leases::default(), attempt(1));
+        let second = again(&first);
+        leases.hold("us", std::slice::from_ref(&second));
+
+        leases.lose(first.job_id, &[(first.job_id, first.token, first.priority)], Fence::Lost);
+
+        assert_eq!(leases.len(), 1);
     }
 }

@@ -5,6 +5,7 @@
 //! | [`attempt`] | one batch from its start to its recorded outcome: read this first |
 //! | [`consumer`] | takes jobs when there is a free slot |
 //! | [`batch`] | turns jobs into model calls: reads, groups, concatenates, splits |
+//! | [`suspects`] | which of the taken jobs may run, when some were there as a worker died |
 //! | [`lease`] | keeps the jobs that run, and aborts those that were lost |
 //! | [`backend`] | the model behind one trait: in process, or a server |
 //! | [`breaker`], [`concurrency`] | when not to take jobs, and how many batches may run |
@@ -22,6 +23,7 @@ pub mod janitor;
 pub mod lease;
 pub mod metrics;
 pub mod registry;
+pub mod suspects;
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +37,7 @@ use tracing::{error, info};
 
 use crate::{
     attempt::Runner, backend::Backend, breaker::Breaker, concurrency::Concurrency, config::Config,
-    consumer::Consumer, janitor::Janitor, lease::Leases, registry::Registry,
+    consumer::Consumer, janitor::Janitor, lease::Leases, registry::Registry, suspects::Suspects,
 };
 
 /// The worker cannot start.
@@ -97,11 +99,12 @@ pub async fn run_with(
     helpers.spawn(registry.run(helpers_stop.clone()));
     helpers.spawn(Janitor::new(store.clone()).run(helpers_stop.clone()));
 
+    let suspects = Suspects::new(config.common.policy.max_lost);
     let mut consumers = JoinSet::new();
     for number in 0..config.num_workers {
         let name = format!("{}-{number}", config.worker_id);
         helpers.spawn(leases.clone().keep(store.clone(), name.clone(), helpers_stop.clone()));
-        let consumer = Consumer::new(name, &config, Arc::clone(&runner));
+        let consumer = Consumer::new(name, &config, Arc::clone(&runner), suspects.clone());
         consumers.spawn(consumer.run(shutdown.clone()));
     }
     while let Some(ended) = consumers.join_next().await {

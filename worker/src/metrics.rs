@@ -107,7 +107,6 @@ fn describe() {
     // Until the model is loaded nothing can run.
     breaker_open(true);
     batches(0, 0);
-    breaker_open(true);
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(STARTED).set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 }
@@ -141,7 +140,7 @@ pub(crate) fn inference(took: Duration, is_ok: bool) {
 }
 
 /// An attempt's outcome was recorded, or refused.
-pub(crate) fn settled(settlement: &Settlement, settled: Settled, took: Duration) {
+pub(crate) fn settled(settlement: &Settlement, settled: Settled, took: Option<Duration>) {
     let outcome = match (settled, settlement) {
         (Settled::Fenced(_), _) => "fenced",
         (_, Settlement::Complete(_)) => "completed",
@@ -150,7 +149,9 @@ pub(crate) fn settled(settlement: &Settlement, settled: Settled, took: Duration)
         (_, Settlement::Release) => "released",
     };
     counter!(PROCESSED, "outcome" => outcome).increment(1);
-    histogram!(PROCESSING).record(took);
+    if let Some(took) = took {
+        histogram!(PROCESSING).record(took);
+    }
     match settled {
         Settled::Done { repaired: true } => counter!(REPAIRED).increment(1),
         Settled::Done { repaired: false } => {}

@@ -1,0 +1,170 @@
+//! Jobs that were in a worker's hands when it died. One of them may be what kills workers, and the others must not fail
+//! with it as `worker_lost`. So each process takes them one at a time, which means that none of them waits in its hands
+//! for a turn; and one that would fail with the next lost worker runs while the process holds nothing else.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tepal_shared::job::Attempt;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+/// After a suspect was seen, more are expected for this long, whatever a look says: those that another consumer has in
+/// its hands, to give them back, are not to be found meanwhile.
+const EXPECTED_FOR: Duration = Duration::from_secs(1);
+
+/// What a process knows of suspects. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Suspects {
+    max_lost: u64,
+    expectation: Arc<Mutex<Expectation>>,
+    turns: Arc<RwLock<()>>,
+}
+
+#[derive(Debug)]
+struct Expectation {
+    are_expected: bool,
+    seen_at: Option<Instant>,
+}
+
+/// The right to hold jobs.
+#[derive(Debug)]
+pub enum Turn {
+    /// As others in the process do.
+    Shared(OwnedRwLockReadGuard<()>),
+    /// While nobody else in the process does.
+    Alone(OwnedRwLockWriteGuard<()>),
+}
+
+/// What becomes of jobs that were taken.
+#[derive(Debug, Default)]
+pub struct Sorted {
+    /// Those to run now.
+    pub run: Vec<Attempt>,
+    /// Those to give back, to be taken one at a time.
+    pub give_back: Vec<Attempt>,
+    /// Whether what was given back must run alone in the process.
+    pub is_last_chance: bool,
+}
+
+impl Suspects {
+    /// Nothing is known yet. A process may have been started because a suspect killed the last one, so suspects are
+    /// expected. A job fails when it has lost `max_lost` workers.
+    #[must_use]
+    pub fn new(max_lost: u32) -> Self {
+        let expectation = Arc::new(Mutex::new(Expectation { are_expected: true, seen_at: None }));
+        Self { max_lost: u64::from(max_lost), expectation, turns: Arc::default() }
+    }
+
+    /// Whether jobs should be taken one at a time.
+    #[must_use]
+    pub fn are_expected(&self) -> bool {
+        self.expectation().are_expected
+    }
+
+    /// A careful look found none.
+    pub fn none_found(&self) {
+        let mut expectation = self.expectation();
+        if expectation.seen_at.is_none_or(|at| at.elapsed() >= EXPECTED_FOR) {
+            expectation.are_expected = false;
+        }
+    }
+
+    fn seen(&self) {
+        *self.expectation() = Expectation { are_expected: true, seen_at: Some(Instant::now()) };
+    }
+
+    fn expectation(&self) -> MutexGuard<'_, Expectation> {
+        self.expectation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the right to hold jobs, `alone` or with others.
+    pub async fn turn(&self, alone: bool) -> Turn {
+        let turns = Arc::clone(&self.turns);
+        if alone { Turn::Alone(turns.write_owned().await) } else { Turn::Shared(turns.read_owned().await) }
+    }
+
+    /// Decides which of the jobs that were taken in this turn run now. As long as suspects may run in this turn, one
+    /// does: otherwise workers could pass them on to each other for ever.
+    #[must_use]
+    pub fn sort(&self, attempts: Vec<Attempt>, turn: &Turn) -> Sorted {
+        let (mut give_back, mut run): (Vec<_>, Vec<_>) = attempts.into_iter().partition(is_suspect);
+        if give_back.is_empty() {
+            return Sorted { run, ..Sorted::default() };
+        }
+        self.seen();
+        if run.is_empty()
+            && let Some(first) = give_back.iter().position(|suspect| self.may_run(suspect, turn))
+        {
+            run.push(give_back.remove(first));
+        }
+        Sorted { is_last_chance: run.is_empty(), run, give_back }
+    }
+
+    fn may_run(&self, suspect: &Attempt, turn: &Turn) -> bool {
+        suspect.lost + 1 < self.max_lost || matches!(turn, Turn::Alone(_))
+    }
+}
+
+/// Whether the job's worker was lost before.
+#[must_use]
+pub fn is_suspect(attempt: &Attempt) -> bool {
+    attempt.lost > 0
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::batch::tests::attempt;
+
+    fn lost(times: &[u64]) -> Vec<Attempt> {
+        times.iter().map(|lost| Attempt { lost: *lost, ..attempt(1) }).collect()
+    }
+
+    fn counts(sorted: &Sorted) -> (usize, usize, bool) {
+        (sorted.run.len(), sorted.give_back.len(), sorted.is_last_chance)
+    }
+
+    #[tokio::test]
+    async fn suspects_are_run_one_at_a_time() {
+        let suspects = Suspects::new(3);
+        let turn = suspects.turn(false).await;
+        suspects.none_found();
+
+        assert_eq!(counts(&suspects.sort(lost(&[0, 0]), &turn)), (2, 0, false));
+        assert!(!suspects.are_expected());
+        assert_eq!(counts(&suspects.sort(lost(&[0, 1, 2]), &turn)), (1, 2, false));
+        assert!(suspects.are_expected());
+        assert_eq!(counts(&suspects.sort(lost(&[1]), &turn)), (1, 0, false));
+        suspects.none_found();
+        assert!(suspects.are_expected(), "others may just have them in their hands");
+    }
+
+    #[tokio::test]
+    async fn one_of_many_suspects_is_run_unless_all_must_be_alone() {
+        let suspects = Suspects::new(3);
+        let shared = suspects.turn(false).await;
+        assert_eq!(counts(&suspects.sort(lost(&[2, 1, 1]), &shared)), (1, 2, false));
+        assert_eq!(counts(&suspects.sort(lost(&[2, 2]), &shared)), (0, 2, true));
+        drop(shared);
+        let alone = suspects.turn(true).await;
+        assert_eq!(counts(&suspects.sort(lost(&[2, 2]), &alone)), (1, 1, false));
+    }
+
+    #[tokio::test]
+    async fn a_last_chance_is_run_only_alone() {
+        let suspects = Suspects::new(3);
+        let shared = suspects.turn(false).await;
+        assert_eq!(counts(&suspects.sort(lost(&[2]), &shared)), (0, 1, true));
+        assert!(suspects.turn(true).now_or_never().is_none(), "others hold jobs");
+        drop(shared);
+
+        let alone = suspects.turn(true).now_or_never().unwrap();
+        assert_eq!(counts(&suspects.sort(lost(&[2]), &alone)), (1, 0, false));
+        assert!(suspects.turn(false).now_or_never().is_none());
+    }
+}

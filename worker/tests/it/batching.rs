@@ -1,0 +1,128 @@
+//! Jobs that wait share calls; a job that does not wait is called at once.
+
+use std::time::{Duration, Instant};
+
+use tepal_tests::{
+    model_server::{ModelServer, ServerSpec},
+    wait::eventually,
+};
+
+use crate::{
+    flowers::{input, input_of_rows},
+    queue::{Queue, SOON, rows, running},
+    settings::Settings,
+};
+
+async fn slow_server() -> ModelServer {
+    ModelServer::start(ServerSpec { call_cost: Duration::from_millis(5), ..ServerSpec::iris() }).await
+}
+
+#[tokio::test]
+async fn a_backlog_of_four_hundred_jobs_needs_few_calls() {
+    let (queue, server) = (Queue::start().await, slow_server().await);
+    let ids = queue.submit_all((0..400).map(|_| input(5.1))).await;
+
+    let _worker = queue.worker(Settings::serving(&server)).await;
+    queue.all_completed(&ids).await;
+
+    assert!(server.calls().len() <= 4, "{:?}", rows(&server));
+}
+
+#[tokio::test]
+async fn jobs_that_arrive_faster_than_calls_return_share_calls() {
+    let (queue, server) = (Queue::start().await, slow_server().await);
+    let worker = queue.worker(Settings::serving(&server).one_at_a_time()).await;
+    worker.wait_for_log("backend_up", SOON).await;
+
+    let ids = queue.submit_all((0..400).map(|_| input(5.1))).await;
+    queue.all_completed(&ids).await;
+
+    assert!(server.calls().len() <= 400 / 8, "{:?}", rows(&server));
+    assert_eq!(rows(&server).iter().sum::<usize>(), 400);
+}
+
+#[tokio::test]
+async fn a_lone_job_is_called_at_once() {
+    let (queue, server) = (Queue::start().await, slow_server().await);
+    // The longest wait for an arrival: a worker that only looked from time to time would need a second on average.
+    let worker = queue.worker(Settings::serving(&server).with("RECLAIM_INTERVAL_MS", 2_000)).await;
+    worker.wait_for_log("backend_up", SOON).await;
+
+    let mut fastest = Duration::MAX;
+    for _ in 0..5 {
+        let submitted = Instant::now();
+        let id = queue.submit(input(5.1)).await;
+        queue.completed(id).await;
+        fastest = fastest.min(submitted.elapsed());
+    }
+
+    assert_eq!(rows(&server), [1; 5]);
+    assert!(fastest < Duration::from_millis(250), "{fastest:?}");
+}
+
+#[tokio::test]
+async fn no_call_has_more_rows_than_allowed_and_no_job_is_split() {
+    let (queue, server) = (Queue::start().await, slow_server().await);
+    let ids = queue.submit_all((0..20).map(|_| input_of_rows(3))).await;
+
+    let _worker = queue.worker(Settings::serving(&server).with("BATCH_MAX_ROWS", 10)).await;
+    queue.all_completed(&ids).await;
+
+    let rows = rows(&server);
+    assert!(rows.iter().all(|rows| *rows <= 9 && rows % 3 == 0), "{rows:?}");
+    assert!(rows.contains(&9), "{rows:?}");
+}
+
+#[tokio::test]
+async fn a_job_larger_than_a_call_may_be_is_called_alone_and_whole() {
+    let (queue, server) = (Queue::start().await, slow_server().await);
+    let ids = queue.submit_all([1, 1, 9, 1].map(input_of_rows)).await;
+
+    let _worker = queue.worker(Settings::serving(&server).one_at_a_time().with("BATCH_MAX_ROWS", 4)).await;
+    queue.all_completed(&ids).await;
+
+    assert_eq!(rows(&server), [2, 9, 1]);
+}
+
+#[tokio::test]
+async fn a_batch_takes_no_more_jobs_after_its_limit_of_bytes() {
+    let (queue, server) = (Queue::start().await, slow_server().await);
+    let ids = queue.submit_all((0..64).map(|_| input_of_rows(10))).await;
+
+    let settings = Settings::serving(&server).one_at_a_time().with("BATCH_MAX_ROWS", 4_096);
+    let _worker = queue.worker(settings.with("BATCH_MAX_BYTES", 400)).await;
+    queue.all_completed(&ids).await;
+
+    // A worker that starts takes one job with care; entries are read sixteen at a time.
+    assert_eq!(rows(&server), [170, 160, 160, 150]);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_not_full_waits_for_more_if_told_to() {
+    let (queue, server) = (Queue::start().await, slow_server().await);
+    let settings = Settings::serving(&server).one_at_a_time().with("BATCH_MAX_WAIT_MS", 500);
+    let worker = queue.worker(settings).await;
+    worker.wait_for_log("backend_up", SOON).await;
+
+    let first = queue.submit(input(5.1)).await;
+    eventually(SOON, "the first job to be taken", async || queue.in_flight().await == 1).await;
+    let second = queue.submit(input(5.1)).await;
+    queue.all_completed(&[first, second]).await;
+
+    assert_eq!(rows(&server), [2]);
+}
+
+#[tokio::test]
+async fn no_more_batches_run_at_a_time_than_allowed() {
+    let (queue, server) = (Queue::start().await, slow_server().await);
+    server.set_behaviour(tepal_tests::model_server::Behaviour::Hang);
+    let settings = Settings::serving(&server).with("NUM_WORKERS", 2).with("MAX_IN_FLIGHT", 3);
+    let _worker = queue.worker(settings.with("BATCH_MAX_ROWS", 1)).await;
+
+    queue.submit_all((0..40).map(|_| input(5.1))).await;
+    running(&server, 6).await;
+
+    let settled = async || queue.in_flight().await == 6;
+    eventually(SOON, "six jobs to be in flight", settled).await;
+    assert_eq!(server.calls().len(), 6);
+}

@@ -1,0 +1,139 @@
+//! Settings that cannot work: the process says what is wrong, all of it, and ends.
+
+use std::{net::TcpListener, path::Path};
+
+use tepal_tests::process::Service;
+
+use crate::{queue::SOON, settings::Settings};
+
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
+
+/// Starts the worker, which must end by itself and with a failure; gives what it printed.
+async fn complaint(settings: Settings) -> String {
+    let settings =
+        Settings::default().with("MODELS_DIR", MODELS).with("METRICS_ADDR", "127.0.0.1:0").and(settings);
+    let worker = Service::binary("tepal-worker").envs(&settings.pairs()).start();
+    let status = worker.wait_exit(SOON).await;
+    assert_eq!(status.code(), Some(1), "{}", worker.logs().tail(40));
+    worker.logs().lines().join("\n")
+}
+
+#[tokio::test]
+async fn every_wrong_setting_is_told_at_once_and_once() {
+    let wrong = [
+        ("REDIS_PORT", "seventy"),
+        ("QUEUE_NAME", "a{b}"),
+        ("PARTITIONS", "257"),
+        ("LEASE_MS", "soon"),
+        ("RESULT_TTL_SECONDS", "0"),
+        ("MAX_QUEUE_DEPTH", "-1"),
+        ("MAX_LOST", "1"),
+        ("LOG_FORMAT", "xml"),
+        ("NUM_WORKERS", "0"),
+        ("MAX_IN_FLIGHT", "many"),
+        ("BATCH_MAX_ROWS", "0"),
+        ("BATCH_MAX_BYTES", "0"),
+        ("BATCH_MAX_WAIT_MS", "-5"),
+        ("RECLAIM_INTERVAL_MS", "0"),
+        ("MAX_RETRIES", "2.5"),
+        ("RETRY_BASE_MS", "0"),
+        ("INFERENCE_TIMEOUT_MS", "0"),
+        ("MODEL_BACKEND", "keras"),
+        ("TF_SERVING_GRPC_PORT", "65536"),
+        ("DRAIN_TIMEOUT_SECONDS", "long"),
+        ("METRICS_ADDR", "here"),
+    ];
+    let settings = wrong.iter().fold(Settings::default(), |all, (name, value)| all.with(name, value));
+
+    let text = complaint(settings.with("MODEL_NAME", "missing")).await;
+
+    for (name, value) in wrong {
+        let told = text.matches(&format!("\n  {name}: `{value}`")).count();
+        assert_eq!(told, 1, "{name} is told {told} times: {text}");
+    }
+    assert_eq!(
+        text.matches("MODEL_NAME, MODELS_DIR: cannot read the model description").count(),
+        1,
+        "{text}"
+    );
+    assert!(text.starts_with("tepal-worker: settings are wrong:\n"), "{text}");
+    assert_eq!(text.lines().count(), wrong.len() + 2, "{text}");
+}
+
+#[tokio::test]
+async fn a_wrong_setting_says_what_would_be_right() {
+    let text = complaint(Settings::default().with("MODEL_BACKEND", "keras")).await;
+    let expected =
+        "tepal-worker: a setting is wrong:\n  MODEL_BACKEND: `keras` must be onnx or tensorflow_serving";
+    assert_eq!(text, expected);
+
+    let text = complaint(Settings::default().with("NUM_WORKERS", 0)).await;
+    let expected =
+        "tepal-worker: a setting is wrong:\n  NUM_WORKERS: `0` is not a whole number from 1 to 256";
+    assert_eq!(text, expected);
+}
+
+#[tokio::test]
+async fn a_taken_metrics_address_is_told_in_one_sentence() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+
+    let text = complaint(Settings::default().with("METRICS_ADDR", addr)).await;
+
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with(&format!("tepal-worker: cannot serve metrics on {addr} (")), "{text}");
+    assert!(text.contains("Address already in use"), "{text}");
+    assert!(text.ends_with("; set METRICS_ADDR to a free address of this machine"), "{text}");
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_be_loaded_is_told_with_its_file() {
+    let models = tempfile::tempdir().unwrap();
+    let folder = models.path().join("iris");
+    std::fs::create_dir(&folder).unwrap();
+    let description = std::fs::read_to_string(Path::new(MODELS).join("iris/model.toml")).unwrap();
+    std::fs::write(folder.join("model.toml"), &description).unwrap();
+    let settings = Settings::default().with_model(models.path(), "iris").with("LOG_FORMAT", "json");
+
+    let text = complaint(settings.clone()).await;
+    let file = folder.join("model.onnx");
+    let expected =
+        format!("tepal-worker: the model cannot be used: the ONNX file {} cannot be loaded", file.display());
+    assert!(text.starts_with(&expected), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+
+    let without = description.replace("onnx_file", "# onnx_file");
+    std::fs::write(folder.join("model.toml"), without).unwrap();
+    let text = complaint(settings).await;
+    assert!(
+        text.contains("`iris` has no onnx_file") && text.contains("MODEL_BACKEND=tensorflow_serving"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_host_that_is_no_host_is_told() {
+    let settings =
+        Settings::default().with("MODEL_BACKEND", "tensorflow_serving").with("TF_SERVING_HOST", "a b");
+
+    let text = complaint(settings).await;
+
+    assert!(text.contains("TF_SERVING_HOST `a b` is not a host name"), "{text}");
+}
+
+#[tokio::test]
+async fn help_names_every_setting_and_its_default() {
+    let worker = Service::binary("tepal-worker").arg("--help").start();
+    assert!(worker.wait_exit(SOON).await.success());
+
+    let help = worker.logs().lines().join("\n");
+    for name in
+        ["REDIS_HOST", "REDIS_PORT", "QUEUE_NAME", "TF_SERVING_HOST", "TF_SERVING_GRPC_PORT", "MODEL_NAME"]
+    {
+        assert!(help.contains(&format!("[env: {name}=")), "{name}: {help}");
+    }
+    for name in ["NUM_WORKERS=", "MODEL_BACKEND=", "DRAIN_TIMEOUT_SECONDS=", "METRICS_ADDR=", "LEASE_MS="] {
+        assert!(help.contains(&format!("[env: {name}")), "{name}: {help}");
+    }
+    assert!(help.contains("[default: 0.0.0.0:9100]"), "{help}");
+}

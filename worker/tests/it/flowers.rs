@@ -1,0 +1,71 @@
+//! The 150 flowers of `compose/models/iris/iris.csv`, and rows that only look like flowers.
+
+use serde_json::Value;
+use tepal_shared::job::Job;
+
+use crate::queue::{Queue, result_of};
+
+const CSV: &str = include_str!("../../../compose/models/iris/iris.csv");
+pub(crate) const CLASSES: [&str; 3] = ["setosa", "versicolor", "virginica"];
+
+/// One line of the file.
+pub(crate) struct Flower {
+    row: String,
+    class: u64,
+}
+
+/// All of them.
+pub(crate) fn flowers() -> Vec<Flower> {
+    let read = |line: &str| {
+        let (row, class) = line.rsplit_once(',').unwrap();
+        Flower { row: format!("[{row}]"), class: class.parse().unwrap() }
+    };
+    CSV.lines().skip(1).map(read).collect()
+}
+
+impl Flower {
+    /// The input of a job of its own.
+    pub(crate) fn input(&self) -> String {
+        format!("[{}]", self.row)
+    }
+}
+
+/// The input of a job of one row that can be told from others by its first value.
+pub(crate) fn input(first: f32) -> String {
+    format!("[[{first},3.5,1.4,0.2]]")
+}
+
+/// The input of a job of so many equal rows.
+pub(crate) fn input_of_rows(count: usize) -> String {
+    format!("[{}]", vec!["[5.1,3.5,1.4,0.2]"; count].join(","))
+}
+
+/// Submits every flower as a job of its own and all of them as one job, and checks that both ways give the same
+/// classes, the right ones for more than 95 per cent. Gives a single flower's job and that of all.
+pub(crate) async fn classify_all(queue: &Queue) -> (Job, Job) {
+    let flowers = flowers();
+    assert_eq!(flowers.len(), 150);
+    let single = queue.submit_all(flowers.iter().map(Flower::input)).await;
+    let rows: Vec<_> = flowers.iter().map(|flower| flower.row.as_str()).collect();
+    let together = queue.submit(format!("[{}]", rows.join(","))).await;
+
+    let single = queue.all_completed(&single).await;
+    let together = queue.completed(together).await;
+    let alone: Vec<_> = single.iter().map(|job| class_of(&result_of(job))).collect();
+    let in_one: Vec<_> =
+        result_of(&together)["predictions"].as_array().unwrap().iter().map(class_of).collect();
+    assert_eq!(alone, in_one);
+    let right = flowers.iter().zip(&alone).filter(|(flower, class)| flower.class == **class).count();
+    assert!(right * 100 > 95 * flowers.len(), "{right} of 150 are right");
+    (single[0].clone(), together)
+}
+
+/// The class of one prediction, which must be whole.
+fn class_of(prediction: &Value) -> u64 {
+    let class = prediction["prediction"].as_u64().unwrap();
+    assert_eq!(prediction["class_name"], CLASSES[class as usize]);
+    let probabilities = prediction["probabilities"].as_array().unwrap();
+    let sum: f64 = probabilities.iter().map(|probability| probability.as_f64().unwrap()).sum();
+    assert!(probabilities.len() == 3 && (sum - 1.0).abs() < 1e-5, "{prediction}");
+    class
+}

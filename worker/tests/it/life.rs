@@ -1,0 +1,9 @@
+//! Workers that are killed, frozen, told to stop or cut off from Redis, and long, cancelled and unimportant jobs.
+
+mod cancelling;
+mod crashes;
+mod leases;
+mod poison;
+mod priorities;
+mod redis_outage;
+mod shutdown;

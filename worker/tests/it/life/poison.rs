@@ -1,0 +1,80 @@
+//! A job that kills every worker which runs it.
+
+use std::sync::{Arc, Mutex};
+
+use tepal_tests::{
+    model_server::{ModelServer, ServerSpec},
+    process::{Process, Worker},
+    wait::eventually,
+};
+
+use crate::{
+    flowers::input,
+    queue::{Queue, SOON},
+    settings::Settings,
+};
+
+const POISON: f32 = 9.5;
+
+/// The worker process that the poison kills.
+type Victim = Arc<Mutex<Option<Arc<Process>>>>;
+
+/// The iris model; whoever asks it about the poison is killed before the answer.
+fn deadly(victim: &Victim) -> ServerSpec {
+    let (iris, victim) = (ServerSpec::iris().compute, Arc::clone(victim));
+    let compute = move |row: &[f32]| {
+        if row[0] == POISON
+            && let Some(process) = &*victim.lock().unwrap()
+        {
+            process.kill9();
+        }
+        iris(row)
+    };
+    ServerSpec { compute: Arc::new(compute), ..ServerSpec::iris() }
+}
+
+/// Starts the worker again whenever it is dead, as a supervisor would, until `done`. Gives the number of deaths.
+async fn supervise(worker: &Worker, victim: &Victim, mut done: impl AsyncFnMut() -> bool) -> u32 {
+    let mut deaths = 0;
+    let look = async || {
+        if !worker.is_running() {
+            deaths += 1;
+            *victim.lock().unwrap() = None;
+            worker.restart().await;
+            *victim.lock().unwrap() = Some(worker.process());
+        }
+        done().await
+    };
+    eventually(SOON, "the jobs to end", look).await;
+    deaths
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_workers_fails_as_worker_lost_and_harms_no_other() {
+    let victim = Victim::default();
+    let (queue, server) = (Queue::start().await, ModelServer::start(deadly(&victim)).await);
+    let poison = queue.submit(input(POISON)).await;
+    let others = queue.submit_all((0..30).map(|_| input(5.1))).await;
+
+    let worker = queue.worker(Settings::serving(&server).with_lease_ms(500)).await;
+    *victim.lock().unwrap() = Some(worker.process());
+    let ended = async || {
+        let mut all = vec![poison];
+        all.extend(&others);
+        for id in all {
+            match queue.store.job(id).await {
+                Ok(Some(job)) if job.status.is_terminal() => {}
+                _ => return false,
+            }
+        }
+        true
+    };
+    let deaths = supervise(&worker, &victim, ended).await;
+
+    assert_eq!(deaths, 3, "a worker more dies with each try of the poison");
+    let error = "The worker was lost 3 times while running the job";
+    assert_eq!(queue.failed(poison).await, (error.to_owned(), "worker_lost".to_owned(), 3));
+    queue.all_completed(&others).await;
+    worker.wait_for_log("worker_lost", SOON).await;
+    queue.assert_drained().await;
+}

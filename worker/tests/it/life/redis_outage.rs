@@ -1,0 +1,89 @@
+//! Redis away, back, and with less than it had.
+
+use std::time::Duration;
+
+use tepal_tests::{
+    model_server::{Behaviour, CallOutcome, ModelServer, ServerSpec},
+    redis::{Fsync, RedisServer},
+    wait::eventually,
+};
+
+use crate::{
+    flowers::input,
+    queue::{Queue, SOON, outcomes, running},
+    settings::Settings,
+};
+
+async fn durable() -> Queue {
+    Queue::on(RedisServer::options().aof(Fsync::Always).start().await)
+}
+
+#[tokio::test]
+async fn every_job_completes_although_redis_is_killed_in_the_middle() {
+    let spec = ServerSpec { call_cost: Duration::from_millis(10), ..ServerSpec::iris() };
+    let (queue, server) = (durable().await, ModelServer::start(spec).await);
+    let settings = Settings::serving(&server).with_lease_ms(1_500).with("BATCH_MAX_ROWS", 2);
+    let worker = queue.worker(settings).await;
+    let ids = queue.submit_all((0..300).map(|_| input(5.1))).await;
+    for kills in 1..=3 {
+        let progress = async || server.calls().len() >= kills * 30;
+        eventually(SOON, "some calls", progress).await;
+        queue.redis.restart().await;
+    }
+
+    queue.all_completed(&ids).await;
+
+    assert!(worker.is_running());
+    queue.assert_drained().await;
+}
+
+#[tokio::test]
+async fn a_result_that_is_ready_while_redis_is_down_is_recorded_afterwards() {
+    let (queue, server) = (durable().await, ModelServer::start(ServerSpec::iris()).await);
+    server.set_behaviour(Behaviour::Delay(Duration::from_millis(300)));
+    let worker = queue.worker(Settings::serving(&server)).await;
+    let id = queue.submit(input(5.1)).await;
+    running(&server, 1).await;
+
+    queue.redis.kill9();
+    worker.wait_for_log("settle_failed", SOON).await;
+    queue.redis.restart().await;
+
+    assert_eq!(queue.completed(id).await.attempts, 1);
+    assert_eq!(outcomes(&server), [CallOutcome::Answered], "the model was not called again");
+    let repeated = async || worker.metrics().await.metric("tepal_settle_repeats_total") >= 1.0;
+    eventually(SOON, "the repetition to be counted", repeated).await;
+    queue.assert_drained().await;
+}
+
+#[tokio::test]
+async fn an_idle_worker_goes_on_after_redis_was_away() {
+    let (queue, server) = (durable().await, ModelServer::start(ServerSpec::iris()).await);
+    let worker = queue.worker(Settings::serving(&server)).await;
+    worker.wait_for_log("backend_up", SOON).await;
+
+    queue.redis.kill9();
+    worker.wait_for_log("redis_unreachable", SOON).await;
+    queue.redis.restart().await;
+
+    let id = queue.submit(input(5.1)).await;
+    assert_eq!(queue.completed(id).await.attempts, 1);
+}
+
+#[tokio::test]
+async fn a_worker_goes_on_after_redis_lost_its_data_and_its_scripts() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    let worker = queue.worker(Settings::serving(&server)).await;
+    let before = queue.submit(input(5.1)).await;
+    queue.completed(before).await;
+
+    queue.redis.cli(&["FLUSHALL"]);
+    queue.redis.cli(&["SCRIPT", "FLUSH"]);
+
+    let ids = queue.submit_all((0..10).map(|_| input(5.1))).await;
+    queue.all_completed(&ids).await;
+    assert!(
+        worker.metrics().await.metric("tepal_groups_created_total") >= 4.0,
+        "three at the start, then more"
+    );
+}

@@ -1,0 +1,12 @@
+//! The worker as a process, against a real Redis and real model servers: what becomes of jobs, whatever fails.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
+
+mod batching;
+mod config;
+mod flowers;
+mod life;
+mod metrics;
+mod onnx;
+mod queue;
+mod settings;
+mod tfs;

@@ -1,0 +1,97 @@
+//! The page of metrics.
+
+use tepal_tests::model_server::{Behaviour, ModelServer, ServerSpec};
+
+use crate::{
+    flowers::input,
+    queue::{Queue, SOON},
+    settings::Settings,
+};
+
+const COUNTERS: [&str; 8] = [
+    "tepal_jobs_processed_total",
+    "tepal_jobs_reclaimed_total",
+    "tepal_outcomes_fenced_total",
+    "tepal_entries_repaired_total",
+    "tepal_entries_stale_total",
+    "tepal_groups_created_total",
+    "tepal_settle_repeats_total",
+    "tepal_data_loss_total",
+];
+const GAUGES: [&str; 5] = [
+    "tepal_breaker_open",
+    "tepal_build_info",
+    "tepal_worker_jobs_held",
+    "tepal_worker_batches_running",
+    "tepal_worker_batches_limit",
+];
+const HISTOGRAMS: [&str; 5] = [
+    "tepal_job_processing_seconds",
+    "tepal_job_wait_seconds",
+    "tepal_inference_seconds",
+    "tepal_batch_rows",
+    "tepal_batch_jobs",
+];
+
+#[tokio::test]
+async fn the_page_has_every_metric_with_its_help_and_buckets() {
+    let queue = Queue::start().await;
+    let worker = queue.worker(Settings::onnx()).await;
+    let idle = worker.metrics().await.text();
+    for name in COUNTERS.into_iter().chain(GAUGES) {
+        assert!(idle.contains(&format!("\n{name}")), "{name} appears only with its first event");
+    }
+
+    let id = queue.submit(input(5.1)).await;
+    queue.completed(id).await;
+    worker.wait_for_log("prediction_completed", SOON).await;
+    let histograms = async || worker.metrics().await.text().contains("tepal_job_processing_seconds_count 1");
+    tepal_tests::wait::eventually(SOON, "the job to be counted", histograms).await;
+
+    let page = worker.metrics().await.text();
+    let typed = [("counter", &COUNTERS[..]), ("gauge", &GAUGES), ("histogram", &HISTOGRAMS)];
+    for (kind, names) in typed {
+        for name in names {
+            assert!(page.contains(&format!("# TYPE {name} {kind}\n")), "{name}: {page}");
+            assert!(page.contains(&format!("# HELP {name} ")), "{name}: {page}");
+        }
+    }
+    for name in HISTOGRAMS {
+        let bucket =
+            page.lines().any(|line| line.starts_with(&format!("{name}_bucket{{")) && line.contains("+Inf"));
+        assert!(bucket, "{name} has no buckets: {page}");
+    }
+    let described = page.lines().filter(|line| line.starts_with("# TYPE tepal_")).count();
+    assert_eq!(described, COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len(), "{page}");
+    assert!(page.contains("tepal_jobs_processed_total{outcome=\"completed\"} 1"), "{page}");
+}
+
+#[tokio::test]
+async fn outcomes_and_calls_are_counted_by_what_they_came_to() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    server.script_next(1, Behaviour::Status(tonic::Code::Internal, String::new()));
+    server.script_next(1, Behaviour::Status(tonic::Code::InvalidArgument, String::new()));
+    let worker = queue.worker(Settings::serving(&server).with("RETRY_BASE_MS", 1)).await;
+
+    let id = queue.submit(input(5.1)).await;
+    queue.failed(id).await;
+    let id = queue.submit(input(5.1)).await;
+    queue.completed(id).await;
+
+    let expected = [
+        "tepal_jobs_processed_total{outcome=\"retried\"} 1\n",
+        "tepal_jobs_processed_total{outcome=\"failed\"} 1\n",
+        "tepal_jobs_processed_total{outcome=\"completed\"} 1\n",
+        "tepal_jobs_processed_total{outcome=\"released\"} 0\n",
+        "tepal_inference_seconds_count{outcome=\"ok\"} 1\n",
+        "tepal_inference_seconds_count{outcome=\"error\"} 2\n",
+        "tepal_job_wait_seconds_count{priority=\"normal\"} 2\n",
+        "tepal_worker_jobs_held 0\n",
+    ];
+    let look = async || {
+        let page = worker.metrics().await.text();
+        let missing = expected.iter().find(|line| !page.contains(**line));
+        missing.map_or(Ok(()), |line| Err(format!("no {line}{page}")))
+    };
+    tepal_tests::wait::eventually(SOON, "the counts", look).await;
+}

@@ -1,0 +1,215 @@
+//! A queue of its own for each test: a Redis server, the job store on it, and what tests ask it again and again.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Value;
+use tepal_shared::{
+    connection::{ConnectionSettings, Redis},
+    job::{Job, JobId, JobStatus, NewJob, Priority},
+    keys::Keys,
+    scripts::{Settled, Submitted},
+    store::{JobStore, Policy, QueueState, Settlement, TakeRequest},
+    worker_state::{BackendState, WorkerState},
+};
+use tepal_tests::{
+    model_server::{CallOutcome, CallRecord, ModelServer},
+    process::Worker,
+    redis::RedisServer,
+    wait::eventually,
+};
+
+use crate::settings::Settings;
+
+/// Long enough for anything that is to happen, on a machine that does much else.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// A Redis server and the queue that workers find on it.
+pub(crate) struct Queue {
+    pub(crate) redis: RedisServer,
+    pub(crate) store: JobStore,
+}
+
+impl Queue {
+    /// On a Redis that keeps nothing on disk.
+    pub(crate) async fn start() -> Self {
+        Self::on(RedisServer::start().await)
+    }
+
+    /// On this Redis.
+    pub(crate) fn on(redis: RedisServer) -> Self {
+        Self::with_policy(redis, Policy::default())
+    }
+
+    /// With other numbers than the default ones.
+    pub(crate) fn with_policy(redis: RedisServer, policy: Policy) -> Self {
+        let connection = Redis::open(ConnectionSettings::new(&redis.url()).unwrap()).unwrap();
+        let store = JobStore::new(connection, Keys::new("predict_queue"), policy);
+        Self { redis, store }
+    }
+
+    /// Starts a worker and waits until it runs; its model need not be there.
+    pub(crate) async fn worker(&self, settings: Settings) -> Worker {
+        Worker::start(&self.redis.url(), &settings.pairs()).await
+    }
+
+    /// Submits rows, JSON text.
+    pub(crate) async fn submit(&self, input: impl Into<String>) -> JobId {
+        self.submit_job(0, NewJob { input: input.into(), ..NewJob::default() }).await
+    }
+
+    /// Submits one job for each input, in order.
+    pub(crate) async fn submit_all(&self, inputs: impl IntoIterator<Item = String>) -> Vec<JobId> {
+        let mut ids = Vec::new();
+        for input in inputs {
+            ids.push(self.submit(input).await);
+        }
+        ids
+    }
+
+    /// Submits any job to a partition.
+    pub(crate) async fn submit_job(&self, partition: u8, job: NewJob) -> JobId {
+        let id = JobId::new(partition);
+        assert_eq!(self.store.submit(id, &job).await.unwrap(), Submitted::Accepted);
+        id
+    }
+
+    /// The job as it stands.
+    pub(crate) async fn job(&self, id: JobId) -> Job {
+        self.store.job(id).await.unwrap().unwrap()
+    }
+
+    /// Waits until the job has ended. While Redis is away, it has not.
+    pub(crate) async fn ended(&self, id: JobId) -> Job {
+        eventually(SOON, "the job's end", async || match self.store.job(id).await {
+            Ok(Some(job)) if job.status.is_terminal() => Ok(job),
+            other => Err(format!("{other:?}")),
+        })
+        .await
+    }
+
+    /// Waits until the job has completed; any other end fails the test.
+    pub(crate) async fn completed(&self, id: JobId) -> Job {
+        let job = self.ended(id).await;
+        assert_eq!(job.status, JobStatus::Completed, "{job:?}");
+        job
+    }
+
+    /// [`Queue::completed`] for several jobs.
+    pub(crate) async fn all_completed(&self, ids: &[JobId]) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for id in ids {
+            jobs.push(self.completed(*id).await);
+        }
+        jobs
+    }
+
+    /// Waits until the job has failed; gives its error, error code and attempts.
+    pub(crate) async fn failed(&self, id: JobId) -> (String, String, u64) {
+        let job = self.ended(id).await;
+        assert_eq!(job.status, JobStatus::Failed, "{job:?}");
+        (job.error.unwrap(), job.error_code.unwrap(), job.attempts)
+    }
+
+    /// The fields of the job's hash, as `redis-cli HGETALL` shows them.
+    pub(crate) fn hash(&self, id: JobId) -> BTreeMap<String, String> {
+        let text = self.redis.cli(&["HGETALL", &self.store.keys().job(id)]);
+        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+    }
+
+    /// The job's remaining lifetime in seconds; -1 = for ever.
+    pub(crate) fn ttl(&self, id: JobId) -> i64 {
+        self.redis.cli(&["TTL", &self.store.keys().job(id)]).parse().unwrap()
+    }
+
+    /// Whether no work is left: the streams are empty and nothing is pending.
+    pub(crate) async fn assert_drained(&self) {
+        for partition in self.store.partitions() {
+            let states = self.store.queue_state(partition).await.unwrap();
+            assert_eq!(states, [QueueState::default(); 3], "partition {partition}");
+            for stream in self.store.keys().streams(partition) {
+                assert_eq!(self.redis.cli(&["XLEN", &stream]), "0", "{stream}");
+            }
+        }
+    }
+
+    /// Waits until the job's lease has lapsed, takes it over and gives it back.
+    pub(crate) async fn take_over_and_release(&self, id: JobId) {
+        let request = TakeRequest {
+            partition: id.partition(),
+            consumer: "somebody-else",
+            order: Priority::ALL,
+            limit: 1,
+            max_bytes: usize::MAX,
+            due_from: Some(&<[String; 3]>::default()),
+        };
+        let take = async || self.store.take(&request).await.unwrap().attempts.pop();
+        let attempt = eventually(SOON, "the job to be taken over", take).await;
+        assert_eq!(attempt.job_id, id);
+        let settled = self.store.settle(&[(&attempt, Settlement::Release)]).await.unwrap().remove(0);
+        assert_eq!(settled.unwrap(), Settled::Done { repaired: false });
+    }
+
+    /// How many normal jobs a worker holds.
+    pub(crate) async fn in_flight(&self) -> u64 {
+        self.store.queue_state(0).await.unwrap()[1].in_flight
+    }
+
+    /// Waits until the lease of some normal job has lapsed without anybody noticing.
+    pub(crate) async fn lapsed(&self, lease_ms: u64) {
+        let stream = self.store.keys().stream(0, Priority::Normal);
+        let command = ["XPENDING", &stream, "workers", "IDLE", &lease_ms.to_string(), "-", "+", "1"];
+        let lapsed = async || !self.redis.cli(&command).is_empty();
+        eventually(SOON, "a lapsed lease", lapsed).await;
+    }
+
+    /// What the only worker last said of itself; `None` before its first heartbeat.
+    pub(crate) async fn worker_state(&self) -> Option<WorkerState> {
+        let workers = self.store.workers().await.unwrap();
+        assert!(workers.len() <= 1, "{workers:?}");
+        workers.first().map(|worker| serde_json::from_str(&worker.state).unwrap())
+    }
+
+    /// Waits until the only worker says this of its backend.
+    pub(crate) async fn backend_is(&self, expected: BackendState) -> WorkerState {
+        let look = async || match self.worker_state().await {
+            Some(state) if state.backend_state == expected => Ok(state),
+            other => Err(format!("{other:?}")),
+        };
+        eventually(SOON, "the heartbeat to tell the backend's state", look).await
+    }
+}
+
+/// The result of a completed job.
+pub(crate) fn result_of(job: &Job) -> Value {
+    serde_json::from_str(job.result.as_deref().unwrap()).unwrap()
+}
+
+/// Waits until so many calls run at the same time; gives them.
+pub(crate) async fn running(server: &ModelServer, count: usize) -> Vec<CallRecord> {
+    let look = async || {
+        let mut calls = server.calls();
+        calls.retain(|call| call.outcome == CallOutcome::Running);
+        if calls.len() >= count { Ok(calls) } else { Err(format!("{} running", calls.len())) }
+    };
+    eventually(SOON, "calls to run", look).await
+}
+
+/// How each call ended.
+pub(crate) fn outcomes(server: &ModelServer) -> Vec<CallOutcome> {
+    server.calls().iter().map(|call| call.outcome).collect()
+}
+
+/// Waits until the calls have ended so. A server hears a moment later than its client that a call was given up.
+pub(crate) async fn calls_end(server: &ModelServer, expected: &[CallOutcome]) {
+    let look = async || {
+        let seen = outcomes(server);
+        if seen == expected { Ok(()) } else { Err(format!("{seen:?}")) }
+    };
+    eventually(SOON, "the end of all calls", look).await;
+}
+
+/// Number of rows of each call.
+pub(crate) fn rows(server: &ModelServer) -> Vec<usize> {
+    server.calls().iter().map(|call| call.rows).collect()
+}

@@ -1,0 +1,64 @@
+//! A worker's settings, as environment variables.
+
+use std::{net::SocketAddr, path::Path};
+
+use tepal_tests::model_server::ModelServer;
+
+/// Where the toy model is described.
+pub(crate) const TOY_MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models");
+
+/// What is set beside the harness's own settings (Redis, the iris model, JSON logs, a free METRICS_ADDR).
+#[derive(Clone, Default)]
+pub(crate) struct Settings(Vec<(String, String)>);
+
+impl Settings {
+    /// The model runs in the worker itself.
+    pub(crate) fn onnx() -> Self {
+        Self::default()
+    }
+
+    /// The model runs in this server.
+    pub(crate) fn serving(server: &ModelServer) -> Self {
+        Self::serving_at(server.addr())
+    }
+
+    /// The model runs in a server that listens, or will listen, on this address.
+    pub(crate) fn serving_at(addr: SocketAddr) -> Self {
+        Self::default()
+            .with("MODEL_BACKEND", "tensorflow_serving")
+            .with("TF_SERVING_HOST", addr.ip())
+            .with("TF_SERVING_GRPC_PORT", addr.port())
+    }
+
+    /// One more variable; a later value of the same name wins.
+    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.0.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Another model than iris.
+    pub(crate) fn with_model(self, models_dir: &Path, name: &str) -> Self {
+        self.with("MODELS_DIR", models_dir.display()).with("MODEL_NAME", name)
+    }
+
+    /// One consumer that runs one batch at a time: what waits is called together.
+    pub(crate) fn one_at_a_time(self) -> Self {
+        self.with("NUM_WORKERS", 1).with("MAX_IN_FLIGHT", 1)
+    }
+
+    /// A short lease, and a look for lapsed ones often enough to notice it.
+    pub(crate) fn with_lease_ms(self, lease_ms: u64) -> Self {
+        self.with("LEASE_MS", lease_ms).with("RECLAIM_INTERVAL_MS", 100)
+    }
+
+    /// These, and then others, which win.
+    pub(crate) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
+    /// As the harness takes them.
+    pub(crate) fn pairs(&self) -> Vec<(&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+}

@@ -1,0 +1,8 @@
+//! The model in a server that speaks TensorFlow Serving's gRPC API.
+
+mod answers;
+mod bad_answers;
+mod limits;
+mod outage;
+mod retries;
+mod start_order;

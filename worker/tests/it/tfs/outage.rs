@@ -1,0 +1,135 @@
+//! A model server that is not there: jobs wait, no attempt is used up, and work goes on by itself.
+
+use tepal_shared::{
+    job::{JobId, JobStatus},
+    worker_state::BackendState,
+};
+use tepal_tests::{
+    model_server::{Behaviour, CallOutcome, ModelServer, ServerSpec},
+    ports::free_port,
+    wait::eventually,
+};
+use tonic::Code;
+
+use crate::{
+    flowers::input,
+    queue::{Queue, SOON, running},
+    settings::Settings,
+};
+
+fn address() -> std::net::SocketAddr {
+    ([127, 0, 0, 1], free_port()).into()
+}
+
+/// Every job waits, and none has used an attempt.
+async fn assert_waiting(queue: &Queue, ids: &[JobId]) {
+    for id in ids {
+        let look = async || {
+            let job = queue.job(*id).await;
+            if job.status == JobStatus::Pending { Ok(job) } else { Err(format!("{job:?}")) }
+        };
+        let job = eventually(SOON, "the job to be given back", look).await;
+        assert_eq!(job.attempts, 0, "{job:?}");
+    }
+}
+
+/// Every job completes with its first attempt.
+async fn assert_completed_at_first(queue: &Queue, ids: &[JobId]) {
+    for job in queue.all_completed(ids).await {
+        assert_eq!(job.attempts, 1, "{job:?}");
+    }
+    queue.assert_drained().await;
+}
+
+#[tokio::test]
+async fn jobs_wait_while_the_server_is_down_and_run_when_it_is_back_on_its_port() {
+    let (queue, addr) = (Queue::start().await, address());
+    let server = ModelServer::start_on(addr, ServerSpec::iris()).await;
+    let worker = queue.worker(Settings::serving_at(addr)).await;
+    queue.backend_is(BackendState::Ok).await;
+    server.stop().await;
+
+    let ids = queue.submit_all((0..20).map(|_| input(5.1))).await;
+    let state = queue.backend_is(BackendState::Down).await;
+    assert_waiting(&queue, &ids).await;
+
+    let detail = state.backend_detail.unwrap();
+    assert_eq!(detail, "The model server is not available (model_unavailable)");
+    assert!(state.metadata.is_some(), "what was known of the model is still told");
+    assert_eq!(worker.metrics().await.metric("tepal_breaker_open"), 1.0);
+    let _server = ModelServer::start_on(addr, ServerSpec::iris()).await;
+    assert_completed_at_first(&queue, &ids).await;
+    queue.backend_is(BackendState::Ok).await;
+    assert_eq!(worker.metrics().await.metric("tepal_breaker_open"), 0.0);
+}
+
+#[tokio::test]
+async fn a_server_that_dies_in_the_middle_of_calls_costs_no_attempt() {
+    let (queue, addr) = (Queue::start().await, address());
+    let server = ModelServer::start_on(addr, ServerSpec::iris()).await;
+    server.set_behaviour(Behaviour::Hang);
+    let _worker = queue.worker(Settings::serving_at(addr).with("BATCH_MAX_ROWS", 1)).await;
+    let ids = queue.submit_all((0..4).map(|_| input(5.1))).await;
+    running(&server, 4).await;
+
+    let calls = server.stop().await;
+
+    assert!(calls.iter().all(|call| call.outcome == CallOutcome::ServerStopped), "{calls:?}");
+    queue.backend_is(BackendState::Down).await;
+    assert_waiting(&queue, &ids).await;
+    let _server = ModelServer::start_on(addr, ServerSpec::iris()).await;
+    assert_completed_at_first(&queue, &ids).await;
+}
+
+#[tokio::test]
+async fn calls_answered_unavailable_are_repeated_with_pauses_and_cost_no_attempt() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    server.set_behaviour(Behaviour::Status(Code::Unavailable, "batch threads are busy".to_owned()));
+    let _worker = queue.worker(Settings::serving(&server).with("RECLAIM_INTERVAL_MS", 10)).await;
+
+    let id = queue.submit(input(5.1)).await;
+    let several = async || server.calls().len() >= 5;
+    eventually(SOON, "several calls", several).await;
+
+    assert!(queue.job(id).await.attempts <= 1);
+    queue.backend_is(BackendState::Down).await;
+    server.set_behaviour(Behaviour::Normal);
+    assert_completed_at_first(&queue, &[id]).await;
+    let calls = server.calls();
+    let pauses: Vec<_> = calls.windows(2).map(|pair| pair[1].started - pair[0].started).collect();
+    assert!(pauses[3] > pauses[0], "the pauses do not grow: {pauses:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_taken_before_the_model_is_loaded() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    server.set_available(false);
+    let _worker = queue.worker(Settings::serving(&server)).await;
+    let ids = queue.submit_all((0..3).map(|_| input(5.1))).await;
+
+    let state = queue.backend_is(BackendState::Down).await;
+
+    let expected = "The model server has no available version of the model (model_unavailable)";
+    let told = async || {
+        let detail = queue.worker_state().await.and_then(|state| state.backend_detail);
+        if detail.as_deref() == Some(expected) { Ok(()) } else { Err(format!("{detail:?}")) }
+    };
+    eventually(SOON, "the reason", told).await;
+    assert_eq!(state.metadata, None);
+    assert_eq!(server.calls().len(), 0);
+    server.set_available(true);
+    assert_completed_at_first(&queue, &ids).await;
+}
+
+#[tokio::test]
+async fn an_idle_worker_notices_that_its_server_is_gone() {
+    let (queue, addr) = (Queue::start().await, address());
+    let server = ModelServer::start_on(addr, ServerSpec::iris()).await;
+    let worker = queue.worker(Settings::serving_at(addr)).await;
+    queue.backend_is(BackendState::Ok).await;
+
+    server.stop().await;
+
+    queue.backend_is(BackendState::Down).await;
+    worker.wait_for_log("backend_down", SOON).await;
+}
