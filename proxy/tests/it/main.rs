@@ -8,9 +8,11 @@
 //! | `idempotency`, `full_queue` | one job for one key; refusing early |
 //! | `health`, `metadata`, `metrics` | what operators read |
 //! | `outage`, `data_loss`, `replication`, `shutdown` | what happens when parts fail or stop |
+//! | `api_page` | docs/api.md, command by command |
 //! | `other_model` | nothing knows the reference model |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
+mod api_page;
 mod bad_input;
 mod data_loss;
 mod expect;

@@ -1,0 +1,102 @@
+//! The table of errors in docs/api.md against the code.
+
+use std::{collections::BTreeSet, io};
+
+use tepal_shared::RedisError;
+
+use super::*;
+
+/// One error for each way to be answered. A new kind of error makes `is_listed` fail to compile: add it here and there.
+fn all() -> Vec<ApiError> {
+    let redis = || RedisError::from(io::Error::other("canary"));
+    vec![
+        ApiError::NoSuchPath,
+        ApiError::MethodNotAllowed,
+        ApiError::JobNotFound,
+        ApiError::AlreadyFinished(JobStatus::Completed),
+        ApiError::NotRepeatable(JobStatus::Pending),
+        ApiError::BodyTimeout,
+        ApiError::BodyIncomplete,
+        ApiError::BodyTooLarge(1),
+        ApiError::NotDeclaredJson,
+        ApiError::NotJson("why".to_owned()),
+        ApiError::Invalid(vec![Mistake::at("/data", "missing", "is missing")]),
+        ApiError::IdempotencyConflict,
+        ApiError::QueueFull(5),
+        ApiError::NoMetadata,
+        ApiError::NotReady,
+        ApiError::OutcomeUnknown(StoreError::Ambiguous(redis())),
+        ApiError::Store(StoreError::Disconnected),
+        ApiError::Store(StoreError::Ambiguous(redis())),
+        ApiError::Store(StoreError::NotReady(redis())),
+        ApiError::Store(StoreError::OutOfMemory(redis())),
+        ApiError::Store(StoreError::CannotPersist(redis())),
+        ApiError::Store(StoreError::Forbidden(redis())),
+        ApiError::Store(StoreError::GroupMissing(redis())),
+        ApiError::Store(StoreError::NotReplicated { reached: 0, required: 1 }),
+        ApiError::Store(StoreError::Refused(redis())),
+        ApiError::Store(StoreError::Protocol { script: "submit", reason: "canary".to_owned() }),
+    ]
+}
+
+/// Always true; see [`all`].
+fn is_listed(error: &ApiError) -> bool {
+    match error {
+        ApiError::NoSuchPath
+        | ApiError::MethodNotAllowed
+        | ApiError::JobNotFound
+        | ApiError::AlreadyFinished(_)
+        | ApiError::NotRepeatable(_)
+        | ApiError::BodyTimeout
+        | ApiError::BodyIncomplete
+        | ApiError::BodyTooLarge(_)
+        | ApiError::NotDeclaredJson
+        | ApiError::NotJson(_)
+        | ApiError::Invalid(_)
+        | ApiError::IdempotencyConflict
+        | ApiError::QueueFull(_)
+        | ApiError::NoMetadata
+        | ApiError::NotReady
+        | ApiError::OutcomeUnknown(_) => true,
+        ApiError::Store(error) => match error {
+            StoreError::Disconnected
+            | StoreError::Ambiguous(_)
+            | StoreError::NotReady(_)
+            | StoreError::OutOfMemory(_)
+            | StoreError::CannotPersist(_)
+            | StoreError::Forbidden(_)
+            | StoreError::GroupMissing(_)
+            | StoreError::NotReplicated { .. }
+            | StoreError::Refused(_)
+            | StoreError::Protocol { .. } => true,
+        },
+    }
+}
+
+#[test]
+fn the_documentation_lists_every_error_and_no_other() {
+    let page = include_str!("../../../docs/api.md");
+    let rows = page.lines().filter(|line| line.starts_with("| 4") || line.starts_with("| 5"));
+    let documented: BTreeSet<(String, String)> = rows
+        .map(|row| {
+            let mut cells = row.split('|').skip(1).map(|cell| cell.trim().trim_matches('`').to_owned());
+            (cells.next().unwrap(), cells.next().unwrap())
+        })
+        .collect();
+    let answered: BTreeSet<(String, String)> = all()
+        .iter()
+        .filter(|error| is_listed(error))
+        .map(|error| (error.kind().status.as_str().to_owned(), error.code().to_owned()))
+        .collect();
+    assert_eq!(answered, documented);
+}
+
+#[test]
+fn an_answer_tells_no_cause() {
+    for error in all() {
+        let mut response = Response::default();
+        error.render(&mut response, "/predict", "r-1");
+        let text = format!("{:?} {} {}", response.headers(), error.detail(), error.kind().title);
+        assert!(!text.contains("canary"), "{text}");
+    }
+}
