@@ -20,6 +20,8 @@ pub(crate) enum ApiError {
     NoSuchPath,
     /// The route exists, but not for this method; axum sets `Allow`.
     MethodNotAllowed,
+    /// The client takes no form of answer that the route has.
+    NotAcceptable,
     /// No such job (any more), or the id is none.
     JobNotFound,
     /// The job ended in another way than by being cancelled.
@@ -128,6 +130,7 @@ impl ApiError {
         match self {
             Self::NoSuchPath => kind(S::NOT_FOUND, "not_found", "Not found"),
             Self::MethodNotAllowed => kind(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::NotAcceptable => kind(S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
             Self::JobNotFound => kind(S::NOT_FOUND, "job_not_found", "Job not found"),
             Self::AlreadyFinished(_) => kind(S::CONFLICT, "job_already_finished", "Job already finished"),
             Self::NotRepeatable(_) => kind(S::CONFLICT, "job_not_repeatable", "Job cannot be repeated"),
@@ -160,6 +163,7 @@ impl ApiError {
         match self {
             Self::NoSuchPath => "No such path".into(),
             Self::MethodNotAllowed => "The path does not take this method; Allow lists those it takes".into(),
+            Self::NotAcceptable => "The answer is application/json, which Accept rules out".into(),
             Self::JobNotFound => "Job not found".into(),
             Self::AlreadyFinished(status) => {
                 format!("The job is {status} and cannot be cancelled any more").into()

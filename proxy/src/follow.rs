@@ -48,7 +48,7 @@ pub(crate) async fn ended(app: &App, id: JobId, wait: Duration) -> Result<Option
             () = sleep_until(give_up) => true,
             () = follower.news() => false,
         };
-        match follower.look().await {
+        match follower.look(app).await {
             Ok(Some(job)) if !job.status.is_terminal() && !is_over => {}
             // Redis may be back before the wait is over.
             Err(error) if error.is_retryable() && !is_over => {}
@@ -58,18 +58,17 @@ pub(crate) async fn ended(app: &App, id: JobId, wait: Duration) -> Result<Option
 }
 
 /// Follows one job's changes.
-pub(crate) struct Follower<'a> {
-    app: &'a App,
+pub(crate) struct Follower {
     id: JobId,
     watch: Watch,
     /// When to look although nothing was heard.
     look_at: Option<Instant>,
 }
 
-impl<'a> Follower<'a> {
+impl Follower {
     /// Begins to follow a job that has not ended.
-    pub(crate) fn new(app: &'a App, job: &Job) -> Self {
-        Self { app, id: job.id, watch: app.watchers.watch(job.id), look_at: next_look(job) }
+    pub(crate) fn new(app: &App, job: &Job) -> Self {
+        Self { id: job.id, watch: app.watchers.watch(job.id), look_at: next_look(job) }
     }
 
     /// Waits until the job may have changed.
@@ -83,9 +82,9 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Reads the job.
-    pub(crate) async fn look(&mut self) -> Result<Option<Job>, StoreError> {
-        let outcome = current(self.app, self.id).await;
+    /// Reads the job. After a failure the next news is that it can be tried again.
+    pub(crate) async fn look(&mut self, app: &App) -> Result<Option<Job>, StoreError> {
+        let outcome = current(app, self.id).await;
         self.look_at = match &outcome {
             Ok(job) => job.as_ref().and_then(next_look),
             Err(_) => Some(Instant::now() + SHORTEST_PAUSE),

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`routes`] | the whole route table and the order of the middleware: read this first |
 //! | [`request`], [`extract`] | the body of `POST /predict`; how bodies, ids and headers are read |
-//! | [`prefer`], [`follow`] | waiting for a job's end: what a client prefers, and how it is done |
+//! | [`accept`], [`prefer`], [`follow`] | what form of answer a client wants and how long it waits; following a job |
 //! | [`error`] | every error answer, and every error status code |
 //! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
 //! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
@@ -15,6 +15,7 @@
     allow(clippy::unwrap_used, clippy::panic, reason = "in a test, a failed unwrap is a failed test")
 )]
 
+mod accept;
 pub mod config;
 mod error;
 mod extract;

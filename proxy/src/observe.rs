@@ -7,13 +7,14 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::HeaderValue,
+    http::{HeaderMap, HeaderValue, header::CACHE_CONTROL},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use tracing::warn;
 
 use crate::{
+    accept,
     error::ApiError,
     extract::{self, REQUEST_ID},
     state::App,
@@ -26,7 +27,11 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     request.headers_mut().insert(REQUEST_ID, request_id.clone());
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
+    let mut response = if is_acceptable(route.as_ref(), request.headers()) {
+        next.run(request).await
+    } else {
+        ApiError::NotAcceptable.into_response()
+    };
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
         let id = request_id.to_str().unwrap_or_default();
         error.render(&mut response, uri.path(), id);
@@ -37,10 +42,22 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
             warn!(action = "request_failed", %method, path, status, code, request_id = id, duration_ms, error = %cause);
         }
     }
+    // Most answers are outdated at once, errors above all; those that are not say so themselves.
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response.headers_mut().insert(REQUEST_ID, request_id);
     let route = route.as_ref().map(MatchedPath::as_str);
     app.metrics.request(&method, route, response.status(), started.elapsed());
     response
+}
+
+/// Whether the client takes the form of answer that the route has. Told before anything is done.
+fn is_acceptable(route: Option<&MatchedPath>, headers: &HeaderMap) -> bool {
+    match route.map(MatchedPath::as_str) {
+        // Problems are sent in any case, and these answer in other forms, to simple clients.
+        None | Some("/livez" | "/readyz" | "/metrics" | "/docs") => true,
+        Some("/job/{id}") if accept::prefers_events(headers) => true,
+        Some(_) => accept::takes(headers, "application", "json"),
+    }
 }
 
 /// Milliseconds with a fraction, for logs.

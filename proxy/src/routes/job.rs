@@ -1,5 +1,7 @@
 //! `GET`, `DELETE /job/{id}` and `POST /job/{id}/retry`.
 
+mod caching;
+mod events;
 mod view;
 
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use tracing::info;
 pub(super) use self::view::JobView;
 use super::{json, submit};
 use crate::{
+    accept,
     error::ApiError,
     extract::{self, PathId},
     follow,
@@ -26,23 +29,26 @@ use crate::{
     state::App,
 };
 
-/// The job as it stands, or once it has ended if the client prefers to wait.
+/// The job as it stands, once it has ended if the client prefers to wait, or change by change as events.
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     id: PathId,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = id.job_id()?;
+    if accept::prefers_events(&headers) {
+        return events::stream(app, id, &headers).await;
+    }
     let wait = prefer::wait(&headers);
     let job = follow::ended(&app, id, wait.unwrap_or_default()).await?.ok_or(ApiError::JobNotFound)?;
-    let mut response = shown(&job);
+    let mut response = caching::conditional(&app, &headers, &job);
     if let Some(wait) = wait {
         prefer::mark_applied(response.headers_mut(), wait);
     }
     Ok(response)
 }
 
-/// The job as the answer to a request for it.
+/// The job as an answer.
 pub(super) fn shown(job: &Job) -> Response {
     let mut response = json(view::body(job));
     if !job.status.is_terminal() {

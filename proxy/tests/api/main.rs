@@ -2,5 +2,7 @@
 //! the job store.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
+mod caching;
+mod events;
 mod site;
 mod waiting;

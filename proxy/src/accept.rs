@@ -1,0 +1,127 @@
+//! The `Accept` header (RFC 9110, section 12.5.1): which form of answer a client wants.
+
+use axum::http::{HeaderMap, header::ACCEPT};
+
+/// A weight in thousandths.
+type Quality = u16;
+
+/// Whether the client asks by name for a stream of events, and likes nothing else better.
+pub(crate) fn prefers_events(headers: &HeaderMap) -> bool {
+    let named = ranges(headers).filter(|range| range.is("text", "event-stream")).map(|range| range.quality);
+    let events = named.max().unwrap_or(0);
+    events > 0 && events >= quality(headers, "application", "json")
+}
+
+/// Whether the client takes this media type. Without the header, or when no part of it makes sense, it takes all.
+pub(crate) fn takes(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
+    quality(headers, kind, subtype) > 0 || ranges(headers).next().is_none()
+}
+
+/// The weight of the most specific range that holds the media type; 0 if none does.
+fn quality(headers: &HeaderMap, kind: &str, subtype: &str) -> Quality {
+    let fitting =
+        ranges(headers).filter_map(|range| Some((range.specificity(kind, subtype)?, range.quality)));
+    fitting.max().map_or(0, |(_, quality)| quality)
+}
+
+#[derive(Clone, Copy)]
+struct Range<'a> {
+    kind: &'a str,
+    subtype: &'a str,
+    quality: Quality,
+}
+
+impl Range<'_> {
+    fn is(&self, kind: &str, subtype: &str) -> bool {
+        self.kind.eq_ignore_ascii_case(kind) && self.subtype.eq_ignore_ascii_case(subtype)
+    }
+
+    fn specificity(&self, kind: &str, subtype: &str) -> Option<u8> {
+        match (self.kind, self.subtype) {
+            ("*", "*") => Some(0),
+            (_, "*") if self.kind.eq_ignore_ascii_case(kind) => Some(1),
+            _ => self.is(kind, subtype).then_some(2),
+        }
+    }
+}
+
+/// The well-formed ranges; other parameters than `q` are not looked at.
+fn ranges(headers: &HeaderMap) -> impl Iterator<Item = Range<'_>> {
+    let lines = headers.get_all(ACCEPT).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).filter_map(range)
+}
+
+fn range(text: &str) -> Option<Range<'_>> {
+    let mut parts = text.split(';').map(str::trim);
+    let (kind, subtype) = parts.next()?.split_once('/').filter(|(kind, subtype)| {
+        let is_token = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
+        is_token(kind) && is_token(subtype) && (*kind != "*" || *subtype == "*")
+    })?;
+    let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+    Some(Range { kind, subtype, quality: weight.map_or(Some(1000), thousandths)? })
+}
+
+fn thousandths(weight: &str) -> Option<Quality> {
+    let weight: f32 = weight.trim().parse().ok()?;
+    (0.0..=1.0).contains(&weight).then(|| (weight * 1000.0) as Quality)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(ACCEPT, line.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn json_is_taken_unless_the_client_says_otherwise() {
+        for good in [
+            &[][..],
+            &[""],
+            &["nonsense"],
+            &["*/*"],
+            &["application/*"],
+            &["Application/JSON;charset=utf-8"],
+            &["text/html", "*/*;q=0.1"],
+            &["text/html,application/json;q=0.5"],
+        ] {
+            assert!(takes(&accept(good), "application", "json"), "{good:?}");
+        }
+        for bad in [
+            &["text/html"][..],
+            &["application/xml"],
+            &["application/json;q=0"],
+            &["*/*, application/json; q=0"],
+            &["text/*"],
+        ] {
+            assert!(!takes(&accept(bad), "application", "json"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn events_must_be_named() {
+        for good in [
+            "text/event-stream",
+            "text/event-stream, */*",
+            "application/json;q=0.5, text/event-stream",
+            "Text/Event-Stream;q=0.1",
+        ] {
+            assert!(prefers_events(&accept(&[good])), "{good}");
+        }
+        for bad in [
+            "",
+            "*/*",
+            "text/*",
+            "application/json",
+            "application/json, text/event-stream;q=0.9",
+            "text/event-stream;q=0",
+        ] {
+            assert!(!prefers_events(&accept(&[bad])), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `GET /job/{id}` as server-sent events.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tepal_shared::store::Settlement;
+use tepal_tests::{fault_proxy::FaultProxy, http::Method, redis::RedisServer, wait::eventually};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::site::{SOON, Site};
+
+/// One event as it was received.
+#[derive(Debug, Default)]
+struct Event {
+    name: String,
+    id: String,
+    data: Value,
+}
+
+/// A stream of events, read as a client does.
+struct Events {
+    lines: Lines<BufReader<TcpStream>>,
+    head: String,
+}
+
+impl Events {
+    async fn open(site: &Site, id: &str, more: &str) -> Self {
+        let mut stream = TcpStream::connect(site.proxy.addr()).await.unwrap();
+        let request = format!(
+            "GET /job/{id} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\nconnection: close\r\n{more}\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        let mut head = String::new();
+        while let Some(line) = lines.next_line().await.unwrap().filter(|line| !line.is_empty()) {
+            head.push_str(&line.to_lowercase());
+            head.push('\n');
+        }
+        Self { lines, head }
+    }
+
+    /// The next event; `None` at the end. Sizes of chunks are skipped with all that is no field.
+    async fn next(&mut self) -> Option<Event> {
+        let mut event = Event::default();
+        loop {
+            let line = timeout(SOON, self.lines.next_line()).await.expect("an event in time").unwrap()?;
+            match line.split_once(':') {
+                Some(("event", name)) => event.name = name.trim().to_owned(),
+                Some(("id", id)) => event.id = id.trim().to_owned(),
+                Some(("data", data)) => event.data = serde_json::from_str(data).unwrap(),
+                _ if line.is_empty() && !event.name.is_empty() => return Some(event),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for a comment.
+    async fn comment(&mut self) {
+        let comment =
+            async { while !self.lines.next_line().await.unwrap().expect("more lines").starts_with(':') {} };
+        timeout(SOON, comment).await.expect("a comment in time");
+    }
+
+    async fn status(&mut self) -> (String, String) {
+        let event = self.next().await.expect("another event");
+        (event.name, event.data["status"].as_str().unwrap().to_owned())
+    }
+}
+
+fn told(name: &str, status: &str) -> (String, String) {
+    (name.to_owned(), status.to_owned())
+}
+
+#[tokio::test]
+async fn every_change_is_told_and_the_outcome_ends_the_stream() {
+    let site = Site::start(&[]).await;
+    let id = site.submit().await;
+    let mut events = Events::open(&site, &id, "").await;
+    assert!(events.head.starts_with("http/1.1 200"), "{}", events.head);
+    assert!(events.head.contains("content-type: text/event-stream"), "{}", events.head);
+    assert!(events.head.contains("cache-control: no-store"), "{}", events.head);
+    assert_eq!(events.status().await, told("status", "pending"));
+
+    let attempt = site.take().await;
+    assert_eq!(events.status().await, told("status", "processing"));
+    site.settle(&attempt, Settlement::Retry(Duration::ZERO)).await;
+    assert_eq!(events.status().await, told("status", "pending"));
+    let attempt = site.take().await;
+    assert_eq!(events.status().await, told("status", "processing"));
+    site.complete(&attempt).await;
+
+    let outcome = events.next().await.unwrap();
+    assert_eq!(outcome.name, "outcome");
+    assert_eq!(outcome.data, site.client.job(&id).await);
+    assert!(events.next().await.is_none());
+    eventually(SOON, "the job is not followed any more", || async { site.channels() == 0 }).await;
+}
+
+#[tokio::test]
+async fn a_finished_job_is_told_once_and_then_there_is_no_more() {
+    let site = Site::start(&[]).await;
+    let id = site.submit().await;
+    site.complete_one().await;
+    let mut events = Events::open(&site, &id, "").await;
+    let outcome = events.next().await.unwrap();
+    assert_eq!((outcome.name.as_str(), &outcome.data["status"]), ("outcome", &"completed".into()));
+    assert!(events.next().await.is_none());
+
+    let again = Events::open(&site, &id, &format!("last-event-id: {}\r\n", outcome.id)).await;
+    assert!(again.head.starts_with("http/1.1 204"), "{}", again.head);
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_is_not_told_twice() {
+    let site = Site::start(&[]).await;
+    let id = site.submit().await;
+    let first = Events::open(&site, &id, "").await.next().await.unwrap();
+    let mut events = Events::open(&site, &id, &format!("last-event-id: {}\r\n", first.id)).await;
+    site.complete_one().await;
+    let (_, status) = events.status().await;
+    assert_ne!(status, "pending");
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_kept_alive_and_freed_when_its_client_goes() {
+    let site = Site::start(&[]).await;
+    let id = site.submit().await;
+    let mut events = Events::open(&site, &id, "").await;
+    assert_eq!(events.status().await, told("status", "pending"));
+    events.comment().await;
+    let _attempt = site.take().await;
+    assert_eq!(events.status().await, told("status", "processing"));
+
+    drop(events);
+    eventually(SOON, "the job is not followed any more", || async { site.channels() == 0 }).await;
+}
+
+#[tokio::test]
+async fn a_stream_outlives_redis_and_ends_with_the_service() {
+    let redis = RedisServer::start().await;
+    let fault = FaultProxy::start(&redis.addr()).await;
+    let url = redis.url_at(&fault.addr());
+    let site = Site::start_at(redis, &url, &[]).await;
+    let id = site.submit().await;
+    let mut events = Events::open(&site, &id, "").await;
+    assert_eq!(events.status().await, told("status", "pending"));
+    fault.down().await;
+    let attempt = site.take().await;
+    fault.pass();
+    assert_eq!(events.status().await, told("status", "processing"));
+
+    site.proxy.sigterm();
+    assert!(events.next().await.is_none());
+    assert!(site.proxy.wait_exit(SOON).await.success());
+    drop(attempt);
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_a_problem_as_always() {
+    let site = Site::start(&[]).await;
+    let headers = [("accept", "text/event-stream")];
+    let answer = site.client.request(Method::GET, "/job/none", &headers, "").await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+}
