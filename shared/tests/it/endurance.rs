@@ -1,4 +1,5 @@
 //! Large numbers: a long backlog, a long list of pending entries, and many cycles in the same memory.
+#![allow(clippy::print_stdout, reason = "figures for the reader, which no limit can be set for")]
 
 use std::{collections::HashSet, time::Duration};
 
