@@ -6,6 +6,7 @@ mod acl;
 mod alerts;
 mod dashboards;
 mod guide;
+mod image;
 mod live;
 mod logs;
 mod prometheus;
