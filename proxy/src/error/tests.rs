@@ -12,6 +12,7 @@ fn all() -> Vec<ApiError> {
     vec![
         ApiError::NoSuchPath,
         ApiError::MethodNotAllowed,
+        ApiError::NotAcceptable,
         ApiError::JobNotFound,
         ApiError::AlreadyFinished(JobStatus::Completed),
         ApiError::NotRepeatable(JobStatus::Pending),
@@ -44,6 +45,7 @@ fn is_listed(error: &ApiError) -> bool {
     match error {
         ApiError::NoSuchPath
         | ApiError::MethodNotAllowed
+        | ApiError::NotAcceptable
         | ApiError::JobNotFound
         | ApiError::AlreadyFinished(_)
         | ApiError::NotRepeatable(_)
