@@ -17,6 +17,8 @@ queue=${QUEUE_NAME:-predict_queue}
 password_of() {
   file=$dir/$1/password
   if [ ! -s "$file" ]; then
+    # What an interrupted run left cannot be written to.
+    rm -f "$file.new"
     head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$file.new"
     # The holder runs under another user id; nobody else has the volume.
     chmod 444 "$file.new"
@@ -28,6 +30,7 @@ password_of() {
 sha256_of() { password_of "$1" | sha256sum | cut -c1-64; }
 
 password_of grafana >/dev/null
+rm -f "$dir/redis/users.acl.new"
 sed -e "s/PROXY_PASSWORD_SHA256/$(sha256_of proxy)/" \
   -e "s/WORKER_PASSWORD_SHA256/$(sha256_of worker)/" \
   -e "s/OPERATOR_PASSWORD_SHA256/$(sha256_of operator)/" \

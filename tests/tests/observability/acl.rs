@@ -17,6 +17,18 @@ use crate::{file, root};
 
 const SOON: Duration = Duration::from_secs(30);
 
+/// The ACL file for the server that the tests use.
+fn template() -> &'static str {
+    let chosen = std::env::var_os("TEPAL_TEST_REDIS").filter(|path| !path.is_empty());
+    let output =
+        Command::new(chosen.unwrap_or_else(|| "redis-server".into())).arg("--version").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut parts =
+        text.split("v=").nth(1).unwrap().split('.').map(|part| part.parse::<u32>().unwrap_or_default());
+    let is_older = (parts.next(), parts.next()) < (Some(7), Some(2));
+    if is_older { "compose/users.acl" } else { "compose/users-7.2.acl" }
+}
+
 /// What compose/secrets.sh leaves behind.
 struct Secrets {
     dir: TempDir,
@@ -34,7 +46,7 @@ impl Secrets {
 
     fn run(&self, queue: &str) {
         let mut command = Command::new("sh");
-        command.arg("compose/secrets.sh").arg("compose/users.acl").arg(self.dir.path());
+        command.arg("compose/secrets.sh").arg(template()).arg(self.dir.path());
         let status = command.env("QUEUE_NAME", queue).current_dir(root()).status().unwrap();
         assert!(status.success());
     }

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
+use tepal_tests::ports::free_port;
+use tepal_tests::process::Proxy;
 
 use crate::{file, root};
 
@@ -75,4 +77,42 @@ fn what_the_images_copy_is_in_the_context() {
             assert!(is_allowed, ".dockerignore keeps {source} out of the context");
         }
     }
+}
+
+/// Whether compose/http-ok.sh finds `GET path` of the port answered with 2xx.
+fn is_ok(port: &str, path: &str) -> bool {
+    let script = root().join("compose/http-ok.sh");
+    Command::new("bash").arg(script).args([port, path]).output().unwrap().status.success()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_check_tells_a_good_answer_from_a_bad_one_and_from_none() {
+    // Without a Redis: alive, but not healthy.
+    let proxy = Proxy::start(&format!("redis://127.0.0.1:{}", free_port()), &[]).await;
+    let port = proxy.addr().rsplit(':').next().unwrap();
+    assert!(is_ok(port, "/livez"));
+    assert!(!is_ok(port, "/readyz"));
+    assert!(!is_ok(&free_port().to_string(), "/livez"));
+}
+
+#[test]
+fn the_entrypoint_takes_the_password_from_its_file() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("password"), "from-file").unwrap();
+    let entrypoint = |variables: &[(&str, &str)]| {
+        let mut command = Command::new("sh");
+        command.arg(root().join("compose/entrypoint.sh")).args([
+            "sh",
+            "-c",
+            "echo \"$1:$REDIS_PASSWORD\"",
+            "-",
+            "argument",
+        ]);
+        let output = command.envs(variables.iter().copied()).current_dir(dir.path()).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(entrypoint(&[("REDIS_PASSWORD_FILE", "password")]), (true, "argument:from-file\n".to_owned()));
+    assert_eq!(entrypoint(&[("REDIS_PASSWORD", "given")]), (true, "argument:given\n".to_owned()));
+    // Rather no start than one without a password.
+    assert!(!entrypoint(&[("REDIS_PASSWORD_FILE", "missing")]).0);
 }
