@@ -1,8 +1,8 @@
 //! `make bench`: what Tepal does against what bare Redis and a bare HTTP server do on the same machine, in one run.
 //!
 //! - `rows` has one module for each group of lines of the table; each measures the limit and Tepal in turns;
-//! - `parts` starts what is measured: the real binaries in release mode, a Redis with the shipped settings, and two
-//!   children that are this very program: a bare axum server and a worker whose model costs nothing;
+//! - `parts` starts what is measured: the real binaries in release mode, a Redis with the shipped settings, and, as a
+//!   child that is this very program, a bare axum server;
 //! - `tools` runs wrk and redis-benchmark; `series` is a median with its range;
 //! - `machine` and `page` write `docs/performance.md`, the measured part of it only.
 //!
@@ -23,7 +23,6 @@ use clap::{Parser, Subcommand};
 
 mod bare;
 mod machine;
-mod no_op;
 mod page;
 mod parts;
 mod queue;
@@ -69,9 +68,6 @@ enum Child {
         /// Where to listen
         addr: SocketAddr,
     },
-    /// The worker with a model that costs nothing; settings come from the environment, as the worker's do
-    #[command(hide = true)]
-    NoOpWorker,
 }
 
 /// How much to measure.
@@ -90,7 +86,6 @@ async fn main() {
     let options = Options::parse();
     match options.child {
         Some(Child::Axum { addr }) => bare::serve(addr).await,
-        Some(Child::NoOpWorker) => no_op::run().await,
         None => bench(options).await,
     }
 }

@@ -1,7 +1,7 @@
 //! Starts what is measured. Everything listens on loopback and is killed when its handle is dropped.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -48,30 +48,18 @@ pub(crate) async fn proxy(redis: &RedisServer) -> Served {
     start(&binary_path("tepal-proxy"), &[], redis, &env, &addr, "/livez").await
 }
 
-/// `tepal-worker`.
+/// `tepal-worker` with one consumer.
 pub(crate) async fn worker(redis: &RedisServer, env: Env<'_>) -> Served {
-    start_worker(&binary_path("tepal-worker"), &[], redis, env).await
-}
-
-/// The worker with the model that costs nothing.
-pub(crate) async fn no_op_worker(redis: &RedisServer, env: Env<'_>) -> Served {
-    start_worker(&this_program(), &["no-op-worker"], redis, env).await
+    let addr = format!("127.0.0.1:{}", free_port());
+    let env = [&[("METRICS_ADDR", addr.as_str()), ("NUM_WORKERS", "1")], env].concat();
+    start(&binary_path("tepal-worker"), &[], redis, &env, &addr, "/metrics").await
 }
 
 /// The bare HTTP server.
 pub(crate) async fn bare_axum(redis: &RedisServer) -> Served {
     let addr = format!("127.0.0.1:{}", free_port());
-    start(&this_program(), &["axum", &addr], redis, &[], &addr, "/livez").await
-}
-
-fn this_program() -> PathBuf {
-    std::env::current_exe().expect("this program has a path")
-}
-
-async fn start_worker(program: &Path, args: &[&str], redis: &RedisServer, env: Env<'_>) -> Served {
-    let addr = format!("127.0.0.1:{}", free_port());
-    let env = [&[("METRICS_ADDR", addr.as_str()), ("NUM_WORKERS", "1")], env].concat();
-    start(program, args, redis, &env, &addr, "/metrics").await
+    let this_program = std::env::current_exe().expect("this program has a path");
+    start(&this_program, &["axum", &addr], redis, &[], &addr, "/livez").await
 }
 
 /// Logs are written as `make up` writes them: JSON, to a file.

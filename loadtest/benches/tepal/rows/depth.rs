@@ -35,7 +35,7 @@ pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
     measured.details.push(Detail {
         title: "Backlogs",
         text: "Jobs submitted and finished per second while the backlog stays at that length, both at once, with one \
-               worker and a no-op model; and what each waiting job takes of Redis's memory. Few jobs carry the fixed \
+               worker and ONNX Iris; and what each waiting job takes of Redis's memory. Few jobs carry the fixed \
                cost of the keys of a queue."
             .to_owned(),
         head: vec!["waiting jobs", "jobs/s, submitted and finished", "bytes per waiting job"],
@@ -60,7 +60,7 @@ async fn rate_at(
     depth: usize,
     length: Duration,
 ) -> f64 {
-    let _worker = parts::no_op_worker(redis, &[]).await;
+    let _worker = parts::worker(redis, &[]).await;
     while queue.length().await >= depth {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -12,7 +12,7 @@ pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
     let redis = parts::redis().await;
     let queue = Queue::of(&redis).await;
     let [mut limits, mut submits, mut limits_again, mut drains] = [const { Series::new() }; 4];
-    let [mut onnx, mut cpu, mut commands] = [const { Series::new() }; 3];
+    let [mut cpu, mut commands] = [const { Series::new() }; 2];
     for round in 0..scale.rounds {
         let limit = limit(&queue, redis.port(), scale.jobs).await;
         let submitted = queue.submit_for(scale.length, TASKS).await;
@@ -25,7 +25,7 @@ pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
         let limit = self::limit(&queue, redis.port(), scale.jobs).await;
         let (cpu_before, commands_before) = (queue.cpu_seconds().await, queue.commands().await);
         queue.fill(scale.jobs, TASKS).await;
-        let worker = parts::no_op_worker(&redis, &[]).await;
+        let worker = parts::worker(&redis, &[]).await;
         let drained = queue.drained().await;
         let jobs = scale.jobs as f64;
         let cpu_us = (queue.cpu_seconds().await - cpu_before) / jobs * 1e6;
@@ -33,34 +33,25 @@ pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
         drop(worker);
         queue.clear().await;
         say(round, "redis-benchmark", limit, "/s");
-        say(round, "one worker, no-op model", drained.per_second(), "/s");
+        say(round, "one worker draining", drained.per_second(), "/s");
         say(round, "Redis time of a whole job", cpu_us, "us");
         limits_again.push(limit);
         drains.push(drained.per_second());
         cpu.push(cpu_us);
         commands.push(calls);
-
-        queue.fill(scale.jobs, TASKS).await;
-        let worker = parts::worker(&redis, &[]).await;
-        let drained = queue.drained().await;
-        drop(worker);
-        queue.clear().await;
-        say(round, "one worker, ONNX Iris", drained.per_second(), "/s");
-        onnx.push(drained.per_second());
     }
     let what = "the store's submit without HTTP, 64 tasks, over `redis-benchmark`";
     measured.rows.push(Row::ratio(what, limits, submits, "/s", Target::AtLeast(0.6)));
-    let what = "one worker draining a backlog, no-op model, over `redis-benchmark`";
+    let what = "one worker draining a backlog, ONNX Iris, over `redis-benchmark`";
     measured.rows.push(Row::ratio(what, limits_again, drains, "/s", Target::AtLeast(0.3)));
     let what = "Redis processor time of a job's whole life";
     measured.rows.push(Row::value(what, cpu, "us", Target::AtMost(20.0)));
     measured.details.push(Detail {
-        title: "One worker and Redis",
+        title: "Redis",
         text: "The commands of a job are counted inside its scripts, too, so that one script call counts as several."
             .to_owned(),
         head: vec!["what", "measured"],
         lines: vec![
-            vec!["one worker draining a backlog, ONNX Iris, jobs/s".to_owned(), onnx.to_string()],
             vec!["Redis commands of a job's whole life".to_owned(), commands.to_string()],
         ],
     });

@@ -115,7 +115,7 @@ impl Via {
     }
 }
 
-/// The store publishes each end on the job's own channel.
+/// The store publishes what becomes of a job on the job's own channel.
 async fn subscribe(redis: &RedisServer) -> PubSub {
     let client = redis::Client::open(redis.url()).expect("a valid address");
     let mut ends = client.get_async_pubsub().await.expect("Redis answers");
@@ -129,6 +129,10 @@ async fn collect(mut ends: PubSub, count: usize) -> HashMap<JobId, Instant> {
     while ended.len() < count {
         let message = messages.next().await.expect("the subscription lives");
         let now = Instant::now();
+        // Every change of a job is told, not only its end.
+        if message.get_payload_bytes() != b"completed" {
+            continue;
+        }
         let id = message.get_channel_name().rsplit(':').next().unwrap_or_default();
         ended.insert(id.parse().expect("a job's channel"), now);
     }
