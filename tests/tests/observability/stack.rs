@@ -17,7 +17,7 @@ pub(crate) struct Stack {
     pub(crate) redis: RedisServer,
     pub(crate) proxies: [Proxy; 2],
     pub(crate) workers: [Worker; 2],
-    _model_server: ModelServer,
+    pub(crate) model_server: ModelServer,
     load: AbortHandle,
 }
 
@@ -40,7 +40,7 @@ impl Stack {
                 }
             }
         });
-        Self { redis, proxies, workers, _model_server: model_server, load: load.abort_handle() }
+        Self { redis, proxies, workers, model_server, load: load.abort_handle() }
     }
 
     /// Ends the load.

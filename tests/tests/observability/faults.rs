@@ -1,0 +1,88 @@
+//! Real faults make the alerts' conditions true, as a real Prometheus sees them. (How long a condition must hold, and the
+//! alerts that need a minute's wait or many lost workers, are left to promtool's tests.)
+
+use std::time::Duration;
+
+use serde_json::json;
+use tepal_tests::model_server::Behaviour;
+use tepal_tests::wait::eventually;
+use tonic::Code;
+
+use crate::alerts::alerts;
+use crate::prometheus::Prometheus;
+use crate::stack::Stack;
+
+const SOON: Duration = Duration::from_secs(60);
+
+struct Watch {
+    prometheus: Prometheus,
+    seen: Vec<String>,
+}
+
+impl Watch {
+    /// Waits until the condition of the alert holds.
+    async fn sees(&mut self, alert: &str) {
+        self.waits(alert, true).await;
+        self.seen.push(alert.to_owned());
+    }
+
+    async fn waits(&self, name: &str, holds: bool) {
+        let alert = alerts().into_iter().find(|alert| alert.name == name).unwrap_or_else(|| panic!("{name}"));
+        eventually(SOON, &format!("{name} to hold: {holds}"), async || {
+            let samples = self.prometheus.query(&alert.expr).await?;
+            if samples.is_empty() == holds { Err(format!("{samples:?}")) } else { Ok(()) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn alerts_notice_real_faults() {
+    let stack = Stack::start().await;
+    let prometheus = Prometheus::start(&stack.targets()).await;
+    let mut watch = Watch { prometheus, seen: Vec::new() };
+    let [onnx, serving] = &stack.workers;
+
+    stack.redis.cli(&["CONFIG", "SET", "appendonly", "no"]);
+    watch.sees("TepalAofFailing").await;
+    stack.redis.cli(&["CONFIG", "SET", "appendonly", "yes"]);
+    watch.waits("TepalAofFailing", false).await;
+
+    // Somebody deletes what Tepal needs.
+    stack.workers.iter().for_each(|worker| worker.sigstop());
+    let client = stack.proxies[0].client();
+    let low = json!({ "data": [[5.1, 3.5, 1.4, 0.2]], "priority": "low" });
+    assert_eq!(client.post_json("/predict", &low).await.status, 202);
+    stack.redis.cli(&["DEL", "{predict_queue:0}:stream:low"]);
+    stack.workers.iter().for_each(|worker| worker.sigcont());
+    watch.sees("TepalEntriesRepaired").await;
+
+    // Half of the workers' model refuses everything, then goes away.
+    stack.model_server.set_behaviour(Behaviour::Status(Code::InvalidArgument, String::new()));
+    watch.sees("TepalJobFailureRatioHigh").await;
+    watch.sees("TepalDeadLettersGrowing").await;
+    stack.model_server.set_available(false);
+    watch.sees("TepalBackendUnreachableForWorker").await;
+    onnx.kill9();
+    watch.sees("TepalBackendDown").await;
+    watch.sees("TepalWorkerDown").await;
+    serving.kill9();
+    watch.sees("TepalNoLiveWorker").await;
+
+    stack.redis.cli(&["FLUSHALL"]);
+    watch.sees("TepalDataLost").await;
+    // The wrong policy, and less memory than is in use.
+    stack.redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    stack.redis.cli(&["CONFIG", "SET", "maxmemory", "100kb"]);
+    watch.sees("TepalRedisEvicting").await;
+    watch.sees("TepalRedisMemoryHigh").await;
+    watch.sees("TepalErrorRatioHigh").await;
+    stack.redis.kill9();
+    watch.sees("TepalRedisDown").await;
+    stack.proxies[1].kill9();
+    watch.sees("TepalProxyDown").await;
+
+    let all = alerts().into_iter().map(|alert| alert.name);
+    let unseen: Vec<String> = all.filter(|name| !watch.seen.contains(name)).collect();
+    assert_eq!(unseen, ["TepalQueueAgeHigh", "TepalOutcomesFenced", "TepalJobsReclaimed"]);
+}
