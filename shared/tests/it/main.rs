@@ -3,7 +3,7 @@
 //! | module | shows |
 //! | --- | --- |
 //! | `transitions` | one table: every script in every state, its outcome and the state after |
-//! | `submit`, `delivery`, `leases`, `giving_back`, `deadlines`, `repairs` | one behaviour a test |
+//! | `submit`, `delivery`, `leases`, `giving_back`, `deadlines`, `ends`, `repairs`, `upkeep` | one behaviour a test |
 //! | `endurance` | a long backlog, many pending entries, memory over many cycles |
 //! | `reconnect` | Redis goes away, comes back, or its answer is lost |
 //! | `model_test` | random sequences against an in-memory model (`model`) |
@@ -27,6 +27,7 @@ macro_rules! as_tests {
 mod altered;
 mod deadlines;
 mod delivery;
+mod ends;
 mod endurance;
 mod giving_back;
 mod leases;
@@ -39,3 +40,4 @@ mod repairs;
 mod snapshot;
 mod submit;
 mod transitions;
+mod upkeep;

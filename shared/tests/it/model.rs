@@ -1,1 +1,338 @@
+//! What the job store should do, in memory: jobs, the order of their entries, and who owns which. No Redis, no clock:
+//! an entry is due or it is not.
 
+use tepal_shared::{
+    job::{JobId, JobStatus, Priority},
+    scripts::{Cancelled, Expired, Fence, Requeued, Settled, Submitted},
+};
+
+/// The consumer that owns what nobody runs.
+pub(crate) const WAITING: &str = "waiting";
+/// A job fails when it was lost this often: `Policy::max_lost` of the test.
+pub(crate) const MAX_LOST: u64 = 3;
+
+/// Where an outstanding job's entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the stream, never delivered.
+    New,
+    /// In this consumer's pending list; `due`: idle for a lease.
+    Owned { consumer: &'static str, due: bool },
+    /// Delivered, and then lost with its consumer.
+    Orphaned,
+}
+
+/// How an attempt settles in the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Complete,
+    Fail,
+    RetryNow,
+    RetryLater,
+    Release,
+}
+
+/// A job as it should be.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelJob {
+    pub(crate) id: JobId,
+    pub(crate) priority: Priority,
+    pub(crate) status: JobStatus,
+    /// Orders the entries of a stream; an entry that is written anew gets a new one.
+    pub(crate) entry: u64,
+    place: Place,
+    attempt: u64,
+    released: u64,
+    lost: u64,
+    waits_for_retry: bool,
+    overdue: bool,
+    /// The token of the attempt that completed it.
+    pub(crate) completed_by: Option<u64>,
+    error_code: Option<&'static str>,
+}
+
+/// An attempt that was granted; it may be a zombie's by now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grant {
+    pub(crate) job: usize,
+    pub(crate) token: u64,
+    pub(crate) consumer: &'static str,
+}
+
+/// An entry that a blocking read gave to a consumer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Read {
+    pub(crate) job: usize,
+    pub(crate) entry: u64,
+    pub(crate) consumer: &'static str,
+}
+
+/// What `take` or `start` should answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Jobs with their tokens, in order.
+    pub(crate) granted: Vec<(JobId, u64)>,
+    pub(crate) ended: Vec<(JobId, String)>,
+}
+
+/// All jobs, in the order in which they were accepted.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) jobs: Vec<ModelJob>,
+    pub(crate) grants: Vec<Grant>,
+    pub(crate) reads: Vec<Read>,
+    /// (Key, body) -> job.
+    keys: Vec<(u8, u8, usize)>,
+    entries: u64,
+}
+
+impl Model {
+    pub(crate) fn submit(&mut self, id: JobId, priority: Priority, key: Option<(u8, u8)>) -> Submitted {
+        if self.jobs.iter().any(|job| job.id == id) {
+            return Submitted::Accepted;
+        }
+        if let Some((key, body)) = key {
+            if let Some((_, known, job)) = self.keys.iter().find(|(known, ..)| *known == key) {
+                let job = &self.jobs[*job];
+                let duplicate = Submitted::Duplicate { job_id: job.id, status: job.status };
+                return if *known == body { duplicate } else { Submitted::Conflict };
+            }
+            self.keys.push((key, body, self.jobs.len()));
+        }
+        self.accept(id, priority);
+        Submitted::Accepted
+    }
+
+    fn accept(&mut self, id: JobId, priority: Priority) {
+        let entry = self.next_entry();
+        self.jobs.push(ModelJob {
+            id,
+            priority,
+            status: JobStatus::Pending,
+            entry,
+            place: Place::New,
+            attempt: 0,
+            released: 0,
+            lost: 0,
+            waits_for_retry: false,
+            overdue: false,
+            completed_by: None,
+            error_code: None,
+        });
+    }
+
+    fn next_entry(&mut self) -> u64 {
+        self.entries += 1;
+        self.entries
+    }
+
+    /// The outstanding jobs of a stream at a place, in the order of their entries.
+    fn at(&self, priority: Priority, is_there: impl Fn(Place) -> bool) -> Vec<usize> {
+        let there =
+            |job: &ModelJob| !job.status.is_terminal() && job.priority == priority && is_there(job.place);
+        let mut found: Vec<_> = (0..self.jobs.len()).filter(|index| there(&self.jobs[*index])).collect();
+        found.sort_by_key(|index| self.jobs[*index].entry);
+        found
+    }
+
+    pub(crate) fn take(&mut self, consumer: &'static str, order: [Priority; 3], limit: usize) -> Taken {
+        let mut taken = Taken::default();
+        let due = |place| matches!(place, Place::Owned { due: true, .. });
+        let due = Priority::ALL.into_iter().flat_map(|priority| self.at(priority, due)).collect::<Vec<_>>();
+        let new = order.into_iter().flat_map(|priority| self.at(priority, |place| place == Place::New));
+        for index in due.into_iter().chain(new.collect::<Vec<_>>()) {
+            if taken.granted.len() < limit {
+                self.grant(index, consumer, &mut taken);
+            }
+        }
+        taken
+    }
+
+    fn grant(&mut self, index: usize, consumer: &'static str, taken: &mut Taken) {
+        let job = &mut self.jobs[index];
+        let was_lost = job.status == JobStatus::Processing;
+        job.lost += u64::from(was_lost);
+        let too_often = was_lost && job.lost >= MAX_LOST;
+        if job.overdue || too_often {
+            let code = if job.overdue { "timeout" } else { "worker_lost" };
+            job.fail(code);
+            taken.ended.push((job.id, code.to_owned()));
+            return;
+        }
+        job.attempt += 1;
+        job.status = JobStatus::Processing;
+        job.place = Place::Owned { consumer, due: false };
+        job.waits_for_retry = false;
+        taken.granted.push((job.id, job.attempt));
+        self.grants.push(Grant { job: index, token: job.attempt, consumer });
+    }
+
+    /// A blocking read of one stream; the job that it delivers.
+    pub(crate) fn read(&mut self, consumer: &'static str, priority: Priority) -> Option<usize> {
+        let index = *self.at(priority, |place| place == Place::New).first()?;
+        self.jobs[index].place = Place::Owned { consumer, due: false };
+        self.reads.push(Read { job: index, entry: self.jobs[index].entry, consumer });
+        Some(index)
+    }
+
+    pub(crate) fn start(&mut self, read: Read) -> Taken {
+        let mut taken = Taken::default();
+        let job = &self.jobs[read.job];
+        let is_owner = matches!(job.place, Place::Owned { consumer, .. } if consumer == read.consumer);
+        if job.status == JobStatus::Pending && job.entry == read.entry && is_owner {
+            self.grant(read.job, read.consumer, &mut taken);
+        }
+        taken
+    }
+
+    pub(crate) fn renew(&mut self, grant: Grant) -> Option<Fence> {
+        let job = &mut self.jobs[grant.job];
+        let fence = job.fence(grant.token);
+        if fence.is_none() && job.place != Place::Orphaned {
+            job.place = Place::Owned { consumer: grant.consumer, due: false };
+        }
+        fence
+    }
+
+    pub(crate) fn settle(&mut self, grant: Grant, way: Way) -> Settled {
+        let entry = self.entries + 1;
+        let job = &mut self.jobs[grant.job];
+        let repeats = job.attempt == grant.token
+            && match way {
+                Way::Complete => job.status == JobStatus::Completed,
+                Way::Fail => job.error_code == Some("invalid_argument"),
+                _ => job.status == JobStatus::Pending,
+            };
+        if repeats {
+            return Settled::Done { repaired: false };
+        }
+        if let Some(fence) = job.fence(grant.token) {
+            return Settled::Fenced(fence);
+        }
+        match way {
+            Way::Complete => {
+                job.status = JobStatus::Completed;
+                job.completed_by = Some(grant.token);
+            }
+            Way::Fail => job.fail("invalid_argument"),
+            Way::RetryNow | Way::RetryLater | Way::Release => {
+                job.status = JobStatus::Pending;
+                job.waits_for_retry = true;
+                job.released += u64::from(way == Way::Release);
+                if job.place == Place::Orphaned {
+                    job.place = Place::New;
+                    job.entry = entry;
+                    self.entries = entry;
+                    return Settled::Done { repaired: true };
+                }
+                job.place = Place::Owned { consumer: WAITING, due: way != Way::RetryLater };
+            }
+        }
+        Settled::Done { repaired: false }
+    }
+
+    pub(crate) fn cancel(&mut self, index: usize) -> Cancelled {
+        let job = &mut self.jobs[index];
+        match job.status {
+            JobStatus::Completed | JobStatus::Failed => Cancelled::Ended(job.status),
+            _ => {
+                job.status = JobStatus::Cancelled;
+                Cancelled::Done
+            }
+        }
+    }
+
+    pub(crate) fn requeue(&mut self, index: usize, id: JobId) -> Requeued {
+        let (status, priority) = (self.jobs[index].status, self.jobs[index].priority);
+        if !matches!(status, JobStatus::Failed | JobStatus::Cancelled) {
+            return Requeued::NotRepeatable(status);
+        }
+        self.accept(id, priority);
+        Requeued::Accepted
+    }
+
+    /// Its run time passes; whether it still had any.
+    pub(crate) fn overrun(&mut self, index: usize) -> bool {
+        let job = &mut self.jobs[index];
+        job.overdue = !job.status.is_terminal();
+        job.overdue
+    }
+
+    pub(crate) fn expire(&mut self, index: usize) -> Expired {
+        let job = &mut self.jobs[index];
+        if job.status.is_terminal() || !job.overdue {
+            return Expired::Kept(job.status);
+        }
+        job.fail("timeout");
+        Expired::Failed("timeout".to_owned())
+    }
+
+    /// A lease's length passes for all that a consumer owns; whether that is anything.
+    pub(crate) fn age(&mut self, of: &str) -> bool {
+        let mut any = false;
+        for job in self.jobs.iter_mut().filter(|job| !job.status.is_terminal()) {
+            match &mut job.place {
+                Place::Owned { consumer, due } if *consumer == of => (*due, any) = (true, true),
+                _ => {}
+            }
+        }
+        any
+    }
+
+    /// An operator deletes a consumer.
+    pub(crate) fn delete_consumer(&mut self, of: &str) {
+        for job in &mut self.jobs {
+            if matches!(job.place, Place::Owned { consumer, .. } if consumer == of) {
+                job.place = Place::Orphaned;
+            }
+        }
+    }
+
+    /// How many jobs a sweep queues again.
+    pub(crate) fn sweep(&mut self) -> u64 {
+        let mut repaired = 0;
+        for index in 0..self.jobs.len() {
+            if self.jobs[index].place == Place::Orphaned && !self.jobs[index].status.is_terminal() {
+                let entry = self.next_entry();
+                let job = &mut self.jobs[index];
+                (job.status, job.place, job.entry) = (JobStatus::Pending, Place::New, entry);
+                repaired += 1;
+            }
+        }
+        repaired
+    }
+}
+
+impl ModelJob {
+    fn fail(&mut self, code: &'static str) {
+        self.status = JobStatus::Failed;
+        self.error_code = Some(code);
+    }
+
+    fn fence(&self, token: u64) -> Option<Fence> {
+        match self.status {
+            JobStatus::Processing if self.attempt == token => None,
+            JobStatus::Cancelled => Some(Fence::Cancelled),
+            _ => Some(Fence::Lost),
+        }
+    }
+
+    /// The line that `Snapshot::state` should give.
+    pub(crate) fn state(&self) -> String {
+        let Self { status, attempt, released, lost, .. } = self;
+        let place = match self.place {
+            _ if status.is_terminal() => "-",
+            Place::Owned { consumer, .. } => consumer,
+            Place::New | Place::Orphaned => "new",
+        };
+        let words = match status {
+            JobStatus::Completed => " result ttl",
+            JobStatus::Failed => " input error ttl dead",
+            JobStatus::Cancelled => " input ttl",
+            JobStatus::Pending | JobStatus::Processing => " input",
+        };
+        let next = if self.waits_for_retry && !status.is_terminal() { " next" } else { "" };
+        let limits = if self.overdue && !status.is_terminal() { " limits" } else { "" };
+        format!("{status} {attempt}/{released}/{lost} {place}{words}{next}{limits}")
+    }
+}

@@ -1,1 +1,291 @@
+//! Random sequences of everything that clients, workers, operators and time do to a queue, against a real Redis and
+//! against the model. A sequence that goes wrong is reduced to a short one.
 
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestCaseError, TestRunner},
+};
+use tepal_shared::{
+    job::{Attempt, Idempotency, JobId, JobStatus, NewJob, Priority},
+    store::{Delivery, Settlement, TakeRequest},
+};
+
+use crate::{
+    model::{Grant, MAX_LOST, Model, Taken, WAITING, Way},
+    queue::{Queue, all, new_job},
+    snapshot::Snapshot,
+};
+
+const CASES: u32 = 96;
+const LONGEST: usize = 60;
+const CONSUMERS: [&str; 4] = ["w-1", "w-2", "w-3", WAITING];
+
+/// A step. A number names one of what there is (modulo how many); a step without its subject is left out.
+#[derive(Clone, Debug)]
+enum Step {
+    Submit {
+        priority: Priority,
+        key: Option<(u8, u8)>,
+    },
+    SubmitAgain(usize),
+    Take {
+        consumer: usize,
+        turned: bool,
+        limit: usize,
+    },
+    /// A blocking read that is not started yet.
+    Read {
+        consumer: usize,
+        priority: Priority,
+    },
+    Start(usize),
+    /// By whoever was ever granted an attempt, zombies included.
+    Settle {
+        grant: usize,
+        way: Way,
+    },
+    Renew(usize),
+    Cancel(usize),
+    Requeue(usize),
+    /// The job's own run time passes.
+    Overrun(usize),
+    Expire(usize),
+    /// A lease's length passes for what a consumer owns: its worker was killed, or what waits is due.
+    Age(usize),
+    DeleteConsumer(usize),
+    Sweep,
+}
+
+fn priority() -> impl Strategy<Value = Priority> {
+    prop::sample::select(Priority::ALL.to_vec())
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let ways = [Way::Complete, Way::Complete, Way::Fail, Way::RetryNow, Way::RetryLater, Way::Release];
+    let subject = 0..1_000_usize;
+    let consumer = 0..3_usize;
+    prop_oneof![
+        6 => (priority(), prop::option::weighted(0.3, (0..3_u8, 0..2_u8)))
+            .prop_map(|(priority, key)| Step::Submit { priority, key }),
+        1 => subject.clone().prop_map(Step::SubmitAgain),
+        6 => (consumer.clone(), any::<bool>(), 1..5_usize)
+            .prop_map(|(consumer, turned, limit)| Step::Take { consumer, turned, limit }),
+        2 => (consumer, priority()).prop_map(|(consumer, priority)| Step::Read { consumer, priority }),
+        2 => subject.clone().prop_map(Step::Start),
+        8 => (subject.clone(), prop::sample::select(ways.to_vec()))
+            .prop_map(|(grant, way)| Step::Settle { grant, way }),
+        2 => subject.clone().prop_map(Step::Renew),
+        1 => subject.clone().prop_map(Step::Cancel),
+        1 => subject.clone().prop_map(Step::Requeue),
+        1 => subject.clone().prop_map(Step::Overrun),
+        1 => subject.prop_map(Step::Expire),
+        4 => (0..4_usize).prop_map(Step::Age),
+        1 => (0..4_usize).prop_map(Step::DeleteConsumer),
+        2 => Just(Step::Sweep),
+    ]
+}
+
+#[test]
+fn any_sequence_does_to_redis_what_it_does_to_the_model() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let queue = runtime.block_on(Queue::start()).with_policy(|policy| policy.max_lost = MAX_LOST as u32);
+    let config =
+        Config { cases: CASES, max_shrink_iters: 400, failure_persistence: None, ..Config::default() };
+    let steps = prop::collection::vec(step(), 1..LONGEST);
+    let checked = TestRunner::new(config).run(&steps, |steps| {
+        runtime.block_on(async {
+            let mut run = Run { queue: queue.another(), model: Model::default(), deliveries: Vec::new() };
+            run.queue.take("w-1", 1).await; // Makes the groups.
+            for step in steps {
+                run.step(&step).await?;
+                run.compare(&step).await?;
+            }
+            run.finish().await
+        })
+    });
+    if let Err(failure) = checked {
+        panic!("{failure}");
+    }
+}
+
+type Checked = Result<(), TestCaseError>;
+
+/// A queue and what it should be.
+struct Run {
+    queue: Queue,
+    model: Model,
+    /// What the blocking reads gave; as long as `model.reads`.
+    deliveries: Vec<Delivery>,
+}
+
+impl Run {
+    async fn step(&mut self, step: &Step) -> Checked {
+        let (store, jobs) = (self.queue.store.clone(), self.model.jobs.len());
+        let job = |number: &usize| number.checked_rem(jobs);
+        let grants = self.model.grants.len();
+        match step {
+            Step::Submit { priority, key } => {
+                let idempotency = key.map(|(key, body)| Idempotency {
+                    key_hash: format!("{key}a"),
+                    fingerprint: format!("{body}b"),
+                });
+                let (id, job) = (JobId::new(0), NewJob { priority: *priority, idempotency, ..new_job() });
+                let expected = self.model.submit(id, *priority, *key);
+                prop_assert_eq!(store.submit(id, &job).await.unwrap(), expected);
+            }
+            Step::SubmitAgain(number) => {
+                let Some(index) = job(number) else { return Ok(()) };
+                let id = self.model.jobs[index].id;
+                let expected = self.model.submit(id, Priority::High, None);
+                prop_assert_eq!(store.submit(id, &new_job()).await.unwrap(), expected);
+            }
+            Step::Take { consumer, turned, limit } => {
+                let mut order = Priority::ALL;
+                if *turned {
+                    order.reverse();
+                }
+                let consumer = CONSUMERS[*consumer];
+                let request = TakeRequest { order, limit: *limit, ..all(consumer) };
+                let granted = store.take(&request).await.unwrap();
+                prop_assert_eq!(taken(&granted), self.model.take(consumer, order, *limit));
+            }
+            Step::Read { consumer, priority } => self.read(CONSUMERS[*consumer], *priority).await,
+            Step::Start(number) => {
+                let Some(read) = number.checked_rem(self.deliveries.len()) else { return Ok(()) };
+                let (delivery, read) = (self.deliveries[read].clone(), self.model.reads[read]);
+                let granted = store.start(0, read.consumer, &[delivery]).await.unwrap();
+                prop_assert_eq!(taken(&granted), self.model.start(read));
+            }
+            Step::Settle { grant, way } => {
+                let Some(grant) = grant.checked_rem(grants) else { return Ok(()) };
+                self.settle(self.model.grants[grant], *way).await?;
+            }
+            Step::Renew(number) => {
+                let Some(grant) = number.checked_rem(grants) else { return Ok(()) };
+                let grant = self.model.grants[grant];
+                let job = &self.model.jobs[grant.job];
+                let held = [(job.id, grant.token, job.priority)];
+                let gone = store.renew(0, grant.consumer, &held).await.unwrap();
+                prop_assert_eq!(gone.first().map(|(_, fence)| *fence), self.model.renew(grant));
+            }
+            Step::Cancel(number) => {
+                let Some(index) = job(number) else { return Ok(()) };
+                let cancelled = store.cancel(self.model.jobs[index].id).await.unwrap();
+                prop_assert_eq!(cancelled, self.model.cancel(index));
+            }
+            Step::Requeue(number) => {
+                let Some(index) = job(number) else { return Ok(()) };
+                let (old, id) = (self.model.jobs[index].id, JobId::new(0));
+                let requeued = store.requeue(old, id, None, None).await.unwrap();
+                prop_assert_eq!(requeued, self.model.requeue(index, id));
+            }
+            Step::Overrun(number) => {
+                let Some(index) = job(number) else { return Ok(()) };
+                if self.model.overrun(index) {
+                    self.queue.set_field(self.model.jobs[index].id, "run_deadline", "1").await;
+                }
+            }
+            Step::Expire(number) => {
+                let Some(index) = job(number) else { return Ok(()) };
+                let expired = store.expire(self.model.jobs[index].id).await.unwrap();
+                prop_assert_eq!(expired, self.model.expire(index));
+            }
+            Step::Age(consumer) => {
+                self.model.age(CONSUMERS[*consumer]);
+                self.queue.age(CONSUMERS[*consumer]).await;
+            }
+            Step::DeleteConsumer(consumer) => {
+                self.model.delete_consumer(CONSUMERS[*consumer]);
+                for stream in store.keys().streams(0) {
+                    let words = ["XGROUP", "DELCONSUMER", &stream, "workers", CONSUMERS[*consumer]];
+                    self.queue.redis::<u64>(&words).await;
+                }
+            }
+            Step::Sweep => {
+                let swept = store.sweep(0, None, 1_000).await.unwrap();
+                prop_assert_eq!((swept.repaired, swept.forgotten), (self.model.sweep(), 0));
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, consumer: &'static str, priority: Priority) {
+        let Some(index) = self.model.read(consumer, priority) else { return };
+        let stream = self.queue.store.keys().stream(0, priority);
+        let words = ["XREADGROUP", "GROUP", "workers", consumer, "COUNT", "1", "STREAMS", &stream, ">"];
+        self.queue.redis::<redis::Value>(&words).await;
+        self.deliveries.push(self.queue.delivery(self.model.jobs[index].id).await);
+    }
+
+    async fn settle(&mut self, grant: Grant, way: Way) -> Checked {
+        let job = &self.model.jobs[grant.job];
+        let attempt = Attempt {
+            job_id: job.id,
+            priority: job.priority,
+            token: grant.token,
+            released: 0,
+            lost: 0,
+            age: std::time::Duration::ZERO,
+            time_left: None,
+            request_id: None,
+            traceparent: None,
+            input: String::new(),
+        };
+        let settlement = match way {
+            Way::Complete => Settlement::Complete(result_of(job.id, grant.token)),
+            Way::Fail => crate::queue::fail(),
+            Way::RetryNow => Settlement::Retry(std::time::Duration::ZERO),
+            Way::RetryLater => Settlement::Retry(self.queue.store.policy().lease),
+            Way::Release => Settlement::Release,
+        };
+        prop_assert_eq!(self.queue.settle(&attempt, settlement).await, self.model.settle(grant, way));
+        Ok(())
+    }
+
+    /// Everything in Redis is as in the model.
+    async fn compare(&self, after: &Step) -> Checked {
+        let ids: Vec<_> = self.model.jobs.iter().map(|job| job.id).collect();
+        let seen = Snapshot::read(&self.queue, &ids).await;
+        for job in &self.model.jobs {
+            prop_assert_eq!(seen.state(job.id), job.state(), "{} after {:?}", job.id, after);
+            let result = job.completed_by.map(|token| result_of(job.id, token));
+            prop_assert_eq!(seen.field(job.id, "result"), result.as_deref());
+        }
+        let outstanding = self.model.jobs.iter().filter(|job| !job.status.is_terminal()).count();
+        prop_assert_eq!(seen.length(), outstanding as u64);
+        Ok(())
+    }
+
+    /// Faults have stopped: every job ends, and nothing is left over.
+    async fn finish(mut self) -> Checked {
+        self.step(&Step::Sweep).await?;
+        // Each round ends every job that can be taken; a lost one can be lost again at most once.
+        for _ in 0..2 {
+            for consumer in 0..CONSUMERS.len() {
+                self.step(&Step::Age(consumer)).await?;
+            }
+            let first = self.model.grants.len();
+            self.step(&Step::Take { consumer: 0, turned: false, limit: 1_000 }).await?;
+            for grant in first..self.model.grants.len() {
+                self.settle(self.model.grants[grant], Way::Complete).await?;
+            }
+        }
+        self.compare(&Step::Sweep).await?;
+        let ended = [JobStatus::Completed, JobStatus::Failed, JobStatus::Cancelled];
+        prop_assert!(self.model.jobs.iter().all(|job| ended.contains(&job.status)), "{:?}", self.model.jobs);
+        prop_assert_eq!(self.queue.outstanding().await, (0, 0));
+        Ok(())
+    }
+}
+
+/// A result that tells whose it is.
+fn result_of(id: JobId, token: u64) -> String {
+    format!(r#"{{"job":"{id}","token":{token}}}"#)
+}
+
+fn taken(granted: &tepal_shared::scripts::Granted) -> Taken {
+    Taken {
+        granted: granted.attempts.iter().map(|attempt| (attempt.job_id, attempt.token)).collect(),
+        ended: granted.ended.clone(),
+    }
+}

@@ -1,1 +1,249 @@
+//! Proof that each guard in the Lua scripts is needed and watched: with the guard changed as the table says, the
+//! named behaviour fails. A row whose text is no longer in its file fails, too.
 
+use std::{future::Future, panic::AssertUnwindSafe};
+
+use futures_util::FutureExt as _;
+use tokio::time::timeout;
+
+use crate::{
+    altered::{Alteration, Altered},
+    deadlines, delivery, ends, endurance, giving_back, leases,
+    queue::{Queue, SOON},
+    repairs, submit, transitions, upkeep,
+};
+
+/// Each row: the mutant's name; file, text, changed text; the behaviour that fails.
+macro_rules! mutants {
+    ($($name:ident: $file:literal $cut:literal => $put:literal, $killer:path;)*) => {
+        $(#[tokio::test]
+        async fn $name() {
+            let queue = Queue::start().await;
+            let original = Altered::new(&queue, None).await;
+            $killer(&original.queue).await;
+            let mutant = Alteration { file: $file, cut: $cut, put: $put };
+            let altered = Altered::new(&queue, Some(mutant)).await;
+            assert!(fails($killer(&altered.queue)).await, "{} survived {mutant:?}", stringify!($killer));
+        })*
+    };
+}
+
+async fn fails(behaviour: impl Future<Output = ()>) -> bool {
+    !matches!(timeout(SOON, AssertUnwindSafe(behaviour).catch_unwind()).await, Ok(Ok(())))
+}
+
+mutants! {
+    // How a job comes in.
+    submit_overwrites: "submit.lua" "redis.call('EXISTS', KEYS[1]) == 1" => "false",
+        submit::repeating_a_submission_with_its_id_changes_nothing;
+    submit_ignores_the_key: "submit.lua" "  if status then" => "  if false then",
+        submit::a_key_makes_one_job_whatever_became_of_it;
+    submit_remembers_keys_of_vanished_jobs: "submit.lua" "  if status then" => "  if true then",
+        submit::a_key_is_remembered_for_its_time_or_as_long_as_its_job;
+    submit_ignores_the_body: "submit.lua" "fingerprint == ARGV[5] and " => "",
+        submit::a_key_used_for_another_request_is_refused_without_a_trace;
+    submit_remembers_keys_for_ever: "submit.lua" ", 'EX', ARGV[6])" => ")",
+        submit::a_key_is_remembered_for_its_time_or_as_long_as_its_job;
+    submit_exceeds_the_limit: "submit.lua" "depth >= limit" => "depth > limit",
+        submit::the_limit_counts_every_job_that_has_not_ended;
+    submit_knows_no_unlimited_queue: "submit.lua" "limit > 0" => "true",
+        submit::without_a_limit_the_queue_is_never_full;
+    submit_ignores_max_queue: "submit.lua" "ARGV[4] ~= '0'" => "false",
+        deadlines::a_job_within_its_limits_is_kept_and_shows_the_next_one;
+    submit_ignores_short_memory: "submit.lua" "#!lua\n" => "#!lua flags=allow-oom\n",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    limit_counts_one_stream: "accept.lua" "sum + redis.call('XLEN'" => "redis.call('XLEN'",
+        submit::the_limit_counts_every_job_that_has_not_ended;
+    accepted_jobs_are_not_listed: "accept.lua" "  redis.call('XADD', log, '*', 'id', id)\n" => "",
+        submit::an_accepted_job_waits_and_is_listed_newest_first;
+    requeue_makes_two_jobs: "requeue.lua" "redis.call('EXISTS', KEYS[1]) == 1" => "false",
+        submit::a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_record;
+    requeue_takes_unfinished_jobs: "requeue.lua" "(old[1] ~= 'failed' and old[1] ~= 'cancelled') or " => "",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    requeue_exceeds_the_limit: "requeue.lua" "depth >= limit" => "depth > limit",
+        submit::a_full_queue_takes_no_repetition;
+    requeue_ignores_short_memory: "requeue.lua" "#!lua\n" => "#!lua flags=allow-oom\n",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+
+    // Who is given a job.
+    grant_takes_any_entry: "grant.lua" "job[2] ~= entry or " => "",
+        delivery::an_entry_without_an_outstanding_job_is_removed;
+    grant_leaves_stale_entries_pending: "grant.lua" "    redis.call('XACK', stream, GROUP, entry)\n" => "",
+        delivery::an_entry_without_an_outstanding_job_is_removed;
+    grant_leaves_stale_entries: "grant.lua" "    redis.call('XDEL', stream, entry)\n" => "",
+        delivery::an_entry_without_an_outstanding_job_is_removed;
+    grant_keeps_the_token: "grant.lua" "attempt = attempt + 1" => "attempt = math.max(attempt, 1)",
+        leases::a_zombie_cannot_settle_its_job;
+    grant_counts_no_lost_lease: "grant.lua" "lost = lost + 1" => "lost = lost",
+        leases::a_job_whose_lease_lapsed_goes_to_another_worker;
+    grant_counts_every_lease_as_lost: "grant.lua" "if status == 'processing' then" => "if started_at then",
+        giving_back::a_release_uses_no_attempt;
+    grant_knows_no_crash_limit: "grant.lua" "lost >= grants.max_lost" => "false",
+        leases::a_job_that_loses_its_worker_too_often_fails;
+    grant_knows_no_deadline: "grant.lua" "missed_deadline(grants.now, started_at, job[8], job[9])" => "nil",
+        deadlines::a_job_that_waited_too_long_is_not_run;
+    grant_starts_the_clock_anew: "grant.lua" "  if started_at then" => "  if false then",
+        deadlines::the_run_time_begins_once_and_goes_on_over_retries;
+    grant_leaves_the_retry_time: "grant.lua" "    redis.call('HDEL', key, 'next_attempt_at')\n" => "",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    grant_tells_negative_ages: "grant.lua" "math.max(grants.now - tonumber(job[6] or grants.now), 0)" => "grants.now - tonumber(job[6])",
+        delivery::a_job_from_the_future_is_zero_old;
+    take_makes_no_group: "take.lua" "string.find(reply.err, 'NOGROUP', 1, true)" => "false",
+        delivery::a_missing_group_is_made_and_nothing_that_waits_is_skipped;
+    take_skips_what_waits: "take.lua" "GROUP, '0', 'MKSTREAM'" => "GROUP, '$', 'MKSTREAM'",
+        delivery::a_missing_group_is_made_and_nothing_that_waits_is_skipped;
+    take_gives_too_many: "take.lua" "math.min(want - #grants.jobs, CHUNK)" => "CHUNK",
+        delivery::no_more_jobs_come_than_asked_for;
+    take_gives_too_much: "take.lua" "grants.bytes >= max_bytes or " => "",
+        delivery::reading_stops_once_there_are_enough_bytes;
+    take_clears_a_whole_backlog: "take.lua" " or grants.stale + #grants.ended >= MOST_CLEARED" => "",
+        endurance::one_call_clears_away_a_bounded_number_of_stale_entries;
+    take_ignores_the_lease: "take.lua" "ARGV[2], ARGV[9], cursors[number]" => "ARGV[2], 0, cursors[number]",
+        giving_back::a_retry_is_due_after_its_delay_and_not_before;
+    take_looks_at_one_part_of_the_pending_list: "take.lua" "for _ = 1, 32 do" => "for _ = 1, 1 do",
+        delivery::a_due_entry_behind_many_others_is_found_in_a_few_looks;
+    take_forgets_its_cursor: "take.lua" "cursors[number] = reply[1]" => "cursors[number] = '0-0'",
+        delivery::a_due_entry_behind_many_others_is_found_in_a_few_looks;
+    take_ignores_the_order: "take.lua" "string.gmatch(ARGV[6], '%d')" => "string.gmatch('123', '%d')",
+        delivery::the_caller_may_turn_the_order_of_priorities_around;
+    start_takes_what_is_no_longer_ours: "start.lua" "#owned == 1 and " => "",
+        leases::a_worker_that_slept_past_its_delivery_starts_nothing;
+    start_grants_twice: "start.lua" "redis.call('HGET', grants.prefix .. ARGV[i + 2], 'status') ~= 'processing'" => "true",
+        leases::repeating_a_start_grants_nothing_twice;
+
+    // Who may write to a job.
+    fence_ignores_the_token: "hold.lua" "status == 'processing' and attempt == token" => "status == 'processing'",
+        leases::a_zombie_cannot_settle_its_job;
+    fence_ignores_the_state: "hold.lua" "status == 'processing' and attempt == token" => "attempt == token",
+        leases::an_attempt_that_gave_its_job_back_cannot_end_it;
+    fence_hides_a_cancel: "hold.lua" "status == 'cancelled' and 'cancelled' or 'lost'" => "'lost'",
+        leases::renewing_names_exactly_the_jobs_that_must_be_stopped;
+    fence_knows_no_missing_job: "hold.lua" "  if not status then" => "  if false then",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    complete_is_not_fenced: "complete.lua" "if refused then" => "if false then",
+        leases::a_zombie_cannot_settle_its_job;
+    complete_cannot_be_repeated: "complete.lua" "job[1] == 'completed' and job[2] == ARGV[1]" => "false",
+        giving_back::repeating_a_settlement_changes_nothing;
+    complete_claims_others_results: "complete.lua" "job[1] == 'completed' and job[2] == ARGV[1]" => "job[1] == 'completed'",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    fail_is_not_fenced: "fail.lua" "if refused then" => "if false then",
+        leases::a_zombie_cannot_settle_its_job;
+    fail_cannot_be_repeated: "fail.lua" "job[1] == 'failed' and job[2] == ARGV[1] and job[5] == ARGV[3]" => "false",
+        giving_back::repeating_a_settlement_changes_nothing;
+    fail_claims_other_failures: "fail.lua" " and job[5] == ARGV[3]" => "",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    retry_is_not_fenced: "retry.lua" "if refused then" => "if false then",
+        leases::a_zombie_cannot_settle_its_job;
+    retry_cannot_be_repeated: "retry.lua" "job[1] == 'pending' and job[2] == ARGV[1]" => "false",
+        giving_back::repeating_a_settlement_changes_nothing;
+    retry_waits_without_limit: "retry.lua" "math.min(tonumber(ARGV[3]), lease_ms)" => "tonumber(ARGV[3])",
+        giving_back::a_delay_longer_than_the_lease_is_the_lease;
+    release_is_not_fenced: "release.lua" "if refused then" => "if false then",
+        leases::a_zombie_cannot_settle_its_job;
+    release_cannot_be_repeated: "release.lua" "job[1] == 'pending' and job[2] == ARGV[1]" => "false",
+        giving_back::repeating_a_settlement_changes_nothing;
+    release_uses_an_attempt: "release.lua" "tonumber(job[4] or 0) + 1" => "tonumber(job[4] or 0)",
+        giving_back::a_release_uses_no_attempt;
+    renew_is_not_fenced: "renew.lua" "if refused then" => "if false then",
+        leases::a_zombie_cannot_take_its_job_back_by_renewing;
+    renew_does_nothing: "renew.lua" "claim(entry[1], ARGV[2], entry[2], 0)" => "",
+        leases::a_lease_that_is_renewed_does_not_lapse;
+
+    // How a job is given back.
+    hand_back_stops_at_a_missing_group: "hold.lua" "redis.pcall('XCLAIM'" => "redis.call('XCLAIM'",
+        repairs::giving_a_job_back_repairs_its_entry;
+    hand_back_keeps_the_worker: "hold.lua" "claim(job.stream, WAITING, job.entry, idle)" => "claim(job.stream, 'w', job.entry, idle)",
+        giving_back::a_retry_is_due_after_its_delay_and_not_before;
+    hand_back_makes_the_job_wait_a_lease: "hold.lua" "'IDLE', idle_ms, " => "",
+        delivery::what_is_due_again_comes_before_anything_new;
+    hand_back_leaves_two_entries: "hold.lua" "  redis.call('XDEL', job.stream, job.entry)\n" => "",
+        repairs::giving_a_job_back_repairs_its_entry;
+    hand_back_forgets_the_new_entry: "hold.lua" "redis.call('HSET', job.key, 'entry', redis.call('XADD', job.stream, '*', 'id', job.id))" => "redis.call('XADD', job.stream, '*', 'id', job.id)",
+        repairs::giving_a_job_back_repairs_its_entry;
+
+    // How a job ends.
+    end_leaves_the_entry_pending: "end.lua" "  redis.call('XACK', job.stream, GROUP, job.entry)\n" => "",
+        repairs::a_running_job_can_end_whatever_became_of_its_entry;
+    end_leaves_the_entry: "end.lua" "  redis.call('XDEL', job.stream, job.entry)\n" => "",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    end_keeps_the_job_for_ever: "end.lua" "  redis.call('EXPIRE', job.key, ttl_s)\n" => "",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    end_is_not_published: "end.lua" "  redis.call('PUBLISH', job.key, status)\n" => "",
+        ends::every_end_is_published_to_whoever_waits_for_it;
+    end_keeps_every_input: "end.lua" "keep_input and TRANSIENT or TRANSIENT_AND_INPUT" => "TRANSIENT",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    end_keeps_no_input: "end.lua" "keep_input and TRANSIENT or TRANSIENT_AND_INPUT" => "TRANSIENT_AND_INPUT",
+        submit::a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_record;
+    end_leaves_transient_fields: "end.lua" "{ 'entry', 'next_attempt_at', " => "{ ",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    dead_letters_are_never_trimmed: "end.lua" "'MAXLEN', '~', dead.max, " => "",
+        ends::dead_letters_are_kept_up_to_a_limit;
+    queue_limit_does_not_end: "end.lua" "queue_deadline and not started_at and" => "queue_deadline and",
+        deadlines::the_queue_limit_ends_with_the_first_attempt;
+    run_time_is_unlimited: "end.lua" "run_deadline and now > tonumber(run_deadline)" => "false",
+        deadlines::a_job_that_ran_too_long_is_not_tried_again;
+    cancel_cannot_be_repeated: "cancel.lua" "if status == 'cancelled' then" => "if false then",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    cancel_changes_ended_jobs: "cancel.lua" "if TERMINAL[status] then" => "if false then",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    cancel_makes_jobs_up: "cancel.lua" "if not status then" => "if false then",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    expire_fails_jobs_in_time: "expire.lua" " or not why" => "",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    expire_makes_jobs_up: "expire.lua" "if not job[1] then" => "if false then",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+
+    // What short memory must not stop.
+    take_needs_memory: "take.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    renew_needs_memory: "renew.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    complete_needs_memory: "complete.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    fail_needs_memory: "fail.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    retry_needs_memory: "retry.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    release_needs_memory: "release.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    cancel_needs_memory: "cancel.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    expire_needs_memory: "expire.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    start_needs_memory: "start.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    heartbeat_needs_memory: "heartbeat.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    sweep_needs_memory: "sweep.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    prune_needs_memory: "prune.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+
+    // What keeps the data in order.
+    sweep_queues_new_jobs_twice: "sweep.lua" "is_after(entry, delivered[number])" => "false",
+        upkeep::a_sweep_leaves_everything_alone_that_is_in_order;
+    sweep_trusts_the_pending_list: "sweep.lua" "#redis.call('XPENDING', stream, GROUP, entry, entry, 1) == 1" => "true",
+        upkeep::a_sweep_queues_jobs_again_that_nobody_would_be_given;
+    sweep_misses_deleted_entries: "sweep.lua" "#redis.call('XRANGE', stream, entry, entry) == 0" => "false",
+        upkeep::a_sweep_queues_jobs_again_that_nobody_would_be_given;
+    sweep_repairs_ended_jobs: "sweep.lua" "elseif not TERMINAL[job[1]] then" => "else",
+        upkeep::a_sweep_leaves_everything_alone_that_is_in_order;
+    sweep_leaves_two_entries: "sweep.lua" "  redis.call('XDEL', job.stream, job.entry)\n" => "",
+        upkeep::a_sweep_queues_jobs_again_that_nobody_would_be_given;
+    sweep_forgets_nothing: "sweep.lua" "redis.call('XDEL', KEYS[1], unpack(forgotten))" => "",
+        upkeep::a_sweep_forgets_expired_jobs;
+    prune_loses_pending_entries: "prune.lua" "consumer.pending == 0 and " => "",
+        upkeep::consumers_of_dead_workers_go_once_they_hold_nothing;
+    prune_is_hasty: "prune.lua" " and consumer.idle > tonumber(ARGV[1])" => "",
+        upkeep::consumers_of_dead_workers_go_once_they_hold_nothing;
+    prune_removes_the_living: "prune.lua" " and not is_live(consumer.name)" => "",
+        upkeep::consumers_of_dead_workers_go_once_they_hold_nothing;
+    prune_removes_the_waiting: "prune.lua" " and consumer.name ~= WAITING" => "",
+        upkeep::consumers_of_dead_workers_go_once_they_hold_nothing;
+    heartbeat_remembers_the_dead: "heartbeat.lua" "now - seen > tonumber(ARGV[3])" => "false",
+        upkeep::workers_live_as_long_as_they_are_heard;
+    heartbeat_keeps_who_leaves: "heartbeat.lua" "if ARGV[2] == '' then" => "if false then",
+        upkeep::workers_live_as_long_as_they_are_heard;
+    workers_lists_the_dead: "workers.lua" " and now - tonumber(seen) <= tonumber(ARGV[1])" => "",
+        upkeep::workers_live_as_long_as_they_are_heard;
+}

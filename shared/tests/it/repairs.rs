@@ -15,7 +15,7 @@ const REPAIRED: Settled = Settled::Done { repaired: true };
 
 /// Damage to what Redis knows of a running job's entry.
 #[derive(Clone, Copy, Debug)]
-enum Damage {
+pub(crate) enum Damage {
     ConsumerDeleted,
     GroupDestroyed,
     EntryDeleted,
@@ -26,7 +26,7 @@ const EVERY_DAMAGE: [Damage; 4] =
     [Damage::ConsumerDeleted, Damage::GroupDestroyed, Damage::EntryDeleted, Damage::StreamDeleted];
 
 /// A job that runs, in a queue of its own, while its entry is damaged.
-async fn damaged(queue: &Queue, damage: Damage) -> (Queue, Attempt) {
+pub(crate) async fn damaged(queue: &Queue, damage: Damage) -> (Queue, Attempt) {
     let queue = queue.another();
     let attempt = queue.submit_and_take("w").await;
     let (stream, entry) =

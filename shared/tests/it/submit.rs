@@ -10,7 +10,7 @@ use tepal_shared::{
     store::Settlement,
 };
 
-use crate::queue::{DONE, Queue, complete, fail, new_job};
+use crate::queue::{DONE, Queue, complete, fail, ids, new_job};
 
 /// A job with an idempotency key; `body` tells requests apart.
 fn keyed(key: &str, body: &str) -> NewJob {
@@ -199,7 +199,9 @@ pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_wo
     for _ in 0..7 {
         running.push(queue.submit_and_take("w").await);
     }
-    let (failed, waiting) = (running.pop().unwrap(), queue.submit().await);
+    let (failed, delivered) = (running.pop().unwrap(), queue.submit().await);
+    queue.deliver("us").await;
+    let (delivery, waiting) = (queue.delivery(delivered).await, queue.submit().await);
     assert_eq!(queue.settle(&failed, fail()).await, DONE);
     let before = queue.all_keys().await;
     queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -225,6 +227,7 @@ pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_wo
     queue.set_field(running[5].job_id, "run_deadline", "1").await;
     queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     queue.store.expire(running[5].job_id).await.unwrap();
+    assert_eq!(ids(&queue.store.start(0, "us", &[delivery]).await.unwrap()), [delivered]);
     assert_eq!(queue.takeable("w").await, [running[3].job_id, waiting]);
     queue.store.heartbeat("w", "{}").await.unwrap();
     queue.store.sweep(0, None, 100).await.unwrap();

@@ -1,0 +1,165 @@
+//! What keeps the data in order: the sweep of the log, the removal of dead workers' consumers, and heartbeats.
+
+use std::time::Duration;
+
+use tepal_shared::{
+    job::{JobId, Priority},
+    scripts::WorkerRecord,
+    store::{Settlement, Swept},
+};
+use tepal_tests::wait::eventually;
+
+use crate::{
+    queue::{DONE, Queue, SOON, complete, fail},
+    repairs::{Damage, damaged},
+    snapshot::Snapshot,
+};
+
+const NOTHING: Swept = Swept { next: None, forgotten: 0, repaired: 0 };
+
+pub(crate) async fn a_sweep_leaves_everything_alone_that_is_in_order(queue: &Queue) {
+    let mut ids = Vec::new();
+    for settlement in [Settlement::Retry(SOON), Settlement::Release, complete(), fail()] {
+        let attempt = queue.submit_and_take("w").await;
+        assert_eq!(queue.settle(&attempt, settlement).await, DONE);
+        ids.push(attempt.job_id);
+        queue.take("w", 10).await;
+    }
+    let cancelled = queue.submit().await;
+    queue.store.cancel(cancelled).await.unwrap();
+    ids.extend([cancelled, queue.submit().await]);
+    queue.deliver("us").await;
+    ids.extend([queue.submit().await, queue.submit_at(Priority::Low).await]);
+    let states = states(queue, &ids).await;
+
+    assert_eq!(queue.store.sweep(0, None, 100).await.unwrap(), NOTHING);
+
+    assert_eq!(self::states(queue, &ids).await, states);
+}
+
+async fn states(queue: &Queue, ids: &[JobId]) -> Vec<String> {
+    let snapshot = Snapshot::read(queue, ids).await;
+    ids.iter().map(|id| snapshot.state(*id)).collect()
+}
+
+pub(crate) async fn a_sweep_of_jobs_without_a_group_changes_nothing(queue: &Queue) {
+    let id = queue.submit().await;
+    assert_eq!(queue.store.sweep(0, None, 100).await.unwrap(), NOTHING);
+    assert_eq!(queue.state(id).await, "pending 0/0/0 new input");
+}
+
+pub(crate) async fn a_sweep_queues_jobs_again_that_nobody_would_be_given(queue: &Queue) {
+    for damage in [Damage::ConsumerDeleted, Damage::EntryDeleted, Damage::StreamDeleted] {
+        let (queue, lost) = damaged(queue, damage).await;
+
+        let swept = queue.store.sweep(0, None, 100).await.unwrap();
+
+        assert_eq!(swept, Swept { repaired: 1, ..NOTHING }, "{damage:?}");
+        assert_eq!(queue.state(lost.job_id).await, "pending 1/0/0 new input", "{damage:?}");
+        assert_eq!(queue.store.sweep(0, None, 100).await.unwrap(), NOTHING, "{damage:?}");
+        let again = queue.take_one("heir").await;
+        assert_eq!((again.job_id, again.token), (lost.job_id, 2));
+        assert_ne!(queue.settle(&lost, complete()).await, DONE);
+        assert_eq!(queue.settle(&again, complete()).await, DONE);
+        eventually(SOON, "the streams to be empty", async || {
+            queue.take("heir", 1).await;
+            queue.outstanding().await == (0, 0)
+        })
+        .await;
+    }
+}
+
+pub(crate) async fn a_sweep_forgets_expired_jobs(queue: &Queue) {
+    let (kept, expired) = (queue.submit().await, queue.submit().await);
+    queue.redis::<u64>(&["DEL", &queue.store.keys().job(expired)]).await;
+
+    let swept = queue.store.sweep(0, None, 100).await.unwrap();
+
+    assert_eq!(swept, Swept { forgotten: 1, ..NOTHING });
+    let log = queue.store.log(None, 10).await.unwrap().entries;
+    assert_eq!(log.into_iter().map(|(_, id)| id).collect::<Vec<_>>(), [kept]);
+}
+
+pub(crate) async fn a_sweep_goes_on_where_it_stopped(queue: &Queue) {
+    for _ in 0..7 {
+        let id = queue.submit().await;
+        queue.redis::<u64>(&["DEL", &queue.store.keys().job(id)]).await;
+    }
+    let (mut forgotten, mut after) = (Vec::new(), None);
+    loop {
+        let swept = queue.store.sweep(0, after.as_deref(), 3).await.unwrap();
+        forgotten.push(swept.forgotten);
+        after = swept.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(forgotten, [3, 3, 1]);
+}
+
+/// The names of the consumers of the normal stream.
+async fn consumers(queue: &Queue) -> Vec<String> {
+    let stream = queue.store.keys().stream(0, Priority::Normal);
+    let infos: Vec<std::collections::HashMap<String, redis::Value>> =
+        queue.redis(&["XINFO", "CONSUMERS", &stream, "workers"]).await;
+    let mut names: Vec<String> = infos
+        .into_iter()
+        .map(|mut info| redis::from_redis_value(info.remove("name").unwrap()).unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+pub(crate) async fn consumers_of_dead_workers_go_once_they_hold_nothing(queue: &Queue) {
+    let holder = queue.submit_and_take("dead-1").await;
+    for consumer in ["dead-2", "live-1"] {
+        let attempt = queue.submit_and_take(consumer).await;
+        assert_eq!(queue.settle(&attempt, complete()).await, DONE);
+    }
+    let waiting = queue.submit_and_take("live-1").await;
+    assert_eq!(queue.settle(&waiting, Settlement::Release).await, DONE);
+    let again = queue.take_one("live-1").await;
+    assert_eq!(consumers(queue).await, ["dead-1", "dead-2", "live-1", "waiting"]);
+    let live = ["live".to_owned()];
+
+    assert_eq!(queue.store.prune(0, &live, Duration::from_secs(3_600)).await.unwrap(), 0);
+    let pruned = eventually(SOON, "a silent consumer", async || {
+        Some(queue.store.prune(0, &live, Duration::ZERO).await.unwrap()).filter(|pruned| *pruned > 0)
+    });
+    assert_eq!(pruned.await, 1);
+
+    assert_eq!(consumers(queue).await, ["dead-1", "live-1", "waiting"]);
+    assert_eq!(queue.settle(&holder, complete()).await, DONE);
+    assert_eq!(queue.settle(&again, complete()).await, DONE);
+    assert_eq!(queue.store.prune(0, &live, Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(consumers(queue).await, ["live-1", "waiting"]);
+}
+
+pub(crate) async fn workers_live_as_long_as_they_are_heard(queue: &Queue) {
+    let queue = queue.with_policy(|policy| policy.worker_timeout = Duration::from_secs(100));
+    assert_eq!(queue.store.heartbeat("a", r#"{"x":1}"#).await.unwrap(), 1);
+    assert_eq!(queue.store.heartbeat("b", "{}").await.unwrap(), 2);
+    assert_eq!(queue.store.heartbeat("b", "{}").await.unwrap(), 2);
+    queue.redis::<u64>(&["HSET", &queue.store.keys().workers(), "silent", "1 {}"]).await;
+
+    let mut workers = queue.store.workers().await.unwrap();
+    workers.sort_by(|a, b| a.id.cmp(&b.id));
+    let [a, b] = &workers[..] else { panic!("{workers:?}") };
+    assert_eq!((a.id.as_str(), a.state.as_str(), b.id.as_str()), ("a", r#"{"x":1}"#, "b"));
+    assert!(workers.iter().all(|WorkerRecord { silence, .. }| *silence < SOON), "{workers:?}");
+
+    assert_eq!(queue.store.heartbeat("a", "{}").await.unwrap(), 2);
+    assert_eq!(queue.redis::<u64>(&["HLEN", &queue.store.keys().workers()]).await, 2);
+    queue.store.farewell("b").await.unwrap();
+    assert_eq!(queue.store.workers().await.unwrap().len(), 1);
+}
+
+as_tests![
+    a_sweep_leaves_everything_alone_that_is_in_order,
+    a_sweep_of_jobs_without_a_group_changes_nothing,
+    a_sweep_queues_jobs_again_that_nobody_would_be_given,
+    a_sweep_forgets_expired_jobs,
+    a_sweep_goes_on_where_it_stopped,
+    consumers_of_dead_workers_go_once_they_hold_nothing,
+    workers_live_as_long_as_they_are_heard,
+];
