@@ -50,8 +50,8 @@ pub struct Options {
     pub seed: u64,
     /// Jobs submitted a second.
     pub rate: f64,
-    /// Whether anything goes wrong.
-    pub with_faults: bool,
+    /// What goes wrong.
+    pub faults: Faults,
     /// The services' `LEASE_MS`.
     pub lease: Duration,
     /// When Redis syncs its append-only file.
@@ -72,7 +72,7 @@ impl Options {
             length,
             seed,
             rate: 250.0,
-            with_faults: true,
+            faults: Faults::All,
             lease: Duration::from_secs(2),
             fsync: Fsync::Always,
             settle_within: Duration::from_secs(120),
@@ -81,12 +81,24 @@ impl Options {
         }
     }
 
-    /// The same without faults, with the services' default lease: on a loaded machine a short one may lapse by
-    /// itself.
+    /// The same with other faults. Where no lease is to lapse, it is the services' default one: on a loaded machine a
+    /// short one may lapse by itself.
     #[must_use]
-    pub fn without_faults(self) -> Self {
-        Self { with_faults: false, lease: Duration::from_secs(10), ..self }
+    pub fn with(self, faults: Faults) -> Self {
+        let lease = if faults == Faults::All { self.lease } else { Duration::from_secs(10) };
+        Self { faults, lease, ..self }
     }
+}
+
+/// What goes wrong during a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faults {
+    /// Nothing.
+    None,
+    /// The workers are told to stop, one after the other, and started again.
+    RollingRestart,
+    /// Everything.
+    All,
 }
 
 /// Runs everything and checks it.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, ValueEnum};
-use tepal_tests::chaos::{self, Options};
+use tepal_tests::chaos::{self, Faults, Options};
 use tepal_tests::redis::Fsync;
 
 /// Fault run over real processes: proxies, workers, Redis and model servers.
@@ -27,9 +27,9 @@ struct Args {
     /// When Redis syncs its append-only file
     #[arg(long, value_enum, default_value_t = Sync::Always)]
     fsync: Sync,
-    /// Inject nothing: shows that nothing is repaired when nothing breaks
-    #[arg(long)]
-    no_faults: bool,
+    /// What goes wrong: with `none`, nothing may be repaired either
+    #[arg(long, value_enum, default_value_t = Wrong::All)]
+    faults: Wrong,
     /// Folder for logs and history; by default a new one in the temporary directory
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -39,6 +39,13 @@ struct Args {
 enum Sync {
     Always,
     Everysec,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Wrong {
+    None,
+    RollingRestart,
+    All,
 }
 
 #[tokio::main]
@@ -53,9 +60,11 @@ async fn main() -> ExitCode {
         Sync::Always => Fsync::Always,
         Sync::Everysec => Fsync::EverySec,
     };
-    if args.no_faults {
-        options = options.without_faults();
-    }
+    let options = options.with(match args.faults {
+        Wrong::None => Faults::None,
+        Wrong::RollingRestart => Faults::RollingRestart,
+        Wrong::All => Faults::All,
+    });
     let report = chaos::run(&options).await;
     // A closed pipe takes nothing from the verdict.
     let _ = writeln!(stdout(), "{report}");

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::holdings;
 use super::order::oracle;
-use super::{Options, Stack};
+use super::{Faults, Options, Stack};
 use crate::history::{Event, Final, History, Recorder, Rules, Verdict, now_us, worker_events};
 use crate::http::Method;
 use crate::wait::poll;
@@ -60,8 +60,11 @@ pub(super) async fn gather(
 
 fn rules(options: &Options) -> Rules {
     // A frozen worker logs the start of what it was granted just before only when it is thawed.
-    let log_delay =
-        if options.with_faults { options.lease * 2 + Duration::from_secs(5) } else { Duration::from_secs(2) };
+    let log_delay = if options.faults == Faults::All {
+        options.lease * 2 + Duration::from_secs(5)
+    } else {
+        Duration::from_secs(2)
+    };
     Rules { log_delay, ..Rules::default() }
 }
 

@@ -10,7 +10,7 @@ use super::network_faults;
 use super::process_faults;
 use super::recovery::Kill;
 use super::rng::Rng;
-use super::{Options, Stack, Tally};
+use super::{Faults, Options, Stack, Tally};
 
 /// What all faults need.
 #[derive(Clone, Debug)]
@@ -38,8 +38,13 @@ impl Lanes {
 
     /// Runs all lanes to their end; returns the kills of workers, to measure how their jobs went on.
     pub(super) async fn run(self, options: Options) -> Vec<Kill> {
-        if !options.with_faults {
-            return Vec::new();
+        match options.faults {
+            Faults::None => return Vec::new(),
+            Faults::RollingRestart => {
+                self.rolling_restarts().await;
+                return Vec::new();
+            }
+            Faults::All => {}
         }
         let lanes = (0..).zip(LANES).map(|(number, lane)| {
             let rng = Rng::new(options.seed, u64::MAX - number);
@@ -50,6 +55,15 @@ impl Lanes {
             kills.extend(lane.await.expect("a lane does not panic"));
         }
         kills
+    }
+
+    async fn rolling_restarts(&self) {
+        for node in self.stack.workers.iter().cycle() {
+            if Instant::now() >= self.until {
+                return;
+            }
+            process_faults::stop_and_start(self, node).await;
+        }
     }
 
     async fn lane(self, lane: Lane, mut rng: Rng, lease: Duration) -> Vec<Kill> {

@@ -142,9 +142,13 @@ async fn freeze_worker(lanes: &Lanes, rng: &mut Rng, lease: Duration) {
     lanes.tally.add("freeze worker past its lease", gone);
 }
 
-/// SIGTERM and a new start, as in a rolling restart.
 async fn stop_worker(lanes: &Lanes, rng: &mut Rng) {
     let (node, _guard) = worker(lanes, rng).await;
+    stop_and_start(lanes, node).await;
+}
+
+/// SIGTERM while it holds jobs, and a new start when it has ended.
+pub(super) async fn stop_and_start(lanes: &Lanes, node: &WorkerNode) {
     lanes.stack.save_repairs(node).await;
     until_it_holds_jobs(lanes, node).await;
     let count = held(lanes, node.process.pid()).await.len() as u64;

@@ -181,6 +181,10 @@ impl Report {
             ("attempts granted", self.sum(|job| job.number("attempt"))),
             ("  given back unused", self.sum(|job| job.number("released"))),
             ("  lease lapsed", self.sum(|job| job.number("lost"))),
+            (
+                "  most for one job",
+                self.history.last.jobs.values().map(|job| job.number("attempt")).max().unwrap_or(0),
+            ),
             ("  failed and retried", self.settled(Outcome::Retried) as u64),
             ("late outcomes refused", self.fenced() as u64),
             ("repairs", self.history.last.repairs),
@@ -203,6 +207,16 @@ impl Report {
         self.faults.values().map(|tallied| tallied.tried).sum()
     }
 
+    /// Times from acceptance to the result, shortest first, on the clock of Redis.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<Duration> {
+        let completed = self.history.last.jobs.values().filter(|job| job.status() == "completed");
+        let took = completed.map(|job| job.number("finished_at").saturating_sub(job.number("created_at")));
+        let mut took: Vec<Duration> = took.map(Duration::from_millis).collect();
+        took.sort_unstable();
+        took
+    }
+
     fn write_recovery(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -222,6 +236,11 @@ impl Report {
                 p50.as_secs_f64(),
                 max.as_secs_f64()
             )?;
+        }
+        let latencies = self.latencies();
+        if let Some((p50, max)) = p50_and_max(&latencies) {
+            let p99 = latencies[latencies.len() * 99 / 100];
+            writeln!(f, "from acceptance to the result: p50 {p50:?}, p99 {p99:?}, max {max:?}")?;
         }
         match self.settled_after {
             Some(after) => writeln!(f, "all jobs ended {:.1}s after the last fault", after.as_secs_f64()),

@@ -1,18 +1,33 @@
-//! A run in which nothing goes wrong: then nothing may have to be repaired, and nothing runs twice.
+//! Runs in which nothing goes wrong: then nothing may have to be repaired, and nothing runs twice.
 
-use tepal_tests::chaos;
+use tepal_tests::chaos::Faults;
 
-use crate::options;
+use crate::Run;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_faults_nothing_is_repaired_and_no_lease_lapses() {
-    let (_dir, options) = options(8, 11);
+    let run = Run::new(8, 11, Faults::None).await;
 
-    let report = chaos::run(&options.without_faults()).await;
+    let report = run.report().await;
 
     report.assert_holds();
     let sum = |field| report.history.last.jobs.values().map(|job| job.number(field)).sum::<u64>();
     assert_eq!(report.history.last.repairs, 0, "{report}");
     assert_eq!((sum("lost"), sum("released"), report.verdict.ambiguous), (0, 0, 0), "{report}");
     assert!(report.jobs() >= 400, "too few jobs to show anything\n{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_of_all_workers_uses_no_attempt() {
+    let run = Run::new(8, 12, Faults::RollingRestart).await;
+
+    let report = run.report().await;
+
+    report.assert_holds();
+    assert!(report.hits() >= 4, "not every worker was stopped with jobs in its hands\n{report}");
+    assert_eq!((report.history.last.repairs, report.verdict.ambiguous), (0, 0), "{report}");
+    // What a stopped worker gave back was not a try, and nobody had to wait for its lease.
+    let jobs = report.history.last.jobs.values();
+    let tries = jobs.map(|job| (job.number("attempt") - job.number("released"), job.number("lost")));
+    assert_eq!(tries.filter(|tries| *tries > (1, 0)).count(), 0, "{report}");
 }

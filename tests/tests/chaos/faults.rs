@@ -1,8 +1,8 @@
 //! Runs in which much goes wrong.
 
-use tepal_tests::chaos;
+use tepal_tests::chaos::Faults;
 
-use crate::options;
+use crate::Run;
 
 /// Seeds whose first seconds hold kills and zombies of workers, and kills of proxies and Redis.
 const SEEDS: [u64; 2] = [1, 4];
@@ -10,9 +10,9 @@ const SEEDS: [u64; 2] = [1, 4];
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_faults_no_job_is_lost_or_doubled() {
     for seed in SEEDS {
-        let (_dir, options) = options(10, seed);
+        let run = Run::new(10, seed, Faults::All).await;
 
-        let report = chaos::run(&options).await;
+        let report = run.report().await;
 
         report.assert_holds();
         assert!(report.hits() >= 10, "too little went wrong to show anything\n{report}");

@@ -8,14 +8,32 @@ mod sensitivity;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tepal_tests::chaos::Options;
+use tepal_tests::chaos::{self, Faults, Options, Report};
+use tokio::sync::{Mutex, MutexGuard};
 
-/// A run that writes to a directory of its own, gentle enough for debug builds on a loaded machine.
-fn options(seconds: u64, seed: u64) -> (TempDir, Options) {
-    let dir = tempfile::Builder::new().prefix("tepal-chaos-").tempdir().unwrap();
-    let mut options = Options::new(Duration::from_secs(seconds), seed, dir.path().to_owned());
-    options.rate = 80.0;
-    // How long recovery takes is measured by `make chaos`; here other tests may have the processor.
-    options.recovery_slack = Duration::from_secs(20);
-    (dir, options)
+/// Runs measure time against the clock of a machine that has few processors: one at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// A run and what it keeps while it lasts.
+struct Run {
+    options: Options,
+    _dir: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Run {
+    /// Writes to a directory of its own, and is gentle enough for debug builds on a loaded machine.
+    async fn new(seconds: u64, seed: u64, faults: Faults) -> Self {
+        let turn = TURN.lock().await;
+        let dir = tempfile::Builder::new().prefix("tepal-chaos-").tempdir().unwrap();
+        let mut options = Options::new(Duration::from_secs(seconds), seed, dir.path().to_owned());
+        options.rate = 80.0;
+        // How long recovery takes is measured by `make chaos`; here others may have the processor.
+        options.recovery_slack = Duration::from_secs(20);
+        Self { options: options.with(faults), _dir: dir, _turn: turn }
+    }
+
+    async fn report(&self) -> Report {
+        chaos::run(&self.options).await
+    }
 }

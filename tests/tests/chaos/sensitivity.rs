@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use tepal_tests::chaos::{self, Stack, oracle};
+use tepal_tests::chaos::{self, Faults, Stack, oracle};
 use tepal_tests::history::{Event, History, Invariant, Outcome, Record, Rules, now_us};
 use tepal_tests::wait::eventually;
 
-use crate::options;
+use crate::Run;
 
 const SOON: std::time::Duration = std::time::Duration::from_secs(20);
 
@@ -23,9 +23,9 @@ async fn completed_job(stack: &Stack, not: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_result_a_lost_job_and_a_lost_entry_are_noticed() {
-    let (_dir, options) = options(6, 21);
+    let run = Run::new(6, 21, Faults::None).await;
 
-    let report = chaos::run_with(&options.without_faults(), async |stack: &Stack| {
+    let report = chaos::run_with(&run.options, async |stack: &Stack| {
         // What a frozen worker would do if no token stopped it.
         let late = completed_job(stack, "").await;
         stack.redis.cli(&["HSET", &late, "result", r#"{"prediction":[0.5]}"#]);
@@ -50,8 +50,8 @@ async fn a_late_result_a_lost_job_and_a_lost_entry_are_noticed() {
 /// The evidence of a real run, changed as a broken promise would have changed it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_forged_record_among_all_of_a_run_is_noticed() {
-    let (_dir, options) = options(4, 22);
-    let report = chaos::run(&options.without_faults()).await;
+    let run = Run::new(4, 22, Faults::None).await;
+    let report = run.report().await;
     report.assert_holds();
     let done = |job: &&String| report.history.last.jobs[*job].status() == "completed";
     let id = report.history.last.jobs.keys().find(done).unwrap();
