@@ -9,9 +9,11 @@ use redis::{Client, Value};
 use serde_json::json;
 use tempfile::TempDir;
 use tepal_tests::http::Method;
+use tepal_tests::model_server::{Behaviour, ModelServer, ServerSpec};
 use tepal_tests::process::{Proxy, Worker};
 use tepal_tests::redis::RedisServer;
 use tepal_tests::wait::eventually;
+use tonic::Code;
 
 use crate::{file, root};
 
@@ -104,9 +106,13 @@ fn both_acl_files_give_the_same_rights() {
 async fn both_services_do_all_their_work_as_their_users() {
     let secrets = Secrets::make("another_queue");
     let redis = secrets.redis().await;
+    let model_server = ModelServer::start(ServerSpec::iris()).await;
+    let port = model_server.addr().port().to_string();
     let settings = [("QUEUE_NAME", "another_queue"), ("LEASE_MS", "1000"), ("PARTITIONS", "2")];
+    let of_worker =
+        [("MODEL_BACKEND", "tensorflow_serving"), ("TF_SERVING_GRPC_PORT", &port), ("RETRY_BASE_MS", "1")];
     let proxy = Proxy::start(&secrets.url(&redis, "proxy"), &settings).await;
-    let worker = Worker::start(&secrets.url(&redis, "worker"), &settings).await;
+    let worker = Worker::start(&secrets.url(&redis, "worker"), &[&settings[..], &of_worker].concat()).await;
     let client = proxy.client();
 
     for priority in ["high", "normal", "low"] {
@@ -122,6 +128,23 @@ async fn both_services_do_all_their_work_as_their_users() {
         let answer = client.try_predict(&rows, &headers).await.unwrap();
         assert!([200, 202].contains(&answer.status), "{}", answer.text());
     }
+
+    // A slow call renews its lease, a passing failure is retried, a lasting one leaves a dead letter.
+    let behaviours = [
+        (Behaviour::Delay(Duration::from_millis(1500)), "completed"),
+        (Behaviour::Status(Code::Internal, String::new()), "completed"),
+        (Behaviour::Status(Code::InvalidArgument, String::new()), "failed"),
+    ];
+    for (behaviour, status) in behaviours {
+        model_server.script_next(1, behaviour);
+        let id = client.predict(&rows).await;
+        assert_eq!(client.finished(&id, SOON).await["status"], status);
+    }
+    // Asks for replicas that are not there.
+    let careful = [&settings[..], &[("REPLICAS_REQUIRED", "1"), ("REPLICATION_TIMEOUT_MS", "50")]].concat();
+    let careful = Proxy::start(&secrets.url(&redis, "proxy"), &careful).await;
+    let answer = careful.client().try_predict(&rows, &[]).await.unwrap();
+    assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("not_replicated")));
 
     // Jobs of a killed worker are reclaimed; cancelled and submitted again meanwhile.
     worker.sigstop();
