@@ -11,7 +11,7 @@ use std::{
 
 use tepal_shared::{
     job::Attempt,
-    model::Model,
+    model::{InputError, Model},
     retry::{Backoff, retry_delay},
     scripts::Settled,
     store::{JobStore, Settlement},
@@ -22,9 +22,9 @@ use tracing::{error, info, warn};
 
 use crate::{
     backend::{Backend, BackendError, Verdict},
-    batch::{MicroBatch, Plan},
+    batch::MicroBatch,
     breaker::Breaker,
-    concurrency::{Concurrency, Epoch, Slot},
+    concurrency::{Concurrency, Epoch},
     config::Retry,
     lease::Leases,
     metrics,
@@ -71,17 +71,18 @@ impl Runner {
         self.settle(attempts.iter().map(|attempt| Outcome::of(attempt, Settlement::Release)).collect()).await;
     }
 
-    /// Runs granted jobs to their outcomes, one call at a time; `_slot` is the right to do so.
-    pub async fn run(&self, attempts: Vec<Attempt>, _slot: &Slot) {
-        let plan = Plan::new(&self.model, attempts, self.batch_max_rows);
-        let unfit = plan.unfit.iter().map(|(attempt, error)| {
+    /// Fails jobs whose input does not fit the model.
+    pub async fn refuse(&self, unfit: &[(Attempt, InputError)]) {
+        let outcomes = unfit.iter().map(|(attempt, error)| {
             let error = format!("The input does not fit the model: {error}");
             Outcome::of(attempt, Settlement::Fail { code: "invalid_input".to_owned(), error })
         });
-        self.settle(unfit.collect()).await;
+        self.settle(outcomes.collect()).await;
+    }
 
-        let mut waiting = plan.batches;
-        waiting.reverse();
+    /// Runs a batch to the outcomes of its jobs.
+    pub async fn run(&self, batch: MicroBatch) {
+        let mut waiting = vec![batch];
         while let Some(batch) = waiting.pop() {
             if let Some((first, second)) = self.run_batch(batch).await {
                 waiting.extend([second, first]);
@@ -118,11 +119,11 @@ impl Runner {
         let call = self.backend.predict(batch.concatenate(&self.model));
         let called = tokio::select! {
             biased;
+            () = watch.abandoned() => return Called::Abandoned,
             answer = tokio::time::timeout(self.time_limit(batch), call) => match answer {
                 Ok(answer) => answer.and_then(|answer| self.checked(batch, answer)),
                 Err(_) => Err(self.timed_out(batch)),
             },
-            () = watch.abandoned() => return Called::Abandoned,
         };
         metrics::inference(started.elapsed(), called.is_ok());
         called.map_or_else(Called::Failed, Called::Answered)
@@ -226,7 +227,10 @@ impl Runner {
     fn finished(&self, outcome: &Outcome<'_>, settled: Settled) {
         let took = self.leases.let_go(outcome.attempt);
         outcome.log(settled, took);
-        metrics::settled(&outcome.settlement, settled, took);
+        // An attempt that is not held any more was counted when it was lost.
+        if let Some(took) = took {
+            metrics::settled(&outcome.settlement, settled, took);
+        }
     }
 }
 

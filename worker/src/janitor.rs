@@ -13,8 +13,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const CHUNK: usize = 200;
 /// Script runs in one round and partition: bounds what the janitor costs Redis.
 const MOST_CHUNKS: usize = 20;
-/// Longer than any pause between two reads of a consumer that lives.
-const CONSUMER_SILENCE: Duration = Duration::from_secs(300);
+/// A consumer that lives reads or renews many times in so many leases.
+const SILENT_LEASES: u32 = 30;
 
 /// The loop that keeps order.
 pub struct Janitor {
@@ -46,11 +46,12 @@ impl Janitor {
     }
 
     async fn round(&mut self) -> Result<(), StoreError> {
+        let silence = self.store.policy().lease * SILENT_LEASES;
         let live: Vec<String> = self.store.workers().await?.into_iter().map(|worker| worker.id).collect();
         for partition in self.store.partitions() {
             self.watch_epoch(partition).await?;
             self.sweep(partition).await?;
-            let pruned = self.store.prune(partition, &live, CONSUMER_SILENCE).await?;
+            let pruned = self.store.prune(partition, &live, silence).await?;
             if pruned > 0 {
                 info!(action = "consumers_pruned", partition, count = pruned);
             }

@@ -73,7 +73,7 @@ impl Leases {
             debug!(action = "attempt_started", job_id = %attempt.job_id, attempt = attempt.token, consumer);
             let job = Held { consumer: consumer.to_owned(), attempt: attempt.clone(), since, batch: None };
             if let Some(earlier) = held.insert(attempt.job_id, job) {
-                earlier.end("Lost");
+                earlier.end(Fence::Lost);
             }
         }
         metrics::jobs_held(held.len());
@@ -150,7 +150,7 @@ impl Leases {
         let token = renewed.iter().find(|(renewed, ..)| *renewed == id).map(|(_, token, _)| *token);
         let mut held = self.lock();
         if let Some(job) = token.and_then(|token| remove(&mut held, id, token)) {
-            job.end(&format!("{why:?}"));
+            job.end(why);
         }
     }
 
@@ -171,8 +171,9 @@ fn remove(held: &mut HashMap<JobId, Held>, id: JobId, token: u64) -> Option<Held
 
 impl Held {
     /// The attempt is over without an outcome of ours; its batch may be over with it.
-    fn end(self, reason: &str) {
-        info!(action = "job_gone", job_id = %self.attempt.job_id, reason, attempt = self.attempt.token);
+    fn end(self, why: Fence) {
+        info!(action = "job_gone", job_id = %self.attempt.job_id, reason = ?why, attempt = self.attempt.token);
+        metrics::fenced(why);
         if let Some(batch) = self.batch {
             batch.one_less();
         }

@@ -3,7 +3,8 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`attempt`] | one batch from its start to its recorded outcome: read this first |
-//! | [`consumer`] | takes jobs when there is a free slot |
+//! | [`consumer`] | runs batches when there is a place for them |
+//! | [`taker`] | takes jobs: what waits, what is due again, what arrives |
 //! | [`batch`] | turns jobs into model calls: reads, groups, concatenates, splits |
 //! | [`suspects`] | which of the taken jobs may run, when some were there as a worker died |
 //! | [`lease`] | keeps the jobs that run, and aborts those that were lost |
@@ -24,6 +25,7 @@ pub mod lease;
 pub mod metrics;
 pub mod registry;
 pub mod suspects;
+pub mod taker;
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,8 +38,8 @@ use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use crate::{
-    attempt::Runner, backend::Backend, breaker::Breaker, concurrency::Concurrency, config::Config,
-    consumer::Consumer, janitor::Janitor, lease::Leases, registry::Registry, suspects::Suspects,
+    attempt::Runner, breaker::Breaker, concurrency::Concurrency, config::Config, consumer::Consumer,
+    janitor::Janitor, lease::Leases, registry::Registry, suspects::Suspects,
 };
 
 /// The worker cannot start.
@@ -57,18 +59,6 @@ pub enum StartError {
 /// When it cannot start. Once it runs, it outlives every failure of Redis and of the model server.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
     let backend = backend::open(&config).map_err(StartError::Backend)?;
-    run_with(config, backend, shutdown).await
-}
-
-/// [`run`] with a backend of one's own instead of the one that the settings name.
-///
-/// # Errors
-/// When the settings of Redis cannot be used.
-pub async fn run_with(
-    config: Config,
-    backend: Arc<dyn Backend>,
-    shutdown: Shutdown,
-) -> Result<(), StartError> {
     let redis = Redis::open(config.common.redis.clone()).map_err(StartError::Redis)?;
     let store = JobStore::new(redis, config.common.keys.clone(), config.common.policy.clone());
     let breaker = Breaker::new();

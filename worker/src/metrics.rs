@@ -75,7 +75,10 @@ fn describe() {
     describe_histogram!(BATCH_ROWS, "Rows of one model call");
     describe_histogram!(BATCH_JOBS, "Jobs that shared one model call");
     describe_counter!(RECLAIMED, "Jobs taken over because their worker's lease had lapsed");
-    describe_counter!(FENCED, "Outcomes refused because the attempt no longer held the job, by reason");
+    describe_counter!(
+        FENCED,
+        "Attempts without an effect because they no longer held the job, by reason: lost, cancelled, missing"
+    );
     describe_counter!(REPAIRED, "Stream entries that were missing in Redis and were written anew");
     describe_counter!(STALE, "Stream entries without an outstanding job, removed");
     describe_counter!(GROUPS, "Consumer groups that were missing in Redis and were created");
@@ -140,25 +143,33 @@ pub(crate) fn inference(took: Duration, is_ok: bool) {
 }
 
 /// An attempt's outcome was recorded, or refused.
-pub(crate) fn settled(settlement: &Settlement, settled: Settled, took: Option<Duration>) {
-    let outcome = match (settled, settlement) {
-        (Settled::Fenced(_), _) => "fenced",
-        (_, Settlement::Complete(_)) => "completed",
-        (_, Settlement::Fail { .. }) => "failed",
-        (_, Settlement::Retry(_)) => "retried",
-        (_, Settlement::Release) => "released",
+pub(crate) fn settled(settlement: &Settlement, settled: Settled, took: Duration) {
+    histogram!(PROCESSING).record(took);
+    let repaired = match settled {
+        Settled::Fenced(why) => return fenced(why),
+        Settled::Done { repaired } => repaired,
+    };
+    let outcome = match settlement {
+        Settlement::Complete(_) => "completed",
+        Settlement::Fail { .. } => "failed",
+        Settlement::Retry(_) => "retried",
+        Settlement::Release => "released",
     };
     counter!(PROCESSED, "outcome" => outcome).increment(1);
-    if let Some(took) = took {
-        histogram!(PROCESSING).record(took);
+    if repaired {
+        counter!(REPAIRED).increment(1);
     }
-    match settled {
-        Settled::Done { repaired: true } => counter!(REPAIRED).increment(1),
-        Settled::Done { repaired: false } => {}
-        Settled::Fenced(Fence::Lost) => counter!(FENCED, "reason" => "lost").increment(1),
-        Settled::Fenced(Fence::Cancelled) => counter!(FENCED, "reason" => "cancelled").increment(1),
-        Settled::Fenced(Fence::Missing) => counter!(FENCED, "reason" => "missing").increment(1),
-    }
+}
+
+/// An attempt turned out to hold its job no longer.
+pub(crate) fn fenced(why: Fence) {
+    let reason = match why {
+        Fence::Lost => "lost",
+        Fence::Cancelled => "cancelled",
+        Fence::Missing => "missing",
+    };
+    counter!(PROCESSED, "outcome" => "fenced").increment(1);
+    counter!(FENCED, "reason" => reason).increment(1);
 }
 
 /// Outcomes have to be recorded again.

@@ -126,3 +126,33 @@ async fn no_more_batches_run_at_a_time_than_allowed() {
     eventually(SOON, "six jobs to be in flight", settled).await;
     assert_eq!(server.calls().len(), 6);
 }
+
+#[tokio::test]
+async fn large_jobs_taken_together_are_called_at_the_same_time() {
+    let (queue, server) = (Queue::start().await, slow_server().await);
+    server.set_behaviour(tepal_tests::model_server::Behaviour::Hang);
+    queue.submit_all((0..6).map(|_| input_of_rows(8))).await;
+
+    let settings = Settings::serving(&server).with("NUM_WORKERS", 1).with("MAX_IN_FLIGHT", 6);
+    let _worker = queue.worker(settings.with("BATCH_MAX_ROWS", 8)).await;
+
+    running(&server, 6).await;
+    assert_eq!(rows(&server), [8; 6]);
+}
+
+#[tokio::test]
+async fn a_worker_takes_no_more_large_jobs_than_a_call_may_hold() {
+    let (queue, server) = (Queue::start().await, slow_server().await);
+    server.set_behaviour(tepal_tests::model_server::Behaviour::Hang);
+    let settings = Settings::serving(&server).one_at_a_time().with("BATCH_MAX_ROWS", 16);
+    let worker = queue.worker(settings).await;
+    let first = queue.submit(input_of_rows(8)).await;
+    running(&server, 1).await;
+    queue.store.cancel(first).await.unwrap();
+
+    queue.submit_all((0..50).map(|_| input_of_rows(8))).await;
+
+    worker.wait_for_log("job_gone", SOON).await;
+    running(&server, 1).await;
+    assert_eq!(queue.in_flight().await, 2, "the others are left to other workers");
+}

@@ -2,6 +2,7 @@
 
 mod cancelling;
 mod crashes;
+mod janitor;
 mod leases;
 mod poison;
 mod priorities;

@@ -7,6 +7,7 @@ mod flowers;
 mod life;
 mod metrics;
 mod onnx;
+mod partitions;
 mod queue;
 mod settings;
 mod tfs;

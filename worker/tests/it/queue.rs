@@ -163,6 +163,20 @@ impl Queue {
         eventually(SOON, "a lapsed lease", lapsed).await;
     }
 
+    /// Waits until the models of so many workers answer.
+    pub(crate) async fn backend_is_up_at(&self, workers: usize) {
+        let is_up = |state: &str| {
+            let state: WorkerState = serde_json::from_str(state).unwrap();
+            state.backend_state == BackendState::Ok
+        };
+        let look = async || {
+            let known = self.store.workers().await.unwrap();
+            let up = known.iter().filter(|worker| is_up(&worker.state)).count();
+            if up >= workers { Ok(()) } else { Err(up) }
+        };
+        eventually(SOON, "the workers' models", look).await;
+    }
+
     /// What the only worker last said of itself; `None` before its first heartbeat.
     pub(crate) async fn worker_state(&self) -> Option<WorkerState> {
         let workers = self.store.workers().await.unwrap();

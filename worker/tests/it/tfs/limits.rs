@@ -23,8 +23,7 @@ async fn an_overloaded_server_gets_fewer_calls_at_a_time_and_every_job_completes
     let settings = Settings::serving(&server)
         .with("BATCH_MAX_ROWS", 1)
         .with("RECLAIM_INTERVAL_MS", 20)
-        .with("RETRY_BASE_MS", 50)
-        .with("MAX_RETRIES", 100);
+        .with("RETRY_BASE_MS", 50);
     let ids = queue.submit_all((0..100).map(|_| input(5.1))).await;
 
     let _worker = queue.worker(settings).await;
@@ -32,8 +31,28 @@ async fn an_overloaded_server_gets_fewer_calls_at_a_time_and_every_job_completes
     queue.all_completed(&ids).await;
     let refused = outcomes(&server).into_iter().filter(|outcome| is_refusal(*outcome)).count();
     assert!(refused > 0, "the server was never overloaded");
-    assert!(refused < 100, "{refused} refusals for 100 jobs");
+    assert!(refused < 50, "{refused} refusals for 100 jobs");
     queue.assert_drained().await;
+}
+
+#[tokio::test]
+async fn the_number_of_calls_at_a_time_grows_back_after_an_overload() {
+    let spec = ServerSpec { call_cost: Duration::from_millis(1), ..ServerSpec::iris() };
+    let (queue, server) = (Queue::start().await, ModelServer::start(spec).await);
+    server.script_next(1, Behaviour::Status(Code::ResourceExhausted, String::new()));
+    let settings = Settings::serving(&server).with("BATCH_MAX_ROWS", 1).with("RETRY_BASE_MS", 1);
+    let worker = queue.worker(settings).await;
+    let limit = async || worker.metrics().await.metric("tepal_worker_batches_limit");
+    assert_eq!(limit().await, 8.0);
+
+    let first = queue.submit(input(5.1)).await;
+    assert_eq!(queue.completed(first).await.attempts, 2);
+    assert!(limit().await < 8.0, "{}", limit().await);
+    // Each place must see eight successes before there is one more: 8 x (1 + 2 + ... + 7) at most.
+    let ids = queue.submit_all((0..250).map(|_| input(5.1))).await;
+    queue.all_completed(&ids).await;
+
+    assert_eq!(limit().await, 8.0);
 }
 
 fn is_refusal(outcome: CallOutcome) -> bool {

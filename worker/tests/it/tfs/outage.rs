@@ -1,5 +1,7 @@
 //! A model server that is not there: jobs wait, no attempt is used up, and work goes on by itself.
 
+use std::time::{Duration, Instant};
+
 use tepal_shared::{
     job::{JobId, JobStatus},
     worker_state::BackendState,
@@ -131,5 +133,24 @@ async fn an_idle_worker_notices_that_its_server_is_gone() {
     server.stop().await;
 
     queue.backend_is(BackendState::Down).await;
+    worker.wait_for_log("backend_down", SOON).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_probed_with_growing_pauses() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let queue = Queue::start().await;
+    let ids = queue.submit_all((0..3).map(|_| input(5.1))).await;
+
+    let worker = queue.worker(Settings::serving_at(listener.local_addr().unwrap())).await;
+    let mut knocks = Vec::new();
+    while knocks.len() < 6 {
+        drop(listener.accept().await.unwrap());
+        knocks.push(Instant::now());
+    }
+
+    let pauses: Vec<_> = knocks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses[4] > pauses[0] && knocks[5] - knocks[0] > Duration::from_secs(1), "{pauses:?}");
+    assert_waiting(&queue, &ids).await;
     worker.wait_for_log("backend_down", SOON).await;
 }

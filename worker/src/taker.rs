@@ -1,0 +1,260 @@
+//! What a consumer does to get jobs. A busy one takes what waits, as many as a call may hold; an idle one blocks on the
+//! streams and starts what arrives. New jobs and due ones (retries, jobs of lost workers) are both found by `take`;
+//! blocking reads only end the wait for the next one. While jobs of lost workers are about, jobs are taken one at a
+//! time, see [`Suspects`].
+
+use std::time::{Duration, Instant};
+
+use tepal_shared::{
+    error::StoreError,
+    job::{Attempt, Priority},
+    reader::Reader,
+    scripts::Granted,
+    store::{Delivery, JobStore, TakeRequest},
+    telemetry,
+};
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    metrics,
+    suspects::{Suspects, is_suspect},
+};
+
+/// Longest script run: a take of this many jobs stays well below 5 ms.
+const MOST_JOBS: usize = 256;
+/// The order in which the streams are read, take by take: high comes first eleven times of sixteen, normal three and
+/// low two, so that a saturated high priority leaves the others a share of 19 and 12 per cent.
+const ORDERS: [[Priority; 3]; 16] = {
+    use Priority::{High, Low, Normal};
+    let mut orders = [[High, Normal, Low]; 16];
+    orders[2] = [Normal, High, Low];
+    orders[5] = [Low, High, Normal];
+    orders[7] = [Normal, High, Low];
+    orders[10] = [Normal, High, Low];
+    orders[13] = [Low, High, Normal];
+    orders
+};
+
+/// Takes jobs for one consumer.
+pub struct Taker {
+    consumer: String,
+    store: JobStore,
+    reader: Reader,
+    suspects: Suspects,
+    reclaim_interval: Duration,
+    batch_max_rows: usize,
+    batch_max_bytes: usize,
+    batch_max_wait: Duration,
+    /// Rows of a job, on average, in the last take.
+    rows_per_job: usize,
+    /// The partition to take from next.
+    partition: u8,
+    looks: Vec<Look>,
+}
+
+/// How far a consumer has come in a partition.
+#[derive(Clone, Debug)]
+struct Look {
+    /// Number of takes; decides the order of the streams.
+    takes: usize,
+    /// When entries that are due again were last looked for.
+    due_at: Option<Instant>,
+    /// Where the next look for them goes on; `0-0` = at the oldest.
+    due_from: [String; 3],
+    /// Whether the last look went over all of them and left nothing.
+    is_complete: bool,
+}
+
+impl Look {
+    fn new() -> Self {
+        Self { takes: 0, due_at: None, due_from: ["0-0"; 3].map(str::to_owned), is_complete: false }
+    }
+}
+
+impl Taker {
+    /// Takes jobs for `consumer`.
+    #[must_use]
+    pub fn new(consumer: String, config: &Config, store: JobStore, suspects: Suspects) -> Self {
+        let partitions = usize::from(store.policy().partitions);
+        Self {
+            reader: Reader::new(store.clone(), consumer.clone(), config.reclaim_interval),
+            consumer,
+            store,
+            suspects,
+            reclaim_interval: config.reclaim_interval,
+            batch_max_rows: config.batch_max_rows,
+            batch_max_bytes: config.batch_max_bytes,
+            batch_max_wait: config.batch_max_wait,
+            rows_per_job: 1,
+            partition: 0,
+            looks: vec![Look::new(); partitions],
+        }
+    }
+
+    /// Jobs, as many as one call may hold if their rows are what they were last time; none when nothing arrived for a
+    /// while. Never cancel it: see [`Reader`].
+    ///
+    /// # Errors
+    /// Any [`StoreError`], when there are no jobs for that reason.
+    pub async fn next(&mut self) -> Result<Vec<Attempt>, StoreError> {
+        let mut attempts = match self.suspects.are_expected() {
+            true => self.take_carefully().await?,
+            false => self.take_from_any(self.most_jobs()).await?,
+        };
+        if attempts.is_empty() {
+            attempts = self.wait_for_new().await?;
+        }
+        let may_wait = !self.batch_max_wait.is_zero() && attempts.len() < self.most_jobs();
+        if may_wait && attempts.first().is_some_and(|first| !is_suspect(first)) {
+            tokio::time::sleep(self.batch_max_wait).await;
+            self.take_more(&mut attempts).await;
+        }
+        Ok(attempts)
+    }
+
+    /// Tells how large the jobs were. Without that, one worker would take hundreds of large jobs, more than it can run
+    /// at a time, while others have nothing to do.
+    pub fn note_rows(&mut self, jobs: usize, rows: usize) {
+        if jobs > 0 {
+            self.rows_per_job = rows.div_ceil(jobs).max(1);
+        }
+    }
+
+    fn most_jobs(&self) -> usize {
+        (self.batch_max_rows / self.rows_per_job).clamp(1, MOST_JOBS)
+    }
+
+    /// Takes one job, and more if it is no suspect. Suspects are expected until a look has found nothing that is due.
+    async fn take_carefully(&mut self) -> Result<Vec<Attempt>, StoreError> {
+        for _ in 0..self.looks.len() {
+            let partition = self.next_partition();
+            loop {
+                let mut attempts = self.take(partition, 1).await?;
+                if attempts.iter().any(is_suspect) {
+                    return Ok(attempts);
+                }
+                let is_complete = self.looks[usize::from(partition)].is_complete;
+                if !attempts.is_empty() {
+                    if is_complete {
+                        self.suspects.none_found();
+                    }
+                    self.take_more(&mut attempts).await;
+                    return Ok(attempts);
+                }
+                if is_complete {
+                    break;
+                }
+            }
+        }
+        self.suspects.none_found();
+        Ok(Vec::new())
+    }
+
+    /// Fills up a batch that has a job in it.
+    async fn take_more(&mut self, attempts: &mut Vec<Attempt>) {
+        let Some(first) = attempts.first() else { return };
+        let more = self.take(first.job_id.partition(), self.most_jobs() - attempts.len()).await;
+        // The jobs in hand are worth more than the news that no more could be had.
+        attempts.extend(more.unwrap_or_default());
+    }
+
+    /// Takes from the first partition that has something, beginning where the last take ended.
+    async fn take_from_any(&mut self, limit: usize) -> Result<Vec<Attempt>, StoreError> {
+        for _ in 0..self.looks.len() {
+            let partition = self.next_partition();
+            let attempts = self.take(partition, limit).await?;
+            if !attempts.is_empty() {
+                return Ok(attempts);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn next_partition(&mut self) -> u8 {
+        let partition = self.partition;
+        self.partition = ((usize::from(partition) + 1) % self.looks.len()) as u8;
+        partition
+    }
+
+    async fn take(&mut self, partition: u8, limit: usize) -> Result<Vec<Attempt>, StoreError> {
+        let look = &mut self.looks[usize::from(partition)];
+        let is_due = look.due_at.is_none_or(|at| at.elapsed() >= self.reclaim_interval);
+        let looks_for_due = is_due || self.suspects.are_expected();
+        look.takes = look.takes.wrapping_add(1);
+        let request = TakeRequest {
+            partition,
+            consumer: &self.consumer,
+            order: ORDERS[look.takes % ORDERS.len()],
+            limit,
+            max_bytes: self.batch_max_bytes,
+            due_from: looks_for_due.then_some(&look.due_from),
+        };
+        let granted = self.store.take(&request).await?;
+        if looks_for_due {
+            let is_start = |cursors: &[String; 3]| cursors.iter().all(|cursor| cursor == "0-0");
+            look.is_complete = is_start(&look.due_from) && is_start(&granted.cursors);
+            (look.due_at, look.due_from) = (Some(Instant::now()), granted.cursors.clone());
+        }
+        Ok(self.noted(granted))
+    }
+
+    async fn wait_for_new(&mut self) -> Result<Vec<Attempt>, StoreError> {
+        let delivered = match self.reader.read().await {
+            Ok(delivered) => delivered,
+            // The next take creates the missing group.
+            Err(StoreError::GroupMissing(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut attempts = Vec::new();
+        for partition in self.store.partitions() {
+            let of_partition = delivered.iter().filter(|(number, _)| *number == partition);
+            let deliveries: Vec<Delivery> = of_partition.map(|(_, delivery)| delivery.clone()).collect();
+            if deliveries.is_empty() {
+                continue;
+            }
+            match self.store.start(partition, &self.consumer, &deliveries).await {
+                Ok(granted) => attempts.extend(self.noted(granted)),
+                Err(error) if attempts.is_empty() => return Err(error),
+                // The jobs in hand are run; those that could not be started come back when their lease lapses.
+                Err(error) => {
+                    warn!(action = "take_failed", consumer = self.consumer, error = telemetry::chain(&error));
+                }
+            }
+        }
+        Ok(attempts)
+    }
+
+    /// Counts and logs what was found on the way to the granted jobs.
+    fn noted(&self, granted: Granted) -> Vec<Attempt> {
+        metrics::granted(&granted);
+        for (job_id, code) in &granted.ended {
+            warn!(action = "prediction_failed", %job_id, code);
+        }
+        if granted.groups_created > 0 {
+            info!(action = "groups_created", count = granted.groups_created);
+        }
+        if granted.reclaimed > 0 || granted.stale > 0 {
+            info!(action = "entries_reclaimed", lapsed = granted.reclaimed, stale = granted.stale);
+        }
+        granted.attempts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_priority_comes_first_often_enough() {
+        let first = |priority| ORDERS.iter().filter(|order| order[0] == priority).count();
+        assert_eq!(Priority::ALL.map(first), [11, 3, 2]);
+    }
+
+    #[test]
+    fn every_take_reads_each_stream_once() {
+        for order in ORDERS {
+            assert!(Priority::ALL.iter().all(|priority| order.contains(priority)));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What the workers keep in order by themselves: what operators broke, what expired, what dead workers left behind.
+
+use std::time::Duration;
+
+use tepal_shared::{job::Priority, store::Policy};
+use tepal_tests::{
+    model_server::{Behaviour, ModelServer, ServerSpec},
+    process::Worker,
+    redis::RedisServer,
+    wait::eventually,
+};
+
+use crate::{
+    flowers::input,
+    queue::{Queue, SOON, running},
+    settings::Settings,
+};
+
+fn normal_stream(queue: &Queue) -> String {
+    queue.store.keys().stream(0, Priority::Normal)
+}
+
+/// The consumers of the normal stream, and how many entries each owns.
+fn consumers(queue: &Queue) -> Vec<(String, u64)> {
+    let text = queue.redis.cli(&["XINFO", "CONSUMERS", &normal_stream(queue), "workers"]);
+    let lines: Vec<_> = text.lines().collect();
+    let field = |after: usize, name: &str| {
+        let at = lines.iter().enumerate().skip(after).find(|(_, line)| **line == name).unwrap().0;
+        lines[at + 1].to_owned()
+    };
+    let starts = lines.iter().enumerate().filter(|(_, line)| **line == "name").map(|(at, _)| at);
+    starts.map(|at| (field(at, "name"), field(at, "pending").parse().unwrap())).collect()
+}
+
+/// Waits until the worker has counted so many.
+async fn counted(worker: &Worker, metric: &str, expected: f64) {
+    let look = async || {
+        let seen = worker.metrics().await.metric(metric);
+        if seen == expected { Ok(()) } else { Err(seen) }
+    };
+    eventually(SOON, metric, look).await;
+}
+
+/// A worker dies with running jobs; gives a queue with those, and a server that answers.
+async fn left_behind(jobs: usize) -> (Queue, ModelServer, Vec<tepal_shared::job::JobId>) {
+    let queue = Queue::start().await;
+    let (hanging, healthy) =
+        (ModelServer::start(ServerSpec::iris()).await, ModelServer::start(ServerSpec::iris()).await);
+    hanging.set_behaviour(Behaviour::Hang);
+    let ids = queue.submit_all((0..jobs).map(|_| input(5.1))).await;
+    let worker = queue.worker(Settings::serving(&hanging)).await;
+    running(&hanging, 1).await;
+    let all_held = async || queue.in_flight().await == jobs as u64;
+    eventually(SOON, "all jobs to be held", all_held).await;
+    worker.kill9();
+    (queue, healthy, ids)
+}
+
+#[tokio::test]
+async fn jobs_of_a_consumer_that_an_operator_removed_are_queued_again_and_counted() {
+    let (queue, server, ids) = left_behind(5).await;
+    for (consumer, _) in consumers(&queue) {
+        queue.redis.cli(&["XGROUP", "DELCONSUMER", &normal_stream(&queue), "workers", &consumer]);
+    }
+
+    let worker = queue.worker(Settings::serving(&server)).await;
+
+    queue.all_completed(&ids).await;
+    counted(&worker, "tepal_entries_repaired_total", 5.0).await;
+    worker.wait_for_log("entries_repaired", SOON).await;
+    queue.assert_drained().await;
+}
+
+#[tokio::test]
+async fn jobs_of_a_group_that_an_operator_destroyed_run_again_and_end_once() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    server.set_behaviour(Behaviour::Delay(Duration::from_millis(300)));
+    let worker = queue.worker(Settings::serving(&server).one_at_a_time()).await;
+    let ids = queue.submit_all((0..20).map(|_| input(5.1))).await;
+    running(&server, 1).await;
+    counted(&worker, "tepal_groups_created_total", 3.0).await;
+
+    queue.redis.cli(&["XGROUP", "DESTROY", &normal_stream(&queue), "workers"]);
+
+    queue.all_completed(&ids).await;
+    counted(&worker, "tepal_groups_created_total", 4.0).await;
+    queue.assert_drained().await;
+}
+
+#[tokio::test]
+async fn lost_data_is_noticed_and_counted_and_work_goes_on() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    let worker = queue.worker(Settings::serving(&server)).await;
+    let epoch = queue.store.keys().epoch(0);
+    let known = async || queue.redis.cli(&["EXISTS", &epoch]) == "1";
+    eventually(SOON, "the identity of the data", known).await;
+
+    queue.redis.cli(&["FLUSHALL"]);
+
+    counted(&worker, "tepal_data_loss_total", 1.0).await;
+    worker.wait_for_log("redis_data_lost", SOON).await;
+    let ids = queue.submit_all((0..10).map(|_| input(5.1))).await;
+    queue.all_completed(&ids).await;
+    queue.assert_drained().await;
+}
+
+#[tokio::test]
+async fn the_log_forgets_jobs_that_expired_and_no_others() {
+    let queue = Queue::start().await;
+    let settings = Settings::onnx().with("RESULT_TTL_SECONDS", 1);
+    let worker = queue.worker(settings).await;
+    let ids = queue.submit_all((0..30).map(|_| input(5.1))).await;
+    let done =
+        async || worker.logs().lines().iter().filter(|line| line.contains("prediction_completed")).count();
+    eventually(SOON, "all jobs to end", async || done().await == ids.len()).await;
+    worker.sigterm();
+    worker.wait_exit(SOON).await;
+    let waiting = queue.submit(input(5.1)).await;
+
+    // No worker that could run the last job: its model server is away.
+    let _janitor =
+        queue.worker(Settings::serving_at(([127, 0, 0, 1], tepal_tests::ports::free_port()).into())).await;
+
+    let log = queue.store.keys().log(0);
+    eventually(SOON, "the log to be trimmed", async || queue.redis.cli(&["XLEN", &log]) == "1").await;
+    assert!(queue.redis.cli(&["XRANGE", &log, "-", "+"]).contains(&waiting.to_string()));
+}
+
+#[tokio::test]
+async fn consumers_of_dead_workers_are_removed_but_not_while_they_own_entries() {
+    let lease = Duration::from_millis(300);
+    let policy = Policy { lease, ..Policy::default() };
+    let queue = Queue::with_policy(RedisServer::start().await, policy);
+    let server = ModelServer::start(ServerSpec::iris()).await;
+    server.set_behaviour(Behaviour::Hang);
+    let settings = Settings::serving(&server).with_lease_ms(300).with("NUM_WORKERS", 1);
+    let doomed = queue.worker(settings).await;
+    let id = queue.submit(input(5.1)).await;
+    running(&server, 1).await;
+    doomed.kill9();
+    let [(dead, 1)] = &consumers(&queue)[..] else { panic!("{:?}", consumers(&queue)) };
+
+    // Its model server is away, so it takes nothing, and its janitor works.
+    let away = Settings::serving_at(([127, 0, 0, 1], tepal_tests::ports::free_port()).into());
+    let _janitor = queue.worker(away.with_lease_ms(300)).await;
+    let silent_ms = 30 * 300 + 6_000;
+    queue.lapsed(silent_ms).await;
+    assert_eq!(consumers(&queue), [(dead.clone(), 1)], "the job would be out of everybody's hands");
+
+    queue.take_over_and_release(id).await;
+    let gone = async || consumers(&queue).iter().all(|(name, _)| name != dead);
+    eventually(SOON, "the dead worker's consumer to be removed", gone).await;
+    assert!(consumers(&queue).contains(&("waiting".to_owned(), 1)));
+}
