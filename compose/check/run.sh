@@ -9,13 +9,20 @@ mkdir -p "$tools"
 
 skip() { printf 'SKIPPED: %s\n' "$*"; }
 
+# A plugin of docker, or a program of its own; the first version does not know the present format.
+compose=()
 if docker compose version >/dev/null 2>&1; then
+  compose=(docker compose)
+elif docker-compose version --short 2>/dev/null | grep -q '^v\?[2-9]'; then
+  compose=(docker-compose)
+fi
+if [ "${#compose[@]}" -gt 0 ]; then
   for profile in tensorflow_serving onnx load; do
-    docker compose -f compose/compose.yaml --profile "$profile" config --quiet
+    "${compose[@]}" -f compose/compose.yaml --profile "$profile" config --quiet
   done
-  echo "docker compose reads compose/compose.yaml with each of its profiles"
+  echo "${compose[*]} reads compose/compose.yaml with each of its profiles"
 else
-  skip "compose.yaml was not read by docker compose: the plugin is not installed"
+  skip "docker compose config: neither the plugin nor docker-compose 2 is installed"
 fi
 
 # Fetches what package-lock.json names, once.
