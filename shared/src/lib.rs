@@ -10,11 +10,13 @@
 //! | [`keys`], [`scripts`] | every Redis key; the Lua scripts and their typed outcomes |
 //! | [`connection`], [`replication`] | how Redis is reached, and reached again; acknowledgement by replicas |
 //! | [`watchers`] | tells waiters that a job has changed |
+//! | [`doctor`] | what is wrong with Redis, and how to mend it |
 //! | [`worker_state`] | what a worker says of itself with each heartbeat |
 //! | [`config`], [`retry`], [`shutdown`], [`telemetry`] | settings, backoff, stopping, logs |
 
 pub mod config;
 pub mod connection;
+pub mod doctor;
 pub mod error;
 pub mod job;
 pub mod keys;

@@ -20,6 +20,8 @@ for i = 6, #ARGV, 3 do
   local owned = redis.call('XPENDING', grants.streams[number], GROUP, entry, entry, 1, ARGV[2])
   -- A status other than pending means that a lost reply of this very call is being repeated: the lease returns the job.
   if #owned == 1 and redis.call('HGET', grants.prefix .. ARGV[i + 2], 'status') ~= 'processing' then
+    -- The lease begins now: the delivery may have waited for long.
+    claim(grants.streams[number], ARGV[2], entry, 0)
     grant(grants, number, entry, ARGV[i + 2])
   end
 end

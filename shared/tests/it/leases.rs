@@ -118,6 +118,18 @@ pub(crate) async fn a_worker_that_slept_past_its_delivery_starts_nothing(queue: 
     assert_eq!(queue.state(id).await, "pending 1/1/0 waiting input next");
 }
 
+pub(crate) async fn the_lease_of_a_started_job_begins_with_its_start(queue: &Queue) {
+    queue.take("w", 1).await;
+    let id = queue.submit().await;
+    queue.deliver("slow").await;
+    queue.age("slow").await;
+
+    let granted = queue.store.start(0, "slow", &[queue.delivery(id).await]).await.unwrap();
+
+    assert_eq!(ids(&granted), [id]);
+    assert_eq!(queue.takeable("heir").await, []);
+}
+
 pub(crate) async fn repeating_a_start_grants_nothing_twice(queue: &Queue) {
     queue.take("w", 1).await;
     let id = queue.submit().await;
@@ -182,6 +194,7 @@ as_tests![
     a_zombie_cannot_take_its_job_back_by_renewing,
     an_attempt_that_gave_its_job_back_cannot_end_it,
     a_worker_that_slept_past_its_delivery_starts_nothing,
+    the_lease_of_a_started_job_begins_with_its_start,
     repeating_a_start_grants_nothing_twice,
     a_job_that_loses_its_worker_too_often_fails,
     settlements_of_one_round_trip_have_an_outcome_each,

@@ -10,7 +10,10 @@ use tepal_shared::{
     store::{Delivery, Settlement, TakeRequest},
 };
 
+use tokio::runtime::Runtime;
+
 use crate::{
+    altered::{Alteration, Altered},
     model::{Grant, MAX_LOST, Model, Taken, WAITING, Way},
     queue::{Queue, all, new_job},
     snapshot::Snapshot,
@@ -87,10 +90,38 @@ fn step() -> impl Strategy<Value = Step> {
 
 #[test]
 fn any_sequence_does_to_redis_what_it_does_to_the_model() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let queue = runtime.block_on(Queue::start()).with_policy(|policy| policy.max_lost = MAX_LOST as u32);
-    let config =
-        Config { cases: CASES, max_shrink_iters: 400, failure_persistence: None, ..Config::default() };
+    let runtime = runtime();
+    let queue = runtime.block_on(Queue::start());
+    if let Err(failure) = check(&runtime, &queue, CASES, 400) {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn the_model_notices_broken_scripts() {
+    let runtime = runtime();
+    let queue = runtime.block_on(Queue::start());
+    for (file, cut, put) in [
+        ("hold.lua", "status == 'processing' and attempt == token", "status == 'processing'"),
+        ("grant.lua", "lost >= grants.max_lost", "false"),
+        ("end.lua", "  redis.call('XDEL', job.stream, job.entry)\n", ""),
+        ("sweep.lua", "#redis.call('XPENDING', stream, GROUP, entry, entry, 1) == 1", "true"),
+        ("submit.lua", "fingerprint == ARGV[5] and ", ""),
+    ] {
+        let alteration = Alteration { file, cut, put };
+        let altered = runtime.block_on(Altered::new(&queue, Some(alteration)));
+        assert!(check(&runtime, &altered.queue, 10 * CASES, 0).is_err(), "unnoticed: {alteration:?}");
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Runs that many sequences, each in a queue of its own. One that fails is reduced in that many steps.
+fn check(runtime: &Runtime, queue: &Queue, cases: u32, max_shrink_iters: u32) -> Result<(), String> {
+    let queue = queue.with_policy(|policy| policy.max_lost = MAX_LOST as u32);
+    let config = Config { cases, max_shrink_iters, failure_persistence: None, ..Config::default() };
     let steps = prop::collection::vec(step(), 1..LONGEST);
     let checked = TestRunner::new(config).run(&steps, |steps| {
         runtime.block_on(async {
@@ -103,9 +134,7 @@ fn any_sequence_does_to_redis_what_it_does_to_the_model() {
             run.finish().await
         })
     });
-    if let Err(failure) = checked {
-        panic!("{failure}");
-    }
+    checked.map_err(|failure| failure.to_string())
 }
 
 type Checked = Result<(), TestCaseError>;

@@ -108,6 +108,8 @@ mutants! {
         delivery::the_caller_may_turn_the_order_of_priorities_around;
     start_takes_what_is_no_longer_ours: "start.lua" "#owned == 1 and " => "",
         leases::a_worker_that_slept_past_its_delivery_starts_nothing;
+    start_grants_a_lapsed_lease: "start.lua" "    claim(grants.streams[number], ARGV[2], entry, 0)\n" => "",
+        leases::the_lease_of_a_started_job_begins_with_its_start;
     start_grants_twice: "start.lua" "redis.call('HGET', grants.prefix .. ARGV[i + 2], 'status') ~= 'processing'" => "true",
         leases::repeating_a_start_grants_nothing_twice;
 

@@ -1,0 +1,119 @@
+//! Which commands each service needs, on which keys, and which of them its user may not run.
+
+use redis::{RedisError, Script, aio::MultiplexedConnection};
+
+use crate::{
+    job::{JobId, Priority},
+    keys::Keys,
+};
+
+/// Which service asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The proxy.
+    Proxy,
+    /// The worker.
+    Worker,
+}
+
+/// With `$name` for a key of the queue. The same commands as in the shipped ACL files.
+const PROXY: &[&str] = &[
+    "PING",
+    "INFO",
+    "TIME",
+    "WAIT 0 1",
+    "EVALSHA sha 0",
+    "SCRIPT LOAD script",
+    "HSET $job f v",
+    "HGET $job f",
+    "HMGET $job f",
+    "HGETALL $workers",
+    "HDEL $job f",
+    "EXISTS $job",
+    "EXPIRE $job 1",
+    "GET $idem",
+    "SET $idem v",
+    "XADD $stream * f v",
+    "XADD $log * f v",
+    "XADD $dead * f v",
+    "XLEN $stream",
+    "XRANGE $stream - +",
+    "XREVRANGE $log + -",
+    "XPENDING $stream workers",
+    "XACK $stream workers 0-1",
+    "XDEL $stream 0-1",
+    "PUBLISH $job word",
+    "SUBSCRIBE $job",
+    "UNSUBSCRIBE $job",
+];
+
+const WORKER: &[&str] = &[
+    "PING",
+    "TIME",
+    "EVALSHA sha 0",
+    "SCRIPT LOAD script",
+    "HSET $job f v",
+    "HSET $workers f v",
+    "HGET $job f",
+    "HMGET $job f",
+    "HGETALL $workers",
+    "HDEL $job f",
+    "HDEL $workers f",
+    "EXPIRE $job 1",
+    "SET $epoch v NX GET",
+    "XADD $stream * f v",
+    "XADD $dead * f v",
+    "XRANGE $log - +",
+    "XPENDING $stream workers",
+    "XINFO GROUPS $stream",
+    "XINFO CONSUMERS $stream workers",
+    "XREADGROUP GROUP workers c STREAMS $stream >",
+    "XAUTOCLAIM $stream workers c 1 0-0",
+    "XCLAIM $stream workers c 1 0-1",
+    "XACK $stream workers 0-1",
+    "XDEL $stream 0-1",
+    "XDEL $log 0-1",
+    "XGROUP CREATE $stream workers 0 MKSTREAM",
+    "XGROUP DELCONSUMER $stream workers c",
+    "PUBLISH $job word",
+];
+
+impl Role {
+    /// The commands that the service needs, with the keys of one partition.
+    #[must_use]
+    pub fn needs(self, keys: &Keys, partition: u8) -> Vec<Vec<String>> {
+        let commands = match self {
+            Self::Proxy => PROXY,
+            Self::Worker => WORKER,
+        };
+        let key = |word: &str| match word {
+            "$job" => keys.job(JobId::new(partition)),
+            "$stream" => keys.stream(partition, Priority::Normal),
+            "$log" => keys.log(partition),
+            "$dead" => keys.dead(partition),
+            "$idem" => keys.idempotency(partition, "0"),
+            "$epoch" => keys.epoch(partition),
+            "$workers" => keys.workers(),
+            word => word.to_owned(),
+        };
+        commands.iter().map(|command| command.split(' ').map(key).collect()).collect()
+    }
+}
+
+/// Those of the commands that the user of the connection may not run.
+pub(super) async fn refused<'a>(
+    connection: &mut MultiplexedConnection,
+    needs: &'a [Vec<String>],
+) -> Result<Vec<&'a [String]>, RedisError> {
+    let script = Script::new(include_str!("rights.lua"));
+    let mut call = script.prepare_invoke();
+    for command in needs {
+        call.arg(command.len()).arg(command);
+    }
+    let refused: Vec<usize> = call.invoke_async(connection).await?;
+    Ok(refused
+        .into_iter()
+        .filter_map(|number| needs.get(number.checked_sub(1)?))
+        .map(Vec::as_slice)
+        .collect())
+}
