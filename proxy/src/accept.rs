@@ -63,7 +63,7 @@ fn range(text: &str) -> Option<Range<'_>> {
 
 fn thousandths(weight: &str) -> Option<Quality> {
     let weight: f32 = weight.trim().parse().ok()?;
-    (0.0..=1.0).contains(&weight).then(|| (weight * 1000.0) as Quality)
+    (0.0..=1.0).contains(&weight).then_some((weight * 1000.0) as Quality)
 }
 
 #[cfg(test)]

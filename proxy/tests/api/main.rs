@@ -1,6 +1,6 @@
 //! What waits, streams and comes in many: over HTTP, with a real process and a real Redis. The tests play the worker through
 //! the job store.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing step fails the test")]
 
 mod caching;
 mod events;

@@ -10,7 +10,7 @@
 //! | `mutants` | each guard in the Lua scripts is needed: without it a named test fails (`altered`) |
 //!
 //! A behaviour is an `async fn(&Queue)`; `as_tests!` makes a test of it, and `mutants` runs it on altered scripts.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing step fails the test")]
 
 /// Makes a test, on a server and queue of its own, of each behaviour.
 macro_rules! as_tests {
