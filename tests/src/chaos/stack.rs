@@ -89,17 +89,22 @@ impl Stack {
 
     /// A connection of the test's own, past all faults.
     pub(super) async fn redis_connection(&self) -> Result<MultiplexedConnection, RedisError> {
+        self.connect(Duration::from_secs(2)).await
+    }
+
+    async fn connect(&self, reply_within: Duration) -> Result<MultiplexedConnection, RedisError> {
         let client = redis::Client::open(self.redis.url())?;
         let config = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(Duration::from_secs(2)));
+            .set_response_timeout(Some(reply_within));
         client.get_multiplexed_async_connection_with_config(&config).await
     }
 
-    /// What Redis holds, as soon as it can be read.
+    /// What Redis holds, read while no fault lasts.
     pub(super) async fn dump(&self) -> Final {
-        let read = poll(Duration::from_secs(60), || async {
-            let mut connection = self.redis_connection().await?;
+        let _alone = self.quiet.write().await;
+        let read = poll(Duration::from_secs(120), || async {
+            let mut connection = self.connect(Duration::from_secs(30)).await?;
             Final::read(&mut connection, QUEUE).await
         });
         read.await.unwrap_or_else(|gave_up| panic!("waited to read all of Redis, {gave_up}"))

@@ -1,25 +1,26 @@
-//! What each level of persistence costs: submits a second and their latency through a real proxy, on one machine, the
-//! levels in turn within each round so that a slow minute hits all of them.
+//! What each level of persistence costs, and what it saves. Cost: submits a second and their latency through a real
+//! proxy, the levels in turn within each round so that a slow minute hits all of them. Worth: Redis is killed in the
+//! middle of submits again and again, and acknowledged jobs that are gone afterwards are counted.
 //!
-//! `cargo run --release -p tepal-tests --bin tepal-durability-cost -- --rounds 3 --seconds 4`
+//! `cargo run --release -p tepal-tests --bin tepal-durability -- --rounds 3 --seconds 4 --kills 40`
 #![allow(clippy::expect_used, reason = "a measurement that cannot be made has no result")]
 
 use std::io::{Write, stdout};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 use tepal_tests::http::Client;
 use tepal_tests::process::Proxy;
-use tepal_tests::redis::{Fsync, RedisServer};
+use tepal_tests::redis::{Fsync, RedisOptions, RedisServer};
 use tepal_tests::wait::eventually;
 use tokio::task::JoinSet;
 
-/// Cost of each level of persistence.
+/// Cost and worth of each level of persistence.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "tepal-durability-cost")]
+#[command(name = "tepal-durability")]
 struct Args {
     /// How often each level is measured
     #[arg(long, default_value_t = 3)]
@@ -30,6 +31,9 @@ struct Args {
     /// Clients at a time when throughput is measured
     #[arg(long, default_value_t = 32)]
     clients: usize,
+    /// How often Redis is killed at each level
+    #[arg(long, default_value_t = 40)]
+    kills: u32,
 }
 
 /// What a submit has been through when it is acknowledged.
@@ -48,6 +52,15 @@ const LEVELS: [Level; 6] = [
     Level { name: "everysec, REPLICAS_REQUIRED=1", aof: Some(Fsync::EverySec), replicas: 1 },
     Level { name: "always, REPLICAS_REQUIRED=1", aof: Some(Fsync::Always), replicas: 1 },
 ];
+
+impl Level {
+    fn server(self) -> RedisOptions {
+        match self.aof {
+            Some(fsync) => RedisServer::options().aof(fsync),
+            None => RedisServer::options(),
+        }
+    }
+}
 
 /// Everything that one level needs, kept over all rounds.
 struct Bench {
@@ -78,18 +91,86 @@ async fn main() {
         }
     }
     let _ = print(&args, &benches);
+    drop(benches);
+    let _ = writeln!(
+        stdout(),
+        "\n| level | kill -9 of Redis | that lost acknowledged jobs | jobs lost, of |\n|---|---|---|---|"
+    );
+    for level in LEVELS.iter().filter(|level| level.replicas == 0) {
+        let Lost { kills, jobs, of } = kill_again_and_again(*level, &args).await;
+        let _ = writeln!(stdout(), "| {} | {} | {kills} | {jobs} of {of} |", level.name, args.kills);
+    }
+}
+
+/// Kills that lost acknowledged jobs, and how many jobs, of all that were acknowledged.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lost {
+    kills: u32,
+    jobs: usize,
+    of: usize,
+}
+
+async fn kill_again_and_again(level: Level, args: &Args) -> Lost {
+    let redis = level.server().start().await;
+    let proxy = Proxy::start(&redis.url(), &[("LOG_LEVEL", "error")]).await;
+    let mut lost = Lost::default();
+    for number in 0..args.kills {
+        // An append-only file is synced about once a second: kill at all parts of that second.
+        let part = Duration::from_millis(u64::from(number * 370 % 1_000));
+        let (jobs, of) = kill_once(&redis, &proxy, Duration::from_secs(1) + part, args.clients).await;
+        lost.kills += u32::from(jobs > 0);
+        lost.jobs += jobs;
+        lost.of += of;
+    }
+    lost
+}
+
+/// Submits until `after`, kills Redis and starts it again; gives how many acknowledged jobs are gone, and of how many.
+async fn kill_once(redis: &RedisServer, proxy: &Proxy, after: Duration, clients: usize) -> (usize, usize) {
+    redis.cli(&["FLUSHALL"]);
+    let client = proxy.client().with_timeout(Duration::from_secs(2));
+    let accepts = async || client.try_predict(&sample(), &[]).await.is_ok_and(|answer| answer.status == 202);
+    eventually(Duration::from_secs(30), "the proxy to accept jobs again", accepts).await;
+    let is_killed = Arc::new(AtomicBool::new(false));
+    let mut submitting = JoinSet::new();
+    for _ in 0..clients {
+        let (client, is_killed) = (client.clone(), Arc::clone(&is_killed));
+        submitting.spawn(async move {
+            let mut acknowledged = Vec::new();
+            while !is_killed.load(Ordering::Relaxed) {
+                if let Ok(answer) = client.try_predict(&sample(), &[]).await
+                    && answer.status == 202
+                {
+                    acknowledged.push(answer.json()["job_id"].as_str().expect("a job_id").to_owned());
+                }
+            }
+            acknowledged
+        });
+    }
+    tokio::time::sleep(after).await;
+    redis.kill9();
+    // Only what was acknowledged before the kill may be counted: nothing else can be, Redis is gone.
+    is_killed.store(true, Ordering::Relaxed);
+    let acknowledged: Vec<String> = submitting.join_all().await.into_iter().flatten().collect();
+    redis.restart().await;
+    let mut connection = redis.connection().await;
+    let mut gone = 0;
+    for some in acknowledged.chunks(500) {
+        let keys: Vec<String> = some.iter().map(|id| format!("{{predict_queue:0}}:job:{id}")).collect();
+        let there: usize =
+            redis::cmd("EXISTS").arg(keys).query_async(&mut connection).await.expect("Redis answers");
+        gone += some.len() - there;
+    }
+    (gone, acknowledged.len())
 }
 
 impl Bench {
     async fn start(level: Level) -> Self {
-        let server = || match level.aof {
-            Some(fsync) => RedisServer::options().aof(fsync),
-            None => RedisServer::options(),
-        };
-        let primary = server().start().await;
+        let primary = level.server().start().await;
         let mut redis = Vec::new();
         for _ in 0..level.replicas {
-            let replica = server().config(&format!("replicaof 127.0.0.1 {}", primary.port())).start().await;
+            let replica =
+                level.server().config(&format!("replicaof 127.0.0.1 {}", primary.port())).start().await;
             let in_step = async || {
                 let info = replica.cli(&["INFO", "replication"]);
                 info.contains("master_link_status:up").then_some(()).ok_or(info)
@@ -144,9 +225,12 @@ impl Bench {
     }
 }
 
+fn sample() -> Value {
+    json!([[5.1, 3.5, 1.4, 0.2]])
+}
+
 async fn submit(client: &Client) {
-    let rows = json!([[5.1, 3.5, 1.4, 0.2]]);
-    let answer = client.try_predict(&rows, &[]).await.expect("an answer");
+    let answer = client.try_predict(&sample(), &[]).await.expect("an answer");
     assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
