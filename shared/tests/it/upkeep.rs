@@ -123,16 +123,22 @@ pub(crate) async fn consumers_of_dead_workers_go_once_they_hold_nothing(queue: &
     let live = ["live".to_owned()];
 
     assert_eq!(queue.store.prune(0, &live, Duration::from_secs(3_600)).await.unwrap(), 0);
-    let pruned = eventually(SOON, "a silent consumer", async || {
-        Some(queue.store.prune(0, &live, Duration::ZERO).await.unwrap()).filter(|pruned| *pruned > 0)
-    });
-    assert_eq!(pruned.await, 1);
-
-    assert_eq!(consumers(queue).await, ["dead-1", "live-1", "waiting"]);
+    // The other streams may have consumers as well: from Redis 7.2 on, an empty read makes one.
+    prune(queue, &["dead-1", "live-1", "waiting"]).await;
     assert_eq!(queue.settle(&holder, complete()).await, DONE);
     assert_eq!(queue.settle(&again, complete()).await, DONE);
-    assert_eq!(queue.store.prune(0, &live, Duration::ZERO).await.unwrap(), 1);
-    assert_eq!(consumers(queue).await, ["live-1", "waiting"]);
+    prune(queue, &["live-1", "waiting"]).await;
+}
+
+/// Removes silent consumers until one has gone, and checks who is left.
+async fn prune(queue: &Queue, left: &[&str]) {
+    let live = ["live".to_owned()];
+    eventually(SOON, "a consumer to go", async || {
+        queue.store.prune(0, &live, Duration::ZERO).await.unwrap();
+        consumers(queue).await.len() <= left.len()
+    })
+    .await;
+    assert_eq!(consumers(queue).await, left);
 }
 
 pub(crate) async fn workers_live_as_long_as_they_are_heard(queue: &Queue) {
