@@ -4,6 +4,7 @@
 mod log;
 mod reads;
 mod server;
+mod settle;
 mod upkeep;
 mod workers;
 
@@ -17,7 +18,7 @@ use crate::{
     job::{Attempt, JobId, NewJob, Priority},
     keys::Keys,
     replication::{Replicated, ReplicationPolicy},
-    scripts::{self, Cancelled, Expired, Fence, Granted, NamedScript, Requeued, Settled, Submitted},
+    scripts::{self, Cancelled, Expired, Fence, Granted, NamedScript, Requeued, Submitted},
 };
 
 pub use log::{LogPage, LogPlace, NoLogPlace};
@@ -265,48 +266,6 @@ impl JobStore {
         scripts::parse_renewed(self.redis.run(&command).await?)
     }
 
-    /// Ends or gives back the jobs of several attempts in one round trip; one outcome for each, in order.
-    ///
-    /// # Errors
-    /// When the round trip as a whole failed. Repeating all of it is safe.
-    pub async fn settle(
-        &self,
-        settlements: &[(&Attempt, Settlement)],
-    ) -> Result<Vec<Result<Settled, StoreError>>, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(settlements.len());
-        pipeline.ignore_errors();
-        for (attempt, settlement) in settlements {
-            pipeline.add_command(self.settle_call(attempt, settlement));
-        }
-        let outcomes = self.redis.run_all(&pipeline).await?;
-        let parsed = outcomes.into_iter().zip(settlements).map(|(outcome, (_, settlement))| {
-            outcome.and_then(|value| Settled::parse(settlement.script(), value))
-        });
-        Ok(parsed.collect())
-    }
-
-    fn settle_call(&self, attempt: &Attempt, settlement: &Settlement) -> Cmd {
-        let (id, partition) = (attempt.job_id, attempt.job_id.partition());
-        let mut keys = vec![self.keys.job(id), self.keys.stream(partition, attempt.priority)];
-        if matches!(settlement, Settlement::Fail { .. }) {
-            keys.push(self.keys.dead(partition));
-        }
-        let mut command = settlement.script().call(&keys);
-        command.arg(attempt.token);
-        let ttl_s = self.policy.result_ttl.as_secs().max(1);
-        match settlement {
-            Settlement::Complete(result) => command.arg(result).arg(ttl_s),
-            Settlement::Fail { code, error } => {
-                command.arg(id.to_string()).arg(code).arg(error).arg(ttl_s).arg(self.policy.max_dead_letters)
-            }
-            Settlement::Retry(delay) => {
-                command.arg(id.to_string()).arg(millis(*delay)).arg(millis(self.policy.lease))
-            }
-            Settlement::Release => command.arg(id.to_string()).arg(millis(self.policy.lease)),
-        };
-        command
-    }
-
     /// Cancels a job that has not ended.
     ///
     /// # Errors
@@ -351,17 +310,6 @@ impl JobStore {
             .arg(self.policy.result_ttl.as_secs().max(1))
             .arg(self.policy.max_dead_letters);
         Expired::parse(self.redis.run(&command).await?)
-    }
-}
-
-impl Settlement {
-    fn script(&self) -> &'static NamedScript {
-        match self {
-            Self::Complete(_) => &scripts::COMPLETE,
-            Self::Fail { .. } => &scripts::FAIL,
-            Self::Retry(_) => &scripts::RETRY,
-            Self::Release => &scripts::RELEASE,
-        }
     }
 }
 

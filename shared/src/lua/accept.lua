@@ -8,9 +8,11 @@ local function outstanding(streams)
   return sum
 end
 
--- Writes a new pending job into its stream, its hash and the log. `fields`: flat list of further fields.
-local function accept(job, id, stream, log, now, fields)
+-- Writes a new pending job into its stream, its hash and the log. The id of its entry begins with the server's time, so
+-- that nobody has to ask for it. `...`: further fields, flat.
+local function accept(job, id, stream, log, ...)
   local entry = redis.call('XADD', stream, '*', 'id', id)
-  redis.call('HSET', job, 'status', 'pending', 'created_at', int(now), 'entry', entry, unpack(fields))
+  local created_at = string.match(entry, '^%d+')
+  redis.call('HSET', job, 'status', 'pending', 'created_at', created_at, 'entry', entry, ...)
   redis.call('XADD', log, '*', 'id', id)
 end

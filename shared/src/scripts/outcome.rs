@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::{CANCEL, EXPIRE, HEARTBEAT, NamedScript, RENEW, REQUEUE, Reply, SUBMIT, WORKERS};
+use super::{CANCEL, COMPLETE, EXPIRE, HEARTBEAT, NamedScript, RENEW, REQUEUE, Reply, SUBMIT, WORKERS};
 use crate::{
     error::StoreError,
     job::{Attempt, JobId, JobStatus, Priority},
@@ -146,13 +146,24 @@ impl Settled {
     pub(crate) fn parse(script: &NamedScript, value: Value) -> Result<Self, StoreError> {
         let mut reply = Reply::new(script, value)?;
         match reply.word()?.as_str() {
-            "completed" | "failed" => Ok(Self::Done { repaired: false }),
+            "failed" => Ok(Self::Done { repaired: false }),
             "retried" | "released" => Ok(Self::Done { repaired: reply.count("the repairs")? > 0 }),
-            word => match Fence::from_word(word) {
-                Some(fence) => Ok(Self::Fenced(fence)),
-                None => reply.unknown(word),
-            },
+            word => Self::from_word(&reply, word),
         }
+    }
+
+    /// The outcomes of a call that completes `count` jobs.
+    pub(crate) fn parse_completed(value: Value, count: usize) -> Result<Vec<Self>, StoreError> {
+        let mut reply = Reply::new(&COMPLETE, value)?;
+        let mut next = || match reply.word()?.as_str() {
+            "completed" => Ok(Self::Done { repaired: false }),
+            word => Self::from_word(&reply, word),
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    fn from_word(reply: &Reply<'_>, word: &str) -> Result<Self, StoreError> {
+        Fence::from_word(word).map_or_else(|| reply.unknown(word), |fence| Ok(Self::Fenced(fence)))
     }
 }
 

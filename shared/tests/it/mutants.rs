@@ -124,9 +124,9 @@ mutants! {
         transitions::every_script_does_in_every_state_what_the_table_says;
     complete_is_not_fenced: "complete.lua" "if refused then" => "if false then",
         leases::a_zombie_cannot_settle_its_job;
-    complete_cannot_be_repeated: "complete.lua" "job[1] == 'completed' and job[2] == ARGV[1]" => "false",
+    complete_cannot_be_repeated: "complete.lua" "job[1] == 'completed' and job[2] == token" => "false",
         giving_back::repeating_a_settlement_changes_nothing;
-    complete_claims_others_results: "complete.lua" "job[1] == 'completed' and job[2] == ARGV[1]" => "job[1] == 'completed'",
+    complete_claims_others_results: "complete.lua" "job[1] == 'completed' and job[2] == token" => "job[1] == 'completed'",
         transitions::every_script_does_in_every_state_what_the_table_says;
     fail_is_not_fenced: "fail.lua" "if refused then" => "if false then",
         leases::a_zombie_cannot_settle_its_job;
