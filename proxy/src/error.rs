@@ -36,6 +36,8 @@ pub(crate) enum ApiError {
     BodyTooLarge(usize),
     /// The body is not declared as plain JSON.
     NotDeclaredJson,
+    /// The body is declared neither as JSON nor as lines of JSON.
+    NotDeclaredJsonLines,
     /// The body is not JSON; the text says where and why.
     NotJson(String),
     /// Parts of the request are wrong; at least one.
@@ -137,7 +139,7 @@ impl ApiError {
             Self::BodyTimeout => kind(S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
             Self::BodyIncomplete => kind(S::BAD_REQUEST, "incomplete_body", "Incomplete body"),
             Self::BodyTooLarge(_) => kind(S::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large"),
-            Self::NotDeclaredJson => {
+            Self::NotDeclaredJson | Self::NotDeclaredJsonLines => {
                 kind(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
             }
             Self::NotJson(_) => kind(S::BAD_REQUEST, "invalid_json", "Invalid JSON"),
@@ -177,6 +179,9 @@ impl ApiError {
             Self::NotDeclaredJson => {
                 "The body must be sent as Content-Type: application/json, not compressed".into()
             }
+            Self::NotDeclaredJsonLines => {
+                "The body must be sent as Content-Type: application/json or application/x-ndjson, not compressed".into()
+            }
             Self::NotJson(why) => format!("The body is not valid JSON: {why}").into(),
             Self::Invalid(mistakes) => summary(mistakes).into(),
             Self::IdempotencyConflict => "The Idempotency-Key was used before with another request".into(),
@@ -201,7 +206,22 @@ impl ApiError {
 
     /// Makes `response` this error's answer; headers that it has already stay.
     pub(crate) fn render(&self, response: &mut Response, instance: &str, request_id: &str) {
-        let Kind { status, code, title, retry_after } = self.kind();
+        *response.status_mut() = self.kind().status;
+        *response.body_mut() = self.problem(instance, request_id).into();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+    }
+
+    /// After how many seconds the client may try again, where trying again can help.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        self.kind().retry_after
+    }
+
+    /// The problem, JSON.
+    pub(crate) fn problem(&self, instance: &str, request_id: &str) -> Vec<u8> {
+        let Kind { status, code, title, .. } = self.kind();
         let problem = Problem {
             r#type: format!("/problems/{}", code.replace('_', "-")),
             title,
@@ -212,13 +232,8 @@ impl ApiError {
             request_id,
             errors: self.mistakes(),
         };
-        *response.status_mut() = status;
         // These types serialise without fail: they have string keys and no numbers but integers.
-        *response.body_mut() = serde_json::to_vec(&problem).unwrap_or_default().into();
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(seconds) = retry_after {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
-        }
+        serde_json::to_vec(&problem).unwrap_or_default()
     }
 }
 

@@ -47,12 +47,21 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 }
 
 /// The whole body as JSON.
-pub(crate) async fn json(headers: &HeaderMap, mut body: Body, limits: BodyLimits) -> Result<Value, ApiError> {
+pub(crate) async fn json(headers: &HeaderMap, body: Body, limits: BodyLimits) -> Result<Value, ApiError> {
     if !is_declared_json(headers) {
         return Err(ApiError::NotDeclaredJson);
     }
+    parse(&whole(headers, body, limits).await?)
+}
+
+/// The whole body.
+pub(crate) async fn whole(
+    headers: &HeaderMap,
+    mut body: Body,
+    limits: BodyLimits,
+) -> Result<Bytes, ApiError> {
     match timeout(limits.timeout, read(&mut body, limits.max_bytes)).await {
-        Ok(Ok(bytes)) => parse(&bytes),
+        Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => {
             let waits_for_go_ahead = headers.contains_key(EXPECT);
             if matches!(error, ApiError::BodyTooLarge(_)) && !waits_for_go_ahead {
@@ -89,7 +98,8 @@ async fn discard(mut body: Body, mut most: usize) {
     let _ = timeout(DISCARD_FOR, reading).await;
 }
 
-fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
+/// Bytes as JSON.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| ApiError::NotJson(format!("byte {} is not UTF-8", error.valid_up_to())))?;
     if text.is_empty() {
@@ -98,17 +108,28 @@ fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_str(text).map_err(|error| ApiError::NotJson(error.to_string()))
 }
 
-/// `application/json`, in UTF-8 (RFC 8259, section 8.1) and not compressed.
-fn is_declared_json(headers: &HeaderMap) -> bool {
-    let Some(media_type) = headers.get(CONTENT_TYPE) else { return false };
-    let is_json = media_type == "application/json" || media_type.to_str().is_ok_and(is_json_media_type);
-    is_json && headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity")
+/// A JSON Pointer to a member of the body (RFC 6901, section 3).
+pub(crate) fn pointer_to(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-fn is_json_media_type(text: &str) -> bool {
+/// `application/json`, in UTF-8 (RFC 8259, section 8.1) and not compressed.
+pub(crate) fn is_declared_json(headers: &HeaderMap) -> bool {
+    is_declared(headers, &["application/json"])
+}
+
+/// As one of these media types, in UTF-8 and not compressed.
+pub(crate) fn is_declared(headers: &HeaderMap, media_types: &[&str]) -> bool {
+    let Some(media_type) = headers.get(CONTENT_TYPE) else { return false };
+    let is_one = media_types.iter().any(|one| media_type == one)
+        || media_type.to_str().is_ok_and(|text| is_media_type(text, media_types));
+    is_one && headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity")
+}
+
+fn is_media_type(text: &str, media_types: &[&str]) -> bool {
     let mut parts = text.split(';').map(str::trim);
-    let is_json = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
-    is_json
+    let essence = parts.next().unwrap_or_default();
+    media_types.iter().any(|one| essence.eq_ignore_ascii_case(one))
         && parts.all(|parameter| match parameter.split_once('=') {
             Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
                 value.trim_matches('"').eq_ignore_ascii_case("utf-8")
@@ -174,7 +195,7 @@ mod tests {
         for good in
             ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"; v=1"]
         {
-            assert!(is_json_media_type(good), "{good}");
+            assert!(is_media_type(good, &["application/json"]), "{good}");
         }
         for bad in [
             "",
@@ -183,7 +204,7 @@ mod tests {
             "application/problem+json",
             "application/jsonp",
         ] {
-            assert!(!is_json_media_type(bad), "{bad}");
+            assert!(!is_media_type(bad, &["application/json"]), "{bad}");
         }
     }
 

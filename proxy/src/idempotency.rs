@@ -30,6 +30,12 @@ impl Key {
         Ok(Some(Self { hash: Sha256::digest(key.as_bytes()).into() }))
     }
 
+    /// The key of one job of a batch: sending the batch again leads to the same jobs.
+    pub(crate) fn of_item(&self, index: usize) -> Self {
+        let hash = Sha256::new().chain_update(self.hash).chain_update((index as u64).to_be_bytes());
+        Self { hash: hash.finalize().into() }
+    }
+
     /// The partition that holds the key's record: requests with the same key must meet there.
     pub(crate) fn partition(&self, partitions: u16) -> u8 {
         let number = u16::from_be_bytes([self.hash[0], self.hash[1]]);

@@ -8,7 +8,7 @@ use tepal_shared::{
     model::{InputError, Model},
 };
 
-use crate::error::Mistake;
+use crate::{error::Mistake, extract::pointer_to};
 
 const MOST_MISTAKES: usize = 20;
 const LONGEST_SECONDS: f64 = 86_400.0;
@@ -102,11 +102,6 @@ fn priority(value: &Value) -> Result<Priority, Mistake> {
         Value::String(word) => word.parse().map_err(|_| Mistake::at("/priority", "unknown_value", expected)),
         other => Err(Mistake::at("/priority", "type", format!("{expected}, not {}", kind(other)))),
     }
-}
-
-/// A JSON Pointer to a member of the body (RFC 6901, section 3).
-fn pointer_to(name: &str) -> String {
-    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
 /// What a JSON value is, for error messages.

@@ -1,8 +1,10 @@
 //! The whole route table and the order of the middleware.
 
+mod batch;
 mod health;
 mod job;
 mod jobs;
+mod lookup;
 mod metadata;
 mod submit;
 
@@ -23,9 +25,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/predict", post(submit::predict))
         .route("/predict/test", post(submit::predict_sample))
+        .route("/predict/batch", post(batch::predict_all))
         .route("/job/{id}", get(job::show).delete(job::cancel))
         .route("/job/{id}/retry", post(job::retry))
         .route("/jobs", get(jobs::list))
+        .route("/jobs/lookup", post(lookup::look_up))
         .route("/health", get(health::health))
         .route("/metadata", get(metadata::metadata))
         .route("/livez", get(health::livez))

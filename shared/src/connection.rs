@@ -177,7 +177,16 @@ impl Redis {
         if pipeline.is_empty() {
             return Ok(Vec::new()); // The client library refuses to send nothing.
         }
-        let outcomes = match self.patiently(Request::Many(pipeline)).await?.1 {
+        self.run_all_on(pipeline).await.map(|(_, outcomes)| outcomes)
+    }
+
+    /// [`Redis::run_all`] of at least one command, with the connection on which it succeeded.
+    pub(crate) async fn run_all_on(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<(Generation, Vec<Result<Value, StoreError>>), StoreError> {
+        let (generation, reply) = self.patiently(Request::Many(pipeline)).await?;
+        let outcomes = match reply {
             Value::Array(outcomes) => outcomes,
             other => vec![other],
         };
@@ -185,7 +194,7 @@ impl Redis {
             Value::ServerError(error) => Err(StoreError::from(RedisError::from(error))),
             value => Ok(value),
         };
-        Ok(outcomes.into_iter().map(outcome).collect())
+        Ok((generation, outcomes.into_iter().map(outcome).collect()))
     }
 
     async fn patiently(&self, request: Request<'_>) -> Result<(Generation, Value), StoreError> {

@@ -2,6 +2,7 @@
 //! safe to repeat, so a call whose answer was lost is simply made again.
 
 mod log;
+mod many;
 mod reads;
 mod server;
 mod settle;
@@ -174,6 +175,10 @@ impl JobStore {
     /// # Errors
     /// Any [`StoreError`]; after `Ambiguous` the job may or may not have been accepted.
     pub async fn submit(&self, id: JobId, job: &NewJob) -> Result<Submitted, StoreError> {
+        Submitted::parse(self.run_submission(&self.submit_call(id, job)).await?)
+    }
+
+    fn submit_call(&self, id: JobId, job: &NewJob) -> Cmd {
         let partition = id.partition();
         let [high, normal, low] = self.keys.streams(partition);
         let mut keys = vec![self.keys.job(id), high, normal, low, self.keys.log(partition)];
@@ -192,7 +197,7 @@ impl JobStore {
             command.arg("timeout_ms").arg(millis(timeout));
         }
         add_origin(&mut command, job.request_id.as_deref(), job.traceparent.as_deref());
-        Submitted::parse(self.run_submission(&command).await?)
+        command
     }
 
     /// Grants waiting jobs to a consumer.

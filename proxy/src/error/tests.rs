@@ -20,6 +20,7 @@ fn all() -> Vec<ApiError> {
         ApiError::BodyIncomplete,
         ApiError::BodyTooLarge(1),
         ApiError::NotDeclaredJson,
+        ApiError::NotDeclaredJsonLines,
         ApiError::NotJson("why".to_owned()),
         ApiError::Invalid(vec![Mistake::at("/data", "missing", "is missing")]),
         ApiError::IdempotencyConflict,
@@ -53,6 +54,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::BodyIncomplete
         | ApiError::BodyTooLarge(_)
         | ApiError::NotDeclaredJson
+        | ApiError::NotDeclaredJsonLines
         | ApiError::NotJson(_)
         | ApiError::Invalid(_)
         | ApiError::IdempotencyConflict

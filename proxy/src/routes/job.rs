@@ -17,7 +17,7 @@ use tepal_shared::{
 };
 use tracing::info;
 
-pub(super) use self::view::JobView;
+pub(super) use self::view::{JobView, body};
 use super::{json, submit};
 use crate::{
     accept,

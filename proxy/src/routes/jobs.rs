@@ -1,6 +1,6 @@
 //! `GET /jobs`: lists jobs, newest first, over all partitions.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::UNIX_EPOCH};
 
 use axum::{
     extract::{Query, State},
@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 use tepal_shared::{
-    job::{Job, JobStatus},
+    job::{Job, JobStatus, Priority},
     store::LogPlace,
 };
 
@@ -21,13 +21,24 @@ use crate::{
 
 const DEFAULT_LIMIT: usize = 50;
 const MOST: usize = 1000;
-/// A page looks at no more than this many log entries for each job that it may show.
+/// A page looks at no more than this many log entries for each job that it may show, or at [`LEAST_SCAN`].
 const SCAN_FACTOR: usize = 10;
+const LEAST_SCAN: usize = 1000;
+/// A filtered page reads at least so many jobs at a time.
+const LEAST_CHUNK: usize = 100;
+
+/// A job's own time is read before its place in the log is given, and with older Redis a little time passes between
+/// the two. So much is allowed for.
+const LOG_DELAY_MS: u64 = 1000;
 
 /// What the query asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Listing {
     status: Option<JobStatus>,
+    priority: Option<Priority>,
+    /// Unix ms, both exclusive.
+    created_after: Option<u64>,
+    created_before: Option<u64>,
     limit: usize,
     cursor: Option<LogPlace>,
 }
@@ -55,17 +66,22 @@ pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Respon
 /// although more follow: its work is bounded.
 async fn page(app: &App, listing: &Listing) -> Result<(Vec<Job>, Option<LogPlace>), ApiError> {
     let mut jobs = Vec::new();
-    let mut place = listing.cursor;
-    let mut to_scan = listing.limit * SCAN_FACTOR;
+    let mut place = listing.start();
+    let mut to_scan = (listing.limit * SCAN_FACTOR).max(LEAST_SCAN);
+    // One more than the page holds tells whether another page follows.
+    let chunk = (listing.limit + 1).max(if listing.is_filtered() { LEAST_CHUNK } else { 0 });
     while to_scan > 0 {
-        // One more than the page holds tells whether another page follows.
-        let log = app.store.log(place, (listing.limit + 1).min(to_scan)).await?;
+        let log = app.store.log(place, chunk.min(to_scan)).await?;
         let (places, ids): (Vec<_>, Vec<_>) = log.entries.into_iter().unzip();
         to_scan = to_scan.saturating_sub(ids.len());
         let count = places.len();
         for (index, (at, job)) in places.into_iter().zip(app.store.listed(&ids).await?).enumerate() {
+            // The log is in the order of time, and no job is younger than its place in it.
+            if listing.created_after.is_some_and(|after| at.ms <= after) {
+                return Ok((jobs, None));
+            }
             place = Some(at);
-            jobs.extend(job.filter(|job| listing.status.is_none_or(|status| job.status == status)));
+            jobs.extend(job.filter(|job| listing.shows(job)));
             if jobs.len() == listing.limit {
                 let is_end = index + 1 == count && !log.more;
                 return Ok((jobs, place.filter(|_| !is_end)));
@@ -79,10 +95,32 @@ async fn page(app: &App, listing: &Listing) -> Result<(Vec<Job>, Option<LogPlace
 }
 
 impl Listing {
+    /// Where in the log to begin.
+    fn start(&self) -> Option<LogPlace> {
+        let first = self.created_before.map(|before| LogPlace {
+            ms: before.saturating_add(LOG_DELAY_MS),
+            seq: u64::MAX,
+            partition: u8::MAX,
+        });
+        // The earlier one of both, if there are both.
+        self.cursor.into_iter().chain(first).min()
+    }
+
+    fn is_filtered(&self) -> bool {
+        self.status.is_some() || self.priority.is_some()
+    }
+
+    fn shows(&self, job: &Job) -> bool {
+        self.status.is_none_or(|status| job.status == status)
+            && self.priority.is_none_or(|priority| job.priority == priority)
+            && self.created_after.is_none_or(|after| job.created_at_ms > after)
+            && self.created_before.is_none_or(|before| job.created_at_ms < before)
+    }
+
     fn read(uri: &Uri) -> Result<Self, Vec<Mistake>> {
         let parameters =
             Query::<Vec<(String, String)>>::try_from_uri(uri).map_or_else(|_| Vec::new(), |query| query.0);
-        let mut listing = Self { status: None, limit: DEFAULT_LIMIT, cursor: None };
+        let mut listing = Self::default();
         let mut mistakes = Vec::new();
         for (index, (name, value)) in parameters.iter().enumerate() {
             if parameters[..index].iter().any(|(earlier, _)| earlier == name) {
@@ -101,6 +139,14 @@ impl Listing {
                 let status = value.parse().map_err(|_| Mistake::in_query(name, "unknown_value", expected))?;
                 self.status = Some(status);
             }
+            "priority" => {
+                let expected = "must be one of high, normal, low";
+                let priority =
+                    value.parse().map_err(|_| Mistake::in_query(name, "unknown_value", expected))?;
+                self.priority = Some(priority);
+            }
+            "created_after" => self.created_after = Some(unix_ms(name, value)?),
+            "created_before" => self.created_before = Some(unix_ms(name, value)?),
             "limit" => {
                 let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
                 let expected = format!("must be a whole number from 1 to {MOST}");
@@ -112,12 +158,34 @@ impl Listing {
                 self.cursor = Some(place);
             }
             _ => {
-                let detail = "is not a parameter of this request; known are status, limit and cursor";
+                let detail = "is not a parameter of this request; known are status, priority, \
+                              created_after, created_before, limit and cursor";
                 return Err(Mistake::in_query(name, "unknown_parameter", detail));
             }
         }
         Ok(())
     }
+}
+
+impl Default for Listing {
+    fn default() -> Self {
+        Self {
+            status: None,
+            priority: None,
+            created_after: None,
+            created_before: None,
+            limit: DEFAULT_LIMIT,
+            cursor: None,
+        }
+    }
+}
+
+/// A moment as the service writes it: RFC 3339, in UTC.
+fn unix_ms(name: &str, value: &str) -> Result<u64, Mistake> {
+    let expected = "must be a time such as 2026-01-31T12:00:00.000Z, in UTC";
+    let time = humantime::parse_rfc3339(value).map_err(|_| Mistake::in_query(name, "format", expected))?;
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -131,20 +199,41 @@ mod tests {
 
     #[test]
     fn no_query_lists_the_newest_jobs() {
-        assert_eq!(read("/jobs"), Ok(Listing { status: None, limit: 50, cursor: None }));
+        assert_eq!(read("/jobs"), Ok(Listing { limit: 50, ..Listing::default() }));
         assert_eq!(read("/jobs?"), read("/jobs"));
     }
 
     #[test]
     fn every_parameter_is_read() {
         let cursor = LogPlace { ms: 5, seq: 2, partition: 1 };
-        let expected = Listing { status: Some(JobStatus::Failed), limit: 1000, cursor: Some(cursor) };
-        assert_eq!(read("/jobs?status=failed&limit=1000&cursor=5-2-1"), Ok(expected));
+        let expected = Listing {
+            status: Some(JobStatus::Failed),
+            priority: Some(Priority::High),
+            created_after: Some(1_500),
+            created_before: Some(86_400_000),
+            limit: 1000,
+            cursor: Some(cursor),
+        };
+        let uri = "/jobs?status=failed&limit=1000&cursor=5-2-1&priority=high\
+                   &created_after=1970-01-01T00:00:01.5Z&created_before=1970-01-02T00%3A00:00Z";
+        assert_eq!(read(uri), Ok(expected));
+    }
+
+    #[test]
+    fn a_page_begins_at_the_cursor_or_at_the_upper_bound() {
+        let cursor = LogPlace { ms: 5, seq: 2, partition: 1 };
+        let start = |created_before, cursor| Listing { created_before, cursor, ..Listing::default() }.start();
+        assert_eq!(start(None, None), None);
+        assert_eq!(start(Some(9_000), Some(cursor)), Some(cursor));
+        assert_eq!(start(Some(0), None).map(|place| place.ms), Some(LOG_DELAY_MS));
+        assert_eq!(start(Some(u64::MAX), None).map(|place| place.ms), Some(u64::MAX));
     }
 
     #[test]
     fn everything_wrong_is_told_at_once() {
         let codes = read("/jobs?status=done&limit=0&cursor=x&order=up&limit=5").unwrap_err();
         assert_eq!(codes, ["unknown_value", "out_of_range", "format", "unknown_parameter", "repeated"]);
+        let codes = read("/jobs?priority=1&created_after=yesterday&created_before=2026-01-01").unwrap_err();
+        assert_eq!(codes, ["unknown_value", "format", "format"]);
     }
 }

@@ -11,6 +11,7 @@ use axum::{
     response::Response,
 };
 use tepal_shared::{
+    error::StoreError,
     job::{Job, JobId, JobStatus, NewJob},
     scripts::Submitted,
     telemetry,
@@ -50,7 +51,19 @@ pub(crate) async fn predict_sample(
 
 async fn submit(app: &App, headers: &HeaderMap, submission: Submission) -> Result<Response, ApiError> {
     let started = Instant::now();
-    let key = Key::read(headers)?;
+    let (id, job) = new_job(app, headers, Key::read(headers)?, submission);
+    let outcome = app.store.submit(id, &job).await;
+    let (id, status) = taken(app, id, &job, outcome, started)?;
+    Ok(answer(app, headers, id, status).await)
+}
+
+/// The job that is to be stored, and its id.
+pub(super) fn new_job(
+    app: &App,
+    headers: &HeaderMap,
+    key: Option<Key>,
+    submission: Submission,
+) -> (JobId, NewJob) {
     let id = match &key {
         Some(key) => JobId::new(key.partition(app.store.policy().partitions)),
         None => app.new_job_id(),
@@ -64,16 +77,27 @@ async fn submit(app: &App, headers: &HeaderMap, submission: Submission) -> Resul
         max_queue: submission.max_queue,
         timeout: submission.timeout,
     };
-    match app.store.submit(id, &job).await.map_err(ApiError::of_change)? {
+    (id, job)
+}
+
+/// Counts and logs what the store said; gives the job that came of it.
+pub(super) fn taken(
+    app: &App,
+    id: JobId,
+    job: &NewJob,
+    outcome: Result<Submitted, StoreError>,
+    started: Instant,
+) -> Result<(JobId, JobStatus), ApiError> {
+    match outcome.map_err(ApiError::of_change)? {
         Submitted::Accepted => {
             app.count_accepted(job.priority);
             let duration_ms = millis(started.elapsed());
             info!(action = "job_accepted", job_id = %id, request_id = job.request_id, duration_ms);
-            Ok(answer(app, headers, id, JobStatus::Pending).await)
+            Ok((id, JobStatus::Pending))
         }
         Submitted::Duplicate { job_id, status } => {
             app.metrics.repeated();
-            Ok(answer(app, headers, job_id, status).await)
+            Ok((job_id, status))
         }
         Submitted::Conflict => Err(ApiError::IdempotencyConflict),
         Submitted::Full { .. } => Err(queue_full(app)),

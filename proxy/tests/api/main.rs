@@ -4,5 +4,7 @@
 
 mod caching;
 mod events;
+mod filters;
+mod many;
 mod site;
 mod waiting;

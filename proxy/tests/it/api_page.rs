@@ -159,10 +159,12 @@ fn every_operation_has_a_section_with_a_command() {
     for operation in [
         "POST /predict",
         "POST /predict/test",
+        "POST /predict/batch",
         "GET /job/{id}",
         "DELETE /job/{id}",
         "POST /job/{id}/retry",
         "GET /jobs",
+        "POST /jobs/lookup",
     ]
     .into_iter()
     .chain(["GET /health", "GET /metadata", "GET /livez, /readyz, /metrics"])

@@ -147,10 +147,10 @@ async fn a_filter_shows_jobs_in_one_state() {
 async fn a_rare_state_is_found_however_many_jobs_are_newer() {
     let gateway = Gateway::start().await;
     let rare = gateway.completed().await;
-    for _ in 0..60 {
+    for _ in 0..1100 {
         gateway.store_job(Priority::Normal).await;
     }
-    // A page looks at no more than ten entries for each job that it may show.
+    // A page looks at no more than 1000 entries.
     let listed = pages(&gateway, "status=completed&limit=2", async || {}).await;
     assert!(listed.len() > 1, "one page does not look at everything");
     assert_eq!(listed.concat(), [rare.to_string()]);
@@ -183,7 +183,7 @@ async fn parameters_that_cannot_be_used() {
             "order=up",
             "?order",
             "unknown_parameter",
-            "is not a parameter of this request; known are status, limit and cursor",
+            "is not a parameter of this request; known are status, priority, created_after, created_before, limit and cursor",
         ),
         ("limit=1&limit=2", "?limit", "repeated", "must be given only once"),
     ] {

@@ -53,7 +53,7 @@ impl JobStore {
         job_from(id, value)
     }
 
-    fn read_call(&self, id: JobId) -> Cmd {
+    pub(super) fn read_call(&self, id: JobId) -> Cmd {
         let mut command = redis::cmd("HMGET");
         command.arg(self.keys.job(id)).arg(&FIELDS[..]);
         command
@@ -182,7 +182,7 @@ fn first_entry_ms(entries: Value) -> Option<u64> {
     id.split('-').next()?.parse().ok()
 }
 
-fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreError> {
+pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreError> {
     let fields: Vec<Option<String>> = redis::from_redis_value(value).map_err(parsing)?;
     let mut fields = fields.into_iter();
     let mut next = || fields.next().flatten();

@@ -50,7 +50,7 @@ impl<'a> JobView<'a> {
 }
 
 /// The body of `GET /job/{id}`. The result is JSON text already and is put in as it is.
-pub(super) fn body(job: &Job) -> String {
+pub(crate) fn body(job: &Job) -> String {
     // This type serialises without fail: its keys are strings.
     let mut body = serde_json::to_string(&JobView::of(job)).unwrap_or_default();
     if let Some(result) = &job.result {

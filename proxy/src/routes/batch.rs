@@ -1,0 +1,148 @@
+//! `POST /predict/batch`: accepts many jobs in one round trip to Redis. Each is a job of its own: one that is refused
+//! does not keep the others back.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    body::Bytes,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header::RETRY_AFTER},
+    response::Response,
+};
+use serde_json::Value;
+use tepal_shared::{
+    job::{JobId, JobStatus, NewJob},
+    model::Model,
+};
+
+use super::{json, submit};
+use crate::{
+    error::{ApiError, Mistake},
+    extract,
+    idempotency::Key,
+    observe::request_id,
+    request::Submission,
+    state::App,
+};
+
+/// Most jobs of a batch.
+pub(crate) const MOST: usize = 1000;
+const PATH: &str = "/predict/batch";
+const LINES: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
+
+/// What came of one item.
+type Outcome = Result<(JobId, JobStatus), ApiError>;
+
+/// Accepts the jobs of the body: a JSON array, or one JSON object a line.
+pub(crate) async fn predict_all(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let headers = &parts.headers;
+    let is_lines = extract::is_declared(headers, &LINES);
+    if !is_lines && !extract::is_declared_json(headers) {
+        return Err(ApiError::NotDeclaredJsonLines);
+    }
+    let body = extract::whole(headers, body, app.body_limits).await?;
+    let items = if is_lines { lines(&body, &app.model) } else { elements(&body, &app.model) }?;
+    drop(body);
+    let jobs = new_jobs(&app, headers, items)?;
+    let outcomes = submitted(&app, jobs, started).await?;
+    for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+        app.metrics.refused(error.code());
+    }
+    Ok(answer(&outcomes, request_id(headers).unwrap_or_default()))
+}
+
+type Item<T> = Result<T, ApiError>;
+
+/// The elements of a JSON array.
+fn elements(body: &Bytes, model: &Model) -> Result<Vec<Item<Submission>>, ApiError> {
+    let Value::Array(items) = extract::parse(body)? else {
+        return Err(wrong("type", "must be a list of jobs, or one job a line as application/x-ndjson"));
+    };
+    check_length(items.len())?;
+    Ok(items.into_iter().map(|item| Submission::read(item, model).map_err(ApiError::Invalid)).collect())
+}
+
+/// The lines of an NDJSON body. A line that is no JSON spoils only itself.
+fn lines(body: &Bytes, model: &Model) -> Result<Vec<Item<Submission>>, ApiError> {
+    let lines = || body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    check_length(lines().take(MOST + 1).count())?;
+    let item = |line| Submission::read(extract::parse(line)?, model).map_err(ApiError::Invalid);
+    Ok(lines().map(item).collect())
+}
+
+fn check_length(length: usize) -> Result<(), ApiError> {
+    match length {
+        0 => Err(wrong("empty", &format!("must hold 1 to {MOST} jobs, but is empty"))),
+        1..=MOST => Ok(()),
+        _ => Err(wrong("too_many_jobs", &format!("must hold 1 to {MOST} jobs, not more"))),
+    }
+}
+
+fn wrong(code: &'static str, detail: &str) -> ApiError {
+    ApiError::Invalid(vec![Mistake::at("", code, detail)])
+}
+
+fn new_jobs(
+    app: &App,
+    headers: &HeaderMap,
+    items: Vec<Item<Submission>>,
+) -> Result<Vec<Item<(JobId, NewJob)>>, ApiError> {
+    let key = Key::read(headers)?;
+    let job = |(index, item): (usize, Item<Submission>)| {
+        let key = key.as_ref().map(|key| key.of_item(index));
+        item.map(|submission| submit::new_job(app, headers, key, submission))
+    };
+    Ok(items.into_iter().enumerate().map(job).collect())
+}
+
+/// Stores what can be stored; one outcome for each item, in order.
+async fn submitted(
+    app: &App,
+    items: Vec<Item<(JobId, NewJob)>>,
+    started: Instant,
+) -> Result<Vec<Outcome>, ApiError> {
+    let mut refused = Vec::with_capacity(items.len());
+    let mut jobs = Vec::with_capacity(items.len());
+    for item in items {
+        match item {
+            Ok(job) => {
+                jobs.push(job);
+                refused.push(None);
+            }
+            Err(error) => refused.push(Some(error)),
+        }
+    }
+    let outcomes = app.store.submit_all(&jobs).await.map_err(ApiError::of_change)?;
+    let mut taken =
+        jobs.iter().zip(outcomes).map(|((id, job), outcome)| submit::taken(app, *id, job, outcome, started));
+    // There is one outcome for each job, so none is missing.
+    let next = |refused: Option<ApiError>| refused.map_or_else(|| taken.next(), |error| Some(Err(error)));
+    Ok(refused.into_iter().filter_map(next).collect())
+}
+
+fn answer(outcomes: &[Outcome], request_id: &str) -> Response {
+    let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    let mut body = format!(r#"{{"accepted":{},"refused":{refused},"jobs":["#, outcomes.len() - refused);
+    for (index, outcome) in outcomes.iter().enumerate() {
+        if index > 0 {
+            body.push(',');
+        }
+        match outcome {
+            Ok((id, status)) => body.push_str(&format!(r#"{{"job_id":"{id}","status":"{status}"}}"#)),
+            Err(error) => {
+                let problem = error.problem(&format!("{PATH}#/{index}"), request_id);
+                body.push_str(&format!(r#"{{"problem":{}}}"#, String::from_utf8_lossy(&problem)));
+            }
+        }
+    }
+    body.push_str("]}");
+    let mut response = json(body);
+    *response.status_mut() = if refused == 0 { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
+    let errors = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+    if let Some(seconds) = errors.filter_map(ApiError::retry_after).max() {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
