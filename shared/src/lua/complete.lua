@@ -8,7 +8,7 @@
 -- ARGV[2...]  per job: attempt token, stream number, result, JSON
 -- Returns  a word for each job: "completed" also when this very attempt had completed it before | "lost" another attempt
 --          owns the job or ended it | "cancelled" | "missing" no such job
-local now, outcomes = server_now(), {}
+local outcomes, ending, entries = {}, {}, { {}, {}, {} }
 for i = 4, #KEYS do
   local key, argument = KEYS[i], 3 * i - 10
   local token = ARGV[argument]
@@ -19,9 +19,21 @@ for i = 4, #KEYS do
   elseif refused then
     table.insert(outcomes, refused[1])
   else
-    local record = { key = key, stream = KEYS[tonumber(ARGV[argument + 1])], entry = job[3] }
-    end_job(record, now, 'completed', ARGV[1], { 'result', ARGV[argument + 2] }, false)
     table.insert(outcomes, 'completed')
+    table.insert(ending, { key, ARGV[argument + 2] })
+    if job[3] then
+      table.insert(entries[tonumber(ARGV[argument + 1])], job[3])
+    end
+  end
+end
+
+local now = server_now()
+for _, job in ipairs(ending) do
+  close_job(job[1], now, 'completed', ARGV[1], { 'result', job[2] }, false)
+end
+for number, ended in ipairs(entries) do
+  if #ended > 0 then
+    remove_entries(KEYS[number], ended)
   end
 end
 return outcomes

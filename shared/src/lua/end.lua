@@ -3,15 +3,24 @@
 local TRANSIENT = { 'entry', 'next_attempt_at', 'queue_deadline', 'run_deadline', 'timeout_ms', 'request_id', 'traceparent' }
 local TRANSIENT_AND_INPUT = { 'input', unpack(TRANSIENT) }
 
--- The only way into a terminal state. `job`: {key, stream, entry}; `fields`: flat list of what the end adds;
--- `keep_input`: whether the job can be submitted again from its record.
+-- The only way into a terminal state. `fields`: flat list of what the end adds; `keep_input`: whether the job can be
+-- submitted again from its record. Its entry is to be removed by the same script.
+local function close_job(key, now, status, ttl_s, fields, keep_input)
+  redis.call('HDEL', key, unpack(keep_input and TRANSIENT or TRANSIENT_AND_INPUT))
+  redis.call('HSET', key, 'status', status, 'finished_at', int(now), unpack(fields))
+  redis.call('EXPIRE', key, ttl_s)
+  redis.call('PUBLISH', key, status)
+end
+
+local function remove_entries(stream, entries)
+  redis.call('XACK', stream, GROUP, unpack(entries))
+  redis.call('XDEL', stream, unpack(entries))
+end
+
+-- close_job for one job with its entry. `job`: {key, stream, entry}.
 local function end_job(job, now, status, ttl_s, fields, keep_input)
-  redis.call('HDEL', job.key, unpack(keep_input and TRANSIENT or TRANSIENT_AND_INPUT))
-  redis.call('HSET', job.key, 'status', status, 'finished_at', int(now), unpack(fields))
-  redis.call('XACK', job.stream, GROUP, job.entry)
-  redis.call('XDEL', job.stream, job.entry)
-  redis.call('EXPIRE', job.key, ttl_s)
-  redis.call('PUBLISH', job.key, status)
+  close_job(job.key, now, status, ttl_s, fields, keep_input)
+  remove_entries(job.stream, { job.entry })
 end
 
 -- end_job for a failure, which also leaves a dead letter. `dead`: {key, max}; `why`: {code, message}.

@@ -104,7 +104,7 @@ fn the_model_notices_broken_scripts() {
     for (file, cut, put) in [
         ("hold.lua", "status == 'processing' and attempt == token", "status == 'processing'"),
         ("grant.lua", "lost >= grants.max_lost", "false"),
-        ("end.lua", "  redis.call('XDEL', job.stream, job.entry)\n", ""),
+        ("end.lua", "  redis.call('XDEL', stream, unpack(entries))\n", ""),
         ("sweep.lua", "#redis.call('XPENDING', stream, GROUP, entry, entry, 1) == 1", "true"),
         ("submit.lua", "fingerprint == ARGV[5] and ", ""),
     ] {

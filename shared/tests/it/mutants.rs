@@ -164,13 +164,13 @@ mutants! {
         repairs::giving_a_job_back_repairs_its_entry;
 
     // How a job ends.
-    end_leaves_the_entry_pending: "end.lua" "  redis.call('XACK', job.stream, GROUP, job.entry)\n" => "",
+    end_leaves_the_entry_pending: "end.lua" "  redis.call('XACK', stream, GROUP, unpack(entries))\n" => "",
         repairs::a_running_job_can_end_whatever_became_of_its_entry;
-    end_leaves_the_entry: "end.lua" "  redis.call('XDEL', job.stream, job.entry)\n" => "",
+    end_leaves_the_entry: "end.lua" "  redis.call('XDEL', stream, unpack(entries))\n" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
-    end_keeps_the_job_for_ever: "end.lua" "  redis.call('EXPIRE', job.key, ttl_s)\n" => "",
+    end_keeps_the_job_for_ever: "end.lua" "  redis.call('EXPIRE', key, ttl_s)\n" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
-    end_is_not_published: "end.lua" "  redis.call('PUBLISH', job.key, status)\n" => "",
+    end_is_not_published: "end.lua" "  redis.call('PUBLISH', key, status)\n" => "",
         ends::every_end_is_published_to_whoever_waits_for_it;
     end_keeps_every_input: "end.lua" "keep_input and TRANSIENT or TRANSIENT_AND_INPUT" => "TRANSIENT",
         transitions::every_script_does_in_every_state_what_the_table_says;
