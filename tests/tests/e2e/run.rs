@@ -158,13 +158,18 @@ impl Run {
         jobs
     }
 
-    /// Checks the history, with everything read once more, against every invariant.
+    /// Stops the workers, whose logs are complete then, reads everything once more and checks the history against every
+    /// invariant.
     pub(crate) async fn verdict(
         self,
         redis: &RedisServer,
         workers: &[&Worker],
         earlier: Vec<Final>,
     ) -> Verdict {
+        for worker in workers.iter().filter(|worker| worker.is_running()) {
+            worker.sigterm();
+            worker.wait_exit(SOON).await;
+        }
         for id in self.ids() {
             let began_us = now_us();
             let path = format!("/job/{id}");

@@ -29,14 +29,14 @@ async fn two_workers_share_a_backlog() {
     }
     run.all_completed().await;
 
+    let verdict = run.verdict(&redis, &[&first, &second], Vec::new()).await;
+    verdict.assert_holds();
+    assert_eq!((verdict.completed, verdict.lost_leases), (100, 0));
     let (by_first, by_second) = (completed_by(&first), completed_by(&second));
     // Each could have run all of them; a fair share is half.
     assert!(by_first.len() >= 20 && by_second.len() >= 20, "{} and {}", by_first.len(), by_second.len());
     assert_eq!(by_first.len() + by_second.len(), 100);
     assert_eq!(by_first.union(&by_second).count(), 100);
-    let verdict = run.verdict(&redis, &[&first, &second], Vec::new()).await;
-    verdict.assert_holds();
-    assert_eq!((verdict.completed, verdict.lost_leases), (100, 0));
 }
 
 #[tokio::test]
@@ -71,14 +71,14 @@ async fn the_jobs_of_a_killed_worker_complete_on_the_other() {
         let after = Duration::from_millis(finished - killed_ms);
         assert!(after <= LEASE + Duration::from_secs(1), "completed {after:?} after the kill");
     }
-    assert!(completed_by(&victim).is_empty());
-    assert_eq!(completed_by(&survivor).len(), jobs.len());
     let verdict = run.verdict(&redis, &[&victim, &survivor], vec![before]).await;
     verdict.assert_holds();
     assert_eq!(
         (verdict.completed, verdict.doubled, verdict.lost_leases),
         (jobs.len(), 0, held[0].rows as u64)
     );
+    assert!(completed_by(&victim).is_empty());
+    assert_eq!(completed_by(&survivor).len(), jobs.len());
 }
 
 /// A worker that makes one call of at most four jobs at a time, and is ready.
