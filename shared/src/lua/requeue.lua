@@ -32,5 +32,5 @@ if old[2] then
   table.insert(fields, old[2])
 end
 
-accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[old[2] or 'normal']], KEYS[5], unpack(fields))
+accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[old[2] or 'normal']], KEYS[5], 0, unpack(fields))
 return { 'accepted' }

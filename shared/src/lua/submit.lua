@@ -39,12 +39,8 @@ if ARGV[2] ~= 'normal' then
   table.insert(fields, 'priority')
   table.insert(fields, ARGV[2])
 end
-if ARGV[4] ~= '0' then
-  table.insert(fields, 'queue_deadline')
-  table.insert(fields, int(server_now() + tonumber(ARGV[4])))
-end
 
-accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[ARGV[2]]], KEYS[5], unpack(fields, 7))
+accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[ARGV[2]]], KEYS[5], tonumber(ARGV[4]), unpack(fields, 7))
 if KEYS[6] then
   redis.call('SET', KEYS[6], ARGV[5] .. ' ' .. ARGV[1], 'EX', ARGV[6])
 end

@@ -1,11 +1,7 @@
 //! Runs a store on altered scripts. Between the store and Redis, a proxy replaces the SHA-1 of each script that the
 //! alteration touches by that of the altered text. Both have 40 digits, so nothing else of what passes changes.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -74,34 +70,40 @@ async fn swaps(queue: &Queue, alteration: Alteration) -> Vec<Swap> {
     swaps
 }
 
-/// Every script's text, put together as the table in `src/scripts.rs` says.
+/// The files of `src/lua`, as they were when this was built: so was the store under test.
+macro_rules! sources {
+    ($($file:literal)*) => { [$(($file, include_str!(concat!("../../src/lua/", $file)))),*] };
+}
+
+const SOURCES: [(&str, &str); 20] = sources![
+    "accept.lua" "cancel.lua" "complete.lua" "end.lua" "expire.lua" "fail.lua" "grant.lua" "heartbeat.lua" "hold.lua"
+    "lib.lua" "prune.lua" "release.lua" "renew.lua" "requeue.lua" "retry.lua" "start.lua" "submit.lua" "sweep.lua"
+    "take.lua" "workers.lua"
+];
+/// Has the table of scripts and their parts.
+const TABLE: &str = include_str!("../../src/scripts.rs");
+
+/// Every script's text, put together as the table says.
 fn scripts(alteration: Option<Alteration>) -> Vec<String> {
-    let read = |file: &str| {
-        let text = std::fs::read_to_string(source(&format!("lua/{file}"))).unwrap();
+    let read = |file: String| {
+        let (_, text) = SOURCES.iter().find(|(source, _)| *source == file).unwrap();
         match alteration {
             Some(Alteration { file: altered, cut, put }) if altered == file => {
                 assert_eq!(text.matches(cut).count(), 1, "{file} has this not exactly once: {cut}");
                 text.replace(cut, put)
             }
-            _ => text,
+            _ => (*text).to_owned(),
         }
     };
-    let table = std::fs::read_to_string(source("scripts.rs")).unwrap();
-    let rows = table
-        .lines()
-        .filter_map(|line| line.trim().strip_suffix(';')?.split_once(" = \"")?.1.split_once("\" + "));
+    let row = |line: &'static str| line.trim().strip_suffix(';')?.split_once(" = \"")?.1.split_once("\" + ");
     let assemble = |(name, parts): (&str, &str)| {
-        let script = read(&format!("{name}.lua"));
+        let script = read(format!("{name}.lua"));
         let (shebang, body) = script.split_once('\n').unwrap();
         let parts: String =
-            parts.split(" + ").map(|part| read(&format!("{}.lua", part.to_lowercase()))).collect();
+            parts.split(" + ").map(|part| read(format!("{}.lua", part.to_lowercase()))).collect();
         format!("{shebang}\n{parts}{body}")
     };
-    rows.map(assemble).collect()
-}
-
-fn source(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(path)
+    TABLE.lines().filter_map(row).map(assemble).collect()
 }
 
 async fn accept(listener: TcpListener, upstream: String, swaps: Arc<Vec<Swap>>) {

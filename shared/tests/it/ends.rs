@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use futures_util::StreamExt as _;
 use tepal_shared::{
-    job::{Attempt, JobId, Priority},
+    job::{Attempt, JobId, JobStatus, Priority},
+    scripts::{Fence, Settled},
     store::Settlement,
 };
 use tokio::time::timeout;
@@ -70,6 +71,42 @@ async fn record(queue: &Queue, id: JobId) -> BTreeMap<String, String> {
     queue.redis(&["HGETALL", &queue.store.keys().job(id)]).await
 }
 
+pub(crate) async fn many_results_stored_at_once_reach_their_own_jobs(queue: &Queue) {
+    for number in 0..100 {
+        queue.submit_at(Priority::ALL[number % 3]).await;
+    }
+    let granted = queue.take("w", 100).await.attempts;
+    let result = |attempt: &Attempt| format!(r#"{{"of":"{}"}}"#, attempt.job_id);
+    // Every tenth is cancelled meanwhile, every eleventh goes on in another way.
+    let mut settlements = Vec::new();
+    for (number, attempt) in granted.iter().enumerate() {
+        if number % 10 == 0 {
+            queue.store.cancel(attempt.job_id).await.unwrap();
+        }
+        let retry = number % 11 == 0;
+        let completion = Settlement::Complete(result(attempt));
+        settlements.push((attempt, if retry { Settlement::Retry(SOON * 2) } else { completion }));
+    }
+
+    let settled = queue.store.settle(&settlements).await.unwrap();
+
+    assert_eq!(settled.len(), 100);
+    let mut retried = 0;
+    for (number, (attempt, settled)) in granted.iter().zip(settled).enumerate() {
+        let settled = settled.unwrap();
+        let job = queue.job(attempt.job_id).await;
+        if number % 10 == 0 {
+            assert_eq!(settled, Settled::Fenced(Fence::Cancelled), "{number}");
+        } else if number % 11 == 0 {
+            assert_eq!((settled, job.status), (DONE, JobStatus::Pending), "{number}");
+            retried += 1;
+        } else {
+            assert_eq!((settled, job.result), (DONE, Some(result(attempt))), "{number}");
+        }
+    }
+    assert_eq!(queue.outstanding().await, (retried, retried));
+}
+
 pub(crate) async fn a_dead_letter_tells_what_failed_and_why(queue: &Queue) {
     let attempt = queue.submit_and_take("w").await;
     assert_eq!(queue.settle(&attempt, Settlement::Release).await, DONE);
@@ -98,6 +135,7 @@ pub(crate) async fn dead_letters_are_kept_up_to_a_limit(queue: &Queue) {
 }
 
 as_tests![
+    many_results_stored_at_once_reach_their_own_jobs,
     every_end_is_published_to_whoever_waits_for_it,
     no_byte_of_a_job_changes_after_its_end,
     a_dead_letter_tells_what_failed_and_why,

@@ -48,7 +48,7 @@ mutants! {
         submit::the_limit_counts_every_job_that_has_not_ended;
     submit_knows_no_unlimited_queue: "submit.lua" "limit > 0" => "true",
         submit::without_a_limit_the_queue_is_never_full;
-    submit_ignores_max_queue: "submit.lua" "ARGV[4] ~= '0'" => "false",
+    submit_ignores_max_queue: "accept.lua" "max_queue_ms > 0" => "false",
         deadlines::a_job_within_its_limits_is_kept_and_shows_the_next_one;
     submit_ignores_short_memory: "submit.lua" "#!lua\n" => "#!lua flags=allow-oom\n",
         submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
@@ -128,6 +128,10 @@ mutants! {
         giving_back::repeating_a_settlement_changes_nothing;
     complete_claims_others_results: "complete.lua" "job[1] == 'completed' and job[2] == token" => "job[1] == 'completed'",
         transitions::every_script_does_in_every_state_what_the_table_says;
+    complete_mixes_up_the_streams: "complete.lua" "entries[tonumber(ARGV[argument + 1])]" => "entries[2]",
+        ends::many_results_stored_at_once_reach_their_own_jobs;
+    complete_mixes_up_the_results: "complete.lua" "{ key, ARGV[argument + 2] }" => "{ key, ARGV[4] }",
+        ends::many_results_stored_at_once_reach_their_own_jobs;
     fail_is_not_fenced: "fail.lua" "if refused then" => "if false then",
         leases::a_zombie_cannot_settle_its_job;
     fail_cannot_be_repeated: "fail.lua" "job[1] == 'failed' and job[2] == ARGV[1] and job[5] == ARGV[3]" => "false",
