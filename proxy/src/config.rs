@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use clap::Parser;
 use tepal_shared::{
     config::{Common, CommonArgs, ConfigError, Mistakes},
+    doctor::Command,
     replication::ReplicationPolicy,
 };
 
@@ -14,6 +15,9 @@ use tepal_shared::{
 #[derive(Parser, Clone, Debug)]
 #[command(name = "tepal-proxy", version)]
 pub struct Args {
+    /// What to do; without it, the proxy serves
+    #[arg(value_enum, value_name = "COMMAND")]
+    command: Option<Command>,
     #[command(flatten)]
     common: CommonArgs,
     /// Address to listen on
@@ -128,6 +132,12 @@ impl TryFrom<Args> for Config {
 }
 
 impl Args {
+    /// What to do instead of serving.
+    #[must_use]
+    pub fn command(&self) -> Option<Command> {
+        self.command
+    }
+
     fn replication(&self, mistakes: &mut Mistakes) -> Option<ReplicationPolicy> {
         let replicas = mistakes.number("REPLICAS_REQUIRED", &self.replicas_required, 0..=100);
         // WAIT takes 0 for "for ever".

@@ -8,6 +8,7 @@
 //! | [`error`] | every error answer, and every error status code |
 //! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
 //! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
+//! | [`doctor`] | checks what the proxy needs, and tells what is wrong |
 //! | [`serve`] | connections: accepts, limits and drains them |
 //! | [`config`], [`state`] | settings; what all handlers share |
 #![cfg_attr(
@@ -17,6 +18,7 @@
 
 mod accept;
 pub mod config;
+pub mod doctor;
 mod error;
 mod extract;
 mod follow;

@@ -3,8 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tepal_proxy::config::{Args, Config};
-use tepal_shared::{shutdown, telemetry};
+use tepal_proxy::{
+    config::{Args, Config},
+    doctor,
+};
+use tepal_shared::{doctor::Command, shutdown, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -13,7 +16,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     match start() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             #[allow(clippy::print_stderr, reason = "the log may not have been started")]
             {
@@ -24,10 +27,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn start() -> Result<(), Failure> {
-    let config = Config::try_from(Args::parse())?;
+fn start() -> Result<ExitCode, Failure> {
+    let args = Args::parse();
+    let command = args.command();
+    let config = Config::try_from(args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if command == Some(Command::Doctor) {
+        return Ok(runtime.block_on(doctor::examine(&config)).print()?);
+    }
     telemetry::start("proxy", &config.common.log)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    runtime.block_on(serve(config))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {

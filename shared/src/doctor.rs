@@ -1,10 +1,10 @@
 //! Looks for what is wrong with the surroundings of a service and says how to mend it. Changes nothing.
 
+mod report;
 mod rights;
 
 use std::{
     collections::BTreeMap,
-    fmt,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,6 +18,7 @@ use crate::{
     telemetry,
 };
 
+pub use report::{Command, Finding, Report, Verdict};
 pub use rights::Role;
 
 /// The oldest version of each server that has all commands and script functions that Tepal uses.
@@ -27,80 +28,6 @@ const LISTPACK_VALUE: u64 = 1024;
 /// Times in answers and logs come from two clocks; a larger difference would mislead their reader.
 const LARGEST_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How a check went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// It could not be looked at.
-    Unknown,
-    /// It must be mended.
-    Wrong,
-}
-
-/// What one check found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// How it went.
-    pub verdict: Verdict,
-    /// What was looked at.
-    pub subject: String,
-    /// What was seen, and how to mend it.
-    pub detail: String,
-}
-
-impl Finding {
-    /// All is well.
-    pub fn ok(subject: &str, detail: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Ok, subject: subject.to_owned(), detail: detail.into() }
-    }
-
-    /// It could not be looked at; `detail` says why.
-    pub fn unknown(subject: &str, detail: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Unknown, subject: subject.to_owned(), detail: detail.into() }
-    }
-
-    /// It is wrong; `detail` says what, `mend` what to do.
-    pub fn wrong(subject: &str, detail: impl fmt::Display, mend: impl fmt::Display) -> Self {
-        let detail = format!("{detail}. To mend it: {mend}");
-        Self { verdict: Verdict::Wrong, subject: subject.to_owned(), detail }
-    }
-}
-
-/// All findings; its text has one line for each.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// In the order of the checks.
-    pub findings: Vec<Finding>,
-}
-
-impl Report {
-    /// Whether nothing must be mended.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.findings.iter().all(|finding| finding.verdict != Verdict::Wrong)
-    }
-
-    fn count(&self, verdict: Verdict) -> usize {
-        self.findings.iter().filter(|finding| finding.verdict == verdict).count()
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Finding { verdict, subject, detail } in &self.findings {
-            let word = match verdict {
-                Verdict::Ok => "ok",
-                Verdict::Unknown => "?",
-                Verdict::Wrong => "WRONG",
-            };
-            writeln!(f, "{word:5}  {subject}: {detail}")?;
-        }
-        let (wrong, unknown) = (self.count(Verdict::Wrong), self.count(Verdict::Unknown));
-        writeln!(f, "{} checks, {wrong} wrong, {unknown} not possible", self.findings.len())
-    }
-}
 
 /// What a service expects of Redis.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +93,12 @@ async fn reach(settings: &ConnectionSettings) -> (Option<MultiplexedConnection>,
         StoreError::NotReady(_) => "wait until Redis has loaded its data",
         _ => "start Redis, or set REDIS_HOST and REDIS_PORT, or REDIS_URL",
     };
-    (None, Finding::wrong(SUBJECT, format!("{address}: {}", telemetry::chain(&error)), mend))
+    let why = match &error {
+        // It never was a connection.
+        StoreError::Ambiguous(cause) => cause.to_string(),
+        error => telemetry::chain(error),
+    };
+    (None, Finding::wrong(SUBJECT, format!("{address}: {why}"), mend))
 }
 
 /// The fields of INFO, or why they cannot be had.
@@ -388,16 +320,5 @@ mod tests {
         assert!(
             persistence(&info(&failing)).detail.contains("the last write to the append-only file failed")
         );
-    }
-
-    #[test]
-    fn a_report_has_a_line_for_each_finding_and_is_unhealthy_only_if_something_is_wrong() {
-        let mut report = Report { findings: vec![Finding::ok("a", "b"), Finding::unknown("c", "d")] };
-        assert!(report.is_healthy());
-        report.findings.push(Finding::wrong("e", "f", "g"));
-        assert!(!report.is_healthy());
-        let expected =
-            "ok     a: b\n?      c: d\nWRONG  e: f. To mend it: g\n3 checks, 1 wrong, 1 not possible\n";
-        assert_eq!(report.to_string(), expected);
     }
 }

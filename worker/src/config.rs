@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
-use tepal_shared::config::{Common, CommonArgs, ConfigError, Mistakes};
+use tepal_shared::{
+    config::{Common, CommonArgs, ConfigError, Mistakes},
+    doctor::Command,
+};
 
 use crate::backend::Kind;
 
@@ -13,6 +16,9 @@ use crate::backend::Kind;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "tepal-worker", version)]
 pub struct Args {
+    /// What to do; without it, the worker runs
+    #[arg(value_enum, value_name = "COMMAND")]
+    command: Option<Command>,
     #[command(flatten)]
     common: CommonArgs,
     /// Number of consumers in this process
@@ -190,6 +196,12 @@ impl TryFrom<Args> for Config {
 }
 
 impl Args {
+    /// What to do instead of running.
+    #[must_use]
+    pub fn command(&self) -> Option<Command> {
+        self.command
+    }
+
     fn retry(&self, mistakes: &mut Mistakes) -> Retry {
         Retry {
             max_retries: mistakes.number("MAX_RETRIES", &self.max_retries, 0..=1000),

@@ -11,6 +11,7 @@
 //! | [`backend`] | the model behind one trait: in process, or a server |
 //! | [`breaker`], [`concurrency`] | when not to take jobs, and how many batches may run |
 //! | [`janitor`] | forgets what expired, repairs what an operator broke |
+//! | [`doctor`] | checks what the worker needs, and tells what is wrong |
 //! | [`registry`] | tells the others that this worker lives |
 
 pub mod attempt;
@@ -20,6 +21,7 @@ pub mod breaker;
 pub mod concurrency;
 pub mod config;
 pub mod consumer;
+pub mod doctor;
 pub mod janitor;
 pub mod lease;
 pub mod metrics;

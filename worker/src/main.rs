@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tepal_shared::{shutdown, telemetry};
+use tepal_shared::{doctor::Command, shutdown, telemetry};
 use tepal_worker::{
     config::{Args, Config},
-    metrics,
+    doctor, metrics,
 };
 
 #[global_allocator]
@@ -16,7 +16,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     match start() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             #[allow(clippy::print_stderr, reason = "the log may not have been started")]
             {
@@ -27,10 +27,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn start() -> Result<(), Failure> {
-    let config = Config::try_from(Args::parse())?;
+fn start() -> Result<ExitCode, Failure> {
+    let args = Args::parse();
+    let command = args.command();
+    let config = Config::try_from(args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if command == Some(Command::Doctor) {
+        return Ok(runtime.block_on(doctor::examine(&config)).print()?);
+    }
     telemetry::start("worker", &config.common.log)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    runtime.block_on(serve(config))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {

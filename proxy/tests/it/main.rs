@@ -9,12 +9,14 @@
 //! | `health`, `metadata`, `metrics` | what operators read |
 //! | `outage`, `data_loss`, `replication`, `shutdown` | what happens when parts fail or stop |
 //! | `api_page` | docs/api.md, command by command |
+//! | `doctor` | `tepal-proxy doctor` |
 //! | `other_model` | nothing knows the reference model |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
 mod api_page;
 mod bad_input;
 mod data_loss;
+mod doctor;
 mod expect;
 mod full_queue;
 mod gateway;

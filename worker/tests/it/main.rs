@@ -3,6 +3,7 @@
 
 mod batching;
 mod config;
+mod doctor;
 mod flowers;
 mod life;
 mod metrics;

@@ -1,0 +1,53 @@
+//! `tepal-proxy doctor`: what is wrong with this proxy's surroundings. Changes nothing.
+
+use tepal_shared::{
+    connection::Redis,
+    doctor::{Expected, Finding, Report, Role, examine_redis},
+    store::JobStore,
+    telemetry,
+    worker_state::{BackendState, WorkerState},
+};
+
+use crate::config::Config;
+
+/// Checks Redis and looks for workers.
+pub async fn examine(config: &Config) -> Report {
+    let common = &config.common;
+    let replicas = config.replication.map_or(0, |policy| policy.replicas);
+    let expected = Expected { role: Role::Proxy, partitions: common.policy.partitions, replicas };
+    let mut report = examine_redis(&common.redis, &common.keys, expected).await;
+    // Without Redis, or without the right to run scripts, there is nothing more to learn.
+    if report.is_healthy() {
+        report.findings.push(workers(config).await);
+    }
+    report
+}
+
+/// A proxy may start before any worker, so none at all is not wrong.
+async fn workers(config: &Config) -> Finding {
+    const SUBJECT: &str = "workers";
+    let common = &config.common;
+    let workers = match Redis::open(common.redis.clone()) {
+        Ok(redis) => JobStore::new(redis, common.keys.clone(), common.policy.clone()).workers().await,
+        Err(error) => return Finding::unknown(SUBJECT, error.to_string()),
+    };
+    let states: Vec<WorkerState> = match workers {
+        Ok(workers) => workers.iter().filter_map(|worker| serde_json::from_str(&worker.state).ok()).collect(),
+        Err(error) => return Finding::unknown(SUBJECT, telemetry::chain(&error)),
+    };
+    if states.is_empty() {
+        return Finding::unknown(SUBJECT, "none is alive: jobs are accepted and wait");
+    }
+    match states.iter().find(|state| state.backend_state == BackendState::Down) {
+        None => Finding::ok(SUBJECT, format!("{} alive, and their models answer", states.len())),
+        Some(down) => {
+            let why = down.backend_detail.as_deref().unwrap_or("no reason given");
+            let detail = format!(
+                "{} alive, but the model of one on {} does not answer: {why}",
+                states.len(),
+                down.host
+            );
+            Finding::wrong(SUBJECT, detail, "run `tepal-worker doctor` with that worker's settings")
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `tepal-proxy doctor`: one line for each check, and an exit code.
+
+use tepal_shared::{
+    connection::{ConnectionSettings, Redis},
+    keys::Keys,
+    store::{JobStore, Policy},
+};
+use tepal_tests::{
+    process::Service,
+    redis::{Fsync, RedisServer},
+};
+
+use crate::gateway::SOON;
+
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
+
+/// What the doctor printed, and whether it found nothing wrong.
+async fn doctor(redis_url: &str, settings: &[(&str, &str)]) -> (bool, String) {
+    let settings = [&[("MODELS_DIR", MODELS), ("REDIS_URL", redis_url)], settings].concat();
+    let doctor = Service::binary("tepal-proxy").envs(&settings).arg("doctor").start();
+    let status = doctor.wait_exit(SOON).await;
+    let text = doctor.logs().lines().join("\n");
+    assert!(matches!(status.code(), Some(0 | 1)), "{status}: {text}");
+    (status.success(), text)
+}
+
+/// The line of a check.
+fn line<'a>(text: &'a str, subject: &str) -> &'a str {
+    let found = text.lines().find(|line| line.get(7..).is_some_and(|line| line.starts_with(subject)));
+    found.unwrap_or_else(|| panic!("no line about {subject}: {text}"))
+}
+
+/// A Redis as Tepal wants it.
+async fn sound() -> RedisServer {
+    let options = RedisServer::options().aof(Fsync::EverySec);
+    options.config("hash-max-listpack-value 1024").start().await
+}
+
+/// A worker that says this of its model.
+async fn worker_says(redis: &RedisServer, state: &str) {
+    let connection = Redis::open(ConnectionSettings::new(&redis.url()).unwrap()).unwrap();
+    let store = JobStore::new(connection, Keys::new("predict_queue"), Policy::default());
+    let state = format!(
+        r#"{{"host":"h","pid":1,"version":"1","backend":"onnx",{state},"consumers":2,"in_flight":0}}"#
+    );
+    store.heartbeat("w", &state).await.unwrap();
+}
+
+#[tokio::test]
+async fn everything_as_it_should_be_has_a_line_each_and_no_failure() {
+    let redis = sound().await;
+    worker_says(&redis, r#""backend_state":"ok""#).await;
+
+    let (is_well, text) = doctor(&redis.url(), &[]).await;
+
+    assert!(is_well, "{text}");
+    let subjects: Vec<_> = text.lines().map(|line| line.split(':').next().unwrap()).collect();
+    let expected = [
+        "ok     Redis",
+        "ok     version",
+        "ok     rights",
+        "ok     persistence",
+        "ok     fsync",
+        "ok     eviction",
+        "ok     memory",
+        "ok     clock",
+        "ok     workers",
+        "9 checks, 0 wrong, 0 not possible",
+    ];
+    assert_eq!(subjects, expected, "{text}");
+}
+
+#[tokio::test]
+async fn no_worker_is_mentioned_and_one_without_its_model_is_wrong() {
+    let redis = sound().await;
+    let (is_well, text) = doctor(&redis.url(), &[]).await;
+    assert!(is_well && line(&text, "workers: none is alive").starts_with('?'), "{text}");
+
+    worker_says(&redis, r#""backend_state":"down","backend_detail":"it sleeps""#).await;
+
+    let (is_well, text) = doctor(&redis.url(), &[]).await;
+    assert!(!is_well);
+    assert!(line(&text, "workers").contains("does not answer: it sleeps"), "{text}");
+}
+
+#[tokio::test]
+async fn replicas_that_are_required_and_missing_are_told() {
+    let redis = sound().await;
+
+    let (is_well, text) = doctor(&redis.url(), &[("REPLICAS_REQUIRED", "1")]).await;
+
+    assert!(!is_well);
+    assert!(line(&text, "replicas: 0 connected, but 1 must confirm").contains("REPLICAS_REQUIRED"), "{text}");
+}
+
+#[tokio::test]
+async fn the_shipped_user_may_do_all_that_is_needed_and_each_missing_right_is_named() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/users-7.2.acl");
+    let text = std::fs::read_to_string(file).unwrap();
+    let rule = text.lines().find(|line| line.starts_with("user tepal-proxy ")).unwrap();
+    // This is the one command that Redis 7.0 does not know.
+    let rule = rule.replace("#PROXY_PASSWORD_SHA256", ">password").replace(" +client|setinfo", "");
+    let redis = sound().await;
+    let url = format!("redis://tepal-proxy:password@{}", redis.addr());
+    let with_rule = async |words: Vec<&str>| {
+        redis.cli(&[&["ACL", "SETUSER", "tepal-proxy", "reset"], &words[2..]].concat());
+        doctor(&url, &[]).await
+    };
+    let words: Vec<_> = rule.split(' ').collect();
+    let (is_well, text) = with_rule(words.clone()).await;
+    assert!(is_well && line(&text, "rights").starts_with("ok"), "{text}");
+
+    for right in words.iter().filter(|word| word.starts_with('+')) {
+        let without: Vec<_> = words.iter().filter(|word| *word != right).copied().collect();
+        let (is_well, text) = with_rule(without).await;
+
+        let command = right[1..].replace('|', " ").to_uppercase();
+        assert!(!is_well, "without {right}: {text}");
+        let wrong = text.lines().find(|line| line.starts_with("WRONG")).unwrap();
+        assert!(wrong.to_uppercase().contains(&command), "without {right}: {wrong}");
+    }
+}

@@ -1,0 +1,115 @@
+//! What a doctor found, and how it is told.
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+/// What a service does instead of running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Command {
+    /// Check Redis and the model, tell what is wrong and how to mend it, and end: with 1 if anything is wrong
+    Doctor,
+}
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It could not be looked at.
+    Unknown,
+    /// It must be mended.
+    Wrong,
+}
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How it went.
+    pub verdict: Verdict,
+    /// What was looked at.
+    pub subject: String,
+    /// What was seen, and how to mend it.
+    pub detail: String,
+}
+
+impl Finding {
+    /// All is well.
+    pub fn ok(subject: &str, detail: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Ok, subject: subject.to_owned(), detail: detail.into() }
+    }
+
+    /// It could not be looked at; `detail` says why.
+    pub fn unknown(subject: &str, detail: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Unknown, subject: subject.to_owned(), detail: detail.into() }
+    }
+
+    /// It is wrong; `detail` says what, `mend` what to do.
+    pub fn wrong(subject: &str, detail: impl fmt::Display, mend: impl fmt::Display) -> Self {
+        let detail = format!("{detail}. To mend it: {mend}");
+        Self { verdict: Verdict::Wrong, subject: subject.to_owned(), detail }
+    }
+}
+
+/// All findings; its text has one line for each.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// In the order of the checks.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether nothing must be mended.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.findings.iter().all(|finding| finding.verdict != Verdict::Wrong)
+    }
+
+    /// Prints it, and tells with which code the process should end: 1 if something must be mended.
+    ///
+    /// # Errors
+    /// When standard output cannot be written.
+    pub fn print(&self) -> io::Result<ExitCode> {
+        io::stdout().write_all(self.to_string().as_bytes())?;
+        Ok(if self.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn count(&self, verdict: Verdict) -> usize {
+        self.findings.iter().filter(|finding| finding.verdict == verdict).count()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Finding { verdict, subject, detail } in &self.findings {
+            let word = match verdict {
+                Verdict::Ok => "ok",
+                Verdict::Unknown => "?",
+                Verdict::Wrong => "WRONG",
+            };
+            writeln!(f, "{word:5}  {subject}: {detail}")?;
+        }
+        let (wrong, unknown) = (self.count(Verdict::Wrong), self.count(Verdict::Unknown));
+        let checks = self.findings.len();
+        let noun = if checks == 1 { "check" } else { "checks" };
+        writeln!(f, "{checks} {noun}, {wrong} wrong, {unknown} not possible")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_a_line_for_each_finding_and_is_unhealthy_only_if_something_is_wrong() {
+        let mut report = Report { findings: vec![Finding::ok("a", "b"), Finding::unknown("c", "d")] };
+        assert!(report.is_healthy());
+        report.findings.push(Finding::wrong("e", "f", "g"));
+        assert!(!report.is_healthy());
+        let expected =
+            "ok     a: b\n?      c: d\nWRONG  e: f. To mend it: g\n3 checks, 1 wrong, 1 not possible\n";
+        assert_eq!(report.to_string(), expected);
+    }
+}

@@ -1,0 +1,157 @@
+//! `tepal-worker doctor`: what is wrong with this worker's surroundings. Changes nothing, and costs one model call.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tepal_shared::{
+    doctor::{Expected, Finding, Report, Role, examine_redis},
+    model::Model,
+    telemetry,
+    tensor::DType,
+};
+
+use crate::{
+    backend::{self, Backend, Kind},
+    config::Config,
+};
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Checks Redis and the model.
+pub async fn examine(config: &Config) -> Report {
+    let common = &config.common;
+    let expected = Expected { role: Role::Worker, partitions: common.policy.partitions, replicas: 0 };
+    let mut report = examine_redis(&common.redis, &common.keys, expected).await;
+    report.findings.extend(examine_model(config).await);
+    report
+}
+
+async fn examine_model(config: &Config) -> Vec<Finding> {
+    let model = &config.common.model;
+    let backend = match backend::open(config) {
+        Ok(backend) => backend,
+        Err(error) => {
+            let mend = "see onnx_file, inputs and output in model.toml, and MODEL_BACKEND";
+            return vec![Finding::wrong("model", telemetry::chain(&error), mend)];
+        }
+    };
+    match backend.probe().await {
+        Ok(metadata) => vec![
+            Finding::ok("model", format!("`{}` is there ({})", model.name, backend.name())),
+            description(model, &metadata),
+            sample(model, backend.as_ref()).await,
+        ],
+        Err(error) => {
+            let place = match config.backend {
+                Kind::Onnx => model.name.clone(),
+                Kind::TensorflowServing => {
+                    format!("{}:{}", config.tf_serving_host, config.tf_serving_grpc_port)
+                }
+            };
+            let mend = "start the model server with this model, or set TF_SERVING_HOST, TF_SERVING_GRPC_PORT and \
+                        MODEL_NAME";
+            vec![Finding::wrong("model", format!("{place}: {}", error.message), mend)]
+        }
+    }
+}
+
+/// Whether `model.toml` says what the backend says.
+fn description(model: &Model, metadata: &Value) -> Finding {
+    const SUBJECT: &str = "description";
+    let differences = differences(model, metadata);
+    if !differences.is_empty() {
+        let mend = "change model.toml, or serve the model that it describes";
+        return Finding::wrong(SUBJECT, differences.join("; "), mend);
+    }
+    let version = metadata["model_spec"]["version"].as_str().unwrap_or_default();
+    if version != model.version {
+        let detail = format!("it says version {}, and version `{version}` is served", model.version);
+        return Finding::unknown(SUBJECT, detail);
+    }
+    Finding::ok(SUBJECT, format!("model.toml and the model agree (version {version})"))
+}
+
+fn differences(model: &Model, metadata: &Value) -> Vec<String> {
+    let signatures = &metadata["metadata"]["signature_def"];
+    let Some(signature) = signatures.get(&model.signature) else {
+        return vec![format!("the model has no signature `{}`, but {}", model.signature, names(signatures))];
+    };
+    let inputs = &signature["inputs"];
+    let mut differences: Vec<_> = model
+        .inputs
+        .iter()
+        .flat_map(|input| tensor("input", inputs, &input.name, input.dtype, &input.shape))
+        .collect();
+    let is_described = |name: &String| model.inputs.iter().any(|input| input.name == *name);
+    let others = inputs.as_object().into_iter().flat_map(|inputs| inputs.keys());
+    differences.extend(
+        others
+            .filter(|name| !is_described(name))
+            .map(|name| format!("the model also takes the input `{name}`")),
+    );
+    let output = &model.output;
+    differences.extend(tensor("output", &signature["outputs"], &output.name, output.dtype, &output.shape));
+    differences
+}
+
+/// How the tensor differs from what the model says of it.
+fn tensor(kind: &str, all: &Value, name: &str, dtype: DType, row: &[usize]) -> Vec<String> {
+    let Some(seen) = all.get(name) else {
+        return vec![format!("the model has no {kind} `{name}`, but {}", names(all))];
+    };
+    let mut differences = Vec::new();
+    let (expected, seen_dtype) = (dtype.as_str(), seen["dtype"].as_str().unwrap_or_default());
+    if seen_dtype != expected {
+        differences.push(format!("{kind} `{name}` is {seen_dtype}, not {expected}"));
+    }
+    let shape = &seen["tensor_shape"];
+    if shape["unknown_rank"].as_bool() == Some(true) {
+        return differences;
+    }
+    let sizes =
+        shape["dim"].as_array().into_iter().flatten().map(|dim| dim["size"].as_str().unwrap_or_default());
+    let sizes: Vec<_> = sizes.collect();
+    let described: Vec<_> =
+        std::iter::once("-1".to_owned()).chain(row.iter().map(usize::to_string)).collect();
+    // A size of -1 takes any length.
+    let fits = |(seen, described): (&&str, &String)| *seen == described || *seen == "-1";
+    if sizes.len() != described.len() || !sizes.iter().zip(&described).all(fits) {
+        let (seen, described) = (sizes.join(", "), described.join(", "));
+        differences.push(format!("{kind} `{name}` has shape [{seen}], not [{described}]"));
+    }
+    differences
+}
+
+fn names(object: &Value) -> String {
+    let names: Vec<_> = object.as_object().into_iter().flat_map(|object| object.keys()).cloned().collect();
+    if names.is_empty() { "none at all".to_owned() } else { format!("`{}`", names.join("`, `")) }
+}
+
+/// The proof of all that: the model is called with the sample of its description.
+async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
+    const SUBJECT: &str = "sample";
+    let rows = match model.read_rows(&model.sample) {
+        Ok(rows) => rows,
+        Err(errors) => {
+            let what: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            return Finding::wrong(SUBJECT, what.join("; "), "change `sample` in model.toml");
+        }
+    };
+    let call = backend.predict(model.concatenate(std::iter::once(&rows)));
+    let answer = match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Finding::wrong(SUBJECT, error.message, "see the model server's log"),
+        Err(_) => {
+            let what = format!("the model did not answer within {} s", CALL_TIMEOUT.as_secs());
+            return Finding::wrong(SUBJECT, what, "see the model server's log");
+        }
+    };
+    let rendered = model.check_output(rows.rows, &answer).and_then(|()| model.render(&answer, 0, rows.rows));
+    match rendered {
+        Ok(rendered) => {
+            let class = rendered.class_name.map_or_else(String::new, |class| format!(": {class}"));
+            Finding::ok(SUBJECT, format!("the model answers as it should{class}"))
+        }
+        Err(error) => Finding::wrong(SUBJECT, error, "change `output` in model.toml"),
+    }
+}
