@@ -11,12 +11,12 @@ mod workers;
 
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, RedisError, Value};
+use redis::{Cmd, RedisError, Value};
 
 use crate::{
     connection::{ConnectionSettings, Redis},
     error::StoreError,
-    job::{Attempt, JobId, NewJob, Priority},
+    job::{JobId, NewJob, Priority},
     keys::Keys,
     replication::{Replicated, ReplicationPolicy},
     scripts::{self, Cancelled, Expired, Fence, Granted, NamedScript, Requeued, Submitted},

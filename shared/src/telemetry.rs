@@ -2,7 +2,6 @@
 
 use std::{fmt, io::IsTerminal as _, time::SystemTime};
 
-use serde_json::{Map, Value, json};
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -52,7 +51,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Writes `{"timestamp","level","component", ...fields}`.
+/// Writes `{"timestamp","level","component", ...fields}`. A line is written for each job, so it is written field by field.
 struct JsonLines {
     component: &'static str,
 }
@@ -68,46 +67,111 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut line = Map::new();
         let now = humantime::format_rfc3339_millis(SystemTime::now());
-        line.insert("timestamp".to_owned(), json!(now.to_string()));
-        line.insert("level".to_owned(), json!(event.metadata().level().as_str()));
-        line.insert("component".to_owned(), json!(self.component));
-        event.record(&mut Fields(&mut line));
-        writeln!(writer, "{}", Value::Object(line))
+        let (level, component) = (event.metadata().level(), self.component);
+        write!(writer, r#"{{"timestamp":"{now}","level":"{level}","component":"{component}""#)?;
+        let mut fields = Fields { writer: &mut writer, outcome: Ok(()) };
+        event.record(&mut fields);
+        fields.outcome?;
+        writeln!(writer, "}}")
     }
 }
 
-struct Fields<'a>(&'a mut Map<String, Value>);
+/// Writes each field behind a comma.
+struct Fields<'a, 'w> {
+    writer: &'a mut Writer<'w>,
+    outcome: fmt::Result,
+}
 
-impl Fields<'_> {
-    fn insert(&mut self, field: &Field, value: Value) {
-        self.0.insert(field.name().to_owned(), value);
+impl Fields<'_, '_> {
+    /// `value` is JSON already. Names of fields are identifiers and need no escapes.
+    fn add(&mut self, field: &Field, value: impl fmt::Display) {
+        if self.outcome.is_ok() {
+            self.outcome = write!(self.writer, r#","{}":{value}"#, field.name());
+        }
+    }
+
+    fn add_text(&mut self, field: &Field, text: &str) {
+        // A text always has a JSON form.
+        self.add(field, serde_json::to_string(text).unwrap_or_default());
     }
 }
 
-impl Visit for Fields<'_> {
+impl Visit for Fields<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.insert(field, json!(format!("{value:?}")));
+        self.add_text(field, &format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.insert(field, json!(value));
+        self.add_text(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.insert(field, json!(value));
+        self.add(field, value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.insert(field, json!(value));
+        self.add(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.insert(field, json!(value));
+        self.add(field, value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.insert(field, json!(value));
+        if value.is_finite() { self.add(field, value) } else { self.add(field, "null") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+    };
+
+    use tracing::info;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_line_is_json_whatever_its_fields_hold() {
+        let written = Lines::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .event_format(JsonLines { component: "proxy" })
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let nothing: Option<&str> = None;
+            info!(action = "a \"quoted\"\nword", id = %"x\\y", why = ?Some("é"), nothing, ms = 1.25, nan = f64::NAN);
+            info!(count = 3_u64, less = -1_i64, yes = true);
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["level"], "INFO");
+        assert_eq!(lines[0]["component"], "proxy");
+        assert_eq!(lines[0]["action"], "a \"quoted\"\nword");
+        assert_eq!((&lines[0]["id"], &lines[0]["why"]), (&"x\\y".into(), &"Some(\"é\")".into()));
+        assert_eq!(lines[0]["ms"], 1.25);
+        assert!(lines[0]["nan"].is_null() && lines[0].get("nothing").is_none());
+        assert_eq!(
+            (&lines[1]["count"], &lines[1]["less"], &lines[1]["yes"]),
+            (&3.into(), &(-1).into(), &true.into())
+        );
     }
 }
