@@ -63,14 +63,15 @@ pub(crate) struct Probe {
     drain_rate: DrainRate,
     redis: RedisWatch,
     data: DataWatch,
-    is_failing: bool,
+    /// Why the last look failed, if it did.
+    failure: Option<String>,
 }
 
 impl Probe {
     /// A probe that tells `snapshots`.
     pub(crate) fn new(app: Arc<App>, snapshots: watch::Sender<Arc<Snapshot>>) -> Self {
         let (drain_rate, redis) = (DrainRate::default(), RedisWatch::default());
-        Self { app, snapshots, drain_rate, redis, data: DataWatch::default(), is_failing: false }
+        Self { app, snapshots, drain_rate, redis, data: DataWatch::default(), failure: None }
     }
 
     /// Looks for ever.
@@ -134,12 +135,13 @@ impl Probe {
         self.publish(Snapshot { data_lost_at, ..Snapshot::default() });
     }
 
-    /// Logs the first of several failures in a row.
+    /// Logs the first of several failures in a row that have the same cause.
     fn log_failure(&mut self, failure: Option<&StoreError>) {
-        if let Some(error) = failure.filter(|_| !self.is_failing) {
-            warn!(action = "probe_failed", error = telemetry::chain(error));
+        let failure = failure.map(|error| telemetry::chain(error));
+        if let Some(error) = failure.as_ref().filter(|error| self.failure.as_ref() != Some(error)) {
+            warn!(action = "probe_failed", %error);
         }
-        self.is_failing = failure.is_some();
+        self.failure = failure;
     }
 
     fn publish(&self, snapshot: Snapshot) {

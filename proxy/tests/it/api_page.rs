@@ -9,7 +9,9 @@ use tepal_shared::{
     store::{LogPlace, Settlement},
 };
 
-use crate::gateway::{FLOWER_INPUT, Gateway, SETOSA};
+use tepal_tests::wait::eventually;
+
+use crate::gateway::{FLOWER_INPUT, Gateway, SETOSA, SOON};
 
 const PAGE: &str = include_str!("../../../docs/api.md");
 const BASE: &str = "http://127.0.0.1:8000";
@@ -98,6 +100,15 @@ async fn run(command: &str, base_url: &str) -> Shown {
     shown(&String::from_utf8(output.stdout).unwrap())
 }
 
+/// Runs the command as a patient client does: a busy machine may have kept Redis from answering in time.
+async fn answer(command: &str, base_url: &str) -> Shown {
+    let answered = async || {
+        let answer = run(command, base_url).await;
+        if answer.body.contains(r#""/problems/service-unavailable""#) { Err(answer.body) } else { Ok(answer) }
+    };
+    eventually(SOON, command, answered).await
+}
+
 /// Asserts that the answer has the status and headers that the page shows, and its body.
 #[track_caller]
 fn assert_as_shown(command: &str, page: &Shown, answer: &Shown) {
@@ -137,7 +148,7 @@ async fn prepare(gateway: &Gateway) {
     gateway.take_one().await;
     submit(PENDING).await;
     let metadata = serde_json::from_str(METADATA).unwrap();
-    gateway.heartbeat("w1", "tensorflow_serving", true, Some(metadata)).await;
+    gateway.heartbeat("w1", "tensorflow_serving", true, Some(metadata));
     gateway
         .health_is(200, r#"{"status":"healthy","components":{"redis":"ok","tensorflow_serving":"ok"}}"#)
         .await;
@@ -150,7 +161,7 @@ async fn every_command_is_answered_as_the_page_shows() {
     let examples = examples();
     assert!(examples.len() >= 19, "only {} commands were found", examples.len());
     for Example { command, shown } in examples {
-        assert_as_shown(&command, &shown, &run(&command, gateway.proxy.base_url()).await);
+        assert_as_shown(&command, &shown, &answer(&command, gateway.proxy.base_url()).await);
     }
 }
 

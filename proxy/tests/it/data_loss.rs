@@ -11,7 +11,7 @@ use crate::gateway::{Gateway, SOON};
 const HEALTHY: &str = r#"{"status":"healthy","components":{"redis":"ok","onnx":"ok"}}"#;
 
 async fn healthy(gateway: &Gateway) {
-    gateway.heartbeat("w1", "onnx", true, None).await;
+    gateway.heartbeat("w1", "onnx", true, None);
     gateway.health_is(200, HEALTHY).await;
 }
 
@@ -21,7 +21,7 @@ async fn losses(gateway: &Gateway) -> f64 {
 
 /// Waits until the loss shows in /health beside the specified body, and in the metric.
 async fn shows(gateway: &Gateway, times: f64) {
-    gateway.heartbeat("w1", "onnx", true, None).await;
+    gateway.heartbeat("w1", "onnx", true, None);
     let counted = async || losses(gateway).await >= times;
     eventually(SOON, "the loss to be counted", counted).await;
     assert!((losses(gateway).await - times).abs() < f64::EPSILON);

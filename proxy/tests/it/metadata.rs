@@ -15,7 +15,7 @@ const SPECIFIED: &str = r#"{"model_spec":{"name":"iris","version":"1"},"metadata
 async fn the_models_metadata_as_specified() {
     let gateway = Gateway::start().await;
     let metadata = serde_json::from_str(SPECIFIED).unwrap();
-    gateway.heartbeat("w1", "tensorflow_serving", true, Some(metadata)).await;
+    gateway.heartbeat("w1", "tensorflow_serving", true, Some(metadata));
     let told = async || gateway.get("/metadata").await.status == 200;
     eventually(SOON, "the metadata", told).await;
     assert_text(&gateway.get("/metadata").await, 200, "application/json", SPECIFIED);
@@ -30,8 +30,8 @@ async fn no_worker_has_told_it() {
     let detail = "No live worker has reported the model's metadata";
     expected.assert(&gateway.get("/metadata").await, "/metadata", detail);
 
-    gateway.heartbeat("w1", "onnx", true, None).await;
-    gateway.heartbeat("w2", "onnx", true, Some(json!({"a": 1}))).await;
+    gateway.heartbeat("w1", "onnx", true, None);
+    gateway.heartbeat("w2", "onnx", true, Some(json!({"a": 1})));
     let told = async || gateway.get("/metadata").await.status == 200;
     eventually(SOON, "the metadata of one of two", told).await;
 }

@@ -85,7 +85,7 @@ async fn submissions_are_counted_by_what_became_of_them() {
 #[tokio::test]
 async fn the_queue_is_measured() {
     let gateway = Gateway::start().await;
-    gateway.heartbeat("w1", "onnx", true, None).await;
+    gateway.heartbeat("w1", "onnx", true, None);
     gateway.store_job(Priority::Normal).await;
     gateway.take_one().await;
     gateway.store_job(Priority::High).await;
