@@ -7,7 +7,7 @@ use tepal_proxy::{
     config::{Args, Config},
     doctor,
 };
-use tepal_shared::{doctor::Command, shutdown, telemetry};
+use tepal_shared::{doctor::Command, shutdown, telemetry, trace};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,6 +41,7 @@ fn start() -> Result<ExitCode, Failure> {
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
+    let spans = trace::start("proxy", config.common.trace.as_ref())?;
     let listener = tepal_proxy::bind(config.listen_addr).await?;
     let (trigger, shutdown) = shutdown::channel();
     tokio::spawn(async move {
@@ -48,6 +49,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
         trigger.begin();
         requested
     });
-    tepal_proxy::run(config, listener, shutdown).await?;
+    let ended = tepal_proxy::run(config, listener, shutdown).await;
+    spans.finish().await;
+    ended?;
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::{
     keys::Keys,
     model::{Model, ModelError},
     store::Policy,
+    trace::TraceSettings,
 };
 
 /// The settings that both services have.
@@ -97,6 +98,18 @@ pub struct CommonArgs {
     /// What is logged: error, warn, info, debug, or per module as in `info,tepal_worker=debug`
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER", help_heading = "Logs")]
     log_level: String,
+    /// Address of an OTLP/gRPC receiver of traces, http://host:4317; none = no traces
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", help_heading = "Traces")]
+    otel_exporter_otlp_endpoint: Option<String>,
+    /// Share of the traces to record, 0 to 1, where the client's traceparent does not decide
+    #[arg(
+        long,
+        env = "OTEL_TRACES_SAMPLER_ARG",
+        default_value = "1",
+        value_name = "RATIO",
+        help_heading = "Traces"
+    )]
+    otel_traces_sampler_arg: String,
 }
 
 /// [`CommonArgs`] after checking.
@@ -112,6 +125,8 @@ pub struct Common {
     pub model: Model,
     /// How logs are written.
     pub log: LogSettings,
+    /// Where traces go; `None` = nowhere.
+    pub trace: Option<TraceSettings>,
 }
 
 /// How logs are written.
@@ -229,9 +244,10 @@ impl CommonArgs {
             format: mistakes.parsed("LOG_FORMAT", &self.log_format, LogFormat::Auto),
             filter: self.log_level.clone(),
         };
+        let trace = self.trace(mistakes);
         let model = Model::load(&self.models_dir, &self.model_name);
         let model = model.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", told(&error))).ok()?;
-        Some(Common { redis: redis?, keys: Keys::new(&self.queue_name), policy, model, log })
+        Some(Common { redis: redis?, keys: Keys::new(&self.queue_name), policy, model, log, trace })
     }
 
     fn policy(&self, mistakes: &mut Mistakes) -> Policy {
@@ -243,6 +259,22 @@ impl CommonArgs {
             partitions: mistakes.number("PARTITIONS", &self.partitions, 1..=256),
             ..Policy::default()
         }
+    }
+
+    fn trace(&self, mistakes: &mut Mistakes) -> Option<TraceSettings> {
+        let text = &self.otel_traces_sampler_arg;
+        let ratio = text.trim().parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+        if ratio.is_none() {
+            mistakes.add("OTEL_TRACES_SAMPLER_ARG", format!("`{text}` is not a number from 0 to 1"));
+        }
+        let endpoint = self.otel_exporter_otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty())?;
+        if !endpoint.starts_with("http://") {
+            mistakes.add(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                format!("`{endpoint}` must have the form http://host:4317"),
+            );
+        }
+        Some(TraceSettings { endpoint: endpoint.to_owned(), ratio: ratio? })
     }
 
     fn redis(&self, mistakes: &mut Mistakes) -> Option<ConnectionSettings> {

@@ -12,7 +12,8 @@
 //! | [`watchers`] | tells waiters that a job has changed |
 //! | [`doctor`] | what is wrong with Redis, and how to mend it |
 //! | [`worker_state`] | what a worker says of itself with each heartbeat |
-//! | [`config`], [`retry`], [`shutdown`], [`telemetry`] | settings, backoff, stopping, logs |
+//! | [`config`], [`retry`], [`shutdown`] | settings, backoff, stopping |
+//! | [`telemetry`], [`trace`] | logs, and spans over OTLP |
 
 pub mod config;
 pub mod connection;
@@ -29,6 +30,7 @@ pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 pub mod tensor;
+pub mod trace;
 pub mod watchers;
 pub mod worker_state;
 

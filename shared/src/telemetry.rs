@@ -70,6 +70,10 @@ where
         let now = humantime::format_rfc3339_millis(SystemTime::now());
         let (level, component) = (event.metadata().level(), self.component);
         write!(writer, r#"{{"timestamp":"{now}","level":"{level}","component":"{component}""#)?;
+        // Ours all say what happened; those of libraries say at least whose they are.
+        if event.metadata().fields().field("action").is_none() {
+            write!(writer, r#","action":"library","target":"{}""#, event.metadata().target())?;
+        }
         let mut fields = Fields { writer: &mut writer, outcome: Ok(()) };
         event.record(&mut fields);
         fields.outcome?;

@@ -6,7 +6,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tepal_shared::{
@@ -27,7 +27,7 @@ use crate::{
     concurrency::{Concurrency, Epoch},
     config::Retry,
     lease::Leases,
-    metrics,
+    metrics, spans,
 };
 
 /// Runs batches; shared by all consumers of the process.
@@ -58,11 +58,22 @@ enum Called {
     Abandoned,
 }
 
+impl Called {
+    fn error(&self) -> Option<&BackendError> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Answered(_) | Self::Abandoned => None,
+        }
+    }
+}
+
 /// A job, how it goes on, and what the log says of it.
 struct Outcome<'a> {
     attempt: &'a Attempt,
     settlement: Settlement,
     class_name: Option<String>,
+    /// The model call that it came of, when traces are on.
+    call: Option<spans::Call>,
 }
 
 impl Runner {
@@ -93,7 +104,10 @@ impl Runner {
     /// Runs one call and records what came of it, or gives two halves that are to be run instead.
     async fn run_batch(&self, batch: MicroBatch) -> Option<(MicroBatch, MicroBatch)> {
         let epoch = self.concurrency.pause().await;
-        let outcomes = match self.call(&batch).await {
+        let began = SystemTime::now();
+        let called = self.call(&batch).await;
+        let call = spans::Call::ended(&batch, self.backend.name(), began, called.error());
+        let mut outcomes = match called {
             Called::Answered(answer) => {
                 self.concurrency.succeeded();
                 self.breaker.succeeded();
@@ -108,6 +122,7 @@ impl Runner {
             }
             Called::Abandoned => return None,
         };
+        outcomes.iter_mut().for_each(|outcome| outcome.call.clone_from(&call));
         self.settle(outcomes).await;
         None
     }
@@ -164,6 +179,7 @@ impl Runner {
                     attempt: &item.attempt,
                     settlement: Settlement::Complete(result.json),
                     class_name: result.class_name,
+                    call: None,
                 },
                 Err(error) => self.after_failure(&item.attempt, &BackendError::bad_answer(error)),
             });
@@ -227,6 +243,7 @@ impl Runner {
     fn finished(&self, outcome: &Outcome<'_>, settled: Settled) {
         let took = self.leases.let_go(outcome.attempt);
         outcome.log(settled, took);
+        spans::attempt(outcome.attempt, took, outcome.call.as_ref(), outcome.word(settled));
         // An attempt that is not held any more was counted when it was lost.
         if let Some(took) = took {
             metrics::settled(&outcome.settlement, settled, took);
@@ -242,7 +259,18 @@ fn is_passing(error: &tepal_shared::error::StoreError) -> bool {
 
 impl<'a> Outcome<'a> {
     fn of(attempt: &'a Attempt, settlement: Settlement) -> Self {
-        Self { attempt, settlement, class_name: None }
+        Self { attempt, settlement, class_name: None, call: None }
+    }
+
+    /// What became of the attempt, in one word.
+    fn word(&self, settled: Settled) -> &'static str {
+        match (settled, &self.settlement) {
+            (Settled::Fenced(_), _) => "fenced",
+            (_, Settlement::Complete(_)) => "completed",
+            (_, Settlement::Fail { .. }) => "failed",
+            (_, Settlement::Retry(_)) => "retried",
+            (_, Settlement::Release) => "released",
+        }
     }
 
     /// `took` is unknown for a job that was lost, which nobody holds any more.

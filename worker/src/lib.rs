@@ -12,6 +12,7 @@
 //! | [`breaker`], [`concurrency`] | when not to take jobs, and how many batches may run |
 //! | [`janitor`] | forgets what expired, repairs what an operator broke |
 //! | [`doctor`] | checks what the worker needs, and tells what is wrong |
+//! | [`spans`] | a job's way through the worker, for traces |
 //! | [`registry`] | tells the others that this worker lives |
 
 pub mod attempt;
@@ -26,6 +27,7 @@ pub mod janitor;
 pub mod lease;
 pub mod metrics;
 pub mod registry;
+pub mod spans;
 pub mod suspects;
 pub mod taker;
 

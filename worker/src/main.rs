@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tepal_shared::{doctor::Command, shutdown, telemetry};
+use tepal_shared::{doctor::Command, shutdown, telemetry, trace};
 use tepal_worker::{
     config::{Args, Config},
     doctor, metrics,
@@ -41,6 +41,7 @@ fn start() -> Result<ExitCode, Failure> {
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
+    let spans = trace::start("worker", config.common.trace.as_ref())?;
     let addr = config.metrics_addr;
     metrics::serve(addr).map_err(|error| {
         format!(
@@ -53,6 +54,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
         trigger.begin();
         requested
     });
-    tepal_worker::run(config, shutdown).await?;
+    let ended = tepal_worker::run(config, shutdown).await;
+    spans.finish().await;
+    ended?;
     Ok(())
 }

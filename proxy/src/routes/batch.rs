@@ -13,6 +13,7 @@ use serde_json::Value;
 use tepal_shared::{
     job::{JobId, JobStatus, NewJob},
     model::Model,
+    trace::Submit,
 };
 
 use super::{json, submit};
@@ -88,7 +89,7 @@ fn new_jobs(
     app: &App,
     headers: &HeaderMap,
     items: Vec<Item<Submission>>,
-) -> Result<Vec<Item<(JobId, NewJob)>>, ApiError> {
+) -> Result<Vec<Item<((JobId, NewJob), Submit)>>, ApiError> {
     let key = Key::read(headers)?;
     let job = |(index, item): (usize, Item<Submission>)| {
         let key = key.as_ref().map(|key| key.of_item(index));
@@ -100,23 +101,27 @@ fn new_jobs(
 /// Stores what can be stored; one outcome for each item, in order.
 async fn submitted(
     app: &App,
-    items: Vec<Item<(JobId, NewJob)>>,
+    items: Vec<Item<((JobId, NewJob), Submit)>>,
     started: Instant,
 ) -> Result<Vec<Outcome>, ApiError> {
     let mut refused = Vec::with_capacity(items.len());
-    let mut jobs = Vec::with_capacity(items.len());
+    let (mut jobs, mut spans) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
     for item in items {
         match item {
-            Ok(job) => {
+            Ok((job, span)) => {
                 jobs.push(job);
+                spans.push(span);
                 refused.push(None);
             }
             Err(error) => refused.push(Some(error)),
         }
     }
     let outcomes = app.store.submit_all(&jobs).await.map_err(ApiError::of_change)?;
-    let mut taken =
-        jobs.iter().zip(outcomes).map(|((id, job), outcome)| submit::taken(app, *id, job, outcome, started));
+    let mut taken = jobs
+        .iter()
+        .zip(spans)
+        .zip(outcomes)
+        .map(|((job, span), outcome)| submit::taken(app, job, span, outcome, started));
     // There is one outcome for each job, so none is missing.
     let next = |refused: Option<ApiError>| refused.map_or_else(|| taken.next(), |error| Some(Err(error)));
     Ok(refused.into_iter().filter_map(next).collect())

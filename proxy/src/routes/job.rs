@@ -14,6 +14,7 @@ use axum::{
 use tepal_shared::{
     job::{Job, JobId, JobStatus},
     scripts::{Cancelled, Requeued},
+    trace::Submit,
 };
 use tracing::info;
 
@@ -83,8 +84,10 @@ pub(crate) async fn retry(
 ) -> Result<Response, ApiError> {
     let old = id.job_id()?;
     let new = JobId::new(old.partition());
-    let (request_id, traceparent) = (request_id(&headers), extract::traceparent(&headers));
-    let requeued = app.store.requeue(old, new, request_id, traceparent.as_deref()).await;
+    let request_id = request_id(&headers);
+    let span = Submit::begin(extract::traceparent(&headers));
+    let requeued = app.store.requeue(old, new, request_id, span.traceparent()).await;
+    drop(span);
     match requeued.map_err(ApiError::of_change)? {
         Requeued::Accepted => {
             app.metrics.requeued();

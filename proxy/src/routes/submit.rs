@@ -15,6 +15,7 @@ use tepal_shared::{
     job::{Job, JobId, JobStatus, NewJob},
     scripts::Submitted,
     telemetry,
+    trace::Submit,
 };
 use tracing::{info, warn};
 
@@ -51,44 +52,47 @@ pub(crate) async fn predict_sample(
 
 async fn submit(app: &App, headers: &HeaderMap, submission: Submission) -> Result<Response, ApiError> {
     let started = Instant::now();
-    let (id, job) = new_job(app, headers, Key::read(headers)?, submission);
-    let outcome = app.store.submit(id, &job).await;
-    let (id, status) = taken(app, id, &job, outcome, started)?;
+    let (job, span) = new_job(app, headers, Key::read(headers)?, submission);
+    let outcome = app.store.submit(job.0, &job.1).await;
+    let (id, status) = taken(app, &job, span, outcome, started)?;
     Ok(answer(app, headers, id, status).await)
 }
 
-/// The job that is to be stored, and its id.
+/// The job that is to be stored, with its id, and the span of its submission.
 pub(super) fn new_job(
     app: &App,
     headers: &HeaderMap,
     key: Option<Key>,
     submission: Submission,
-) -> (JobId, NewJob) {
+) -> ((JobId, NewJob), Submit) {
     let id = match &key {
         Some(key) => JobId::new(key.partition(app.store.policy().partitions)),
         None => app.new_job_id(),
     };
+    let span = Submit::begin(extract::traceparent(headers));
     let job = NewJob {
         idempotency: key.map(|key| key.of(&submission)),
         request_id: request_id(headers).map(str::to_owned),
-        traceparent: extract::traceparent(headers),
+        traceparent: span.traceparent().map(str::to_owned),
         input: submission.input,
         priority: submission.priority,
         max_queue: submission.max_queue,
         timeout: submission.timeout,
     };
-    (id, job)
+    ((id, job), span)
 }
 
 /// Counts and logs what the store said; gives the job that came of it.
 pub(super) fn taken(
     app: &App,
-    id: JobId,
-    job: &NewJob,
+    (id, job): &(JobId, NewJob),
+    span: Submit,
     outcome: Result<Submitted, StoreError>,
     started: Instant,
 ) -> Result<(JobId, JobStatus), ApiError> {
-    match outcome.map_err(ApiError::of_change)? {
+    let (id, submitted) = (*id, outcome.map_err(ApiError::of_change)?);
+    note(span, id, &submitted);
+    match submitted {
         Submitted::Accepted => {
             app.count_accepted(job.priority);
             let duration_ms = millis(started.elapsed());
@@ -101,6 +105,16 @@ pub(super) fn taken(
         }
         Submitted::Conflict => Err(ApiError::IdempotencyConflict),
         Submitted::Full { .. } => Err(queue_full(app)),
+    }
+}
+
+/// Ends the span of a submission.
+fn note(mut span: Submit, id: JobId, submitted: &Submitted) {
+    match submitted {
+        Submitted::Accepted => span.note(Some(id), "accepted"),
+        Submitted::Duplicate { job_id, .. } => span.note(Some(*job_id), "duplicate"),
+        Submitted::Conflict => span.note(None, "conflict"),
+        Submitted::Full { .. } => span.note(None, "full"),
     }
 }
 
