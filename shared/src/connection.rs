@@ -165,7 +165,7 @@ impl Redis {
 
     /// [`Redis::run`], with the connection on which the command succeeded.
     pub(crate) async fn run_on(&self, command: &Cmd) -> Result<(Generation, Value), StoreError> {
-        self.patiently(Request::One(command)).await
+        self.patiently(Request::One(command)).await.map(|answered| (answered.generation, answered.value))
     }
 
     /// Runs a pipeline of commands that are each safe to repeat, and gives one outcome for each. The pipeline must
@@ -185,8 +185,8 @@ impl Redis {
         &self,
         pipeline: &Pipeline,
     ) -> Result<(Generation, Vec<Result<Value, StoreError>>), StoreError> {
-        let (generation, reply) = self.patiently(Request::Many(pipeline)).await?;
-        let outcomes = match reply {
+        let Answered { generation, value, earlier } = self.patiently(Request::Many(pipeline)).await?;
+        let outcomes = match value {
             Value::Array(outcomes) => outcomes,
             other => vec![other],
         };
@@ -194,21 +194,26 @@ impl Redis {
             Value::ServerError(error) => Err(StoreError::from(RedisError::from(error))),
             value => Ok(value),
         };
-        Ok((generation, outcomes.into_iter().map(outcome).collect()))
+        let outcomes: Vec<_> = outcomes.into_iter().map(outcome).collect();
+        match earlier {
+            // What is refused now may have been done by the earlier sending.
+            Some(error) if outcomes.iter().any(is_refusal) => Err(error),
+            _ => Ok((generation, outcomes)),
+        }
     }
 
-    async fn patiently(&self, request: Request<'_>) -> Result<(Generation, Value), StoreError> {
+    async fn patiently(&self, request: Request<'_>) -> Result<Answered, StoreError> {
         let give_up = Instant::now() + self.shared.settings.patience;
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200));
         // An earlier sending that may have been executed: a later failure to send it again says nothing about that one.
-        let mut ambiguous = None;
+        let mut earlier = None;
         loop {
             let (generation, mut connection) = match self.shared.connection(give_up).await {
                 Ok(connected) => connected,
-                Err(error) => return Err(ambiguous.unwrap_or(error)),
+                Err(error) => return Err(earlier.unwrap_or(error)),
             };
             let error = match request.send(&mut connection).await {
-                Ok(value) => return Ok((generation, value)),
+                Ok(value) => return Ok(Answered { generation, value, earlier }),
                 Err(error) => StoreError::from(error),
             };
             if error.breaks_connection() {
@@ -216,14 +221,28 @@ impl Redis {
             }
             let pause = backoff.next_pause();
             if !error.is_retryable() || Instant::now() + pause >= give_up {
-                return Err(ambiguous.unwrap_or(error));
+                return Err(earlier.unwrap_or(error));
             }
             if matches!(error, StoreError::Ambiguous(_)) {
-                ambiguous.get_or_insert(error);
+                earlier.get_or_insert(error);
             }
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// The answer to a request.
+struct Answered {
+    generation: Generation,
+    value: Value,
+    /// How an earlier sending of the same request failed that may have been executed.
+    earlier: Option<StoreError>,
+}
+
+/// Whether Redis says that it did not execute a command, for a reason that may not have been there before.
+fn is_refusal(outcome: &Result<Value, StoreError>) -> bool {
+    use StoreError::{CannotPersist, NotReady, OutOfMemory};
+    matches!(outcome, Err(OutOfMemory(_) | CannotPersist(_) | NotReady(_)))
 }
 
 /// What is sent over the shared connection.

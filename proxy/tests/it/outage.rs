@@ -135,6 +135,23 @@ async fn a_submission_of_unknown_outcome_can_be_repeated_with_its_key() {
 }
 
 #[tokio::test]
+async fn a_repetition_that_is_refused_says_nothing_of_the_first_sending() {
+    for (path, body) in [("/predict", FLOWER.to_owned()), ("/predict/batch", format!("[{FLOWER}]"))] {
+        let (gateway, faults) = losing(|_| FLOWER_INPUT.to_owned()).await;
+        let full_memory = async {
+            let is_lost = async || faults.hits().replies_dropped == 1;
+            eventually(SOON, "the answer to be lost", is_lost).await;
+            gateway.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+            faults.pass();
+        };
+        let (answer, ()) = tokio::join!(gateway.send(Method::POST, path, &[JSON], &body), full_memory);
+
+        outcome_unknown().assert(&answer, path, UNAVAILABLE);
+        assert_eq!(gateway.log_length(), 1, "the job was stored, although the repetition was refused");
+    }
+}
+
+#[tokio::test]
 async fn a_cancellation_of_unknown_outcome_can_be_repeated() {
     let redis = RedisServer::start().await;
     let id = JobId::new(0);
