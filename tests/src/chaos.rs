@@ -117,7 +117,7 @@ pub async fn run(options: &Options) -> Report {
 pub async fn run_with(options: &Options, meddle: impl AsyncFnOnce(&Stack)) -> Report {
     std::fs::create_dir_all(&options.dir).expect("the directory can be created");
     let recorder = Recorder::open(&options.dir.join("history.jsonl")).expect("the history can be written");
-    let tally = Arc::new(Tally::default());
+    let tally = Arc::new(Tally::new(&options.dir));
     let stack = Arc::new(Stack::start(options).await);
     let until = Instant::now() + options.length;
 

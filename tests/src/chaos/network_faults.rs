@@ -45,6 +45,7 @@ pub(super) async fn inject(lanes: &Lanes, rng: &mut Rng) {
     }
     let (place, link) = *rng.pick(&links);
     let kind = rng.weighted(&KINDS);
+    lanes.tally.note(&format!("begins: {place} {kind:?}"));
     let before = link.hits();
     let what = apply(kind, place, link, rng).await;
     link.pass();

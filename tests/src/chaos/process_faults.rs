@@ -46,6 +46,7 @@ const KINDS: [(u64, Kind); 8] = [
 /// Injects one fault; returns the kill, if it killed a worker that held jobs.
 pub(super) async fn inject(lanes: &Lanes, rng: &mut Rng, lease: Duration) -> Option<Kill> {
     let kind = rng.weighted(&KINDS);
+    lanes.tally.note(&format!("begins: {kind:?}"));
     if matches!(kind, Kind::KillWorkerAlone) {
         let _alone = lanes.stack.quiet.write().await;
         return kill_worker(lanes, rng, Some(lease)).await;
@@ -200,6 +201,7 @@ async fn freeze_redis(lanes: &Lanes, rng: &mut Rng) {
     lanes.stack.redis.sigstop();
     sleep(rng.millis(300..4_500)).await;
     lanes.stack.redis.sigcont();
+    lanes.stack.redis.wait_ready().await;
     lanes.tally.add("freeze Redis", clients);
 }
 

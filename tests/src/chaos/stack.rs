@@ -140,7 +140,12 @@ impl ProxyNode {
         let link = FaultProxy::start(&redis.addr()).await;
         let lease_ms = options.lease.as_millis().to_string();
         let models = models();
-        let env = [("LEASE_MS", lease_ms.as_str()), ("MODELS_DIR", &models), ("MODEL_NAME", "toy")];
+        let env = [
+            ("LEASE_MS", lease_ms.as_str()),
+            ("MODELS_DIR", &models),
+            ("MODEL_NAME", "toy"),
+            ("LOG_LEVEL", "warn"),
+        ];
         let process = Proxy::start(&redis.url_at(&link.addr()), &env).await;
         let client = process.client().with_timeout(CLIENT_PATIENCE);
         Self { process, client, in_flight: AtomicU64::new(0), link, lock: Mutex::default() }

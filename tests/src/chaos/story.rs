@@ -112,7 +112,7 @@ impl Story {
     /// With a key it can ask until it knows; some ask both proxies at the same time.
     async fn insist(&mut self) -> Option<String> {
         let (rows, key) = (self.order.rows.clone(), self.order.key.clone());
-        for _ in 0..TRIES {
+        for try_number in 1..=TRIES {
             let index = self.rng.index(self.stack.proxies.len());
             let first = self.submit_to(index, &rows, key.as_deref());
             let events = if self.rng.clone().chance(0.1) {
@@ -129,7 +129,7 @@ impl Story {
             if accepted.is_some() {
                 return accepted;
             }
-            sleep(self.rng.millis(200..1_200)).await;
+            sleep(self.rng.millis(200..1_200) * try_number).await;
         }
         None
     }

@@ -1,12 +1,18 @@
 //! Counts the faults: tried, and really hit.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::sync::Mutex;
 
+use crate::history::now_us;
+
 /// The faults of a run, by kind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tally {
     kinds: Mutex<BTreeMap<String, Tallied>>,
+    log: Mutex<File>,
 }
 
 /// How a kind of fault went.
@@ -21,8 +27,21 @@ pub struct Tallied {
 }
 
 impl Tally {
+    /// Nothing yet. Each fault is written to `faults.log` as it begins and ends.
+    pub(super) fn new(dir: &Path) -> Self {
+        let log = File::create(dir.join("faults.log")).expect("the faults can be logged");
+        Self { kinds: Mutex::default(), log: Mutex::new(log) }
+    }
+
+    /// A fault begins.
+    pub(super) fn note(&self, what: &str) {
+        let mut log = self.log.lock().expect("no panic while held");
+        writeln!(log, "{} {what}", now_us()).expect("the faults can be logged");
+    }
+
     /// One fault was injected and touched so many jobs, connections, replies or calls.
     pub(super) fn add(&self, kind: &str, touched: u64) {
+        self.note(&format!("ended: {kind}, touched {touched}"));
         let mut kinds = self.kinds.lock().expect("no panic while held");
         let tallied = kinds.entry(kind.to_owned()).or_default();
         tallied.tried += 1;

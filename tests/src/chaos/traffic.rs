@@ -1,4 +1,5 @@
-//! Steady traffic: stories begin at their times, however slow the answers are.
+//! Steady traffic: stories begin at their times, however slow the answers are, up to a bound: clients that ask again
+//! and again must not be what keeps a slow machine from recovering.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +11,9 @@ use super::story::Story;
 use super::{Options, Stack};
 use crate::history::Recorder;
 
+/// Stories under way at a time; the next one waits.
+const MOST: usize = 600;
+
 /// Begins stories at the run's rate until the time is over, and returns when all have ended.
 pub(super) async fn run(stack: Arc<Stack>, recorder: Recorder, options: Options, until: Instant) {
     let began = Instant::now();
@@ -20,6 +24,9 @@ pub(super) async fn run(stack: Arc<Stack>, recorder: Recorder, options: Options,
             break;
         }
         sleep_until(due.into()).await;
+        while stories.len() >= MOST {
+            stories.join_next().await.expect("there are some").expect("a story does not panic");
+        }
         stories.spawn(Story::new(Arc::clone(&stack), recorder.clone(), options.seed, serial).tell());
         while let Some(ended) = stories.try_join_next() {
             ended.expect("a story does not panic");
