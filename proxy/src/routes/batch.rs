@@ -55,6 +55,8 @@ pub(crate) async fn predict_all(State(app): State<Arc<App>>, request: Request) -
 }
 
 type Item<T> = Result<T, ApiError>;
+/// A job that can be stored, and the span that it belongs to.
+type Prepared = Item<((JobId, NewJob), Submit)>;
 
 /// The elements of a JSON array.
 fn elements(body: &Bytes, model: &Model) -> Result<Vec<Item<Submission>>, ApiError> {
@@ -85,11 +87,7 @@ fn wrong(code: &'static str, detail: &str) -> ApiError {
     ApiError::Invalid(vec![Mistake::at("", code, detail)])
 }
 
-fn new_jobs(
-    app: &App,
-    headers: &HeaderMap,
-    items: Vec<Item<Submission>>,
-) -> Result<Vec<Item<((JobId, NewJob), Submit)>>, ApiError> {
+fn new_jobs(app: &App, headers: &HeaderMap, items: Vec<Item<Submission>>) -> Result<Vec<Prepared>, ApiError> {
     let key = Key::read(headers)?;
     let job = |(index, item): (usize, Item<Submission>)| {
         let key = key.as_ref().map(|key| key.of_item(index));
@@ -99,11 +97,7 @@ fn new_jobs(
 }
 
 /// Stores what can be stored; one outcome for each item, in order.
-async fn submitted(
-    app: &App,
-    items: Vec<Item<((JobId, NewJob), Submit)>>,
-    started: Instant,
-) -> Result<Vec<Outcome>, ApiError> {
+async fn submitted(app: &App, items: Vec<Prepared>, started: Instant) -> Result<Vec<Outcome>, ApiError> {
     let mut refused = Vec::with_capacity(items.len());
     let (mut jobs, mut spans) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
     for item in items {
