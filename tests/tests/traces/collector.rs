@@ -18,22 +18,22 @@ use crate::hex;
 
 /// A span and the service that sent it.
 #[derive(Clone)]
-pub struct Received {
-    pub service: String,
-    pub span: Span,
+pub(crate) struct Received {
+    pub(crate) service: String,
+    pub(crate) span: Span,
 }
 
 #[derive(Clone, Default)]
 struct Store(Arc<Mutex<Vec<Received>>>);
 
 /// The running receiver.
-pub struct Collector {
+pub(crate) struct Collector {
     store: Store,
     endpoint: String,
 }
 
 impl Collector {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let store = Store::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -43,17 +43,17 @@ impl Collector {
         Self { store, endpoint }
     }
 
-    pub fn endpoint(&self) -> &str {
+    pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
     /// The span of that name in that trace.
-    pub fn find(&self, trace: &str, name: &str) -> Option<Received> {
+    pub(crate) fn find(&self, trace: &str, name: &str) -> Option<Received> {
         let spans = self.store.0.lock().unwrap();
         spans.iter().find(|one| one.span.name == name && hex(&one.span.trace_id) == trace).cloned()
     }
 
-    pub fn spans_of(&self, trace: &str) -> usize {
+    pub(crate) fn spans_of(&self, trace: &str) -> usize {
         self.store.0.lock().unwrap().iter().filter(|one| hex(&one.span.trace_id) == trace).count()
     }
 }
@@ -76,7 +76,7 @@ impl TraceService for Store {
 }
 
 /// The text of a span's attribute; empty if it has none.
-pub fn text(span: &Span, key: &str) -> String {
+pub(crate) fn text(span: &Span, key: &str) -> String {
     value(&span.attributes, key)
 }
 
