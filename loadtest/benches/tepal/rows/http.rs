@@ -34,10 +34,11 @@ pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
         let limit = wrk(&axum.url, 1, scale.length).await;
         let tepal = wrk(&proxy.url, 1, scale.length).await;
         queue.clear().await;
-        say(round, "bare axum, one connection, p50", limit.p50_ms, "ms");
-        say(round, "POST /predict, one connection, p50", tepal.p50_ms, "ms");
-        axum_p50.push(limit.p50_ms);
-        proxy_p50.push(tepal.p50_ms);
+        let [limit, tepal] = [limit, tepal].map(|measured| measured.p50_ms * 1_000.0);
+        say(round, "bare axum, one connection, p50", limit, "us");
+        say(round, "POST /predict, one connection, p50", tepal, "us");
+        axum_p50.push(limit);
+        proxy_p50.push(tepal);
     }
     measured.details.push(super::Detail {
         title: "p99 of the answers on 64 connections, as fast as the server goes",
@@ -51,5 +52,5 @@ pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
     let what = "`POST /predict`, 64 connections, over bare axum";
     measured.rows.push(Row::ratio(what, axum_rate, proxy_rate, "/s", Target::AtLeast(0.45)));
     let what = "`POST /predict`, one connection, p50, over bare axum's";
-    measured.rows.push(Row::ratio(what, axum_p50, proxy_p50, "ms", Target::AtMost(5.0)));
+    measured.rows.push(Row::ratio(what, axum_p50, proxy_p50, "us", Target::AtMost(5.0)));
 }
