@@ -37,8 +37,11 @@ impl Up {
 
     fn command(&self) -> Command {
         let programs = binary_path("tepal-proxy");
-        let mut command = Command::new(root().join("compose/local.sh"));
+        // Where these tests run in the background, SIGINT is ignored, and a shell cannot undo that.
+        let mut command = Command::new("env");
         command
+            .arg("--default-signal=INT")
+            .arg(root().join("compose/local.sh"))
             .args(["up", "--port", &self.port.to_string(), "--redis-port", &self.redis_port.to_string()])
             .args(["--metrics-port", &two_free_ports().to_string(), "--programs"])
             .arg(programs.parent().unwrap())
