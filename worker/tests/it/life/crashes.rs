@@ -23,9 +23,9 @@ async fn the_jobs_of_a_killed_worker_complete_on_another_within_the_lease_and_a_
     let (doomed, healthy) =
         (ModelServer::start(ServerSpec::iris()).await, ModelServer::start(ServerSpec::iris()).await);
     doomed.set_behaviour(Behaviour::Hang);
-    let settings = |server| Settings::serving(server).with_lease_ms(LEASE_MS).with("BATCH_MAX_ROWS", 8);
+    let settings = |server| Settings::serving(server).with_lease_ms(LEASE_MS).with("BATCH_MAX_ROWS", 2);
     let first = queue.worker(settings(&doomed)).await;
-    let ids = queue.submit_all((0..100).map(|_| input(5.1))).await;
+    let ids = queue.submit_all((0..60).map(|_| input(5.1))).await;
     let held: usize = running(&doomed, 8).await.iter().map(|call| call.rows).sum();
     let second = queue.worker(settings(&healthy)).await;
 
