@@ -20,6 +20,12 @@ pub(crate) enum ApiError {
     NoSuchPath,
     /// The route exists, but not for this method; axum sets `Allow`.
     MethodNotAllowed,
+    /// The request is no HTTP/1.1.
+    MalformedRequest,
+    /// The request's target is too long.
+    UriTooLong,
+    /// The request has too many headers, or too long ones.
+    HeadersTooLarge,
     /// The client takes no form of answer that the route has.
     NotAcceptable,
     /// No such job (any more), or the id is none.
@@ -94,6 +100,7 @@ struct Problem<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     instance: &'a str,
     code: &'a str,
     request_id: &'a str,
@@ -115,6 +122,11 @@ impl ApiError {
         self.kind().code
     }
 
+    /// The answer's status.
+    pub(crate) fn status(&self) -> u16 {
+        self.kind().status.as_u16()
+    }
+
     /// What to log of a request that failed by no fault of its client.
     pub(crate) fn failure(&self) -> Option<Cow<'static, str>> {
         match self {
@@ -132,6 +144,11 @@ impl ApiError {
         match self {
             Self::NoSuchPath => kind(S::NOT_FOUND, "not_found", "Not found"),
             Self::MethodNotAllowed => kind(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::MalformedRequest => kind(S::BAD_REQUEST, "malformed_request", "Malformed request"),
+            Self::UriTooLong => kind(S::URI_TOO_LONG, "uri_too_long", "URI too long"),
+            Self::HeadersTooLarge => {
+                kind(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Headers too large")
+            }
             Self::NotAcceptable => kind(S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
             Self::JobNotFound => kind(S::NOT_FOUND, "job_not_found", "Job not found"),
             Self::AlreadyFinished(_) => kind(S::CONFLICT, "job_already_finished", "Job already finished"),
@@ -165,6 +182,9 @@ impl ApiError {
         match self {
             Self::NoSuchPath => "No such path".into(),
             Self::MethodNotAllowed => "The path does not take this method; Allow lists those it takes".into(),
+            Self::MalformedRequest => "The request is not well-formed HTTP".into(),
+            Self::UriTooLong => "The request's target is too long".into(),
+            Self::HeadersTooLarge => "The request has too many headers, or too long ones".into(),
             Self::NotAcceptable => "The answer is application/json, which Accept rules out".into(),
             Self::JobNotFound => "Job not found".into(),
             Self::AlreadyFinished(status) => {

@@ -39,7 +39,8 @@ pub(crate) async fn up_to_date(app: &App, job: Job) -> Result<Option<Job>, Store
 pub(crate) async fn ended(app: &App, id: JobId, wait: Duration) -> Result<Option<Job>, StoreError> {
     let give_up = Instant::now() + wait;
     let first = current(app, id).await?;
-    let Some(job) = first.as_ref().filter(|job| !job.status.is_terminal()) else { return Ok(first) };
+    let is_wanted = |job: &&Job| !job.status.is_terminal() && !wait.is_zero();
+    let Some(job) = first.as_ref().filter(is_wanted) else { return Ok(first) };
     let mut follower = Follower::new(app, job);
     loop {
         let is_over = tokio::select! {

@@ -5,6 +5,7 @@
 //! | [`routes`] | the whole route table and the order of the middleware: read this first |
 //! | [`request`], [`extract`] | the body of `POST /predict`; how bodies, ids and headers are read |
 //! | [`accept`], [`prefer`], [`follow`] | what form of answer a client wants and how long it waits; following a job |
+//! | [`openapi`] | the contract, made from the route table, the errors and the model |
 //! | [`error`] | every error answer, and every error status code |
 //! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
 //! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
@@ -25,6 +26,7 @@ mod follow;
 mod idempotency;
 mod metrics;
 mod observe;
+mod openapi;
 mod prefer;
 mod probe;
 mod request;

@@ -20,6 +20,11 @@ use crate::{
     state::App,
 };
 
+/// Bytes of path and query.
+const LONGEST_TARGET: usize = 8 << 10;
+/// Bytes of all names and values.
+const MOST_HEADER_BYTES: usize = 32 << 10;
+
 /// Runs the rest of the stack. Handlers find a usable request id in the request's header.
 pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -27,14 +32,15 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     request.headers_mut().insert(REQUEST_ID, request_id.clone());
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = if is_acceptable(route.as_ref(), request.headers()) {
-        next.run(request).await
-    } else {
-        ApiError::NotAcceptable.into_response()
+    let mut response = match objection(route.as_ref(), &request) {
+        None => next.run(request).await,
+        Some(error) => error.into_response(),
     };
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
         let id = request_id.to_str().unwrap_or_default();
-        error.render(&mut response, uri.path(), id);
+        // A target that is too long is not worth repeating.
+        let instance = if matches!(*error, ApiError::UriTooLong) { "" } else { uri.path() };
+        error.render(&mut response, instance, id);
         if let Some(cause) = error.failure() {
             let status = response.status().as_u16();
             let (code, duration_ms) = (error.code(), millis(started.elapsed()));
@@ -48,6 +54,21 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     let route = route.as_ref().map(MatchedPath::as_str);
     app.metrics.request(&method, route, response.status(), started.elapsed());
     response
+}
+
+/// Why the request is refused before anything is done.
+fn objection(route: Option<&MatchedPath>, request: &Request) -> Option<ApiError> {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > LONGEST_TARGET {
+        return Some(ApiError::UriTooLong);
+    }
+    let headers = request.headers();
+    if headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
+        > MOST_HEADER_BYTES
+    {
+        return Some(ApiError::HeadersTooLarge);
+    }
+    (!is_acceptable(route, headers)).then_some(ApiError::NotAcceptable)
 }
 
 /// Whether the client takes the form of answer that the route has. Told before anything is done.

@@ -1,5 +1,7 @@
 //! Connections: accepts them, limits them, and lets them finish when the service stops.
 
+mod refusals;
+
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, extract::Request};
@@ -17,6 +19,7 @@ use tokio::{
 use tower::Service as _;
 use tracing::{debug, info, warn};
 
+use self::refusals::Refusals;
 use crate::config::ConnectionLimits;
 
 /// Pause after a failed accept, which is mostly a lack of file descriptors: others must be closed first.
@@ -81,7 +84,7 @@ async fn connection(
         debug!(action = "nodelay_failed", %error);
     }
     let service = service_fn(move |request: Request<Incoming>| router.clone().call(request));
-    let served = watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await;
+    let served = watcher.watch(http.serve_connection(TokioIo::new(Refusals::new(stream)), service)).await;
     if let Err(error) = served {
         debug!(action = "connection_failed", %error);
     }

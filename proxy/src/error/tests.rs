@@ -12,6 +12,9 @@ fn all() -> Vec<ApiError> {
     vec![
         ApiError::NoSuchPath,
         ApiError::MethodNotAllowed,
+        ApiError::MalformedRequest,
+        ApiError::UriTooLong,
+        ApiError::HeadersTooLarge,
         ApiError::NotAcceptable,
         ApiError::JobNotFound,
         ApiError::AlreadyFinished(JobStatus::Completed),
@@ -46,6 +49,9 @@ fn is_listed(error: &ApiError) -> bool {
     match error {
         ApiError::NoSuchPath
         | ApiError::MethodNotAllowed
+        | ApiError::MalformedRequest
+        | ApiError::UriTooLong
+        | ApiError::HeadersTooLarge
         | ApiError::NotAcceptable
         | ApiError::JobNotFound
         | ApiError::AlreadyFinished(_)

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing step fails the test")]
 
 mod caching;
+mod contract;
 mod events;
 mod filters;
 mod many;

@@ -1,0 +1,445 @@
+//! What each operation takes and answers.
+
+use serde_json::{Value, json};
+use tepal_shared::{error::StoreError, job::JobStatus, model::Model};
+
+use super::Operation;
+use crate::{
+    error::{ApiError, Mistake},
+    prefer::LONGEST_WAIT,
+};
+
+pub(super) const JOB_ID: &str = "019f1d2e-7b42-7d16-8a64-3c9f77b2e500";
+pub(super) const REQUEST_ID: &str = "019f1d2e-83ca-759e-a2ec-b417ff3a6d00";
+
+pub(crate) fn predict(model: &Model) -> Operation {
+    Operation {
+        id: "predict",
+        summary: "Submit a job",
+        description: "Checks the rows against the model's description, stores the job and answers at once. With \
+            `Prefer: wait=N` the answer comes as soon as the job has ended, at most N seconds later.",
+        parameters: vec![idempotency_key(), prefer()],
+        body: Some(body("Submission", &json!({"data": model.sample}))),
+        answers: vec![(200, finished()), (202, accepted())],
+        errors: [reading_a_body(), submitting()].concat_errors(),
+    }
+}
+
+pub(crate) fn predict_sample() -> Operation {
+    Operation {
+        id: "predictSample",
+        summary: "Submit the model's sample",
+        description: "Submits the sample of the model's description; a body is ignored.",
+        parameters: vec![idempotency_key(), prefer()],
+        body: None,
+        answers: vec![(200, finished()), (202, accepted())],
+        errors: [vec![invalid_header(), ApiError::NotAcceptable], submitting()].concat_errors(),
+    }
+}
+
+pub(crate) fn predict_batch(model: &Model) -> Operation {
+    let job = json!({"data": model.sample});
+    let lines = format!("{job}\n{job}\n");
+    let answer = |description: &str, refused: bool| {
+        let mut jobs = vec![json!({"job_id": JOB_ID, "status": "pending"})];
+        if refused {
+            let problem = invalid_body().problem("/predict/batch#/1", REQUEST_ID);
+            jobs.push(json!({"problem": serde_json::from_slice::<Value>(&problem).unwrap_or_default()}));
+        }
+        let example = json!({"accepted": 1, "refused": u8::from(refused), "jobs": jobs});
+        json_answer(description, "BatchAnswer", &example)
+    };
+    Operation {
+        id: "predictBatch",
+        summary: "Submit many jobs",
+        description: "Accepts up to 1000 jobs in one round trip, as a list or one a line. Each is a job of its own, with \
+            its own outcome, in the order of the request.",
+        parameters: vec![idempotency_key()],
+        body: Some(json!({"required": true, "content": {
+            "application/json": {"schema": schema("Batch"), "example": [job, job]},
+            "application/x-ndjson": {
+                // OpenAPI 3.1 cannot describe lines. At least one must not be blank.
+                "schema": {
+                    "type": "string",
+                    "pattern": "[^ \\t\\n\\f\\r]",
+                    "description": "One Submission a line",
+                },
+                "example": lines,
+            },
+        }})),
+        answers: vec![
+            (202, answer("All jobs are accepted", false)),
+            (207, answer("Some jobs are refused; each position tells", true)),
+        ],
+        errors: [reading_a_body(), vec![ApiError::NotDeclaredJsonLines], submitting()].concat_errors(),
+    }
+}
+
+pub(crate) fn show() -> Operation {
+    let mut found = json_answer("The job", "Job", &completed());
+    found["content"]["text/event-stream"] = json!({
+        "schema": {"type": "string"},
+        "example": format!("retry: 1000\nid: 1-completed-1-0-0\nevent: outcome\ndata: {}\n\n", completed()),
+    });
+    found["headers"] = json!({
+        "ETag": {"description": "Names this state of the job", "schema": {"type": "string"}},
+        "Retry-After": {"description": "While the job has not ended", "schema": {"type": "integer"}},
+        "Preference-Applied": applied(),
+    });
+    Operation {
+        id: "showJob",
+        summary: "Read a job",
+        description: "The job as it stands; with `Prefer: wait=N` as soon as it has ended; with `Accept: \
+            text/event-stream` an event for each change, the last one with the outcome.",
+        parameters: vec![
+            job_id(),
+            prefer(),
+            header("If-None-Match", "An ETag of this job", &json!({"type": "string"}), "\"1-pending-0-0-0\""),
+            header(
+                "Last-Event-ID",
+                "The last event seen, for a stream",
+                &json!({"type": "string"}),
+                "1-pending-0-0-0",
+            ),
+        ],
+        body: None,
+        answers: vec![
+            (200, found),
+            (204, json!({"description": "A stream would have nothing more to tell"})),
+            (304, json!({"description": "The job has not changed"})),
+        ],
+        errors: [vec![ApiError::NotAcceptable, ApiError::JobNotFound], reading(), vec![cannot_persist()]]
+            .concat_errors(),
+    }
+}
+
+pub(crate) fn cancel() -> Operation {
+    let cancelled = json!({"job_id": JOB_ID, "status": "cancelled"});
+    Operation {
+        id: "cancelJob",
+        summary: "Cancel a job",
+        description: "Ends a job that has not ended. Its record stays and can be read. Cancelling it again is fine.",
+        parameters: vec![job_id()],
+        body: None,
+        answers: vec![(200, json_answer("The job is cancelled", "Accepted", &cancelled))],
+        errors: [
+            vec![
+                ApiError::NotAcceptable,
+                ApiError::JobNotFound,
+                ApiError::AlreadyFinished(JobStatus::Completed),
+                cannot_persist(),
+                unknown_outcome(),
+            ],
+            reading(),
+        ]
+        .concat_errors(),
+    }
+}
+
+pub(crate) fn retry() -> Operation {
+    Operation {
+        id: "retryJob",
+        summary: "Run a job again",
+        description: "Submits the input of a failed or cancelled job as a new job, which names the old one in `retry_of`.",
+        parameters: vec![job_id(), prefer()],
+        body: None,
+        answers: vec![(200, finished()), (202, accepted())],
+        errors: [
+            vec![
+                ApiError::NotAcceptable,
+                ApiError::JobNotFound,
+                ApiError::NotRepeatable(JobStatus::Completed),
+                ApiError::QueueFull(5),
+                out_of_memory(),
+                cannot_persist(),
+                unknown_outcome(),
+                ApiError::Store(StoreError::NotReplicated { reached: 0, required: 1 }),
+            ],
+            reading(),
+        ]
+        .concat_errors(),
+    }
+}
+
+pub(crate) fn list() -> Operation {
+    let mut listed = completed();
+    if let Some(fields) = listed.as_object_mut() {
+        fields.remove("result");
+    }
+    let page = json!({"jobs": [listed], "next_cursor": "1795629600000-0-0"});
+    let query = |name: &str, description: &str, schema: Value, example: Value| json!({"name": name, "in": "query", "description": description, "schema": schema, "example": example});
+    let time = json!({"type": "string", "format": "date-time", "pattern": "^2[0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z$"});
+    Operation {
+        id: "listJobs",
+        summary: "List jobs",
+        description: "Newest first, without results. While `next_cursor` is there, more may follow, also after a short or \
+            empty page of a filtered listing.",
+        parameters: vec![
+            query("status", "Only jobs in this state", schema("JobStatus"), json!("failed")),
+            query("priority", "Only jobs of this priority", schema("Priority"), json!("high")),
+            query("created_after", "Only jobs accepted later", time.clone(), json!("2026-11-25T12:00:00Z")),
+            query("created_before", "Only jobs accepted earlier", time, json!("2026-11-26T12:00:00Z")),
+            query(
+                "limit",
+                "Most jobs of the page",
+                json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}),
+                json!(50),
+            ),
+            query(
+                "cursor",
+                "The `next_cursor` of the page before; opaque",
+                json!({"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}-(0|[1-9][0-9]?)$"}),
+                json!("1795629600000-0-0"),
+            ),
+        ],
+        body: None,
+        answers: vec![(200, json_answer("A page", "Page", &page))],
+        errors: [vec![ApiError::NotAcceptable, invalid_query()], reading()].concat_errors(),
+    }
+}
+
+pub(crate) fn look_up() -> Operation {
+    let answer = json!({"jobs": [completed()], "not_found": ["a1b2c3"]});
+    Operation {
+        id: "lookUpJobs",
+        summary: "Read many jobs",
+        description: "Up to 1000 jobs by their ids, in the order of the request. When the answer has grown large, the \
+            remaining ids are given back in `not_read`.",
+        parameters: vec![],
+        body: Some(body("Lookup", &json!({"job_ids": [JOB_ID, "a1b2c3"]}))),
+        answers: vec![(200, json_answer("The jobs", "LookupAnswer", &answer))],
+        errors: [reading_a_body(), reading(), vec![cannot_persist()]].concat_errors(),
+    }
+}
+
+pub(crate) fn health() -> Operation {
+    let well = json!({"status": "healthy", "components": {"redis": "ok", "onnx": "ok"}});
+    let ill = json!({"status": "unhealthy", "components": {"redis": "ok", "onnx": "down"}});
+    Operation {
+        id: "health",
+        summary: "The state of each component",
+        description: "As of the last second.",
+        parameters: vec![],
+        body: None,
+        answers: vec![
+            (200, json_answer("All components are ok", "Health", &well)),
+            (503, json_answer("A component is not ok", "Health", &ill)),
+        ],
+        errors: vec![ApiError::NotAcceptable],
+    }
+}
+
+pub(crate) fn metadata(model: &Model) -> Operation {
+    let example = json!({
+        "model_spec": {"name": model.name, "version": model.version},
+        "metadata": {"signature_def": {}},
+    });
+    Operation {
+        id: "metadata",
+        summary: "The model's signature",
+        description: "As TensorFlow Serving's REST API prints it.",
+        parameters: vec![],
+        body: None,
+        answers: vec![(200, json_answer("The metadata", "Metadata", &example))],
+        errors: vec![
+            ApiError::NotAcceptable,
+            ApiError::NoMetadata,
+            ApiError::Store(StoreError::Disconnected),
+        ],
+    }
+}
+
+pub(crate) fn text(
+    id: &'static str,
+    summary: &'static str,
+    media_type: &str,
+    example: &str,
+    errors: Vec<ApiError>,
+) -> Operation {
+    let answer = json!({
+        "description": summary,
+        "content": {media_type: {"schema": {"type": "string"}, "example": example}},
+    });
+    Operation {
+        id,
+        summary,
+        description: "",
+        parameters: vec![],
+        body: None,
+        answers: vec![(200, answer)],
+        errors,
+    }
+}
+
+pub(crate) fn contract() -> Operation {
+    let answer = json!({
+        "description": "OpenAPI 3.1",
+        "content": {"application/json": {"schema": {"type": "object"}, "example": {"openapi": "3.1.0"}}},
+    });
+    Operation {
+        id: "contract",
+        summary: "This document",
+        description: "",
+        parameters: vec![],
+        body: None,
+        answers: vec![(200, answer)],
+        errors: vec![ApiError::NotAcceptable],
+    }
+}
+
+fn schema(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn body(name: &str, example: &Value) -> Value {
+    json!({"required": true, "content": {"application/json": {"schema": schema(name), "example": example}}})
+}
+
+fn json_answer(description: &str, name: &str, example: &Value) -> Value {
+    json!({
+        "description": description,
+        "content": {"application/json": {"schema": schema(name), "example": example}},
+    })
+}
+
+fn accepted() -> Value {
+    let mut answer =
+        json_answer("The job is accepted", "Accepted", &json!({"job_id": JOB_ID, "status": "pending"}));
+    answer["headers"] = json!({
+        "Location": {"description": "Where the job is read", "schema": {"type": "string"}},
+        "Preference-Applied": applied(),
+    });
+    answer["links"] = json!({
+        "show": {"operationId": "showJob", "parameters": {"id": "$response.body#/job_id"}},
+    });
+    answer
+}
+
+fn finished() -> Value {
+    let mut answer = json_answer("The job has ended within the preferred wait", "Job", &completed());
+    answer["headers"] = json!({
+        "Content-Location": {"description": "Where the job is read", "schema": {"type": "string"}},
+        "Preference-Applied": applied(),
+    });
+    answer
+}
+
+fn applied() -> Value {
+    json!({"description": "The wait that was granted", "schema": {"type": "string"}})
+}
+
+fn completed() -> Value {
+    json!({
+        "job_id": JOB_ID,
+        "status": "completed",
+        "priority": "normal",
+        "attempts": 1,
+        "created_at": "2026-11-25T12:00:00.000Z",
+        "started_at": "2026-11-25T12:00:00.004Z",
+        "finished_at": "2026-11-25T12:00:00.006Z",
+        "result": {"prediction": 0, "class_name": "setosa", "probabilities": [0.97, 0.02, 0.01]},
+    })
+}
+
+fn job_id() -> Value {
+    json!({
+        "name": "id",
+        "in": "path",
+        "required": true,
+        "description": "The job's id; anything that is no id is not found",
+        "schema": {"type": "string", "minLength": 1},
+        "example": JOB_ID,
+    })
+}
+
+fn header(name: &str, description: &str, schema: &Value, example: &str) -> Value {
+    json!({"name": name, "in": "header", "description": description, "schema": schema, "example": example})
+}
+
+fn idempotency_key() -> Value {
+    let schema = json!({"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"});
+    header("Idempotency-Key", "The same key with the same request gives the same job", &schema, "order-4711")
+}
+
+fn prefer() -> Value {
+    let description = format!(
+        "`wait=N` (RFC 7240): how many seconds to wait for the end of the job, at most {}",
+        LONGEST_WAIT.as_secs()
+    );
+    // Any text is taken, and what is not understood is ignored.
+    header("Prefer", &description, &json!({"type": "string"}), "wait=1")
+}
+
+fn invalid_body() -> ApiError {
+    ApiError::Invalid(vec![Mistake::at("/data", "missing", "is missing")])
+}
+
+fn invalid_header() -> ApiError {
+    let detail = "must be 1 to 255 visible ASCII characters";
+    ApiError::Invalid(vec![Mistake::in_header("Idempotency-Key", "format", detail)])
+}
+
+fn invalid_query() -> ApiError {
+    ApiError::Invalid(vec![Mistake::in_query(
+        "limit",
+        "out_of_range",
+        "must be a whole number from 1 to 1000",
+    )])
+}
+
+fn reading_a_body() -> Vec<ApiError> {
+    vec![
+        ApiError::NotAcceptable,
+        ApiError::NotJson("it is empty".to_owned()),
+        ApiError::BodyIncomplete,
+        ApiError::BodyTimeout,
+        ApiError::BodyTooLarge(1 << 20),
+        ApiError::NotDeclaredJson,
+        invalid_body(),
+    ]
+}
+
+fn submitting() -> Vec<ApiError> {
+    let mut errors = vec![
+        ApiError::IdempotencyConflict,
+        ApiError::QueueFull(5),
+        out_of_memory(),
+        cannot_persist(),
+        unknown_outcome(),
+        ApiError::Store(StoreError::NotReplicated { reached: 0, required: 1 }),
+    ];
+    errors.extend(reading());
+    errors
+}
+
+fn reading() -> Vec<ApiError> {
+    let unexpected = StoreError::Protocol { script: "read", reason: String::new() };
+    vec![ApiError::Store(unexpected), ApiError::Store(StoreError::Disconnected)]
+}
+
+fn out_of_memory() -> ApiError {
+    ApiError::Store(StoreError::OutOfMemory(nothing()))
+}
+
+fn cannot_persist() -> ApiError {
+    ApiError::Store(StoreError::CannotPersist(nothing()))
+}
+
+fn unknown_outcome() -> ApiError {
+    ApiError::OutcomeUnknown(StoreError::Ambiguous(nothing()))
+}
+
+/// A cause; the examples show none.
+fn nothing() -> tepal_shared::RedisError {
+    tepal_shared::RedisError::from(std::io::Error::other("none"))
+}
+
+trait ConcatErrors {
+    fn concat_errors(self) -> Vec<ApiError>;
+}
+
+impl<const N: usize> ConcatErrors for [Vec<ApiError>; N] {
+    fn concat_errors(self) -> Vec<ApiError> {
+        self.into_iter().flatten().collect()
+    }
+}
