@@ -60,6 +60,7 @@ const WORKER: &[&str] = &[
     "HDEL $job f",
     "HDEL $workers f",
     "EXPIRE $job 1",
+    "GET $epoch",
     "SET $epoch v NX GET",
     "XADD $stream * f v",
     "XADD $dead * f v",

@@ -64,13 +64,21 @@ impl JobStore {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn epoch(&self, partition: u8) -> Result<String, StoreError> {
-        let candidate = Uuid::new_v4().to_string();
-        let mut command = redis::cmd("SET");
-        command.arg(self.keys.epoch(partition)).arg(&candidate).arg("NX").arg("GET");
-        match self.redis.run(&command).await? {
-            Value::Nil => Ok(candidate),
-            present => String::from_redis_value(present)
-                .map_err(|error| StoreError::Protocol { script: "epoch", reason: error.to_string() }),
+        let key = self.keys.epoch(partition);
+        // Reading works under memory pressure, too; only a new data set has to be named.
+        let mut read = redis::cmd("GET");
+        read.arg(&key);
+        if let Some(epoch) = epoch_in(self.redis.run(&read).await?)? {
+            return Ok(epoch);
         }
+        let candidate = Uuid::new_v4().to_string();
+        let mut name = redis::cmd("SET");
+        name.arg(&key).arg(&candidate).arg("NX").arg("GET");
+        Ok(epoch_in(self.redis.run(&name).await?)?.unwrap_or(candidate))
     }
+}
+
+fn epoch_in(reply: Value) -> Result<Option<String>, StoreError> {
+    Option::from_redis_value(reply)
+        .map_err(|error| StoreError::Protocol { script: "epoch", reason: error.to_string() })
 }
