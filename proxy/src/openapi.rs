@@ -2,6 +2,7 @@
 //! and the model's description. An operation cannot be routed without being described here.
 
 mod operations;
+mod parts;
 mod schemas;
 
 use serde_json::{Map, Value, json};
@@ -61,8 +62,8 @@ fn examples(table: &[(&'static str, &'static str, Operation)]) -> Map<String, Va
         operation.errors.iter().chain(&EVERYWHERE).map(move |error| (path, error))
     }) {
         examples.entry(error.code()).or_insert_with(|| {
-            let instance = path.replace("{id}", operations::JOB_ID);
-            let problem = error.problem(&instance, operations::REQUEST_ID);
+            let instance = path.replace("{id}", parts::JOB_ID);
+            let problem = error.problem(&instance, parts::REQUEST_ID);
             json!({"value": serde_json::from_slice::<Value>(&problem).unwrap_or_default()})
         });
     }
