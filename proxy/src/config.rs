@@ -1,8 +1,9 @@
 //! The proxy's settings.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use clap::Parser;
+use ipnet::IpNet;
 use tepal_shared::{
     config::{Common, CommonArgs, ConfigError, Mistakes},
     doctor::Command,
@@ -53,6 +54,18 @@ pub struct Args {
     /// Most open connections; further ones wait until one is closed
     #[arg(long, env = "MAX_CONNECTIONS", default_value = "10000", value_name = "N", help_heading = "HTTP")]
     max_connections: String,
+    /// Most requests of a client address a minute, in this process; 0 = no limit
+    #[arg(
+        long,
+        env = "RATE_LIMIT_PER_MINUTE",
+        default_value = "100",
+        value_name = "N",
+        help_heading = "HTTP"
+    )]
+    rate_limit_per_minute: String,
+    /// Addresses of proxies before this one whose X-Forwarded-For is believed, as in 10.0.0.0/8,192.0.2.1/32
+    #[arg(long, env = "TRUSTED_PROXIES", value_name = "CIDR,...", help_heading = "HTTP")]
+    trusted_proxies: Option<String>,
     /// Replicas of Redis that must hold a job before it is acknowledged; 0 = the primary is enough
     #[arg(long, env = "REPLICAS_REQUIRED", default_value = "0", value_name = "N", help_heading = "Redis")]
     replicas_required: String,
@@ -88,10 +101,21 @@ pub struct Config {
     pub listen_addr: SocketAddr,
     /// Which replicas must hold a job before it is acknowledged; `None` when the primary is enough.
     pub replication: Option<ReplicationPolicy>,
+    /// How many requests a client may make; `None` = any number.
+    pub rate_limit: Option<RateLimitSettings>,
     /// How much a request's body may hold and how long it may take.
     pub body: BodyLimits,
     /// How connections are held and let go.
     pub connections: ConnectionLimits,
+}
+
+/// How many requests a client may make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimitSettings {
+    /// Most requests of one client a minute.
+    pub per_minute: NonZeroU32,
+    /// Whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// How much a request's body may hold and how long it may take.
@@ -125,9 +149,17 @@ impl TryFrom<Args> for Config {
         let any_addr = SocketAddr::from(([0, 0, 0, 0], 8000));
         let listen_addr = mistakes.parsed("LISTEN_ADDR", &args.listen_addr, any_addr);
         let replication = args.replication(&mut mistakes);
+        let rate_limit = args.rate_limit(&mut mistakes);
         let body = args.body(&mut mistakes);
         let connections = args.connections(&mut mistakes);
-        mistakes.unless_any(common.map(|common| Self { common, listen_addr, replication, body, connections }))
+        mistakes.unless_any(common.map(|common| Self {
+            common,
+            listen_addr,
+            replication,
+            rate_limit,
+            body,
+            connections,
+        }))
     }
 }
 
@@ -143,6 +175,19 @@ impl Args {
         // WAIT takes 0 for "for ever".
         let timeout = mistakes.millis("REPLICATION_TIMEOUT_MS", &self.replication_timeout_ms, 1..=60_000);
         (replicas > 0).then_some(ReplicationPolicy { replicas, timeout })
+    }
+
+    fn rate_limit(&self, mistakes: &mut Mistakes) -> Option<RateLimitSettings> {
+        let per_minute = mistakes.number("RATE_LIMIT_PER_MINUTE", &self.rate_limit_per_minute, 0..=u32::MAX);
+        let nets = self.trusted_proxies.as_deref().unwrap_or_default().split(',').map(str::trim);
+        let mut trusted_proxies = Vec::new();
+        for net in nets.filter(|net| !net.is_empty()) {
+            match net.parse() {
+                Ok(net) => trusted_proxies.push(net),
+                Err(_) => mistakes.add("TRUSTED_PROXIES", format!("`{net}` is no network like 10.0.0.0/8")),
+            }
+        }
+        Some(RateLimitSettings { per_minute: NonZeroU32::new(per_minute)?, trusted_proxies })
     }
 
     fn body(&self, mistakes: &mut Mistakes) -> BodyLimits {
@@ -178,6 +223,8 @@ mod tests {
         assert_eq!(config.listen_addr.to_string(), "0.0.0.0:8000");
         assert_eq!(config.body.max_bytes, 1 << 20);
         assert_eq!(config.replication, None);
+        let per_minute = NonZeroU32::new(100).unwrap();
+        assert_eq!(config.rate_limit, Some(RateLimitSettings { per_minute, trusted_proxies: Vec::new() }));
     }
 
     #[test]
@@ -202,6 +249,10 @@ mod tests {
             "101",
             "--replication-timeout-ms",
             "0",
+            "--rate-limit-per-minute",
+            "many",
+            "--trusted-proxies",
+            "10.0.0.0/8, next-door",
         ]);
         let text = error.unwrap_err().to_string();
         for name in [
@@ -211,6 +262,8 @@ mod tests {
             "LEASE_MS: `-`",
             "REPLICAS_REQUIRED: `101`",
             "REPLICATION_TIMEOUT_MS: `0`",
+            "RATE_LIMIT_PER_MINUTE: `many`",
+            "TRUSTED_PROXIES: `next-door`",
         ] {
             assert!(text.contains(name), "{text}");
         }

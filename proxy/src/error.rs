@@ -50,6 +50,8 @@ pub(crate) enum ApiError {
     Invalid(Vec<Mistake>),
     /// The idempotency key was used for another request.
     IdempotencyConflict,
+    /// The client has made too many requests; it may make another after this many seconds.
+    RateLimited(u64),
     /// The queue is at its limit; room is expected after this many seconds.
     QueueFull(u64),
     /// No live worker has told the model's metadata.
@@ -164,6 +166,9 @@ impl ApiError {
             Self::IdempotencyConflict => {
                 kind(S::UNPROCESSABLE_ENTITY, "idempotency_conflict", "Idempotency key conflict")
             }
+            Self::RateLimited(seconds) => {
+                kind(S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").retry_after(*seconds)
+            }
             Self::QueueFull(seconds) => {
                 kind(S::SERVICE_UNAVAILABLE, "queue_full", "Queue full").retry_after(*seconds)
             }
@@ -205,6 +210,9 @@ impl ApiError {
             Self::NotJson(why) => format!("The body is not valid JSON: {why}").into(),
             Self::Invalid(mistakes) => summary(mistakes).into(),
             Self::IdempotencyConflict => "The Idempotency-Key was used before with another request".into(),
+            Self::RateLimited(seconds) => {
+                format!("Too many requests from this address; the next is taken after {seconds} s").into()
+            }
             Self::QueueFull(_) => "The queue is full; try again later".into(),
             Self::NoMetadata => "No live worker has reported the model's metadata".into(),
             Self::NotReady | Self::OutcomeUnknown(_) => UNAVAILABLE.into(),

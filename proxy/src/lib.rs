@@ -8,6 +8,7 @@
 //! | [`openapi`] | the contract, made from the route table, the errors and the model |
 //! | [`error`] | every error answer, and every error status code |
 //! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
+//! | [`rate_limit`] | how many requests a client may make |
 //! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
 //! | [`doctor`] | checks what the proxy needs, and tells what is wrong |
 //! | [`serve`] | connections: accepts, limits and drains them |
@@ -29,6 +30,7 @@ mod observe;
 mod openapi;
 mod prefer;
 mod probe;
+mod rate_limit;
 mod request;
 mod routes;
 mod serve;
@@ -88,7 +90,13 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, StartError> {
 pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<(), StartError> {
     let (snapshots, snapshot) = tokio::sync::watch::channel(Arc::default());
     let app = Arc::new(App::new(&config, snapshot, shutdown.clone())?);
+    let limiting = Arc::clone(&app);
     let helpers = [
+        tokio::spawn(async move {
+            if let Some(limit) = &limiting.rate_limit {
+                limit.upkeep().await;
+            }
+        }),
         tokio::spawn(Probe::new(Arc::clone(&app), snapshots).run()),
         tokio::spawn(metrics::upkeep(app.metrics.handle().clone())),
     ];

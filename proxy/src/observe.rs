@@ -17,6 +17,7 @@ use crate::{
     accept,
     error::ApiError,
     extract::{self, REQUEST_ID},
+    rate_limit::{Budget, Peer, is_limited},
     state::App,
 };
 
@@ -32,10 +33,15 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     request.headers_mut().insert(REQUEST_ID, request_id.clone());
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = match objection(route.as_ref(), &request) {
+    let budget = budget(&app, route.as_ref(), &request);
+    let refused = budget.and_then(|budget| budget.retry_after).map(ApiError::RateLimited);
+    let mut response = match refused.or_else(|| objection(route.as_ref(), &request)) {
         None => next.run(request).await,
         Some(error) => error.into_response(),
     };
+    if let Some(budget) = budget {
+        budget.tell(response.headers_mut());
+    }
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
         let id = request_id.to_str().unwrap_or_default();
         // A target that is too long is not worth repeating.
@@ -54,6 +60,13 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     let route = route.as_ref().map(MatchedPath::as_str);
     app.metrics.request(&method, route, response.status(), started.elapsed());
     response
+}
+
+/// Counts the request, if its client is limited.
+fn budget(app: &App, route: Option<&MatchedPath>, request: &Request) -> Option<Budget> {
+    let limit = app.rate_limit.as_ref()?;
+    let peer = request.extensions().get::<Peer>()?;
+    is_limited(route?.as_str()).then(|| limit.spend(*peer, request.headers()))
 }
 
 /// Why the request is refused before anything is done.

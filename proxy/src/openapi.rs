@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tepal_shared::model::Model;
 
 pub(crate) use self::operations::*;
-use crate::error::ApiError;
+use crate::{error::ApiError, rate_limit};
 
 /// What one operation takes and answers.
 pub(crate) struct Operation {
@@ -25,8 +25,9 @@ pub(crate) struct Operation {
 }
 
 /// What every operation may answer.
-const EVERYWHERE: [ApiError; 3] =
+static EVERYWHERE: [ApiError; 3] =
     [ApiError::MalformedRequest, ApiError::UriTooLong, ApiError::HeadersTooLarge];
+static LIMITED: ApiError = ApiError::RateLimited(1);
 
 /// The whole document. `table` holds path, method in lower case and operation.
 pub(crate) fn document(model: &Model, table: &[(&'static str, &'static str, Operation)]) -> Value {
@@ -58,9 +59,10 @@ pub(crate) fn document(model: &Model, table: &[(&'static str, &'static str, Oper
 /// One example for each kind of problem, by its code.
 fn examples(table: &[(&'static str, &'static str, Operation)]) -> Map<String, Value> {
     let mut examples = Map::new();
-    for (path, error) in table.iter().flat_map(|(path, _, operation)| {
-        operation.errors.iter().chain(&EVERYWHERE).map(move |error| (path, error))
-    }) {
+    for (path, error) in table
+        .iter()
+        .flat_map(|(path, _, operation)| operation.errors_at(path).map(move |error| (path, error)))
+    {
         examples.entry(error.code()).or_insert_with(|| {
             let instance = path.replace("{id}", parts::JOB_ID);
             let problem = error.problem(&instance, parts::REQUEST_ID);
@@ -77,7 +79,7 @@ impl Operation {
         for (status, answer) in &self.answers {
             responses.insert(status.to_string(), with_request_id(answer.clone()));
         }
-        for (status, answer) in self.problems() {
+        for (status, answer) in self.problems(path) {
             responses.entry(status.to_string()).or_insert(answer);
         }
         let mut operation = json!({
@@ -94,10 +96,16 @@ impl Operation {
         operation
     }
 
+    /// Its own errors, then those that every operation may answer.
+    fn errors_at(&self, path: &str) -> impl Iterator<Item = &ApiError> {
+        let limited = rate_limit::is_limited(path).then_some(&LIMITED);
+        self.errors.iter().chain(&EVERYWHERE).chain(limited)
+    }
+
     /// Status and response object of each kind of failure, with an example for each code.
-    fn problems(&self) -> Vec<(u16, Value)> {
+    fn problems(&self, path: &str) -> Vec<(u16, Value)> {
         let mut by_status: Vec<(u16, Vec<&ApiError>)> = Vec::new();
-        for error in self.errors.iter().chain(&EVERYWHERE) {
+        for error in self.errors_at(path) {
             match by_status.iter_mut().find(|(status, _)| *status == error.status()) {
                 Some((_, errors)) if errors.iter().any(|known| known.code() == error.code()) => {}
                 Some((_, errors)) => errors.push(error),

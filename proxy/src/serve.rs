@@ -20,7 +20,7 @@ use tower::Service as _;
 use tracing::{debug, info, warn};
 
 use self::refusals::Refusals;
-use crate::config::ConnectionLimits;
+use crate::{config::ConnectionLimits, rate_limit::Peer};
 
 /// Pause after a failed accept, which is mostly a lack of file descriptors: others must be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -42,11 +42,11 @@ pub(crate) async fn serve(
         sleep(limits.shutdown_delay).await;
     });
     loop {
-        let (stream, permit) = tokio::select! {
+        let (stream, peer, permit) = tokio::select! {
             accepted = accept(&listener, &permits) => accepted,
             () = &mut stop => break,
         };
-        tokio::spawn(connection(http.clone(), stream, router.clone(), open.watcher(), permit));
+        tokio::spawn(connection(http.clone(), stream, peer, router.clone(), open.watcher(), permit));
     }
     drop(listener);
     if timeout(limits.drain_timeout, open.shutdown()).await.is_err() {
@@ -58,12 +58,12 @@ pub(crate) async fn serve(
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+) -> (TcpStream, Peer, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed, so there is always a permit.
     let permit = Arc::clone(permits).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, peer)) => return (stream, Peer(peer.ip()), permit),
             Err(error) => {
                 warn!(action = "accept_failed", %error);
                 sleep(ACCEPT_PAUSE).await;
@@ -75,6 +75,7 @@ async fn accept(
 async fn connection(
     http: http1::Builder,
     stream: TcpStream,
+    peer: Peer,
     router: Router,
     watcher: Watcher,
     permit: Option<OwnedSemaphorePermit>,
@@ -83,7 +84,10 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(action = "nodelay_failed", %error);
     }
-    let service = service_fn(move |request: Request<Incoming>| router.clone().call(request));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.clone().call(request)
+    });
     let served = watcher.watch(http.serve_connection(TokioIo::new(Refusals::new(stream)), service)).await;
     if let Err(error) = served {
         debug!(action = "connection_failed", %error);

@@ -21,6 +21,7 @@ use crate::{
     config::{BodyLimits, Config},
     metrics::Metrics,
     probe::Snapshot,
+    rate_limit::RateLimit,
 };
 
 /// One proxy.
@@ -30,6 +31,8 @@ pub(crate) struct App {
     pub(crate) model: Model,
     pub(crate) body_limits: BodyLimits,
     pub(crate) metrics: Metrics,
+    /// `None` when nobody is limited.
+    pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) shutdown: Shutdown,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     next_partition: AtomicUsize,
@@ -50,6 +53,7 @@ impl App {
             model: config.common.model.clone(),
             body_limits: config.body,
             metrics: Metrics::new().map_err(StartError::Metrics)?,
+            rate_limit: config.rate_limit.as_ref().map(RateLimit::new),
             shutdown,
             snapshot,
             next_partition: AtomicUsize::new(0),

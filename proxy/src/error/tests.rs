@@ -27,6 +27,7 @@ fn all() -> Vec<ApiError> {
         ApiError::NotJson("why".to_owned()),
         ApiError::Invalid(vec![Mistake::at("/data", "missing", "is missing")]),
         ApiError::IdempotencyConflict,
+        ApiError::RateLimited(5),
         ApiError::QueueFull(5),
         ApiError::NoMetadata,
         ApiError::NotReady,
@@ -64,6 +65,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::NotJson(_)
         | ApiError::Invalid(_)
         | ApiError::IdempotencyConflict
+        | ApiError::RateLimited(_)
         | ApiError::QueueFull(_)
         | ApiError::NoMetadata
         | ApiError::NotReady

@@ -3,6 +3,7 @@
 //!
 //! | module | shows |
 //! | --- | --- |
+//! | `rate_limit` | how many requests a client may make |
 //! | `bad_input`, `limits` | each kind of wrong request and its whole answer |
 //! | `submit`, `job`, `listing`, `retry` | the operations on jobs |
 //! | `idempotency`, `full_queue` | one job for one key; refusing early |
@@ -29,6 +30,7 @@ mod metadata;
 mod metrics;
 mod other_model;
 mod outage;
+mod rate_limit;
 mod replication;
 mod retry;
 mod shutdown;
