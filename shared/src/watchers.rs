@@ -65,6 +65,8 @@ struct Watched {
 #[derive(Debug)]
 struct Channel {
     news: watch::Sender<()>,
+    /// How many waiters there are. The receivers cannot be counted instead: one lives a little longer than its waiter.
+    waiters: usize,
     /// Whether Redis has confirmed the subscription: from then on no change can be missed.
     is_followed: bool,
 }
@@ -83,7 +85,8 @@ impl Watchers {
     pub fn watch(&self, id: JobId) -> Watch {
         let channel = self.shared.keys.job(id);
         let mut watched = self.shared.lock();
-        let news = if let Some(known) = watched.channels.get(&channel) {
+        let news = if let Some(known) = watched.channels.get_mut(&channel) {
+            known.waiters += 1;
             let mut news = known.news.subscribe();
             if known.is_followed {
                 news.mark_changed();
@@ -91,7 +94,9 @@ impl Watchers {
             news
         } else {
             let (sender, news) = watch::channel(());
-            watched.channels.insert(channel.clone(), Channel { news: sender, is_followed: false });
+            watched
+                .channels
+                .insert(channel.clone(), Channel { news: sender, waiters: 1, is_followed: false });
             watched.stirred.push(channel.clone());
             self.shared.stirred.notify_one();
             news
@@ -121,9 +126,9 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut watched = self.shared.lock();
-        // Receivers come and go only under the lock, and this one still counts.
-        let is_last =
-            watched.channels.get(&self.channel).is_some_and(|channel| channel.news.receiver_count() == 1);
+        let Some(known) = watched.channels.get_mut(&self.channel) else { return };
+        known.waiters -= 1;
+        let is_last = known.waiters == 0;
         if is_last {
             watched.channels.remove(&self.channel);
             let channel = std::mem::take(&mut self.channel);

@@ -112,7 +112,7 @@ async fn waiting_for_what_does_not_exist_ends_at_once() {
 
 #[tokio::test]
 async fn many_waiters_share_one_connection() {
-    const WAITERS: usize = 1_500;
+    const WAITERS: usize = 1_200;
     let site = Site::start(&[]).await;
     let mut ids = Vec::new();
     for _ in 0..WAITERS / 3 {
@@ -132,7 +132,8 @@ async fn many_waiters_share_one_connection() {
         site.complete_one().await;
     }
     while let Some(answer) = waiters.join_next().await {
-        assert_eq!(answer.unwrap().json()["status"], "completed");
+        let answer = answer.unwrap();
+        assert_eq!(answer.json()["status"], "completed", "{}", answer.text());
     }
     eventually(SOON, "no job is followed", || async { site.channels() == 0 }).await;
 }
