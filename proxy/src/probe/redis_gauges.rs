@@ -2,6 +2,7 @@
 
 use metrics::Counter;
 use tepal_shared::store::ServerState;
+use tracing::warn;
 
 use crate::metrics::RedisGauges;
 
@@ -23,6 +24,13 @@ impl RedisWatch {
         gauges.aof_write_ok.set(flag(server.aof.write_ok));
         gauges.aof_rewrite_ok.set(flag(server.aof.rewrite_ok));
         gauges.aof_bytes.set(server.aof.bytes as f64);
+        let is_news = self.last.is_none_or(|last| last.aof.enabled != server.aof.enabled);
+        if is_news && !server.aof.enabled {
+            warn!(
+                action = "redis_not_durable",
+                reason = "appendonly must be yes: without it, jobs end with Redis"
+            );
+        }
         let last = self.last.replace(server).unwrap_or(server);
         raise(&gauges.expired, last.expired_keys, server.expired_keys);
         raise(&gauges.evicted, last.evicted_keys, server.evicted_keys);

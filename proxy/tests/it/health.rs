@@ -1,10 +1,13 @@
 //! `/health` in every state, and `/livez` and `/readyz`.
 
-use tepal_tests::redis::{Fsync, RedisServer};
+use tepal_tests::{
+    redis::{Fsync, RedisServer},
+    wait::eventually,
+};
 
 use crate::{
     expect::{UNAVAILABLE, assert_text, unavailable},
-    gateway::{Gateway, SOON},
+    gateway::{FLOWER, Gateway, SOON},
 };
 
 const HEALTHY: &str = r#"{"status":"healthy","components":{"redis":"ok","tensorflow_serving":"ok"}}"#;
@@ -122,7 +125,29 @@ async fn a_redis_without_memory_is_still_healthy() {
     gateway.heartbeat("w1", "tensorflow_serving", true, None);
     gateway.health_is(200, HEALTHY).await;
     gateway.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
-    let seen = gateway.proxy.wait_for_log("memory limit", SOON).await;
-    assert!(seen.contains("probe_failed"), "{seen}");
+    eventually(SOON, "the probe sees the limit", || async {
+        gateway.get("/metrics").await.metric("tepal_redis_max_memory_bytes") > 0.0
+    })
+    .await;
+    assert_eq!(gateway.predict(FLOWER).await.json()["code"], "redis_out_of_memory");
     gateway.health_is(200, HEALTHY).await;
+    assert!(gateway.proxy.logs().find("probe_failed").is_none());
+}
+
+#[tokio::test]
+async fn a_redis_that_would_forget_its_jobs_is_named_at_the_start() {
+    let forgetful = Gateway::start().await;
+    let line = forgetful.proxy.wait_for_log("redis_not_durable", SOON).await;
+    assert!(line.contains(r#""level":"WARN""#) && line.contains("appendonly must be yes"), "{line}");
+
+    let durable = Gateway::on(RedisServer::options().aof(Fsync::EverySec).start().await, &[]).await;
+    durable.is_ready().await;
+    let is_seen = r#"tepal_redis_aof_ok{check="enabled"} 1"#;
+    eventually(SOON, "the probe sees the file", || async {
+        durable.get("/metrics").await.text().contains(is_seen)
+    })
+    .await;
+    assert!(durable.proxy.logs().find("redis_not_durable").is_none());
+    durable.redis.cli(&["CONFIG", "SET", "appendonly", "no"]);
+    durable.proxy.wait_for_log("redis_not_durable", SOON).await;
 }

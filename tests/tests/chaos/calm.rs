@@ -6,25 +6,18 @@ use crate::Run;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_faults_nothing_is_repaired_and_no_lease_lapses() {
-    let run = Run::new(8, 11, Faults::None).await;
+    let (_run, report) = Run::until(8, 11, Faults::None, |report| report.jobs() >= 400).await;
 
-    let report = run.report().await;
-
-    report.assert_holds();
     let sum = |field| report.history.last.jobs.values().map(|job| job.number(field)).sum::<u64>();
     assert_eq!(report.history.last.repairs, 0, "{report}");
     assert_eq!((sum("lost"), sum("released"), report.verdict.ambiguous), (0, 0, 0), "{report}");
-    assert!(report.jobs() >= 400, "too few jobs to show anything\n{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_of_all_workers_uses_no_attempt() {
-    let run = Run::new(8, 12, Faults::RollingRestart).await;
+    // Every worker was stopped with jobs in its hands.
+    let (_run, report) = Run::until(8, 12, Faults::RollingRestart, |report| report.hits() >= 4).await;
 
-    let report = run.report().await;
-
-    report.assert_holds();
-    assert!(report.hits() >= 4, "not every worker was stopped with jobs in its hands\n{report}");
     assert_eq!((report.history.last.repairs, report.verdict.ambiguous), (0, 0), "{report}");
     // What a stopped worker gave back was not a try, and nobody had to wait for its lease.
     let jobs = report.history.last.jobs.values();

@@ -1,5 +1,10 @@
 //! Short fault runs. `make chaos` runs the same for as long as one likes.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failing step fails the test, and tells why"
+)]
 
 mod calm;
 mod faults;
@@ -35,5 +40,24 @@ impl Run {
 
     async fn report(&self) -> Report {
         chaos::run(&self.options).await
+    }
+
+    /// A run that holds and in which enough happened. A slow machine is given longer for it.
+    async fn until(
+        seconds: u64,
+        seed: u64,
+        faults: Faults,
+        is_enough: impl Fn(&Report) -> bool,
+    ) -> (Self, Report) {
+        for seconds in [seconds, 2 * seconds, 4 * seconds] {
+            let run = Self::new(seconds, seed, faults).await;
+            let report = run.report().await;
+            report.assert_holds();
+            if is_enough(&report) {
+                return (run, report);
+            }
+            println!("too little happened in {seconds} s to show anything:\n{report}");
+        }
+        panic!("too little happened to show anything, see above");
     }
 }
