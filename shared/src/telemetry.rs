@@ -161,7 +161,7 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             let nothing: Option<&str> = None;
-            info!(action = "a \"quoted\"\nword", id = %"x\\y", why = ?Some("é"), nothing, ms = 1.25, nan = f64::NAN);
+            info!(text = "a \"quoted\"\nword", id = %"x\\y", why = ?Some("é"), nothing, ms = 1.25, nan = f64::NAN);
             info!(count = 3_u64, less = -1_i64, yes = true);
         });
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
@@ -169,7 +169,8 @@ mod tests {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[0]["level"], "INFO");
         assert_eq!(lines[0]["component"], "proxy");
-        assert_eq!(lines[0]["action"], "a \"quoted\"\nword");
+        assert_eq!(lines[0]["text"], "a \"quoted\"\nword");
+        assert_eq!(lines[0]["action"], "library");
         assert_eq!((&lines[0]["id"], &lines[0]["why"]), (&"x\\y".into(), &"Some(\"é\")".into()));
         assert_eq!(lines[0]["ms"], 1.25);
         assert!(lines[0]["nan"].is_null() && lines[0].get("nothing").is_none());
