@@ -8,6 +8,7 @@
 //! | [`openapi`] | the contract, made from the route table, the errors and the model |
 //! | [`error`] | every error answer, and every error status code |
 //! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
+//! | [`reload`] | files that may change while the proxy runs |
 //! | [`rate_limit`] | how many requests a client may make |
 //! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
 //! | [`doctor`] | checks what the proxy needs, and tells what is wrong |
@@ -31,6 +32,7 @@ mod openapi;
 mod prefer;
 mod probe;
 mod rate_limit;
+pub mod reload;
 mod request;
 mod routes;
 mod serve;

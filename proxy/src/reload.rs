@@ -1,0 +1,168 @@
+//! Files that may change while the service runs, as certificates and keys do. They are compared by their content, again
+//! and again: Kubernetes and certbot exchange symbolic links, so a watch on the file itself would miss the change.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sha2::{Digest as _, Sha256};
+use tokio::time::sleep;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The bytes of each file, in the order in which the files were named.
+pub type Contents = Vec<Vec<u8>>;
+
+/// A file cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}", path.display())]
+pub struct ReadError {
+    /// Which file.
+    pub path: PathBuf,
+    /// Why not.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Files that belong together, as a certificate and its key do.
+#[derive(Debug)]
+pub struct Files {
+    paths: Vec<PathBuf>,
+    interval: Duration,
+    /// What [`Files::changed`] told last.
+    told: State,
+}
+
+/// What was found, without the secrets that may be in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Read(Vec<[u8; 32]>),
+    Unreadable(PathBuf, io::ErrorKind),
+}
+
+impl Files {
+    /// Reads the files. Blocks, so it is for the start.
+    ///
+    /// # Errors
+    /// The first one that cannot be read.
+    pub fn open(paths: Vec<PathBuf>) -> Result<(Self, Contents), ReadError> {
+        let contents = read(&paths)?;
+        let told = State::of(&contents);
+        Ok((Self { paths, interval: INTERVAL, told }, contents))
+    }
+
+    /// Waits until the files are others than those told last, and stay so from one look to the next: whoever replaces
+    /// them may be in the middle of it. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// When a file cannot be read any more, or for another reason than before; told once.
+    pub async fn changed(&mut self) -> Result<Contents, ReadError> {
+        let mut seen = self.told.clone();
+        loop {
+            sleep(self.interval).await;
+            let found = read_aside(self.paths.clone()).await;
+            let state = found.as_ref().map_or_else(State::of_error, |contents| State::of(contents));
+            if state == seen && state != self.told {
+                self.told = state;
+                return found;
+            }
+            seen = state;
+        }
+    }
+}
+
+impl State {
+    fn of(contents: &Contents) -> Self {
+        Self::Read(contents.iter().map(|bytes| Sha256::digest(bytes).into()).collect())
+    }
+
+    fn of_error(error: &ReadError) -> Self {
+        Self::Unreadable(error.path.clone(), error.source.kind())
+    }
+}
+
+fn read(paths: &[PathBuf]) -> Result<Contents, ReadError> {
+    paths.iter().map(|path| read_one(path)).collect()
+}
+
+fn read_one(path: &Path) -> Result<Vec<u8>, ReadError> {
+    std::fs::read(path).map_err(|source| ReadError { path: path.to_owned(), source })
+}
+
+/// Reads where waiting for a slow disk holds up nobody.
+async fn read_aside(paths: Vec<PathBuf>) -> Result<Contents, ReadError> {
+    let first = paths.first().cloned().unwrap_or_default();
+    let reading = tokio::task::spawn_blocking(move || read(&paths));
+    reading.await.unwrap_or_else(|failure| Err(ReadError { path: first, source: io::Error::other(failure) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    /// Two files with these contents, looked at often.
+    fn files(dir: &TempDir, contents: [&str; 2]) -> Files {
+        let paths: Vec<_> = ["a", "b"].map(|name| dir.path().join(name)).into();
+        for (path, content) in paths.iter().zip(contents) {
+            std::fs::write(path, content).unwrap();
+        }
+        let (files, read) = Files::open(paths).unwrap();
+        assert_eq!(read, contents.map(|content| content.as_bytes().to_vec()));
+        Files { interval: Duration::from_millis(5), ..files }
+    }
+
+    async fn changed(files: &mut Files) -> Result<Contents, ReadError> {
+        timeout(SOON, files.changed()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_new_content_of_any_file_is_told_once() {
+        let dir = TempDir::new().unwrap();
+        let mut files = files(&dir, ["one", "two"]);
+        std::fs::write(dir.path().join("b"), "three").unwrap();
+        assert_eq!(changed(&mut files).await.unwrap(), [b"one".to_vec(), b"three".to_vec()]);
+
+        // The same bytes in a new file are nothing new.
+        std::fs::remove_file(dir.path().join("b")).unwrap();
+        std::fs::write(dir.path().join("b"), "three").unwrap();
+        assert!(timeout(Duration::from_millis(100), files.changed()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_pointed_elsewhere_is_a_change() {
+        let dir = TempDir::new().unwrap();
+        let mut files = files(&dir, ["old", "-"]);
+        let (real, link) = (dir.path().join("real"), dir.path().join("a"));
+        std::fs::write(&real, "new").unwrap();
+        symlink(&real, dir.path().join("link")).unwrap();
+        std::fs::rename(dir.path().join("link"), &link).unwrap();
+        assert_eq!(changed(&mut files).await.unwrap()[0], b"new");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_gone_is_told_and_so_is_its_return() {
+        let dir = TempDir::new().unwrap();
+        let mut files = files(&dir, ["one", "two"]);
+        let path = dir.path().join("a");
+        std::fs::remove_file(&path).unwrap();
+        let error = changed(&mut files).await.unwrap_err();
+        assert_eq!((&error.path, error.source.kind()), (&path, io::ErrorKind::NotFound));
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!(changed(&mut files).await.unwrap()[0], b"one");
+    }
+
+    #[test]
+    fn the_first_reading_says_which_file_is_missing() {
+        let error = Files::open(vec![PathBuf::from("/nowhere/at/all")]).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read /nowhere/at/all");
+    }
+}
