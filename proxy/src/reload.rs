@@ -63,7 +63,7 @@ impl Files {
         loop {
             sleep(self.interval).await;
             let found = read_aside(self.paths.clone()).await;
-            let state = found.as_ref().map_or_else(State::of_error, |contents| State::of(contents));
+            let state = found.as_ref().map_or_else(State::of_error, State::of);
             if state == seen && state != self.told {
                 self.told = state;
                 return found;
