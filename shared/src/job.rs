@@ -167,6 +167,8 @@ pub struct NewJob {
     pub timeout: Option<Duration>,
     /// Makes repeated submissions one job.
     pub idempotency: Option<Idempotency>,
+    /// Whose job it is.
+    pub owner: Option<String>,
     /// Id of the HTTP request, for the logs.
     pub request_id: Option<String>,
     /// W3C Trace Context header of the HTTP request.
@@ -244,6 +246,8 @@ pub struct Job {
     pub retry_of: Option<JobId>,
     /// When the earliest of its own deadlines passes, if it has any and has not ended.
     pub deadline_ms: Option<u64>,
+    /// Whose job it is; `None` = nobody's.
+    pub owner: Option<String>,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`job`] | a job, its id and its states; no I/O |
+//! | [`job`], [`owner`] | a job, its id and its states; who may know of it; no I/O |
 //! | [`tensor`], [`model`] | typed rows, and the description of a model: what it takes and what it answers |
 //! | [`store`] | one method for each transition of a job, plus the reads |
 //! | [`reader`] | blocking reads of the work streams |
@@ -22,6 +22,7 @@ pub mod error;
 pub mod job;
 pub mod keys;
 pub mod model;
+pub mod owner;
 pub mod reader;
 pub mod replication;
 pub mod retry;

@@ -18,11 +18,12 @@ use crate::{
     error::StoreError,
     job::{JobId, NewJob, Priority},
     keys::Keys,
+    owner::View,
     replication::{Replicated, ReplicationPolicy},
     scripts::{self, Cancelled, Expired, Fence, Granted, NamedScript, Requeued, Submitted},
 };
 
-pub use log::{LogPage, LogPlace, NoLogPlace};
+pub use log::{LogEntry, LogPage, LogPlace, NoLogPlace};
 pub use reads::QueueState;
 pub use server::{AofState, ServerState};
 pub use upkeep::Swept;
@@ -89,6 +90,17 @@ pub struct Delivery {
     pub entry: String,
     /// The job that it carries.
     pub job_id: JobId,
+}
+
+/// Where a client's wish comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Whose jobs the client sees.
+    pub view: View<'a>,
+    /// Id of the HTTP request, for the logs.
+    pub request_id: Option<&'a str>,
+    /// W3C Trace Context header of the HTTP request.
+    pub traceparent: Option<&'a str>,
 }
 
 /// How an attempt wants its job to go on.
@@ -191,6 +203,7 @@ impl JobStore {
             .arg(job.max_queue.map_or(0, millis))
             .arg(job.idempotency.as_ref().map_or("", |key| key.fingerprint.as_str()))
             .arg(self.policy.idempotency_ttl.as_secs().max(1))
+            .arg(job.owner.as_deref().unwrap_or_default())
             .arg("input")
             .arg(&job.input);
         if let Some(timeout) = job.timeout {
@@ -271,34 +284,30 @@ impl JobStore {
         scripts::parse_renewed(self.redis.run(&command).await?)
     }
 
-    /// Cancels a job that has not ended.
+    /// Cancels a job that has not ended, if the caller sees it.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn cancel(&self, id: JobId) -> Result<Cancelled, StoreError> {
+    pub async fn cancel(&self, id: JobId, view: View<'_>) -> Result<Cancelled, StoreError> {
         let [high, normal, low] = self.keys.streams(id.partition());
         let mut command = scripts::CANCEL.call(&[self.keys.job(id), high, normal, low]);
-        command.arg(self.policy.result_ttl.as_secs().max(1));
+        command.arg(self.policy.result_ttl.as_secs().max(1)).arg(view.as_argument());
         Cancelled::parse(self.redis.run(&command).await?)
     }
 
-    /// Submits the input of the failed or cancelled job `old` again as `id`, which must be in the same partition.
+    /// Submits the input of the failed or cancelled job `old` again as `id`, which must be in the same partition, if the
+    /// caller sees the old job. Both have the same owner.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn requeue(
-        &self,
-        old: JobId,
-        id: JobId,
-        request_id: Option<&str>,
-        traceparent: Option<&str>,
-    ) -> Result<Requeued, StoreError> {
+    pub async fn requeue(&self, old: JobId, id: JobId, origin: Origin<'_>) -> Result<Requeued, StoreError> {
         let partition = old.partition();
         let [high, normal, low] = self.keys.streams(partition);
         let keys = [self.keys.job(id), high, normal, low, self.keys.log(partition), self.keys.job(old)];
         let mut command = scripts::REQUEUE.call(&keys);
         command.arg(id.to_string()).arg(old.to_string()).arg(self.policy.max_queue_depth);
-        add_origin(&mut command, request_id, traceparent);
+        command.arg(origin.view.as_argument());
+        add_origin(&mut command, origin.request_id, origin.traceparent);
         Requeued::parse(self.run_submission(&command).await?)
     }
 

@@ -13,7 +13,9 @@ use axum::{
 };
 use tepal_shared::{
     job::{Job, JobId, JobStatus},
+    owner::View,
     scripts::{Cancelled, Requeued},
+    store::Origin,
     trace::Submit,
 };
 use tracing::info;
@@ -65,7 +67,7 @@ pub(crate) async fn cancel(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = id.job_id()?;
-    match app.store.cancel(id).await.map_err(ApiError::of_change)? {
+    match app.store.cancel(id, View::All).await.map_err(ApiError::of_change)? {
         Cancelled::Done => {
             app.metrics.cancelled();
             info!(action = "job_cancelled", job_id = %id, request_id = request_id(&headers));
@@ -86,7 +88,8 @@ pub(crate) async fn retry(
     let new = JobId::new(old.partition());
     let request_id = request_id(&headers);
     let span = Submit::begin(extract::traceparent(&headers));
-    let requeued = app.store.requeue(old, new, request_id, span.traceparent()).await;
+    let origin = Origin { view: View::All, request_id, traceparent: span.traceparent() };
+    let requeued = app.store.requeue(old, new, origin).await;
     drop(span);
     match requeued.map_err(ApiError::of_change)? {
         Requeued::Accepted => {

@@ -72,7 +72,8 @@ async fn page(app: &App, listing: &Listing) -> Result<(Vec<Job>, Option<LogPlace
     let chunk = (listing.limit + 1).max(if listing.is_filtered() { LEAST_CHUNK } else { 0 });
     while to_scan > 0 {
         let log = app.store.log(place, chunk.min(to_scan)).await?;
-        let (places, ids): (Vec<_>, Vec<_>) = log.entries.into_iter().unzip();
+        let (places, ids): (Vec<_>, Vec<_>) =
+            log.entries.into_iter().map(|entry| (entry.place, entry.id)).unzip();
         to_scan = to_scan.saturating_sub(ids.len());
         let count = places.len();
         for (index, (at, job)) in places.into_iter().zip(app.store.listed(&ids).await?).enumerate() {

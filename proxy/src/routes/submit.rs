@@ -72,6 +72,7 @@ pub(super) fn new_job(
     let span = Submit::begin(extract::traceparent(headers));
     let job = NewJob {
         idempotency: key.map(|key| key.of(&submission)),
+        owner: None,
         request_id: request_id(headers).map(str::to_owned),
         traceparent: span.traceparent().map(str::to_owned),
         input: submission.input,

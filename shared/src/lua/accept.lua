@@ -9,13 +9,19 @@ local function outstanding(streams)
 end
 
 -- Writes a new pending job into its stream, its hash and the log. The id of its entry begins with the server's time, so
--- that nobody has to ask for it. `max_queue_ms`: longest wait in the queue, 0 = no limit; `...`: further fields, flat.
-local function accept(job, id, stream, log, max_queue_ms, ...)
+-- that nobody has to ask for it. `owner`: '' = nobody; `max_queue_ms`: longest wait in the queue, 0 = no limit; `...`:
+-- further fields, flat.
+local function accept(job, id, stream, log, owner, max_queue_ms, ...)
   local entry = redis.call('XADD', stream, '*', 'id', id)
   local created_at = string.match(entry, '^%d+')
   redis.call('HSET', job, 'status', 'pending', 'created_at', created_at, 'entry', entry, ...)
   if max_queue_ms > 0 then
     redis.call('HSET', job, 'queue_deadline', int(tonumber(created_at) + max_queue_ms))
   end
-  redis.call('XADD', log, '*', 'id', id)
+  if owner == '' then
+    redis.call('XADD', log, '*', 'id', id)
+    return
+  end
+  redis.call('HSET', job, 'owner', owner)
+  redis.call('XADD', log, '*', 'id', id, 'owner', owner)
 end

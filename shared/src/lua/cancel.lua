@@ -5,10 +5,12 @@
 -- KEYS[3]  stream of priority normal
 -- KEYS[4]  stream of priority low
 -- ARGV[1]  lifetime of a terminal job, s
+-- ARGV[2]  whose jobs the caller sees: an owner; '' = those of nobody; '*' = all
 -- Returns  {"cancelled"} also when it was cancelled before | {"ended", status} it completed or failed before | {"missing"}
-local job = redis.call('HMGET', KEYS[1], 'status', 'entry', 'priority')
+--          or not seen
+local job = redis.call('HMGET', KEYS[1], 'status', 'entry', 'priority', 'owner')
 local status = job[1]
-if not status then
+if not status or not sees(ARGV[2], job[4]) then
   return { 'missing' }
 end
 if status == 'cancelled' then

@@ -5,6 +5,11 @@ local WAITING = 'waiting'
 local STREAM_OF = { high = 1, normal = 2, low = 3 }
 local TERMINAL = { completed = true, failed = true, cancelled = true }
 
+-- Whether a caller may know of a job. `view`: '*' = it sees every job, '' = those of nobody, else those of this owner.
+local function sees(view, owner)
+  return view == '*' or view == (owner or '')
+end
+
 -- The server's clock, Unix ms: the only clock of the protocol. Call it once a script: Redis 7.0 does not freeze it.
 local function server_now()
   local time = redis.call('TIME')

@@ -1,5 +1,6 @@
 #!lua
--- requeue: submits the input of a failed or cancelled job again as a new job. The old record does not change.
+-- requeue: submits the input of a failed or cancelled job again as a new job of the same owner. The old record does
+-- not change.
 -- KEYS[1]  new job hash
 -- KEYS[2]  stream of priority high
 -- KEYS[3]  stream of priority normal
@@ -9,13 +10,14 @@
 -- ARGV[1]  new job id
 -- ARGV[2]  old job id
 -- ARGV[3]  most outstanding jobs of the partition; 0 = no limit
--- ARGV[4...]  further field, value pairs of the new job hash
--- Returns  {"accepted"} | {"unfinished", status} the old job is not failed or cancelled | {"missing"} | {"full", outstanding}
+-- ARGV[4]  whose jobs the caller sees: an owner; '' = those of nobody; '*' = all
+-- ARGV[5...]  further field, value pairs of the new job hash
+-- Returns  {"accepted"} | {"unfinished", status} the old job is not failed or cancelled | {"missing"} or not seen | {"full", outstanding}
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return { 'accepted' }
 end
-local old = redis.call('HMGET', KEYS[6], 'status', 'priority', 'input')
-if not old[1] then
+local old = redis.call('HMGET', KEYS[6], 'status', 'priority', 'input', 'owner')
+if not old[1] or not sees(ARGV[4], old[4]) then
   return { 'missing' }
 end
 if (old[1] ~= 'failed' and old[1] ~= 'cancelled') or not old[3] then
@@ -26,11 +28,12 @@ local depth = outstanding({ KEYS[2], KEYS[3], KEYS[4] })
 if limit > 0 and depth >= limit then
   return { 'full', depth }
 end
-local fields = { 'input', old[3], 'retry_of', ARGV[2], unpack(ARGV, 4) }
+local fields = { 'input', old[3], 'retry_of', ARGV[2], unpack(ARGV, 5) }
 if old[2] then
   table.insert(fields, 'priority')
   table.insert(fields, old[2])
 end
 
-accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[old[2] or 'normal']], KEYS[5], 0, unpack(fields))
+accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[old[2] or 'normal']], KEYS[5], old[4] or '', 0,
+  unpack(fields))
 return { 'accepted' }

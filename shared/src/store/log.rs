@@ -56,11 +56,22 @@ impl FromStr for LogPlace {
     }
 }
 
+/// An accepted job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Where in the log.
+    pub place: LogPlace,
+    /// Which job; it may have expired since.
+    pub id: JobId,
+    /// Whose job it is; `None` = nobody's.
+    pub owner: Option<String>,
+}
+
 /// Accepted jobs of all partitions, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct LogPage {
-    /// Places and ids; the jobs may have expired since.
-    pub entries: Vec<(LogPlace, JobId)>,
+    /// In the order of the log.
+    pub entries: Vec<LogEntry>,
     /// Whether the log may go on after the last entry.
     pub more: bool,
 }
@@ -94,31 +105,32 @@ impl JobStore {
     }
 }
 
-/// Entry ids and job ids of a log range.
-fn entries_from(value: Value) -> Result<Vec<(String, JobId)>, StoreError> {
+/// The entries of a log range. One that is not understood is left out.
+fn places_from(partition: u8, value: Value) -> Result<Vec<LogEntry>, StoreError> {
     type Entries = Vec<(String, Vec<(String, String)>)>;
     let entries: Entries = redis::from_redis_value(value).map_err(parsing)?;
-    let parsed = entries.into_iter().filter_map(|(entry, fields)| {
-        let id = fields.into_iter().find(|(field, _)| field == "id")?.1.parse().ok()?;
-        Some((entry, id))
-    });
-    Ok(parsed.collect())
-}
-
-/// The same with the entry ids as places.
-fn places_from(partition: u8, value: Value) -> Result<Vec<(LogPlace, JobId)>, StoreError> {
-    let place = |(entry, id): (String, JobId)| Some((format!("{entry}-{partition}").parse().ok()?, id));
-    Ok(entries_from(value)?.into_iter().filter_map(place).collect())
+    let entry = |(place, fields): (String, Vec<(String, String)>)| {
+        let (mut id, mut owner) = (None, None);
+        for (field, value) in fields {
+            match field.as_str() {
+                "id" => id = value.parse().ok(),
+                "owner" => owner = Some(value),
+                _ => {}
+            }
+        }
+        Some(LogEntry { place: format!("{place}-{partition}").parse().ok()?, id: id?, owner })
+    };
+    Ok(entries.into_iter().filter_map(entry).collect())
 }
 
 /// The newest `limit` entries of logs that were read for at most `count` entries each.
-fn merge(logs: Vec<Vec<(LogPlace, JobId)>>, count: usize, limit: usize) -> LogPage {
+fn merge(logs: Vec<Vec<LogEntry>>, count: usize, limit: usize) -> LogPage {
     // Of a log that may go on, nothing is known past its last entry, and no other log may overtake it.
     let unread = logs.iter().filter(|log| log.len() >= count).filter_map(|log| log.last());
-    let horizon = unread.map(|(place, _)| *place).max();
+    let horizon = unread.map(|entry| entry.place).max();
     let mut entries: Vec<_> = logs.into_iter().flatten().collect();
-    entries.retain(|(place, _)| horizon.is_none_or(|horizon| *place >= horizon));
-    entries.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(*place));
+    entries.retain(|entry| horizon.is_none_or(|horizon| entry.place >= horizon));
+    entries.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.place));
     let more = horizon.is_some() || entries.len() > limit;
     entries.truncate(limit);
     LogPage { entries, more }
@@ -128,12 +140,12 @@ fn merge(logs: Vec<Vec<(LogPlace, JobId)>>, count: usize, limit: usize) -> LogPa
 mod tests {
     use super::*;
 
-    fn entry(ms: u64, partition: u8) -> (LogPlace, JobId) {
-        (LogPlace { ms, seq: 0, partition }, JobId::new(partition))
+    fn entry(ms: u64, partition: u8) -> LogEntry {
+        LogEntry { place: LogPlace { ms, seq: 0, partition }, id: JobId::new(partition), owner: None }
     }
 
     fn order(page: &LogPage) -> Vec<(u64, u8)> {
-        page.entries.iter().map(|(place, _)| (place.ms, place.partition)).collect()
+        page.entries.iter().map(|entry| (entry.place.ms, entry.place.partition)).collect()
     }
 
     #[test]

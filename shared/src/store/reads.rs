@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The fields of a job hash that a reader sees, in the order of [`job_from`].
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "status",
     "priority",
     "created_at",
@@ -27,6 +27,7 @@ const FIELDS: [&str; 14] = [
     "retry_of",
     "queue_deadline",
     "run_deadline",
+    "owner",
 ];
 
 /// The consumer that owns entries nobody runs; see `lua/lib.lua`.
@@ -194,7 +195,7 @@ pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreErro
     let (started_at_ms, finished_at_ms, next_attempt_at_ms) = (number(), number(), number());
     let (attempt, released) = (number().unwrap_or(0), number().unwrap_or(0));
     let (result, error, error_code, retry_of) = (next(), next(), next(), next());
-    let (queue_deadline, run_deadline) = (next(), next());
+    let (queue_deadline, run_deadline, owner) = (next(), next(), next());
     let deadline = if started_at_ms.is_some() { run_deadline } else { queue_deadline };
     Ok(Some(Job {
         id,
@@ -210,6 +211,7 @@ pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreErro
         error_code,
         retry_of: retry_of.and_then(|text| text.parse().ok()),
         deadline_ms: deadline.and_then(|text| text.parse().ok()),
+        owner,
     }))
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::StreamExt as _;
 use tepal_shared::{
     job::{Attempt, JobId, JobStatus, Priority},
+    owner::View,
     scripts::{Fence, Settled},
     store::Settlement,
 };
@@ -18,7 +19,7 @@ async fn end(queue: &Queue, attempt: &Attempt, way: usize) -> &'static str {
         0 => assert_eq!(queue.settle(attempt, complete()).await, DONE),
         1 => assert_eq!(queue.settle(attempt, fail()).await, DONE),
         2 => {
-            queue.store.cancel(attempt.job_id).await.unwrap();
+            queue.store.cancel(attempt.job_id, View::All).await.unwrap();
         }
         _ => {
             queue.set_field(attempt.job_id, "run_deadline", "1").await;
@@ -55,7 +56,7 @@ pub(crate) async fn no_byte_of_a_job_changes_after_its_end(queue: &Queue) {
         let other = Settlement::Complete("{}".to_owned());
         queue.settle(&attempt, other).await;
         queue.renews("w", &attempt).await;
-        queue.store.cancel(attempt.job_id).await.unwrap();
+        queue.store.cancel(attempt.job_id, View::All).await.unwrap();
         queue.store.expire(attempt.job_id).await.unwrap();
         queue.store.submit(attempt.job_id, &new_job()).await.unwrap();
         queue.store.sweep(0, None, 100).await.unwrap();
@@ -81,7 +82,7 @@ pub(crate) async fn many_results_stored_at_once_reach_their_own_jobs(queue: &Que
     let mut settlements = Vec::new();
     for (number, attempt) in granted.iter().enumerate() {
         if number % 10 == 0 {
-            queue.store.cancel(attempt.job_id).await.unwrap();
+            queue.store.cancel(attempt.job_id, View::All).await.unwrap();
         }
         let retry = number % 11 == 0;
         let completion = Settlement::Complete(result(attempt));

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use redis::{Script, Value};
 use tepal_shared::{
     job::{JobId, Priority},
+    owner::View,
     store::{Settlement, TakeRequest},
 };
 use tepal_tests::wait::eventually;
@@ -121,7 +122,7 @@ pub(crate) async fn cycles_of_jobs_that_expire_leave_no_memory_behind(queue: &Qu
     for _ in 0..5 {
         let submitted = join_all((0..400).map(|_| queue.submit())).await;
         for id in &submitted[..20] {
-            queue.store.cancel(*id).await.unwrap();
+            queue.store.cancel(*id, View::All).await.unwrap();
         }
         let granted = queue.take("w", 1_000).await.attempts;
         let settlements: Vec<_> = granted

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tepal_shared::{
     job::{Attempt, JobId, Priority},
+    owner::View,
     scripts::{Fence, Settled},
     store::{QueueState, Settlement},
 };
@@ -62,7 +63,7 @@ pub(crate) async fn a_lease_that_is_renewed_does_not_lapse(queue: &Queue) {
 pub(crate) async fn renewing_names_exactly_the_jobs_that_must_be_stopped(queue: &Queue) {
     let (lost, _) = taken_over(queue).await;
     let cancelled = queue.submit_and_take("zombie").await;
-    queue.store.cancel(cancelled.job_id).await.unwrap();
+    queue.store.cancel(cancelled.job_id, View::All).await.unwrap();
     let held = queue.submit_and_take("zombie").await;
     queue.age("zombie").await;
     let missing = JobId::new(0);
@@ -160,7 +161,7 @@ pub(crate) async fn a_job_that_loses_its_worker_too_often_fails(queue: &Queue) {
 pub(crate) async fn settlements_of_one_round_trip_have_an_outcome_each(queue: &Queue) {
     let (lost, heir) = taken_over(queue).await;
     let cancelled = queue.submit_and_take("w").await;
-    queue.store.cancel(cancelled.job_id).await.unwrap();
+    queue.store.cancel(cancelled.job_id, View::All).await.unwrap();
 
     let all = [(&lost, complete()), (&heir, complete()), (&cancelled, fail())];
     let outcomes = queue.store.settle(&all).await.unwrap();

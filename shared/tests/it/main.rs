@@ -3,7 +3,7 @@
 //! | module | shows |
 //! | --- | --- |
 //! | `transitions` | one table: every script in every state, its outcome and the state after |
-//! | `submit`, `delivery`, `leases`, `giving_back`, `deadlines`, `ends`, `repairs`, `upkeep` | one behaviour a test |
+//! | `submit`, `delivery`, `leases`, `giving_back`, `deadlines`, `ends`, `owners`, `repairs`, `upkeep` | one behaviour a test |
 //! | `endurance` | a long backlog, many pending entries, memory over many cycles |
 //! | `reconnect` | Redis goes away, comes back, or its answer is lost |
 //! | `model_test` | random sequences against an in-memory model (`model`) |
@@ -34,6 +34,7 @@ mod leases;
 mod model;
 mod model_test;
 mod mutants;
+mod owners;
 mod queue;
 mod reconnect;
 mod repairs;

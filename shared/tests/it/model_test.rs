@@ -7,6 +7,7 @@ use proptest::{
 };
 use tepal_shared::{
     job::{Attempt, Idempotency, JobId, JobStatus, NewJob, Priority},
+    owner::View,
     store::{Delivery, Settlement, TakeRequest},
 };
 
@@ -15,7 +16,7 @@ use tokio::runtime::Runtime;
 use crate::{
     altered::{Alteration, Altered},
     model::{Grant, MAX_LOST, Model, Taken, WAITING, Way},
-    queue::{Queue, all, new_job},
+    queue::{ANYONE, Queue, all, new_job},
     snapshot::Snapshot,
 };
 
@@ -199,13 +200,13 @@ impl Run {
             }
             Step::Cancel(number) => {
                 let Some(index) = job(number) else { return Ok(()) };
-                let cancelled = store.cancel(self.model.jobs[index].id).await.unwrap();
+                let cancelled = store.cancel(self.model.jobs[index].id, View::All).await.unwrap();
                 prop_assert_eq!(cancelled, self.model.cancel(index));
             }
             Step::Requeue(number) => {
                 let Some(index) = job(number) else { return Ok(()) };
                 let (old, id) = (self.model.jobs[index].id, JobId::new(0));
-                let requeued = store.requeue(old, id, None, None).await.unwrap();
+                let requeued = store.requeue(old, id, ANYONE).await.unwrap();
                 prop_assert_eq!(requeued, self.model.requeue(index, id));
             }
             Step::Overrun(number) => {

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::{
     altered::{Alteration, Altered},
-    deadlines, delivery, ends, endurance, giving_back, leases,
+    deadlines, delivery, ends, endurance, giving_back, leases, owners,
     queue::{Queue, SOON},
     repairs, submit, transitions, upkeep,
 };
@@ -54,7 +54,7 @@ mutants! {
         submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
     limit_counts_one_stream: "accept.lua" "sum + redis.call('XLEN'" => "redis.call('XLEN'",
         submit::the_limit_counts_every_job_that_has_not_ended;
-    accepted_jobs_are_not_listed: "accept.lua" "  redis.call('XADD', log, '*', 'id', id)\n" => "",
+    accepted_jobs_are_not_listed: "accept.lua" "    redis.call('XADD', log, '*', 'id', id)\n" => "",
         submit::an_accepted_job_waits_and_is_listed_newest_first;
     requeue_makes_two_jobs: "requeue.lua" "redis.call('EXISTS', KEYS[1]) == 1" => "false",
         submit::a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_record;
@@ -64,6 +64,22 @@ mutants! {
         submit::a_full_queue_takes_no_repetition;
     requeue_ignores_short_memory: "requeue.lua" "#!lua\n" => "#!lua flags=allow-oom\n",
         submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+
+    // Whose job it is.
+    owners_are_forgotten: "accept.lua" "  redis.call('HSET', job, 'owner', owner)\n" => "",
+        owners::an_owner_is_kept_with_the_job_and_told_by_the_log;
+    the_log_tells_no_owner: "accept.lua" "'id', id, 'owner', owner)" => "'id', id)",
+        owners::an_owner_is_kept_with_the_job_and_told_by_the_log;
+    everybody_sees_every_job: "lib.lua" "view == (owner or '')" => "true",
+        owners::only_who_sees_a_job_can_cancel_it;
+    nobody_sees_every_job: "lib.lua" "view == '*' or " => "",
+        owners::only_who_sees_a_job_can_cancel_it;
+    cancel_is_for_everybody: "cancel.lua" " or not sees(ARGV[2], job[4])" => "",
+        owners::only_who_sees_a_job_can_cancel_it;
+    requeue_is_for_everybody: "requeue.lua" " or not sees(ARGV[4], old[4])" => "",
+        owners::only_who_sees_a_job_can_repeat_it_and_its_owner_stays;
+    requeue_takes_the_owner_away: "requeue.lua" "old[4] or ''" => "''",
+        owners::only_who_sees_a_job_can_repeat_it_and_its_owner_stays;
 
     // Who is given a job.
     grant_takes_any_entry: "grant.lua" "job[2] ~= entry or " => "",
@@ -192,7 +208,7 @@ mutants! {
         transitions::every_script_does_in_every_state_what_the_table_says;
     cancel_changes_ended_jobs: "cancel.lua" "if TERMINAL[status] then" => "if false then",
         transitions::every_script_does_in_every_state_what_the_table_says;
-    cancel_makes_jobs_up: "cancel.lua" "if not status then" => "if false then",
+    cancel_makes_jobs_up: "cancel.lua" "not status or " => "false or ",
         transitions::every_script_does_in_every_state_what_the_table_says;
     expire_fails_jobs_in_time: "expire.lua" " or not why" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;

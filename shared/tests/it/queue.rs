@@ -15,8 +15,9 @@ use tepal_shared::{
     connection::{ConnectionSettings, Redis},
     job::{Attempt, Job, JobId, NewJob, Priority},
     keys::{GROUP, Keys},
+    owner::View,
     scripts::{Granted, Settled, Submitted},
-    store::{Delivery, JobStore, Policy, Settlement, TakeRequest},
+    store::{Delivery, JobStore, Origin, Policy, Settlement, TakeRequest},
 };
 use tepal_tests::redis::RedisServer;
 use tokio::time::timeout;
@@ -244,6 +245,9 @@ fn unused_keys() -> Keys {
     static USED: AtomicU64 = AtomicU64::new(0);
     Keys::new(format!("q{}", USED.fetch_add(1, Ordering::Relaxed)))
 }
+
+/// Who sees every job and has nothing to say of the request.
+pub(crate) const ANYONE: Origin<'_> = Origin { view: View::All, request_id: None, traceparent: None };
 
 /// A job that nobody would object to.
 pub(crate) fn new_job() -> NewJob {

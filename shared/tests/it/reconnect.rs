@@ -6,6 +6,7 @@ use tepal_shared::{
     connection::{ConnectionSettings, Redis},
     error::StoreError,
     job::{Attempt, JobId, JobStatus, NewJob, Priority},
+    owner::View,
     reader::Reader,
     scripts::{Cancelled, Expired, Requeued, Submitted},
     store::{JobStore, Settlement},
@@ -17,7 +18,7 @@ use tepal_tests::{
 };
 use tokio::time::timeout;
 
-use crate::queue::{DONE, Queue, SOON, complete, fail, ids, new_job};
+use crate::queue::{ANYONE, DONE, Queue, SOON, complete, fail, ids, new_job};
 
 /// A store that gives up after a moment, at an address where nobody may be listening.
 fn impatient(queue: &Queue, url: &str) -> JobStore {
@@ -228,12 +229,12 @@ impl Lost {
                 return;
             }
             Self::Cancel => {
-                assert_eq!(queue.store.cancel(id).await.unwrap(), Cancelled::Done);
+                assert_eq!(queue.store.cancel(id, View::All).await.unwrap(), Cancelled::Done);
                 return;
             }
             Self::Requeue => {
                 let old = attempt.unwrap().job_id;
-                assert_eq!(queue.store.requeue(old, id, None, None).await.unwrap(), Requeued::Accepted);
+                assert_eq!(queue.store.requeue(old, id, ANYONE).await.unwrap(), Requeued::Accepted);
                 return;
             }
             Self::Expire => {

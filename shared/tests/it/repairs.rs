@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::Value;
 use tepal_shared::{
     job::{Attempt, Priority},
+    owner::View,
     scripts::{Cancelled, Settled},
     store::Settlement,
 };
@@ -60,7 +61,7 @@ pub(crate) async fn a_running_job_can_be_cancelled_whatever_became_of_its_entry(
     for damage in EVERY_DAMAGE {
         let (queue, attempt) = damaged(queue, damage).await;
 
-        assert_eq!(queue.store.cancel(attempt.job_id).await.unwrap(), Cancelled::Done);
+        assert_eq!(queue.store.cancel(attempt.job_id, View::All).await.unwrap(), Cancelled::Done);
 
         assert_eq!(queue.outstanding().await, (0, 0), "{damage:?}");
     }

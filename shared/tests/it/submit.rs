@@ -6,11 +6,12 @@ use futures_util::future::join_all;
 use tepal_shared::{
     error::StoreError,
     job::{Idempotency, JobId, JobStatus, NewJob, Priority},
+    owner::View,
     scripts::{Requeued, Submitted},
-    store::Settlement,
+    store::{Origin, Settlement},
 };
 
-use crate::queue::{DONE, Queue, complete, fail, ids, new_job};
+use crate::queue::{ANYONE, DONE, Queue, complete, fail, ids, new_job};
 
 /// A job with an idempotency key; `body` tells requests apart.
 fn keyed(key: &str, body: &str) -> NewJob {
@@ -26,7 +27,7 @@ async fn submit(queue: &Queue, job: &NewJob) -> (JobId, Submitted) {
 
 async fn listed(queue: &Queue) -> Vec<JobId> {
     let page = queue.store.log(None, 1_000).await.unwrap();
-    page.entries.into_iter().map(|(_, id)| id).collect()
+    page.entries.into_iter().map(|entry| entry.id).collect()
 }
 
 pub(crate) async fn an_accepted_job_waits_and_is_listed_newest_first(queue: &Queue) {
@@ -168,7 +169,8 @@ pub(crate) async fn a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_recor
 
     let id = JobId::new(0);
     for _ in 0..3 {
-        let requeued = queue.store.requeue(old, id, Some("r-2"), None).await.unwrap();
+        let requeued =
+            queue.store.requeue(old, id, Origin { request_id: Some("r-2"), ..ANYONE }).await.unwrap();
         assert_eq!(requeued, Requeued::Accepted);
     }
 
@@ -184,11 +186,11 @@ pub(crate) async fn a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_recor
 pub(crate) async fn a_full_queue_takes_no_repetition(queue: &Queue) {
     let queue = queue.with_policy(|policy| policy.max_queue_depth = 1);
     let old = queue.submit().await;
-    queue.store.cancel(old).await.unwrap();
+    queue.store.cancel(old, View::All).await.unwrap();
     queue.submit().await;
     let before = queue.all_keys().await;
 
-    let requeued = queue.store.requeue(old, JobId::new(0), None, None).await.unwrap();
+    let requeued = queue.store.requeue(old, JobId::new(0), ANYONE).await.unwrap();
 
     assert_eq!(requeued, Requeued::Full { outstanding: 1 });
     assert_eq!(queue.all_keys().await, before);
@@ -210,7 +212,7 @@ pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_wo
 
     let refused = queue.store.submit(JobId::new(0), &keyed("aa", "bb")).await;
     assert!(matches!(refused, Err(StoreError::OutOfMemory(_))), "{refused:?}");
-    let refused = queue.store.requeue(failed.job_id, JobId::new(0), None, None).await;
+    let refused = queue.store.requeue(failed.job_id, JobId::new(0), ANYONE).await;
     assert!(matches!(refused, Err(StoreError::OutOfMemory(_))), "{refused:?}");
     assert_eq!(queue.all_keys().await, before);
 
@@ -223,7 +225,7 @@ pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_wo
     ]) {
         assert_eq!(queue.settle(attempt, settlement.clone()).await, DONE, "{settlement:?}");
     }
-    queue.store.cancel(running[4].job_id).await.unwrap();
+    queue.store.cancel(running[4].job_id, View::All).await.unwrap();
     // Writing it past the store needs memory.
     queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "0"]).await;
     queue.set_field(running[5].job_id, "run_deadline", "1").await;

@@ -4,12 +4,13 @@ use std::{fmt::Debug, time::Duration};
 
 use tepal_shared::{
     job::{Attempt, JobId, Priority},
+    owner::View,
     scripts::{Granted, Settled},
     store::Settlement,
 };
 
 use crate::{
-    queue::{Queue, all, complete, fail, new_job},
+    queue::{ANYONE, Queue, all, complete, fail, new_job},
     snapshot::Snapshot,
 };
 
@@ -150,7 +151,7 @@ impl Subject {
                 return;
             }
             "cancelled" => {
-                queue.store.cancel(id).await.unwrap();
+                queue.store.cancel(id, View::All).await.unwrap();
                 return;
             }
             other => panic!("no such state: {other}"),
@@ -176,8 +177,8 @@ impl Subject {
             }
             "release" => told_settled(queue.settle(&self.attempt, Settlement::Release).await),
             "fail" => told_settled(queue.settle(&self.attempt, fail()).await),
-            "cancel" => told(store.cancel(id).await.unwrap()),
-            "requeue" => told(store.requeue(id, JobId::new(0), None, None).await.unwrap()),
+            "cancel" => told(store.cancel(id, View::All).await.unwrap()),
+            "requeue" => told(store.requeue(id, JobId::new(0), ANYONE).await.unwrap()),
             "expire" => told(store.expire(id).await.unwrap()),
             other => panic!("no such script: {other}"),
         }

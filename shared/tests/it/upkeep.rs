@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tepal_shared::{
     job::{JobId, Priority},
+    owner::View,
     scripts::WorkerRecord,
     store::{Settlement, Swept},
 };
@@ -26,7 +27,7 @@ pub(crate) async fn a_sweep_leaves_everything_alone_that_is_in_order(queue: &Que
         queue.take("w", 10).await;
     }
     let cancelled = queue.submit().await;
-    queue.store.cancel(cancelled).await.unwrap();
+    queue.store.cancel(cancelled, View::All).await.unwrap();
     ids.extend([cancelled, queue.submit().await]);
     queue.deliver("us").await;
     ids.extend([queue.submit().await, queue.submit_at(Priority::Low).await]);
@@ -77,7 +78,7 @@ pub(crate) async fn a_sweep_forgets_expired_jobs(queue: &Queue) {
 
     assert_eq!(swept, Swept { forgotten: 1, ..NOTHING });
     let log = queue.store.log(None, 10).await.unwrap().entries;
-    assert_eq!(log.into_iter().map(|(_, id)| id).collect::<Vec<_>>(), [kept]);
+    assert_eq!(log.into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [kept]);
 }
 
 pub(crate) async fn a_sweep_goes_on_where_it_stopped(queue: &Queue) {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tepal_shared::owner::View;
 use tepal_tests::{
     model_server::{ModelServer, ServerSpec},
     wait::eventually,
@@ -148,7 +149,7 @@ async fn a_worker_takes_no_more_large_jobs_than_a_call_may_hold() {
     let worker = queue.worker(settings).await;
     let first = queue.submit(input_of_rows(8)).await;
     running(&server, 1).await;
-    queue.store.cancel(first).await.unwrap();
+    queue.store.cancel(first, View::All).await.unwrap();
 
     queue.submit_all((0..50).map(|_| input_of_rows(8))).await;
 

@@ -97,6 +97,7 @@ mod tests {
             error_code: None,
             retry_of: None,
             deadline_ms: None,
+            owner: None,
         }
     }
 
