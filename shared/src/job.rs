@@ -20,6 +20,20 @@ impl JobId {
         Self(Uuid::from_bytes(bytes))
     }
 
+    /// The id's bytes, as the log of accepted jobs keeps them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// The id that these bytes are.
+    ///
+    /// # Errors
+    /// When they are not 16.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, uuid::Error> {
+        Uuid::from_slice(bytes).map(Self)
+    }
+
     /// The partition whose keys hold the job.
     #[must_use]
     pub fn partition(self) -> u8 {

@@ -203,6 +203,7 @@ impl JobStore {
             .arg(job.max_queue.map_or(0, millis))
             .arg(job.idempotency.as_ref().map_or("", |key| key.fingerprint.as_str()))
             .arg(self.policy.idempotency_ttl.as_secs().max(1))
+            .arg(&id.as_bytes()[..])
             .arg(job.owner.as_deref().unwrap_or_default())
             .arg("input")
             .arg(&job.input);
@@ -305,8 +306,12 @@ impl JobStore {
         let [high, normal, low] = self.keys.streams(partition);
         let keys = [self.keys.job(id), high, normal, low, self.keys.log(partition), self.keys.job(old)];
         let mut command = scripts::REQUEUE.call(&keys);
-        command.arg(id.to_string()).arg(old.to_string()).arg(self.policy.max_queue_depth);
-        command.arg(origin.view.as_argument());
+        command
+            .arg(id.to_string())
+            .arg(old.to_string())
+            .arg(self.policy.max_queue_depth)
+            .arg(&id.as_bytes()[..])
+            .arg(origin.view.as_argument());
         add_origin(&mut command, origin.request_id, origin.traceparent);
         Requeued::parse(self.run_submission(&command).await?)
     }

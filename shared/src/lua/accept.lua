@@ -9,8 +9,8 @@ local function outstanding(streams)
 end
 
 -- Writes a new pending job into its stream, its hash and the log. The id of its entry begins with the server's time, so
--- that nobody has to ask for it. `owner`: '' = nobody; `max_queue_ms`: longest wait in the queue, 0 = no limit; `...`:
--- further fields, flat.
+-- that nobody has to ask for it. `log`: {key, the id's 16 bytes}; `owner`: '' = nobody; `max_queue_ms`: longest wait in
+-- the queue, 0 = no limit; `...`: further fields, flat.
 local function accept(job, id, stream, log, owner, max_queue_ms, ...)
   local entry = redis.call('XADD', stream, '*', 'id', id)
   local created_at = string.match(entry, '^%d+')
@@ -19,9 +19,9 @@ local function accept(job, id, stream, log, owner, max_queue_ms, ...)
     redis.call('HSET', job, 'queue_deadline', int(tonumber(created_at) + max_queue_ms))
   end
   if owner == '' then
-    redis.call('XADD', log, '*', 'id', id)
+    redis.call('XADD', log.key, '*', 'id', log.id)
     return
   end
   redis.call('HSET', job, 'owner', owner)
-  redis.call('XADD', log, '*', 'id', id, 'owner', owner)
+  redis.call('XADD', log.key, '*', 'id', log.id, 'owner', owner)
 end

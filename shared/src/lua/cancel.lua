@@ -8,7 +8,7 @@
 -- ARGV[2]  whose jobs the caller sees: an owner; '' = those of nobody; '*' = all
 -- Returns  {"cancelled"} also when it was cancelled before | {"ended", status} it completed or failed before | {"missing"}
 --          or not seen
-local job = redis.call('HMGET', KEYS[1], 'status', 'entry', 'priority', 'owner')
+local job = redis.call('HMGET', KEYS[1], 'status', 'entry', 'priority', 'owner', 'created_at')
 local status = job[1]
 if not status or not sees(ARGV[2], job[4]) then
   return { 'missing' }
@@ -21,5 +21,5 @@ if TERMINAL[status] then
 end
 
 local stream = KEYS[1 + STREAM_OF[job[3] or 'normal']]
-end_job({ key = KEYS[1], stream = stream, entry = job[2] }, server_now(), 'cancelled', ARGV[1], {}, true)
+end_job({ key = KEYS[1], stream = stream, entry = job[2], created_at = job[5] }, server_now(), 'cancelled', ARGV[1], {}, true)
 return { 'cancelled' }

@@ -12,7 +12,7 @@ local outcomes, ending, entries = {}, {}, { {}, {}, {} }
 for i = 4, #KEYS do
   local key, argument = KEYS[i], 3 * i - 10
   local token = ARGV[argument]
-  local job = redis.call('HMGET', key, 'status', 'attempt', 'entry')
+  local job = redis.call('HMGET', key, 'status', 'attempt', 'entry', 'created_at')
   local refused = fence(job[1], job[2], token)
   if job[1] == 'completed' and job[2] == token then
     table.insert(outcomes, 'completed')
@@ -20,7 +20,7 @@ for i = 4, #KEYS do
     table.insert(outcomes, refused[1])
   else
     table.insert(outcomes, 'completed')
-    table.insert(ending, { key, ARGV[argument + 2] })
+    table.insert(ending, { key = key, created_at = job[4], result = ARGV[argument + 2] })
     if job[3] then
       table.insert(entries[tonumber(ARGV[argument + 1])], job[3])
     end
@@ -29,7 +29,7 @@ end
 
 local now = server_now()
 for _, job in ipairs(ending) do
-  close_job(job[1], now, 'completed', ARGV[1], { 'result', job[2] }, false)
+  close_job(job, now, 'completed', ARGV[1], { 'result', job.result }, false)
 end
 for number, ended in ipairs(entries) do
   if #ended > 0 then

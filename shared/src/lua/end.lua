@@ -4,12 +4,12 @@ local TRANSIENT = { 'entry', 'next_attempt_at', 'queue_deadline', 'run_deadline'
 local TRANSIENT_AND_INPUT = { 'input', unpack(TRANSIENT) }
 
 -- The only way into a terminal state. `fields`: flat list of what the end adds; `keep_input`: whether the job can be
--- submitted again from its record. Its entry is to be removed by the same script.
-local function close_job(key, now, status, ttl_s, fields, keep_input)
-  redis.call('HDEL', key, unpack(keep_input and TRANSIENT or TRANSIENT_AND_INPUT))
-  redis.call('HSET', key, 'status', status, 'finished_at', int(now), unpack(fields))
-  redis.call('EXPIRE', key, ttl_s)
-  redis.call('PUBLISH', key, status)
+-- submitted again from its record. Its entry is to be removed by the same script. `job`: {key, created_at}.
+local function close_job(job, now, status, ttl_s, fields, keep_input)
+  redis.call('HDEL', job.key, unpack(keep_input and TRANSIENT or TRANSIENT_AND_INPUT))
+  redis.call('HSET', job.key, 'status', status, 'took_ms', int(age(job.created_at, now)), unpack(fields))
+  redis.call('EXPIRE', job.key, ttl_s)
+  redis.call('PUBLISH', job.key, status)
 end
 
 local function remove_entries(stream, entries)
@@ -17,21 +17,21 @@ local function remove_entries(stream, entries)
   redis.call('XDEL', stream, unpack(entries))
 end
 
--- close_job for one job with its entry. `job`: {key, stream, entry}.
+-- close_job for one job with its entry. `job`: {key, created_at, stream, entry}.
 local function end_job(job, now, status, ttl_s, fields, keep_input)
-  close_job(job.key, now, status, ttl_s, fields, keep_input)
+  close_job(job, now, status, ttl_s, fields, keep_input)
   remove_entries(job.stream, { job.entry })
 end
 
--- end_job for a failure, which also leaves a dead letter. `dead`: {key, max}; `why`: {code, message}.
+-- end_job for a failure, which also leaves a dead letter. `job`: id and attempts beside that; `dead`: {key, max}; `why`: {code, message}.
 local function fail_job(job, now, ttl_s, dead, why)
   end_job(job, now, 'failed', ttl_s, { 'error', why.message, 'error_code', why.code }, true)
   redis.call('XADD', dead.key, 'MAXLEN', '~', dead.max, '*', 'id', job.id, 'error_code', why.code, 'attempts', job.attempts)
 end
 
 -- Which deadline a job has missed, as a reason to fail it, or nil.
-local function missed_deadline(now, started_at, queue_deadline, run_deadline)
-  if queue_deadline and not started_at and now > tonumber(queue_deadline) then
+local function missed_deadline(now, waited_ms, queue_deadline, run_deadline)
+  if queue_deadline and not waited_ms and now > tonumber(queue_deadline) then
     return { code = 'queue_timeout', message = 'The job waited longer than max_queue_seconds' }
   end
   if run_deadline and now > tonumber(run_deadline) then

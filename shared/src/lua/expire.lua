@@ -9,8 +9,8 @@
 -- ARGV[2]  lifetime of a terminal job, s
 -- ARGV[3]  most dead letters kept
 -- Returns  {"expired", error code} | {"kept", status} no deadline is missed, or the job has ended | {"missing"}
-local job = redis.call('HMGET', KEYS[1], 'status', 'entry', 'priority', 'attempt', 'released', 'started_at',
-  'queue_deadline', 'run_deadline')
+local job = redis.call('HMGET', KEYS[1], 'status', 'entry', 'priority', 'attempt', 'released', 'waited_ms',
+  'queue_deadline', 'run_deadline', 'created_at')
 if not job[1] then
   return { 'missing' }
 end
@@ -22,6 +22,6 @@ end
 
 local attempts = tonumber(job[4] or 0) - tonumber(job[5] or 0)
 local stream = KEYS[1 + STREAM_OF[job[3] or 'normal']]
-fail_job({ key = KEYS[1], id = ARGV[1], stream = stream, entry = job[2], attempts = attempts }, now, ARGV[2],
-  { key = KEYS[5], max = ARGV[3] }, why)
+local record = { key = KEYS[1], id = ARGV[1], stream = stream, entry = job[2], created_at = job[9], attempts = attempts }
+fail_job(record, now, ARGV[2], { key = KEYS[5], max = ARGV[3] }, why)
 return { 'expired', why.code }

@@ -10,7 +10,8 @@
 -- ARGV[5]  lifetime of a terminal job, s
 -- ARGV[6]  most dead letters kept
 -- Returns  {"failed"} also when this very attempt had failed it before | {"lost"} | {"cancelled"} | {"missing"}
-local job = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'entry', 'released', 'error_code')
+local job = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'entry', 'released', 'error_code',
+  'created_at')
 if job[1] == 'failed' and job[2] == ARGV[1] and job[5] == ARGV[3] then
   return { 'failed' }
 end
@@ -20,6 +21,6 @@ if refused then
 end
 
 local attempts = tonumber(job[2]) - tonumber(job[4] or 0)
-fail_job({ key = KEYS[1], id = ARGV[2], stream = KEYS[2], entry = job[3], attempts = attempts }, server_now(), ARGV[5],
-  { key = KEYS[3], max = ARGV[6] }, { code = ARGV[3], message = ARGV[4] })
+local record = { key = KEYS[1], id = ARGV[2], stream = KEYS[2], entry = job[3], created_at = job[6], attempts = attempts }
+fail_job(record, server_now(), ARGV[5], { key = KEYS[3], max = ARGV[6] }, { code = ARGV[3], message = ARGV[4] })
 return { 'failed' }

@@ -3,10 +3,10 @@
 -- bytes = 0}
 local function grant(grants, number, entry, id)
   local stream, key = grants.streams[number], grants.prefix .. id
-  local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'released', 'lost', 'created_at', 'started_at',
+  local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'released', 'lost', 'created_at', 'waited_ms',
     'queue_deadline', 'run_deadline', 'timeout_ms', 'request_id', 'traceparent', 'input')
   local status, attempt, released = job[1], tonumber(job[3] or 0), tonumber(job[4] or 0)
-  local lost, started_at = tonumber(job[5] or 0), job[7]
+  local lost, waited_ms = tonumber(job[5] or 0), job[7]
   if job[2] ~= entry or (status ~= 'pending' and status ~= 'processing') then
     -- Its job ended, vanished or has another entry by now.
     redis.call('XACK', stream, GROUP, entry)
@@ -14,8 +14,8 @@ local function grant(grants, number, entry, id)
     grants.stale = grants.stale + 1
     return
   end
-  local record = { key = key, id = id, stream = stream, entry = entry, attempts = attempt - released }
-  local why = missed_deadline(grants.now, started_at, job[8], job[9])
+  local record = { key = key, id = id, stream = stream, entry = entry, created_at = job[6], attempts = attempt - released }
+  local why = missed_deadline(grants.now, waited_ms, job[8], job[9])
   if status == 'processing' then
     -- A running job comes back only when its lease lapsed: whoever ran it is gone.
     lost = lost + 1
@@ -32,23 +32,21 @@ local function grant(grants, number, entry, id)
   end
 
   attempt = attempt + 1
-  local deadline = job[9]
-  if started_at then
+  local deadline, age_ms = job[9], age(job[6], grants.now)
+  if waited_ms then
     redis.call('HSET', key, 'status', 'processing', 'attempt', attempt)
     redis.call('HDEL', key, 'next_attempt_at')
   elseif job[10] then
     deadline = int(grants.now + tonumber(job[10]))
-    redis.call('HSET', key, 'status', 'processing', 'attempt', attempt, 'started_at', int(grants.now),
+    redis.call('HSET', key, 'status', 'processing', 'attempt', attempt, 'waited_ms', int(age_ms),
       'run_deadline', deadline)
   else
-    redis.call('HSET', key, 'status', 'processing', 'attempt', attempt, 'started_at', int(grants.now))
+    redis.call('HSET', key, 'status', 'processing', 'attempt', attempt, 'waited_ms', int(age_ms))
   end
   redis.call('PUBLISH', key, 'processing')
   local input = job[13] or ''
   grants.bytes = grants.bytes + #input
   local left_ms = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1
-  -- The clock may have gone back: after a failover it is another machine's.
-  local age_ms = math.max(grants.now - tonumber(job[6] or grants.now), 0)
   table.insert(grants.jobs, { id, number, attempt, released, lost, age_ms, left_ms, job[11] or '', job[12] or '', input })
 end
 

@@ -16,6 +16,11 @@ local function server_now()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
+-- Time since a job was accepted, ms. The clock may have gone back: after a failover it is another machine's.
+local function age(created_at, now)
+  return math.max(now - tonumber(created_at or now), 0)
+end
+
 -- A whole number as Redis stores it; Lua's own conversion turns large ones into 1.8e+12.
 local function int(number)
   return string.format('%.0f', number)

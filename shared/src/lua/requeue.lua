@@ -10,14 +10,15 @@
 -- ARGV[1]  new job id
 -- ARGV[2]  old job id
 -- ARGV[3]  most outstanding jobs of the partition; 0 = no limit
--- ARGV[4]  whose jobs the caller sees: an owner; '' = those of nobody; '*' = all
--- ARGV[5...]  further field, value pairs of the new job hash
+-- ARGV[4]  new job id, its 16 bytes
+-- ARGV[5]  whose jobs the caller sees: an owner; '' = those of nobody; '*' = all
+-- ARGV[6...]  further field, value pairs of the new job hash
 -- Returns  {"accepted"} | {"unfinished", status} the old job is not failed or cancelled | {"missing"} or not seen | {"full", outstanding}
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return { 'accepted' }
 end
 local old = redis.call('HMGET', KEYS[6], 'status', 'priority', 'input', 'owner')
-if not old[1] or not sees(ARGV[4], old[4]) then
+if not old[1] or not sees(ARGV[5], old[4]) then
   return { 'missing' }
 end
 if (old[1] ~= 'failed' and old[1] ~= 'cancelled') or not old[3] then
@@ -28,12 +29,12 @@ local depth = outstanding({ KEYS[2], KEYS[3], KEYS[4] })
 if limit > 0 and depth >= limit then
   return { 'full', depth }
 end
-local fields = { 'input', old[3], 'retry_of', ARGV[2], unpack(ARGV, 5) }
+local fields = { 'input', old[3], 'retry_of', ARGV[2], unpack(ARGV, 6) }
 if old[2] then
   table.insert(fields, 'priority')
   table.insert(fields, old[2])
 end
 
-accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[old[2] or 'normal']], KEYS[5], old[4] or '', 0,
-  unpack(fields))
+local log = { key = KEYS[5], id = ARGV[4] }
+accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[old[2] or 'normal']], log, old[4] or '', 0, unpack(fields))
 return { 'accepted' }

@@ -13,8 +13,9 @@
 -- ARGV[4]  longest wait in the queue, ms; 0 = no limit
 -- ARGV[5]  fingerprint of the request, hex; '' without an idempotency key
 -- ARGV[6]  lifetime of the idempotency record, s
--- ARGV[7]  owner; '' = nobody
--- ARGV[8...]  field, value pairs of the job hash: the input and what the caller wants kept
+-- ARGV[7]  job id, its 16 bytes
+-- ARGV[8]  owner; '' = nobody
+-- ARGV[9...]  field, value pairs of the job hash: the input and what the caller wants kept
 -- Returns  {"accepted"} | {"duplicate", job_id, status} the key's job exists | {"conflict", job_id} the key belongs to
 --          another request | {"full", outstanding}
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -41,7 +42,8 @@ if ARGV[2] ~= 'normal' then
   table.insert(fields, ARGV[2])
 end
 
-accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[ARGV[2]]], KEYS[5], ARGV[7], tonumber(ARGV[4]), unpack(fields, 8))
+local log = { key = KEYS[5], id = ARGV[7] }
+accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[ARGV[2]]], log, ARGV[8], tonumber(ARGV[4]), unpack(fields, 9))
 if KEYS[6] then
   redis.call('SET', KEYS[6], ARGV[5] .. ' ' .. ARGV[1], 'EX', ARGV[6])
 end

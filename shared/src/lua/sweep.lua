@@ -39,6 +39,14 @@ local function is_after(a, b)
   return tonumber(a_seq) > tonumber(b_seq)
 end
 
+-- The text form of a job id, which the log keeps as its 16 bytes.
+local function id_of(bytes)
+  local digits = string.gsub(bytes, '.', function(byte)
+    return string.format('%02x', string.byte(byte))
+  end)
+  return string.gsub(digits, '^(%x%x%x%x%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)', '%1-%2-%3-%4-')
+end
+
 local delivered = {}
 for number = 1, 3 do
   delivered[number] = last_delivered(KEYS[1 + number])
@@ -60,7 +68,7 @@ local from = ARGV[2] == '-' and '-' or '(' .. ARGV[2]
 local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[3])
 local forgotten, orphans = {}, {}
 for _, entry in ipairs(entries) do
-  local id = entry[2][2]
+  local id = id_of(entry[2][2])
   local job = redis.call('HMGET', ARGV[1] .. id, 'status', 'entry', 'priority')
   if not job[1] then
     table.insert(forgotten, entry[1])

@@ -107,14 +107,14 @@ impl JobStore {
 
 /// The entries of a log range. One that is not understood is left out.
 fn places_from(partition: u8, value: Value) -> Result<Vec<LogEntry>, StoreError> {
-    type Entries = Vec<(String, Vec<(String, String)>)>;
-    let entries: Entries = redis::from_redis_value(value).map_err(parsing)?;
-    let entry = |(place, fields): (String, Vec<(String, String)>)| {
+    type Fields = Vec<(String, Vec<u8>)>;
+    let entries: Vec<(String, Fields)> = redis::from_redis_value(value).map_err(parsing)?;
+    let entry = |(place, fields): (String, Fields)| {
         let (mut id, mut owner) = (None, None);
         for (field, value) in fields {
             match field.as_str() {
-                "id" => id = value.parse().ok(),
-                "owner" => owner = Some(value),
+                "id" => id = JobId::from_bytes(&value).ok(),
+                "owner" => owner = Some(String::from_utf8_lossy(&value).into_owned()),
                 _ => {}
             }
         }

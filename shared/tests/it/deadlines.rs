@@ -77,14 +77,14 @@ pub(crate) async fn the_queue_limit_ends_with_the_first_attempt(queue: &Queue) {
 pub(crate) async fn the_run_time_begins_once_and_goes_on_over_retries(queue: &Queue) {
     let id = submit_limited(queue).await;
     let first = queue.take_one("w").await;
-    let (started, deadline) = (queue.field(id, "started_at").await, queue.field(id, "run_deadline").await);
+    let (waited, deadline) = (queue.field(id, "waited_ms").await, queue.field(id, "run_deadline").await);
     assert_eq!(queue.settle(&first, Settlement::Retry(Duration::ZERO)).await, DONE);
-    queue.set_field(id, "started_at", "1000").await;
+    queue.set_field(id, "waited_ms", "1000").await;
 
     let second = queue.take_one("w").await;
 
-    assert!(started.is_some() && deadline.is_some());
-    assert_eq!(queue.field(id, "started_at").await.as_deref(), Some("1000"));
+    assert!(waited.is_some() && deadline.is_some());
+    assert_eq!(queue.field(id, "waited_ms").await.as_deref(), Some("1000"));
     assert_eq!(queue.field(id, "run_deadline").await, deadline);
     assert!(second.time_left.unwrap() <= Duration::from_secs(50));
 }

@@ -169,6 +169,7 @@ pub(crate) async fn a_job_from_the_future_is_zero_old(queue: &Queue) {
     queue.set_field(id, "created_at", "99999999999999").await;
 
     assert_eq!(queue.take_one("w").await.age, Duration::ZERO);
+    assert_eq!(queue.field(id, "waited_ms").await.as_deref(), Some("0"));
 }
 
 pub(crate) async fn an_entry_that_a_blocking_read_gave_is_started(queue: &Queue) {

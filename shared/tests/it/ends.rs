@@ -1,6 +1,6 @@
 //! How a job ends: once, in public, with a time to live and, if it failed, a dead letter.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::StreamExt as _;
 use tepal_shared::{
@@ -41,6 +41,22 @@ pub(crate) async fn every_end_is_published_to_whoever_waits_for_it(queue: &Queue
         let message = timeout(SOON / 10, subscription.on_message().next()).await;
         let message: String = message.unwrap().unwrap().get_payload().unwrap();
         assert_eq!(message, status);
+    }
+}
+
+pub(crate) async fn every_end_tells_when_it_was(queue: &Queue) {
+    for way in 0..4 {
+        let id = queue.submit().await;
+        let created_at_ms = queue.job(id).await.created_at_ms - 5_000;
+        queue.set_field(id, "created_at", &created_at_ms.to_string()).await;
+        let attempt = queue.take_one("w").await;
+
+        end(queue, &attempt, way).await;
+
+        let job = queue.job(id).await;
+        let (started, finished) = (job.started_at_ms.unwrap(), job.finished_at_ms.unwrap());
+        assert!(started >= created_at_ms + 5_000 && started <= finished, "{job:?}");
+        assert!(Duration::from_millis(finished - created_at_ms - 5_000) < SOON, "{job:?}");
     }
 }
 
@@ -138,6 +154,7 @@ pub(crate) async fn dead_letters_are_kept_up_to_a_limit(queue: &Queue) {
 as_tests![
     many_results_stored_at_once_reach_their_own_jobs,
     every_end_is_published_to_whoever_waits_for_it,
+    every_end_tells_when_it_was,
     no_byte_of_a_job_changes_after_its_end,
     a_dead_letter_tells_what_failed_and_why,
     dead_letters_are_kept_up_to_a_limit,

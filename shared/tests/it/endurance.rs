@@ -17,13 +17,13 @@ use crate::queue::{DONE, FROM_START, Queue, SOON, all, complete, fail, ids};
 /// `MOST_CLEARED` in `take.lua`, and the chunk in which it looks.
 const MOST_CLEARED: usize = 64 + 16;
 
-/// Makes many jobs at once, as `submit` would. ARGV: job prefix, queue_deadline, job ids.
+/// Makes many jobs at once, as `submit` would. ARGV: job prefix, queue_deadline, per job: id, its 16 bytes.
 const POPULATE: &str = "
-    for i = 3, #ARGV do
+    for i = 3, #ARGV, 2 do
       local entry = redis.call('XADD', KEYS[1], '*', 'id', ARGV[i])
       redis.call('HSET', ARGV[1] .. ARGV[i], 'status', 'pending', 'created_at', '1700000000000', 'entry', entry,
         'input', '[[5.1,3.5,1.4,0.2]]', 'queue_deadline', ARGV[2])
-      redis.call('XADD', KEYS[2], '*', 'id', ARGV[i])
+      redis.call('XADD', KEYS[2], '*', 'id', ARGV[i + 1])
     end";
 
 /// Adds so many jobs to the stream of this priority.
@@ -34,7 +34,8 @@ async fn populate(queue: &Queue, priority: Priority, jobs: usize, queue_deadline
         let mut call = script.key(keys.stream(0, priority));
         call.key(keys.log(0)).arg(keys.job_prefix(0)).arg(queue_deadline);
         for _ in first..jobs.min(first + 1_000) {
-            call.arg(JobId::new(0).to_string());
+            let id = JobId::new(0);
+            call.arg(id.to_string()).arg(&id.as_bytes()[..]);
         }
         call.invoke_async::<Value>(&mut queue.connection()).await.unwrap();
     }

@@ -54,7 +54,7 @@ mutants! {
         submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
     limit_counts_one_stream: "accept.lua" "sum + redis.call('XLEN'" => "redis.call('XLEN'",
         submit::the_limit_counts_every_job_that_has_not_ended;
-    accepted_jobs_are_not_listed: "accept.lua" "    redis.call('XADD', log, '*', 'id', id)\n" => "",
+    accepted_jobs_are_not_listed: "accept.lua" "    redis.call('XADD', log.key, '*', 'id', log.id)\n" => "",
         submit::an_accepted_job_waits_and_is_listed_newest_first;
     requeue_makes_two_jobs: "requeue.lua" "redis.call('EXISTS', KEYS[1]) == 1" => "false",
         submit::a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_record;
@@ -68,7 +68,7 @@ mutants! {
     // Whose job it is.
     owners_are_forgotten: "accept.lua" "  redis.call('HSET', job, 'owner', owner)\n" => "",
         owners::an_owner_is_kept_with_the_job_and_told_by_the_log;
-    the_log_tells_no_owner: "accept.lua" "'id', id, 'owner', owner)" => "'id', id)",
+    the_log_tells_no_owner: "accept.lua" "'id', log.id, 'owner', owner)" => "'id', log.id)",
         owners::an_owner_is_kept_with_the_job_and_told_by_the_log;
     everybody_sees_every_job: "lib.lua" "view == (owner or '')" => "true",
         owners::only_who_sees_a_job_can_cancel_it;
@@ -76,7 +76,7 @@ mutants! {
         owners::only_who_sees_a_job_can_cancel_it;
     cancel_is_for_everybody: "cancel.lua" " or not sees(ARGV[2], job[4])" => "",
         owners::only_who_sees_a_job_can_cancel_it;
-    requeue_is_for_everybody: "requeue.lua" " or not sees(ARGV[4], old[4])" => "",
+    requeue_is_for_everybody: "requeue.lua" " or not sees(ARGV[5], old[4])" => "",
         owners::only_who_sees_a_job_can_repeat_it_and_its_owner_stays;
     requeue_takes_the_owner_away: "requeue.lua" "old[4] or ''" => "''",
         owners::only_who_sees_a_job_can_repeat_it_and_its_owner_stays;
@@ -92,17 +92,17 @@ mutants! {
         leases::a_zombie_cannot_settle_its_job;
     grant_counts_no_lost_lease: "grant.lua" "lost = lost + 1" => "lost = lost",
         leases::a_job_whose_lease_lapsed_goes_to_another_worker;
-    grant_counts_every_lease_as_lost: "grant.lua" "if status == 'processing' then" => "if started_at then",
+    grant_counts_every_lease_as_lost: "grant.lua" "if status == 'processing' then" => "if waited_ms then",
         giving_back::a_release_uses_no_attempt;
     grant_knows_no_crash_limit: "grant.lua" "lost >= grants.max_lost" => "false",
         leases::a_job_that_loses_its_worker_too_often_fails;
-    grant_knows_no_deadline: "grant.lua" "missed_deadline(grants.now, started_at, job[8], job[9])" => "nil",
+    grant_knows_no_deadline: "grant.lua" "missed_deadline(grants.now, waited_ms, job[8], job[9])" => "nil",
         deadlines::a_job_that_waited_too_long_is_not_run;
-    grant_starts_the_clock_anew: "grant.lua" "  if started_at then" => "  if false then",
+    grant_starts_the_clock_anew: "grant.lua" "  if waited_ms then" => "  if false then",
         deadlines::the_run_time_begins_once_and_goes_on_over_retries;
     grant_leaves_the_retry_time: "grant.lua" "    redis.call('HDEL', key, 'next_attempt_at')\n" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
-    grant_tells_negative_ages: "grant.lua" "math.max(grants.now - tonumber(job[6] or grants.now), 0)" => "grants.now - tonumber(job[6])",
+    ages_can_be_negative: "lib.lua" "math.max(now - tonumber(created_at or now), 0)" => "now - tonumber(created_at)",
         delivery::a_job_from_the_future_is_zero_old;
     take_makes_no_group: "take.lua" "string.find(reply.err, 'NOGROUP', 1, true)" => "false",
         delivery::a_missing_group_is_made_and_nothing_that_waits_is_skipped;
@@ -146,7 +146,7 @@ mutants! {
         transitions::every_script_does_in_every_state_what_the_table_says;
     complete_mixes_up_the_streams: "complete.lua" "entries[tonumber(ARGV[argument + 1])]" => "entries[2]",
         ends::many_results_stored_at_once_reach_their_own_jobs;
-    complete_mixes_up_the_results: "complete.lua" "{ key, ARGV[argument + 2] }" => "{ key, ARGV[4] }",
+    complete_mixes_up_the_results: "complete.lua" "result = ARGV[argument + 2] }" => "result = ARGV[4] }",
         ends::many_results_stored_at_once_reach_their_own_jobs;
     fail_is_not_fenced: "fail.lua" "if refused then" => "if false then",
         leases::a_zombie_cannot_settle_its_job;
@@ -188,10 +188,12 @@ mutants! {
         repairs::a_running_job_can_end_whatever_became_of_its_entry;
     end_leaves_the_entry: "end.lua" "  redis.call('XDEL', stream, unpack(entries))\n" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
-    end_keeps_the_job_for_ever: "end.lua" "  redis.call('EXPIRE', key, ttl_s)\n" => "",
+    end_keeps_the_job_for_ever: "end.lua" "  redis.call('EXPIRE', job.key, ttl_s)\n" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
-    end_is_not_published: "end.lua" "  redis.call('PUBLISH', key, status)\n" => "",
+    end_is_not_published: "end.lua" "  redis.call('PUBLISH', job.key, status)\n" => "",
         ends::every_end_is_published_to_whoever_waits_for_it;
+    end_counts_from_another_moment: "end.lua" "int(age(job.created_at, now))" => "0",
+        ends::every_end_tells_when_it_was;
     end_keeps_every_input: "end.lua" "keep_input and TRANSIENT or TRANSIENT_AND_INPUT" => "TRANSIENT",
         transitions::every_script_does_in_every_state_what_the_table_says;
     end_keeps_no_input: "end.lua" "keep_input and TRANSIENT or TRANSIENT_AND_INPUT" => "TRANSIENT_AND_INPUT",
@@ -200,7 +202,7 @@ mutants! {
         transitions::every_script_does_in_every_state_what_the_table_says;
     dead_letters_are_never_trimmed: "end.lua" "'MAXLEN', '~', dead.max, " => "",
         ends::dead_letters_are_kept_up_to_a_limit;
-    queue_limit_does_not_end: "end.lua" "queue_deadline and not started_at and" => "queue_deadline and",
+    queue_limit_does_not_end: "end.lua" "queue_deadline and not waited_ms and" => "queue_deadline and",
         deadlines::the_queue_limit_ends_with_the_first_attempt;
     run_time_is_unlimited: "end.lua" "run_deadline and now > tonumber(run_deadline)" => "false",
         deadlines::a_job_that_ran_too_long_is_not_tried_again;
@@ -252,6 +254,8 @@ mutants! {
         upkeep::a_sweep_leaves_everything_alone_that_is_in_order;
     sweep_leaves_two_entries: "sweep.lua" "  redis.call('XDEL', job.stream, job.entry)\n" => "",
         upkeep::a_sweep_queues_jobs_again_that_nobody_would_be_given;
+    sweep_takes_jobs_for_expired: "sweep.lua" "'%1-%2-%3-%4-')" => "'%1%2-%3-%4-')",
+        upkeep::a_sweep_forgets_expired_jobs;
     sweep_forgets_nothing: "sweep.lua" "redis.call('XDEL', KEYS[1], unpack(forgotten))" => "",
         upkeep::a_sweep_forgets_expired_jobs;
     prune_loses_pending_entries: "prune.lua" "consumer.pending == 0 and " => "",

@@ -211,7 +211,7 @@ impl Report {
     #[must_use]
     pub fn latencies(&self) -> Vec<Duration> {
         let completed = self.history.last.jobs.values().filter(|job| job.status() == "completed");
-        let took = completed.map(|job| job.number("finished_at").saturating_sub(job.number("created_at")));
+        let took = completed.map(|job| job.number("took_ms"));
         let mut took: Vec<Duration> = took.map(Duration::from_millis).collect();
         took.sort_unstable();
         took

@@ -149,12 +149,10 @@ fn cancel_holds(job: &JobFacts<'_>, rules: Rules, found: &mut Findings) {
     if let Some((attempt, outcome)) = job.settled.iter().find(|(_, outcome)| ended(*outcome)) {
         breach(format!("cancelled, yet attempt {attempt} ended it as {outcome:?}"));
     }
-    // Both times are Redis's own.
-    let by_redis = job.dump.map(|dump| (dump.number("started_at"), dump.number("finished_at")));
-    if let Some((started, finished)) =
-        by_redis.filter(|(started, finished)| *finished > 0 && started > finished)
-    {
-        breach(format!("started at {started} ms, after its end at {finished} ms"));
+    // Both spans began when the job was accepted, and are Redis's own.
+    let by_redis = job.dump.map(|dump| (dump.number("waited_ms"), dump.number("took_ms")));
+    if let Some((waited, took)) = by_redis.filter(|(waited, took)| *took > 0 && waited > took) {
+        breach(format!("started after {waited} ms, and had ended after {took} ms"));
     }
 }
 

@@ -1,6 +1,13 @@
 //! Runs an ONNX model in this process with tract: optimised once for any number of rows.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -16,11 +23,23 @@ use tract_onnx::prelude::{
 
 use super::{Backend, BackendError, OpenError, Verdict};
 
+/// Longest computation on a thread that has sockets and timers to serve; a longer one gets a thread of its own, which costs
+/// two changes of threads. "No more than 10 to 100 microseconds between each .await": Alice Ryhl, "Async: What is blocking?".
+const LONGEST_STEP: Duration = Duration::from_micros(100);
+
 /// A loaded model.
 pub(super) struct Onnx {
     plan: Arc<TypedRunnableModel>,
     output_name: String,
     metadata: Value,
+    pace: Arc<Pace>,
+}
+
+/// How long a row took of late.
+#[derive(Debug)]
+struct Pace {
+    /// Nanoseconds, a moving average; before the first batch more than any.
+    per_row: AtomicU64,
 }
 
 impl Onnx {
@@ -30,7 +49,12 @@ impl Onnx {
             path: path.display().to_string(),
             reason: format!("{error:#}"),
         })?;
-        Ok(Self { plan, output_name: model.output.name.clone(), metadata: model.metadata() })
+        Ok(Self {
+            plan,
+            output_name: model.output.name.clone(),
+            metadata: model.metadata(),
+            pace: Arc::new(Pace::unknown()),
+        })
     }
 }
 
@@ -68,15 +92,15 @@ impl Backend for Onnx {
     }
 
     fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
-        let (plan, name) = (Arc::clone(&self.plan), self.output_name.clone());
-        // Inference is computation: on its own thread it cannot hold up the timers and sockets of this one.
-        let computed = tokio::task::spawn_blocking(move || compute(&plan, name, batch));
+        let (plan, name, pace) = (Arc::clone(&self.plan), self.output_name.clone(), Arc::clone(&self.pace));
+        let is_short = pace.expects(batch.rows) <= LONGEST_STEP;
+        let work = move || pace.measure(batch.rows, || compute(&plan, name, batch));
         Box::pin(async move {
-            match computed.await {
-                Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(error)) => Err(failed(format!("{error:#}"))),
-                Err(panic) => Err(failed(panic.to_string())),
+            if is_short {
+                return work();
             }
+            let computed = tokio::task::spawn_blocking(work).await;
+            computed.unwrap_or_else(|cancelled| Err(failed(&cancelled.to_string())))
         })
     }
 
@@ -86,12 +110,44 @@ impl Backend for Onnx {
     }
 }
 
+impl Pace {
+    fn unknown() -> Self {
+        Self { per_row: AtomicU64::new(u64::MAX) }
+    }
+
+    /// How long a batch of so many rows is likely to take.
+    fn expects(&self, rows: usize) -> Duration {
+        Duration::from_nanos(self.per_row.load(Ordering::Relaxed).saturating_mul(rows as u64))
+    }
+
+    /// Runs a batch and remembers how long it took.
+    fn measure<T>(&self, rows: usize, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let done = work();
+        let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX) / rows.max(1) as u64;
+        let before = self.per_row.load(Ordering::Relaxed);
+        // Several batches at a time may each overwrite what another wrote: one measurement more or less does not matter.
+        let average = if before == u64::MAX { took } else { before - before / 4 + took / 4 };
+        self.per_row.store(average, Ordering::Relaxed);
+        done
+    }
+}
+
 /// The same input gives the same failure again, so there is nothing to retry.
-fn failed(reason: String) -> BackendError {
+fn failed(reason: &str) -> BackendError {
     BackendError::new(Verdict::Reject, "model_error", format!("Model inference failed: {reason}"))
 }
 
-fn compute(plan: &Arc<TypedRunnableModel>, name: String, batch: Batch) -> TractResult<Tensor> {
+/// Runs the model. An operator that panics costs the batch and not the worker.
+fn compute(plan: &Arc<TypedRunnableModel>, name: String, batch: Batch) -> Result<Tensor, BackendError> {
+    match catch_unwind(AssertUnwindSafe(|| run(plan, name, batch))) {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(failed(&format!("{error:#}"))),
+        Err(_) => Err(failed("the model panicked")),
+    }
+}
+
+fn run(plan: &Arc<TypedRunnableModel>, name: String, batch: Batch) -> TractResult<Tensor> {
     let inputs = batch.inputs.into_iter().map(|input| Ok(to_tract(input)?.into()));
     let inputs = inputs.collect::<TractResult<TVec<_>>>()?;
     let mut outputs = plan.run(inputs)?;
@@ -145,6 +201,18 @@ mod tests {
         model.check_output(2, &answer).unwrap();
         assert_eq!(model.render(&answer, 0, 1).unwrap().class_name.as_deref(), Some("setosa"));
         assert_eq!(model.render(&answer, 1, 1).unwrap().class_name.as_deref(), Some("virginica"));
+    }
+
+    #[test]
+    fn a_batch_is_expected_to_take_what_its_rows_took_of_late() {
+        let pace = Pace::unknown();
+        assert!(pace.expects(1) > LONGEST_STEP);
+
+        pace.measure(1_000, || std::thread::sleep(Duration::from_millis(2)));
+        assert!((Duration::from_millis(2)..Duration::from_secs(2)).contains(&pace.expects(1_000)));
+
+        (0..200).for_each(|_| pace.measure(1_000, || ()));
+        assert!(pace.expects(1_000) < Duration::from_millis(1), "{:?}", pace.expects(1_000));
     }
 
     #[tokio::test]

@@ -43,12 +43,14 @@ async fn a_job_can_be_read_with_redis_cli_and_expires_a_day_after_its_end() {
     let job = queue.completed(id).await;
 
     let after = queue.hash(id);
-    let fields = ["attempt", "created_at", "finished_at", "result", "started_at", "status"];
+    let fields = ["attempt", "created_at", "result", "status", "took_ms", "waited_ms"];
     assert_eq!(Vec::from_iter(after.keys()), fields);
     assert_eq!((after["status"].as_str(), after["attempt"].as_str()), ("completed", "1"));
     let result: Value = serde_json::from_str(&after["result"]).unwrap();
     assert_eq!((&result["prediction"], &result["class_name"]), (&json!(0), &json!("setosa")));
-    assert_eq!(after["finished_at"], job.finished_at_ms.unwrap().to_string());
+    let span = |field: &str| after[field].parse::<u64>().unwrap();
+    assert_eq!(job.created_at_ms + span("waited_ms"), job.started_at_ms.unwrap());
+    assert_eq!(job.created_at_ms + span("took_ms"), job.finished_at_ms.unwrap());
     assert!(job.created_at_ms <= job.started_at_ms.unwrap() && job.started_at_ms <= job.finished_at_ms);
     assert!((86_300..=86_400).contains(&queue.ttl(id)), "{}", queue.ttl(id));
 }

@@ -62,9 +62,7 @@ fn i4_a_cancel_holds() {
     good().with_job("stopped", job("completed", &[("result", "8")])).breaks(I4);
     good().and(observed("stopped", json!({"status": "processing"}))).breaks(I4);
     good().and(settled("stopped", 1, Outcome::Completed)).breaks(I4);
-    good()
-        .with_job("stopped", job("cancelled", &[("started_at", "9"), ("finished_at", "8")]))
-        .breaks_only(I4);
+    good().with_job("stopped", job("cancelled", &[("waited_ms", "9"), ("took_ms", "8")])).breaks_only(I4);
 }
 
 #[test]
