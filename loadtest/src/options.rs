@@ -117,7 +117,8 @@ pub(crate) struct Common {
     pub(crate) url: String,
     /// Sent as X-API-Key with every request
     #[arg(
-        long,
+        long = "api-key",
+        alias = "key",
         global = true,
         env = "TEPAL_API_KEY",
         hide_env_values = true,
@@ -212,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_key_does_not_show_in_debug_output() {
-        let options = Options::try_parse_from(["x", "constant", "--key", "very-secret"]).unwrap();
+        let options = Options::try_parse_from(["x", "constant", "--api-key", "very-secret"]).unwrap();
         assert!(!format!("{options:?}").contains("very-secret"));
     }
 

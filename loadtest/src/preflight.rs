@@ -20,7 +20,7 @@ pub(crate) enum Unreachable {
         reason: String,
     },
     /// The proxy asks for a key, or for another one.
-    #[error("The proxy at {url} answers {status}; give a valid key with --key or TEPAL_API_KEY")]
+    #[error("The proxy at {url} answers {status}; give a valid key with --api-key or TEPAL_API_KEY")]
     NoEntry {
         /// Where the proxy is.
         url: String,

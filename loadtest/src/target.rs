@@ -27,7 +27,7 @@ impl Target {
         }
         let authority = parts.authority.filter(|authority| !authority.as_str().contains('@'));
         let authority =
-            authority.ok_or("a URL must name a host and no user; give a key with --key".to_owned())?;
+            authority.ok_or("a URL must name a host and no user; give a key with --api-key".to_owned())?;
         let path = parts.path_and_query.map(|path| path.path().trim_end_matches('/').to_owned());
         let host_header = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
         Ok(Self { authority, prefix: path.unwrap_or_default(), host_header })
@@ -75,7 +75,7 @@ mod tests {
         for (url, reason) in [
             ("https://a", "http://"),
             ("localhost:8000", "http://"),
-            ("http://u:p@a", "--key"),
+            ("http://u:p@a", "--api-key"),
             ("http://a b", "URL"),
         ] {
             assert!(Target::parse(url).unwrap_err().contains(reason), "{url}");

@@ -255,8 +255,8 @@ fn where_no_proxy_answers_one_sentence_says_so() {
 fn a_missing_key_is_said_before_the_run_and_a_given_one_is_sent() {
     let server = Server::start(Behaviour { key: Some("let-me-in"), ..quick() });
     let refused = report(&server, "run --jobs 5");
-    assert!(refused.code == 2 && refused.stderr.contains("--key"), "{}", refused.stderr);
-    let run = report(&server, "run --jobs 5 --key let-me-in");
+    assert!(refused.code == 2 && refused.stderr.contains("--api-key"), "{}", refused.stderr);
+    let run = report(&server, "run --jobs 5 --api-key let-me-in");
     assert_eq!((run.code, run.number("/summary/jobs/completed")), (0, 5.0));
     assert!(!run.stdout.contains("let-me-in") && !run.stderr.contains("let-me-in"));
 }
