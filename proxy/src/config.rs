@@ -1,24 +1,36 @@
 //! The proxy's settings.
 
-use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+mod access;
 
-use clap::Parser;
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 use tepal_shared::{
     config::{Common, CommonArgs, ConfigError, Mistakes},
-    doctor::Command,
+    doctor,
     replication::ReplicationPolicy,
 };
+
+use self::access::AccessArgs;
+use crate::access::command::KeyCommand;
 
 /// REST API of the Tepal inference gateway: takes jobs over HTTP and keeps them in Redis until a worker runs them.
 ///
 /// Every setting is a flag or the environment variable named beside it.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "tepal-proxy", version)]
+#[command(
+    name = "tepal-proxy",
+    version,
+    override_usage = "tepal-proxy [OPTIONS] [doctor]\n       tepal-proxy key new [OPTIONS]",
+    disable_help_subcommand = true
+)]
 pub struct Args {
     /// What to do; without it, the proxy serves
     #[arg(value_enum, value_name = "COMMAND")]
-    command: Option<Command>,
+    command: Option<doctor::Command>,
+    #[command(subcommand)]
+    key: Option<KeySubcommand>,
     #[command(flatten)]
     common: CommonArgs,
     /// Address to listen on
@@ -66,6 +78,8 @@ pub struct Args {
     /// Addresses of proxies before this one whose X-Forwarded-For is believed, as in 10.0.0.0/8,192.0.2.1/32
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "CIDR,...", help_heading = "HTTP")]
     trusted_proxies: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
     /// Replicas of Redis that must hold a job before it is acknowledged; 0 = the primary is enough
     #[arg(long, env = "REPLICAS_REQUIRED", default_value = "0", value_name = "N", help_heading = "Redis")]
     replicas_required: String,
@@ -92,6 +106,21 @@ pub struct Args {
     drain_timeout_seconds: String,
 }
 
+#[derive(Subcommand, Clone, Debug)]
+enum KeySubcommand {
+    /// Make API keys
+    Key(KeyCommand),
+}
+
+/// What the proxy does instead of serving.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Looks for what is wrong.
+    Doctor,
+    /// Makes keys; needs none of the settings.
+    Key(KeyCommand),
+}
+
 /// [`Args`] after checking.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -101,6 +130,8 @@ pub struct Config {
     pub listen_addr: SocketAddr,
     /// Which replicas must hold a job before it is acknowledged; `None` when the primary is enough.
     pub replication: Option<ReplicationPolicy>,
+    /// Who may do what; `None` = everybody everything.
+    pub api_keys_file: Option<PathBuf>,
     /// How many requests a client may make; `None` = any number.
     pub rate_limit: Option<RateLimitSettings>,
     /// How much a request's body may hold and how long it may take.
@@ -149,6 +180,7 @@ impl TryFrom<Args> for Config {
         let any_addr = SocketAddr::from(([0, 0, 0, 0], 8000));
         let listen_addr = mistakes.parsed("LISTEN_ADDR", &args.listen_addr, any_addr);
         let replication = args.replication(&mut mistakes);
+        let api_keys_file = args.access.check(&mut mistakes);
         let rate_limit = args.rate_limit(&mut mistakes);
         let body = args.body(&mut mistakes);
         let connections = args.connections(&mut mistakes);
@@ -156,6 +188,7 @@ impl TryFrom<Args> for Config {
             common,
             listen_addr,
             replication,
+            api_keys_file,
             rate_limit,
             body,
             connections,
@@ -167,7 +200,11 @@ impl Args {
     /// What to do instead of serving.
     #[must_use]
     pub fn command(&self) -> Option<Command> {
-        self.command
+        match (&self.key, self.command) {
+            (Some(KeySubcommand::Key(command)), _) => Some(Command::Key(command.clone())),
+            (None, Some(doctor::Command::Doctor)) => Some(Command::Doctor),
+            (None, None) => None,
+        }
     }
 
     fn replication(&self, mistakes: &mut Mistakes) -> Option<ReplicationPolicy> {

@@ -1,5 +1,7 @@
 //! `tepal-proxy doctor`: what is wrong with this proxy's surroundings. Changes nothing.
 
+use std::{os::unix::fs::PermissionsExt as _, path::Path};
+
 use tepal_shared::{
     connection::Redis,
     doctor::{Expected, Finding, Report, Role, examine_redis},
@@ -8,19 +10,36 @@ use tepal_shared::{
     worker_state::{BackendState, WorkerState},
 };
 
-use crate::config::Config;
+use crate::{access::Access, config::Config};
 
-/// Checks Redis and looks for workers.
+/// Checks Redis and the API keys, and looks for workers.
 pub async fn examine(config: &Config) -> Report {
     let common = &config.common;
     let replicas = config.replication.map_or(0, |policy| policy.replicas);
     let expected = Expected { role: Role::Proxy, partitions: common.policy.partitions, replicas };
     let mut report = examine_redis(&common.redis, &common.keys, expected).await;
+    let without_redis = !report.is_healthy();
+    report.findings.extend(config.api_keys_file.as_deref().map(keys));
     // Without Redis, or without the right to run scripts, there is nothing more to learn.
-    if report.is_healthy() {
+    if !without_redis {
         report.findings.push(workers(config).await);
     }
     report
+}
+
+/// What stands in the file was checked with the settings already.
+fn keys(path: &Path) -> Finding {
+    const SUBJECT: &str = "API keys";
+    let shown = path.display();
+    let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode());
+    match (Access::open(path), mode) {
+        (Err(error), _) => Finding::wrong(SUBJECT, telemetry::chain(&error), format!("correct {shown}")),
+        (Ok(_), Ok(mode)) if mode & 0o002 != 0 => {
+            let what = format!("everybody on this machine may write {shown}, and let in whom they like");
+            Finding::wrong(SUBJECT, what, format!("chmod o-w {shown}"))
+        }
+        (Ok((access, _)), _) => Finding::ok(SUBJECT, access.summary()),
+    }
 }
 
 /// A proxy may start before any worker, so none at all is not wrong.

@@ -3,10 +3,14 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use crate::{
+    access::{Refusal, Scope},
+    rate_limit::{Excess, Policy},
+};
 use axum::{
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER},
+        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
@@ -26,6 +30,10 @@ pub(crate) enum ApiError {
     UriTooLong,
     /// The request has too many headers, or too long ones.
     HeadersTooLarge,
+    /// Nobody who is let in sent the request. What was wrong about it is not told.
+    Unauthorized,
+    /// The caller's key is right, but not for this.
+    InsufficientScope(Scope),
     /// The client takes no form of answer that the route has.
     NotAcceptable,
     /// No such job (any more), or the id is none.
@@ -50,8 +58,8 @@ pub(crate) enum ApiError {
     Invalid(Vec<Mistake>),
     /// The idempotency key was used for another request.
     IdempotencyConflict,
-    /// The client has made too many requests; it may make another after this many seconds.
-    RateLimited(u64),
+    /// The client has made too many requests.
+    RateLimited(Excess),
     /// The queue is at its limit; room is expected after this many seconds.
     QueueFull(u64),
     /// No live worker has told the model's metadata.
@@ -151,6 +159,8 @@ impl ApiError {
             Self::HeadersTooLarge => {
                 kind(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Headers too large")
             }
+            Self::Unauthorized => kind(S::UNAUTHORIZED, "unauthorized", "Unauthorized"),
+            Self::InsufficientScope(_) => kind(S::FORBIDDEN, "insufficient_scope", "Insufficient scope"),
             Self::NotAcceptable => kind(S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
             Self::JobNotFound => kind(S::NOT_FOUND, "job_not_found", "Job not found"),
             Self::AlreadyFinished(_) => kind(S::CONFLICT, "job_already_finished", "Job already finished"),
@@ -166,9 +176,8 @@ impl ApiError {
             Self::IdempotencyConflict => {
                 kind(S::UNPROCESSABLE_ENTITY, "idempotency_conflict", "Idempotency key conflict")
             }
-            Self::RateLimited(seconds) => {
-                kind(S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").retry_after(*seconds)
-            }
+            Self::RateLimited(excess) => kind(S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests")
+                .retry_after(excess.retry_after),
             Self::QueueFull(seconds) => {
                 kind(S::SERVICE_UNAVAILABLE, "queue_full", "Queue full").retry_after(*seconds)
             }
@@ -190,6 +199,8 @@ impl ApiError {
             Self::MalformedRequest => "The request is not well-formed HTTP".into(),
             Self::UriTooLong => "The request's target is too long".into(),
             Self::HeadersTooLarge => "The request has too many headers, or too long ones".into(),
+            Self::Unauthorized => "The request needs a valid API key, as X-API-Key".into(),
+            Self::InsufficientScope(scope) => format!("This needs a key with the scope {scope}").into(),
             Self::NotAcceptable => "The answer is application/json, which Accept rules out".into(),
             Self::JobNotFound => "Job not found".into(),
             Self::AlreadyFinished(status) => {
@@ -210,9 +221,7 @@ impl ApiError {
             Self::NotJson(why) => format!("The body is not valid JSON: {why}").into(),
             Self::Invalid(mistakes) => summary(mistakes).into(),
             Self::IdempotencyConflict => "The Idempotency-Key was used before with another request".into(),
-            Self::RateLimited(seconds) => {
-                format!("Too many requests from this address; the next is taken after {seconds} s").into()
-            }
+            Self::RateLimited(excess) => too_many(*excess).into(),
             Self::QueueFull(_) => "The queue is full; try again later".into(),
             Self::NoMetadata => "No live worker has reported the model's metadata".into(),
             Self::NotReady | Self::OutcomeUnknown(_) => UNAVAILABLE.into(),
@@ -237,6 +246,9 @@ impl ApiError {
         *response.status_mut() = self.kind().status;
         *response.body_mut() = self.problem(instance, request_id).into();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if matches!(self, Self::Unauthorized) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+        }
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
@@ -265,6 +277,8 @@ impl ApiError {
     }
 }
 
+/// How to authenticate: no registered scheme carries a key in a header of its own.
+const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"ApiKey realm="tepal", header="X-API-Key""#);
 /// The specification's text for a Redis that is down.
 const UNAVAILABLE: &str = "Service temporarily unavailable";
 
@@ -321,6 +335,17 @@ fn store_detail(error: &StoreError) -> &'static str {
     }
 }
 
+fn too_many(Excess { policy, cost, retry_after }: Excess) -> String {
+    let who = match policy {
+        Policy::Address => "from this address",
+        Policy::Key => "with this key",
+    };
+    match cost {
+        1 => format!("Too many requests {who}; the next is taken after {retry_after} s"),
+        jobs => format!("Too many requests {who}; a batch of {jobs} jobs is taken after {retry_after} s"),
+    }
+}
+
 /// The first mistake in full, and how many more there are.
 fn summary(mistakes: &[Mistake]) -> String {
     let Some(first) = mistakes.first() else { return "The request is wrong".to_owned() };
@@ -356,6 +381,15 @@ impl Mistake {
 impl From<InputError> for Mistake {
     fn from(error: InputError) -> Self {
         Self::at(error.pointer, error.code, error.detail)
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::InsufficientScope(scope) => Self::InsufficientScope(scope),
+            _ => Self::Unauthorized,
+        }
     }
 }
 

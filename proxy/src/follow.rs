@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tepal_shared::{
     error::StoreError,
     job::{Job, JobId},
+    owner::View,
     scripts::Expired,
     watchers::Watch,
 };
@@ -15,10 +16,13 @@ use crate::state::App;
 /// Between two reads of a job that are made for another reason than news of it.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Reads the job; one that has missed its own deadline is ended first, since no worker may come by to do it.
-pub(crate) async fn current(app: &App, id: JobId) -> Result<Option<Job>, StoreError> {
-    let Some(job) = app.store.job(id).await? else { return Ok(None) };
-    up_to_date(app, job).await
+/// Reads the job if the caller sees it; one that has missed its own deadline is ended first, since no worker may come by
+/// to do it.
+pub(crate) async fn current(app: &App, view: View<'_>, id: JobId) -> Result<Option<Job>, StoreError> {
+    match app.store.job(id).await? {
+        Some(job) if view.shows(job.owner.as_deref()) => up_to_date(app, job).await,
+        _ => Ok(None),
+    }
 }
 
 /// The job, read again if it had to be ended.
@@ -35,10 +39,15 @@ pub(crate) async fn up_to_date(app: &App, job: Job) -> Result<Option<Job>, Store
     }
 }
 
-/// Reads the job when it has ended, or as it stands when `wait` is over or the service stops.
-pub(crate) async fn ended(app: &App, id: JobId, wait: Duration) -> Result<Option<Job>, StoreError> {
+/// Reads the job, if the caller sees it, when it has ended, or as it stands when `wait` is over or the service stops.
+pub(crate) async fn ended(
+    app: &App,
+    view: View<'_>,
+    id: JobId,
+    wait: Duration,
+) -> Result<Option<Job>, StoreError> {
     let give_up = Instant::now() + wait;
-    let first = current(app, id).await?;
+    let first = current(app, view, id).await?;
     let is_wanted = |job: &&Job| !job.status.is_terminal() && !wait.is_zero();
     let Some(job) = first.as_ref().filter(is_wanted) else { return Ok(first) };
     let mut follower = Follower::new(app, job);
@@ -85,7 +94,8 @@ impl Follower {
 
     /// Reads the job. After a failure the next news is that it can be tried again.
     pub(crate) async fn look(&mut self, app: &App) -> Result<Option<Job>, StoreError> {
-        let outcome = current(app, self.id).await;
+        // Whoever follows the job has seen it, and its owner never changes.
+        let outcome = current(app, View::All, self.id).await;
         self.look_at = match &outcome {
             Ok(job) => job.as_ref().and_then(next_look),
             Err(_) => Some(Instant::now() + SHORTEST_PAUSE),

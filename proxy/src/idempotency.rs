@@ -20,14 +20,20 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// The key of a request, if it has one.
-    pub(crate) fn read(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
+    /// The key of a request, if it has one. Each owner's keys are its own.
+    pub(crate) fn read(headers: &HeaderMap, owner: Option<&str>) -> Result<Option<Self>, ApiError> {
         let Some(key) = headers.get(HEADER) else { return Ok(None) };
         if !is_visible_ascii(key.as_bytes(), LONGEST) {
             let detail = format!("must be 1 to {LONGEST} visible ASCII characters");
             return Err(ApiError::Invalid(vec![Mistake::in_header("Idempotency-Key", "format", detail)]));
         }
-        Ok(Some(Self { hash: Sha256::digest(key.as_bytes()).into() }))
+        let mut hash = Sha256::new();
+        if let Some(owner) = owner {
+            // Neither an owner nor a key has a zero byte in it.
+            hash.update(owner);
+            hash.update([0]);
+        }
+        Ok(Some(Self { hash: hash.chain_update(key.as_bytes()).finalize().into() }))
     }
 
     /// The key of one job of a batch: sending the batch again leads to the same jobs.
@@ -53,7 +59,8 @@ impl Key {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// The bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
@@ -65,13 +72,13 @@ mod tests {
     fn key(text: &str) -> Result<Option<Key>, ApiError> {
         let mut headers = HeaderMap::new();
         headers.insert(HEADER, text.parse().unwrap());
-        Key::read(&headers)
+        Key::read(&headers, None)
     }
 
     #[test]
     fn only_visible_ascii_of_bounded_length_is_a_key() {
         assert!(key(&"k".repeat(255)).unwrap().is_some());
-        assert!(Key::read(&HeaderMap::new()).unwrap().is_none());
+        assert!(Key::read(&HeaderMap::new(), None).unwrap().is_none());
         for bad in ["", "a b", &"k".repeat(256)] {
             assert!(matches!(key(bad), Err(ApiError::Invalid(_))), "{bad:?}");
         }
@@ -84,6 +91,16 @@ mod tests {
         // FIPS 180-2, appendix B.1.
         assert_eq!(record.key_hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(record.fingerprint.len(), 64);
+    }
+
+    #[test]
+    fn each_owner_has_keys_of_its_own() {
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER, "order-1".parse().unwrap());
+        let hashes: std::collections::HashSet<_> = [None, Some("a"), Some("b")]
+            .map(|owner| Key::read(&headers, owner).unwrap().unwrap().hash)
+            .into();
+        assert_eq!(hashes.len(), 3);
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! | [`error`] | every error answer, and every error status code |
 //! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
 //! | [`reload`] | files that may change while the proxy runs |
-//! | [`rate_limit`] | how many requests a client may make |
+//! | [`admission`] | whether a request is let in |
+//! | [`access`], [`rate_limit`] | API keys and what each may do; how many requests a client may make |
 //! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
 //! | [`doctor`] | checks what the proxy needs, and tells what is wrong |
 //! | [`serve`] | connections: accepts, limits and drains them |
@@ -20,6 +21,8 @@
 )]
 
 mod accept;
+pub mod access;
+mod admission;
 pub mod config;
 pub mod doctor;
 mod error;
@@ -44,7 +47,7 @@ use tepal_shared::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tracing::info;
 
-use crate::{config::Config, probe::Probe, state::App};
+use crate::{access::Access, config::Config, probe::Probe, state::App};
 
 /// The proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +71,9 @@ pub enum StartError {
     /// The client library rejects the settings of Redis.
     #[error("the settings of Redis cannot be used")]
     Redis(#[source] tepal_shared::RedisError),
+    /// The API keys changed since the settings were checked, and cannot be used any more.
+    #[error("the API keys cannot be used")]
+    ApiKeys(#[source] access::KeysError),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),
@@ -91,12 +97,19 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, StartError> {
 /// When it cannot start. Once it runs, it outlives every failure of Redis.
 pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<(), StartError> {
     let (snapshots, snapshot) = tokio::sync::watch::channel(Arc::default());
-    let app = Arc::new(App::new(&config, snapshot, shutdown.clone())?);
-    let limiting = Arc::clone(&app);
+    let keys = config.api_keys_file.as_deref().map(Access::open).transpose().map_err(StartError::ApiKeys)?;
+    let (access, mut keys_file) = keys.unzip();
+    let app = Arc::new(App::new(&config, access, snapshot, shutdown.clone())?);
+    let (limiting, letting_in) = (Arc::clone(&app), Arc::clone(&app));
     let helpers = [
         tokio::spawn(async move {
             if let Some(limit) = &limiting.rate_limit {
                 limit.upkeep().await;
+            }
+        }),
+        tokio::spawn(async move {
+            if let (Some(access), Some(file)) = (&letting_in.access, &mut keys_file) {
+                access.follow(file).await;
             }
         }),
         tokio::spawn(Probe::new(Arc::clone(&app), snapshots).run()),

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tepal_proxy::{
-    config::{Args, Config},
+    config::{Args, Command, Config},
     doctor,
 };
-use tepal_shared::{doctor::Command, shutdown, telemetry, trace};
+use tepal_shared::{shutdown, telemetry, trace};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,9 +30,12 @@ fn main() -> ExitCode {
 fn start() -> Result<ExitCode, Failure> {
     let args = Args::parse();
     let command = args.command();
+    if let Some(Command::Key(command)) = command {
+        return Ok(command.run()?);
+    }
     let config = Config::try_from(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    if command == Some(Command::Doctor) {
+    if matches!(command, Some(Command::Doctor)) {
         return Ok(runtime.block_on(doctor::examine(&config)).print()?);
     }
     telemetry::start("proxy", &config.common.log)?;

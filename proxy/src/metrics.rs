@@ -17,7 +17,10 @@ use metrics_exporter_prometheus::{
 };
 use tepal_shared::job::Priority;
 
+use crate::access::Refusal;
+
 const REQUESTS: &str = "tepal_http_requests_total";
+const UNAUTHORIZED: &str = "tepal_http_unauthorized_total";
 const DURATION: &str = "tepal_http_request_duration_seconds";
 const SUBMITTED: &str = "tepal_jobs_submitted_total";
 const REPEATED: &str = "tepal_jobs_repeated_total";
@@ -48,6 +51,10 @@ const STARTED: &str = "process_start_time_seconds";
 
 const COUNTERS: &[(&str, &str)] = &[
     (REQUESTS, "HTTP requests answered, by method, route and status"),
+    (
+        UNAUTHORIZED,
+        "Requests refused because of who sent them: without a key, with a wrong one, or with too small a scope",
+    ),
     (SUBMITTED, "Jobs accepted, by priority"),
     (REPEATED, "Submissions that an idempotency key led to an existing job"),
     (REFUSED, "Submissions not accepted, by the code of the answer, such as queue_full or outcome_unknown"),
@@ -101,6 +108,8 @@ pub(crate) struct Metrics {
     handle: PrometheusHandle,
     /// Series by route; found without making a key of owned texts.
     requests: RwLock<HashMap<String, Vec<RequestSeries>>>,
+    /// In the order of [`Refusal::REASONS`].
+    unauthorized: [Counter; 5],
     submitted: [Counter; 3],
     repeated: Counter,
     requeued: Counter,
@@ -152,11 +161,12 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), DURATION_SECONDS)?
             .build_recorder();
         let handle = recorder.handle();
-        let (submitted, gauges) = with_local_recorder(&recorder, || {
+        let (unauthorized, submitted, gauges) = with_local_recorder(&recorder, || {
             describe();
             gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             gauge!(STARTED).set(unix_seconds());
             (
+                Refusal::REASONS.map(|reason| counter!(UNAUTHORIZED, "reason" => reason)),
                 Priority::ALL.map(|priority| counter!(SUBMITTED, "priority" => priority.as_str())),
                 Gauges::new(),
             )
@@ -164,7 +174,17 @@ impl Metrics {
         let [repeated, requeued, cancelled] =
             [REPEATED, REQUEUED, CANCELLED].map(|name| with_local_recorder(&recorder, || counter!(name)));
         let requests = RwLock::default();
-        Ok(Self { recorder, handle, requests, submitted, repeated, requeued, cancelled, gauges })
+        Ok(Self {
+            recorder,
+            handle,
+            requests,
+            unauthorized,
+            submitted,
+            repeated,
+            requeued,
+            cancelled,
+            gauges,
+        })
     }
 
     /// What renders the metrics.
@@ -200,6 +220,14 @@ impl Metrics {
             ),
             duration: histogram!(DURATION, "method" => method, "route" => route),
         })
+    }
+
+    /// A request was refused because of who sent it.
+    pub(crate) fn unauthorized(&self, refusal: Refusal) {
+        let place = Refusal::REASONS.iter().position(|reason| *reason == refusal.reason());
+        if let Some(counter) = place.and_then(|place| self.unauthorized.get(place)) {
+            counter.increment(1);
+        }
     }
 
     /// A new job was accepted.

@@ -1,4 +1,4 @@
-//! The one middleware: gives each request its id, renders its error, counts it and logs what failed.
+//! The one middleware: gives each request its id, lets it in or not, renders its error, counts it and logs what failed.
 
 use std::{
     sync::Arc,
@@ -15,9 +15,11 @@ use tracing::warn;
 
 use crate::{
     accept,
+    access::Caller,
+    admission::{self, Rules},
     error::ApiError,
     extract::{self, REQUEST_ID},
-    rate_limit::{Budget, Peer, is_limited},
+    rate_limit::Budget,
     state::App,
 };
 
@@ -27,19 +29,23 @@ const LONGEST_TARGET: usize = 8 << 10;
 const MOST_HEADER_BYTES: usize = 32 << 10;
 
 /// Runs the rest of the stack. Handlers find a usable request id in the request's header.
-pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn observe(
+    State((app, rules)): State<(Arc<App>, Arc<Rules>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let request_id = extract::request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, request_id.clone());
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let budget = budget(&app, route.as_ref(), &request);
-    let refused = budget.and_then(|budget| budget.retry_after).map(ApiError::RateLimited);
-    let mut response = match refused.or_else(|| objection(route.as_ref(), &request)) {
+    let admission = admission::decide(&app, &rules, route.as_ref().map(MatchedPath::as_str), &mut request);
+    let mut response = match admission.refusal.or_else(|| objection(route.as_ref(), &request)) {
         None => next.run(request).await,
         Some(error) => error.into_response(),
     };
-    if let Some(budget) = budget {
+    // A handler may have found that the request counts as more than one.
+    if let Some(budget) = response.extensions_mut().remove::<Budget>().or(admission.budget) {
         budget.tell(response.headers_mut());
     }
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
@@ -50,8 +56,8 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
         if let Some(cause) = error.failure() {
             let status = response.status().as_u16();
             let (code, duration_ms) = (error.code(), millis(started.elapsed()));
-            let path = uri.path();
-            warn!(action = "request_failed", %method, path, status, code, request_id = id, duration_ms, error = %cause);
+            let (path, key_id) = (uri.path(), admission.caller.as_ref().and_then(Caller::key_id));
+            warn!(action = "request_failed", %method, path, status, code, request_id = id, key_id, duration_ms, error = %cause);
         }
     }
     // Most answers are outdated at once, errors above all; those that are not say so themselves.
@@ -60,13 +66,6 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     let route = route.as_ref().map(MatchedPath::as_str);
     app.metrics.request(&method, route, response.status(), started.elapsed());
     response
-}
-
-/// Counts the request, if its client is limited.
-fn budget(app: &App, route: Option<&MatchedPath>, request: &Request) -> Option<Budget> {
-    let limit = app.rate_limit.as_ref()?;
-    let peer = request.extensions().get::<Peer>()?;
-    is_limited(route?.as_str()).then(|| limit.spend(*peer, request.headers()))
 }
 
 /// Why the request is refused before anything is done.

@@ -5,11 +5,25 @@ mod operations;
 mod parts;
 mod schemas;
 
+use axum::http::Method;
 use serde_json::{Map, Value, json};
 use tepal_shared::model::Model;
 
 pub(crate) use self::operations::*;
-use crate::{error::ApiError, rate_limit};
+use crate::{
+    access::Scope,
+    error::ApiError,
+    rate_limit::{Excess, Policy},
+};
+
+/// One operation and where it is.
+pub(crate) struct Route {
+    pub(crate) path: &'static str,
+    pub(crate) method: Method,
+    /// What a caller must be allowed; `None` when everybody may call it, any number of times.
+    pub(crate) scope: Option<Scope>,
+    pub(crate) operation: Operation,
+}
 
 /// What one operation takes and answers.
 pub(crate) struct Operation {
@@ -24,17 +38,28 @@ pub(crate) struct Operation {
     errors: Vec<ApiError>,
 }
 
+/// The name of the way to show a key.
+const SCHEME: &str = "apiKey";
 /// What every operation may answer.
 static EVERYWHERE: [ApiError; 3] =
     [ApiError::MalformedRequest, ApiError::UriTooLong, ApiError::HeadersTooLarge];
-static LIMITED: ApiError = ApiError::RateLimited(1);
+/// What an operation may answer that is not for everybody.
+static GUARDED: [ApiError; 2] = [
+    ApiError::Unauthorized,
+    ApiError::RateLimited(Excess { policy: Policy::Address, cost: 1, retry_after: 1 }),
+];
+/// By the scope that is missing.
+static INSUFFICIENT: [(Scope, ApiError); 2] = [
+    (Scope::Read, ApiError::InsufficientScope(Scope::Read)),
+    (Scope::Submit, ApiError::InsufficientScope(Scope::Submit)),
+];
 
-/// The whole document. `table` holds path, method in lower case and operation.
-pub(crate) fn document(model: &Model, table: &[(&'static str, &'static str, Operation)]) -> Value {
+/// The whole document.
+pub(crate) fn document(model: &Model, routes: &[Route]) -> Value {
     let mut paths = Map::new();
-    for (path, method, operation) in table {
-        let item = paths.entry(*path).or_insert_with(|| json!({}));
-        item[*method] = operation.render(path);
+    for route in routes {
+        let item = paths.entry(route.path).or_insert_with(|| json!({}));
+        item[route.method.as_str().to_ascii_lowercase()] = route.render();
     }
     json!({
         "openapi": "3.1.0",
@@ -52,17 +77,25 @@ pub(crate) fn document(model: &Model, table: &[(&'static str, &'static str, Oper
             {"name": "service", "description": "The model and the state of the service"},
         ],
         "paths": paths,
-        "components": {"schemas": schemas::all(model), "examples": examples(table)},
+        "components": {
+            "schemas": schemas::all(model),
+            "examples": examples(routes),
+            "securitySchemes": {SCHEME: {
+                "type": "apiKey",
+                "in": "header",
+                "name": "X-API-Key",
+                "description": "Needed where the service has keys and does not let in everybody. Each operation names the \
+                    scope that the key must have; `admin` has all of them.",
+            }},
+        },
     })
 }
 
 /// One example for each kind of problem, by its code.
-fn examples(table: &[(&'static str, &'static str, Operation)]) -> Map<String, Value> {
+fn examples(routes: &[Route]) -> Map<String, Value> {
     let mut examples = Map::new();
-    for (path, error) in table
-        .iter()
-        .flat_map(|(path, _, operation)| operation.errors_at(path).map(move |error| (path, error)))
-    {
+    let errors = |route| Route::errors(route).map(move |error| (route.path, error));
+    for (path, error) in routes.iter().flat_map(errors) {
         examples.entry(error.code()).or_insert_with(|| {
             let instance = path.replace("{id}", parts::JOB_ID);
             let problem = error.problem(&instance, parts::REQUEST_ID);
@@ -72,40 +105,47 @@ fn examples(table: &[(&'static str, &'static str, Operation)]) -> Map<String, Va
     examples
 }
 
-impl Operation {
-    fn render(&self, path: &str) -> Value {
+impl Route {
+    fn render(&self) -> Value {
+        let (path, it) = (self.path, &self.operation);
         let is_job = path.starts_with("/job") || path.starts_with("/predict");
         let mut responses = Map::new();
-        for (status, answer) in &self.answers {
+        for (status, answer) in &it.answers {
             responses.insert(status.to_string(), with_request_id(answer.clone()));
         }
-        for (status, answer) in self.problems(path) {
+        for (status, answer) in self.problems() {
             responses.entry(status.to_string()).or_insert(answer);
         }
         let mut operation = json!({
-            "operationId": self.id,
-            "summary": self.summary,
-            "description": self.description,
+            "operationId": it.id,
+            "summary": it.summary,
+            "description": it.description,
             "tags": [if is_job { "jobs" } else { "service" }],
-            "parameters": self.parameters,
+            "parameters": it.parameters,
             "responses": responses,
         });
-        if let Some(body) = &self.body {
+        if let Some(scope) = self.scope {
+            // The second alternative is none at all: whether keys are asked for is a setting.
+            operation["security"] = json!([{SCHEME: [scope.as_str()]}, {}]);
+        }
+        if let Some(body) = &it.body {
             operation["requestBody"] = body.clone();
         }
         operation
     }
 
     /// Its own errors, then those that every operation may answer.
-    fn errors_at(&self, path: &str) -> impl Iterator<Item = &ApiError> {
-        let limited = rate_limit::is_limited(path).then_some(&LIMITED);
-        self.errors.iter().chain(&EVERYWHERE).chain(limited)
+    fn errors(&self) -> impl Iterator<Item = &ApiError> {
+        let guarded = self.scope.iter().flat_map(|_| &GUARDED);
+        let insufficient = INSUFFICIENT.iter().filter(|(scope, _)| Some(*scope) == self.scope);
+        let insufficient = insufficient.map(|(_, error)| error);
+        self.operation.errors.iter().chain(&EVERYWHERE).chain(guarded).chain(insufficient)
     }
 
     /// Status and response object of each kind of failure, with an example for each code.
-    fn problems(&self, path: &str) -> Vec<(u16, Value)> {
+    fn problems(&self) -> Vec<(u16, Value)> {
         let mut by_status: Vec<(u16, Vec<&ApiError>)> = Vec::new();
-        for error in self.errors_at(path) {
+        for error in self.errors() {
             match by_status.iter_mut().find(|(status, _)| *status == error.status()) {
                 Some((_, errors)) if errors.iter().any(|known| known.code() == error.code()) => {}
                 Some((_, errors)) => errors.push(error),
@@ -133,6 +173,11 @@ fn problem_response(errors: &[&ApiError]) -> Value {
             "examples": examples,
         }},
     });
+    if errors.iter().any(|error| matches!(error, ApiError::Unauthorized)) {
+        response["headers"] = json!({
+            "WWW-Authenticate": {"description": "How to show who one is", "schema": {"type": "string"}},
+        });
+    }
     if errors.iter().any(|error| error.retry_after().is_some()) {
         response["headers"] = json!({
             "Retry-After": {"description": "Seconds to wait before trying again", "schema": {"type": "integer"}},

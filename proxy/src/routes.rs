@@ -15,7 +15,7 @@ use axum::{
     Router,
     body::Bytes,
     handler::Handler,
-    http::{HeaderValue, header::CONTENT_TYPE},
+    http::{HeaderValue, Method, header::CONTENT_TYPE},
     middleware,
     response::{IntoResponse as _, Response},
     routing::{MethodFilter, get, on},
@@ -23,9 +23,11 @@ use axum::{
 use tepal_shared::model::Model;
 
 use crate::{
+    access::Scope,
+    admission::Rules,
     error::ApiError,
     observe::observe,
-    openapi::{self, Operation},
+    openapi::{self, Operation, Route},
     state::App,
 };
 
@@ -34,34 +36,43 @@ pub(crate) use self::{batch::MOST as MOST_JOBS, lookup::MOST as MOST_IDS};
 /// Everything that the proxy answers. `observe` is the outermost and only middleware, around the fallbacks, too.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let model = &app.model;
+    let (read, submit, anybody) = (Some(Scope::Read), Some(Scope::Submit), None);
     let table = Table::default()
-        .post("/predict", submit::predict, openapi::predict(model))
-        .post("/predict/test", submit::predict_sample, openapi::predict_sample())
-        .post("/predict/batch", batch::predict_all, openapi::predict_batch(model))
-        .get("/job/{id}", job::show, openapi::show())
-        .delete("/job/{id}", job::cancel, openapi::cancel())
-        .post("/job/{id}/retry", job::retry, openapi::retry())
-        .get("/jobs", jobs::list, openapi::list())
-        .post("/jobs/lookup", lookup::look_up, openapi::look_up())
-        .get("/health", health::health, openapi::health())
-        .get("/metadata", metadata::metadata, openapi::metadata(model))
-        .get("/livez", health::livez, plain("livez", "The process runs", vec![]))
+        .post("/predict", submit, submit::predict, openapi::predict(model))
+        .post("/predict/test", submit, submit::predict_sample, openapi::predict_sample())
+        .post("/predict/batch", submit, batch::predict_all, openapi::predict_batch(model))
+        .get("/job/{id}", read, job::show, openapi::show())
+        .delete("/job/{id}", submit, job::cancel, openapi::cancel())
+        .post("/job/{id}/retry", submit, job::retry, openapi::retry())
+        .get("/jobs", read, jobs::list, openapi::list())
+        .post("/jobs/lookup", read, lookup::look_up, openapi::look_up())
+        .get("/health", anybody, health::health, openapi::health())
+        .get("/metadata", read, metadata::metadata, openapi::metadata(model))
+        .get("/livez", anybody, health::livez, plain("livez", "The process runs", vec![]))
         .get(
             "/readyz",
+            anybody,
             health::readyz,
             plain("readyz", "The service wants traffic", vec![ApiError::NotReady]),
         )
-        .get("/metrics", health::metrics, plain("metrics", "The metrics as Prometheus reads them", vec![]))
+        .get(
+            "/metrics",
+            anybody,
+            health::metrics,
+            plain("metrics", "The metrics as Prometheus reads them", vec![]),
+        )
         .get(
             "/docs",
+            anybody,
             docs::page,
             openapi::text("docs", "This document for people", "text/html", "<html>", vec![]),
         );
-    table
-        .with_contract(model)
+    let (router, rules) = table.with_contract(model);
+    let observing = (Arc::clone(&app), Arc::new(rules));
+    router
         .fallback(async || ApiError::NoSuchPath)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
+        .layer(middleware::from_fn_with_state(observing, observe))
         .with_state(app)
 }
 
@@ -69,53 +80,66 @@ fn plain(id: &'static str, summary: &'static str, errors: Vec<ApiError>) -> Oper
     openapi::text(id, summary, "text/plain", "ok", errors)
 }
 
-/// Routes and their descriptions, which can only be added together.
+/// Routes, what they ask of their callers, and their descriptions, which can only be added together.
 #[derive(Default)]
 struct Table {
     router: Router<Arc<App>>,
-    described: Vec<(&'static str, &'static str, Operation)>,
+    routes: Vec<Route>,
+    rules: Rules,
 }
 
 impl Table {
-    fn get<H: Handler<T, Arc<App>>, T: 'static>(self, path: &'static str, handler: H, it: Operation) -> Self {
-        self.on(MethodFilter::GET, "get", path, handler, it)
+    fn get<H: Handler<T, Arc<App>>, T: 'static>(
+        self,
+        path: &'static str,
+        scope: Option<Scope>,
+        handler: H,
+        it: Operation,
+    ) -> Self {
+        self.on((MethodFilter::GET, Method::GET), path, scope, handler, it)
     }
 
     fn post<H: Handler<T, Arc<App>>, T: 'static>(
         self,
         path: &'static str,
+        scope: Option<Scope>,
         handler: H,
         it: Operation,
     ) -> Self {
-        self.on(MethodFilter::POST, "post", path, handler, it)
+        self.on((MethodFilter::POST, Method::POST), path, scope, handler, it)
     }
 
     fn delete<H: Handler<T, Arc<App>>, T: 'static>(
         self,
         path: &'static str,
+        scope: Option<Scope>,
         handler: H,
         it: Operation,
     ) -> Self {
-        self.on(MethodFilter::DELETE, "delete", path, handler, it)
+        self.on((MethodFilter::DELETE, Method::DELETE), path, scope, handler, it)
     }
 
     fn on<H: Handler<T, Arc<App>>, T: 'static>(
         mut self,
-        method: MethodFilter,
-        name: &'static str,
+        (filter, method): (MethodFilter, Method),
         path: &'static str,
+        scope: Option<Scope>,
         handler: H,
         operation: Operation,
     ) -> Self {
-        self.router = self.router.route(path, on(method, handler));
-        self.described.push((path, name, operation));
+        self.router = self.router.route(path, on(filter, handler));
+        self.routes.push(Route { path, method: method.clone(), scope, operation });
+        if let Some(scope) = scope {
+            self.rules.add(path, method, scope);
+        }
         self
     }
 
-    fn with_contract(mut self, model: &Model) -> Router<Arc<App>> {
-        self.described.push(("/openapi.json", "get", openapi::contract()));
-        let document = Bytes::from(openapi::document(model, &self.described).to_string());
-        self.router.route("/openapi.json", get(async move || docs::contract(document)))
+    fn with_contract(mut self, model: &Model) -> (Router<Arc<App>>, Rules) {
+        let (path, operation) = ("/openapi.json", openapi::contract());
+        self.routes.push(Route { path, method: Method::GET, scope: None, operation });
+        let document = Bytes::from(openapi::document(model, &self.routes).to_string());
+        (self.router.route(path, get(async move || docs::contract(document))), self.rules)
     }
 }
 

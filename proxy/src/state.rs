@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::{
     StartError,
+    access::Access,
     config::{BodyLimits, Config},
     metrics::Metrics,
     probe::Snapshot,
@@ -31,8 +32,10 @@ pub(crate) struct App {
     pub(crate) model: Model,
     pub(crate) body_limits: BodyLimits,
     pub(crate) metrics: Metrics,
-    /// `None` when nobody is limited.
-    pub(crate) rate_limit: Option<RateLimit>,
+    /// `None` when everybody may do everything.
+    pub(crate) access: Option<Access>,
+    /// `None` when no address is limited.
+    pub(crate) rate_limit: Option<Arc<RateLimit>>,
     pub(crate) shutdown: Shutdown,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     next_partition: AtomicUsize,
@@ -43,6 +46,7 @@ impl App {
     /// Starts to connect to Redis.
     pub(crate) fn new(
         config: &Config,
+        access: Option<Access>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
         shutdown: Shutdown,
     ) -> Result<Self, StartError> {
@@ -53,7 +57,8 @@ impl App {
             model: config.common.model.clone(),
             body_limits: config.body,
             metrics: Metrics::new().map_err(StartError::Metrics)?,
-            rate_limit: config.rate_limit.as_ref().map(RateLimit::new),
+            access,
+            rate_limit: config.rate_limit.as_ref().map(|settings| Arc::new(RateLimit::new(settings))),
             shutdown,
             snapshot,
             next_partition: AtomicUsize::new(0),

@@ -15,6 +15,8 @@ fn all() -> Vec<ApiError> {
         ApiError::MalformedRequest,
         ApiError::UriTooLong,
         ApiError::HeadersTooLarge,
+        ApiError::Unauthorized,
+        ApiError::InsufficientScope(Scope::Submit),
         ApiError::NotAcceptable,
         ApiError::JobNotFound,
         ApiError::AlreadyFinished(JobStatus::Completed),
@@ -27,7 +29,7 @@ fn all() -> Vec<ApiError> {
         ApiError::NotJson("why".to_owned()),
         ApiError::Invalid(vec![Mistake::at("/data", "missing", "is missing")]),
         ApiError::IdempotencyConflict,
-        ApiError::RateLimited(5),
+        ApiError::RateLimited(Excess { policy: Policy::Key, cost: 2, retry_after: 5 }),
         ApiError::QueueFull(5),
         ApiError::NoMetadata,
         ApiError::NotReady,
@@ -53,6 +55,8 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::MalformedRequest
         | ApiError::UriTooLong
         | ApiError::HeadersTooLarge
+        | ApiError::Unauthorized
+        | ApiError::InsufficientScope(_)
         | ApiError::NotAcceptable
         | ApiError::JobNotFound
         | ApiError::AlreadyFinished(_)

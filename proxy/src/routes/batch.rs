@@ -1,13 +1,13 @@
 //! `POST /predict/batch`: accepts many jobs in one round trip to Redis. Each is a job of its own: one that is refused
 //! does not keep the others back.
 
-use std::{sync::Arc, time::Instant};
+use std::{num::NonZeroU32, sync::Arc, time::Instant};
 
 use axum::{
     body::Bytes,
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header::RETRY_AFTER},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use serde_json::Value;
 use tepal_shared::{
@@ -18,10 +18,13 @@ use tepal_shared::{
 
 use super::{json, submit};
 use crate::{
+    access::Caller,
+    admission,
     error::{ApiError, Mistake},
     extract,
     idempotency::Key,
     observe::request_id,
+    rate_limit::{Account, Budget},
     request::Submission,
     state::App,
 };
@@ -34,8 +37,45 @@ const LINES: [&str; 3] = ["application/x-ndjson", "application/ndjson", "applica
 /// What came of one item.
 type Outcome = Result<(JobId, JobStatus), ApiError>;
 
-/// Accepts the jobs of the body: a JSON array, or one JSON object a line.
-pub(crate) async fn predict_all(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+/// Accepts the jobs of the body: a JSON array, or one JSON object a line. Each counts as one request.
+pub(crate) async fn predict_all(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
+    let account = admission::account(&app, Some(&caller), &request);
+    let mut budget = None;
+    let accepting = accept_all(&app, &caller, request, |jobs| {
+        budget = account.as_ref().map_or(Ok(None), |account| charge(account, jobs))?;
+        Ok(())
+    });
+    let mut response = accepting.await.into_response();
+    if let Some(budget) = budget {
+        response.extensions_mut().insert(budget);
+    }
+    response
+}
+
+/// Counts the jobs of a batch but the first, which the request itself was counted as.
+fn charge(account: &Account, jobs: usize) -> Result<Option<Budget>, ApiError> {
+    let limit = account.limit();
+    let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
+    if jobs > limit {
+        let detail = format!(
+            "must hold at most {limit} jobs: each counts as a request, of which {limit} a minute are allowed"
+        );
+        return Err(wrong("too_many_jobs", &detail));
+    }
+    let Some(more) = NonZeroU32::new(jobs.saturating_sub(1)) else { return Ok(None) };
+    let budget = account.spend_more(more);
+    match budget.excess {
+        Some(excess) => Err(ApiError::RateLimited(excess)),
+        None => Ok(Some(budget)),
+    }
+}
+
+async fn accept_all(
+    app: &App,
+    caller: &Caller,
+    request: Request,
+    charge: impl FnOnce(usize) -> Result<(), ApiError>,
+) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
@@ -46,8 +86,9 @@ pub(crate) async fn predict_all(State(app): State<Arc<App>>, request: Request) -
     let body = extract::whole(headers, body, app.body_limits).await?;
     let items = if is_lines { lines(&body, &app.model) } else { elements(&body, &app.model) }?;
     drop(body);
-    let jobs = new_jobs(&app, headers, items)?;
-    let outcomes = submitted(&app, jobs, started).await?;
+    charge(items.len())?;
+    let jobs = new_jobs(app, caller, headers, items)?;
+    let outcomes = submitted(app, caller, jobs, started).await?;
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
         app.metrics.refused(error.code());
     }
@@ -87,17 +128,27 @@ fn wrong(code: &'static str, detail: &str) -> ApiError {
     ApiError::Invalid(vec![Mistake::at("", code, detail)])
 }
 
-fn new_jobs(app: &App, headers: &HeaderMap, items: Vec<Item<Submission>>) -> Result<Vec<Prepared>, ApiError> {
-    let key = Key::read(headers)?;
+fn new_jobs(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    items: Vec<Item<Submission>>,
+) -> Result<Vec<Prepared>, ApiError> {
+    let key = Key::read(headers, caller.owner())?;
     let job = |(index, item): (usize, Item<Submission>)| {
         let key = key.as_ref().map(|key| key.of_item(index));
-        item.map(|submission| submit::new_job(app, headers, key, submission))
+        item.map(|submission| submit::new_job(app, caller, headers, key, submission))
     };
     Ok(items.into_iter().enumerate().map(job).collect())
 }
 
 /// Stores what can be stored; one outcome for each item, in order.
-async fn submitted(app: &App, items: Vec<Prepared>, started: Instant) -> Result<Vec<Outcome>, ApiError> {
+async fn submitted(
+    app: &App,
+    caller: &Caller,
+    items: Vec<Prepared>,
+    started: Instant,
+) -> Result<Vec<Outcome>, ApiError> {
     let mut refused = Vec::with_capacity(items.len());
     let (mut jobs, mut spans) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
     for item in items {
@@ -115,7 +166,7 @@ async fn submitted(app: &App, items: Vec<Prepared>, started: Instant) -> Result<
         .iter()
         .zip(spans)
         .zip(outcomes)
-        .map(|((job, span), outcome)| submit::taken(app, job, span, outcome, started));
+        .map(|((job, span), outcome)| submit::taken(app, caller, job, span, outcome, started));
     // There is one outcome for each job, so none is missing.
     let next = |refused: Option<ApiError>| refused.map_or_else(|| taken.next(), |error| Some(Err(error)));
     Ok(refused.into_iter().filter_map(next).collect())

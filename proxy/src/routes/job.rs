@@ -13,7 +13,6 @@ use axum::{
 };
 use tepal_shared::{
     job::{Job, JobId, JobStatus},
-    owner::View,
     scripts::{Cancelled, Requeued},
     store::Origin,
     trace::Submit,
@@ -24,6 +23,7 @@ pub(super) use self::view::{JobView, body};
 use super::{json, submit};
 use crate::{
     accept,
+    access::Caller,
     error::ApiError,
     extract::{self, PathId},
     follow,
@@ -35,15 +35,17 @@ use crate::{
 /// The job as it stands, once it has ended if the client prefers to wait, or change by change as events.
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
+    caller: Caller,
     id: PathId,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = id.job_id()?;
     if accept::prefers_events(&headers) {
-        return events::stream(app, id, &headers).await;
+        return events::stream(app, caller.view(), id, &headers).await;
     }
     let wait = prefer::wait(&headers);
-    let job = follow::ended(&app, id, wait.unwrap_or_default()).await?.ok_or(ApiError::JobNotFound)?;
+    let job = follow::ended(&app, caller.view(), id, wait.unwrap_or_default()).await?;
+    let job = job.ok_or(ApiError::JobNotFound)?;
     let mut response = caching::conditional(&app, &headers, &job);
     if let Some(wait) = wait {
         prefer::mark_applied(response.headers_mut(), wait);
@@ -63,14 +65,16 @@ pub(super) fn shown(job: &Job) -> Response {
 /// Ends the job.
 pub(crate) async fn cancel(
     State(app): State<Arc<App>>,
+    caller: Caller,
     id: PathId,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = id.job_id()?;
-    match app.store.cancel(id, View::All).await.map_err(ApiError::of_change)? {
+    match app.store.cancel(id, caller.view()).await.map_err(ApiError::of_change)? {
         Cancelled::Done => {
             app.metrics.cancelled();
-            info!(action = "job_cancelled", job_id = %id, request_id = request_id(&headers));
+            let (request_id, key_id) = (request_id(&headers), caller.key_id());
+            info!(action = "job_cancelled", job_id = %id, request_id, key_id);
             Ok(json(format!(r#"{{"job_id":"{id}","status":"{}"}}"#, JobStatus::Cancelled)))
         }
         Cancelled::Ended(status) => Err(ApiError::AlreadyFinished(status)),
@@ -81,6 +85,7 @@ pub(crate) async fn cancel(
 /// Submits the input of a failed or cancelled job again as a new job.
 pub(crate) async fn retry(
     State(app): State<Arc<App>>,
+    caller: Caller,
     id: PathId,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -88,14 +93,14 @@ pub(crate) async fn retry(
     let new = JobId::new(old.partition());
     let request_id = request_id(&headers);
     let span = Submit::begin(extract::traceparent(&headers));
-    let origin = Origin { view: View::All, request_id, traceparent: span.traceparent() };
+    let origin = Origin { view: caller.view(), request_id, traceparent: span.traceparent() };
     let requeued = app.store.requeue(old, new, origin).await;
     drop(span);
     match requeued.map_err(ApiError::of_change)? {
         Requeued::Accepted => {
             app.metrics.requeued();
-            info!(action = "job_requeued", job_id = %new, retry_of = %old, request_id);
-            Ok(submit::answer(&app, &headers, new, JobStatus::Pending).await)
+            info!(action = "job_requeued", job_id = %new, retry_of = %old, request_id, key_id = caller.key_id());
+            Ok(submit::answer(&app, &caller, &headers, new, JobStatus::Pending).await)
         }
         Requeued::NotRepeatable(status) => Err(ApiError::NotRepeatable(status)),
         Requeued::Missing => Err(ApiError::JobNotFound),

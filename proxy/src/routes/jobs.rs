@@ -9,12 +9,14 @@ use axum::{
 };
 use serde::Serialize;
 use tepal_shared::{
-    job::{Job, JobStatus, Priority},
-    store::LogPlace,
+    job::{Job, JobId, JobStatus, Priority},
+    owner::View,
+    store::{LogEntry, LogPlace},
 };
 
 use super::{job::JobView, json};
 use crate::{
+    access::Caller,
     error::{ApiError, Mistake},
     state::App,
 };
@@ -51,9 +53,13 @@ struct Page<'a> {
 }
 
 /// One page.
-pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Response, ApiError> {
     let listing = Listing::read(&uri).map_err(ApiError::Invalid)?;
-    let (jobs, next) = page(&app, &listing).await?;
+    let (jobs, next) = page(&app, caller.view(), &listing).await?;
     let page = Page {
         jobs: jobs.iter().map(JobView::of).collect(),
         next_cursor: next.map(|place| place.to_string()),
@@ -62,29 +68,37 @@ pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Respon
     Ok(json(serde_json::to_vec(&page).unwrap_or_default()))
 }
 
-/// The jobs of the page, and where the next one begins. A page of a filtered listing may be short, or even empty,
-/// although more follow: its work is bounded.
-async fn page(app: &App, listing: &Listing) -> Result<(Vec<Job>, Option<LogPlace>), ApiError> {
+/// The jobs of the page, and where the next one begins. A page of a filtered listing, or of a caller that does not see all
+/// jobs, may be short, or even empty, although more follow: its work is bounded.
+async fn page(
+    app: &App,
+    view: View<'_>,
+    listing: &Listing,
+) -> Result<(Vec<Job>, Option<LogPlace>), ApiError> {
     let mut jobs = Vec::new();
     let mut place = listing.start();
     let mut to_scan = (listing.limit * SCAN_FACTOR).max(LEAST_SCAN);
     // One more than the page holds tells whether another page follows.
-    let chunk = (listing.limit + 1).max(if listing.is_filtered() { LEAST_CHUNK } else { 0 });
+    let is_filtered = listing.is_filtered() || view != View::All;
+    let chunk = (listing.limit + 1).max(if is_filtered { LEAST_CHUNK } else { 0 });
     while to_scan > 0 {
         let log = app.store.log(place, chunk.min(to_scan)).await?;
-        let (places, ids): (Vec<_>, Vec<_>) =
-            log.entries.into_iter().map(|entry| (entry.place, entry.id)).unzip();
-        to_scan = to_scan.saturating_sub(ids.len());
-        let count = places.len();
-        for (index, (at, job)) in places.into_iter().zip(app.store.listed(&ids).await?).enumerate() {
+        to_scan = to_scan.saturating_sub(log.entries.len());
+        let is_seen = |entry: &LogEntry| view.shows(entry.owner.as_deref());
+        // What the caller does not see is not even read.
+        let seen = log.entries.iter().filter(|entry| is_seen(entry));
+        let mut read =
+            app.store.listed(&seen.map(|entry| entry.id).collect::<Vec<JobId>>()).await?.into_iter();
+        for (index, entry) in log.entries.iter().enumerate() {
             // The log is in the order of time, and no job is younger than its place in it.
-            if listing.created_after.is_some_and(|after| at.ms <= after) {
+            if listing.created_after.is_some_and(|after| entry.place.ms <= after) {
                 return Ok((jobs, None));
             }
-            place = Some(at);
+            place = Some(entry.place);
+            let job = if is_seen(entry) { read.next().flatten() } else { None };
             jobs.extend(job.filter(|job| listing.shows(job)));
             if jobs.len() == listing.limit {
-                let is_end = index + 1 == count && !log.more;
+                let is_end = index + 1 == log.entries.len() && !log.more;
                 return Ok((jobs, place.filter(|_| !is_end)));
             }
         }

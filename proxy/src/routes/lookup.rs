@@ -7,10 +7,11 @@ use axum::{
     response::Response,
 };
 use serde_json::Value;
-use tepal_shared::job::JobId;
+use tepal_shared::{job::JobId, owner::View};
 
 use super::{job, json};
 use crate::{
+    access::Caller,
     error::{ApiError, Mistake},
     extract, follow,
     state::App,
@@ -23,7 +24,11 @@ const AT_ONCE: usize = 50;
 const ENOUGH_BYTES: usize = 8 << 20;
 
 /// The jobs that the body names, in its order.
-pub(crate) async fn look_up(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn look_up(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let body = extract::json(&parts.headers, body, app.body_limits).await?;
     let names = names(&body).map_err(|mistake| ApiError::Invalid(vec![mistake]))?;
@@ -33,7 +38,7 @@ pub(crate) async fn look_up(State(app): State<Arc<App>>, request: Request) -> Re
     while !rest.is_empty() && found.len() < ENOUGH_BYTES {
         let (now, later) = rest.split_at(rest.len().min(AT_ONCE));
         rest = later;
-        read(&app, now, &mut found, &mut not_found).await?;
+        read(&app, caller.view(), now, &mut found, &mut not_found).await?;
     }
     let list = |names: &[&str]| Value::from(names).to_string();
     let mut answer = format!(r#"{{"jobs":[{found}],"not_found":{}"#, list(&not_found));
@@ -44,9 +49,10 @@ pub(crate) async fn look_up(State(app): State<Arc<App>>, request: Request) -> Re
     Ok(json(answer))
 }
 
-/// Appends the jobs' bodies to `found`, and the names of those that do not exist to `not_found`.
+/// Appends the jobs' bodies to `found`, and the names of those that do not exist for the caller to `not_found`.
 async fn read<'a>(
     app: &App,
+    view: View<'_>,
     names: &[&'a str],
     found: &mut String,
     not_found: &mut Vec<&'a str>,
@@ -56,8 +62,8 @@ async fn read<'a>(
     let mut jobs = app.store.jobs(&known).await?.into_iter();
     for (name, id) in names.iter().zip(ids) {
         let job = match id.and_then(|_| jobs.next().flatten()) {
-            Some(job) => follow::up_to_date(app, job).await?,
-            None => None,
+            Some(job) if view.shows(job.owner.as_deref()) => follow::up_to_date(app, job).await?,
+            _ => None,
         };
         match job {
             Some(job) => {

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::{job, json};
 use crate::{
+    access::{Caller, Scope},
     error::ApiError,
     extract, follow,
     idempotency::Key,
@@ -31,12 +32,16 @@ use crate::{
 };
 
 /// Accepts the rows of the body.
-pub(crate) async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn predict(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let outcome = async {
         let body = extract::json(&parts.headers, body, app.body_limits).await?;
         let submission = Submission::read(body, &app.model).map_err(ApiError::Invalid)?;
-        submit(&app, &parts.headers, submission).await
+        submit(&app, &caller, &parts.headers, submission).await
     };
     outcome.await.inspect_err(|error| app.metrics.refused(error.code()))
 }
@@ -44,23 +49,31 @@ pub(crate) async fn predict(State(app): State<Arc<App>>, request: Request) -> Re
 /// Accepts the model's sample; a body is ignored.
 pub(crate) async fn predict_sample(
     State(app): State<Arc<App>>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let outcome = submit(&app, &headers, Submission::sample(&app.model)).await;
+    let outcome = submit(&app, &caller, &headers, Submission::sample(&app.model)).await;
     outcome.inspect_err(|error| app.metrics.refused(error.code()))
 }
 
-async fn submit(app: &App, headers: &HeaderMap, submission: Submission) -> Result<Response, ApiError> {
+async fn submit(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    submission: Submission,
+) -> Result<Response, ApiError> {
     let started = Instant::now();
-    let (job, span) = new_job(app, headers, Key::read(headers)?, submission);
+    let key = Key::read(headers, caller.owner())?;
+    let (job, span) = new_job(app, caller, headers, key, submission);
     let outcome = app.store.submit(job.0, &job.1).await;
-    let (id, status) = taken(app, &job, span, outcome, started)?;
-    Ok(answer(app, headers, id, status).await)
+    let (id, status) = taken(app, caller, &job, span, outcome, started)?;
+    Ok(answer(app, caller, headers, id, status).await)
 }
 
 /// The job that is to be stored, with its id, and the span of its submission.
 pub(super) fn new_job(
     app: &App,
+    caller: &Caller,
     headers: &HeaderMap,
     key: Option<Key>,
     submission: Submission,
@@ -72,7 +85,7 @@ pub(super) fn new_job(
     let span = Submit::begin(extract::traceparent(headers));
     let job = NewJob {
         idempotency: key.map(|key| key.of(&submission)),
-        owner: None,
+        owner: caller.owner().map(str::to_owned),
         request_id: request_id(headers).map(str::to_owned),
         traceparent: span.traceparent().map(str::to_owned),
         input: submission.input,
@@ -86,6 +99,7 @@ pub(super) fn new_job(
 /// Counts and logs what the store said; gives the job that came of it.
 pub(super) fn taken(
     app: &App,
+    caller: &Caller,
     (id, job): &(JobId, NewJob),
     span: Submit,
     outcome: Result<Submitted, StoreError>,
@@ -97,7 +111,8 @@ pub(super) fn taken(
         Submitted::Accepted => {
             app.count_accepted(job.priority);
             let duration_ms = millis(started.elapsed());
-            info!(action = "job_accepted", job_id = %id, request_id = job.request_id, duration_ms);
+            let key_id = caller.key_id();
+            info!(action = "job_accepted", job_id = %id, request_id = job.request_id, key_id, duration_ms);
             Ok((id, JobStatus::Pending))
         }
         Submitted::Duplicate { job_id, status } => {
@@ -119,10 +134,18 @@ fn note(mut span: Submit, id: JobId, submitted: &Submitted) {
     }
 }
 
-/// The answer to a submission that a job came of: the job itself if the client prefers to wait and it ends in time.
-pub(super) async fn answer(app: &App, headers: &HeaderMap, id: JobId, status: JobStatus) -> Response {
-    let Some(wait) = prefer::wait(headers) else { return accepted(id, status) };
-    let mut response = match follow::ended(app, id, wait).await {
+/// The answer to a submission that a job came of: the job itself if the client prefers to wait, may read it, and it ends in
+/// time.
+pub(super) async fn answer(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    id: JobId,
+    status: JobStatus,
+) -> Response {
+    let wait = prefer::wait(headers).filter(|_| caller.may(Scope::Read));
+    let Some(wait) = wait else { return accepted(id, status) };
+    let mut response = match follow::ended(app, caller.view(), id, wait).await {
         Ok(Some(job)) if job.status.is_terminal() => finished(&job),
         Ok(job) => accepted(id, job.map_or(status, |job| job.status)),
         // The job is accepted, whatever became of the wait.

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tepal_shared::{
     job::{JobId, NewJob},
     scripts::Submitted,
@@ -11,7 +12,10 @@ use tepal_shared::{
 
 use tepal_tests::wait::eventually;
 
-use crate::gateway::{FLOWER_INPUT, Gateway, SETOSA, SOON};
+use crate::{
+    gateway::{FLOWER_INPUT, Gateway, SETOSA, SOON},
+    keys::Keys,
+};
 
 const PAGE: &str = include_str!("../../../docs/api.md");
 const BASE: &str = "http://127.0.0.1:8000";
@@ -131,6 +135,16 @@ fn assert_as_shown(command: &str, page: &Shown, answer: &Shown) {
     }
 }
 
+/// Callers without a key may do all that the page shows without one.
+const EVERYBODY: &str = "[anonymous]\nscopes = [\"read\", \"submit\"]\n";
+
+/// The entry of the page's key.
+fn reader() -> String {
+    let digest = Sha256::digest("tepal_reader_example");
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("[[key]]\nid = \"reader\"\nsha256 = \"{digest}\"\nscopes = [\"read\"]\n")
+}
+
 /// Brings the jobs of the page into the states that it shows.
 async fn prepare(gateway: &Gateway) {
     let job = NewJob { input: FLOWER_INPUT.to_owned(), ..NewJob::default() };
@@ -156,7 +170,8 @@ async fn prepare(gateway: &Gateway) {
 
 #[tokio::test]
 async fn every_command_is_answered_as_the_page_shows() {
-    let gateway = Gateway::start().await;
+    let keys = Keys::with(&format!("{EVERYBODY}{}", reader()));
+    let gateway = keys.gateway(&[]).await;
     prepare(&gateway).await;
     let examples = examples();
     assert!(examples.len() >= 19, "only {} commands were found", examples.len());

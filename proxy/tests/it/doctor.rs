@@ -1,5 +1,7 @@
 //! `tepal-proxy doctor`: one line for each check, and an exit code.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use tepal_shared::{
     connection::{ConnectionSettings, Redis},
     keys::Keys,
@@ -10,7 +12,7 @@ use tepal_tests::{
     redis::{Fsync, RedisServer},
 };
 
-use crate::gateway::SOON;
+use crate::{gateway::SOON, keys};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
 
@@ -81,6 +83,23 @@ async fn no_worker_is_mentioned_and_one_without_its_model_is_wrong() {
     let (is_well, text) = doctor(&redis.url(), &[]).await;
     assert!(!is_well);
     assert!(line(&text, "workers").contains("does not answer: it sleeps"), "{text}");
+}
+
+#[tokio::test]
+async fn the_keys_are_counted_and_a_file_that_everybody_may_write_is_wrong() {
+    let redis = sound().await;
+    let keys = keys::Keys::with("[anonymous]\nscopes = [\"read\"]\n");
+    keys.add("");
+    let path = keys.path();
+    let settings = [("API_KEYS_FILE", path.to_str().unwrap())];
+    let (is_well, text) = doctor(&redis.url(), &settings).await;
+    assert!(is_well, "{text}");
+    assert_eq!(line(&text, "API keys"), "ok     API keys: 1 key; callers without one may read");
+
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+
+    let (is_well, text) = doctor(&redis.url(), &settings).await;
+    assert!(!is_well && line(&text, "API keys").contains("To mend it: chmod o-w "), "{text}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! | module | shows |
 //! | --- | --- |
 //! | `rate_limit` | how many requests a client may make |
+//! | `access`, `owners`, `key_file` | API keys: who is let in, who sees which jobs, and the file with the keys |
 //! | `bad_input`, `limits` | each kind of wrong request and its whole answer |
 //! | `submit`, `job`, `listing`, `retry` | the operations on jobs |
 //! | `idempotency`, `full_queue` | one job for one key; refusing early |
@@ -14,6 +15,7 @@
 //! | `other_model` | nothing knows the reference model |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
+mod access;
 mod api_page;
 mod bad_input;
 mod data_loss;
@@ -24,12 +26,15 @@ mod gateway;
 mod health;
 mod idempotency;
 mod job;
+mod key_file;
+mod keys;
 mod limits;
 mod listing;
 mod metadata;
 mod metrics;
 mod other_model;
 mod outage;
+mod owners;
 mod rate_limit;
 mod replication;
 mod retry;

@@ -1,17 +1,22 @@
 //! The logs of both services at their most talkative: one JSON object a line, and nothing that a client sent or that is
 //! secret.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 use tepal_tests::http::Method;
 use tepal_tests::model_server::{ModelServer, ServerSpec};
-use tepal_tests::process::{Proxy, Service, Worker};
+use tepal_tests::process::{Proxy, Service, Worker, binary_path};
 use tepal_tests::redis::RedisServer;
+use tepal_tests::wait::eventually;
 
 use crate::{SOON, healthy};
 
 const PASSWORD: &str = "canary-password-5b1f";
 const WRONG_PASSWORD: &str = "canary-mistyped-77d0";
 const API_KEY: &str = "canary-key-90ab";
+/// What somebody takes for a key's secret.
+const TRIED: &str = "canary-tried-3c1d";
 /// A measurement that no other number looks like.
 const MEASUREMENT: &str = "3.6180339";
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -48,6 +53,72 @@ async fn logs_are_json_and_hold_no_input_and_no_secret() {
         check_lines(&service.logs().lines(), component);
     }
     check_job_lines(&proxy, &over_grpc, &id);
+}
+
+#[tokio::test]
+async fn a_key_that_was_used_or_tried_appears_nowhere() {
+    let redis = RedisServer::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys.toml");
+    let made =
+        Command::new(binary_path("tepal-proxy")).args(["key", "new", "--scope", "submit"]).output().unwrap();
+    let made = String::from_utf8(made.stdout).unwrap();
+    let (key, entry) = made.split_once("\n\n").unwrap();
+    std::fs::write(&file, entry).unwrap();
+    let (name, secret) = key.rsplit_once('_').unwrap();
+    let digest = entry.split('"').nth(3).unwrap();
+    assert_eq!((secret.len(), digest.len()), (64, 64));
+    let wrong = format!("{name}_{TRIED}");
+    let settings = [("LOG_LEVEL", "debug"), ("API_KEYS_FILE", file.to_str().unwrap())];
+    let proxy = Proxy::start(&redis.url(), &settings).await;
+    let client = proxy.client();
+    healthy_enough(&client).await;
+
+    let mut told = Vec::new();
+    let mut statuses = Vec::new();
+    let paths = [
+        "/predict",
+        "/predict/batch",
+        "/predict/test",
+        "/jobs",
+        "/metadata",
+        "/nothing",
+        "/metrics",
+        "/openapi.json",
+    ];
+    for sent in [key, wrong.as_str(), TRIED, "tepal_nobody_canary-tried-3c1d"] {
+        for method in [Method::POST, Method::GET, Method::DELETE] {
+            for path in paths {
+                let headers = [("x-api-key", sent), ("content-type", "application/json")];
+                let answer = client.request(method.clone(), path, &headers, "{}").await;
+                statuses.push(answer.status);
+                told.push(format!("{:?} {}", answer.headers, answer.text()));
+            }
+        }
+    }
+    for status in [202, 401, 403, 404, 405, 422] {
+        assert!(statuses.contains(&status), "{status}");
+    }
+    // Failures that are no fault of the client are logged as such.
+    redis.kill9();
+    let answer = client.request(Method::POST, "/predict/test", &[("x-api-key", key)], "").await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    let failed = proxy.wait_for_log("request_failed", SOON).await;
+    assert!(failed.contains(&format!(r#""key_id":"{}""#, name.trim_start_matches("tepal_"))), "{failed}");
+    proxy.sigterm();
+    proxy.wait_exit(SOON).await;
+    told.extend(proxy.logs().lines());
+    assert!(told.iter().any(|text| text.contains("access_refused")));
+    for text in told {
+        for canary in [secret, digest, TRIED] {
+            assert!(!text.contains(canary), "{canary} in {text}");
+        }
+    }
+}
+
+/// Waits until the proxy has found Redis; there is no worker.
+async fn healthy_enough(client: &tepal_tests::http::Client) {
+    eventually(SOON, "the proxy to find Redis", async || client.get("/readyz").await.status == 200).await;
 }
 
 /// Sends canaries in every part of a request: accepted, refused and unread ones. Gives the id of the accepted job.

@@ -1,5 +1,5 @@
 //! Real faults make the alerts' conditions true, as a real Prometheus sees them. (How long a condition must hold, and the
-//! alerts that need a minute's wait or many lost workers, are left to promtool's tests.)
+//! alerts that need a minute's wait, many lost workers or API keys, are left to promtool's tests.)
 
 use std::time::Duration;
 
@@ -84,5 +84,5 @@ async fn alerts_notice_real_faults() {
 
     let all = alerts().into_iter().map(|alert| alert.name);
     let unseen: Vec<String> = all.filter(|name| !watch.seen.contains(name)).collect();
-    assert_eq!(unseen, ["TepalQueueAgeHigh", "TepalOutcomesFenced", "TepalJobsReclaimed"]);
+    assert_eq!(unseen, ["TepalQueueAgeHigh", "TepalOutcomesFenced", "TepalJobsReclaimed", "TepalWrongKeys"]);
 }

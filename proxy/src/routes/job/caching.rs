@@ -29,7 +29,9 @@ pub(super) fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Response
     }
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, cache_control(job, app.store.policy().result_ttl.as_secs()));
-    headers.insert(VARY, HeaderValue::from_static("accept, prefer"));
+    // Not everybody sees the job when keys are asked for.
+    let vary = if app.access.is_some() { "accept, prefer, x-api-key" } else { "accept, prefer" };
+    headers.insert(VARY, HeaderValue::from_static(vary));
     if let Ok(tag) = HeaderValue::try_from(tag) {
         headers.insert(ETAG, tag);
     }

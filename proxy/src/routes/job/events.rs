@@ -11,7 +11,10 @@ use axum::{
     },
 };
 use futures_util::{Stream, stream};
-use tepal_shared::job::{Job, JobId};
+use tepal_shared::{
+    job::{Job, JobId},
+    owner::View,
+};
 
 use super::view;
 use crate::{
@@ -28,9 +31,14 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells nginx not to hold events back.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The stream of a job's changes, from how it stands now to its end.
-pub(super) async fn stream(app: Arc<App>, id: JobId, request: &HeaderMap) -> Result<Response, ApiError> {
-    let job = follow::current(&app, id).await?.ok_or(ApiError::JobNotFound)?;
+/// The stream of a job's changes, from how it stands now to its end, if the caller sees it.
+pub(super) async fn stream(
+    app: Arc<App>,
+    view: View<'_>,
+    id: JobId,
+    request: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let job = follow::current(&app, view, id).await?.ok_or(ApiError::JobNotFound)?;
     let seen = request.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     let is_seen = seen == Some(view::tag(&job).as_str());
     if is_seen && job.status.is_terminal() {

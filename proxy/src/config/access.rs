@@ -1,0 +1,32 @@
+//! Who may use the API.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tepal_shared::{config::Mistakes, telemetry};
+
+use crate::access::{Access, KeysError};
+
+/// The settings of access.
+#[derive(Args, Clone, Debug)]
+pub(super) struct AccessArgs {
+    /// TOML file with the API keys and what each may do; none = everybody may do everything
+    #[arg(long, env = "API_KEYS_FILE", value_name = "FILE", help_heading = "HTTP")]
+    api_keys_file: Option<PathBuf>,
+}
+
+impl AccessArgs {
+    /// The file, if there is to be one; it is read, so that what is wrong with it is told with the other mistakes.
+    pub(super) fn check(&self, mistakes: &mut Mistakes) -> Option<PathBuf> {
+        const NAME: &str = "API_KEYS_FILE";
+        let path = self.api_keys_file.clone().filter(|path| !path.as_os_str().is_empty())?;
+        match Access::open(&path) {
+            Ok(_) => {}
+            Err(KeysError::Wrong(all)) => {
+                all.iter().for_each(|why| mistakes.add(NAME, format!("{}: {why}", path.display())));
+            }
+            Err(error) => mistakes.add(NAME, telemetry::chain(&error)),
+        }
+        Some(path)
+    }
+}
