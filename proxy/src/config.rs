@@ -60,10 +60,10 @@ pub struct Args {
         help_heading = "HTTP"
     )]
     header_timeout_ms: String,
-    /// Longest time for a request's body to arrive, ms
+    /// Longest time for a request's body to arrive, ms; a client that takes nothing of its answer for so long is cut off
     #[arg(long, env = "BODY_TIMEOUT_MS", default_value = "10000", value_name = "MS", help_heading = "HTTP")]
     body_timeout_ms: String,
-    /// Most open connections; further ones wait until one is closed
+    /// Most open connections; then the one that waits for a request the longest makes room for a new one
     #[arg(long, env = "MAX_CONNECTIONS", default_value = "10000", value_name = "N", help_heading = "HTTP")]
     max_connections: String,
     /// Most requests of a client address a minute, in this process; 0 = no limit
@@ -165,6 +165,8 @@ pub struct ConnectionLimits {
     pub most: usize,
     /// Longest time for a request's headers to arrive.
     pub header_timeout: Duration,
+    /// Longest time for a client to take a part of its answer.
+    pub write_timeout: Duration,
     /// How long to go on accepting after the shutdown began.
     pub shutdown_delay: Duration,
     /// How long requests in flight may take after that.
@@ -183,7 +185,7 @@ impl TryFrom<Args> for Config {
         let api_keys_file = args.access.check(&mut mistakes);
         let rate_limit = args.rate_limit(&mut mistakes);
         let body = args.body(&mut mistakes);
-        let connections = args.connections(&mut mistakes);
+        let connections = args.connections(body.timeout, &mut mistakes);
         mistakes.unless_any(common.map(|common| Self {
             common,
             listen_addr,
@@ -234,10 +236,11 @@ impl Args {
         }
     }
 
-    fn connections(&self, mistakes: &mut Mistakes) -> ConnectionLimits {
+    fn connections(&self, write_timeout: Duration, mistakes: &mut Mistakes) -> ConnectionLimits {
         ConnectionLimits {
             most: mistakes.number("MAX_CONNECTIONS", &self.max_connections, 1..=1_000_000),
             header_timeout: mistakes.millis("HEADER_TIMEOUT_MS", &self.header_timeout_ms, 1..=3_600_000),
+            write_timeout,
             shutdown_delay: mistakes.millis("SHUTDOWN_DELAY_MS", &self.shutdown_delay_ms, 0..=3_600_000),
             drain_timeout: mistakes.seconds("DRAIN_TIMEOUT_SECONDS", &self.drain_timeout_seconds, 0..=3600),
         }

@@ -17,6 +17,9 @@ use axum::{
 use serde::Serialize;
 use tepal_shared::{error::StoreError, job::JobStatus, model::InputError};
 
+/// A request with very many mistakes is answered with the first ones.
+pub(crate) const MOST_MISTAKES: usize = 20;
+
 /// Why a request was not carried out.
 #[derive(Debug)]
 pub(crate) enum ApiError {
@@ -48,6 +51,8 @@ pub(crate) enum ApiError {
     BodyIncomplete,
     /// The body is larger than this many bytes.
     BodyTooLarge(usize),
+    /// Too many large bodies are there already.
+    Overloaded,
     /// The body is not declared as plain JSON.
     NotDeclaredJson,
     /// The body is declared neither as JSON nor as lines of JSON.
@@ -144,6 +149,7 @@ impl ApiError {
                 Some(tepal_shared::telemetry::chain(error).into())
             }
             Self::QueueFull(_) => Some("the queue is full".into()),
+            Self::Overloaded => Some("too many large bodies are being sent".into()),
             Self::NoMetadata => Some("no live worker has told the model's metadata".into()),
             _ => None,
         }
@@ -168,6 +174,7 @@ impl ApiError {
             Self::BodyTimeout => kind(S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
             Self::BodyIncomplete => kind(S::BAD_REQUEST, "incomplete_body", "Incomplete body"),
             Self::BodyTooLarge(_) => kind(S::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large"),
+            Self::Overloaded => kind(S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded").retry_after(1),
             Self::NotDeclaredJson | Self::NotDeclaredJsonLines => {
                 kind(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
             }
@@ -212,6 +219,7 @@ impl ApiError {
             Self::BodyTimeout => "The body did not arrive in time".into(),
             Self::BodyIncomplete => "The body did not arrive completely".into(),
             Self::BodyTooLarge(most) => format!("The body must hold at most {most} bytes").into(),
+            Self::Overloaded => "Too many large bodies are being sent; try again later".into(),
             Self::NotDeclaredJson => {
                 "The body must be sent as Content-Type: application/json, not compressed".into()
             }

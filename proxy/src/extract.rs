@@ -1,32 +1,25 @@
 //! How requests are read: JSON bodies, job ids in paths, and the headers that travel with a job.
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 
 use axum::{
-    body::{Body, Bytes, HttpBody as _},
+    body::Body,
     extract::{FromRequestParts, Path},
     http::{
         HeaderMap, HeaderName, HeaderValue,
-        header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT},
+        header::{CONTENT_ENCODING, CONTENT_TYPE},
         request::Parts,
     },
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 use tepal_shared::job::JobId;
-use tokio::time::timeout;
 
-use crate::{config::BodyLimits, error::ApiError};
+use crate::{bodies::Bodies, error::ApiError, json};
 
 /// Identifies a request in logs and answers.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context (<https://www.w3.org/TR/trace-context/>).
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// A refused body is read on for a moment: a connection that is closed with unread data resets, and the client might
-/// never see the answer.
-const DISCARD_FOR: Duration = Duration::from_secs(1);
-const DISCARD_FACTOR: usize = 8;
-
 /// The job id of the path; `None` when it is no id.
 pub(crate) struct PathId(Option<JobId>);
 
@@ -46,71 +39,17 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     }
 }
 
-/// The whole body as JSON.
-pub(crate) async fn json(headers: &HeaderMap, body: Body, limits: BodyLimits) -> Result<Value, ApiError> {
+/// What `read` makes of the body, which must be JSON.
+pub(crate) async fn json<T>(
+    headers: &HeaderMap,
+    body: Body,
+    bodies: &Bodies,
+    read: impl FnOnce(Value) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
     if !is_declared_json(headers) {
         return Err(ApiError::NotDeclaredJson);
     }
-    parse(&whole(headers, body, limits).await?)
-}
-
-/// The whole body.
-pub(crate) async fn whole(
-    headers: &HeaderMap,
-    mut body: Body,
-    limits: BodyLimits,
-) -> Result<Bytes, ApiError> {
-    match timeout(limits.timeout, read(&mut body, limits.max_bytes)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => {
-            let waits_for_go_ahead = headers.contains_key(EXPECT);
-            if matches!(error, ApiError::BodyTooLarge(_)) && !waits_for_go_ahead {
-                discard(body, limits.max_bytes.saturating_mul(DISCARD_FACTOR)).await;
-            }
-            Err(error)
-        }
-        Err(_) => Err(ApiError::BodyTimeout),
-    }
-}
-
-async fn read(body: &mut Body, max_bytes: usize) -> Result<Bytes, ApiError> {
-    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if declared > max_bytes {
-        return Err(ApiError::BodyTooLarge(max_bytes));
-    }
-    match Limited::new(body, max_bytes).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge(max_bytes)),
-        Err(_) => Err(ApiError::BodyIncomplete),
-    }
-}
-
-async fn discard(mut body: Body, mut most: usize) {
-    let reading = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            most = most.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if most == 0 {
-                return;
-            }
-        }
-    };
-    // Whether it ended in time does not matter: the answer is the same.
-    let _ = timeout(DISCARD_FOR, reading).await;
-}
-
-/// Bytes as JSON.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| ApiError::NotJson(format!("byte {} is not UTF-8", error.valid_up_to())))?;
-    if text.is_empty() {
-        return Err(ApiError::NotJson("it is empty".to_owned()));
-    }
-    serde_json::from_str(text).map_err(|error| ApiError::NotJson(error.to_string()))
-}
-
-/// A JSON Pointer to a member of the body (RFC 6901, section 3).
-pub(crate) fn pointer_to(name: &str) -> String {
-    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+    bodies.read(headers, body, |bytes| read(json::parse(bytes)?)).await
 }
 
 /// `application/json`, in UTF-8 (RFC 8259, section 8.1) and not compressed.
@@ -166,7 +105,7 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
 
 /// `version-traceid-parentid-flags`, lower-case hex of fixed lengths; ids of zeros are invalid. Versions after 00 may
 /// have more parts.
-fn is_traceparent(value: &str) -> bool {
+pub(crate) fn is_traceparent(value: &str) -> bool {
     let is_hex = |part: &str, length| {
         part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
@@ -225,18 +164,5 @@ mod tests {
         for bad in bad {
             assert!(!is_traceparent(bad), "{bad}");
         }
-    }
-
-    #[test]
-    fn text_that_is_not_json_is_told_with_its_place() {
-        let why = |bytes: &[u8]| match parse(bytes) {
-            Err(ApiError::NotJson(why)) => why,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(why(b""), "it is empty");
-        assert_eq!(why(b"{\"data\": [[NaN]]}"), "expected value at line 1 column 12");
-        assert_eq!(why(b"{\n\"data\": 1e999}"), "number out of range at line 2 column 13");
-        assert_eq!(why(b"[\xff]"), "byte 1 is not UTF-8");
-        assert!(why("[".repeat(200).as_bytes()).starts_with("recursion limit exceeded"));
     }
 }

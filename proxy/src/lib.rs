@@ -3,7 +3,8 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`routes`] | the whole route table and the order of the middleware: read this first |
-//! | [`request`], [`extract`] | the body of `POST /predict`; how bodies, ids and headers are read |
+//! | [`request`], [`extract`], [`json`] | the body of `POST /predict`; how ids, headers and JSON are read |
+//! | [`bodies`], [`budget`] | how large bodies may be, one and all together |
 //! | [`accept`], [`prefer`], [`follow`] | what form of answer a client wants and how long it waits; following a job |
 //! | [`openapi`] | the contract, made from the route table, the errors and the model |
 //! | [`error`] | every error answer, and every error status code |
@@ -23,12 +24,15 @@
 mod accept;
 pub mod access;
 mod admission;
+mod bodies;
+mod budget;
 pub mod config;
 pub mod doctor;
 mod error;
 mod extract;
 mod follow;
 mod idempotency;
+mod json;
 mod metrics;
 mod observe;
 mod openapi;

@@ -8,9 +8,11 @@ use tepal_shared::{
     model::{InputError, Model},
 };
 
-use crate::{error::Mistake, extract::pointer_to};
+use crate::{
+    error::{MOST_MISTAKES, Mistake},
+    json::pointer_to,
+};
 
-const MOST_MISTAKES: usize = 20;
 const LONGEST_SECONDS: f64 = 86_400.0;
 
 /// What a client wants done, checked.
@@ -35,6 +37,10 @@ impl Submission {
         let mut reader = Reader::default();
         let has_data = fields.contains_key("data");
         for (name, value) in fields {
+            // One who sends very many wrong fields is told of the first ones.
+            if reader.mistakes.len() >= MOST_MISTAKES {
+                break;
+            }
             reader.field(&name, &value, model);
         }
         if !has_data {

@@ -17,11 +17,7 @@ use tepal_shared::{
 use tokio::sync::watch;
 
 use crate::{
-    StartError,
-    access::Access,
-    config::{BodyLimits, Config},
-    metrics::Metrics,
-    probe::Snapshot,
+    StartError, access::Access, bodies::Bodies, config::Config, metrics::Metrics, probe::Snapshot,
     rate_limit::RateLimit,
 };
 
@@ -30,7 +26,7 @@ pub(crate) struct App {
     pub(crate) store: JobStore,
     pub(crate) watchers: Watchers,
     pub(crate) model: Model,
-    pub(crate) body_limits: BodyLimits,
+    pub(crate) bodies: Bodies,
     pub(crate) metrics: Metrics,
     /// `None` when everybody may do everything.
     pub(crate) access: Option<Access>,
@@ -55,7 +51,7 @@ impl App {
             watchers: Watchers::new(store.redis().clone(), store.keys().clone()),
             store,
             model: config.common.model.clone(),
-            body_limits: config.body,
+            bodies: Bodies::new(config.body),
             metrics: Metrics::new().map_err(StartError::Metrics)?,
             access,
             rate_limit: config.rate_limit.as_ref().map(|settings| Arc::new(RateLimit::new(settings))),

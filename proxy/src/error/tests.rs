@@ -24,6 +24,7 @@ fn all() -> Vec<ApiError> {
         ApiError::BodyTimeout,
         ApiError::BodyIncomplete,
         ApiError::BodyTooLarge(1),
+        ApiError::Overloaded,
         ApiError::NotDeclaredJson,
         ApiError::NotDeclaredJsonLines,
         ApiError::NotJson("why".to_owned()),
@@ -64,6 +65,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::BodyTimeout
         | ApiError::BodyIncomplete
         | ApiError::BodyTooLarge(_)
+        | ApiError::Overloaded
         | ApiError::NotDeclaredJson
         | ApiError::NotDeclaredJsonLines
         | ApiError::NotJson(_)

@@ -118,6 +118,7 @@ pub(super) fn reading_a_body() -> Vec<ApiError> {
         ApiError::BodyIncomplete,
         ApiError::BodyTimeout,
         ApiError::BodyTooLarge(1 << 20),
+        ApiError::Overloaded,
         ApiError::NotDeclaredJson,
         invalid_body(),
     ]

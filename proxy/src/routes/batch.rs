@@ -4,7 +4,6 @@
 use std::{num::NonZeroU32, sync::Arc, time::Instant};
 
 use axum::{
-    body::Bytes,
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse as _, Response},
@@ -16,13 +15,14 @@ use tepal_shared::{
     trace::Submit,
 };
 
-use super::{json, submit};
+use super::submit;
 use crate::{
     access::Caller,
     admission,
     error::{ApiError, Mistake},
     extract,
     idempotency::Key,
+    json,
     observe::request_id,
     rate_limit::{Account, Budget},
     request::Submission,
@@ -83,9 +83,8 @@ async fn accept_all(
     if !is_lines && !extract::is_declared_json(headers) {
         return Err(ApiError::NotDeclaredJsonLines);
     }
-    let body = extract::whole(headers, body, app.body_limits).await?;
-    let items = if is_lines { lines(&body, &app.model) } else { elements(&body, &app.model) }?;
-    drop(body);
+    let read = if is_lines { lines } else { elements };
+    let items = app.bodies.read(headers, body, |bytes| read(bytes, &app.model)).await?;
     charge(items.len())?;
     let jobs = new_jobs(app, caller, headers, items)?;
     let outcomes = submitted(app, caller, jobs, started).await?;
@@ -95,25 +94,28 @@ async fn accept_all(
     Ok(answer(&outcomes, request_id(headers).unwrap_or_default()))
 }
 
-type Item<T> = Result<T, ApiError>;
+pub(crate) type Item<T> = Result<T, ApiError>;
 /// A job that can be stored, and the span that it belongs to.
 type Prepared = Item<((JobId, NewJob), Submit)>;
 
 /// The elements of a JSON array.
-fn elements(body: &Bytes, model: &Model) -> Result<Vec<Item<Submission>>, ApiError> {
-    let Value::Array(items) = extract::parse(body)? else {
+pub(crate) fn elements(body: &[u8], model: &Model) -> Result<Vec<Item<Submission>>, ApiError> {
+    let Some(items) = json::parse_list(body, MOST)? else {
         return Err(wrong("type", "must be a list of jobs, or one job a line as application/x-ndjson"));
     };
     check_length(items.len())?;
-    Ok(items.into_iter().map(|item| Submission::read(item, model).map_err(ApiError::Invalid)).collect())
+    Ok(items.into_iter().map(|item| read(item, model)).collect())
 }
 
 /// The lines of an NDJSON body. A line that is no JSON spoils only itself.
-fn lines(body: &Bytes, model: &Model) -> Result<Vec<Item<Submission>>, ApiError> {
+pub(crate) fn lines(body: &[u8], model: &Model) -> Result<Vec<Item<Submission>>, ApiError> {
     let lines = || body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     check_length(lines().take(MOST + 1).count())?;
-    let item = |line| Submission::read(extract::parse(line)?, model).map_err(ApiError::Invalid);
-    Ok(lines().map(item).collect())
+    Ok(lines().map(|line| read(json::parse(line), model)).collect())
+}
+
+fn read(item: Item<Value>, model: &Model) -> Item<Submission> {
+    Submission::read(item?, model).map_err(ApiError::Invalid)
 }
 
 fn check_length(length: usize) -> Result<(), ApiError> {
@@ -188,7 +190,7 @@ fn answer(outcomes: &[Outcome], request_id: &str) -> Response {
         }
     }
     body.push_str("]}");
-    let mut response = json(body);
+    let mut response = super::json(body);
     *response.status_mut() = if refused == 0 { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
     let errors = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
     if let Some(seconds) = errors.filter_map(ApiError::retry_after).max() {

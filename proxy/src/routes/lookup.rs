@@ -14,6 +14,7 @@ use crate::{
     access::Caller,
     error::{ApiError, Mistake},
     extract, follow,
+    json::pointer_to,
     state::App,
 };
 
@@ -30,8 +31,8 @@ pub(crate) async fn look_up(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = extract::json(&parts.headers, body, app.body_limits).await?;
-    let names = names(&body).map_err(|mistake| ApiError::Invalid(vec![mistake]))?;
+    let names = extract::json(&parts.headers, body, &app.bodies, owned_names).await?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut found = String::new();
     let mut not_found = Vec::new();
     let mut rest = names.as_slice();
@@ -78,15 +79,20 @@ async fn read<'a>(
     Ok(())
 }
 
+fn owned_names(body: Value) -> Result<Vec<String>, ApiError> {
+    let names = names(&body).map_err(|mistake| ApiError::Invalid(vec![mistake]))?;
+    Ok(names.into_iter().map(str::to_owned).collect())
+}
+
 /// The ids as the client wrote them.
-fn names<'a>(body: &'a Value) -> Result<Vec<&'a str>, Mistake> {
+pub(crate) fn names<'a>(body: &'a Value) -> Result<Vec<&'a str>, Mistake> {
     let place = "/job_ids";
     let Value::Object(fields) = body else {
         return Err(Mistake::at("", "type", "must be an object with the field job_ids"));
     };
     if let Some(name) = fields.keys().find(|name| *name != "job_ids") {
         let detail = "is not a field of this request; known is job_ids";
-        return Err(Mistake::at(extract::pointer_to(name), "unknown_field", detail));
+        return Err(Mistake::at(pointer_to(name), "unknown_field", detail));
     }
     let ids = match fields.get("job_ids") {
         None => return Err(Mistake::at(place, "missing", "is missing")),

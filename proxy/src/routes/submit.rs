@@ -39,8 +39,8 @@ pub(crate) async fn predict(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let outcome = async {
-        let body = extract::json(&parts.headers, body, app.body_limits).await?;
-        let submission = Submission::read(body, &app.model).map_err(ApiError::Invalid)?;
+        let read = |body| Submission::read(body, &app.model).map_err(ApiError::Invalid);
+        let submission = extract::json(&parts.headers, body, &app.bodies, read).await?;
         submit(&app, &caller, &parts.headers, submission).await
     };
     outcome.await.inspect_err(|error| app.metrics.refused(error.code()))

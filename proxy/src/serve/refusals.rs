@@ -8,23 +8,20 @@ use std::{
 };
 
 use axum::http::{HeaderMap, StatusCode};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{error::ApiError, extract};
 
 /// A connection. Everything but a bare refusal passes unchanged.
-pub(super) struct Refusals {
-    stream: TcpStream,
+pub(super) struct Refusals<S> {
+    stream: S,
     /// What is left to write of a refusal.
     refusal: Vec<u8>,
     written: usize,
 }
 
-impl Refusals {
-    pub(super) fn new(stream: TcpStream) -> Self {
+impl<S: AsyncWrite + Unpin> Refusals<S> {
+    pub(super) fn new(stream: S) -> Self {
         Self { stream, refusal: Vec::new(), written: 0 }
     }
 
@@ -70,7 +67,7 @@ fn problem_for(answer: &[u8]) -> Option<Vec<u8>> {
     Some(problem)
 }
 
-impl AsyncRead for Refusals {
+impl<S: AsyncRead + Unpin> AsyncRead for Refusals<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -80,7 +77,7 @@ impl AsyncRead for Refusals {
     }
 }
 
-impl AsyncWrite for Refusals {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Refusals<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -109,21 +109,22 @@ async fn a_connection_whose_headers_do_not_come_is_closed() {
 }
 
 #[tokio::test]
-async fn further_connections_wait_until_one_is_closed() {
+async fn further_connections_wait_until_a_busy_one_is_done() {
     let ask = b"GET /livez HTTP/1.1\r\nhost: tepal\r\n\r\n";
     let redis = RedisServer::start().await;
-    let proxy = Proxy::start(&redis.url(), &[("MAX_CONNECTIONS", "1")]).await;
+    let proxy = Proxy::start(&redis.url(), &[("MAX_CONNECTIONS", "1"), ("BODY_TIMEOUT_MS", "60000")]).await;
     let mut buffer = [0; 1000];
     let mut first = TcpStream::connect(proxy.addr()).await.unwrap();
-    first.write_all(ask).await.unwrap();
-    assert!(timeout(SOON, first.read(&mut buffer)).await.unwrap().unwrap() > 0);
+    first.write_all(&request("expect: 100-continue\r\ncontent-length: 2", "")).await.unwrap();
+    let length = timeout(SOON, first.read(&mut buffer)).await.unwrap().unwrap();
+    assert!(buffer[..length].starts_with(b"HTTP/1.1 100 Continue"), "it reads the body");
 
     let mut second = TcpStream::connect(proxy.addr()).await.unwrap();
     second.write_all(ask).await.unwrap();
     let early = timeout(Duration::from_millis(300), second.read(&mut buffer)).await;
-    assert!(early.is_err(), "nobody serves it while the first is open");
+    assert!(early.is_err(), "nobody serves it while the first is at work");
 
-    drop(first);
+    first.write_all(b"{}").await.unwrap();
     let length = timeout(SOON, second.read(&mut buffer)).await.unwrap().unwrap();
     assert!(buffer[..length].starts_with(b"HTTP/1.1 200 OK"));
 }

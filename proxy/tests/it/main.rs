@@ -6,6 +6,7 @@
 //! | `rate_limit` | how many requests a client may make |
 //! | `access`, `owners`, `key_file` | API keys: who is let in, who sees which jobs, and the file with the keys |
 //! | `bad_input`, `limits` | each kind of wrong request and its whole answer |
+//! | `hostile` | attacks at scale: bounded time and memory, others are served |
 //! | `submit`, `job`, `listing`, `retry` | the operations on jobs |
 //! | `idempotency`, `full_queue` | one job for one key; refusing early |
 //! | `health`, `metadata`, `metrics` | what operators read |
@@ -24,6 +25,7 @@ mod expect;
 mod full_queue;
 mod gateway;
 mod health;
+mod hostile;
 mod idempotency;
 mod job;
 mod key_file;

@@ -7,6 +7,11 @@ use serde_json::{Value, json};
 
 use crate::tensor::DType;
 
+/// `TensorShape::MaxDimensions()` of TensorFlow, without the batch axis.
+const MOST_AXES: usize = 253;
+/// More cannot be sent in one request in any case.
+const MOST_ELEMENTS: usize = 1 << 24;
+
 /// A model as its description file tells it.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -157,6 +162,7 @@ impl Model {
         for input in &self.inputs {
             input.check()?;
         }
+        check_shape(&format!("output `{}`", self.output.name), &self.output.shape)?;
         let labels = self.output.labels.len();
         if labels > 0 && self.output.shape != [labels] {
             return Err(format!("{labels} labels, but the output's shape is {:?}", self.output.shape));
@@ -197,14 +203,12 @@ impl InputSpec {
     /// Elements of one row.
     #[must_use]
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        elements_of(&self.shape)
     }
 
     fn check(&self) -> Result<(), String> {
+        check_shape(&format!("input `{}`", self.name), &self.shape)?;
         let elements = self.elements();
-        if elements == 0 {
-            return Err(format!("input `{}` has an axis of length 0", self.name));
-        }
         if !self.features.is_empty() && self.features.len() != elements {
             let named = self.features.len();
             return Err(format!("input `{}` has {elements} elements, but {named} feature names", self.name));
@@ -217,8 +221,26 @@ impl OutputSpec {
     /// Elements of one row.
     #[must_use]
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        elements_of(&self.shape)
     }
+}
+
+/// Elements of one row; those of a shape that is checked are few enough to be counted.
+fn elements_of(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |elements, axis| elements.saturating_mul(*axis))
+}
+
+fn check_shape(of: &str, shape: &[usize]) -> Result<(), String> {
+    if shape.contains(&0) {
+        return Err(format!("{of} has an axis of length 0"));
+    }
+    if shape.len() > MOST_AXES {
+        return Err(format!("{of} has {} axes; {MOST_AXES} are the most", shape.len()));
+    }
+    if elements_of(shape) > MOST_ELEMENTS {
+        return Err(format!("a row of {of} has more than {MOST_ELEMENTS} elements"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -270,6 +292,22 @@ pub(super) mod tests {
         let mut model = flowers();
         model.sample = json!([[1.0]]);
         assert!(model.check().unwrap_err().starts_with("its sample is not valid input: /data/0:"));
+    }
+
+    #[test]
+    fn shapes_that_nobody_can_fill_are_refused() {
+        for (shape, reason) in [
+            (vec![usize::MAX, 2], "a row of output `p` has more than 16777216 elements"),
+            (vec![1; 300], "output `p` has 300 axes; 253 are the most"),
+            (vec![2, 0], "output `p` has an axis of length 0"),
+        ] {
+            let mut model = flowers();
+            model.inputs[0].shape.clone_from(&shape);
+            assert_eq!(model.check(), Err(reason.replace("output `p`", "input `x`")));
+            let mut model = flowers();
+            model.output.shape = shape;
+            assert_eq!(model.check(), Err(reason.to_owned()));
+        }
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::tensor::{Batch, DType, Tensor, Values};
 /// A request with very many wrong elements is answered with the first ones.
 const MOST_ERRORS: usize = 20;
 
+/// Room is made ahead for no more elements than this: a list of many empty rows must not cost what full ones would.
+const MOST_AHEAD: usize = 1 << 16;
+
 /// One wrong element of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputError {
@@ -108,11 +111,9 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(model: &'a Model, rows: usize) -> Self {
-        let values = model
-            .inputs
-            .iter()
-            .map(|input| Values::with_capacity(input.dtype, rows * input.elements()))
-            .collect();
+        let expected = |input: &InputSpec| rows.saturating_mul(input.elements()).min(MOST_AHEAD);
+        let values =
+            model.inputs.iter().map(|input| Values::with_capacity(input.dtype, expected(input))).collect();
         Self { model, values, errors: Vec::new() }
     }
 

@@ -1,0 +1,144 @@
+//! The bodies of requests: how much one may hold, how much all together, how long they may take to arrive, and how many
+//! large ones are read at a time.
+
+use std::{num::NonZeroUsize, ops::Deref, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes, HttpBody as _},
+    http::{HeaderMap, header::EXPECT},
+};
+use http_body_util::BodyExt as _;
+use tokio::{sync::Semaphore, time::timeout};
+
+use crate::{
+    budget::{Budget, Share},
+    config::BodyLimits,
+    error::ApiError,
+};
+
+/// A refused body is read on for a moment: a connection that is closed with unread data resets, and the client might
+/// never see the answer.
+const DISCARD_FOR: Duration = Duration::from_secs(1);
+const DISCARD_FACTOR: usize = 8;
+/// Bodies up to this size are always taken.
+const SMALL: usize = 8 << 10;
+/// Larger ones are read elsewhere than where others are answered.
+const QUICK: usize = 32 << 10;
+/// So many bodies of the largest size may be there at the same time, or more of smaller ones.
+const LARGEST_AT_ONCE: usize = 64;
+
+/// How bodies are read.
+#[derive(Debug)]
+pub(crate) struct Bodies {
+    limits: BodyLimits,
+    budget: Arc<Budget>,
+    /// Who has one makes sense of a large body. JSON that is as costly as it can be takes some 10 ms and 100 times its
+    /// size for each MiB: half of the processors remain for everybody else, and memory is bounded.
+    turns: Semaphore,
+}
+
+/// A whole body, and the memory that it holds.
+#[derive(Debug)]
+struct Whole {
+    bytes: Vec<u8>,
+    share: Share,
+}
+
+impl Deref for Whole {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Whole {
+    /// Makes room for more bytes of a body that will have at most `most`. Nothing is made room for because it is
+    /// promised: one that declares much and sends little holds little.
+    fn make_room(&mut self, more: usize, most: usize) -> Result<(), ApiError> {
+        let (needed, capacity) = (self.bytes.len() + more, self.bytes.capacity());
+        if needed > capacity {
+            let grown = needed.max((2 * capacity).min(most));
+            if !self.share.grow(grown - capacity) {
+                return Err(ApiError::Overloaded);
+            }
+            self.bytes.reserve_exact(grown - self.bytes.len());
+        }
+        Ok(())
+    }
+}
+
+impl Bodies {
+    pub(crate) fn new(limits: BodyLimits) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self {
+            limits,
+            budget: Budget::new(SMALL, limits.max_bytes.saturating_mul(LARGEST_AT_ONCE)),
+            turns: Semaphore::new((processors / 2).max(1)),
+        }
+    }
+
+    /// What `read` makes of the whole body.
+    pub(crate) async fn read<T>(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        read: impl FnOnce(&[u8]) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let whole = self.whole(headers, body).await?;
+        if whole.len() <= QUICK {
+            return read(&whole);
+        }
+        // The semaphore is never closed, so there is always a turn.
+        let _turn = self.turns.acquire().await.ok();
+        tokio::task::block_in_place(|| read(&whole))
+    }
+
+    async fn whole(&self, headers: &HeaderMap, mut body: Body) -> Result<Whole, ApiError> {
+        match timeout(self.limits.timeout, self.collect(&mut body)).await {
+            Ok(Ok(whole)) => Ok(whole),
+            Ok(Err(error)) => {
+                let waits_for_go_ahead = headers.contains_key(EXPECT);
+                let goes_on = matches!(error, ApiError::BodyTooLarge(_) | ApiError::Overloaded);
+                if goes_on && !waits_for_go_ahead {
+                    discard(body, self.limits.max_bytes.saturating_mul(DISCARD_FACTOR)).await;
+                }
+                Err(error)
+            }
+            Err(_) => Err(ApiError::BodyTimeout),
+        }
+    }
+
+    async fn collect(&self, body: &mut Body) -> Result<Whole, ApiError> {
+        let most = self.limits.max_bytes;
+        let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if declared > most {
+            return Err(ApiError::BodyTooLarge(most));
+        }
+        let mut whole = Whole { bytes: Vec::new(), share: self.budget.share() };
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
+            // Anything else is a trailer.
+            let Ok(data) = frame.into_data() else { continue };
+            if whole.bytes.len() + data.len() > most {
+                return Err(ApiError::BodyTooLarge(most));
+            }
+            whole.make_room(data.len(), if declared > 0 { declared } else { most })?;
+            whole.bytes.extend_from_slice(&data);
+        }
+        Ok(whole)
+    }
+}
+
+async fn discard(mut body: Body, mut most: usize) {
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            most = most.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if most == 0 {
+                return;
+            }
+        }
+    };
+    // Whether it ended in time does not matter: the answer is the same.
+    let _ = timeout(DISCARD_FOR, reading).await;
+}

@@ -1,0 +1,95 @@
+//! Memory that clients can fill, shared by all of them: each has a little for itself, and what goes beyond that is
+//! taken from one budget. So a crowd of clients that send much and never finish cannot take all memory, and requests of
+//! the usual size never compete with them.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// What all clients together may hold.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// Bytes that each holder has for itself.
+    free: usize,
+    left: AtomicUsize,
+}
+
+/// What one holder has. It is given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Arc<Budget>,
+    held: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(free: usize, total: usize) -> Arc<Self> {
+        Arc::new(Self { free, left: AtomicUsize::new(total) })
+    }
+
+    /// A share that holds nothing yet.
+    pub(crate) fn share(self: &Arc<Self>) -> Share {
+        Share { budget: Arc::clone(self), held: 0 }
+    }
+
+    fn counted(&self, bytes: usize) -> usize {
+        bytes.saturating_sub(self.free)
+    }
+}
+
+impl Share {
+    /// Makes room for so many bytes more; `false` when there is none, and then nothing is changed.
+    #[must_use]
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        let grown = self.held.saturating_add(bytes);
+        let more = self.budget.counted(grown) - self.budget.counted(self.held);
+        let take = |left: usize| left.checked_sub(more);
+        let is_there =
+            more == 0 || self.budget.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        if is_there {
+            self.held = grown;
+        }
+        is_there
+    }
+
+    /// Gives everything back.
+    pub(crate) fn clear(&mut self) {
+        self.budget.left.fetch_add(self.budget.counted(self.held), Ordering::Relaxed);
+        self.held = 0;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_holders_never_compete_with_large_ones() {
+        let budget = Budget::new(10, 100);
+        let mut large = budget.share();
+        assert!(large.grow(10) && large.grow(60) && large.grow(40));
+        assert!(!large.grow(1));
+        let mut others: Vec<Share> = (0..50).map(|_| budget.share()).collect();
+        assert!(others.iter_mut().all(|share| share.grow(10)));
+        assert!(!others[0].grow(1));
+        drop(large);
+        assert!(others[0].grow(100));
+        assert!(!others[0].grow(usize::MAX));
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_again() {
+        let budget = Budget::new(0, 8);
+        let mut share = budget.share();
+        for _ in 0..3 {
+            assert!(share.grow(8) && !share.grow(1));
+            share.clear();
+        }
+    }
+}

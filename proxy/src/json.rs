@@ -1,0 +1,262 @@
+//! JSON as it comes from clients: UTF-8, and no member twice. serde_json alone keeps the last of two members with the
+//! same name, so that two programs could read two different requests from the same bytes (RFC 7493, section 2.3, forbids
+//! them for that reason).
+
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::error::{ApiError, MOST_MISTAKES, Mistake};
+
+/// Bytes as one JSON value.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
+    let document: Document = serde_json::from_str(text(bytes)?).map_err(not_json)?;
+    document.value()
+}
+
+/// The elements of a JSON array, each of which can be wrong for itself; `None` when the bytes are JSON, but no array. Of
+/// more than `most` elements the rest is left out, but for one.
+pub(crate) fn parse_list(
+    bytes: &[u8],
+    most: usize,
+) -> Result<Option<Vec<Result<Value, ApiError>>>, ApiError> {
+    let mut deserializer = serde_json::Deserializer::from_str(text(bytes)?);
+    let elements = deserializer.deserialize_seq(Elements { most });
+    match elements.and_then(|elements| deserializer.end().map(|()| elements)) {
+        Ok(elements) => Ok(Some(elements.into_iter().map(Document::value).collect())),
+        // It is something else than an array, or no JSON.
+        Err(error) if error.is_data() => parse(bytes).map(|_| None),
+        Err(error) => Err(not_json(error)),
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, ApiError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| ApiError::NotJson(format!("byte {} is not UTF-8", error.valid_up_to())))?;
+    if text.is_empty() { Err(ApiError::NotJson("it is empty".to_owned())) } else { Ok(text) }
+}
+
+fn not_json(error: serde_json::Error) -> ApiError {
+    ApiError::NotJson(error.to_string())
+}
+
+/// A JSON Pointer to a member of the body (RFC 6901, section 3).
+pub(crate) fn pointer_to(name: &str) -> String {
+    Place { parent: None, step: Step::Member(name) }.to_string()
+}
+
+/// A value, and pointers to the members that it has more than once.
+struct Document {
+    value: Value,
+    repeated: Vec<String>,
+}
+
+impl Document {
+    fn value(self) -> Result<Value, ApiError> {
+        if self.repeated.is_empty() {
+            return Ok(self.value);
+        }
+        let mistake = |pointer| Mistake::at(pointer, "repeated", "must be given only once");
+        Err(ApiError::Invalid(self.repeated.into_iter().map(mistake).collect()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut repeated = Vec::new();
+        let value = Reader { place: None, repeated: &mut repeated }.deserialize(deserializer)?;
+        Ok(Self { value, repeated })
+    }
+}
+
+/// Reads an array, of which it keeps `most` elements and one: each takes much more memory than its text.
+struct Elements {
+    most: usize,
+}
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Vec<Document>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<Document>, A::Error> {
+        let mut kept = Vec::new();
+        while kept.len() <= self.most {
+            let Some(element) = elements.next_element()? else { return Ok(kept) };
+            kept.push(element);
+        }
+        while elements.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(kept)
+    }
+}
+
+/// Where in a document a value is. Costs nothing until it is written.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    parent: Option<&'a Place<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Member(&'a str),
+    Element(usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.step {
+            Step::Member(name) => write!(f, "/{}", name.replace('~', "~0").replace('/', "~1")),
+            Step::Element(index) => write!(f, "/{index}"),
+        }
+    }
+}
+
+/// Reads one value. The parser bounds the depth.
+struct Reader<'a> {
+    place: Option<&'a Place<'a>>,
+    repeated: &'a mut Vec<String>,
+}
+
+impl Reader<'_> {
+    fn at<'b>(&'b mut self, place: &'b Place<'b>) -> Reader<'b> {
+        Reader { place: Some(place), repeated: self.repeated }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        // The text of a number is always finite: the parser refuses others.
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        let parent = self.place;
+        while let Some(value) =
+            elements.next_element_seed(self.at(&Place { parent, step: Step::Element(list.len()) }))?
+        {
+            list.push(value);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        let parent = self.place;
+        while let Some(name) = members.next_key::<String>()? {
+            let place = Place { parent, step: Step::Member(&name) };
+            let value = members.next_value_seed(self.at(&place))?;
+            if fields.contains_key(&name) && self.repeated.len() < MOST_MISTAKES {
+                self.repeated.push(place.to_string());
+            }
+            fields.insert(name, value);
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why(outcome: Result<impl fmt::Debug, ApiError>) -> String {
+        match outcome {
+            Err(ApiError::NotJson(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn repeated(outcome: Result<Value, ApiError>) -> Vec<String> {
+        let Err(ApiError::Invalid(mistakes)) = outcome else { panic!("{outcome:?}") };
+        assert!(mistakes.iter().all(|mistake| mistake.code == "repeated"));
+        mistakes
+            .into_iter()
+            .map(|mistake| match mistake.place {
+                crate::error::Place::Pointer(pointer) => pointer,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn text_that_is_not_json_is_told_with_its_place() {
+        assert_eq!(why(parse(b"")), "it is empty");
+        assert_eq!(why(parse(b"{\"data\": [[NaN]]}")), "expected value at line 1 column 12");
+        assert_eq!(why(parse(b"{\n\"data\": 1e999}")), "number out of range at line 2 column 13");
+        assert_eq!(why(parse(b"[\xff]")), "byte 1 is not UTF-8");
+        assert!(why(parse("[".repeat(200).as_bytes())).starts_with("recursion limit exceeded"));
+    }
+
+    #[test]
+    fn values_are_those_of_serde_json() {
+        let text = r#" {"b": [null, true, -1, 18446744073709551615, 1.5, -0.0, 1e-400, "\u00e9"], "a": {}, "": []} "#;
+        let expected: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(parse(text.as_bytes()).unwrap().to_string(), expected.to_string());
+    }
+
+    #[test]
+    fn a_member_that_is_given_twice_is_told_with_its_place() {
+        assert_eq!(repeated(parse(br#"{"data": 1, "data": 1}"#)), ["/data"]);
+        assert_eq!(repeated(parse(br#"{"a": 1, "\u0061": 2, "a": 3}"#)), ["/a", "/a"]);
+        assert_eq!(repeated(parse(br#"{"a/b": [0, {"~": 1, "~": 2}]}"#)), ["/a~1b/1/~0"]);
+        let hundred = format!("{{{}\"x\": 0}}", "\"x\": 0,".repeat(99));
+        assert_eq!(repeated(parse(hundred.as_bytes())).len(), MOST_MISTAKES);
+        assert!(parse(br#"[{"a": 1}, {"a": 1}]"#).is_ok());
+    }
+
+    #[test]
+    fn each_element_of_a_list_is_wrong_for_itself() {
+        let list = parse_list(br#"[{"a": 1}, {"a": 1, "a": 2}, 3, 4, 5]"#, 3).unwrap().unwrap();
+        let outcomes: Vec<bool> = list.iter().map(Result::is_ok).collect();
+        assert_eq!(outcomes, [true, false, true, true]);
+        assert_eq!(repeated(list.into_iter().nth(1).unwrap()), ["/a"]);
+        assert!(parse_list(b"{}", 3).unwrap().is_none());
+        assert_eq!(why(parse_list(b"[1, ", 3)), "EOF while parsing a value at line 1 column 4");
+        assert_eq!(why(parse_list(b"{\"a\": ", 3)), "EOF while parsing a value at line 1 column 6");
+    }
+}

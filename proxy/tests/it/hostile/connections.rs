@@ -1,0 +1,97 @@
+//! Connections that are held and not used.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tepal_tests::wait::eventually;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
+
+use super::{Siege, attackers, connect, head, outcome, to_the_end};
+use crate::gateway::SOON;
+
+#[tokio::test]
+async fn thousands_of_idle_connections_are_held_and_then_closed() {
+    let mut siege = Siege::lay("idle connections", &[("HEADER_TIMEOUT_MS", "5000")]).await;
+    let count = attackers(4000);
+    let idle = connect(count, siege.addr()).await;
+    siege.others_are_served().await;
+    siege.held(count, 64);
+    for answer in join_all(idle.into_iter().map(to_the_end)).await {
+        assert!(answer.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_that_take_all_places_make_room() {
+    let settings = [("MAX_CONNECTIONS", "100"), ("HEADER_TIMEOUT_MS", "3600000")];
+    let mut siege = Siege::lay("idle connections on every place", &settings).await;
+    let count = attackers(1000);
+    let idle = connect(count, siege.addr()).await;
+    siege.others_are_served().await;
+    siege.held(count, 32);
+    // The first ones have lost their places, the last ones have not.
+    let mut byte = [0];
+    let mut idle = idle.into_iter();
+    let mut first = idle.next().unwrap();
+    assert_eq!(timeout(SOON, first.read(&mut byte)).await.unwrap().unwrap_or(0), 0);
+    let mut last = idle.next_back().unwrap();
+    last.write_all(head("GET /livez", "").as_bytes()).await.unwrap();
+    assert_eq!(outcome(&to_the_end(last).await).0, 200);
+}
+
+#[tokio::test]
+async fn a_request_is_never_given_up_for_a_new_connection() {
+    let mut siege = Siege::lay("idle connections beside a busy one", &[("MAX_CONNECTIONS", "20")]).await;
+    let id = siege.gateway.submit().await;
+    siege.submitted += 1;
+    let mut waiting = connect(1, siege.addr()).await.remove(0);
+    waiting.write_all(head(&format!("GET /job/{id}"), "prefer: wait=60\r\n").as_bytes()).await.unwrap();
+    let is_waiting = async || !siege.gateway.redis.cli(&["PUBSUB", "CHANNELS"]).is_empty();
+    eventually(SOON, "the proxy to wait for the job", is_waiting).await;
+
+    let idle = connect(200, siege.addr()).await;
+    siege.others_are_served().await;
+    drop(idle);
+    let cancelled = siege.gateway.delete(&format!("/job/{id}")).await;
+    assert_eq!(cancelled.status, 200);
+    assert_eq!(outcome(&to_the_end(waiting).await).0, 200);
+}
+
+#[tokio::test]
+async fn streams_that_take_all_places_make_room() {
+    let mut siege = Siege::lay("streams on every place", &[("MAX_CONNECTIONS", "50")]).await;
+    let id = siege.gateway.submit().await;
+    siege.submitted += 1;
+    let mut streams = connect(50, siege.addr()).await;
+    let ask = head(&format!("GET /job/{id}"), "accept: text/event-stream\r\n");
+    let mut buffer = [0; 1024];
+    for stream in &mut streams {
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        let length = timeout(SOON, stream.read(&mut buffer)).await.unwrap().unwrap();
+        assert!(buffer[..length].starts_with(b"HTTP/1.1 200 OK"));
+    }
+    siege.others_are_served().await;
+    siege.held(50, 32);
+}
+
+#[tokio::test]
+async fn who_does_not_read_the_answers_is_cut_off() {
+    let mut siege = Siege::lay("answers that nobody reads", &[("BODY_TIMEOUT_MS", "2000")]).await;
+    let count = attackers(20);
+    let mut silent = connect(count, siege.addr()).await;
+    // Each asks for more than the buffers of the connection hold.
+    let questions = "GET /openapi.json HTTP/1.1\r\nhost: tepal\r\n\r\n".repeat(500);
+    for connection in &mut silent {
+        connection.write_all(questions.as_bytes()).await.unwrap();
+    }
+    siege.others_are_served().await;
+    siege.held(count, 64);
+    for connection in &silent {
+        // It has data to read, and then nothing more is ever sent: the connection was reset.
+        let is_cut = async || connection.try_write(b"x").is_err();
+        eventually(Duration::from_secs(20), "the connection to be cut", is_cut).await;
+    }
+}
