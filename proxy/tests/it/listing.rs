@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
-use tepal_shared::{job::Priority, store::Settlement};
+use tepal_shared::{
+    job::Priority,
+    store::{JobStore, Policy, Settlement},
+};
 
 use crate::{
     expect::{assert_json, invalid},
@@ -94,7 +97,7 @@ async fn paging_goes_over_all_partitions_in_order() {
     });
     let listed = listed.await.concat();
     // Jobs of one millisecond in different partitions have no order among them, so only times must fall.
-    let log = log_times(&gateway);
+    let log = log_times(&gateway).await;
     let times: Vec<u64> = listed.iter().map(|id| log[id]).collect();
     assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
     let sorted = |mut ids: Vec<String>| {
@@ -105,17 +108,11 @@ async fn paging_goes_over_all_partitions_in_order() {
 }
 
 /// When each job was accepted, by the logs of four partitions.
-fn log_times(gateway: &Gateway) -> HashMap<String, u64> {
-    let mut times = HashMap::new();
-    for partition in 0..4 {
-        // Three lines for each entry: its id, the field's name, the job's id.
-        let log = gateway.redis.cli(&["XRANGE", &gateway.store.keys().log(partition), "-", "+"]);
-        let lines: Vec<&str> = log.lines().collect();
-        for entry in lines.chunks(3) {
-            times.insert(entry[2].to_owned(), entry[0].split('-').next().unwrap().parse().unwrap());
-        }
-    }
-    times
+async fn log_times(gateway: &Gateway) -> HashMap<String, u64> {
+    let policy = Policy { partitions: 4, ..Policy::default() };
+    let store = JobStore::new(gateway.store.redis().clone(), gateway.store.keys().clone(), policy);
+    let entries = store.log(None, 1000).await.unwrap().entries;
+    entries.into_iter().map(|entry| (entry.id.to_string(), entry.place.ms)).collect()
 }
 
 #[tokio::test]
