@@ -11,7 +11,7 @@ use serde::Serialize;
 use tepal_shared::{
     job::{Job, JobId, JobStatus, Priority},
     owner::View,
-    store::{LogEntry, LogPlace},
+    store::{LogEntry, LogPage, LogPlace},
 };
 
 use super::{job::JobView, json};
@@ -82,7 +82,10 @@ async fn page(
     let is_filtered = listing.is_filtered() || view != View::All;
     let chunk = (listing.limit + 1).max(if is_filtered { LEAST_CHUNK } else { 0 });
     while to_scan > 0 {
-        let log = app.store.log(place, chunk.min(to_scan)).await?;
+        let mut log = app.store.log(place, chunk.min(to_scan)).await?;
+        if !listing.is_filtered() {
+            end_after(&mut log, view, listing.limit + 1 - jobs.len());
+        }
         to_scan = to_scan.saturating_sub(log.entries.len());
         let is_seen = |entry: &LogEntry| view.shows(entry.owner.as_deref());
         // What the caller does not see is not even read.
@@ -107,6 +110,14 @@ async fn page(
         }
     }
     Ok((jobs, place))
+}
+
+/// Ends the part of the log with the entry with which the caller has seen `most` jobs: what follows need not be read.
+fn end_after(log: &mut LogPage, view: View<'_>, most: usize) {
+    let seen = log.entries.iter().enumerate().filter(|(_, entry)| view.shows(entry.owner.as_deref()));
+    let Some(last) = seen.map(|(index, _)| index).nth(most.saturating_sub(1)) else { return };
+    log.more |= last + 1 < log.entries.len();
+    log.entries.truncate(last + 1);
 }
 
 impl Listing {
@@ -242,6 +253,25 @@ mod tests {
         assert_eq!(start(Some(9_000), Some(cursor)), Some(cursor));
         assert_eq!(start(Some(0), None).map(|place| place.ms), Some(LOG_DELAY_MS));
         assert_eq!(start(Some(u64::MAX), None).map(|place| place.ms), Some(u64::MAX));
+    }
+
+    #[test]
+    fn no_more_is_read_than_a_page_can_show() {
+        let owners = [Some("b"), Some("a"), None, Some("a"), Some("a"), Some("b")];
+        let entry = |owner: Option<&str>| LogEntry {
+            place: LogPlace { ms: 1, seq: 0, partition: 0 },
+            id: JobId::new(0),
+            owner: owner.map(str::to_owned),
+        };
+        let left = |view, most| {
+            let mut log = LogPage { entries: owners.map(entry).into(), more: false };
+            end_after(&mut log, view, most);
+            (log.entries.len(), log.more)
+        };
+        assert_eq!(left(View::Owner("a"), 2), (4, true));
+        assert_eq!(left(View::Owner("b"), 2), (6, false));
+        assert_eq!(left(View::Owner("a"), 9), (6, false));
+        assert_eq!(left(View::All, 3), (3, true));
     }
 
     #[test]
