@@ -1,6 +1,7 @@
 //! The proxy's settings.
 
 mod access;
+mod security;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -12,8 +13,9 @@ use tepal_shared::{
     replication::ReplicationPolicy,
 };
 
-use self::access::AccessArgs;
+use self::{access::AccessArgs, security::SecurityArgs};
 use crate::access::command::KeyCommand;
+pub use crate::{certificate::CertificateFiles, cors::AllowedOrigins};
 
 /// REST API of the Tepal inference gateway: takes jobs over HTTP and keeps them in Redis until a worker runs them.
 ///
@@ -80,6 +82,8 @@ pub struct Args {
     trusted_proxies: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// Replicas of Redis that must hold a job before it is acknowledged; 0 = the primary is enough
     #[arg(long, env = "REPLICAS_REQUIRED", default_value = "0", value_name = "N", help_heading = "Redis")]
     replicas_required: String,
@@ -138,6 +142,10 @@ pub struct Config {
     pub body: BodyLimits,
     /// How connections are held and let go.
     pub connections: ConnectionLimits,
+    /// Where the API's certificate is; `None` = plain HTTP.
+    pub certificate: Option<CertificateFiles>,
+    /// Whose pages may use the API from a browser; `None` = nobody's.
+    pub cors: Option<AllowedOrigins>,
 }
 
 /// How many requests a client may make.
@@ -186,6 +194,8 @@ impl TryFrom<Args> for Config {
         let rate_limit = args.rate_limit(&mut mistakes);
         let body = args.body(&mut mistakes);
         let connections = args.connections(body.timeout, &mut mistakes);
+        let certificate = args.security.certificate(&mut mistakes);
+        let cors = args.security.origins(&mut mistakes);
         mistakes.unless_any(common.map(|common| Self {
             common,
             listen_addr,
@@ -194,6 +204,8 @@ impl TryFrom<Args> for Config {
             rate_limit,
             body,
             connections,
+            certificate,
+            cors,
         }))
     }
 }
@@ -293,6 +305,10 @@ mod tests {
             "many",
             "--trusted-proxies",
             "10.0.0.0/8, next-door",
+            "--cors-allowed-origins",
+            "https://a.example, everybody",
+            "--tls-key-file",
+            "key.pem",
         ]);
         let text = error.unwrap_err().to_string();
         for name in [
@@ -304,6 +320,8 @@ mod tests {
             "REPLICATION_TIMEOUT_MS: `0`",
             "RATE_LIMIT_PER_MINUTE: `many`",
             "TRUSTED_PROXIES: `next-door`",
+            "CORS_ALLOWED_ORIGINS: `everybody` is no origin",
+            "TLS_CERT_FILE: must be given with TLS_KEY_FILE",
         ] {
             assert!(text.contains(name), "{text}");
         }

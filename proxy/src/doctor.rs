@@ -10,9 +10,9 @@ use tepal_shared::{
     worker_state::{BackendState, WorkerState},
 };
 
-use crate::{access::Access, config::Config};
+use crate::{access::Access, certificate, config::Config};
 
-/// Checks Redis and the API keys, and looks for workers.
+/// Checks Redis, the API keys and the certificate, and looks for workers.
 pub async fn examine(config: &Config) -> Report {
     let common = &config.common;
     let replicas = config.replication.map_or(0, |policy| policy.replicas);
@@ -20,6 +20,7 @@ pub async fn examine(config: &Config) -> Report {
     let mut report = examine_redis(&common.redis, &common.keys, expected).await;
     let without_redis = !report.is_healthy();
     report.findings.extend(config.api_keys_file.as_deref().map(keys));
+    report.findings.extend(config.certificate.as_ref().map(certificate::examine));
     // Without Redis, or without the right to run scripts, there is nothing more to learn.
     if !without_redis {
         report.findings.push(workers(config).await);

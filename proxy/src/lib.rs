@@ -9,6 +9,8 @@
 //! | [`openapi`] | the contract, made from the route table, the errors and the model |
 //! | [`error`] | every error answer, and every error status code |
 //! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
+//! | [`certificate`] | the certificate of the API, and its exchange while connections are open |
+//! | [`cors`], [`security_headers`] | what browsers are told, and whose pages may use the API |
 //! | [`reload`] | files that may change while the proxy runs |
 //! | [`admission`] | whether a request is let in |
 //! | [`access`], [`rate_limit`] | API keys and what each may do; how many requests a client may make |
@@ -26,7 +28,9 @@ pub mod access;
 mod admission;
 mod bodies;
 mod budget;
+mod certificate;
 pub mod config;
+mod cors;
 pub mod doctor;
 mod error;
 mod extract;
@@ -42,6 +46,7 @@ mod rate_limit;
 pub mod reload;
 mod request;
 mod routes;
+mod security_headers;
 mod serve;
 mod state;
 
@@ -51,7 +56,13 @@ use tepal_shared::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tracing::info;
 
-use crate::{access::Access, config::Config, probe::Probe, state::App};
+use crate::{
+    access::Access,
+    config::Config,
+    probe::Probe,
+    serve::{Handshakes, Server},
+    state::App,
+};
 
 /// The proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +92,9 @@ pub enum StartError {
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] certificate::CertificateError),
 }
 
 /// Opens the listening socket.
@@ -104,6 +118,17 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
     let keys = config.api_keys_file.as_deref().map(Access::open).transpose().map_err(StartError::ApiKeys)?;
     let (access, mut keys_file) = keys.unzip();
     let app = Arc::new(App::new(&config, access, snapshot, shutdown.clone())?);
+    let files = config.certificate.as_ref();
+    let opened = files.map(|files| certificate::open(files, app.metrics.tls.expires.clone())).transpose()?;
+    let (current, renewal) = opened.unzip();
+    let server = Server {
+        limits: config.connections,
+        handshakes: current.map(|current| {
+            let (metrics, timeout) = (app.metrics.tls.clone(), config.connections.header_timeout);
+            Arc::new(Handshakes { current, metrics, timeout })
+        }),
+        router: routes::router(Arc::clone(&app), config.cors.as_ref()),
+    };
     let (limiting, letting_in) = (Arc::clone(&app), Arc::clone(&app));
     let helpers = [
         tokio::spawn(async move {
@@ -118,11 +143,17 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
         }),
         tokio::spawn(Probe::new(Arc::clone(&app), snapshots).run()),
         tokio::spawn(metrics::upkeep(app.metrics.handle().clone())),
+        tokio::spawn(async move {
+            if let Some(renewal) = renewal {
+                renewal.run().await;
+            }
+        }),
     ];
     if let Ok(address) = listener.local_addr() {
-        info!(action = "listening", %address, redis = app.store.redis().address());
+        let scheme = if server.handshakes.is_some() { "https" } else { "http" };
+        info!(action = "listening", %address, scheme, redis = app.store.redis().address());
     }
-    serve::serve(listener, routes::router(app), &config.connections, &shutdown).await;
+    server.run(listener, &shutdown).await;
     helpers.iter().for_each(tokio::task::JoinHandle::abort);
     info!(action = "proxy_stopped");
     Ok(())

@@ -7,7 +7,7 @@ use tepal_proxy::{
     config::{Args, Command, Config},
     doctor,
 };
-use tepal_shared::{shutdown, telemetry, trace};
+use tepal_shared::{shutdown, telemetry, tls, trace};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<ExitCode, Failure> {
+    tls::install_provider();
     let args = Args::parse();
     let command = args.command();
     if let Some(Command::Key(command)) = command {

@@ -45,6 +45,8 @@ const REDIS_CLIENTS: &str = "tepal_redis_clients";
 const REDIS_UPTIME: &str = "tepal_redis_uptime_seconds";
 const REDIS_AOF_OK: &str = "tepal_redis_aof_ok";
 const REDIS_AOF_BYTES: &str = "tepal_redis_aof_bytes";
+const TLS_FAILED: &str = "tepal_tls_handshakes_failed_total";
+const TLS_EXPIRES: &str = "tepal_tls_certificate_expires_seconds";
 const BUILD: &str = "tepal_build_info";
 /// The name that every Prometheus client library uses.
 const STARTED: &str = "process_start_time_seconds";
@@ -61,6 +63,7 @@ const COUNTERS: &[(&str, &str)] = &[
     (DATA_LOSS, "Times that Redis was found without the data it had before"),
     (REQUEUED, "Failed or cancelled jobs that were submitted again as new ones"),
     (CANCELLED, "Cancellations confirmed, repeated ones included"),
+    (TLS_FAILED, "TLS handshakes that came to nothing, by reason"),
     (REDIS_EXPIRED, "Keys that expired in Redis since this proxy started"),
     (REDIS_EVICTED, "Keys that Redis threw away for lack of memory since this proxy started"),
     (REDIS_COMMANDS, "Commands that Redis executed since this proxy started"),
@@ -86,6 +89,7 @@ const GAUGES: &[(&str, &str)] = &[
         "1 when the append-only file is enabled, its last write succeeded, its last rewrite succeeded; else 0",
     ),
     (REDIS_AOF_BYTES, "Size of the append-only file"),
+    (TLS_EXPIRES, "When the certificate of the API expires, Unix time; 0 without TLS"),
     (BUILD, "Always 1; the label tells the version"),
     (STARTED, "When this process started, Unix time"),
 ];
@@ -116,6 +120,7 @@ pub(crate) struct Metrics {
     cancelled: Counter,
     /// What the probe sets.
     pub(crate) gauges: Gauges,
+    pub(crate) tls: TlsMetrics,
 }
 
 struct RequestSeries {
@@ -136,6 +141,15 @@ pub(crate) struct Gauges {
     pub(crate) redis_up: Gauge,
     pub(crate) data_loss: Counter,
     pub(crate) redis: RedisGauges,
+}
+
+/// What is known of TLS.
+#[derive(Clone)]
+pub(crate) struct TlsMetrics {
+    pub(crate) expires: Gauge,
+    pub(crate) timeout: Counter,
+    pub(crate) not_tls: Counter,
+    pub(crate) broken: Counter,
 }
 
 /// What Redis says of itself.
@@ -161,7 +175,7 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), DURATION_SECONDS)?
             .build_recorder();
         let handle = recorder.handle();
-        let (unauthorized, submitted, gauges) = with_local_recorder(&recorder, || {
+        let (unauthorized, submitted, gauges, tls) = with_local_recorder(&recorder, || {
             describe();
             gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             gauge!(STARTED).set(unix_seconds());
@@ -169,6 +183,7 @@ impl Metrics {
                 Refusal::REASONS.map(|reason| counter!(UNAUTHORIZED, "reason" => reason)),
                 Priority::ALL.map(|priority| counter!(SUBMITTED, "priority" => priority.as_str())),
                 Gauges::new(),
+                TlsMetrics::new(),
             )
         });
         let [repeated, requeued, cancelled] =
@@ -184,6 +199,7 @@ impl Metrics {
             requeued,
             cancelled,
             gauges,
+            tls,
         })
     }
 
@@ -284,6 +300,17 @@ impl Gauges {
             redis_up: gauge!(REDIS_UP),
             data_loss: counter!(DATA_LOSS),
             redis: RedisGauges::new(),
+        }
+    }
+}
+
+impl TlsMetrics {
+    fn new() -> Self {
+        Self {
+            expires: gauge!(TLS_EXPIRES),
+            timeout: counter!(TLS_FAILED, "reason" => "timeout"),
+            not_tls: counter!(TLS_FAILED, "reason" => "not_tls"),
+            broken: counter!(TLS_FAILED, "reason" => "broken"),
         }
     }
 }

@@ -25,6 +25,7 @@ use tepal_shared::model::Model;
 use crate::{
     access::Scope,
     admission::Rules,
+    cors::{self, AllowedOrigins},
     error::ApiError,
     observe::observe,
     openapi::{self, Operation, Route},
@@ -33,8 +34,9 @@ use crate::{
 
 pub(crate) use self::{batch::MOST as MOST_JOBS, lookup::MOST as MOST_IDS};
 
-/// Everything that the proxy answers. `observe` is the outermost and only middleware, around the fallbacks, too.
-pub(crate) fn router(app: Arc<App>) -> Router {
+/// Everything that the proxy answers. `observe` is around everything, the fallbacks, too; only preflights of browsers are
+/// answered before it, if pages of other origins may use the API at all.
+pub(crate) fn router(app: Arc<App>, allowed: Option<&AllowedOrigins>) -> Router {
     let model = &app.model;
     let (read, submit, anybody) = (Some(Scope::Read), Some(Scope::Submit), None);
     let table = Table::default()
@@ -69,11 +71,15 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         );
     let (router, rules) = table.with_contract(model);
     let observing = (Arc::clone(&app), Arc::new(rules));
-    router
+    let router = router
         .fallback(async || ApiError::NoSuchPath)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(middleware::from_fn_with_state(observing, observe))
-        .with_state(app)
+        .with_state(app);
+    match allowed {
+        Some(allowed) => router.layer(cors::layer(allowed)),
+        None => router,
+    }
 }
 
 fn plain(id: &'static str, summary: &'static str, errors: Vec<ApiError>) -> Operation {

@@ -1,5 +1,6 @@
-//! Connections: accepts them, limits them, and lets them finish when the service stops.
+//! Connections: accepts them, secures them, limits them, and lets them finish when the service stops.
 
+mod handshake;
 mod patience;
 mod places;
 mod refusals;
@@ -12,20 +13,22 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
 };
-use tepal_shared::shutdown::Shutdown;
+use tepal_shared::shutdown::{self, Shutdown};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
 use tower::Service as _;
 use tracing::{debug, info, warn};
 
+pub(crate) use self::handshake::Handshakes;
 use self::{
     patience::Patience,
     places::{Place, Places},
     refusals::Refusals,
 };
-use crate::{config::ConnectionLimits, rate_limit::Peer};
+use crate::{config::ConnectionLimits, rate_limit::Peer, security_headers::SecurityHeaders};
 
 /// Pause after a failed accept, which is mostly a lack of file descriptors: others must be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -33,33 +36,43 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// bytes enough to say which of them it was.
 const MOST_UNREAD: usize = 80 << 10;
 
-/// Serves `router` on `listener` until `shutdown` begins, then lets requests in flight finish.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: &ConnectionLimits,
-    shutdown: &Shutdown,
-) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(MOST_UNREAD);
-    let open = GracefulShutdown::new();
-    let places = Places::new(limits.most);
-    let mut stop = pin!(async {
-        shutdown.begun().await;
-        info!(action = "draining");
-        sleep(limits.shutdown_delay).await;
-    });
-    loop {
-        let (stream, peer, place) = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
-            () = &mut stop => break,
-        };
-        let stream = Patience::new(stream, Arc::clone(&place), limits.write_timeout);
-        tokio::spawn(connection(http.clone(), stream, peer, router.clone(), open.watcher(), place));
-    }
-    drop(listener);
-    if timeout(limits.drain_timeout, open.shutdown()).await.is_err() {
-        warn!(action = "drain_timed_out", connections = places.open());
+/// What answers, and under which conditions.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) router: Router,
+    pub(crate) limits: ConnectionLimits,
+    /// `None` for plain HTTP.
+    pub(crate) handshakes: Option<Arc<Handshakes>>,
+}
+
+impl Server {
+    /// Serves until `shutdown` begins, then lets requests in flight finish.
+    pub(crate) async fn run(self, listener: TcpListener, shutdown: &Shutdown) {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_timeout)
+            .max_buf_size(MOST_UNREAD);
+        let open = GracefulShutdown::new();
+        let (close, closing) = shutdown::channel();
+        let places = Places::new(self.limits.most);
+        let mut stop = pin!(async {
+            shutdown.begun().await;
+            info!(action = "draining");
+            sleep(self.limits.shutdown_delay).await;
+        });
+        loop {
+            let (stream, peer, place) = tokio::select! {
+                accepted = accept(&listener, &places) => accepted,
+                () = &mut stop => break,
+            };
+            let (server, http, watcher) = (self.clone(), http.clone(), open.watcher());
+            tokio::spawn(Connection { server, http, peer, watcher, place }.run(stream, closing.clone()));
+        }
+        drop(listener);
+        close.begin();
+        if timeout(self.limits.drain_timeout, open.shutdown()).await.is_err() {
+            warn!(action = "drain_timed_out", connections = places.open());
+        }
     }
 }
 
@@ -81,33 +94,56 @@ async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Pee
     }
 }
 
-async fn connection(
+/// One client's connection.
+struct Connection {
+    server: Server,
     http: http1::Builder,
-    stream: Patience<TcpStream>,
     peer: Peer,
-    router: Router,
     watcher: Watcher,
     place: Arc<Place>,
-) {
-    let asked = Arc::clone(&place);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        let place = Arc::clone(&asked);
-        let answering = place.begin().then(|| router.clone().call(request));
-        async move {
-            // Nothing was done for a request that arrived after the place was lost.
-            let answering = answering.ok_or(io::ErrorKind::ConnectionAborted)?;
-            let Ok(answer) = answering.await;
-            Ok::<_, io::Error>(place.hold(answer))
+}
+
+impl Connection {
+    /// Secures the connection if it is to be, and answers what comes, as long as it keeps its place. A handshake under
+    /// way is given up when the service is `closing`: nothing was asked yet.
+    async fn run(self, stream: TcpStream, closing: Shutdown) {
+        let place = Arc::clone(&self.place);
+        tokio::select! {
+            () = self.serve(stream, closing) => {}
+            () = place.lost() => debug!(action = "connection_made_room"),
         }
-    });
-    let serving = watcher.watch(http.serve_connection(TokioIo::new(Refusals::new(stream)), service));
-    tokio::select! {
-        served = serving => {
-            if let Err(error) = served {
-                debug!(action = "connection_failed", %error);
+    }
+
+    async fn serve(self, stream: TcpStream, closing: Shutdown) {
+        match self.server.handshakes.clone() {
+            None => self.answer(stream).await,
+            Some(handshakes) => {
+                if let Some(Some(secured)) = closing.or(handshakes.run(stream)).await {
+                    self.answer(secured).await;
+                }
             }
         }
-        () = place.lost() => debug!(action = "connection_made_room"),
+    }
+
+    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+        let Self { server, http, peer, watcher, place } = self;
+        let headers = SecurityHeaders { is_tls: server.handshakes.is_some() };
+        let stream = Patience::new(stream, Arc::clone(&place), server.limits.write_timeout);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            let place = Arc::clone(&place);
+            let answering = place.begin().then(|| server.router.clone().call(request));
+            async move {
+                // Nothing was done for a request that arrived after the place was lost.
+                let answering = answering.ok_or(io::ErrorKind::ConnectionAborted)?;
+                let Ok(mut answer) = answering.await;
+                headers.add_to(answer.headers_mut());
+                Ok::<_, io::Error>(place.hold(answer))
+            }
+        });
+        let stream = TokioIo::new(Refusals::new(stream, headers));
+        if let Err(error) = watcher.watch(http.serve_connection(stream, service)).await {
+            debug!(action = "connection_failed", %error);
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Settings. Each is a flag and an environment variable of the same name; clap reads them as text, and [`Mistakes`]
 //! turns the text into types and collects everything that is wrong, so that one start tells it all.
 
+mod redis;
+
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
-use secrecy::{ExposeSecret as _, SecretString};
 
+use self::redis::RedisArgs;
 use crate::{
     connection::ConnectionSettings,
     keys::Keys,
@@ -17,33 +19,8 @@ use crate::{
 /// The settings that both services have.
 #[derive(Args, Clone, Debug)]
 pub struct CommonArgs {
-    /// Address of Redis, redis://[[user]:password@]host[:port][/db]; wins over host, port and password
-    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL", help_heading = "Redis")]
-    redis_url: Option<SecretString>,
-    /// Host of Redis
-    #[arg(
-        long,
-        env = "REDIS_HOST",
-        default_value = "127.0.0.1",
-        value_name = "HOST",
-        help_heading = "Redis"
-    )]
-    redis_host: String,
-    /// Port of Redis
-    #[arg(long, env = "REDIS_PORT", default_value = "6379", value_name = "PORT", help_heading = "Redis")]
-    redis_port: String,
-    /// Name of the Redis user (ACL)
-    #[arg(long, env = "REDIS_USERNAME", value_name = "USER", help_heading = "Redis")]
-    redis_username: Option<String>,
-    /// Password of Redis
-    #[arg(
-        long,
-        env = "REDIS_PASSWORD",
-        hide_env_values = true,
-        value_name = "PASSWORD",
-        help_heading = "Redis"
-    )]
-    redis_password: Option<SecretString>,
+    #[command(flatten)]
+    redis: RedisArgs,
     /// Name of the queue; services with the same name share their jobs
     #[arg(
         long,
@@ -236,7 +213,7 @@ impl CommonArgs {
     /// Checks the settings; whatever is wrong goes to `mistakes`, and then the answer may be `None`.
     pub fn check(&self, mistakes: &mut Mistakes) -> Option<Common> {
         let policy = self.policy(mistakes);
-        let redis = self.redis(mistakes);
+        let redis = self.redis.check(mistakes);
         if self.queue_name.is_empty() || self.queue_name.contains(['{', '}']) {
             mistakes.add("QUEUE_NAME", format!("`{}` must be a name without braces", self.queue_name));
         }
@@ -276,29 +253,6 @@ impl CommonArgs {
         }
         Some(TraceSettings { endpoint: endpoint.to_owned(), ratio: ratio? })
     }
-
-    fn redis(&self, mistakes: &mut Mistakes) -> Option<ConnectionSettings> {
-        let port: u16 = mistakes.number("REDIS_PORT", &self.redis_port, 1..=u16::MAX);
-        let (name, url) = match &self.redis_url {
-            Some(url) => ("REDIS_URL", url.expose_secret().to_owned()),
-            None => ("REDIS_HOST", format!("redis://{}:{port}", bracketed(&self.redis_host))),
-        };
-        let settings = ConnectionSettings::new(&url).map_err(|_| {
-            // The client library's message may repeat the URL with its password.
-            mistakes.add(name, "must have the form redis://[[user]:password@]host[:port][/db]");
-        });
-        let mut settings = settings.ok()?;
-        if self.redis_url.is_none() {
-            let password = self.redis_password.as_ref().map(|password| password.expose_secret());
-            settings = settings.with_credentials(self.redis_username.as_deref(), password);
-        }
-        Some(settings)
-    }
-}
-
-/// An IPv6 address needs brackets in a URL.
-fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
 fn told(error: &ModelError) -> String {
@@ -357,5 +311,34 @@ mod tests {
         assert!(!wrong.to_string().contains("canary"));
         let cli = Cli::try_parse_from(["test", "--redis-password", "canary"]).unwrap();
         assert!(!format!("{:?}", cli.common).contains("canary"));
+    }
+
+    #[test]
+    fn what_the_url_of_redis_lacks_comes_from_the_other_settings() {
+        let user = |flags: &[&str]| {
+            let settings = check(flags).unwrap().redis.info.redis_settings().clone();
+            (settings.username().map(str::to_owned), settings.password().map(str::to_owned))
+        };
+        let given = ["--redis-username", "u", "--redis-password", "p"];
+        let with = |url| [&["--redis-url", url], &given[..]].concat();
+        assert_eq!(user(&given), (Some("u".to_owned()), Some("p".to_owned())));
+        assert_eq!(user(&with("redis://h:1")), (Some("u".to_owned()), Some("p".to_owned())));
+        assert_eq!(user(&with("redis://a:b@h:1")), (Some("a".to_owned()), Some("b".to_owned())));
+        assert_eq!(user(&with("redis://:b@h:1")), (None, Some("b".to_owned())));
+    }
+
+    #[test]
+    fn settings_of_tls_that_contradict_each_other_are_told() {
+        let told = |flags: &[&str]| check(flags).unwrap_err().to_string();
+        let needless = told(&["--redis-ca-file", "ca.pem", "--redis-key-file", "k"]);
+        assert!(needless.contains("REDIS_CA_FILE and REDIS_KEY_FILE: without effect"), "{needless}");
+        let half = told(&["--redis-url", "rediss://h", "--redis-key-file", "k"]);
+        assert!(half.contains("REDIS_CERT_FILE: must be given with REDIS_KEY_FILE"), "{half}");
+        let missing = told(&["--redis-url", "rediss://h", "--redis-ca-file", "/nowhere"]);
+        assert!(missing.contains("REDIS_CA_FILE: cannot read /nowhere"), "{missing}");
+        let insecure = told(&["--redis-url", "rediss://h/#insecure"]);
+        assert!(insecure.contains("REDIS_URL: #insecure would trust everybody"), "{insecure}");
+        assert!(check(&["--redis-url", "rediss://h"]).is_ok());
+        assert!(check(&["--redis-ca-file", ""]).is_ok());
     }
 }

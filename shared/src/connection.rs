@@ -7,7 +7,8 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
+    Pipeline, RedisError, TlsCertificates, Value,
     aio::{MultiplexedConnection, PubSub},
     io::tcp::TcpSettings,
 };
@@ -17,7 +18,12 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{error::StoreError, retry::Backoff, scripts};
+use crate::{
+    error::StoreError,
+    retry::Backoff,
+    scripts,
+    tls::{ClientTls, Peer, Reason},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -36,10 +42,11 @@ pub struct ConnectionSettings {
     pub response_timeout: Duration,
     /// How long a call may wait for a reconnection and repeat itself before it fails.
     pub patience: Duration,
+    has_identity: bool,
 }
 
 impl ConnectionSettings {
-    /// Settings for the Redis at `url` (`redis://[user:password@]host[:port][/db]`).
+    /// Settings for the Redis at `url` (`redis://[user:password@]host[:port][/db]`, `rediss://` for TLS).
     ///
     /// # Errors
     /// When the URL is malformed.
@@ -48,13 +55,16 @@ impl ConnectionSettings {
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let display = info.addr().to_string();
         let (response_timeout, patience) = (Duration::from_secs(2), Duration::from_secs(1));
-        Ok(Self { info, display, response_timeout, patience })
+        Ok(Self { info, display, response_timeout, patience, has_identity: false })
     }
 
-    /// The same, with these credentials.
+    /// The same, with these credentials unless the URL has its own.
     #[must_use]
-    pub fn with_credentials(mut self, username: Option<&str>, password: Option<&str>) -> Self {
+    pub fn with_missing_credentials(mut self, username: Option<&str>, password: Option<&str>) -> Self {
         let mut settings = self.info.redis_settings().clone();
+        if settings.username().is_some() || settings.password().is_some() {
+            return self;
+        }
         if let Some(username) = username {
             settings = settings.set_username(username);
         }
@@ -63,6 +73,22 @@ impl ConnectionSettings {
         }
         self.info = self.info.set_redis_settings(settings);
         self
+    }
+
+    /// The same, with these certificates; for a `rediss://` URL.
+    ///
+    /// # Errors
+    /// When the client library rejects them.
+    pub fn with_tls(mut self, tls: &ClientTls) -> Result<Self, RedisError> {
+        let client_tls = tls.identity.as_ref().map(|identity| ClientTlsConfig {
+            client_cert: identity.chain.clone().into_bytes(),
+            client_key: identity.expose_key().to_owned().into_bytes(),
+        });
+        self.has_identity = client_tls.is_some();
+        let root_cert = tls.authorities.clone().map(String::into_bytes);
+        let client = Client::build_with_tls(self.info, TlsCertificates { client_tls, root_cert })?;
+        self.info = client.get_connection_info().clone();
+        Ok(self)
     }
 
     /// The same, with another limit for answers.
@@ -78,6 +104,20 @@ impl ConnectionSettings {
         self.patience = patience;
         self
     }
+}
+
+impl ConnectionSettings {
+    /// Why no connection came about, if TLS is to blame.
+    pub(crate) fn explain(&self, error: &RedisError) -> Option<Reason> {
+        let peer = Peer { name: "Redis", prefix: "REDIS", has_identity: self.has_identity };
+        let is_tls = matches!(self.info.addr(), ConnectionAddr::TcpTls { .. });
+        peer.explain(error).or_else(|| (is_tls && is_closed(error)).then(|| peer.explain_closed()))
+    }
+}
+
+/// Whether the other end closed a connection that there was.
+fn is_closed(error: &RedisError) -> bool {
+    error.is_connection_dropped() && !error.is_connection_refusal()
 }
 
 /// Which connection in the order of connecting; tells an old failure from a new one.
@@ -351,7 +391,9 @@ async fn keep_connected(shared: Weak<Shared>) {
                 down_since.get_or_insert_with(Instant::now);
                 let pause = backoff.next_pause();
                 let retry_ms = pause.as_millis() as u64;
-                warn!(action = "redis_unreachable", address = alive.settings.display, %error, retry_ms);
+                let reason = alive.settings.explain(&error);
+                let error = reason.map_or_else(|| error.to_string(), |reason| format!("{reason} ({error})"));
+                warn!(action = "redis_unreachable", address = alive.settings.display, error, retry_ms);
                 drop(alive);
                 tokio::time::sleep(pause).await;
             }

@@ -16,6 +16,7 @@ use crate::{
     error::StoreError,
     keys::Keys,
     telemetry,
+    tls::Reason,
 };
 
 pub use report::{Command, Finding, Report, Verdict};
@@ -86,19 +87,29 @@ async fn reach(settings: &ConnectionSettings) -> (Option<MultiplexedConnection>,
             );
         }
     };
-    let mend = match &error {
+    let explained = match &error {
+        // It never was a connection.
+        StoreError::Ambiguous(cause) => settings.explain(cause),
+        _ => None,
+    };
+    let Reason { what, mend } = explained.unwrap_or_else(|| without_tls(&error));
+    (None, Finding::wrong(SUBJECT, format!("{address}: {what}"), mend))
+}
+
+/// Why Redis cannot be used, when TLS has nothing to do with it.
+fn without_tls(error: &StoreError) -> Reason {
+    let mend = match error {
         StoreError::Forbidden(_) => {
             "set REDIS_USERNAME and REDIS_PASSWORD, or REDIS_URL, and give the user +ping"
         }
         StoreError::NotReady(_) => "wait until Redis has loaded its data",
         _ => "start Redis, or set REDIS_HOST and REDIS_PORT, or REDIS_URL",
     };
-    let why = match &error {
-        // It never was a connection.
+    let what = match error {
         StoreError::Ambiguous(cause) => cause.to_string(),
         error => telemetry::chain(error),
     };
-    (None, Finding::wrong(SUBJECT, format!("{address}: {why}"), mend))
+    Reason { what, mend: mend.to_owned() }
 }
 
 /// The fields of INFO, or why they cannot be had.

@@ -9,6 +9,7 @@
 //! | [`reader`] | blocking reads of the work streams |
 //! | [`keys`], [`scripts`] | every Redis key; the Lua scripts and their typed outcomes |
 //! | [`connection`], [`replication`] | how Redis is reached, and reached again; acknowledgement by replicas |
+//! | [`tls`] | certificates and keys; why a handshake failed |
 //! | [`watchers`] | tells waiters that a job has changed |
 //! | [`doctor`] | what is wrong with Redis, and how to mend it |
 //! | [`worker_state`] | what a worker says of itself with each heartbeat |
@@ -31,6 +32,7 @@ pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 pub mod tensor;
+pub mod tls;
 pub mod trace;
 pub mod watchers;
 pub mod worker_state;

@@ -8,13 +8,16 @@ use http_body_util::{BodyExt, Full};
 pub use hyper::body::Bytes;
 pub use hyper::{HeaderMap, Method};
 use hyper::{Request, Response, body::Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::rustls::ClientConfig;
 
+use crate::certificates::{Authority, client_config};
 use crate::wait::poll;
 
 /// The statuses after which a job never changes again.
@@ -45,7 +48,7 @@ pub enum NoAnswer {
 pub struct Client {
     base: String,
     within: Duration,
-    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl Answer {
@@ -87,8 +90,24 @@ impl Client {
     /// A client of `base`, e.g. `http://127.0.0.1:8000`, that waits up to 30 s for an answer.
     #[must_use]
     pub fn new(base: &str) -> Self {
+        Self::with_tls(base, client_config(None))
+    }
+
+    /// The same for an `https://` base whose certificate is from this authority.
+    #[must_use]
+    pub fn trusting(base: &str, authority: &Authority) -> Self {
+        Self::with_tls(base, authority.client_config())
+    }
+
+    fn with_tls(base: &str, tls: ClientConfig) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
+        connector.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let http =
             legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         Self { base: base.trim_end_matches('/').to_owned(), within: Duration::from_secs(30), http }
@@ -232,7 +251,19 @@ pub async fn raw(addr: &str, bytes: &[u8]) -> Vec<u8> {
 pub async fn raw_within(addr: &str, bytes: &[u8], silence: Duration) -> Vec<u8> {
     let stream =
         TcpStream::connect(addr).await.unwrap_or_else(|error| panic!("cannot connect to {addr}: {error}"));
-    let (mut reader, mut writer) = stream.into_split();
+    said_and_heard(stream, bytes, silence).await
+}
+
+/// [`raw`] over TLS, with a server whose certificate is from this authority.
+///
+/// # Panics
+/// When no secured connection can be made.
+pub async fn raw_secured(addr: &str, authority: &Authority, bytes: &[u8]) -> Vec<u8> {
+    said_and_heard(authority.connect(addr).await, bytes, Duration::from_secs(2)).await
+}
+
+async fn said_and_heard(stream: impl AsyncRead + AsyncWrite, bytes: &[u8], silence: Duration) -> Vec<u8> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
     let mut answer = Vec::new();
     let read = async { while let Ok(Ok(1..)) = timeout(silence, reader.read_buf(&mut answer)).await {} };
     let write = async {

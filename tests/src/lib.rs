@@ -9,6 +9,7 @@
 //! - [`ports`]: free loopback ports
 //! - [`redis`]: a Redis server of one's own
 //! - [`process`]: `tepal-proxy` and `tepal-worker` as child processes
+//! - [`certificates`]: certificates of one's own authority
 //! - [`http`]: an HTTP client, and raw bytes
 //! - [`model_server`]: a TensorFlow Serving of one's own, with faults
 //! - [`fault_proxy`]: a TCP proxy that cuts, delays and swallows
@@ -21,6 +22,7 @@
     reason = "test support: a broken harness must fail the test at once, with a clear text"
 )]
 
+pub mod certificates;
 pub mod chaos;
 pub mod fault_proxy;
 pub mod history;

@@ -22,14 +22,15 @@ use std::thread::{self, JoinHandle};
 
 use tokio::runtime;
 use tokio::sync::oneshot;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 pub use self::behaviour::Behaviour;
 pub use self::calls::{CallOutcome, CallRecord};
 pub use self::spec::{AnswerStyle, Compute, ServerSpec, TensorSpec};
 
 use self::service::{Service, Shared};
+use crate::certificates::{Authority, Pair};
 
 /// A running model server. Dropping it stops it.
 #[derive(Debug)]
@@ -57,13 +58,30 @@ impl ModelServer {
     /// # Panics
     /// When the port cannot be opened.
     pub async fn start_on(addr: SocketAddr, spec: ServerSpec) -> Self {
+        Self::launch(addr, spec, None).await
+    }
+
+    /// Starts a server that speaks nothing but TLS: it shows `pair`, and clients must show a certificate from
+    /// `authority`.
+    ///
+    /// # Panics
+    /// When no port can be opened.
+    pub async fn start_secured(spec: ServerSpec, pair: &Pair, authority: &Authority) -> Self {
+        let read = |path| std::fs::read(path).expect("a certificate of the harness");
+        let identity = Identity::from_pem(read(&pair.certificate), read(&pair.key));
+        let clients = Certificate::from_pem(read(&authority.certificate()));
+        let tls = ServerTlsConfig::new().identity(identity).client_ca_root(clients);
+        Self::launch((Ipv4Addr::LOCALHOST, 0).into(), spec, Some(tls)).await
+    }
+
+    async fn launch(addr: SocketAddr, spec: ServerSpec, tls: Option<ServerTlsConfig>) -> Self {
         let shared = Arc::new(Shared::new(spec));
         let (stop, stopped) = oneshot::channel();
         let (started, start) = oneshot::channel();
         let service = Service::new(Arc::clone(&shared));
         let thread = thread::Builder::new()
             .name("model-server".to_owned())
-            .spawn(move || run(addr, service, started, stopped))
+            .spawn(move || run(addr, tls, service, started, stopped))
             .expect("a thread for the model server");
         let addr = start
             .await
@@ -140,6 +158,7 @@ impl Drop for ModelServer {
 /// The server's thread. The runtime is dropped at the end, and with it every connection and every call.
 fn run(
     addr: SocketAddr,
+    tls: Option<ServerTlsConfig>,
     service: Service,
     started: oneshot::Sender<io::Result<SocketAddr>>,
     stop: oneshot::Receiver<()>,
@@ -150,7 +169,11 @@ fn run(
             Ok(listening) => listening,
             Err(error) => return drop(started.send(Err(error))),
         };
-        let server = Server::builder()
+        let mut builder = Server::builder();
+        if let Some(tls) = tls {
+            builder = builder.tls_config(tls).expect("certificates of the harness");
+        }
+        let server = builder
             .add_service(service.clone().into_prediction_service())
             .add_service(service.into_model_service())
             .serve_with_incoming(incoming);

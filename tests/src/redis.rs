@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, ClientTlsConfig, RedisError, TlsCertificates, Value};
 use tempfile::TempDir;
 
 pub use options::{Fsync, RedisOptions};
@@ -73,7 +73,7 @@ impl RedisServer {
         panic!("{START_TRIES} free ports in a row were taken before redis-server could listen on them")
     }
 
-    /// A `redis://` address of this server, with its user and password if it has them.
+    /// A `redis://` (with TLS, `rediss://`) address of this server, with its user and password if it has them.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_at(&self.addr())
@@ -82,7 +82,8 @@ impl RedisServer {
     /// The same at another address: that of a proxy in front of this server.
     #[must_use]
     pub fn url_at(&self, addr: &str) -> String {
-        format!("redis://{}{addr}", self.options.login())
+        let scheme = if self.options.secured().is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://{}{addr}", self.options.login())
     }
 
     /// `127.0.0.1:<port>`.
@@ -222,7 +223,7 @@ impl RedisServer {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(REPLY_WITHIN))
             .set_response_timeout(Some(REPLY_WITHIN));
-        Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
+        self.client()?.get_multiplexed_async_connection_with_config(&config).await
     }
 
     /// Runs one command over a plain connection of its own and returns the reply as text: one line for each
@@ -240,11 +241,20 @@ impl RedisServer {
     /// # Errors
     /// The server's error reply, or why there is no reply.
     pub fn try_cli(&self, command: &[&str]) -> Result<String, RedisError> {
-        let mut connection = Client::open(self.url())?.get_connection_with_timeout(REPLY_WITHIN)?;
+        let mut connection = self.client()?.get_connection_with_timeout(REPLY_WITHIN)?;
         connection.set_read_timeout(Some(REPLY_WITHIN))?;
         let (name, args) = command.split_first().expect("a command has a name");
         let reply: Value = redis::cmd(name).arg(args).query(&mut connection)?;
         Ok(text(&reply))
+    }
+
+    fn client(&self) -> Result<Client, RedisError> {
+        let Some(tls) = self.options.secured() else { return Client::open(self.url()) };
+        let read = |path: &Path| std::fs::read(path).expect("a certificate of the harness");
+        let (client_cert, client_key) = (read(&tls.client.certificate), read(&tls.client.key));
+        let client_tls = Some(ClientTlsConfig { client_cert, client_key });
+        let root_cert = Some(read(&tls.authority.certificate()));
+        Client::build_with_tls(self.url(), TlsCertificates { client_tls, root_cert })
     }
 
     fn process(&self) -> Arc<Process> {

@@ -70,6 +70,9 @@ pub enum OpenError {
         #[source]
         source: tonic::transport::Error,
     },
+    /// The certificates or the name in the server's certificate cannot be used.
+    #[error("the settings TF_SERVING_... of TLS cannot be used; TF_SERVING_TLS_NAME must be a host name")]
+    Tls(#[source] tonic::transport::Error),
 }
 
 /// Sets up the backend that the settings name. Does not wait for a model server.

@@ -1,5 +1,7 @@
 //! The worker's settings.
 
+mod model_server;
+
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
@@ -8,6 +10,8 @@ use tepal_shared::{
     doctor::Command,
 };
 
+use self::model_server::ModelServerArgs;
+pub use self::model_server::{ModelServer, ModelServerTls};
 use crate::backend::Kind;
 
 /// Takes jobs in batches from the queue, calls the model and records each outcome.
@@ -69,24 +73,8 @@ pub struct Args {
     /// What runs the model: onnx (in this process) or tensorflow_serving
     #[arg(long, env = "MODEL_BACKEND", default_value = "onnx", value_name = "KIND", help_heading = "Model")]
     model_backend: String,
-    /// Host of TensorFlow Serving
-    #[arg(
-        long,
-        env = "TF_SERVING_HOST",
-        default_value = "127.0.0.1",
-        value_name = "HOST",
-        help_heading = "Model"
-    )]
-    tf_serving_host: String,
-    /// gRPC port of TensorFlow Serving
-    #[arg(
-        long,
-        env = "TF_SERVING_GRPC_PORT",
-        default_value = "8500",
-        value_name = "PORT",
-        help_heading = "Model"
-    )]
-    tf_serving_grpc_port: String,
+    #[command(flatten)]
+    model_server: ModelServerArgs,
     /// How long running jobs may go on after SIGTERM before they are given back, s
     #[arg(
         long,
@@ -132,10 +120,8 @@ pub struct Config {
     pub retry: Retry,
     /// What runs the model.
     pub backend: Kind,
-    /// Host of TensorFlow Serving.
-    pub tf_serving_host: String,
-    /// gRPC port of TensorFlow Serving.
-    pub tf_serving_grpc_port: u16,
+    /// How TensorFlow Serving is reached.
+    pub model_server: ModelServer,
     /// How long running jobs may go on after the shutdown began.
     pub drain_timeout: Duration,
     /// Address of /metrics.
@@ -168,8 +154,7 @@ impl TryFrom<Args> for Config {
         let batch_max_wait = mistakes.millis("BATCH_MAX_WAIT_MS", &args.batch_max_wait_ms, 0..=60_000);
         let reclaim_interval = mistakes.millis("RECLAIM_INTERVAL_MS", &args.reclaim_interval_ms, 10..=2_000);
         let backend = mistakes.parsed("MODEL_BACKEND", &args.model_backend, Kind::Onnx);
-        let tf_serving_grpc_port =
-            mistakes.number("TF_SERVING_GRPC_PORT", &args.tf_serving_grpc_port, 1..=u16::MAX);
+        let model_server = args.model_server.check(&mut mistakes);
         let drain_timeout = mistakes.seconds("DRAIN_TIMEOUT_SECONDS", &args.drain_timeout_seconds, 0..=3600);
         let fallback_addr = SocketAddr::from(([0, 0, 0, 0], 9100));
         let metrics_addr = mistakes.parsed("METRICS_ADDR", &args.metrics_addr, fallback_addr);
@@ -186,8 +171,7 @@ impl TryFrom<Args> for Config {
             reclaim_interval,
             retry,
             backend,
-            tf_serving_host: args.tf_serving_host,
-            tf_serving_grpc_port,
+            model_server,
             drain_timeout,
             metrics_addr,
         });

@@ -45,7 +45,7 @@ async fn examine_model(config: &Config) -> Vec<Finding> {
             let place = match config.backend {
                 Kind::Onnx => model.name.clone(),
                 Kind::TensorflowServing => {
-                    format!("{}:{}", config.tf_serving_host, config.tf_serving_grpc_port)
+                    format!("{}:{}", config.model_server.host, config.model_server.port)
                 }
             };
             let mend = "start the model server with this model, or set TF_SERVING_HOST, TF_SERVING_GRPC_PORT and \

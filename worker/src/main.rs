@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tepal_shared::{doctor::Command, shutdown, telemetry, trace};
+use tepal_shared::{doctor::Command, shutdown, telemetry, tls, trace};
 use tepal_worker::{
     config::{Args, Config},
     doctor, metrics,
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<ExitCode, Failure> {
+    tls::install_provider();
     let args = Args::parse();
     let command = args.command();
     let config = Config::try_from(args)?;

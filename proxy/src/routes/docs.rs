@@ -3,7 +3,7 @@
 use axum::{
     body::Bytes,
     http::{
-        HeaderName, HeaderValue,
+        HeaderValue,
         header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     },
     response::{IntoResponse as _, Response},
@@ -15,7 +15,6 @@ const PAGE: &str = include_str!("docs.html");
 /// The page needs its own script and style, and reads the contract from this service.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// The OpenAPI document.
 pub(super) fn contract(document: Bytes) -> Response {
@@ -30,6 +29,5 @@ pub(super) async fn page() -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
     response
 }

@@ -10,19 +10,20 @@ use std::{
 use axum::http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{error::ApiError, extract};
+use crate::{error::ApiError, extract, security_headers::SecurityHeaders};
 
 /// A connection. Everything but a bare refusal passes unchanged.
 pub(super) struct Refusals<S> {
     stream: S,
+    headers: SecurityHeaders,
     /// What is left to write of a refusal.
     refusal: Vec<u8>,
     written: usize,
 }
 
 impl<S: AsyncWrite + Unpin> Refusals<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, refusal: Vec::new(), written: 0 }
+    pub(super) fn new(stream: S, headers: SecurityHeaders) -> Self {
+        Self { stream, headers, refusal: Vec::new(), written: 0 }
     }
 
     fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -38,7 +39,7 @@ impl<S: AsyncWrite + Unpin> Refusals<S> {
 }
 
 /// The problem instead of a bare refusal. Our own errors have bodies, so an empty 4xx is never one of ours.
-fn problem_for(answer: &[u8]) -> Option<Vec<u8>> {
+fn problem_for(answer: &[u8], headers: SecurityHeaders) -> Option<Vec<u8>> {
     if !answer.starts_with(b"HTTP/1.1 4") {
         return None;
     }
@@ -59,8 +60,9 @@ fn problem_for(answer: &[u8]) -> Option<Vec<u8>> {
         problem.extend_from_slice(b"\r\n");
     }
     let more = format!(
-        "content-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {id}\r\n\r\n",
-        body.len()
+        "content-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {id}\r\n{}\r\n",
+        body.len(),
+        headers.lines(),
     );
     problem.extend_from_slice(more.as_bytes());
     problem.extend_from_slice(&body);
@@ -84,7 +86,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Refusals<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.refusal.is_empty() {
-            match problem_for(bytes) {
+            match problem_for(bytes, self.headers) {
                 Some(problem) => self.refusal = problem,
                 None => return Pin::new(&mut self.stream).poll_write(context, bytes),
             }

@@ -98,6 +98,9 @@ fn assert_headers(answer: &Answer, content_type: &str, more: &[(&str, &str)]) {
         ("content-length", length.as_str()),
         ("content-type", content_type),
         ("x-request-id", REQUEST_ID),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
     ];
     let mut given: Vec<(&str, &str)> =
         answer.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();

@@ -9,6 +9,7 @@
 //! | `hostile` | attacks at scale: bounded time and memory, others are served |
 //! | `submit`, `job`, `listing`, `retry` | the operations on jobs |
 //! | `idempotency`, `full_queue` | one job for one key; refusing early |
+//! | `tls`, `redis_tls`, `cors` | secured connections; whose pages may use the API |
 //! | `health`, `metadata`, `metrics` | what operators read |
 //! | `outage`, `data_loss`, `replication`, `shutdown` | what happens when parts fail or stop |
 //! | `api_page` | docs/api.md, command by command |
@@ -19,6 +20,7 @@
 mod access;
 mod api_page;
 mod bad_input;
+mod cors;
 mod data_loss;
 mod doctor;
 mod expect;
@@ -38,7 +40,9 @@ mod other_model;
 mod outage;
 mod owners;
 mod rate_limit;
+mod redis_tls;
 mod replication;
 mod retry;
 mod shutdown;
 mod submit;
+mod tls;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Service, ServiceBuilder};
+use crate::certificates::{Authority, Pair};
 use crate::http::{Answer, Client};
 use crate::ports::free_port;
 use crate::wait::poll;
@@ -16,6 +17,7 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Proxy {
     service: Service,
+    client: Client,
     base_url: String,
 }
 
@@ -34,14 +36,38 @@ impl Proxy {
     /// When it ends or is not ready within 30 s; the text has its last log lines.
     pub async fn start(redis_url: &str, env: &[(&str, &str)]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let settings =
-            builder("tepal-proxy", redis_url).env("LISTEN_ADDR", &address).env("RATE_LIMIT_PER_MINUTE", 0);
-        let proxy = Self { service: settings.envs(env).start(), base_url: format!("http://{address}") };
-        proxy.ready().await;
-        proxy
+        let base_url = format!("http://{address}");
+        let client = Client::new(&base_url);
+        let service = proxy(redis_url, &address).envs(env).start();
+        Self { service, client, base_url }.when_ready().await
     }
 
-    /// `http://127.0.0.1:<port>`, the same over restarts.
+    /// The same with TLS: the proxy shows `pair`, which must hold the address 127.0.0.1, and the client trusts
+    /// `authority`.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_secured(
+        redis_url: &str,
+        pair: &Pair,
+        authority: &Authority,
+        env: &[(&str, &str)],
+    ) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let base_url = format!("https://{address}");
+        let client = Client::trusting(&base_url, authority);
+        let builder = proxy(redis_url, &address)
+            .env("TLS_CERT_FILE", pair.certificate.display())
+            .env("TLS_KEY_FILE", pair.key.display());
+        Self { service: builder.envs(env).start(), client, base_url }.when_ready().await
+    }
+
+    async fn when_ready(self) -> Self {
+        self.ready().await;
+        self
+    }
+
+    /// `http://127.0.0.1:<port>`, the same over restarts; `https` with TLS.
     #[must_use]
     pub fn base_url(&self) -> &str {
         &self.base_url
@@ -50,13 +76,13 @@ impl Proxy {
     /// `127.0.0.1:<port>`, for [`raw`](crate::http::raw).
     #[must_use]
     pub fn addr(&self) -> &str {
-        self.base_url.trim_start_matches("http://")
+        self.base_url.split_once("://").map_or("", |(_, address)| address)
     }
 
     /// A client for this proxy.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(&self.base_url)
+        self.client.clone()
     }
 
     /// Waits until `GET /livez` answers 200.
@@ -64,7 +90,7 @@ impl Proxy {
     /// # Panics
     /// As [`start`](Self::start).
     pub async fn ready(&self) {
-        wait_ready(&self.service, &self.base_url, "/livez").await;
+        wait_ready(&self.service, &self.client, &format!("{}/livez", self.base_url), "/livez").await;
     }
 
     /// Kills the process if it still runs, starts it again on the same port and waits until it is ready.
@@ -104,7 +130,8 @@ impl Worker {
     /// # Panics
     /// As [`start`](Self::start).
     pub async fn ready(&self) {
-        wait_ready(&self.service, &self.metrics_url, "/metrics").await;
+        let client = Client::new(&self.metrics_url);
+        wait_ready(&self.service, &client, &format!("{}/metrics", self.metrics_url), "/metrics").await;
     }
 
     /// Kills the process if it still runs, starts it again with the same settings and waits until it is
@@ -131,6 +158,11 @@ impl Deref for Worker {
     }
 }
 
+/// A proxy's settings before the test's own.
+fn proxy(redis_url: &str, address: &str) -> ServiceBuilder {
+    builder("tepal-proxy", redis_url).env("LISTEN_ADDR", address).env("RATE_LIMIT_PER_MINUTE", 0)
+}
+
 fn builder(binary: &str, redis_url: &str) -> ServiceBuilder {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("compose").join("models");
     Service::binary(binary)
@@ -139,8 +171,8 @@ fn builder(binary: &str, redis_url: &str) -> ServiceBuilder {
         .env("LOG_FORMAT", "json")
 }
 
-async fn wait_ready(service: &Service, base: &str, path: &str) {
-    let client = Client::new(base).with_timeout(Duration::from_secs(2));
+async fn wait_ready(service: &Service, client: &Client, url: &str, path: &str) {
+    let client = client.clone().with_timeout(Duration::from_secs(2));
     let process = service.process();
     let outcome = poll(READY_WITHIN, || async {
         if !process.is_running() {
@@ -155,6 +187,6 @@ async fn wait_ready(service: &Service, base: &str, path: &str) {
     });
     if let Err(why) = outcome.await.and_then(|ended| ended) {
         let tail = service.logs().tail(40);
-        panic!("{process}: waited for GET {base}{path} to answer 200, {why}. Its last lines:\n{tail}");
+        panic!("{process}: waited for GET {url} to answer 200, {why}. Its last lines:\n{tail}");
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::RedisServer;
+use crate::certificates::{Authority, Pair};
 
 /// When the append-only file reaches the disk: `appendfsync`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,16 @@ pub struct RedisOptions {
     password: String,
     acl: Option<String>,
     binary: Option<PathBuf>,
+    tls: Option<Tls>,
+}
+
+/// What a server with TLS needs, and what its clients do.
+#[derive(Clone, Debug)]
+pub(super) struct Tls {
+    pub(super) authority: Authority,
+    pub(super) client: Pair,
+    server: Pair,
+    wants_clients: bool,
 }
 
 impl RedisOptions {
@@ -60,6 +71,19 @@ impl RedisOptions {
         self
     }
 
+    /// Speaks nothing but TLS, with a certificate for 127.0.0.1 from this authority. With `wants_clients`, clients
+    /// must show one from it, too; the harness does in any case.
+    #[must_use]
+    pub fn tls(mut self, authority: &Authority, wants_clients: bool) -> Self {
+        let (server, client) = (authority.issue(&["127.0.0.1"]), authority.issue(&["harness"]));
+        self.tls = Some(Tls { authority: authority.clone(), client, server, wants_clients });
+        self
+    }
+
+    pub(super) fn secured(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
     /// Uses this server binary, whatever `TEPAL_TEST_REDIS` says.
     #[must_use]
     pub fn with_binary(mut self, path: impl Into<PathBuf>) -> Self {
@@ -88,8 +112,9 @@ impl RedisOptions {
     pub(super) fn write_config(&self, dir: &Path, port: u16) {
         let shown = dir.display();
         let mut config = format!(
-            "bind 127.0.0.1\nport {port}\ndir \"{shown}\"\nlogfile \"{shown}/redis.log\"\n\
-             daemonize no\nsave \"\"\nenable-debug-command local\n"
+            "bind 127.0.0.1\n{}\ndir \"{shown}\"\nlogfile \"{shown}/redis.log\"\n\
+             daemonize no\nsave \"\"\nenable-debug-command local\n",
+            self.port_lines(port)
         );
         config += match self.aof {
             None => "appendonly no\n",
@@ -106,5 +131,19 @@ impl RedisOptions {
             config.push('\n');
         }
         fs::write(dir.join("redis.conf"), config).expect("the directory is ours");
+    }
+
+    fn port_lines(&self, port: u16) -> String {
+        let Some(Tls { authority, server, wants_clients, .. }) = &self.tls else {
+            return format!("port {port}");
+        };
+        format!(
+            "port 0\ntls-port {port}\ntls-cert-file \"{}\"\ntls-key-file \"{}\"\ntls-ca-cert-file \"{}\"\n\
+             tls-auth-clients {}",
+            server.certificate.display(),
+            server.key.display(),
+            authority.certificate().display(),
+            if *wants_clients { "yes" } else { "no" },
+        )
     }
 }

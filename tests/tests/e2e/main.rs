@@ -9,6 +9,7 @@ mod logs;
 mod outages;
 mod redis_state;
 mod run;
+mod secured;
 mod sharing;
 mod up;
 

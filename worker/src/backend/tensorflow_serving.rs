@@ -13,11 +13,15 @@ use tepal_proto::tensorflow::serving::{
 use tepal_shared::{
     model::Model,
     tensor::{Batch, Tensor},
+    tls::{ClientTls, Peer},
 };
-use tonic::{Code, Status, transport::Channel, transport::Endpoint};
+use tonic::{
+    Code, Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
 
 use super::{Backend, BackendError, OpenError, Verdict};
-use crate::config::Config;
+use crate::config::{Config, ModelServer, ModelServerTls};
 
 /// The reply of a full batch of wide rows is larger than tonic's default limit of 4 MiB.
 const LARGEST_REPLY_BYTES: usize = 64 << 20;
@@ -30,13 +34,19 @@ pub(super) struct TensorflowServing {
     predictions: PredictionServiceClient<Channel>,
     models: ModelServiceClient<Channel>,
     model: Model,
+    /// The other end of a secured connection.
+    peer: Option<Peer>,
 }
 
 impl TensorflowServing {
     pub(super) fn open(config: &Config) -> Result<Self, OpenError> {
-        let host = &config.tf_serving_host;
-        let endpoint = Endpoint::from_shared(format!("http://{host}:{}", config.tf_serving_grpc_port))
+        let ModelServer { host, port, tls } = &config.model_server;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{host}:{port}"))
             .map_err(|source| OpenError::Address { host: host.clone(), source })?;
+        if let Some(tls) = tls {
+            endpoint = endpoint.tls_config(client_config(tls)).map_err(OpenError::Tls)?;
+        }
         let channel = endpoint
             .connect_timeout(Duration::from_secs(2))
             .tcp_nodelay(true)
@@ -50,6 +60,11 @@ impl TensorflowServing {
                 .max_decoding_message_size(LARGEST_REPLY_BYTES),
             models: ModelServiceClient::new(channel),
             model: config.common.model.clone(),
+            peer: tls.as_ref().map(|tls| Peer {
+                name: "the model server",
+                prefix: "TF_SERVING",
+                has_identity: tls.client.identity.is_some(),
+            }),
         })
     }
 
@@ -66,7 +81,8 @@ impl TensorflowServing {
         let inputs = batch.inputs.into_iter().map(convert::to_proto).collect();
         let request =
             PredictRequest { model_spec: Some(self.model_spec()), inputs, output_filter: Vec::new() };
-        let reply = self.predictions.clone().predict(request).await.map_err(|status| from_status(&status))?;
+        let reply =
+            self.predictions.clone().predict(request).await.map_err(|status| self.failure(&status))?;
         let mut outputs = reply.into_inner().outputs;
         let name = &self.model.output.name;
         let output = outputs.remove(name).ok_or_else(|| {
@@ -85,7 +101,7 @@ impl TensorflowServing {
             Ok(reply) => convert::metadata(reply.into_inner()).map_err(BackendError::bad_answer),
             // Some compatible servers have no such call: the description carries what it would say.
             Err(status) if status.code() == Code::Unimplemented => Ok(self.model.metadata()),
-            Err(status) => Err(from_status(&status)),
+            Err(status) => Err(self.failure(&status)),
         }
     }
 
@@ -99,8 +115,37 @@ impl TensorflowServing {
                 "The model server has no available version of the model",
             )),
             Err(status) if status.code() == Code::Unimplemented => Ok(()),
-            Err(status) => Err(from_status(&status)),
+            Err(status) => Err(self.failure(&status)),
         }
+    }
+
+    fn failure(&self, status: &Status) -> BackendError {
+        let peer = self.peer.filter(|_| is_connection_failure(status));
+        match peer.and_then(|peer| peer.explain(status)) {
+            Some(reason) => BackendError::new(
+                Verdict::Unavailable,
+                "model_unavailable",
+                format!("The model server is not available: {reason}"),
+            ),
+            None => from_status(status),
+        }
+    }
+}
+
+/// Whom to trust, what to show, and which name to expect.
+fn client_config(tls: &ModelServerTls) -> ClientTlsConfig {
+    let ClientTls { authorities, identity } = &tls.client;
+    let mut config = ClientTlsConfig::new();
+    config = match authorities {
+        Some(authorities) => config.ca_certificate(Certificate::from_pem(authorities)),
+        None => config.with_webpki_roots(),
+    };
+    if let Some(identity) = identity {
+        config = config.identity(Identity::from_pem(&identity.chain, identity.expose_key()));
+    }
+    match &tls.name {
+        Some(name) => config.domain_name(name),
+        None => config,
     }
 }
 

@@ -5,4 +5,5 @@ mod bad_answers;
 mod limits;
 mod outage;
 mod retries;
+mod secured;
 mod start_order;

@@ -1,0 +1,158 @@
+//! The certificate of the API: read at the start, checked by the doctor, exchanged while connections are open.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use metrics::Gauge;
+use tepal_shared::{
+    doctor::Finding,
+    telemetry,
+    tls::{self, Unusable},
+};
+use tokio::sync::watch;
+use tokio_rustls::rustls::{
+    ServerConfig,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+use tracing::{error, info};
+use x509_cert::der::Decode as _;
+
+use crate::reload::{Contents, Files, ReadError};
+
+/// The only protocol inside of TLS.
+const ALPN_HTTP: &[u8] = b"http/1.1";
+/// The doctor and the alert tell this long before.
+const RENEW_BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Where the certificate and its key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// PEM, the certificate first and then what leads to its authority.
+    pub chain: PathBuf,
+    /// PEM, not encrypted.
+    pub key: PathBuf,
+}
+
+/// The certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] ReadError),
+    /// What is in them is no pair.
+    #[error("TLS_CERT_FILE and TLS_KEY_FILE cannot be used")]
+    Unusable(#[from] Unusable),
+}
+
+/// A certificate and key that belong together.
+struct Certificate {
+    key: CertifiedKey,
+    valid_from: SystemTime,
+    expires: SystemTime,
+}
+
+/// How connections are to be secured now; what a holder sees changes with the files.
+pub(crate) type Current = watch::Receiver<Arc<ServerConfig>>;
+
+/// Keeps the certificate that connections get like the files.
+pub(crate) struct Renewal {
+    files: Files,
+    current: watch::Sender<Arc<ServerConfig>>,
+    expires: Gauge,
+}
+
+impl CertificateFiles {
+    fn open(&self) -> Result<(Files, Contents), ReadError> {
+        Files::open(vec![self.chain.clone(), self.key.clone()])
+    }
+}
+
+/// Reads the certificate for the first time. `expires` is set to its end.
+pub(crate) fn open(files: &CertificateFiles, expires: Gauge) -> Result<(Current, Renewal), CertificateError> {
+    let (files, contents) = files.open()?;
+    let certificate = Certificate::read(&contents)?;
+    certificate.tell(&expires);
+    let (current, seen) = watch::channel(certificate.into_config()?);
+    Ok((seen, Renewal { files, current, expires }))
+}
+
+impl Renewal {
+    /// Runs as long as the service. Connections that are open keep what they have; a pair that cannot be used changes
+    /// nothing.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let changed = self.files.changed().await;
+            if let Err(error) = changed.map_err(CertificateError::from).and_then(|found| self.renew(&found)) {
+                let error = telemetry::chain(&error);
+                error!(action = "certificate_rejected", error, "the one in use is kept");
+            }
+        }
+    }
+
+    fn renew(&self, contents: &Contents) -> Result<(), CertificateError> {
+        let certificate = Certificate::read(contents)?;
+        certificate.tell(&self.expires);
+        self.current.send_replace(certificate.into_config()?);
+        Ok(())
+    }
+}
+
+impl Certificate {
+    fn read(contents: &Contents) -> Result<Self, Unusable> {
+        let [chain, key] = &contents[..] else { return Err(Unusable::NoCertificate) };
+        let key = tls::certified_key(chain, key)?;
+        let leaf = key.end_entity_cert().map_err(|error| Unusable::DamagedCertificate(error.into()))?;
+        let leaf = x509_cert::Certificate::from_der(leaf)
+            .map_err(|error| Unusable::DamagedCertificate(error.into()))?;
+        let validity = *leaf.tbs_certificate().validity();
+        let time = |time: x509_cert::time::Time| UNIX_EPOCH + time.to_unix_duration();
+        Ok(Self { key, valid_from: time(validity.not_before), expires: time(validity.not_after) })
+    }
+
+    fn tell(&self, expires: &Gauge) {
+        let until = self.expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+        expires.set(until.as_secs_f64());
+        info!(action = "certificate_loaded", expires = %humantime::format_rfc3339_seconds(self.expires));
+    }
+
+    fn into_config(self) -> Result<Arc<ServerConfig>, Unusable> {
+        let resolver = Arc::new(SingleCertAndKey::from(self.key));
+        let mut config = ServerConfig::builder_with_provider(Arc::new(tls::provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Unusable::DamagedKey(error.into()))?
+            .with_no_client_auth()
+            .with_cert_resolver(resolver);
+        config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+/// What the doctor says of it.
+pub(crate) fn examine(files: &CertificateFiles) -> Finding {
+    const SUBJECT: &str = "certificate";
+    let contents = files.open().map(|(_, contents)| contents).map_err(CertificateError::from);
+    let certificate = contents.and_then(|contents| Ok(Certificate::read(&contents)?));
+    let now = SystemTime::now();
+    match certificate {
+        Err(error) => Finding::wrong(
+            SUBJECT,
+            telemetry::chain(&error),
+            "set TLS_CERT_FILE to the certificate with its chain and TLS_KEY_FILE to its private key, both PEM",
+        ),
+        Ok(Certificate { valid_from, expires, .. }) => {
+            let until = humantime::format_rfc3339_seconds(expires);
+            if expires <= now {
+                Finding::wrong(SUBJECT, format!("it expired {until}"), "renew it")
+            } else if valid_from > now {
+                Finding::wrong(SUBJECT, "it is not valid yet", "compare the clocks, or issue another one")
+            } else if expires < now + RENEW_BEFORE {
+                Finding::wrong(SUBJECT, format!("it expires {until}"), "renew it; no restart is needed")
+            } else {
+                Finding::ok(SUBJECT, format!("it has its key and is valid until {until}"))
+            }
+        }
+    }
+}

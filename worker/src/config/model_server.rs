@@ -1,0 +1,101 @@
+//! The settings of the connection to TensorFlow Serving.
+
+use clap::Args;
+use tepal_shared::{
+    config::Mistakes,
+    tls::{ClientFiles, ClientTls},
+};
+
+/// Flags and environment variables.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ModelServerArgs {
+    /// Host of TensorFlow Serving
+    #[arg(
+        long,
+        env = "TF_SERVING_HOST",
+        default_value = "127.0.0.1",
+        value_name = "HOST",
+        help_heading = "Model"
+    )]
+    tf_serving_host: String,
+    /// gRPC port of TensorFlow Serving
+    #[arg(
+        long,
+        env = "TF_SERVING_GRPC_PORT",
+        default_value = "8500",
+        value_name = "PORT",
+        help_heading = "Model"
+    )]
+    tf_serving_grpc_port: String,
+    /// Whether TensorFlow Serving speaks TLS, true or false; none = if another setting of TLS is given
+    #[arg(long, env = "TF_SERVING_TLS", value_name = "BOOL", help_heading = "Model")]
+    tf_serving_tls: Option<String>,
+    /// PEM file of the authorities that its certificate must be from; none = those that browsers trust
+    #[arg(long, env = "TF_SERVING_CA_FILE", value_name = "FILE", help_heading = "Model")]
+    tf_serving_ca_file: Option<String>,
+    /// PEM file of the client certificate, for a server that wants one
+    #[arg(long, env = "TF_SERVING_CERT_FILE", value_name = "FILE", help_heading = "Model")]
+    tf_serving_cert_file: Option<String>,
+    /// PEM file of its private key
+    #[arg(long, env = "TF_SERVING_KEY_FILE", value_name = "FILE", help_heading = "Model")]
+    tf_serving_key_file: Option<String>,
+    /// Name that its certificate must hold; none = TF_SERVING_HOST
+    #[arg(long, env = "TF_SERVING_TLS_NAME", value_name = "NAME", help_heading = "Model")]
+    tf_serving_tls_name: Option<String>,
+}
+
+/// How TensorFlow Serving is reached.
+#[derive(Clone, Debug)]
+pub struct ModelServer {
+    /// Its host.
+    pub host: String,
+    /// Its gRPC port.
+    pub port: u16,
+    /// `None` without TLS.
+    pub tls: Option<ModelServerTls>,
+}
+
+/// How the connection to TensorFlow Serving is secured.
+#[derive(Clone, Debug)]
+pub struct ModelServerTls {
+    /// Whom to trust, and what to show.
+    pub client: ClientTls,
+    /// The name in the server's certificate, if it is not the host.
+    pub name: Option<String>,
+}
+
+impl ModelServerArgs {
+    pub(super) fn check(&self, mistakes: &mut Mistakes) -> ModelServer {
+        ModelServer {
+            host: self.tf_serving_host.clone(),
+            port: mistakes.number("TF_SERVING_GRPC_PORT", &self.tf_serving_grpc_port, 1..=u16::MAX),
+            tls: self.tls(mistakes),
+        }
+    }
+
+    fn tls(&self, mistakes: &mut Mistakes) -> Option<ModelServerTls> {
+        let files = ClientFiles {
+            prefix: "TF_SERVING",
+            authorities: given(self.tf_serving_ca_file.as_deref()),
+            certificate: given(self.tf_serving_cert_file.as_deref()),
+            key: given(self.tf_serving_key_file.as_deref()),
+        };
+        let name = given(self.tf_serving_tls_name.as_deref()).map(str::to_owned);
+        let mut others = files.given();
+        others.extend(name.as_ref().map(|_| "TF_SERVING_TLS_NAME".to_owned()));
+        let asked = given(self.tf_serving_tls.as_deref());
+        let is_on = asked.map_or(!others.is_empty(), |text| mistakes.parsed("TF_SERVING_TLS", text, false));
+        if is_on {
+            return Some(ModelServerTls { client: files.read(mistakes), name });
+        }
+        if !others.is_empty() {
+            mistakes.add(&others.join(" and "), "without effect: TF_SERVING_TLS is not true");
+        }
+        None
+    }
+}
+
+/// An empty variable is one that is not given.
+fn given(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
+}

@@ -1,0 +1,72 @@
+//! A model server that speaks TLS and wants client certificates: who may not come in costs no job and says why.
+
+use tepal_shared::{job::JobStatus, worker_state::BackendState};
+use tepal_tests::{
+    certificates::{Authority, Pair},
+    model_server::{ModelServer, ServerSpec},
+    wait::eventually,
+};
+
+use crate::{
+    flowers::input,
+    queue::{Queue, SOON},
+    settings::Settings,
+};
+
+/// These certificates for the worker.
+fn secured(server: &ModelServer, authority: &Authority, client: Option<&Pair>) -> Settings {
+    let settings = Settings::serving(server).with("TF_SERVING_CA_FILE", authority.certificate().display());
+    match client {
+        Some(pair) => settings
+            .with("TF_SERVING_CERT_FILE", pair.certificate.display())
+            .with("TF_SERVING_KEY_FILE", pair.key.display()),
+        None => settings,
+    }
+}
+
+#[tokio::test]
+async fn each_obstacle_is_told_and_costs_no_job() {
+    let (queue, authority, stranger) = (Queue::start().await, Authority::new(), Authority::new());
+    let pair = authority.issue(&["127.0.0.1"]);
+    let server = ModelServer::start_secured(ServerSpec::iris(), &pair, &authority).await;
+    let (client, foreign) = (authority.issue(&["worker"]), stranger.issue(&["worker"]));
+    let id = queue.submit(input(5.1)).await;
+
+    let right = secured(&server, &authority, Some(&client));
+    for (settings, reason) in [
+        (secured(&server, &authority, None), "set TF_SERVING_CERT_FILE and TF_SERVING_KEY_FILE"),
+        (secured(&server, &stranger, Some(&client)), "set TF_SERVING_CA_FILE"),
+        (secured(&server, &authority, Some(&foreign)), "does not accept the client certificate"),
+        (right.clone().with("TF_SERVING_TLS_NAME", "other.example"), "is for another name"),
+        (Settings::serving(&server), "The connection to the model server broke"),
+    ] {
+        let worker = queue.worker(settings).await;
+        let told = async || {
+            let log = worker.logs().lines().join("\n");
+            if log.contains(reason) { Ok(()) } else { Err(log) }
+        };
+        eventually(SOON, reason, told).await;
+        queue.backend_is(BackendState::Down).await;
+        let job = queue.job(id).await;
+        assert_eq!((job.status, job.attempts), (JobStatus::Pending, 0), "{reason}");
+        worker.sigterm();
+        assert!(worker.wait_exit(SOON).await.success());
+    }
+    assert_eq!(server.call_count(), 0);
+
+    let _worker = queue.worker(right).await;
+    assert_eq!(queue.completed(id).await.attempts, 1);
+}
+
+#[tokio::test]
+async fn the_name_in_the_certificate_may_be_another_than_the_host() {
+    let (queue, authority) = (Queue::start().await, Authority::new());
+    let pair = authority.issue(&["models.example"]);
+    let server = ModelServer::start_secured(ServerSpec::iris(), &pair, &authority).await;
+    let settings = secured(&server, &authority, Some(&authority.issue(&["worker"])));
+
+    let _worker = queue.worker(settings.with("TF_SERVING_TLS_NAME", "models.example")).await;
+
+    let id = queue.submit(input(5.1)).await;
+    assert_eq!(queue.completed(id).await.attempts, 1);
+}
