@@ -226,15 +226,7 @@ impl Redis {
         pipeline: &Pipeline,
     ) -> Result<(Generation, Vec<Result<Value, StoreError>>), StoreError> {
         let Answered { generation, value, earlier } = self.patiently(Request::Many(pipeline)).await?;
-        let outcomes = match value {
-            Value::Array(outcomes) => outcomes,
-            other => vec![other],
-        };
-        let outcome = |value| match value {
-            Value::ServerError(error) => Err(StoreError::from(RedisError::from(error))),
-            value => Ok(value),
-        };
-        let outcomes: Vec<_> = outcomes.into_iter().map(outcome).collect();
+        let outcomes = outcomes(value);
         match earlier {
             // What is refused now may have been done by the earlier sending.
             Some(error) if outcomes.iter().any(is_refusal) => Err(error),
@@ -269,6 +261,19 @@ impl Redis {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// What became of each command of a pipeline that was told to ignore errors.
+pub(crate) fn outcomes(reply: Value) -> Vec<Result<Value, StoreError>> {
+    let values = match reply {
+        Value::Array(values) => values,
+        other => vec![other],
+    };
+    let outcome = |value| match value {
+        Value::ServerError(error) => Err(StoreError::from(RedisError::from(error))),
+        value => Ok(value),
+    };
+    values.into_iter().map(outcome).collect()
 }
 
 /// The answer to a request.

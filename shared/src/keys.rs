@@ -6,6 +6,13 @@ use crate::job::{JobId, Priority};
 /// Consumer group of the work streams.
 pub const GROUP: &str = "workers";
 
+/// The consumer to which the blocking reads of `consumer` deliver: it holds what is delivered and not started yet. Its name
+/// begins with that of its worker, too.
+#[must_use]
+pub fn inbox(consumer: &str) -> String {
+    format!("{consumer}:inbox")
+}
+
 /// Names the keys of one queue.
 #[derive(Clone, Debug)]
 pub struct Keys {

@@ -1,15 +1,21 @@
 //! Blocking reads of a queue's streams, on a connection of their own. A read that is abandoned while it blocks would
 //! still be delivered an entry, so [`Reader::read`] must be awaited to its end; it blocks for a bounded time.
+//!
+//! What starts the delivered jobs is sent right behind the blocking read: Redis runs it as soon as the read ends, so that
+//! an idle worker has a new job one round trip earlier. It cannot know which entries will have been delivered. So the read
+//! delivers to an inbox, a consumer of its own, and the script takes what is in there.
 
 use std::time::Duration;
 
-use redis::{FromRedisValue as _, Value, aio::MultiplexedConnection};
+use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection};
 
 use crate::{
+    connection::outcomes,
     error::StoreError,
-    job::{JobId, Priority},
-    keys::GROUP,
-    store::{Delivery, JobStore},
+    job::Priority,
+    keys::{GROUP, inbox},
+    scripts::Granted,
+    store::JobStore,
 };
 
 /// Reads the streams of all partitions as one consumer.
@@ -17,7 +23,7 @@ use crate::{
 pub struct Reader {
     store: JobStore,
     consumer: String,
-    streams: Vec<(String, u8, Priority)>,
+    streams: Vec<String>,
     longest_block: Duration,
     connection: Option<MultiplexedConnection>,
 }
@@ -28,59 +34,62 @@ impl Reader {
     pub fn new(store: JobStore, consumer: String, longest_block: Duration) -> Self {
         let streams = store
             .partitions()
-            .flat_map(|partition| Priority::ALL.map(|priority| (partition, priority)))
-            .map(|(partition, priority)| (store.keys().stream(partition, priority), partition, priority))
+            .flat_map(|partition| Priority::ALL.map(|priority| store.keys().stream(partition, priority)))
             .collect();
         Self { store, consumer, streams, longest_block, connection: None }
     }
 
-    /// Waits for new entries; gives at most one of each stream, none when the time is over. Never cancel it.
+    /// Waits for new entries and starts at most one of each stream: what became of them, for each partition. Nothing is
+    /// granted when the time is over. Never cancel it.
     ///
     /// # Errors
-    /// Any [`StoreError`]; the next call connects anew. Entries whose delivery was lost come back after the lease.
-    pub async fn read(&mut self) -> Result<Vec<(u8, Delivery)>, StoreError> {
+    /// Any [`StoreError`]; the next call connects anew. What was delivered and not started is started by the next call;
+    /// jobs whose grant was lost come back after the lease.
+    pub async fn read(&mut self) -> Result<Vec<Result<Granted, StoreError>>, StoreError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.store.redis().dedicated(self.longest_block).await?,
         };
-        let reply = self.command().query_async::<Value>(&mut connection).await.map_err(StoreError::from);
+        let reply = self.calls().query_async::<Value>(&mut connection).await.map_err(StoreError::from);
         if !matches!(&reply, Err(error) if error.is_retryable()) {
             self.connection = Some(connection);
         }
-        self.deliveries(reply?)
+        let mut replies = outcomes(reply?).into_iter();
+        let read = replies.next().unwrap_or(Ok(Value::Nil));
+        let mut started = Vec::with_capacity(replies.len());
+        for (partition, reply) in self.store.partitions().zip(replies) {
+            started.push(match reply {
+                Ok(reply) => Granted::started(reply),
+                // Redis may have forgotten the script: the shared connection knows how to load it.
+                Err(_) => self.store.start(partition, &self.consumer).await,
+            });
+        }
+        match read {
+            Err(error) if !started.iter().flatten().any(Granted::found_something) => Err(error),
+            // What was in the inbox from before; should reading fail again, that is early enough to tell.
+            _ => Ok(started),
+        }
     }
 
-    fn command(&self) -> redis::Cmd {
+    fn calls(&self) -> Pipeline {
+        let mut calls = Pipeline::with_capacity(2);
+        calls.ignore_errors().add_command(self.blocking_read());
+        for partition in self.store.partitions() {
+            calls.add_command(self.store.start_call(partition, &self.consumer));
+        }
+        calls
+    }
+
+    fn blocking_read(&self) -> Cmd {
         let mut command = redis::cmd("XREADGROUP");
-        command.arg("GROUP").arg(GROUP).arg(&self.consumer).arg("COUNT").arg(1).arg("BLOCK");
+        command.arg("GROUP").arg(GROUP).arg(inbox(&self.consumer)).arg("COUNT").arg(1).arg("BLOCK");
         command.arg(self.longest_block.as_millis() as u64).arg("STREAMS");
-        for (stream, ..) in &self.streams {
+        for stream in &self.streams {
             command.arg(stream);
         }
         for _ in &self.streams {
             command.arg(">");
         }
         command
-    }
-
-    fn deliveries(&self, reply: Value) -> Result<Vec<(u8, Delivery)>, StoreError> {
-        type Streams = Vec<(String, Vec<(String, Vec<(String, String)>)>)>;
-        let read = Option::<Streams>::from_redis_value(reply)
-            .map_err(|error| StoreError::Protocol { script: "read", reason: error.to_string() })?;
-        let mut deliveries = Vec::new();
-        for (name, entries) in read.unwrap_or_default() {
-            let Some((_, partition, priority)) = self.streams.iter().find(|(stream, ..)| *stream == name)
-            else {
-                continue;
-            };
-            for (entry, fields) in entries {
-                let job_id: Option<JobId> =
-                    fields.into_iter().find(|(field, _)| field == "id").and_then(|(_, id)| id.parse().ok());
-                if let Some(job_id) = job_id {
-                    deliveries.push((*partition, Delivery { priority: *priority, entry, job_id }));
-                }
-            }
-        }
-        Ok(deliveries)
     }
 }

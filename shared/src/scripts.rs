@@ -49,7 +49,7 @@ macro_rules! scripts {
 scripts! {
     SUBMIT = "submit" + LIB + ACCEPT;
     TAKE = "take" + LIB + END + GRANT;
-    START = "start" + LIB + HOLD + END + GRANT;
+    START = "start" + LIB + END + GRANT;
     RENEW = "renew" + LIB + HOLD;
     COMPLETE = "complete" + LIB + HOLD + END;
     RETRY = "retry" + LIB + HOLD;

@@ -17,7 +17,7 @@ use crate::{
     connection::{ConnectionSettings, Redis},
     error::StoreError,
     job::{JobId, NewJob, Priority},
-    keys::Keys,
+    keys::{Keys, inbox},
     owner::View,
     replication::{Replicated, ReplicationPolicy},
     scripts::{self, Cancelled, Expired, Fence, Granted, NamedScript, Requeued, Submitted},
@@ -79,17 +79,6 @@ pub struct TakeRequest<'a> {
     pub max_bytes: usize,
     /// Where to go on looking for entries that are due again; `None` skips that.
     pub due_from: Option<&'a [String; 3]>,
-}
-
-/// An entry that a blocking read delivered.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// Which stream.
-    pub priority: Priority,
-    /// The entry's id in the stream.
-    pub entry: String,
-    /// The job that it carries.
-    pub job_id: JobId,
 }
 
 /// Where a client's wish comes from.
@@ -234,24 +223,18 @@ impl JobStore {
         Granted::parse(&scripts::TAKE, self.redis.run(&command).await?)
     }
 
-    /// Grants the jobs of entries that a blocking read delivered to `consumer`.
+    /// Grants the jobs of entries that a blocking read delivered to the inbox of `consumer`.
     ///
     /// # Errors
     /// As [`JobStore::take`].
-    pub async fn start(
-        &self,
-        partition: u8,
-        consumer: &str,
-        deliveries: &[Delivery],
-    ) -> Result<Granted, StoreError> {
+    pub async fn start(&self, partition: u8, consumer: &str) -> Result<Granted, StoreError> {
+        Granted::started(self.redis.run(&self.start_call(partition, consumer)).await?)
+    }
+
+    pub(crate) fn start_call(&self, partition: u8, consumer: &str) -> Cmd {
         let mut command = self.grant_call(&scripts::START, partition, consumer);
-        for delivery in deliveries {
-            command
-                .arg(stream_number(delivery.priority))
-                .arg(&delivery.entry)
-                .arg(delivery.job_id.to_string());
-        }
-        Granted::parse(&scripts::START, self.redis.run(&command).await?)
+        command.arg(inbox(consumer));
+        command
     }
 
     /// What `take` and `start` begin with.

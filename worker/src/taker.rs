@@ -10,7 +10,7 @@ use tepal_shared::{
     job::{Attempt, Priority},
     reader::Reader,
     scripts::Granted,
-    store::{Delivery, JobStore, TakeRequest},
+    store::{JobStore, TakeRequest},
     telemetry,
 };
 use tracing::{info, warn};
@@ -200,27 +200,26 @@ impl Taker {
     }
 
     async fn wait_for_new(&mut self) -> Result<Vec<Attempt>, StoreError> {
-        let delivered = match self.reader.read().await {
-            Ok(delivered) => delivered,
+        let started = match self.reader.read().await {
+            Ok(started) => started,
             // The next take creates the missing group.
             Err(StoreError::GroupMissing(_)) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        let mut attempts = Vec::new();
-        for partition in self.store.partitions() {
-            let of_partition = delivered.iter().filter(|(number, _)| *number == partition);
-            let deliveries: Vec<Delivery> = of_partition.map(|(_, delivery)| delivery.clone()).collect();
-            if deliveries.is_empty() {
-                continue;
-            }
-            match self.store.start(partition, &self.consumer, &deliveries).await {
+        let (mut attempts, mut failed) = (Vec::new(), None);
+        for granted in started {
+            match granted {
                 Ok(granted) => attempts.extend(self.noted(granted)),
-                Err(error) if attempts.is_empty() => return Err(error),
-                // The jobs in hand are run; those that could not be started come back when their lease lapses.
-                Err(error) => {
-                    warn!(action = "take_failed", consumer = self.consumer, error = telemetry::chain(&error));
-                }
+                Err(error) => failed = Some(error),
             }
+        }
+        match failed {
+            Some(error) if attempts.is_empty() => return Err(error),
+            // The jobs in hand are run; the next read starts what could not be started.
+            Some(error) => {
+                warn!(action = "take_failed", consumer = self.consumer, error = telemetry::chain(&error));
+            }
+            None => {}
         }
         Ok(attempts)
     }

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- start: grants the jobs of entries that a blocking read delivered to this consumer. An entry that the consumer does
--- not own any more (it was paused past the lease) is left alone.
+-- start: grants the jobs of entries that blocking reads delivered to a consumer's inbox. What another consumer has claimed
+-- meanwhile is not there any more, nor what an earlier call granted whose reply was lost: its lease returns it.
 -- KEYS[1]  stream of priority high
 -- KEYS[2]  stream of priority normal
 -- KEYS[3]  stream of priority low
@@ -10,19 +10,21 @@
 -- ARGV[3]  most lost leases of a job before it fails
 -- ARGV[4]  lifetime of a terminal job, s
 -- ARGV[5]  most dead letters kept
--- ARGV[6...]  per entry: stream number, entry id, job id
+-- ARGV[6]  inbox: the name by which the consumer reads
 -- Returns  as take
+local CHUNK = 16
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
   now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], jobs = {}, ended = {}, stale = 0, reclaimed = 0,
   bytes = 0 }
-for i = 6, #ARGV, 3 do
-  local number, entry = tonumber(ARGV[i]), ARGV[i + 1]
-  local owned = redis.call('XPENDING', grants.streams[number], GROUP, entry, entry, 1, ARGV[2])
-  -- A status other than pending means that a lost reply of this very call is being repeated: the lease returns the job.
-  if #owned == 1 and redis.call('HGET', grants.prefix .. ARGV[i + 2], 'status') ~= 'processing' then
-    -- The lease begins now: the delivery may have waited for long.
-    claim(grants.streams[number], ARGV[2], entry, 0)
-    grant(grants, number, entry, ARGV[i + 2])
+for number, stream in ipairs(grants.streams) do
+  local delivered = redis.pcall('XPENDING', stream, GROUP, '-', '+', CHUNK, ARGV[6])
+  -- Without its group a stream has delivered nothing. `take` makes the group.
+  for _, pending in ipairs(delivered.err and {} or delivered) do
+    -- The lease begins now: the delivery may have waited for long. An entry that an operator deleted is not given.
+    local claimed = redis.call('XCLAIM', stream, GROUP, ARGV[2], 0, pending[1])
+    if #claimed == 1 then
+      grant(grants, number, pending[1], claimed[1][2][2])
+    end
   end
 end
 return granted(grants, {}, 0)

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::{CANCEL, COMPLETE, EXPIRE, HEARTBEAT, NamedScript, RENEW, REQUEUE, Reply, SUBMIT, WORKERS};
+use super::{
+    CANCEL, COMPLETE, EXPIRE, HEARTBEAT, NamedScript, RENEW, REQUEUE, Reply, START, SUBMIT, WORKERS,
+};
 use crate::{
     error::StoreError,
     job::{Attempt, JobId, JobStatus, Priority},
@@ -64,6 +66,16 @@ pub struct Granted {
 }
 
 impl Granted {
+    /// The outcome of `start`.
+    pub(crate) fn started(value: Value) -> Result<Self, StoreError> {
+        Self::parse(&START, value)
+    }
+
+    /// Whether any entry was delivered.
+    pub(crate) fn found_something(&self) -> bool {
+        !self.attempts.is_empty() || !self.ended.is_empty() || self.stale > 0
+    }
+
     pub(crate) fn parse(script: &NamedScript, value: Value) -> Result<Self, StoreError> {
         let mut reply = Reply::new(script, value)?;
         match reply.word()?.as_str() {

@@ -179,12 +179,36 @@ pub(crate) async fn an_entry_that_a_blocking_read_gave_is_started(queue: &Queue)
         [queue.submit_at(Priority::Low).await, queue.submit_at(Priority::Low).await]
     });
 
-    let (partitions, deliveries): (Vec<_>, Vec<_>) = read.unwrap().into_iter().unzip();
-    assert_eq!(partitions, [0]);
-    let granted = queue.store.start(0, "w", &deliveries).await.unwrap();
-    assert_eq!(granted.attempts[0].job_id, ids[0]);
+    let [started] = read.unwrap().try_into().unwrap();
+    assert_eq!(self::ids(&started.unwrap()), [ids[0]]);
     assert_eq!(queue.state(ids[0]).await, "processing 1/0/0 w input");
     assert_eq!(queue.state(ids[1]).await, "pending 0/0/0 new input");
+}
+
+pub(crate) async fn what_was_delivered_and_not_started_is_started_by_the_next_read(queue: &Queue) {
+    // The connection broke in between.
+    queue.take("w", 1).await;
+    let id = queue.submit_at(Priority::High).await;
+    assert!(queue.read("w", Priority::High).await);
+    let gone = queue.store.keys().stream(0, Priority::Low);
+    queue.redis::<u64>(&["XGROUP", "DESTROY", &gone, "workers"]).await;
+
+    // Reading fails, and starting does not.
+    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10));
+    let [started] = reader.read().await.unwrap().try_into().unwrap();
+
+    assert_eq!(ids(&started.unwrap()), [id]);
+}
+
+pub(crate) async fn a_reader_does_without_the_scripts(queue: &Queue) {
+    queue.take("w", 1).await;
+    let id = queue.submit().await;
+    queue.redis::<String>(&["SCRIPT", "FLUSH"]).await;
+
+    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10));
+    let [started] = reader.read().await.unwrap().try_into().unwrap();
+
+    assert_eq!(ids(&started.unwrap()), [id]);
 }
 
 pub(crate) async fn a_blocking_read_says_that_the_group_is_missing(queue: &Queue) {
@@ -192,7 +216,8 @@ pub(crate) async fn a_blocking_read_says_that_the_group_is_missing(queue: &Queue
 
     assert!(matches!(reader.read().await, Err(StoreError::GroupMissing(_))));
     queue.take("w", 1).await;
-    assert!(reader.read().await.unwrap().is_empty());
+    let [started] = reader.read().await.unwrap().try_into().unwrap();
+    assert_eq!(ids(&started.unwrap()), []);
 }
 
 pub(crate) async fn a_job_lives_in_the_partition_of_its_id(queue: &Queue) {
@@ -220,6 +245,8 @@ as_tests![
     an_attempt_carries_what_a_worker_needs,
     a_job_from_the_future_is_zero_old,
     an_entry_that_a_blocking_read_gave_is_started,
+    what_was_delivered_and_not_started_is_started_by_the_next_read,
+    a_reader_does_without_the_scripts,
     a_blocking_read_says_that_the_group_is_missing,
     a_job_lives_in_the_partition_of_its_id,
 ];

@@ -108,12 +108,11 @@ pub(crate) async fn a_worker_that_slept_past_its_delivery_starts_nothing(queue: 
     queue.take("w", 1).await;
     let id = queue.submit().await;
     queue.deliver("sleeper").await;
-    let delivery = queue.delivery(id).await;
-    queue.age("sleeper").await;
+    queue.age("sleeper:inbox").await;
     let heir = queue.take_one("heir").await;
     assert_eq!(queue.settle(&heir, Settlement::Release).await, DONE);
 
-    let granted = queue.store.start(0, "sleeper", &[delivery]).await.unwrap();
+    let granted = queue.store.start(0, "sleeper").await.unwrap();
 
     assert_eq!(ids(&granted), []);
     assert_eq!(queue.state(id).await, "pending 1/1/0 waiting input next");
@@ -123,9 +122,9 @@ pub(crate) async fn the_lease_of_a_started_job_begins_with_its_start(queue: &Que
     queue.take("w", 1).await;
     let id = queue.submit().await;
     queue.deliver("slow").await;
-    queue.age("slow").await;
+    queue.age("slow:inbox").await;
 
-    let granted = queue.store.start(0, "slow", &[queue.delivery(id).await]).await.unwrap();
+    let granted = queue.store.start(0, "slow").await.unwrap();
 
     assert_eq!(ids(&granted), [id]);
     assert_eq!(queue.takeable("heir").await, []);
@@ -135,10 +134,9 @@ pub(crate) async fn repeating_a_start_grants_nothing_twice(queue: &Queue) {
     queue.take("w", 1).await;
     let id = queue.submit().await;
     queue.deliver("w").await;
-    let delivery = [queue.delivery(id).await];
-    assert_eq!(ids(&queue.store.start(0, "w", &delivery).await.unwrap()), [id]);
+    assert_eq!(ids(&queue.store.start(0, "w").await.unwrap()), [id]);
 
-    assert_eq!(ids(&queue.store.start(0, "w", &delivery).await.unwrap()), []);
+    assert_eq!(ids(&queue.store.start(0, "w").await.unwrap()), []);
 
     assert_eq!(queue.state(id).await, "processing 1/0/0 w input");
 }

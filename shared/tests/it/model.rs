@@ -59,14 +59,6 @@ pub(crate) struct Grant {
     pub(crate) consumer: &'static str,
 }
 
-/// An entry that a blocking read gave to a consumer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Read {
-    pub(crate) job: usize,
-    pub(crate) entry: u64,
-    pub(crate) consumer: &'static str,
-}
-
 /// What `take` or `start` should answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
@@ -80,7 +72,6 @@ pub(crate) struct Taken {
 pub(crate) struct Model {
     pub(crate) jobs: Vec<ModelJob>,
     pub(crate) grants: Vec<Grant>,
-    pub(crate) reads: Vec<Read>,
     /// (Key, body) -> job.
     keys: Vec<(u8, u8, usize)>,
     entries: u64,
@@ -167,20 +158,20 @@ impl Model {
         self.grants.push(Grant { job: index, token: job.attempt, consumer });
     }
 
-    /// A blocking read of one stream; the job that it delivers.
-    pub(crate) fn read(&mut self, consumer: &'static str, priority: Priority) -> Option<usize> {
-        let index = *self.at(priority, |place| place == Place::New).first()?;
-        self.jobs[index].place = Place::Owned { consumer, due: false };
-        self.reads.push(Read { job: index, entry: self.jobs[index].entry, consumer });
-        Some(index)
+    /// A blocking read of one stream.
+    pub(crate) fn read(&mut self, inbox: &'static str, priority: Priority) {
+        if let Some(index) = self.at(priority, |place| place == Place::New).first() {
+            self.jobs[*index].place = Place::Owned { consumer: inbox, due: false };
+        }
     }
 
-    pub(crate) fn start(&mut self, read: Read) -> Taken {
+    pub(crate) fn start(&mut self, consumer: &'static str, inbox: &'static str) -> Taken {
         let mut taken = Taken::default();
-        let job = &self.jobs[read.job];
-        let is_owner = matches!(job.place, Place::Owned { consumer, .. } if consumer == read.consumer);
-        if job.status == JobStatus::Pending && job.entry == read.entry && is_owner {
-            self.grant(read.job, read.consumer, &mut taken);
+        let is_there = |place| matches!(place, Place::Owned { consumer, .. } if consumer == inbox);
+        for index in
+            Priority::ALL.into_iter().flat_map(|priority| self.at(priority, is_there)).collect::<Vec<_>>()
+        {
+            self.grant(index, consumer, &mut taken);
         }
         taken
     }

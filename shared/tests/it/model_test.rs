@@ -8,7 +8,7 @@ use proptest::{
 use tepal_shared::{
     job::{Attempt, Idempotency, JobId, JobStatus, NewJob, Priority},
     owner::View,
-    store::{Delivery, Settlement, TakeRequest},
+    store::{Settlement, TakeRequest},
 };
 
 use tokio::runtime::Runtime;
@@ -22,7 +22,10 @@ use crate::{
 
 const CASES: u32 = 96;
 const LONGEST: usize = 60;
-const CONSUMERS: [&str; 4] = ["w-1", "w-2", "w-3", WAITING];
+const WORKERS: usize = 3;
+/// The workers' own names, their inboxes in the same order, and the consumer of what nobody runs.
+const CONSUMERS: [&str; 2 * WORKERS + 1] =
+    ["w-1", "w-2", "w-3", "w-1:inbox", "w-2:inbox", "w-3:inbox", WAITING];
 
 /// A step. A number names one of what there is (modulo how many); a step without its subject is left out.
 #[derive(Clone, Debug)]
@@ -42,7 +45,9 @@ enum Step {
         consumer: usize,
         priority: Priority,
     },
-    Start(usize),
+    Start {
+        consumer: usize,
+    },
     /// By whoever was ever granted an attempt, zombies included.
     Settle {
         grant: usize,
@@ -67,15 +72,16 @@ fn priority() -> impl Strategy<Value = Priority> {
 fn step() -> impl Strategy<Value = Step> {
     let ways = [Way::Complete, Way::Complete, Way::Fail, Way::RetryNow, Way::RetryLater, Way::Release];
     let subject = 0..1_000_usize;
-    let consumer = 0..3_usize;
+    let consumer = 0..WORKERS;
     prop_oneof![
         6 => (priority(), prop::option::weighted(0.3, (0..3_u8, 0..2_u8)))
             .prop_map(|(priority, key)| Step::Submit { priority, key }),
         1 => subject.clone().prop_map(Step::SubmitAgain),
         6 => (consumer.clone(), any::<bool>(), 1..5_usize)
             .prop_map(|(consumer, turned, limit)| Step::Take { consumer, turned, limit }),
-        2 => (consumer, priority()).prop_map(|(consumer, priority)| Step::Read { consumer, priority }),
-        2 => subject.clone().prop_map(Step::Start),
+        2 => (consumer.clone(), priority())
+            .prop_map(|(consumer, priority)| Step::Read { consumer, priority }),
+        2 => consumer.prop_map(|consumer| Step::Start { consumer }),
         8 => (subject.clone(), prop::sample::select(ways.to_vec()))
             .prop_map(|(grant, way)| Step::Settle { grant, way }),
         2 => subject.clone().prop_map(Step::Renew),
@@ -83,8 +89,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => subject.clone().prop_map(Step::Requeue),
         1 => subject.clone().prop_map(Step::Overrun),
         1 => subject.prop_map(Step::Expire),
-        4 => (0..4_usize).prop_map(Step::Age),
-        1 => (0..4_usize).prop_map(Step::DeleteConsumer),
+        4 => (0..CONSUMERS.len()).prop_map(Step::Age),
+        1 => (0..CONSUMERS.len()).prop_map(Step::DeleteConsumer),
         2 => Just(Step::Sweep),
     ]
 }
@@ -126,7 +132,7 @@ fn check(runtime: &Runtime, queue: &Queue, cases: u32, max_shrink_iters: u32) ->
     let steps = prop::collection::vec(step(), 1..LONGEST);
     let checked = TestRunner::new(config).run(&steps, |steps| {
         runtime.block_on(async {
-            let mut run = Run { queue: queue.another(), model: Model::default(), deliveries: Vec::new() };
+            let mut run = Run { queue: queue.another(), model: Model::default() };
             run.queue.take("w-1", 1).await; // Makes the groups.
             for step in steps {
                 run.step(&step).await?;
@@ -144,8 +150,6 @@ type Checked = Result<(), TestCaseError>;
 struct Run {
     queue: Queue,
     model: Model,
-    /// What the blocking reads gave; as long as `model.reads`.
-    deliveries: Vec<Delivery>,
 }
 
 impl Run {
@@ -179,12 +183,14 @@ impl Run {
                 let granted = store.take(&request).await.unwrap();
                 prop_assert_eq!(taken(&granted), self.model.take(consumer, order, *limit));
             }
-            Step::Read { consumer, priority } => self.read(CONSUMERS[*consumer], *priority).await,
-            Step::Start(number) => {
-                let Some(read) = number.checked_rem(self.deliveries.len()) else { return Ok(()) };
-                let (delivery, read) = (self.deliveries[read].clone(), self.model.reads[read]);
-                let granted = store.start(0, read.consumer, &[delivery]).await.unwrap();
-                prop_assert_eq!(taken(&granted), self.model.start(read));
+            Step::Read { consumer, priority } => {
+                self.model.read(CONSUMERS[WORKERS + consumer], *priority);
+                self.queue.read(CONSUMERS[*consumer], *priority).await;
+            }
+            Step::Start { consumer } => {
+                let granted = store.start(0, CONSUMERS[*consumer]).await.unwrap();
+                let expected = self.model.start(CONSUMERS[*consumer], CONSUMERS[WORKERS + consumer]);
+                prop_assert_eq!(taken(&granted), expected);
             }
             Step::Settle { grant, way } => {
                 let Some(grant) = grant.checked_rem(grants) else { return Ok(()) };
@@ -237,14 +243,6 @@ impl Run {
             }
         }
         Ok(())
-    }
-
-    async fn read(&mut self, consumer: &'static str, priority: Priority) {
-        let Some(index) = self.model.read(consumer, priority) else { return };
-        let stream = self.queue.store.keys().stream(0, priority);
-        let words = ["XREADGROUP", "GROUP", "workers", consumer, "COUNT", "1", "STREAMS", &stream, ">"];
-        self.queue.redis::<redis::Value>(&words).await;
-        self.deliveries.push(self.queue.delivery(self.model.jobs[index].id).await);
     }
 
     async fn settle(&mut self, grant: Grant, way: Way) -> Checked {

@@ -122,12 +122,12 @@ mutants! {
         delivery::a_due_entry_behind_many_others_is_found_in_a_few_looks;
     take_ignores_the_order: "take.lua" "string.gmatch(ARGV[6], '%d')" => "string.gmatch('123', '%d')",
         delivery::the_caller_may_turn_the_order_of_priorities_around;
-    start_takes_what_is_no_longer_ours: "start.lua" "#owned == 1 and " => "",
+    start_takes_what_is_no_longer_ours: "start.lua" "CHUNK, ARGV[6])" => "CHUNK)",
         leases::a_worker_that_slept_past_its_delivery_starts_nothing;
-    start_grants_a_lapsed_lease: "start.lua" "    claim(grants.streams[number], ARGV[2], entry, 0)\n" => "",
+    start_grants_a_lapsed_lease: "start.lua" "0, pending[1])\n" => "0, pending[1], 'IDLE', 10000000)\n",
         leases::the_lease_of_a_started_job_begins_with_its_start;
-    start_grants_twice: "start.lua" "redis.call('HGET', grants.prefix .. ARGV[i + 2], 'status') ~= 'processing'" => "true",
-        leases::repeating_a_start_grants_nothing_twice;
+    start_leaves_it_in_the_inbox: "start.lua" "GROUP, ARGV[2], 0" => "GROUP, ARGV[6], 0",
+        delivery::an_entry_that_a_blocking_read_gave_is_started;
 
     // Who may write to a job.
     fence_ignores_the_token: "hold.lua" "status == 'processing' and attempt == token" => "status == 'processing'",

@@ -14,10 +14,10 @@ use redis::{FromRedisValue, aio::MultiplexedConnection};
 use tepal_shared::{
     connection::{ConnectionSettings, Redis},
     job::{Attempt, Job, JobId, NewJob, Priority},
-    keys::{GROUP, Keys},
+    keys::{GROUP, Keys, inbox},
     owner::View,
     scripts::{Granted, Settled, Submitted},
-    store::{Delivery, JobStore, Origin, Policy, Settlement, TakeRequest},
+    store::{JobStore, Origin, Policy, Settlement, TakeRequest},
 };
 use tepal_tests::redis::RedisServer;
 use tokio::time::timeout;
@@ -181,18 +181,23 @@ impl Queue {
         Snapshot::read(self, &[id]).await.state(id)
     }
 
-    /// The job's entry as a blocking read would have delivered it.
-    pub(crate) async fn delivery(&self, id: JobId) -> Delivery {
-        let (entry, priority) = (self.field(id, "entry").await, self.field(id, "priority").await);
+    /// The stream and the id of an outstanding job's entry.
+    pub(crate) async fn entry(&self, id: JobId) -> (String, String) {
+        let priority = self.field(id, "priority").await;
         let priority = priority.map_or(Priority::Normal, |word| word.parse().unwrap());
-        Delivery { priority, entry: entry.unwrap_or_else(|| "1-1".to_owned()), job_id: id }
+        (self.store.keys().stream(0, priority), self.field(id, "entry").await.unwrap())
     }
 
-    /// Reads the next new normal entry as a blocking read would, without starting its job.
+    /// Reads the next new entry as a blocking read of `consumer` would, without starting its job. Whether there was one.
+    pub(crate) async fn read(&self, consumer: &str, priority: Priority) -> bool {
+        let (stream, inbox) = (self.store.keys().stream(0, priority), inbox(consumer));
+        let words = ["XREADGROUP", "GROUP", GROUP, &inbox, "COUNT", "1", "STREAMS", &stream, ">"];
+        self.redis::<redis::Value>(&words).await != redis::Value::Nil
+    }
+
+    /// The same of a normal entry that is there.
     pub(crate) async fn deliver(&self, consumer: &str) {
-        let stream = self.store.keys().stream(0, Priority::Normal);
-        let words = ["XREADGROUP", "GROUP", GROUP, consumer, "COUNT", "1", "STREAMS", &stream, ">"];
-        assert_ne!(self.redis::<redis::Value>(&words).await, redis::Value::Nil);
+        assert!(self.read(consumer, Priority::Normal).await);
     }
 
     /// Makes time pass for everything that `consumer` owns, so that its leases lapse (its retries are due).
@@ -206,8 +211,8 @@ impl Queue {
 
     /// Makes time pass for a single job that `consumer` owns.
     pub(crate) async fn age_job(&self, id: JobId, consumer: &str) {
-        let delivery = self.delivery(id).await;
-        self.age_entry(&self.store.keys().stream(0, delivery.priority), &delivery.entry, consumer).await;
+        let (stream, entry) = self.entry(id).await;
+        self.age_entry(&stream, &entry, consumer).await;
     }
 
     async fn age_entry(&self, stream: &str, entry: &str, consumer: &str) {
@@ -218,9 +223,9 @@ impl Queue {
 
     /// How long the job's entry has been idle, of all that `consumer` owns.
     pub(crate) async fn idle(&self, id: JobId, consumer: &str) -> Duration {
-        let delivery = self.delivery(id).await;
-        let owned = self.owned(&self.store.keys().stream(0, delivery.priority), consumer).await;
-        let (_, _, idle_ms, _) = owned.iter().find(|(entry, ..)| *entry == delivery.entry).unwrap();
+        let (stream, entry) = self.entry(id).await;
+        let owned = self.owned(&stream, consumer).await;
+        let (_, _, idle_ms, _) = owned.iter().find(|(owned, ..)| *owned == entry).unwrap();
         Duration::from_millis(*idle_ms)
     }
 

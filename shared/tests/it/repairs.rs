@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use redis::Value;
 use tepal_shared::{
     job::{Attempt, Priority},
     owner::View,
@@ -30,8 +29,7 @@ const EVERY_DAMAGE: [Damage; 4] =
 pub(crate) async fn damaged(queue: &Queue, damage: Damage) -> (Queue, Attempt) {
     let queue = queue.another();
     let attempt = queue.submit_and_take("w").await;
-    let (stream, entry) =
-        (queue.store.keys().stream(0, Priority::Normal), queue.delivery(attempt.job_id).await.entry);
+    let (stream, entry) = queue.entry(attempt.job_id).await;
     let words: &[&str] = match damage {
         Damage::ConsumerDeleted => &["XGROUP", "DELCONSUMER", &stream, "workers", "w"],
         Damage::GroupDestroyed => &["XGROUP", "DESTROY", &stream, "workers"],
@@ -99,9 +97,8 @@ pub(crate) async fn a_job_whose_group_was_destroyed_runs_again_and_ends_once(que
 pub(crate) async fn other_leases_are_renewed_although_a_group_is_missing(queue: &Queue) {
     let (queue, broken) = damaged(queue, Damage::GroupDestroyed).await;
     let low = queue.submit_at(Priority::Low).await;
-    let stream = queue.store.keys().stream(0, Priority::Low);
-    queue.redis::<Value>(&["XREADGROUP", "GROUP", "workers", "w", "STREAMS", &stream, ">"]).await;
-    let intact = queue.store.start(0, "w", &[queue.delivery(low).await]).await.unwrap().attempts.remove(0);
+    assert!(queue.read("w", Priority::Low).await);
+    let intact = queue.store.start(0, "w").await.unwrap().attempts.remove(0);
     queue.age_job(low, "w").await;
 
     let held = [&broken, &intact].map(|attempt| (attempt.job_id, attempt.token, attempt.priority));
