@@ -5,7 +5,7 @@ WORKERS    ?= 2
 SECONDS    ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-valkey lint fmt bench load chaos monitor
+.PHONY: help up test test-valkey lint fuzz fmt bench load chaos monitor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,14 @@ lint: ## formatting, clippy with warnings denied, licences and advisories where 
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(DENY); else echo "NOT CHECKED: deny.toml, since cargo-deny is not installed"; fi
+
+fuzz: SECONDS := 60
+fuzz: TARGET := submission
+# Needs `cargo install cargo-fuzz --locked` and a nightly toolchain. No sanitizer: our code has no `unsafe`.
+fuzz: ## send random input to what reads input; options TARGET=submission (ls tests/fuzz/targets) SECONDS=60
+	@mkdir -p 'tests/fuzz/corpus/$(TARGET)'
+	cargo +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none '$(TARGET)' \
+		'tests/fuzz/corpus/$(TARGET)' 'tests/fuzz/seeds/$(TARGET)' -- -max_total_time='$(SECONDS)' -print_final_stats=1
 
 fmt: ## format the code
 	cargo fmt --all

@@ -119,7 +119,7 @@ pub(crate) fn is_traceparent(value: &str) -> bool {
                 && is_id(parent_id, 16)
                 && is_hex(flags, 2)
                 && (rest.is_empty() || version != "00")
-                && value.len() <= 256
+                && is_visible_ascii(value.as_bytes(), 256)
         }
         _ => false,
     }
@@ -160,6 +160,7 @@ mod tests {
             &good.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
             &good.replace("b7ad6b7169203331", &"0".repeat(16)),
             &format!("ff{}", &good[2..]),
+            &format!("01{}-a b", &good[2..]),
         ];
         for bad in bad {
             assert!(!is_traceparent(bad), "{bad}");

@@ -35,6 +35,8 @@ pub mod doctor;
 mod error;
 mod extract;
 mod follow;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod idempotency;
 mod json;
 mod metrics;

@@ -196,7 +196,7 @@ impl RateLimit {
 
     /// Where a request comes from: the connection's peer, or, behind proxies of ours, the last hop that is not one. What
     /// stands before that hop in X-Forwarded-For is the client's own claim.
-    fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(crate) fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let hops: Vec<&str> = headers
             .get_all(FORWARDED_FOR)
             .iter()
@@ -271,7 +271,7 @@ fn network(address: IpAddr) -> Client {
 }
 
 /// An address as proxies write it: alone, in brackets, or with a port.
-fn address_in(hop: &str) -> Option<IpAddr> {
+pub(crate) fn address_in(hop: &str) -> Option<IpAddr> {
     let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
     bare.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }

@@ -34,6 +34,16 @@ use crate::{
 
 pub(crate) use self::{batch::MOST as MOST_JOBS, lookup::MOST as MOST_IDS};
 
+/// The parts that read what clients send.
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing {
+    pub(crate) use super::{
+        batch::{elements, lines},
+        jobs::check_listing,
+        lookup::names,
+    };
+}
+
 /// Everything that the proxy answers. `observe` is around everything, the fallbacks, too; only preflights of browsers are
 /// answered before it, if pages of other origins may use the API at all.
 pub(crate) fn router(app: Arc<App>, allowed: Option<&AllowedOrigins>) -> Router {

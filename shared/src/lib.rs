@@ -20,6 +20,8 @@ pub mod config;
 pub mod connection;
 pub mod doctor;
 pub mod error;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod job;
 pub mod keys;
 pub mod model;

@@ -1,6 +1,8 @@
 //! The job store: one method for each transition of a job, plus the reads. Every transition is one Lua script that is
 //! safe to repeat, so a call whose answer was lost is simply made again.
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod log;
 mod many;
 mod reads;

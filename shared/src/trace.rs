@@ -185,6 +185,13 @@ pub fn recorded(traceparent: Option<&str>) -> Option<SpanContext> {
     (context.is_valid() && context.is_sampled()).then_some(context)
 }
 
+/// A `traceparent` as it is passed on; `None` when it names no span.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn reread(traceparent: &str) -> Option<String> {
+    let span = context_of(Some(traceparent)).span().span_context().clone();
+    span.is_valid().then(|| header_of(&span))
+}
+
 fn context_of(traceparent: Option<&str>) -> Context {
     let headers: HashMap<_, _> =
         traceparent.map(|value| (HEADER.to_owned(), value.to_owned())).into_iter().collect();

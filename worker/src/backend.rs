@@ -3,6 +3,9 @@
 mod onnx;
 mod tensorflow_serving;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use tensorflow_serving::fuzzing;
+
 use std::{fmt, str::FromStr, sync::Arc};
 
 use futures_util::future::BoxFuture;

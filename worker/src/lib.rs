@@ -23,6 +23,8 @@ pub mod concurrency;
 pub mod config;
 pub mod consumer;
 pub mod doctor;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod janitor;
 pub mod lease;
 pub mod metrics;

@@ -17,7 +17,7 @@ use tepal_shared::{
 use super::{job::JobView, json};
 use crate::{
     access::Caller,
-    error::{ApiError, Mistake},
+    error::{ApiError, MOST_MISTAKES, Mistake},
     state::App,
 };
 
@@ -149,6 +149,9 @@ impl Listing {
         let mut listing = Self::default();
         let mut mistakes = Vec::new();
         for (index, (name, value)) in parameters.iter().enumerate() {
+            if mistakes.len() == MOST_MISTAKES {
+                break;
+            }
             if parameters[..index].iter().any(|(earlier, _)| earlier == name) {
                 mistakes.push(Mistake::in_query(name, "repeated", "must be given only once"));
             } else if let Err(mistake) = listing.parameter(name, value) {
@@ -191,6 +194,17 @@ impl Listing {
         }
         Ok(())
     }
+}
+
+/// Reads a query; a cursor that is taken is written as it was meant.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn check_listing(uri: &Uri) -> Result<(), Vec<Mistake>> {
+    let listing = Listing::read(uri)?;
+    assert!((1..=MOST).contains(&listing.limit));
+    if let Some(place) = listing.cursor {
+        assert_eq!(place.to_string().parse(), Ok(place));
+    }
+    Ok(())
 }
 
 impl Default for Listing {
@@ -278,6 +292,7 @@ mod tests {
     fn everything_wrong_is_told_at_once() {
         let codes = read("/jobs?status=done&limit=0&cursor=x&order=up&limit=5").unwrap_err();
         assert_eq!(codes, ["unknown_value", "out_of_range", "format", "unknown_parameter", "repeated"]);
+        assert_eq!(read(&format!("/jobs?{}", "a&".repeat(2000))).unwrap_err().len(), MOST_MISTAKES);
         let codes = read("/jobs?priority=1&created_after=yesterday&created_before=2026-01-01").unwrap_err();
         assert_eq!(codes, ["unknown_value", "format", "format"]);
     }

@@ -138,6 +138,12 @@ impl Model {
         Ok(model)
     }
 
+    /// A description that could be used, if it is one.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn checked(text: &str, folder: &Path) -> Option<Self> {
+        Self::parse(text, folder).ok().filter(|model| model.check().is_ok())
+    }
+
     fn parse(text: &str, folder: &Path) -> Result<Self, toml::de::Error> {
         let file: File = toml::from_str(text)?;
         Ok(Self {

@@ -106,7 +106,7 @@ impl JobStore {
 }
 
 /// The entries of a log range. One that is not understood is left out.
-fn places_from(partition: u8, value: Value) -> Result<Vec<LogEntry>, StoreError> {
+pub(super) fn places_from(partition: u8, value: Value) -> Result<Vec<LogEntry>, StoreError> {
     type Fields = Vec<(String, Vec<u8>)>;
     let entries: Vec<(String, Fields)> = redis::from_redis_value(value).map_err(parsing)?;
     let entry = |(place, fields): (String, Fields)| {

@@ -153,7 +153,7 @@ impl JobStore {
 }
 
 /// The total of the pending entries and the share of the consumer [`WAITING`], from the summary form of XPENDING.
-fn pending_from(summary: Value) -> Result<(u64, u64), StoreError> {
+pub(super) fn pending_from(summary: Value) -> Result<(u64, u64), StoreError> {
     type Summary = (u64, Option<String>, Option<String>, Option<Vec<(String, u64)>>);
     let (total, _, _, consumers): Summary = redis::from_redis_value(summary).map_err(parsing)?;
     let waiting = consumers.unwrap_or_default().into_iter().find(|(consumer, _)| consumer == WAITING);
@@ -170,13 +170,13 @@ fn unless_group_missing(outcome: Result<Value, StoreError>) -> Result<Option<Val
 }
 
 /// The highest entry id in the summary form of XPENDING.
-fn newest_pending_entry(summary: Value) -> Option<String> {
+pub(super) fn newest_pending_entry(summary: Value) -> Option<String> {
     let Value::Array(parts) = summary else { return None };
     redis::from_redis_value(parts.into_iter().nth(2)?).ok()?
 }
 
 /// When the first entry of a reply of XRANGE or of XPENDING's long form was added: the first part of its id, Unix ms.
-fn first_entry_ms(entries: Value) -> Option<u64> {
+pub(super) fn first_entry_ms(entries: Value) -> Option<u64> {
     let Value::Array(entries) = entries else { return None };
     let Some(Value::Array(entry)) = entries.into_iter().next() else { return None };
     let id: String = redis::from_redis_value(entry.into_iter().next()?).ok()?;

@@ -208,3 +208,24 @@ fn is_connection_failure(status: &Status) -> bool {
     }
     false
 }
+
+/// Answers as bytes, as they come out of the connection.
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing {
+    use prost::Message as _;
+    use serde_json::Value;
+    use tepal_proto::tensorflow::{TensorProto, serving::GetModelMetadataResponse};
+    use tepal_shared::tensor::Tensor;
+
+    use super::convert;
+
+    /// The output of a call; `None` when the bytes are no such message.
+    pub(crate) fn tensor(bytes: &[u8]) -> Option<Result<Tensor, String>> {
+        Some(convert::from_proto("output".to_owned(), TensorProto::decode(bytes).ok()?))
+    }
+
+    /// A model's metadata; `None` when the bytes are no such message.
+    pub(crate) fn metadata(bytes: &[u8]) -> Option<Result<Value, String>> {
+        Some(convert::metadata(GetModelMetadataResponse::decode(bytes).ok()?))
+    }
+}

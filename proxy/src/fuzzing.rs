@@ -1,0 +1,188 @@
+//! What the fuzz targets in `tests/fuzz` call: everything that reads bytes of clients, with what must hold whatever they
+//! are. A unit test runs the committed seeds through the same functions.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a finding")]
+
+use std::{net::IpAddr, num::NonZeroU32, path::Path, sync::LazyLock, time::Duration};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use serde_json::Value;
+use tepal_shared::{model::Model, tensor::Values};
+
+use crate::{
+    accept,
+    config::RateLimitSettings,
+    error::{ApiError, MOST_MISTAKES},
+    extract, json, prefer,
+    rate_limit::{RateLimit, address_in},
+    request::Submission,
+    routes::{MOST_IDS, MOST_JOBS, fuzzing as routes},
+};
+
+static IRIS: LazyLock<Model> = LazyLock::new(|| {
+    let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models"));
+    Model::load(models, "iris").unwrap()
+});
+static BEHIND_A_PROXY: LazyLock<RateLimit> = LazyLock::new(|| {
+    let trusted_proxies = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()).into();
+    RateLimit::new(&RateLimitSettings { per_minute: NonZeroU32::MIN, trusted_proxies })
+});
+
+/// The body of `POST /predict`.
+pub fn submission(body: &[u8]) {
+    let outcome = json::parse(body).and_then(|body| Submission::read(body, &IRIS).map_err(ApiError::Invalid));
+    check(&outcome);
+}
+
+/// The body of `POST /predict/batch`, in both its forms.
+pub fn batch(body: &[u8]) {
+    for outcome in [routes::elements(body, &IRIS), routes::lines(body, &IRIS)] {
+        match outcome {
+            Ok(items) => {
+                assert!((1..=MOST_JOBS).contains(&items.len()));
+                items.iter().for_each(check);
+            }
+            Err(error) => check_error(&error),
+        }
+    }
+}
+
+/// The body of `POST /jobs/lookup`.
+pub fn lookup(body: &[u8]) {
+    match json::parse(body) {
+        Ok(body) => match routes::names(&body) {
+            Ok(names) => assert!((1..=MOST_IDS).contains(&names.len())),
+            Err(mistake) => check_error(&ApiError::Invalid(vec![mistake])),
+        },
+        Err(error) => check_error(&error),
+    }
+}
+
+/// The query of `GET /jobs`, its cursor included.
+pub fn listing(query: &[u8]) {
+    let Ok(uri) = Uri::try_from([b"/jobs?", query].concat()) else { return };
+    if let Err(mistakes) = routes::check_listing(&uri) {
+        assert!(!mistakes.is_empty());
+        check_error(&ApiError::Invalid(mistakes));
+    }
+}
+
+/// What is accepted keeps the rules that the worker relies on, and is read there as it was here.
+fn check(outcome: &Result<Submission, ApiError>) {
+    match outcome {
+        Ok(submission) => check_accepted(submission),
+        Err(error) => check_error(error),
+    }
+}
+
+fn check_accepted(submission: &Submission) {
+    let stored: Value = serde_json::from_str(&submission.input).unwrap();
+    assert_eq!(stored.to_string(), submission.input);
+    let rows = IRIS.read_rows(&stored).unwrap();
+    assert!((1..=1024).contains(&rows.rows));
+    let [Values::Float(values)] = rows.inputs.as_slice() else { panic!("{:?}", rows.inputs) };
+    assert_eq!(values.len(), 4 * rows.rows);
+    assert!(values.iter().all(|value| *value > 0.0 && *value < 10.0));
+    let limits = Duration::from_millis(1)..=Duration::from_secs(86_400);
+    assert!([submission.max_queue, submission.timeout].iter().flatten().all(|limit| limits.contains(limit)));
+}
+
+/// A refusal is a problem of the documented form, of bounded size.
+fn check_error(error: &ApiError) {
+    let text = error.problem("/predict", "r-1");
+    let problem: Value = serde_json::from_slice(&text).unwrap();
+    assert!((400..500).contains(&error.status()), "{problem}");
+    assert_eq!(problem["status"], error.status());
+    assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+    if let ApiError::Invalid(mistakes) = error {
+        assert!((1..=MOST_MISTAKES).contains(&mistakes.len()));
+        assert_eq!(problem["errors"].as_array().map(Vec::len), Some(mistakes.len()));
+    }
+}
+
+/// One header line for each line of the input.
+fn headers(name: &'static str, lines: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for value in lines.split(|byte| *byte == b'\n').take(100) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.append(HeaderName::from_static(name), value);
+        }
+    }
+    headers
+}
+
+/// `Prefer`.
+pub fn prefer(lines: &[u8]) {
+    let wait = prefer::wait(&headers("prefer", lines));
+    if let Some(wait) = wait {
+        assert!(wait <= prefer::LONGEST_WAIT);
+        // What is granted reads as it was meant.
+        let mut answer = HeaderMap::new();
+        prefer::mark_applied(&mut answer, wait);
+        let applied = answer.get("preference-applied").map_or(&b""[..], HeaderValue::as_bytes);
+        assert_eq!(prefer::wait(&headers("prefer", applied)), Some(wait));
+    }
+}
+
+/// `Accept`.
+pub fn accept(lines: &[u8]) {
+    let headers = headers("accept", lines);
+    let takes_json = accept::takes(&headers, "application", "json");
+    if accept::prefers_events(&headers) {
+        assert!(accept::takes(&headers, "text", "event-stream"));
+    }
+    // A client that takes everything takes JSON, and the order of lines does not matter.
+    let mut backwards = HeaderMap::new();
+    let mut values: Vec<_> = headers.get_all("accept").into_iter().cloned().collect();
+    values.reverse();
+    values.into_iter().for_each(|value| {
+        backwards.append("accept", value);
+    });
+    assert_eq!(accept::takes(&backwards, "application", "json"), takes_json);
+}
+
+/// `X-Forwarded-For`.
+pub fn forwarded_for(lines: &[u8]) {
+    let headers = headers("x-forwarded-for", lines);
+    let stranger = IpAddr::from([192, 0, 2, 1]);
+    assert_eq!(BEHIND_A_PROXY.origin(stranger, &headers), stranger);
+    let origin = BEHIND_A_PROXY.origin(IpAddr::from([10, 0, 0, 1]), &headers);
+    assert_eq!(origin, origin.to_canonical());
+    assert_eq!(address_in(&origin.to_string()), Some(origin));
+}
+
+/// `traceparent`, and the ids that travel beside it.
+pub fn traceparent(value: &[u8]) {
+    let headers = headers("traceparent", value);
+    if let Some(kept) = extract::traceparent(&headers) {
+        assert!(extract::is_visible_ascii(kept.as_bytes(), 256));
+        assert!(extract::is_traceparent(&kept));
+        assert_eq!(kept.split('-').map(str::len).take(4).collect::<Vec<_>>(), [2, 32, 16, 2]);
+    }
+    let id = extract::request_id(&self::headers("x-request-id", value));
+    assert!(extract::is_visible_ascii(id.as_bytes(), 128));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the committed seeds of a target.
+    fn replay(target: &str, run: fn(&[u8])) {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds").join(target);
+        let files: Vec<_> = std::fs::read_dir(&seeds).unwrap().map(|file| file.unwrap().path()).collect();
+        assert!(!files.is_empty());
+        files.iter().for_each(|file| run(&std::fs::read(file).unwrap()));
+    }
+
+    #[test]
+    fn the_seeds_of_the_fuzz_targets_pass() {
+        replay("submission", submission);
+        replay("batch", batch);
+        replay("lookup", lookup);
+        replay("listing", listing);
+        replay("prefer", prefer);
+        replay("accept", accept);
+        replay("forwarded_for", forwarded_for);
+        replay("traceparent", traceparent);
+    }
+}

@@ -1,0 +1,142 @@
+//! What the fuzz targets in `tests/fuzz` call: ids and cursors, replies of Redis, model descriptions, with what must hold
+//! whatever the bytes are. A unit test runs the committed seeds through the same functions.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a finding")]
+
+use std::{fmt::Debug, path::Path};
+
+use redis::Value;
+
+use crate::{
+    error::StoreError,
+    job::JobId,
+    model::Model,
+    scripts::{
+        Cancelled, Expired, FAIL, Granted, Requeued, Settled, Submitted, TAKE, parse_recorded, parse_renewed,
+        parse_workers,
+    },
+    store::{LogPlace, fuzzing as store},
+    trace,
+};
+
+/// A job's id.
+pub fn job_id(text: &[u8]) {
+    let Some(id) = parsed::<JobId>(text) else { return };
+    assert_eq!(id.to_string().parse(), Ok(id));
+    assert_eq!(u8::from_str_radix(&id.to_string()[34..], 16), Ok(id.partition()));
+}
+
+/// A place in the log, which clients get as a cursor.
+pub fn cursor(text: &[u8]) {
+    let Some(place) = parsed::<LogPlace>(text) else { return };
+    assert_eq!(place.to_string().parse(), Ok(place));
+}
+
+fn parsed<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// A client's `traceparent` as spans are made of it.
+pub fn span_context(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    if let Some(header) = trace::reread(text) {
+        assert_eq!(trace::reread(&header), Some(header));
+    }
+}
+
+/// A `model.toml`.
+pub fn model_description(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let Some(model) = Model::checked(text, Path::new("models/m")) else { return };
+    // What starts with this description can work with it.
+    let sample = model.read_rows(&model.sample).unwrap();
+    let batch = model.concatenate([&sample, &sample].into_iter());
+    assert_eq!(batch.rows, 2 * sample.rows);
+    for (tensor, input) in batch.inputs.iter().zip(&model.inputs) {
+        assert_eq!(tensor.values.len(), batch.rows * input.elements());
+    }
+    assert!(model.metadata().is_object());
+}
+
+/// A reply of Redis to each script and to each read.
+pub fn script_reply(bytes: &[u8]) {
+    let reply = || value(&mut &bytes[..], 0);
+    named("submit", Submitted::parse(reply()));
+    named("take", Granted::parse(&TAKE, reply()));
+    named("fail", Settled::parse(&FAIL, reply()));
+    named("complete", Settled::parse_completed(reply(), 2));
+    named("renew", parse_renewed(reply()));
+    named("cancel", Cancelled::parse(reply()));
+    named("requeue", Requeued::parse(reply()));
+    named("expire", Expired::parse(reply()));
+    named("heartbeat", parse_recorded(reply()));
+    named("workers", parse_workers(reply()));
+    for outcome in store::read_all(reply) {
+        named("read", outcome);
+    }
+}
+
+/// An error names the script, so that an operator knows where to look.
+fn named<T: Debug>(script: &str, outcome: Result<T, StoreError>) {
+    match outcome {
+        Ok(_) => {}
+        Err(StoreError::Protocol { script: name, .. }) => assert_eq!(name, script),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// A tree made of bytes: one for the kind, then what the kind needs.
+fn value(bytes: &mut &[u8], depth: u8) -> Value {
+    let kind = byte(bytes);
+    match kind % 8 {
+        0 => Value::Nil,
+        1 => Value::Int(i64::from(byte(bytes))),
+        2 => Value::Int(i64::from_be_bytes(std::array::from_fn(|_| byte(bytes)))),
+        3 => Value::SimpleString(String::from_utf8_lossy(text(bytes)).into_owned()),
+        4 | 5 => Value::BulkString(text(bytes).to_vec()),
+        _ if depth >= 6 => Value::Okay,
+        6 => Value::Array((0..byte(bytes) % 32).map(|_| value(bytes, depth + 1)).collect()),
+        _ => Value::Map(vec![(value(bytes, depth + 1), value(bytes, depth + 1))]),
+    }
+}
+
+fn byte(bytes: &mut &[u8]) -> u8 {
+    bytes.split_off_first().copied().unwrap_or(0)
+}
+
+fn text<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
+    let length = usize::from(byte(bytes)).min(bytes.len());
+    bytes.split_off(..length).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the committed seeds of a target.
+    fn replay(target: &str, run: fn(&[u8])) {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds").join(target);
+        let files: Vec<_> = std::fs::read_dir(&seeds).unwrap().map(|file| file.unwrap().path()).collect();
+        assert!(!files.is_empty());
+        files.iter().for_each(|file| run(&std::fs::read(file).unwrap()));
+    }
+
+    #[test]
+    fn the_seeds_of_the_fuzz_targets_pass() {
+        replay("job_id", job_id);
+        replay("cursor", cursor);
+        replay("traceparent", span_context);
+        replay("model_description", model_description);
+        replay("script_reply", script_reply);
+    }
+
+    #[test]
+    fn the_seeds_of_replies_are_replies() {
+        let seed = |name: &str| {
+            let path =
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds/script_reply").join(name);
+            value(&mut std::fs::read(path).unwrap().as_slice(), 0)
+        };
+        assert_eq!(Submitted::parse(seed("accepted")).unwrap(), Submitted::Accepted);
+        assert_eq!(Granted::parse(&TAKE, seed("granted")).unwrap().attempts.len(), 1);
+    }
+}

@@ -1,0 +1,18 @@
+//! Replies of Redis to commands that are no scripts.
+
+use redis::Value;
+
+use super::{log, reads};
+use crate::{error::StoreError, job::JobId};
+
+/// Reads the reply as each kind of read would.
+pub(crate) fn read_all(reply: impl Fn() -> Value) -> [Result<(), StoreError>; 3] {
+    // These two take what they know and leave the rest.
+    let _ = reads::newest_pending_entry(reply());
+    let _ = reads::first_entry_ms(reply());
+    [
+        reads::job_from(JobId::new(0), reply()).map(drop),
+        reads::pending_from(reply()).map(drop),
+        log::places_from(0, reply()).map(drop),
+    ]
+}

@@ -1,0 +1,77 @@
+//! What the fuzz targets in `tests/fuzz` call: what a model server answers, with what must hold whatever the bytes are. A
+//! unit test runs the committed seeds through the same functions.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a finding")]
+
+use std::{path::Path, sync::LazyLock};
+
+use serde_json::Value;
+use tepal_shared::{model::Model, tensor::Tensor};
+
+use crate::backend::fuzzing as backend;
+
+static IRIS: LazyLock<Model> = LazyLock::new(|| {
+    let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models"));
+    Model::load(models, "iris").unwrap()
+});
+
+/// A tensor as TensorFlow Serving sends it, in answer to a call of as many rows as its first axis says.
+pub fn model_reply(bytes: &[u8]) {
+    let Some(Ok(answer)) = backend::tensor(bytes) else { return };
+    let rows = answer.shape.first().copied().unwrap_or(1);
+    if IRIS.check_output(rows, &answer).is_ok() && rows > 0 {
+        for (from, count) in [(0, rows), (0, 1), (rows - 1, 1)] {
+            check_rendered(&answer, from, count);
+        }
+    }
+}
+
+/// A result is JSON, and says what the answer says.
+fn check_rendered(answer: &Tensor, from: usize, rows: usize) {
+    let width = IRIS.output.elements();
+    let is_finite = finite(answer, from * width, (from + rows) * width);
+    let Ok(rendered) = IRIS.render(answer, from, rows) else {
+        return assert!(!is_finite, "{answer:?}");
+    };
+    assert!(is_finite, "{answer:?}");
+    let result: Value = serde_json::from_str(&rendered.json).unwrap();
+    let class = result["prediction"].as_u64().unwrap() as usize;
+    assert_eq!(rendered.class_name.as_ref(), IRIS.output.labels.get(class));
+    let probabilities = result["probabilities"].as_array().unwrap();
+    assert!(probabilities.iter().all(|value| value.as_f64() <= probabilities[class].as_f64()));
+    let all = result["predictions"].as_array().map_or(1, Vec::len);
+    assert_eq!(all, rows);
+}
+
+fn finite(answer: &Tensor, start: usize, end: usize) -> bool {
+    use tepal_shared::tensor::Values;
+    match &answer.values {
+        Values::Float(values) => values[start..end].iter().all(|value| value.is_finite()),
+        other => panic!("{other:?} passed as DT_FLOAT"),
+    }
+}
+
+/// What TensorFlow Serving says of a model.
+pub fn model_metadata(bytes: &[u8]) {
+    if let Some(Ok(metadata)) = backend::metadata(bytes) {
+        assert!(metadata["metadata"]["signature_def"].is_object());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the committed seeds of a target.
+    fn replay(target: &str, run: fn(&[u8])) {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds").join(target);
+        let files: Vec<_> = std::fs::read_dir(&seeds).unwrap().map(|file| file.unwrap().path()).collect();
+        assert!(!files.is_empty());
+        files.iter().for_each(|file| run(&std::fs::read(file).unwrap()));
+    }
+
+    #[test]
+    fn the_seeds_of_the_fuzz_targets_pass() {
+        replay("model_reply", model_reply);
+        replay("model_metadata", model_metadata);
+    }
+}
