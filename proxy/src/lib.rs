@@ -16,7 +16,7 @@
 //! | [`access`], [`rate_limit`] | API keys and what each may do; how many requests a client may make |
 //! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
 //! | [`doctor`] | checks what the proxy needs, and tells what is wrong |
-//! | [`serve`] | connections: accepts, limits and drains them |
+//! | [`serve`], [`open_files`] | connections: accepts, limits and drains them; how many the operating system lets us have |
 //! | [`config`], [`state`] | settings; what all handlers share |
 #![cfg_attr(
     test,
@@ -41,6 +41,7 @@ mod idempotency;
 mod json;
 mod metrics;
 mod observe;
+mod open_files;
 mod openapi;
 mod prefer;
 mod probe;
@@ -60,7 +61,7 @@ use tracing::info;
 
 use crate::{
     access::Access,
-    config::Config,
+    config::{Config, ConnectionLimits},
     probe::Probe,
     serve::{Handshakes, Server},
     state::App,
@@ -124,7 +125,10 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
     let opened = files.map(|files| certificate::open(files, app.metrics.tls.expires.clone())).transpose()?;
     let (current, renewal) = opened.unzip();
     let server = Server {
-        limits: config.connections,
+        limits: ConnectionLimits {
+            most: open_files::make_room(config.connections.most),
+            ..config.connections
+        },
         handshakes: current.map(|current| {
             let (metrics, timeout) = (app.metrics.tls.clone(), config.connections.header_timeout);
             Arc::new(Handshakes { current, metrics, timeout })

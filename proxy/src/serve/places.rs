@@ -23,6 +23,9 @@ use crate::budget::{Budget, Share};
 const SMALL_HEAD: usize = 8 << 10;
 const MOST_HEADS: usize = 32 << 20;
 
+/// Connections that have lost their places and are not closed yet: each has a file open still.
+const MOST_LEAVING: usize = 32;
+
 /// All places.
 pub(super) struct Places {
     most: usize,
@@ -38,6 +41,8 @@ struct State {
     busy: usize,
     /// The others, in the order in which they make room.
     resting: BTreeMap<Rank, Arc<Notify>>,
+    /// Connections that lost their places and are not closed yet.
+    leaving: usize,
     last: u64,
 }
 
@@ -84,7 +89,11 @@ impl Places {
     fn try_take(self: &Arc<Self>) -> Option<Arc<Place>> {
         let mut state = self.state();
         if state.open() >= self.most {
+            if state.leaving >= MOST_LEAVING {
+                return None;
+            }
             let (_, lost) = state.resting.pop_first()?;
+            state.leaving += 1;
             lost.notify_one();
         }
         let is_lost = Arc::new(Notify::new());
@@ -176,7 +185,8 @@ impl Drop for Place {
         let mut state = self.places.state();
         match own.rank {
             None => state.busy -= 1,
-            Some(rank) => drop(state.resting.remove(&rank)),
+            Some(rank) if state.resting.remove(&rank).is_some() => {}
+            Some(_) => state.leaving -= 1,
         }
         drop(state);
         self.places.changed.notify_one();
@@ -275,6 +285,15 @@ mod tests {
         assert!(is_lost(&stream));
         drop((body, stream, waiting));
         assert_eq!(places.open(), 1, "the third one is busy, the fourth is gone");
+    }
+
+    #[test]
+    fn those_that_lost_their_places_are_closed_before_too_many_others_come() {
+        let places = Places::new(1);
+        let mut all: Vec<_> = (0..=MOST_LEAVING).map(|_| take(&places).unwrap()).collect();
+        assert!(take(&places).is_none());
+        drop(all.remove(0));
+        assert!(take(&places).is_some());
     }
 
     #[test]

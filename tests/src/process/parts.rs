@@ -42,6 +42,18 @@ impl Proxy {
         Self { service, client, base_url }.when_ready().await
     }
 
+    /// The same with a soft and a hard limit of open files.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_limited(redis_url: &str, open_files: (u64, u64), env: &[(&str, &str)]) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let base_url = format!("http://{address}");
+        let client = Client::new(&base_url);
+        let service = proxy(redis_url, &address).open_files(open_files.0, open_files.1).envs(env).start();
+        Self { service, client, base_url }.when_ready().await
+    }
+
     /// The same with TLS: the proxy shows `pair`, which must hold the address 127.0.0.1, and the client trusts
     /// `authority`.
     ///

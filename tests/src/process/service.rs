@@ -51,6 +51,14 @@ impl ServiceBuilder {
         self
     }
 
+    /// Sets how many files the process may have open: now, and at most if it asks for more.
+    #[must_use]
+    pub fn open_files(mut self, soft: u64, hard: u64) -> Self {
+        let program = std::mem::replace(&mut self.program, "prlimit".into());
+        self.args.splice(0..0, [format!("--nofile={soft}:{hard}"), program.display().to_string()]);
+        self
+    }
+
     /// Starts the process. Does not wait for it to be ready.
     ///
     /// # Panics

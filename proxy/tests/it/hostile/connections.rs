@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tepal_tests::wait::eventually;
+use tepal_tests::{process::Proxy, redis::RedisServer, wait::eventually};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::timeout,
@@ -40,6 +40,22 @@ async fn idle_connections_that_take_all_places_make_room() {
     let mut last = idle.next_back().unwrap();
     last.write_all(head("GET /livez", "").as_bytes()).await.unwrap();
     assert_eq!(outcome(&to_the_end(last).await).0, 200);
+}
+
+#[tokio::test]
+async fn idle_connections_leave_open_files_for_others() {
+    let redis = RedisServer::start().await;
+    let settings = [("MAX_CONNECTIONS", "1000"), ("HEADER_TIMEOUT_MS", "3600000")];
+    let proxy = Proxy::start_limited(&redis.url(), (64, 160), &settings).await;
+
+    let idle = connect(300, proxy.addr().parse().unwrap()).await;
+    assert_eq!(proxy.client().get("/readyz").await.status, 200);
+    drop(idle);
+
+    let limited =
+        proxy.logs().json().into_iter().find(|line| line["action"] == "connections_limited").unwrap();
+    assert_eq!((&limited["connections"], &limited["wanted"]), (&96.into(), &1000.into()));
+    assert_eq!(proxy.logs().find("accept_failed"), None);
 }
 
 #[tokio::test]
