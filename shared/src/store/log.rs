@@ -21,8 +21,10 @@ pub struct LogPlace {
 impl LogPlace {
     /// Where another partition's log goes on after this place, as XREVRANGE's upper end.
     fn end_in(self, partition: u8) -> String {
-        // Of two entries with the same id, the one in the higher partition comes first.
-        let exclusive = if partition < self.partition { "" } else { "(" };
+        // Of two entries with the same id, the one in the higher partition comes first. No entry has the id 0-0, and Redis
+        // refuses to look for what is before it.
+        let is_first = (self.ms, self.seq) == (0, 0);
+        let exclusive = if partition < self.partition || is_first { "" } else { "(" };
         format!("{exclusive}{}-{}", self.ms, self.seq)
     }
 }
@@ -166,6 +168,7 @@ mod tests {
     fn a_place_goes_on_where_it_stopped_in_every_log() {
         let place: LogPlace = "5-2-1".parse().unwrap();
         assert_eq!([0, 1, 2].map(|partition| place.end_in(partition)), ["5-2", "(5-2", "(5-2"]);
+        assert_eq!(LogPlace { ms: 0, seq: 0, partition: 0 }.end_in(3), "0-0");
         assert_eq!(place.to_string(), "5-2-1");
         assert_eq!("5-2".parse::<LogPlace>(), Err(NoLogPlace));
         assert_eq!("5-2-256".parse::<LogPlace>(), Err(NoLogPlace));
