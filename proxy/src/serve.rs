@@ -117,11 +117,14 @@ impl Connection {
     async fn serve(self, stream: TcpStream, closing: Shutdown) {
         match self.server.handshakes.clone() {
             None => self.answer(stream).await,
-            Some(handshakes) => {
-                if let Some(Some(secured)) = closing.or(handshakes.run(stream)).await {
-                    self.answer(secured).await;
-                }
-            }
+            // In a box: what it needs is large, and each connection without it would hold as much.
+            Some(handshakes) => Box::pin(self.secure(handshakes, stream, closing)).await,
+        }
+    }
+
+    async fn secure(self, handshakes: Arc<Handshakes>, stream: TcpStream, closing: Shutdown) {
+        if let Some(Some(secured)) = closing.or(handshakes.run(stream)).await {
+            self.answer(secured).await;
         }
     }
 

@@ -48,11 +48,13 @@ async fn alerts_notice_real_faults() {
     stack.redis.cli(&["CONFIG", "SET", "appendonly", "yes"]);
     watch.waits("TepalAofFailing", false).await;
 
-    // Somebody deletes what Tepal needs.
+    // Somebody deletes what Tepal needs: jobs that no worker has yet. A stopped one is given a job by its blocked read.
     stack.workers.iter().for_each(|worker| worker.sigstop());
     let client = stack.proxies[0].client();
     let low = json!({ "data": [[5.1, 3.5, 1.4, 0.2]], "priority": "low" });
-    assert_eq!(client.post_json("/predict", &low).await.status, 202);
+    for _ in 0..20 {
+        assert_eq!(client.post_json("/predict", &low).await.status, 202);
+    }
     stack.redis.cli(&["DEL", "{predict_queue:0}:stream:low"]);
     stack.workers.iter().for_each(|worker| worker.sigcont());
     watch.sees("TepalEntriesRepaired").await;
