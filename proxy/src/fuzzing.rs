@@ -164,15 +164,9 @@ pub fn traceparent(value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tepal_tests::seeds::replay;
 
-    /// Runs the committed seeds of a target.
-    fn replay(target: &str, run: fn(&[u8])) {
-        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds").join(target);
-        let files: Vec<_> = std::fs::read_dir(&seeds).unwrap().map(|file| file.unwrap().path()).collect();
-        assert!(!files.is_empty());
-        files.iter().for_each(|file| run(&std::fs::read(file).unwrap()));
-    }
+    use super::*;
 
     #[test]
     fn the_seeds_of_the_fuzz_targets_pass() {

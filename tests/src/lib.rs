@@ -15,6 +15,7 @@
 //! - [`fault_proxy`]: a TCP proxy that cuts, delays and swallows
 //! - [`history`]: the history checker, invariants I1 to I10
 //! - [`chaos`]: fault runs over all of it
+//! - [`seeds`]: the inputs of the fuzz targets, for tests without a fuzzer
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -31,4 +32,5 @@ pub mod model_server;
 pub mod ports;
 pub mod process;
 pub mod redis;
+pub mod seeds;
 pub mod wait;
