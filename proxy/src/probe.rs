@@ -41,8 +41,8 @@ pub(crate) struct Snapshot {
     pub(crate) redis_may_evict: bool,
     /// When Redis was found without the data it had before.
     pub(crate) data_lost_at: Option<SystemTime>,
-    /// In how many seconds a full queue may have room again.
-    pub(crate) full_retry_after: u64,
+    /// In how many seconds a full queue may have room again, as far as that is known.
+    pub(crate) full_retry_after: Option<u64>,
 }
 
 /// What the live workers say.
@@ -108,7 +108,7 @@ impl Probe {
                 let workers = Workers::from_records(workers);
                 self.set_gauges(&workers, server, &queues);
                 let full_retry_after =
-                    self.drain_rate.retry_after(Instant::now(), self.app.accepted(), queues.outstanding());
+                    self.drain_rate.retry_after(Instant::now(), queues.ended(), queues.outstanding());
                 let redis_may_evict = server.may_evict;
                 let data_lost_at = self.data.lost_at(Instant::now());
                 self.publish(Snapshot {
@@ -219,6 +219,7 @@ async fn epochs(app: &App) -> Result<Vec<(u8, String)>, StoreError> {
 #[derive(Default)]
 struct Queues {
     by_priority: [QueueState; 3],
+    accepted: u64,
     oldest_waiting: Option<Duration>,
     dead_letters: u64,
 }
@@ -227,8 +228,9 @@ impl Queues {
     async fn look(app: &App) -> Result<Self, StoreError> {
         let mut queues = Self::default();
         for partition in app.store.partitions() {
-            let states = app.store.queue_state(partition).await?;
-            for (total, state) in queues.by_priority.iter_mut().zip(states) {
+            let partition_state = app.store.partition_state(partition).await?;
+            queues.accepted += partition_state.accepted;
+            for (total, state) in queues.by_priority.iter_mut().zip(partition_state.queues) {
                 total.new += state.new;
                 total.waiting += state.waiting;
                 total.in_flight += state.in_flight;
@@ -245,5 +247,10 @@ impl Queues {
 
     fn outstanding(&self) -> u64 {
         self.total(|state| state.new + state.waiting + state.in_flight)
+    }
+
+    /// Jobs that ever ended, whoever accepted them.
+    fn ended(&self) -> u64 {
+        self.accepted.saturating_sub(self.outstanding())
     }
 }

@@ -2,16 +2,11 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicUsize, Ordering},
 };
 
 use tepal_shared::{
-    RedisError,
-    connection::Redis,
-    job::{JobId, Priority},
-    model::Model,
-    shutdown::Shutdown,
-    store::JobStore,
+    RedisError, connection::Redis, job::JobId, model::Model, shutdown::Shutdown, store::JobStore,
     watchers::Watchers,
 };
 use tokio::sync::watch;
@@ -35,7 +30,6 @@ pub(crate) struct App {
     pub(crate) shutdown: Shutdown,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     next_partition: AtomicUsize,
-    accepted: AtomicU64,
 }
 
 impl App {
@@ -58,7 +52,6 @@ impl App {
             shutdown,
             snapshot,
             next_partition: AtomicUsize::new(0),
-            accepted: AtomicU64::new(0),
         })
     }
 
@@ -72,17 +65,6 @@ impl App {
         let turn = self.next_partition.fetch_add(1, Ordering::Relaxed);
         let partitions = usize::from(self.store.policy().partitions.clamp(1, 256));
         JobId::new((turn % partitions) as u8)
-    }
-
-    /// Counts a new job.
-    pub(crate) fn count_accepted(&self, priority: Priority) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-        self.metrics.submitted(priority);
-    }
-
-    /// Jobs that this proxy accepted since it started.
-    pub(crate) fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
     }
 }
 

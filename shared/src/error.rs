@@ -55,6 +55,12 @@ impl StoreError {
         matches!(self, Self::Disconnected | Self::Ambiguous(_) | Self::NotReady(_))
     }
 
+    /// Whether a command that needs a key did not find it.
+    #[must_use]
+    pub(crate) fn is_missing_key(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.detail() == Some("no such key"))
+    }
+
     /// Whether the connection that the call used must not be used again.
     #[must_use]
     pub(crate) fn breaks_connection(&self) -> bool {

@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub use log::{LogEntry, LogPage, LogPlace, NoLogPlace};
-pub use reads::QueueState;
+pub use reads::{PartitionState, QueueState};
 pub use server::{AofState, ServerState};
 pub use upkeep::Swept;
 

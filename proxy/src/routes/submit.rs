@@ -31,6 +31,9 @@ use crate::{
     state::App,
 };
 
+/// What a client of a full queue is told while nobody knows how fast it drains, s.
+const UNKNOWN_RETRY_AFTER: u64 = 5;
+
 /// Accepts the rows of the body.
 pub(crate) async fn predict(
     State(app): State<Arc<App>>,
@@ -109,7 +112,7 @@ pub(super) fn taken(
     note(span, id, &submitted);
     match submitted {
         Submitted::Accepted => {
-            app.count_accepted(job.priority);
+            app.metrics.submitted(job.priority);
             let duration_ms = millis(started.elapsed());
             let key_id = caller.key_id();
             info!(action = "job_accepted", job_id = %id, request_id = job.request_id, key_id, duration_ms);
@@ -176,5 +179,5 @@ fn accepted(id: JobId, status: JobStatus) -> Response {
 }
 
 pub(super) fn queue_full(app: &App) -> ApiError {
-    ApiError::QueueFull(app.snapshot().full_retry_after.max(1))
+    ApiError::QueueFull(app.snapshot().full_retry_after.unwrap_or(UNKNOWN_RETRY_AFTER))
 }

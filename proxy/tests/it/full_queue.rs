@@ -67,6 +67,16 @@ async fn the_time_to_come_back_follows_the_drain_rate() {
 }
 
 #[tokio::test]
+async fn jobs_that_come_in_are_not_taken_for_jobs_that_end() {
+    let gateway = Gateway::with(&[("MAX_QUEUE_DEPTH", "2000")]).await;
+    // That takes seconds, in each of which the proxy looks at the queue between two submissions.
+    for _ in 0..2000 {
+        gateway.submit().await;
+    }
+    queue_full("5").assert(&gateway.predict(FLOWER).await, "/predict", DETAIL);
+}
+
+#[tokio::test]
 async fn a_queue_without_limit_is_never_full() {
     let gateway = Gateway::with(&[("MAX_QUEUE_DEPTH", "0")]).await;
     for _ in 0..20 {

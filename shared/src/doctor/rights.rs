@@ -40,6 +40,7 @@ const PROXY: &[&str] = &[
     "XRANGE $stream - +",
     "XREVRANGE $log + -",
     "XPENDING $stream workers",
+    "XINFO STREAM $log",
     "XACK $stream workers 0-1",
     "XDEL $stream 0-1",
     "PUBLISH $job word",

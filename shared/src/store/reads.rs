@@ -1,6 +1,6 @@
 //! What readers ask of the store. Nothing here changes a job.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use redis::{Cmd, FromRedisValue as _, Pipeline, Value};
 
@@ -33,7 +33,16 @@ const FIELDS: [&str; 15] = [
 /// The consumer that owns entries nobody runs; see `lua/lib.lua`.
 const WAITING: &str = "waiting";
 
-/// How much work a partition's stream holds.
+/// How much work a partition holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartitionState {
+    /// Each priority's stream, in the order of [`Priority::ALL`].
+    pub queues: [QueueState; 3],
+    /// Jobs that were ever accepted, by whichever proxy. It starts again from 0 when Redis loses its data.
+    pub accepted: u64,
+}
+
+/// How much work a priority's stream holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
     /// Never taken yet.
@@ -120,20 +129,22 @@ impl JobStore {
         Ok(oldest.into_iter().min().map(|ms| Duration::from_millis(now_ms.saturating_sub(ms))))
     }
 
-    /// How much work each priority of the partition holds, in the order of [`Priority::ALL`].
+    /// How much work the partition holds. Asked for in one go, so that its numbers fit each other.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn queue_state(&self, partition: u8) -> Result<[QueueState; 3], StoreError> {
+    pub async fn partition_state(&self, partition: u8) -> Result<PartitionState, StoreError> {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();
         for stream in self.keys.streams(partition) {
             pipeline.cmd("XLEN").arg(&stream);
             pipeline.cmd("XPENDING").arg(&stream).arg(GROUP);
         }
+        // Each job is listed in the log once, when it is accepted.
+        pipeline.cmd("XINFO").arg("STREAM").arg(self.keys.log(partition));
         let mut outcomes = self.redis.run_all(&pipeline).await?.into_iter();
-        let mut states = [QueueState::default(); 3];
-        for state in &mut states {
+        let mut state = PartitionState::default();
+        for queue in &mut state.queues {
             let (Some(length), Some(pending)) = (outcomes.next(), outcomes.next()) else { break };
             let length = u64::from_redis_value(length?).map_err(parsing)?;
             let (pending, waiting) = match pending {
@@ -142,13 +153,32 @@ impl JobStore {
                 Err(StoreError::GroupMissing(_)) => (0, 0),
                 Err(error) => return Err(error),
             };
-            *state = QueueState {
+            *queue = QueueState {
                 new: length.saturating_sub(pending),
                 waiting,
                 in_flight: pending.saturating_sub(waiting),
             };
         }
-        Ok(states)
+        if let Some(log) = outcomes.next() {
+            state.accepted = entries_added(log)?;
+        }
+        Ok(state)
+    }
+}
+
+/// How many entries a stream ever had, from the reply of XINFO STREAM.
+fn entries_added(reply: Result<Value, StoreError>) -> Result<u64, StoreError> {
+    match reply {
+        Ok(info) => {
+            let info: HashMap<String, Value> = redis::from_redis_value(info).map_err(parsing)?;
+            let added = info.get("entries-added").ok_or_else(|| StoreError::Protocol {
+                script: "read",
+                reason: "XINFO STREAM told no `entries-added`".to_owned(),
+            })?;
+            u64::from_redis_value_ref(added).map_err(parsing)
+        }
+        Err(error) if error.is_missing_key() => Ok(0),
+        Err(error) => Err(error),
     }
 }
 

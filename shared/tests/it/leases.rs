@@ -6,7 +6,7 @@ use tepal_shared::{
     job::{Attempt, JobId, Priority},
     owner::View,
     scripts::{Fence, Settled},
-    store::{QueueState, Settlement},
+    store::{PartitionState, QueueState, Settlement},
 };
 use tepal_tests::wait::eventually;
 
@@ -170,7 +170,7 @@ pub(crate) async fn settlements_of_one_round_trip_have_an_outcome_each(queue: &Q
 }
 
 pub(crate) async fn the_state_of_the_queue_tells_new_waiting_and_running_jobs_apart(queue: &Queue) {
-    assert_eq!(queue.store.queue_state(0).await.unwrap(), [QueueState::default(); 3]);
+    assert_eq!(queue.store.partition_state(0).await.unwrap(), PartitionState::default());
     let attempt = queue.submit_and_take("w").await;
     queue.submit_and_take("w").await;
     assert_eq!(queue.settle(&attempt, Settlement::Retry(queue.store.policy().lease)).await, DONE);
@@ -178,7 +178,9 @@ pub(crate) async fn the_state_of_the_queue_tells_new_waiting_and_running_jobs_ap
         queue.submit_at(priority).await;
     }
 
-    let [high, normal, low] = queue.store.queue_state(0).await.unwrap();
+    let PartitionState { queues: [high, normal, low], accepted } =
+        queue.store.partition_state(0).await.unwrap();
+    assert_eq!(accepted, 6);
     assert_eq!(high, QueueState::default());
     assert_eq!(normal, QueueState { new: 3, waiting: 1, in_flight: 1 });
     assert_eq!(low, QueueState { new: 1, waiting: 0, in_flight: 0 });

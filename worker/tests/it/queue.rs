@@ -125,8 +125,8 @@ impl Queue {
     /// Whether no work is left: the streams are empty and nothing is pending.
     pub(crate) async fn assert_drained(&self) {
         for partition in self.store.partitions() {
-            let states = self.store.queue_state(partition).await.unwrap();
-            assert_eq!(states, [QueueState::default(); 3], "partition {partition}");
+            let state = self.store.partition_state(partition).await.unwrap();
+            assert_eq!(state.queues, [QueueState::default(); 3], "partition {partition}");
             for stream in self.store.keys().streams(partition) {
                 assert_eq!(self.redis.cli(&["XLEN", &stream]), "0", "{stream}");
             }
@@ -152,7 +152,7 @@ impl Queue {
 
     /// How many normal jobs a worker holds.
     pub(crate) async fn in_flight(&self) -> u64 {
-        self.store.queue_state(0).await.unwrap()[1].in_flight
+        self.store.partition_state(0).await.unwrap().queues[1].in_flight
     }
 
     /// Waits until the lease of some normal job has lapsed without anybody noticing.
