@@ -1,7 +1,7 @@
 //! What one Iris job costs Redis: the memory of a finished job, indexes included, and the CPU time of its whole life.
 //!
 //! ```text
-//! cargo run -p tepal-shared --example cost
+//! cargo run -p tepal-shared --example cost [number of jobs]
 //! ```
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement reports to whoever runs it")]
 
@@ -14,7 +14,6 @@ use tepal_shared::{
 };
 use tepal_tests::redis::RedisServer;
 
-const JOBS: usize = 100_000;
 const WARM_UP: usize = 1_000;
 /// Jobs that are submitted, and taken, at the same time: as under load.
 const BATCH: usize = 64;
@@ -27,7 +26,8 @@ async fn main() {
     let own_log = "logfile redis.log";
     let settings: [(&str, &[&str]); 2] =
         [("stock settings", &[]), ("compose/redis.conf", &[shipped, own_log])];
-    println!("{JOBS} jobs in batches of {BATCH}");
+    let jobs = std::env::args().nth(1).map_or(100_000, |argument| argument.parse().unwrap());
+    println!("{jobs} jobs in batches of {BATCH}");
     for (name, lines) in settings {
         let options = lines.iter().fold(RedisServer::options(), |options, line| options.config(line));
         let server = options.start().await;
@@ -36,9 +36,9 @@ async fn main() {
         let store = JobStore::new(redis, Keys::new("predict_queue"), Policy::default());
         run(&store, WARM_UP).await;
         let before = Usage::of(&server);
-        run(&store, JOBS).await;
+        run(&store, jobs).await;
         let after = Usage::of(&server);
-        let per_job = |before: f64, after: f64| (after - before) / JOBS as f64;
+        let per_job = |before: f64, after: f64| (after - before) / jobs as f64;
         println!(
             "{name}: {:.0} bytes per finished job; CPU {:.1} us per job, of which scripts {:.1} us",
             per_job(before.memory_bytes, after.memory_bytes),

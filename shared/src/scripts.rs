@@ -15,6 +15,8 @@ pub(crate) use outcome::{parse_recorded, parse_renewed, parse_workers};
 pub(crate) use reply::Reply;
 
 const LIB: &str = include_str!("lua/lib.lua");
+const CLOCK: &str = include_str!("lua/clock.lua");
+const FOUND: &str = include_str!("lua/found.lua");
 const ACCEPT: &str = include_str!("lua/accept.lua");
 const HOLD: &str = include_str!("lua/hold.lua");
 const END: &str = include_str!("lua/end.lua");
@@ -48,19 +50,19 @@ macro_rules! scripts {
 
 scripts! {
     SUBMIT = "submit" + LIB + ACCEPT;
-    TAKE = "take" + LIB + END + GRANT;
-    START = "start" + LIB + END + GRANT;
+    TAKE = "take" + LIB + CLOCK + END + GRANT;
+    START = "start" + LIB + CLOCK + END + GRANT;
     RENEW = "renew" + LIB + HOLD;
-    COMPLETE = "complete" + LIB + HOLD + END;
-    RETRY = "retry" + LIB + HOLD;
-    RELEASE = "release" + LIB + HOLD;
-    FAIL = "fail" + LIB + HOLD + END;
-    CANCEL = "cancel" + LIB + END;
-    REQUEUE = "requeue" + LIB + ACCEPT;
-    EXPIRE = "expire" + LIB + END;
-    HEARTBEAT = "heartbeat" + LIB;
-    WORKERS = "workers" + LIB;
-    SWEEP = "sweep" + LIB;
+    COMPLETE = "complete" + LIB + CLOCK + HOLD + END;
+    RETRY = "retry" + LIB + CLOCK + HOLD;
+    RELEASE = "release" + LIB + CLOCK + HOLD;
+    FAIL = "fail" + LIB + CLOCK + HOLD + END;
+    CANCEL = "cancel" + LIB + CLOCK + FOUND + END;
+    REQUEUE = "requeue" + LIB + FOUND + ACCEPT;
+    EXPIRE = "expire" + LIB + CLOCK + FOUND + END;
+    HEARTBEAT = "heartbeat" + LIB + CLOCK;
+    WORKERS = "workers" + LIB + CLOCK;
+    SWEEP = "sweep" + LIB + FOUND;
     PRUNE = "prune" + LIB;
 }
 

@@ -189,7 +189,7 @@ impl JobStore {
         let mut command = scripts::SUBMIT.call(&keys);
         command
             .arg(id.to_string())
-            .arg(job.priority.as_str())
+            .arg(stream_number(job.priority))
             .arg(self.policy.max_queue_depth)
             .arg(job.max_queue.map_or(0, millis))
             .arg(job.idempotency.as_ref().map_or("", |key| key.fingerprint.as_str()))
@@ -198,6 +198,9 @@ impl JobStore {
             .arg(job.owner.as_deref().unwrap_or_default())
             .arg("input")
             .arg(&job.input);
+        if job.priority != Priority::default() {
+            command.arg("priority").arg(job.priority.as_str());
+        }
         if let Some(timeout) = job.timeout {
             command.arg("timeout_ms").arg(millis(timeout));
         }
@@ -325,8 +328,9 @@ fn add_origin(command: &mut Cmd, request_id: Option<&str>, traceparent: Option<&
     }
 }
 
+/// No longer than what Lua can add to a time and still count exactly, which is up to 2^53.
 fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX).min(1 << 52)
 }
 
 fn stream_number(priority: Priority) -> usize {

@@ -1,17 +1,13 @@
 -- accept: how a new job comes in: what `submit` and `requeue` share. Stands behind lib.
 -- Outstanding jobs of a partition: finished entries are deleted, so the lengths are exact.
-local function outstanding(streams)
-  local sum = 0
-  for _, stream in ipairs(streams) do
-    sum = sum + redis.call('XLEN', stream)
-  end
-  return sum
+local function outstanding(high, normal, low)
+  return redis.call('XLEN', high) + redis.call('XLEN', normal) + redis.call('XLEN', low)
 end
 
 -- Writes a new pending job into its stream, its hash and the log. The id of its entry begins with the server's time, so
--- that nobody has to ask for it. `log`: {key, the id's 16 bytes}; `owner`: '' = nobody; `max_queue_ms`: longest wait in
--- the queue, 0 = no limit; `...`: further fields, flat.
-local function accept(job, id, stream, log, owner, max_queue_ms, ...)
+-- that nobody has to ask for it. `log_id`: the id's 16 bytes; `owner`: '' = nobody; `max_queue_ms`: longest wait in the
+-- queue, 0 = no limit; `...`: further fields, flat.
+local function accept(job, id, stream, log, log_id, owner, max_queue_ms, ...)
   local entry = redis.call('XADD', stream, '*', 'id', id)
   local created_at = string.match(entry, '^%d+')
   redis.call('HSET', job, 'status', 'pending', 'created_at', created_at, 'entry', entry, ...)
@@ -19,9 +15,9 @@ local function accept(job, id, stream, log, owner, max_queue_ms, ...)
     redis.call('HSET', job, 'queue_deadline', int(tonumber(created_at) + max_queue_ms))
   end
   if owner == '' then
-    redis.call('XADD', log.key, '*', 'id', log.id)
+    redis.call('XADD', log, '*', 'id', log_id)
     return
   end
   redis.call('HSET', job, 'owner', owner)
-  redis.call('XADD', log.key, '*', 'id', log.id, 'owner', owner)
+  redis.call('XADD', log, '*', 'id', log_id, 'owner', owner)
 end

@@ -1,12 +1,18 @@
 -- end: how a job ends: what the scripts that make a job terminal share. Stands behind lib.
--- Fields that mean nothing once a job has ended.
-local TRANSIENT = { 'entry', 'next_attempt_at', 'queue_deadline', 'run_deadline', 'timeout_ms', 'request_id', 'traceparent' }
-local TRANSIENT_AND_INPUT = { 'input', unpack(TRANSIENT) }
+-- Drops the fields that mean nothing once a job has ended, and those that are named.
+local function drop_fields(key, ...)
+  redis.call('HDEL', key, 'entry', 'next_attempt_at', 'queue_deadline', 'run_deadline', 'timeout_ms', 'request_id',
+    'traceparent', ...)
+end
 
 -- The only way into a terminal state. `fields`: flat list of what the end adds; `keep_input`: whether the job can be
 -- submitted again from its record. Its entry is to be removed by the same script. `job`: {key, created_at}.
 local function close_job(job, now, status, ttl_s, fields, keep_input)
-  redis.call('HDEL', job.key, unpack(keep_input and TRANSIENT or TRANSIENT_AND_INPUT))
+  if keep_input then
+    drop_fields(job.key)
+  else
+    drop_fields(job.key, 'input')
+  end
   redis.call('HSET', job.key, 'status', status, 'took_ms', int(age(job.created_at, now)), unpack(fields))
   redis.call('EXPIRE', job.key, ttl_s)
   redis.call('PUBLISH', job.key, status)

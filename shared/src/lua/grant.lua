@@ -3,10 +3,12 @@
 -- bytes = 0}
 local function grant(grants, number, entry, id)
   local stream, key = grants.streams[number], grants.prefix .. id
-  local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'released', 'lost', 'created_at', 'waited_ms',
-    'queue_deadline', 'run_deadline', 'timeout_ms', 'request_id', 'traceparent', 'input')
-  local status, attempt, released = job[1], tonumber(job[3] or 0), tonumber(job[4] or 0)
-  local lost, waited_ms = tonumber(job[5] or 0), job[7]
+  local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'created_at', 'queue_deadline', 'timeout_ms',
+    'request_id', 'traceparent', 'input')
+  -- Most jobs have never run.
+  local ran = job[3] and redis.call('HMGET', key, 'released', 'lost', 'waited_ms', 'run_deadline') or {}
+  local status, attempt, created_at = job[1], tonumber(job[3] or 0), job[4]
+  local released, lost, waited_ms, deadline = tonumber(ran[1] or 0), tonumber(ran[2] or 0), ran[3], ran[4]
   if job[2] ~= entry or (status ~= 'pending' and status ~= 'processing') then
     -- Its job ended, vanished or has another entry by now.
     redis.call('XACK', stream, GROUP, entry)
@@ -14,8 +16,8 @@ local function grant(grants, number, entry, id)
     grants.stale = grants.stale + 1
     return
   end
-  local record = { key = key, id = id, stream = stream, entry = entry, created_at = job[6], attempts = attempt - released }
-  local why = missed_deadline(grants.now, waited_ms, job[8], job[9])
+  local record = { key = key, id = id, stream = stream, entry = entry, created_at = created_at, attempts = attempt - released }
+  local why = missed_deadline(grants.now, waited_ms, job[5], deadline)
   if status == 'processing' then
     -- A running job comes back only when its lease lapsed: whoever ran it is gone.
     lost = lost + 1
@@ -32,22 +34,22 @@ local function grant(grants, number, entry, id)
   end
 
   attempt = attempt + 1
-  local deadline, age_ms = job[9], age(job[6], grants.now)
+  local age_ms = age(created_at, grants.now)
   if waited_ms then
     redis.call('HSET', key, 'status', 'processing', 'attempt', attempt)
     redis.call('HDEL', key, 'next_attempt_at')
-  elseif job[10] then
-    deadline = int(grants.now + tonumber(job[10]))
-    redis.call('HSET', key, 'status', 'processing', 'attempt', attempt, 'waited_ms', int(age_ms),
+  elseif job[6] then
+    deadline = int(grants.now + tonumber(job[6]))
+    redis.call('HSET', key, 'status', 'processing', 'attempt', int(attempt), 'waited_ms', int(age_ms),
       'run_deadline', deadline)
   else
-    redis.call('HSET', key, 'status', 'processing', 'attempt', attempt, 'waited_ms', int(age_ms))
+    redis.call('HSET', key, 'status', 'processing', 'attempt', int(attempt), 'waited_ms', int(age_ms))
   end
   redis.call('PUBLISH', key, 'processing')
-  local input = job[13] or ''
+  local input = job[9] or ''
   grants.bytes = grants.bytes + #input
   local left_ms = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1
-  table.insert(grants.jobs, { id, number, attempt, released, lost, age_ms, left_ms, job[11] or '', job[12] or '', input })
+  table.insert(grants.jobs, { id, number, attempt, released, lost, age_ms, left_ms, job[7] or '', job[8] or '', input })
 end
 
 -- The reply of both scripts.

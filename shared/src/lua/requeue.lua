@@ -25,7 +25,7 @@ if (old[1] ~= 'failed' and old[1] ~= 'cancelled') or not old[3] then
   return { 'unfinished', old[1] }
 end
 local limit = tonumber(ARGV[3])
-local depth = outstanding({ KEYS[2], KEYS[3], KEYS[4] })
+local depth = outstanding(KEYS[2], KEYS[3], KEYS[4])
 if limit > 0 and depth >= limit then
   return { 'full', depth }
 end
@@ -35,6 +35,6 @@ if old[2] then
   table.insert(fields, old[2])
 end
 
-local log = { key = KEYS[5], id = ARGV[4] }
-accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[old[2] or 'normal']], log, old[4] or '', 0, unpack(fields))
+local stream = KEYS[1 + STREAM_OF[old[2] or 'normal']]
+accept(KEYS[1], ARGV[1], stream, KEYS[5], ARGV[4], old[4] or '', 0, unpack(fields))
 return { 'accepted' }

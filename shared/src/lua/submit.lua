@@ -8,7 +8,7 @@
 -- KEYS[5]  log stream
 -- KEYS[6]  idempotency record, string; absent when the client sent no key
 -- ARGV[1]  job id
--- ARGV[2]  priority: high | normal | low
+-- ARGV[2]  number of the stream that the job waits in: 1 = high | 2 = normal | 3 = low
 -- ARGV[3]  most outstanding jobs of the partition; 0 = no limit
 -- ARGV[4]  longest wait in the queue, ms; 0 = no limit
 -- ARGV[5]  fingerprint of the request, hex; '' without an idempotency key
@@ -31,19 +31,13 @@ if record then
 end
 local limit = tonumber(ARGV[3])
 if limit > 0 then
-  local depth = outstanding({ KEYS[2], KEYS[3], KEYS[4] })
+  local depth = outstanding(KEYS[2], KEYS[3], KEYS[4])
   if depth >= limit then
     return { 'full', depth }
   end
 end
-local fields = ARGV
-if ARGV[2] ~= 'normal' then
-  table.insert(fields, 'priority')
-  table.insert(fields, ARGV[2])
-end
 
-local log = { key = KEYS[5], id = ARGV[7] }
-accept(KEYS[1], ARGV[1], KEYS[1 + STREAM_OF[ARGV[2]]], log, ARGV[8], tonumber(ARGV[4]), unpack(fields, 9))
+accept(KEYS[1], ARGV[1], KEYS[1 + ARGV[2]], KEYS[5], ARGV[7], ARGV[8], tonumber(ARGV[4]), unpack(ARGV, 9))
 if KEYS[6] then
   redis.call('SET', KEYS[6], ARGV[5] .. ' ' .. ARGV[1], 'EX', ARGV[6])
 end

@@ -75,9 +75,9 @@ macro_rules! sources {
     ($($file:literal)*) => { [$(($file, include_str!(concat!("../../src/lua/", $file)))),*] };
 }
 
-const SOURCES: [(&str, &str); 20] = sources![
-    "accept.lua" "cancel.lua" "complete.lua" "end.lua" "expire.lua" "fail.lua" "grant.lua" "heartbeat.lua" "hold.lua"
-    "lib.lua" "prune.lua" "release.lua" "renew.lua" "requeue.lua" "retry.lua" "start.lua" "submit.lua" "sweep.lua"
+const SOURCES: [(&str, &str); 22] = sources![
+    "accept.lua" "cancel.lua" "clock.lua" "complete.lua" "end.lua" "expire.lua" "fail.lua" "found.lua" "grant.lua"
+    "heartbeat.lua" "hold.lua" "lib.lua" "prune.lua" "release.lua" "renew.lua" "requeue.lua" "retry.lua" "start.lua" "submit.lua" "sweep.lua"
     "take.lua" "workers.lua"
 ];
 /// Has the table of scripts and their parts.

@@ -64,6 +64,17 @@ pub(crate) async fn a_job_within_its_limits_is_kept_and_shows_the_next_one(queue
     assert_eq!(queue.state(id).await, "completed 1/0/0 - result ttl");
 }
 
+pub(crate) async fn the_longest_limits_are_never_reached(queue: &Queue) {
+    let job = NewJob { max_queue: Some(Duration::MAX), timeout: Some(Duration::MAX), ..new_job() };
+    let id = queue.submit_job(&job).await;
+    assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Pending));
+
+    let attempt = queue.take_one("w").await;
+
+    assert!(attempt.time_left > Some(Duration::from_secs(1 << 40)), "{:?}", attempt.time_left);
+    assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Processing));
+}
+
 pub(crate) async fn the_queue_limit_ends_with_the_first_attempt(queue: &Queue) {
     let id = submit_limited(queue).await;
     let attempt = queue.take_one("w").await;
@@ -131,6 +142,7 @@ as_tests![
     a_job_that_waited_too_long_is_not_run,
     a_reader_sees_a_missed_deadline_without_any_worker,
     a_job_within_its_limits_is_kept_and_shows_the_next_one,
+    the_longest_limits_are_never_reached,
     the_queue_limit_ends_with_the_first_attempt,
     the_run_time_begins_once_and_goes_on_over_retries,
     a_job_that_ran_too_long_is_not_tried_again,

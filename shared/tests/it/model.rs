@@ -242,10 +242,10 @@ impl Model {
         Requeued::Accepted
     }
 
-    /// Its run time passes; whether it still had any.
+    /// Its run time passes, which begins with the first attempt; whether it has begun and not ended.
     pub(crate) fn overrun(&mut self, index: usize) -> bool {
         let job = &mut self.jobs[index];
-        job.overdue = !job.status.is_terminal();
+        job.overdue = job.attempt > 0 && !job.status.is_terminal();
         job.overdue
     }
 
