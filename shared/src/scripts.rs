@@ -22,6 +22,10 @@ const HOLD: &str = include_str!("lua/hold.lua");
 const END: &str = include_str!("lua/end.lua");
 const GRANT: &str = include_str!("lua/grant.lua");
 
+/// What a submission needs, so that its command grows in place.
+const USUAL_ARGUMENTS: usize = 32;
+const USUAL_BYTES: usize = 768;
+
 /// A script with its name, for error messages.
 #[derive(Debug)]
 pub(crate) struct NamedScript {
@@ -75,8 +79,8 @@ fn assemble(source: &str, parts: &[&str]) -> String {
 impl NamedScript {
     /// `EVALSHA` with these keys; arguments are added by the caller.
     pub(crate) fn call<K: redis::ToRedisArgs>(&self, keys: &[K]) -> Cmd {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(self.script.get_hash()).arg(keys.len());
+        let mut command = Cmd::with_capacity(USUAL_ARGUMENTS, USUAL_BYTES);
+        command.arg("EVALSHA").arg(self.script.get_hash()).arg(keys.len());
         for key in keys {
             command.arg(key);
         }
