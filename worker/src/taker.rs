@@ -46,6 +46,8 @@ pub struct Taker {
     batch_max_rows: usize,
     batch_max_bytes: usize,
     batch_max_wait: Duration,
+    /// Whether the last jobs arrived while nothing else waited.
+    has_waited: bool,
     /// Rows of a job, on average, in the last take.
     rows_per_job: usize,
     /// The partition to take from next.
@@ -86,6 +88,7 @@ impl Taker {
             batch_max_rows: config.batch_max_rows,
             batch_max_bytes: config.batch_max_bytes,
             batch_max_wait: config.batch_max_wait,
+            has_waited: false,
             rows_per_job: 1,
             partition: 0,
             looks: vec![Look::new(); partitions],
@@ -102,7 +105,8 @@ impl Taker {
             true => self.take_carefully().await?,
             false => self.take_from_any(self.most_jobs()).await?,
         };
-        if attempts.is_empty() {
+        self.has_waited = attempts.is_empty();
+        if self.has_waited {
             attempts = self.wait_for_new().await?;
         }
         let may_wait = !self.batch_max_wait.is_zero() && attempts.len() < self.most_jobs();
@@ -111,6 +115,12 @@ impl Taker {
             self.take_more(&mut attempts).await;
         }
         Ok(attempts)
+    }
+
+    /// Whether the last jobs arrived while nothing else waited.
+    #[must_use]
+    pub fn has_waited(&self) -> bool {
+        self.has_waited
     }
 
     /// Tells how large the jobs were. Without that, one worker would take hundreds of large jobs, more than it can run
