@@ -22,6 +22,9 @@ use crate::access::Refusal;
 const REQUESTS: &str = "tepal_http_requests_total";
 const UNAUTHORIZED: &str = "tepal_http_unauthorized_total";
 const DURATION: &str = "tepal_http_request_duration_seconds";
+const CONNECTIONS: &str = "tepal_http_connections";
+const CONNECTIONS_LIMIT: &str = "tepal_http_connections_limit";
+const DISPLACED: &str = "tepal_http_connections_displaced_total";
 const SUBMITTED: &str = "tepal_jobs_submitted_total";
 const REPEATED: &str = "tepal_jobs_repeated_total";
 const REFUSED: &str = "tepal_jobs_refused_total";
@@ -57,6 +60,7 @@ const COUNTERS: &[(&str, &str)] = &[
         UNAUTHORIZED,
         "Requests refused because of who sent them: without a key, with a wrong one, or with too small a scope",
     ),
+    (DISPLACED, "Connections that were closed to make room for others, by what they did"),
     (SUBMITTED, "Jobs accepted, by priority"),
     (REPEATED, "Submissions that an idempotency key led to an existing job"),
     (REFUSED, "Submissions not accepted, by the code of the answer, such as queue_full or outcome_unknown"),
@@ -69,6 +73,8 @@ const COUNTERS: &[(&str, &str)] = &[
     (REDIS_COMMANDS, "Commands that Redis executed since this proxy started"),
 ];
 const GAUGES: &[(&str, &str)] = &[
+    (CONNECTIONS, "Open connections of clients"),
+    (CONNECTIONS_LIMIT, "Connections that may be open at a time"),
     (QUEUE_LENGTH, "Jobs that wait to be run, for a retry included, by priority"),
     (IN_FLIGHT, "Jobs that workers hold"),
     (WAITING_RETRY, "Jobs that wait for their next attempt or were given back"),
@@ -121,6 +127,7 @@ pub(crate) struct Metrics {
     /// What the probe sets.
     pub(crate) gauges: Gauges,
     pub(crate) tls: TlsMetrics,
+    pub(crate) connections: ConnectionMetrics,
 }
 
 struct RequestSeries {
@@ -141,6 +148,15 @@ pub(crate) struct Gauges {
     pub(crate) redis_up: Gauge,
     pub(crate) data_loss: Counter,
     pub(crate) redis: RedisGauges,
+}
+
+/// The connections of clients.
+#[derive(Clone)]
+pub(crate) struct ConnectionMetrics {
+    pub(crate) open: Gauge,
+    pub(crate) limit: Gauge,
+    pub(crate) displaced_waiting: Counter,
+    pub(crate) displaced_streaming: Counter,
 }
 
 /// What is known of TLS.
@@ -175,7 +191,7 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), DURATION_SECONDS)?
             .build_recorder();
         let handle = recorder.handle();
-        let (unauthorized, submitted, gauges, tls) = with_local_recorder(&recorder, || {
+        let (unauthorized, submitted, gauges, tls, connections) = with_local_recorder(&recorder, || {
             describe();
             gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             gauge!(STARTED).set(unix_seconds());
@@ -184,6 +200,7 @@ impl Metrics {
                 Priority::ALL.map(|priority| counter!(SUBMITTED, "priority" => priority.as_str())),
                 Gauges::new(),
                 TlsMetrics::new(),
+                ConnectionMetrics::new(),
             )
         });
         let [repeated, requeued, cancelled] =
@@ -200,6 +217,7 @@ impl Metrics {
             cancelled,
             gauges,
             tls,
+            connections,
         })
     }
 
@@ -301,6 +319,24 @@ impl Gauges {
             data_loss: counter!(DATA_LOSS),
             redis: RedisGauges::new(),
         }
+    }
+}
+
+impl ConnectionMetrics {
+    fn new() -> Self {
+        Self {
+            open: gauge!(CONNECTIONS),
+            limit: gauge!(CONNECTIONS_LIMIT),
+            displaced_waiting: counter!(DISPLACED, "while" => "waiting"),
+            displaced_streaming: counter!(DISPLACED, "while" => "streaming"),
+        }
+    }
+
+    /// Counts nothing.
+    #[cfg(test)]
+    pub(crate) fn noop() -> Self {
+        let (gauge, counter) = (Gauge::noop, Counter::noop);
+        Self { open: gauge(), limit: gauge(), displaced_waiting: counter(), displaced_streaming: counter() }
     }
 }
 

@@ -28,7 +28,9 @@ use self::{
     places::{Place, Places},
     refusals::Refusals,
 };
-use crate::{config::ConnectionLimits, rate_limit::Peer, security_headers::SecurityHeaders};
+use crate::{
+    config::ConnectionLimits, metrics::ConnectionMetrics, rate_limit::Peer, security_headers::SecurityHeaders,
+};
 
 /// Pause after a failed accept, which is mostly a lack of file descriptors: others must be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -41,6 +43,7 @@ const MOST_UNREAD: usize = 80 << 10;
 pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) limits: ConnectionLimits,
+    pub(crate) metrics: ConnectionMetrics,
     /// `None` for plain HTTP.
     pub(crate) handshakes: Option<Arc<Handshakes>>,
 }
@@ -54,7 +57,7 @@ impl Server {
             .max_buf_size(MOST_UNREAD);
         let open = GracefulShutdown::new();
         let (close, closing) = shutdown::channel();
-        let places = Places::new(self.limits.most);
+        let places = Places::new(self.limits.most, self.metrics.clone());
         let mut stop = pin!(async {
             shutdown.begun().await;
             info!(action = "draining");

@@ -17,7 +17,10 @@ use axum::{
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Notify;
 
-use crate::budget::{Budget, Share};
+use crate::{
+    budget::{Budget, Share},
+    metrics::ConnectionMetrics,
+};
 
 /// Bytes of a request's head that each connection may hold for itself, and what all may hold beyond that.
 const SMALL_HEAD: usize = 8 << 10;
@@ -33,6 +36,7 @@ pub(super) struct Places {
     /// A place may have become free, or a connection has come to rest.
     changed: Notify,
     heads: Arc<Budget>,
+    metrics: ConnectionMetrics,
 }
 
 #[derive(Default)]
@@ -71,9 +75,10 @@ struct Own {
 }
 
 impl Places {
-    pub(super) fn new(most: usize) -> Arc<Self> {
+    pub(super) fn new(most: usize, metrics: ConnectionMetrics) -> Arc<Self> {
+        metrics.limit.set(most as f64);
         let heads = Budget::new(SMALL_HEAD, MOST_HEADS);
-        Arc::new(Self { most, state: Mutex::default(), changed: Notify::new(), heads })
+        Arc::new(Self { most, state: Mutex::default(), changed: Notify::new(), heads, metrics })
     }
 
     /// A place for a new connection, as soon as there is one. For one caller at a time.
@@ -92,13 +97,18 @@ impl Places {
             if state.leaving >= MOST_LEAVING {
                 return None;
             }
-            let (_, lost) = state.resting.pop_first()?;
+            let ((rest, _), lost) = state.resting.pop_first()?;
+            match rest {
+                Rest::Waiting => self.metrics.displaced_waiting.increment(1),
+                Rest::Streaming => self.metrics.displaced_streaming.increment(1),
+            }
             state.leaving += 1;
             lost.notify_one();
         }
         let is_lost = Arc::new(Notify::new());
         let rank = Some(state.rest(Rest::Waiting, &is_lost));
         let own = Mutex::new(Own { rank, head: self.heads.share() });
+        self.metrics.open.increment(1);
         Some(Arc::new(Place { places: Arc::clone(self), own, is_lost }))
     }
 
@@ -189,6 +199,7 @@ impl Drop for Place {
             Some(_) => state.leaving -= 1,
         }
         drop(state);
+        self.places.metrics.open.decrement(1);
         self.places.changed.notify_one();
     }
 }
@@ -247,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_one_that_waits_the_longest_makes_room() {
-        let places = Places::new(2);
+        let places = Places::new(2, ConnectionMetrics::noop());
         let (first, second) = (take(&places).unwrap(), take(&places).unwrap());
         // A request later, the first one has waited for less time than the second.
         assert!(first.begin());
@@ -262,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_request_keeps_its_place_until_it_is_answered() {
-        let places = Places::new(1);
+        let places = Places::new(1, ConnectionMetrics::noop());
         let first = take(&places).unwrap();
         assert!(first.begin() && first.begin());
         let body = answer(&first, "application/json");
@@ -275,7 +286,7 @@ mod tests {
 
     #[test]
     fn streams_make_room_after_those_that_wait() {
-        let places = Places::new(2);
+        let places = Places::new(2, ConnectionMetrics::noop());
         let (stream, waiting) = (take(&places).unwrap(), take(&places).unwrap());
         assert!(stream.begin());
         let body = answer(&stream, "text/event-stream");
@@ -289,7 +300,7 @@ mod tests {
 
     #[test]
     fn those_that_lost_their_places_are_closed_before_too_many_others_come() {
-        let places = Places::new(1);
+        let places = Places::new(1, ConnectionMetrics::noop());
         let mut all: Vec<_> = (0..=MOST_LEAVING).map(|_| take(&places).unwrap()).collect();
         assert!(take(&places).is_none());
         drop(all.remove(0));
@@ -298,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_request_that_is_given_up_frees_its_place() {
-        let places = Places::new(1);
+        let places = Places::new(1, ConnectionMetrics::noop());
         let first = take(&places).unwrap();
         assert!(first.begin());
         drop(first);
@@ -307,7 +318,7 @@ mod tests {
 
     #[test]
     fn heads_of_requests_share_a_budget() {
-        let places = Places::new(10_000);
+        let places = Places::new(10_000, ConnectionMetrics::noop());
         let all: Vec<_> = (0..2000).map(|_| take(&places).unwrap()).collect();
         assert!(all.iter().all(|place| place.receives(SMALL_HEAD)));
         let large = all.iter().filter(|place| place.receives(32 << 10)).count();

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{Siege, attackers, connect, head, outcome, to_the_end};
-use crate::gateway::SOON;
+use crate::gateway::{Gateway, SOON};
 
 #[tokio::test]
 async fn thousands_of_idle_connections_are_held_and_then_closed() {
@@ -33,6 +33,11 @@ async fn idle_connections_that_take_all_places_make_room() {
     let idle = connect(count, siege.addr()).await;
     siege.others_are_served().await;
     siege.held(count, 32);
+    let metrics = siege.gateway.get("/metrics").await;
+    assert!(
+        metrics.metric("tepal_http_connections_displaced_total{while=\"waiting\"}") >= (count - 100) as f64
+    );
+    assert!(metrics.metric("tepal_http_connections_limit") < 100.5);
     // The first ones have lost their places, the last ones have not.
     let mut byte = [0];
     let mut idle = idle.into_iter();
@@ -92,6 +97,21 @@ async fn streams_that_take_all_places_make_room() {
     }
     siege.others_are_served().await;
     siege.held(50, 32);
+    let metrics = siege.gateway.get("/metrics").await;
+    assert!(metrics.metric("tepal_http_connections_displaced_total{while=\"streaming\"}") > 0.5);
+}
+
+#[tokio::test]
+async fn open_connections_are_counted() {
+    let gateway = Gateway::start().await;
+    let open = async || gateway.get("/metrics").await.metric("tepal_http_connections");
+    let before = open().await;
+    let idle = connect(20, gateway.proxy.addr().parse().unwrap()).await;
+    let are_counted = async || (open().await - before - 20.0).abs() < 0.5;
+    eventually(SOON, "the connections to be counted", are_counted).await;
+    drop(idle);
+    let are_gone = async || (open().await - before).abs() < 0.5;
+    eventually(SOON, "the connections to be gone", are_gone).await;
 }
 
 #[tokio::test]
