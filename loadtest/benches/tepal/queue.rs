@@ -13,7 +13,7 @@ use tepal_shared::store::{JobStore, Policy};
 use tepal_tests::redis::RedisServer;
 use tokio::task::JoinSet;
 
-use crate::tools::INPUT;
+use crate::{parts::QUEUE_LIMIT, tools::INPUT};
 
 /// Between two looks at a length that falls fast.
 const LOOK: Duration = Duration::from_millis(5);
@@ -44,7 +44,7 @@ impl Queue {
         let settings = ConnectionSettings::new(&redis.url()).expect("a valid address");
         let shared = Redis::open(settings).expect("a valid address");
         shared.up().await;
-        let policy = Policy { max_queue_depth: 0, ..Policy::default() };
+        let policy = Policy { max_queue_depth: QUEUE_LIMIT, ..Policy::default() };
         let store = JobStore::new(shared, Keys::new("predict_queue"), policy);
         Self { store, connection: redis.connection().await }
     }
