@@ -83,8 +83,8 @@ impl Consumer {
                 None => drop(place),
             }
             if self.taker.has_waited() {
-                // A lone job comes first: the batch runs on this thread, and its result is sent ahead of the next take. A
-                // backlog is drained faster the other way round.
+                // A lone job comes first: the batch runs on this thread, and its result is sent ahead of the next take. With
+                // a backlog the take is sent first, so that Redis works on it meanwhile.
                 tokio::task::yield_now().await;
             }
             match taken {
