@@ -77,9 +77,10 @@ async fn run(name: &'static str, mut command: Command) -> String {
     text
 }
 
-/// The word after `label`.
+/// The word after `label`, which begins a line: a percentage may end like another one.
 fn after<'a>(output: &'a str, label: &str) -> &'a str {
-    let rest = output.split_once(label).unwrap_or_else(|| panic!("no {label} in:\n{output}")).1;
+    let rest = output.lines().find_map(|line| line.trim_start().strip_prefix(label));
+    let rest = rest.unwrap_or_else(|| panic!("no {label} in:\n{output}"));
     rest.split_whitespace().next().unwrap_or_default()
 }
 
