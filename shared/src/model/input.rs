@@ -176,17 +176,19 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self, number: usize, input: &InputSpec, feature: usize, value: &Value, place: &str) {
-        let name = input.features.get(feature).map_or_else(String::new, |name| format!("{name} "));
         let Value::Number(given) = value else {
+            let name = name_of(input, feature);
             return self.refuse(place, format!("{name}must be a number, not {}", kind(value)), "type");
         };
         let Some(as_float) = push(&mut self.values[number], given) else {
-            let detail = format!("{name}must be a finite {}, and {given} is none", type_name(input.dtype));
+            let (name, dtype) = (name_of(input, feature), type_name(input.dtype));
+            let detail = format!("{name}must be a finite {dtype}, and {given} is none");
             return self.refuse(place, detail, "not_representable");
         };
         let too_small = input.greater_than.is_some_and(|bound| as_float <= bound);
         let too_large = input.less_than.is_some_and(|bound| as_float >= bound);
         if too_small || too_large {
+            let name = name_of(input, feature);
             self.refuse(place, format!("{name}must be {}, but is {given}", bounds(input)), "out_of_range");
         }
     }
@@ -196,6 +198,11 @@ impl<'a> Reader<'a> {
             self.errors.push(InputError { pointer: place.to_owned(), detail, code });
         }
     }
+}
+
+/// What an error message begins with: the feature's name and a blank, or nothing if it has none.
+fn name_of(input: &InputSpec, feature: usize) -> String {
+    input.features.get(feature).map_or_else(String::new, |name| format!("{name} "))
 }
 
 /// Runs `read` with `index` added to the pointer, and takes it off again.
