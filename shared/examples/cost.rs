@@ -5,6 +5,8 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement reports to whoever runs it")]
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 use tepal_shared::{
     connection::{ConnectionSettings, Redis},
@@ -50,14 +52,15 @@ async fn main() {
 
 /// Submits, takes and completes so many jobs.
 async fn run(store: &JobStore, jobs: usize) {
-    let job = NewJob {
+    let job = Arc::new(NewJob {
         input: "[[5.1,3.5,1.4,0.2]]".to_owned(),
         request_id: Some(JobId::new(0).to_string()),
         ..NewJob::default()
-    };
+    });
     for first in (0..jobs).step_by(BATCH) {
         let batch = BATCH.min(jobs - first);
-        join_all((0..batch).map(async |_| store.submit(JobId::new(0), &job).await.unwrap())).await;
+        join_all((0..batch).map(async |_| store.submit(JobId::new(0), Arc::clone(&job)).await.unwrap()))
+            .await;
         let request = TakeRequest {
             partition: 0,
             consumer: "w-1",

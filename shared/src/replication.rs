@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue as _, Pipeline, RedisError, Value};
+use redis::{Cmd, FromRedisValue as _, RedisError, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -47,46 +47,19 @@ impl Replicated {
         Ok(Self { redis, policy, waiting })
     }
 
-    /// Runs a submission and waits until the replicas have it.
-    pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, StoreError> {
-        let (generation, value) = self.redis.run_on(command).await?;
-        if is_acknowledgement(&value) {
-            self.confirmed(generation).await?;
-        }
-        Ok(value)
-    }
-
-    /// Runs several submissions in one round trip and waits once until the replicas have them.
-    pub(crate) async fn run_all(
-        &self,
-        pipeline: &Pipeline,
-    ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
-        let (generation, mut outcomes) = self.redis.run_all_on(pipeline).await?;
-        let is_stored = |outcome: &Result<Value, StoreError>| outcome.as_ref().is_ok_and(is_acknowledgement);
-        if outcomes.iter().any(is_stored)
-            && let Err(StoreError::NotReplicated { reached, required }) = self.confirmed(generation).await
-        {
-            for outcome in outcomes.iter_mut().filter(|outcome| is_stored(outcome)) {
-                *outcome = Err(StoreError::NotReplicated { reached, required });
-            }
-        }
-        Ok(outcomes)
+    /// Runs submissions; the caller has those confirmed that were accepted.
+    pub(crate) async fn run(&self, command: &Cmd) -> Result<(Generation, Value), StoreError> {
+        self.redis.run_on(command).await
     }
 
     /// Waits until the replicas have what was written on that connection; fails with `NotReplicated` only.
-    async fn confirmed(&self, generation: Generation) -> Result<(), StoreError> {
+    pub(crate) async fn confirmed(&self, generation: Generation) -> Result<(), StoreError> {
         let (confirmed, confirmation) = oneshot::channel();
         // The submission was executed by now: whatever hinders its confirmation must not say that nothing happened.
         let unconfirmed = || StoreError::NotReplicated { reached: 0, required: self.policy.replicas };
         self.waiting.send(Waiting { generation, confirmed }).await.map_err(|_| unconfirmed())?;
         confirmation.await.map_err(|_| unconfirmed())?
     }
-}
-
-/// Whether a script's reply says that a job is stored. A refusal needs no replica.
-fn is_acknowledgement(reply: &Value) -> bool {
-    let Value::Array(parts) = reply else { return false };
-    matches!(parts.first(), Some(Value::BulkString(word)) if word == b"accepted" || word == b"duplicate")
 }
 
 /// Confirms whatever waits with one `WAIT` after the other; ends with the last handle.

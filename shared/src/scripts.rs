@@ -22,10 +22,6 @@ const HOLD: &str = include_str!("lua/hold.lua");
 const END: &str = include_str!("lua/end.lua");
 const GRANT: &str = include_str!("lua/grant.lua");
 
-/// What a submission needs, so that its command grows in place.
-const USUAL_ARGUMENTS: usize = 32;
-const USUAL_BYTES: usize = 768;
-
 /// A script with its name, for error messages.
 #[derive(Debug)]
 pub(crate) struct NamedScript {
@@ -79,7 +75,17 @@ fn assemble(source: &str, parts: &[&str]) -> String {
 impl NamedScript {
     /// `EVALSHA` with these keys; arguments are added by the caller.
     pub(crate) fn call<K: redis::ToRedisArgs>(&self, keys: &[K]) -> Cmd {
-        let mut command = Cmd::with_capacity(USUAL_ARGUMENTS, USUAL_BYTES);
+        self.call_with_room(keys, 0, 0)
+    }
+
+    /// The same, with room for so many arguments with so many bytes together, keys included.
+    pub(crate) fn call_with_room<K: redis::ToRedisArgs>(
+        &self,
+        keys: &[K],
+        arguments: usize,
+        bytes: usize,
+    ) -> Cmd {
+        let mut command = Cmd::with_capacity(3 + keys.len() + arguments, bytes);
         command.arg("EVALSHA").arg(self.script.get_hash()).arg(keys.len());
         for key in keys {
             command.arg(key);
@@ -140,7 +146,8 @@ mod tests {
 
     #[test]
     fn an_unknown_word_is_an_error_that_names_the_script() {
-        let error = Submitted::parse(Value::Array(vec![Value::BulkString(b"maybe".to_vec())]));
+        let outcome = Value::Array(vec![Value::BulkString(b"maybe".to_vec())]);
+        let error = Submitted::parse_all(Value::Array(vec![outcome]), 1);
         let error = error.map_err(|error| error.to_string());
         assert_eq!(error, Err("unexpected answer of script `submit`: unknown outcome `maybe`".to_owned()));
     }

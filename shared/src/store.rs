@@ -4,10 +4,10 @@
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod log;
-mod many;
 mod reads;
 mod server;
 mod settle;
+mod submissions;
 mod upkeep;
 mod workers;
 
@@ -16,13 +16,13 @@ use std::time::Duration;
 use redis::{Cmd, RedisError, Value};
 
 use crate::{
-    connection::{ConnectionSettings, Redis},
+    connection::{ConnectionSettings, Generation, Redis},
     error::StoreError,
-    job::{JobId, NewJob, Priority},
+    job::{JobId, Priority},
     keys::{Keys, inbox},
     owner::View,
     replication::{Replicated, ReplicationPolicy},
-    scripts::{self, Cancelled, Expired, Fence, Granted, NamedScript, Requeued, Submitted},
+    scripts::{self, Cancelled, Expired, Fence, Granted, NamedScript, Requeued},
 };
 
 pub use log::{LogEntry, LogPage, LogPlace, NoLogPlace};
@@ -120,13 +120,14 @@ pub struct JobStore {
     replicated: Option<Replicated>,
     keys: Keys,
     policy: Policy,
+    gathered: submissions::Gathered,
 }
 
 impl JobStore {
     /// A store of the queue that `keys` names.
     #[must_use]
     pub fn new(redis: Redis, keys: Keys, policy: Policy) -> Self {
-        Self { redis, replicated: None, keys, policy }
+        Self { redis, replicated: None, keys, policy, gathered: submissions::Gathered::default() }
     }
 
     /// The same store, whose submissions are acknowledged only when replicas hold them.
@@ -142,11 +143,19 @@ impl JobStore {
         Ok(self)
     }
 
-    /// Runs a script that accepts a job.
-    async fn run_submission(&self, command: &Cmd) -> Result<Value, StoreError> {
+    /// Runs a script that accepts jobs, and tells on which connection.
+    async fn run_submission(&self, command: &Cmd) -> Result<(Generation, Value), StoreError> {
         match &self.replicated {
             Some(replicated) => replicated.run(command).await,
-            None => self.redis.run(command).await,
+            None => self.redis.run_on(command).await,
+        }
+    }
+
+    /// Waits until enough replicas have what was accepted on that connection.
+    async fn confirmed(&self, generation: Generation) -> Result<(), StoreError> {
+        match &self.replicated {
+            Some(replicated) => replicated.confirmed(generation).await,
+            None => Ok(()),
         }
     }
 
@@ -171,41 +180,6 @@ impl JobStore {
     /// Every partition's number.
     pub fn partitions(&self) -> impl Iterator<Item = u8> + use<> {
         (0..self.policy.partitions.min(256)).map(|partition| partition as u8)
-    }
-
-    /// Accepts the job under `id`. Repeating it with the same id is safe.
-    ///
-    /// # Errors
-    /// Any [`StoreError`]; after `Ambiguous` the job may or may not have been accepted.
-    pub async fn submit(&self, id: JobId, job: &NewJob) -> Result<Submitted, StoreError> {
-        Submitted::parse(self.run_submission(&self.submit_call(id, job)).await?)
-    }
-
-    fn submit_call(&self, id: JobId, job: &NewJob) -> Cmd {
-        let partition = id.partition();
-        let [high, normal, low] = self.keys.streams(partition);
-        let mut keys = vec![self.keys.job(id), high, normal, low, self.keys.log(partition)];
-        keys.extend(job.idempotency.as_ref().map(|key| self.keys.idempotency(partition, &key.key_hash)));
-        let mut command = scripts::SUBMIT.call(&keys);
-        command
-            .arg(id.to_string())
-            .arg(stream_number(job.priority))
-            .arg(self.policy.max_queue_depth)
-            .arg(job.max_queue.map_or(0, millis))
-            .arg(job.idempotency.as_ref().map_or("", |key| key.fingerprint.as_str()))
-            .arg(self.policy.idempotency_ttl.as_secs().max(1))
-            .arg(&id.as_bytes()[..])
-            .arg(job.owner.as_deref().unwrap_or_default())
-            .arg("input")
-            .arg(&job.input);
-        if job.priority != Priority::default() {
-            command.arg("priority").arg(job.priority.as_str());
-        }
-        if let Some(timeout) = job.timeout {
-            command.arg("timeout_ms").arg(millis(timeout));
-        }
-        add_origin(&mut command, job.request_id.as_deref(), job.traceparent.as_deref());
-        command
     }
 
     /// Grants waiting jobs to a consumer.
@@ -301,7 +275,12 @@ impl JobStore {
             .arg(&id.as_bytes()[..])
             .arg(origin.view.as_argument());
         add_origin(&mut command, origin.request_id, origin.traceparent);
-        Requeued::parse(self.run_submission(&command).await?)
+        let (generation, reply) = self.run_submission(&command).await?;
+        let requeued = Requeued::parse(reply)?;
+        if requeued == Requeued::Accepted {
+            self.confirmed(generation).await?;
+        }
+        Ok(requeued)
     }
 
     /// Fails a job that has missed one of its own deadlines.

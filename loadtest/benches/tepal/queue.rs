@@ -176,7 +176,7 @@ impl Queue {
 async fn submit(store: &JobStore) -> JobId {
     let id = JobId::new(0);
     let job = NewJob { input: INPUT.to_owned(), request_id: Some(id.to_string()), ..NewJob::default() };
-    let submitted = store.submit(id, &job).await.expect("Redis answers");
+    let submitted = store.submit(id, job).await.expect("Redis answers");
     assert!(matches!(submitted, Submitted::Accepted), "{submitted:?}");
     id
 }

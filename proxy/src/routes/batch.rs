@@ -96,7 +96,7 @@ async fn accept_all(
 
 pub(crate) type Item<T> = Result<T, ApiError>;
 /// A job that can be stored, and the span that it belongs to.
-type Prepared = Item<((JobId, NewJob), Submit)>;
+type Prepared = Item<((JobId, Arc<NewJob>), Submit)>;
 
 /// The elements of a JSON array.
 pub(crate) fn elements(body: &[u8], model: &Model) -> Result<Vec<Item<Submission>>, ApiError> {

@@ -68,7 +68,7 @@ async fn submit(
     let started = Instant::now();
     let key = Key::read(headers, caller.owner())?;
     let (job, span) = new_job(app, caller, headers, key, submission);
-    let outcome = app.store.submit(job.0, &job.1).await;
+    let outcome = app.store.submit(job.0, Arc::clone(&job.1)).await;
     let (id, status) = taken(app, caller, &job, span, outcome, started)?;
     Ok(answer(app, caller, headers, id, status).await)
 }
@@ -80,7 +80,7 @@ pub(super) fn new_job(
     headers: &HeaderMap,
     key: Option<Key>,
     submission: Submission,
-) -> ((JobId, NewJob), Submit) {
+) -> ((JobId, Arc<NewJob>), Submit) {
     let id = match &key {
         Some(key) => JobId::new(key.partition(app.store.policy().partitions)),
         None => app.new_job_id(),
@@ -96,14 +96,14 @@ pub(super) fn new_job(
         max_queue: submission.max_queue,
         timeout: submission.timeout,
     };
-    ((id, job), span)
+    ((id, Arc::new(job)), span)
 }
 
 /// Counts and logs what the store said; gives the job that came of it.
 pub(super) fn taken(
     app: &App,
     caller: &Caller,
-    (id, job): &(JobId, NewJob),
+    (id, job): &(JobId, Arc<NewJob>),
     span: Submit,
     outcome: Result<Submitted, StoreError>,
     started: Instant,

@@ -149,7 +149,10 @@ fn reader() -> String {
 async fn prepare(gateway: &Gateway) {
     let job = NewJob { input: FLOWER_INPUT.to_owned(), ..NewJob::default() };
     let submit = async |id: &str| {
-        assert_eq!(gateway.store.submit(id.parse().unwrap(), &job).await.unwrap(), Submitted::Accepted);
+        assert_eq!(
+            gateway.store.submit(id.parse().unwrap(), job.clone()).await.unwrap(),
+            Submitted::Accepted
+        );
     };
     // Older than the one that the listing shows, so that its page is not the last.
     gateway.failed().await;

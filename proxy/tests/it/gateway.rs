@@ -132,7 +132,7 @@ impl Gateway {
     pub(crate) async fn store_job(&self, priority: Priority) -> JobId {
         let (id, input) = (JobId::new(0), FLOWER_INPUT.to_owned());
         let job = NewJob { input, priority, ..NewJob::default() };
-        assert_eq!(self.store.submit(id, &job).await.unwrap(), Submitted::Accepted);
+        assert_eq!(self.store.submit(id, job).await.unwrap(), Submitted::Accepted);
         id
     }
 

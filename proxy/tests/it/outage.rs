@@ -159,7 +159,7 @@ async fn a_cancellation_of_unknown_outcome_can_be_repeated() {
     let url = redis.url_at(&faults.addr());
     let gateway = Gateway::through(redis, &url, &[]).await;
     let job = tepal_shared::job::NewJob { input: FLOWER_INPUT.to_owned(), ..Default::default() };
-    gateway.store.submit(id, &job).await.unwrap();
+    gateway.store.submit(id, job).await.unwrap();
     faults.refuse();
     faults.drop_reply_to(&id.to_string());
 

@@ -1,44 +1,56 @@
 #!lua
--- submit: accepts a job: pending, waiting in its priority's stream and listed in the log.
--- Repeating it with the same id changes nothing. Without allow-oom: memory pressure refuses new work.
--- KEYS[1]  job hash
--- KEYS[2]  stream of priority high
--- KEYS[3]  stream of priority normal
--- KEYS[4]  stream of priority low
--- KEYS[5]  log stream
--- KEYS[6]  idempotency record, string; absent when the client sent no key
--- ARGV[1]  job id
--- ARGV[2]  number of the stream that the job waits in: 1 = high | 2 = normal | 3 = low
--- ARGV[3]  most outstanding jobs of the partition; 0 = no limit
--- ARGV[4]  longest wait in the queue, ms; 0 = no limit
--- ARGV[5]  fingerprint of the request, hex; '' without an idempotency key
--- ARGV[6]  lifetime of the idempotency record, s
--- ARGV[7]  job id, its 16 bytes
--- ARGV[8]  owner; '' = nobody
--- ARGV[9...]  field, value pairs of the job hash: the input and what the caller wants kept
--- Returns  {"accepted"} | {"duplicate", job_id, status} the key's job exists | {"conflict", job_id} the key belongs to
---          another request | {"full", outstanding}
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  return { 'accepted' }
-end
-local record = KEYS[6] and redis.call('GET', KEYS[6])
-if record then
-  local fingerprint, id = string.match(record, '^(%x+) (.+)$')
-  local status = redis.call('HGET', string.sub(KEYS[1], 1, -#ARGV[1] - 1) .. id, 'status')
-  if status then
-    return fingerprint == ARGV[5] and { 'duplicate', id, status } or { 'conflict', id }
+-- submit: accepts jobs, each by itself and in order: pending, waiting in its priority's stream and listed in the log.
+-- Repeating it with the same ids changes nothing. Without allow-oom: memory pressure refuses new work.
+-- KEYS[1]  stream of priority high
+-- KEYS[2]  stream of priority normal
+-- KEYS[3]  stream of priority low
+-- KEYS[4]  log stream
+-- KEYS[5...]  per job: job hash, and the idempotency record, string, if its client sent a key
+-- ARGV[1]  most outstanding jobs of the partition; 0 = no limit
+-- ARGV[2]  lifetime of an idempotency record, s
+-- ARGV[3...]  per job: job id | its 16 bytes | number of the stream that it waits in: 1 = high, 2 = normal, 3 = low |
+--             longest wait in the queue, ms; 0 = no limit | owner; '' = nobody | fingerprint of the request, hex; '' without
+--             an idempotency key | n, how many values follow | field, value pairs of the job hash: the input and what the
+--             caller wants kept
+-- Returns  for each job {"accepted"} | {"duplicate", job_id, status} the key's job exists | {"conflict", job_id} the key
+--          belongs to another request | {"full", outstanding}
+local limit = tonumber(ARGV[1])
+local depth = limit > 0 and outstanding(KEYS[1], KEYS[2], KEYS[3]) or 0
+
+-- What keeps a new job out, as a reply, or nil.
+local function refusal(job, id, record, fingerprint)
+  local known = record and redis.call('GET', record)
+  if known then
+    local of, other = string.match(known, '^(%x+) (.+)$')
+    local status = redis.call('HGET', string.sub(job, 1, -#id - 1) .. other, 'status')
+    if status then
+      return of == fingerprint and { 'duplicate', other, status } or { 'conflict', other }
+    end
   end
-end
-local limit = tonumber(ARGV[3])
-if limit > 0 then
-  local depth = outstanding(KEYS[2], KEYS[3], KEYS[4])
-  if depth >= limit then
+  if limit > 0 and depth >= limit then
     return { 'full', depth }
   end
 end
 
-accept(KEYS[1], ARGV[1], KEYS[1 + ARGV[2]], KEYS[5], ARGV[7], ARGV[8], tonumber(ARGV[4]), unpack(ARGV, 9))
-if KEYS[6] then
-  redis.call('SET', KEYS[6], ARGV[5] .. ' ' .. ARGV[1], 'EX', ARGV[6])
+local outcomes, key, argument = {}, 5, 3
+while KEYS[key] do
+  local job, id, fingerprint = KEYS[key], ARGV[argument], ARGV[argument + 5]
+  local record = fingerprint ~= '' and KEYS[key + 1]
+  local first = argument + 7
+  local next = first + ARGV[argument + 6]
+  local refused
+  if redis.call('EXISTS', job) == 0 then
+    refused = refusal(job, id, record, fingerprint)
+    if not refused then
+      accept(job, id, KEYS[tonumber(ARGV[argument + 2])], KEYS[4], ARGV[argument + 1], ARGV[argument + 4],
+        tonumber(ARGV[argument + 3]), unpack(ARGV, first, next - 1))
+      depth = depth + 1
+      if record then
+        redis.call('SET', record, fingerprint .. ' ' .. id, 'EX', ARGV[2])
+      end
+    end
+  end
+  table.insert(outcomes, refused or { 'accepted' })
+  key, argument = key + (record and 2 or 1), next
 end
-return { 'accepted' }
+return outcomes

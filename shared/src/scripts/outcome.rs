@@ -34,8 +34,18 @@ pub enum Submitted {
 }
 
 impl Submitted {
-    pub(crate) fn parse(value: Value) -> Result<Self, StoreError> {
+    /// Whether its job is stored: a refusal leaves no trace.
+    pub(crate) fn is_stored(&self) -> bool {
+        matches!(self, Self::Accepted | Self::Duplicate { .. })
+    }
+
+    /// The outcomes of so many jobs, in order.
+    pub(crate) fn parse_all(value: Value, count: usize) -> Result<Vec<Self>, StoreError> {
         let mut reply = Reply::new(&SUBMIT, value)?;
+        (0..count).map(|_| Self::parse(reply.nested("an outcome")?)).collect()
+    }
+
+    fn parse(mut reply: Reply<'_>) -> Result<Self, StoreError> {
         match reply.word()?.as_str() {
             "accepted" => Ok(Self::Accepted),
             "duplicate" => {

@@ -59,6 +59,14 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// A part that has parts of its own.
+    pub(super) fn nested(&mut self, what: &str) -> Result<Reply<'a>, StoreError> {
+        match self.parts.next() {
+            Some(value) => Self::new(self.script, value),
+            None => Err(self.script.unexpected(format!("nothing instead of {what}"))),
+        }
+    }
+
     pub(super) fn texts(&mut self, what: &str) -> Result<Vec<String>, StoreError> {
         match self.parts.next() {
             Some(Value::Array(parts)) => {

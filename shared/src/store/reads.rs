@@ -63,7 +63,21 @@ impl JobStore {
         job_from(id, value)
     }
 
-    pub(super) fn read_call(&self, id: JobId) -> Cmd {
+    /// The jobs as they stand, in order and in one round trip; `None` for one that is not there (any more).
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn jobs(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(ids.len());
+        pipeline.ignore_errors();
+        for id in ids {
+            pipeline.add_command(self.read_call(*id));
+        }
+        let outcomes = self.redis.run_all(&pipeline).await?;
+        ids.iter().zip(outcomes).map(|(id, outcome)| job_from(*id, outcome?)).collect()
+    }
+
+    fn read_call(&self, id: JobId) -> Cmd {
         let mut command = redis::cmd("HMGET");
         command.arg(self.keys.job(id)).arg(&FIELDS[..]);
         command

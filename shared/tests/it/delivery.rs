@@ -222,7 +222,7 @@ pub(crate) async fn a_blocking_read_says_that_the_group_is_missing(queue: &Queue
 
 pub(crate) async fn a_job_lives_in_the_partition_of_its_id(queue: &Queue) {
     let id = JobId::new(200);
-    queue.store.submit(id, &new_job()).await.unwrap();
+    queue.store.submit(id, new_job()).await.unwrap();
 
     assert_eq!(queue.takeable("w").await, []);
     let granted = queue.store.take(&TakeRequest { partition: 200, ..all("w") }).await.unwrap();

@@ -74,7 +74,7 @@ pub(crate) async fn no_byte_of_a_job_changes_after_its_end(queue: &Queue) {
         queue.renews("w", &attempt).await;
         queue.store.cancel(attempt.job_id, View::All).await.unwrap();
         queue.store.expire(attempt.job_id).await.unwrap();
-        queue.store.submit(attempt.job_id, &new_job()).await.unwrap();
+        queue.store.submit(attempt.job_id, new_job()).await.unwrap();
         queue.store.sweep(0, None, 100).await.unwrap();
         let stream = queue.store.keys().stream(0, Priority::Normal);
         queue.redis::<String>(&["XADD", &stream, "*", "id", &attempt.job_id.to_string()]).await;

@@ -3,7 +3,7 @@
 //! | module | shows |
 //! | --- | --- |
 //! | `transitions` | one table: every script in every state, its outcome and the state after |
-//! | `submit`, `delivery`, `leases`, `giving_back`, `deadlines`, `ends`, `owners`, `repairs`, `upkeep` | one behaviour a test |
+//! | `submit`, `together`, `delivery`, `leases`, `giving_back`, `deadlines`, `ends`, `owners`, `repairs`, `upkeep` | one behaviour a test |
 //! | `endurance` | a long backlog, many pending entries, memory over many cycles |
 //! | `reconnect` | Redis goes away, comes back, or its answer is lost |
 //! | `model_test` | random sequences against an in-memory model (`model`) |
@@ -40,5 +40,6 @@ mod reconnect;
 mod repairs;
 mod snapshot;
 mod submit;
+mod together;
 mod transitions;
 mod upkeep;

@@ -10,7 +10,7 @@ use crate::{
     altered::{Alteration, Altered},
     deadlines, delivery, ends, endurance, giving_back, leases, owners,
     queue::{Queue, SOON},
-    repairs, submit, transitions, upkeep,
+    repairs, submit, together, transitions, upkeep,
 };
 
 /// Each row: the mutant's name; file, text, changed text; the behaviour that fails.
@@ -34,20 +34,22 @@ async fn fails(behaviour: impl Future<Output = ()>) -> bool {
 
 mutants! {
     // How a job comes in.
-    submit_overwrites: "submit.lua" "redis.call('EXISTS', KEYS[1]) == 1" => "false",
+    submit_overwrites: "submit.lua" "redis.call('EXISTS', job) == 0" => "true",
         submit::repeating_a_submission_with_its_id_changes_nothing;
-    submit_ignores_the_key: "submit.lua" "  if status then" => "  if false then",
+    submit_ignores_the_key: "submit.lua" "    if status then" => "    if false then",
         submit::a_key_makes_one_job_whatever_became_of_it;
-    submit_remembers_keys_of_vanished_jobs: "submit.lua" "  if status then" => "  if true then",
+    submit_remembers_keys_of_vanished_jobs: "submit.lua" "    if status then" => "    if true then",
         submit::a_key_is_remembered_for_its_time_or_as_long_as_its_job;
-    submit_ignores_the_body: "submit.lua" "fingerprint == ARGV[5] and " => "",
+    submit_ignores_the_body: "submit.lua" "of == fingerprint and " => "",
         submit::a_key_used_for_another_request_is_refused_without_a_trace;
-    submit_remembers_keys_for_ever: "submit.lua" ", 'EX', ARGV[6])" => ")",
+    submit_remembers_keys_for_ever: "submit.lua" ", 'EX', ARGV[2])" => ")",
         submit::a_key_is_remembered_for_its_time_or_as_long_as_its_job;
     submit_exceeds_the_limit: "submit.lua" "depth >= limit" => "depth > limit",
         submit::the_limit_counts_every_job_that_has_not_ended;
-    submit_knows_no_unlimited_queue: "submit.lua" "limit > 0" => "true",
+    submit_knows_no_unlimited_queue: "submit.lua" "limit > 0 and depth" => "depth",
         submit::without_a_limit_the_queue_is_never_full;
+    submit_counts_once_for_all: "submit.lua" "      depth = depth + 1\n" => "",
+        together::no_more_of_them_are_accepted_than_the_queue_has_room_for;
     submit_ignores_max_queue: "accept.lua" "max_queue_ms > 0" => "false",
         deadlines::a_job_within_its_limits_is_kept_and_shows_the_next_one;
     submit_ignores_short_memory: "submit.lua" "#!lua\n" => "#!lua flags=allow-oom\n",

@@ -117,7 +117,7 @@ impl Queue {
     /// Submits this job, which must be accepted.
     pub(crate) async fn submit_job(&self, job: &NewJob) -> JobId {
         let id = JobId::new(0);
-        assert_eq!(self.store.submit(id, job).await.unwrap(), Submitted::Accepted);
+        assert_eq!(self.store.submit(id, job.clone()).await.unwrap(), Submitted::Accepted);
         id
     }
 

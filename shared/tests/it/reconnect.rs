@@ -41,14 +41,14 @@ async fn with_aof() -> Queue {
 pub(crate) async fn a_store_may_be_opened_before_redis_is_there(queue: &Queue) {
     queue.server.kill9();
     let store = impatient(queue, &queue.server.url());
-    let refused = store.submit(JobId::new(0), &new_job()).await;
+    let refused = store.submit(JobId::new(0), new_job()).await;
     assert!(matches!(refused, Err(StoreError::Disconnected)), "{refused:?}");
     assert!(!store.redis().is_up());
 
     queue.server.restart().await;
 
     timeout(SOON, store.redis().up()).await.unwrap();
-    assert_eq!(store.submit(JobId::new(0), &new_job()).await.unwrap(), Submitted::Accepted);
+    assert_eq!(store.submit(JobId::new(0), new_job()).await.unwrap(), Submitted::Accepted);
 }
 
 pub(crate) async fn forgotten_scripts_are_loaded_again(queue: &Queue) {
@@ -89,7 +89,7 @@ pub(crate) async fn a_connection_that_fell_silent_is_given_up(queue: &Queue) {
 
     proxy.half_open();
     let (id, job) = (JobId::new(0), new_job());
-    let (submitted, ()) = tokio::join!(queue.store.submit(id, &job), async {
+    let (submitted, ()) = tokio::join!(queue.store.submit(id, job), async {
         eventually(SOON, "a swallowed request", async || proxy.hits().half_open > 0).await;
         proxy.pass();
     });
@@ -139,11 +139,11 @@ pub(crate) async fn a_killed_redis_comes_back_with_every_job_and_every_lease(_: 
     timeout(SOON, impatient.redis().up()).await.unwrap();
 
     queue.server.kill9();
-    let refused = impatient.submit(JobId::new(0), &new_job()).await;
+    let refused = impatient.submit(JobId::new(0), new_job()).await;
     assert!(refused.is_err_and(|error| error.is_retryable()));
     // A patient store's call waits for the restart.
     let job = new_job();
-    let (submitted, ()) = tokio::join!(queue.store.submit(JobId::new(0), &job), queue.server.restart());
+    let (submitted, ()) = tokio::join!(queue.store.submit(JobId::new(0), job), queue.server.restart());
     assert_eq!(submitted.unwrap(), Submitted::Accepted);
 
     // The plain connection of the test broke, too.
@@ -225,7 +225,7 @@ impl Lost {
     async fn run(self, queue: &Queue, attempt: Option<&Attempt>, id: JobId) {
         let settlement = match self {
             Self::Submit => {
-                assert_eq!(queue.store.submit(id, &new_job()).await.unwrap(), Submitted::Accepted);
+                assert_eq!(queue.store.submit(id, new_job()).await.unwrap(), Submitted::Accepted);
                 return;
             }
             Self::Cancel => {
@@ -276,12 +276,12 @@ pub(crate) async fn an_answer_that_stays_lost_is_told_as_an_unknown_outcome(queu
     let id = JobId::new(0);
     proxy.drop_replies(1_000);
 
-    let outcome = store.submit(id, &new_job()).await;
+    let outcome = store.submit(id, new_job()).await;
 
     assert!(matches!(outcome, Err(StoreError::Ambiguous(_))), "{outcome:?}");
     assert!(proxy.hits().replies_dropped > 0);
     assert_eq!(queue.state(id).await, "pending 0/0/0 new input");
-    assert_eq!(queue.store.submit(id, &new_job()).await.unwrap(), Submitted::Accepted);
+    assert_eq!(queue.store.submit(id, new_job()).await.unwrap(), Submitted::Accepted);
     assert_eq!(queue.outstanding().await, (1, 0));
 }
 

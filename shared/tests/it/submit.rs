@@ -22,7 +22,7 @@ fn keyed(key: &str, body: &str) -> NewJob {
 /// Submits under a new id.
 async fn submit(queue: &Queue, job: &NewJob) -> (JobId, Submitted) {
     let id = JobId::new(0);
-    (id, queue.store.submit(id, job).await.unwrap())
+    (id, queue.store.submit(id, job.clone()).await.unwrap())
 }
 
 async fn listed(queue: &Queue) -> Vec<JobId> {
@@ -53,7 +53,7 @@ pub(crate) async fn repeating_a_submission_with_its_id_changes_nothing(queue: &Q
     let id = queue.submit().await;
     let other = NewJob { input: "[[9.0]]".to_owned(), priority: Priority::High, ..keyed("aa", "bb") };
 
-    for job in [&new_job(), &other] {
+    for job in [new_job(), other] {
         assert_eq!(queue.store.submit(id, job).await.unwrap(), Submitted::Accepted);
     }
 
@@ -77,7 +77,7 @@ pub(crate) async fn a_key_makes_one_job_whatever_became_of_it(queue: &Queue) {
     assert_eq!(queue.settle(&attempt, complete()).await, DONE);
     again(JobStatus::Completed).await;
 
-    assert_eq!(queue.store.submit(first, &job).await.unwrap(), Submitted::Accepted);
+    assert_eq!(queue.store.submit(first, job).await.unwrap(), Submitted::Accepted);
     assert_eq!(queue.outstanding().await, (0, 0));
     assert_eq!(listed(queue).await, [first]);
 }
@@ -139,7 +139,7 @@ pub(crate) async fn the_limit_counts_every_job_that_has_not_ended(queue: &Queue)
     assert_eq!(queue.all_keys().await, before);
     assert_eq!(listed(&queue).await.len(), 4);
     // What was accepted stays so.
-    assert_eq!(queue.store.submit(high, &new_job()).await.unwrap(), Submitted::Accepted);
+    assert_eq!(queue.store.submit(high, new_job()).await.unwrap(), Submitted::Accepted);
 
     assert_eq!(queue.settle(&running, complete()).await, DONE);
     assert_eq!(submit(&queue, &keyed("aa", "bb")).await.1, Submitted::Accepted);
@@ -210,7 +210,7 @@ pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_wo
     queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     assert_eq!(queue.store.epoch(0).await.unwrap(), epoch);
 
-    let refused = queue.store.submit(JobId::new(0), &keyed("aa", "bb")).await;
+    let refused = queue.store.submit(JobId::new(0), keyed("aa", "bb")).await;
     assert!(matches!(refused, Err(StoreError::OutOfMemory(_))), "{refused:?}");
     let refused = queue.store.requeue(failed.job_id, JobId::new(0), ANYONE).await;
     assert!(matches!(refused, Err(StoreError::OutOfMemory(_))), "{refused:?}");

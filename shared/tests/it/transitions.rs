@@ -163,7 +163,7 @@ impl Subject {
     async fn apply(&self, queue: &Queue, script: &str) -> String {
         let (store, id) = (&queue.store, self.id());
         match script {
-            "submit" => told(store.submit(id, &new_job()).await.unwrap()),
+            "submit" => told(store.submit(id, new_job()).await.unwrap()),
             "take" => told_grants(&store.take(&all("taker")).await.unwrap()),
             "start" => told_grants(&store.start(0, "us").await.unwrap()),
             "renew" => {

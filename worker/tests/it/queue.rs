@@ -69,7 +69,7 @@ impl Queue {
     /// Submits any job to a partition.
     pub(crate) async fn submit_job(&self, partition: u8, job: NewJob) -> JobId {
         let id = JobId::new(partition);
-        assert_eq!(self.store.submit(id, &job).await.unwrap(), Submitted::Accepted);
+        assert_eq!(self.store.submit(id, job).await.unwrap(), Submitted::Accepted);
         id
     }
 

@@ -1,0 +1,208 @@
+//! How jobs come in. Submissions that are made at the same time share a script call, since a call by itself costs Redis a
+//! third of what a job in it does. Nobody waits for others to come: what is ready to be submitted now goes at once.
+
+use std::{
+    io, mem,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::future::join_all;
+use redis::{Cmd, RedisError};
+use tokio::sync::oneshot;
+
+use super::{JobStore, millis, stream_number};
+use crate::{
+    error::StoreError,
+    job::{JobId, NewJob, Priority},
+    scripts::{SUBMIT, Submitted},
+};
+
+/// Most jobs of a call: its own cost hardly counts any more, and Redis is held up for a fraction of a millisecond.
+const MOST_JOBS: usize = 16;
+/// Bytes of input after which a call has enough.
+const ENOUGH_BYTES: usize = 1 << 20;
+/// Arguments of a usual job, and their bytes, so that a command grows in place.
+const USUAL_ARGUMENTS: usize = 12;
+const USUAL_BYTES: usize = 512;
+
+type Outcome = Result<Submitted, StoreError>;
+
+/// A job that is on its way into the queue.
+#[derive(Debug)]
+struct Submission {
+    id: JobId,
+    job: Arc<NewJob>,
+    /// Nobody listens any more when its client has gone away.
+    told: oneshot::Sender<Outcome>,
+}
+
+/// Submissions that no call has yet. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gathered(Arc<Mutex<Vec<Submission>>>);
+
+impl Gathered {
+    /// Whether it is the first, whose coming somebody must act upon.
+    fn add(&self, submission: Submission) -> bool {
+        let mut gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        gathered.push(submission);
+        gathered.len() == 1
+    }
+
+    fn take(&self) -> Vec<Submission> {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl JobStore {
+    /// Accepts the job under `id`. Repeating it with the same id is safe.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; after `Ambiguous` the job may or may not have been accepted.
+    pub async fn submit(&self, id: JobId, job: impl Into<Arc<NewJob>>) -> Outcome {
+        self.gather(id, job.into()).await.unwrap_or_else(|_| Err(interrupted()))
+    }
+
+    /// Accepts the jobs, each by itself; one outcome for each, in order. Repeating it with the same ids is safe.
+    ///
+    /// # Errors
+    /// When Redis answered for none of them: after `Ambiguous` any of the jobs may have been accepted.
+    pub async fn submit_all(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<Outcome>, StoreError> {
+        let submissions: Vec<_> = jobs.iter().map(|(id, job)| self.gather(*id, Arc::clone(job))).collect();
+        let outcomes = join_all(submissions).await;
+        let outcomes: Vec<_> =
+            outcomes.into_iter().map(|told| told.unwrap_or_else(|_| Err(interrupted()))).collect();
+        let unanswered =
+            || outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).filter(|e| e.is_retryable());
+        let ambiguous = unanswered().find(|error| matches!(error, StoreError::Ambiguous(_)));
+        match ambiguous.or_else(|| unanswered().next()) {
+            Some(error) if unanswered().count() == outcomes.len() => Err(error.clone()),
+            _ => Ok(outcomes),
+        }
+    }
+
+    /// Puts a job where the next call finds it, and sees to it that there is one.
+    fn gather(&self, id: JobId, job: Arc<NewJob>) -> oneshot::Receiver<Outcome> {
+        let (told, outcome) = oneshot::channel();
+        if self.gathered.add(Submission { id, job, told }) {
+            tokio::spawn(self.clone().send_gathered());
+        }
+        outcome
+    }
+
+    async fn send_gathered(self) {
+        // Whoever is ready to run now may have a job to submit: they run first.
+        tokio::task::yield_now().await;
+        join_all(calls(self.gathered.take()).into_iter().map(|submissions| self.send(submissions))).await;
+    }
+
+    async fn send(&self, submissions: Vec<Submission>) {
+        let outcomes = self.submitted(&submissions).await;
+        for (submission, outcome) in submissions.into_iter().zip(outcomes) {
+            let _ = submission.told.send(outcome);
+        }
+    }
+
+    /// One outcome for each, in order.
+    async fn submitted(&self, submissions: &[Submission]) -> Vec<Outcome> {
+        match self.call(submissions).await {
+            Ok(outcomes) => outcomes,
+            // What is wrong with the keys of one is not the others' trouble.
+            Err(StoreError::Refused(_)) if submissions.len() > 1 => {
+                let alone = submissions
+                    .chunks(1)
+                    .map(async |one| self.call(one).await.unwrap_or_else(|error| vec![Err(error)]));
+                join_all(alone).await.into_iter().flatten().collect()
+            }
+            Err(error) => submissions.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    /// Submits jobs of one partition in one script call; one outcome for each, in order.
+    async fn call(&self, submissions: &[Submission]) -> Result<Vec<Outcome>, StoreError> {
+        let (generation, reply) = self.run_submission(&self.submit_call(submissions)).await?;
+        let mut outcomes: Vec<_> =
+            Submitted::parse_all(reply, submissions.len())?.into_iter().map(Ok).collect();
+        let is_stored = |outcome: &Outcome| outcome.as_ref().is_ok_and(Submitted::is_stored);
+        if outcomes.iter().any(is_stored)
+            && let Err(error) = self.confirmed(generation).await
+        {
+            for outcome in outcomes.iter_mut().filter(|outcome| is_stored(outcome)) {
+                *outcome = Err(error.clone());
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn submit_call(&self, submissions: &[Submission]) -> Cmd {
+        let partition = submissions.first().map_or(0, |submission| submission.id.partition());
+        let mut keys = Vec::with_capacity(4 + 2 * submissions.len());
+        keys.extend(self.keys.streams(partition));
+        keys.push(self.keys.log(partition));
+        for Submission { id, job, .. } in submissions {
+            keys.push(self.keys.job(*id));
+            keys.extend(job.idempotency.as_ref().map(|key| self.keys.idempotency(partition, &key.key_hash)));
+        }
+        let bytes: usize =
+            submissions.iter().map(|submission| USUAL_BYTES + submission.job.input.len()).sum();
+        let mut command = SUBMIT.call_with_room(&keys, USUAL_ARGUMENTS * submissions.len(), bytes);
+        command.arg(self.policy.max_queue_depth).arg(self.policy.idempotency_ttl.as_secs().max(1));
+        for Submission { id, job, .. } in submissions {
+            command
+                .arg(id.to_string())
+                .arg(&id.as_bytes()[..])
+                .arg(stream_number(job.priority))
+                .arg(job.max_queue.map_or(0, millis))
+                .arg(job.owner.as_deref().unwrap_or_default())
+                .arg(job.idempotency.as_ref().map_or("", |key| key.fingerprint.as_str()));
+            add_fields(&mut command, job);
+        }
+        command
+    }
+}
+
+/// The fields that a new job has beside those that every job has; before them, how many arguments they are.
+fn add_fields(command: &mut Cmd, job: &NewJob) {
+    let priority = (job.priority != Priority::default()).then(|| job.priority.as_str());
+    let timeout = job.timeout.map(|timeout| millis(timeout).to_string());
+    let fields = [
+        ("input", Some(job.input.as_str())),
+        ("priority", priority),
+        ("timeout_ms", timeout.as_deref()),
+        ("request_id", job.request_id.as_deref()),
+        ("traceparent", job.traceparent.as_deref()),
+    ];
+    let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    command.arg(2 * fields.clone().count());
+    for (name, value) in fields {
+        command.arg(name).arg(value);
+    }
+}
+
+/// Divides submissions into calls, each for one partition and in the order of their coming.
+fn calls(mut submissions: Vec<Submission>) -> Vec<Vec<Submission>> {
+    submissions.sort_by_key(|submission| submission.id.partition());
+    let (mut calls, mut bytes) = (Vec::<Vec<_>>::new(), 0);
+    for submission in submissions {
+        let has_room = |call: &&mut Vec<Submission>| {
+            let is_same = |other: &Submission| other.id.partition() == submission.id.partition();
+            call.len() < MOST_JOBS && bytes < ENOUGH_BYTES && call.last().is_some_and(is_same)
+        };
+        let size = submission.job.input.len();
+        match calls.last_mut().filter(has_room) {
+            Some(call) => {
+                call.push(submission);
+                bytes += size;
+            }
+            None => {
+                calls.push(vec![submission]);
+                bytes = size;
+            }
+        }
+    }
+    calls
+}
+
+/// For a submission whose call ended without an outcome, as when the runtime stops.
+fn interrupted() -> StoreError {
+    StoreError::Ambiguous(RedisError::from(io::Error::other("the call was stopped before its answer")))
+}

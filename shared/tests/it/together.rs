@@ -1,0 +1,133 @@
+//! Submissions that are made at the same time: they share script calls, and each is still judged by itself.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tepal_shared::{
+    error::StoreError,
+    job::{Idempotency, JobId, NewJob},
+    scripts::Submitted,
+    store::TakeRequest,
+};
+
+use crate::queue::{Queue, all, ids, new_job};
+
+/// Submits all of them at the same time.
+async fn submit(queue: &Queue, jobs: Vec<NewJob>) -> Vec<(JobId, Result<Submitted, StoreError>)> {
+    let submit = async |job| {
+        let id = JobId::new(0);
+        (id, queue.store.submit(id, job).await)
+    };
+    join_all(jobs.into_iter().map(submit)).await
+}
+
+fn keyed(key: &str) -> NewJob {
+    let idempotency = Some(Idempotency { key_hash: key.to_owned(), fingerprint: "bb".to_owned() });
+    NewJob { idempotency, ..new_job() }
+}
+
+/// How many script calls the server has executed.
+async fn calls(queue: &Queue) -> u64 {
+    let stats: String = queue.redis(&["INFO", "commandstats"]).await;
+    let (_, calls) = stats.split_once("cmdstat_evalsha:calls=").unwrap();
+    calls.split(',').next().unwrap().parse().unwrap()
+}
+
+/// How many script calls it takes to have all of these accepted at the same time.
+async fn calls_for(queue: &Queue, jobs: Vec<NewJob>) -> u64 {
+    submit(queue, vec![new_job()]).await;
+    let before = calls(queue).await;
+    for (_, outcome) in submit(queue, jobs).await {
+        assert_eq!(outcome.unwrap(), Submitted::Accepted);
+    }
+    calls(queue).await - before
+}
+
+pub(crate) async fn they_share_a_call_and_keep_their_order(queue: &Queue) {
+    assert_eq!(calls_for(queue, vec![new_job(); 16]).await, 1);
+
+    let waiting = queue.takeable("w").await;
+    assert_eq!(waiting.len(), 17);
+    assert!(waiting.is_sorted(), "{waiting:?}");
+}
+
+pub(crate) async fn a_call_is_of_16_jobs_or_of_a_mebibyte(queue: &Queue) {
+    assert_eq!(calls_for(queue, vec![new_job(); 33]).await, 3);
+    let large = NewJob { input: format!("[[{}1.0]]", " ".repeat(600 << 10)), ..new_job() };
+    assert_eq!(calls_for(queue, vec![large; 5]).await, 3);
+}
+
+pub(crate) async fn each_partition_has_a_call_of_its_own(queue: &Queue) {
+    let queue = queue.with_policy(|policy| policy.partitions = 2);
+    let job = Arc::new(new_job());
+    let jobs = [0, 1, 0, 1].map(|partition| (JobId::new(partition), Arc::clone(&job)));
+
+    let outcomes = queue.store.submit_all(&jobs).await.unwrap();
+
+    assert!(outcomes.iter().all(|outcome| outcome.as_ref().unwrap() == &Submitted::Accepted), "{outcomes:?}");
+    for partition in [0, 1] {
+        let granted = queue.store.take(&TakeRequest { partition, ..all("w") }).await.unwrap();
+        let expected: Vec<_> =
+            jobs.iter().map(|(id, _)| *id).filter(|id| id.partition() == partition).collect();
+        assert_eq!(ids(&granted), expected);
+    }
+}
+
+pub(crate) async fn no_more_of_them_are_accepted_than_the_queue_has_room_for(queue: &Queue) {
+    let queue = queue.with_policy(|policy| policy.max_queue_depth = 3);
+    queue.submit().await;
+
+    let outcomes = submit(&queue, vec![new_job(); 5]).await;
+
+    let full = || Submitted::Full { outstanding: 3 };
+    let expected = [Submitted::Accepted, Submitted::Accepted, full(), full(), full()];
+    assert_eq!(outcomes.into_iter().map(|(_, outcome)| outcome.unwrap()).collect::<Vec<_>>(), expected);
+    assert_eq!(queue.outstanding().await, (3, 0));
+}
+
+pub(crate) async fn what_is_wrong_with_one_is_not_the_others_trouble(queue: &Queue) {
+    let broken = queue.store.keys().idempotency(0, "cc");
+    queue.redis::<u64>(&["SADD", &broken, "no record"]).await;
+    let jobs = vec![new_job(), keyed("aa"), keyed("cc"), keyed("aa"), new_job()];
+
+    let outcomes = submit(queue, jobs).await;
+
+    let mut accepted = Vec::new();
+    for (number, (id, outcome)) in outcomes.into_iter().enumerate() {
+        match (number, outcome) {
+            (2, Err(StoreError::Refused(error))) => assert_eq!(error.code(), Some("WRONGTYPE")),
+            (3, Ok(Submitted::Duplicate { job_id, .. })) => assert_eq!(job_id, accepted[1]),
+            (0 | 1 | 4, Ok(Submitted::Accepted)) => accepted.push(id),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(queue.takeable("w").await, accepted);
+}
+
+/// A task that a task wakes runs next there, so that each submission would be sent before the next one is made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn those_of_several_tasks_share_a_call_too() {
+    let queue = Queue::start().await;
+    submit(&queue, vec![new_job()]).await;
+    let before = calls(&queue).await;
+    let store = queue.store.clone();
+    let tasks = tokio::spawn(async move {
+        let submit = |_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.submit(JobId::new(0), new_job()).await.unwrap() })
+        };
+        join_all((0..16).map(submit).collect::<Vec<_>>()).await
+    });
+
+    assert!(tasks.await.unwrap().iter().all(|outcome| outcome.as_ref().unwrap() == &Submitted::Accepted));
+    let made = calls(&queue).await - before;
+    assert!(made <= 2, "{made} calls");
+}
+
+as_tests![
+    they_share_a_call_and_keep_their_order,
+    a_call_is_of_16_jobs_or_of_a_mebibyte,
+    each_partition_has_a_call_of_its_own,
+    no_more_of_them_are_accepted_than_the_queue_has_room_for,
+    what_is_wrong_with_one_is_not_the_others_trouble,
+];
