@@ -21,5 +21,5 @@ if TERMINAL[status] then
 end
 
 local stream = KEYS[1 + STREAM_OF[job[3] or 'normal']]
-end_job({ key = KEYS[1], stream = stream, entry = job[2], created_at = job[5] }, server_now(), 'cancelled', ARGV[1], {}, true)
+end_job({ key = KEYS[1], stream = stream, entry = job[2], created_at = job[5] }, server_now(), 'cancelled', ARGV[1])
 return { 'cancelled' }

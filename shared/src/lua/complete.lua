@@ -8,7 +8,9 @@
 -- ARGV[2...]  per job: attempt token, stream number, result, JSON
 -- Returns  a word for each job: "completed" also when this very attempt had completed it before | "lost" another attempt
 --          owns the job or ended it | "cancelled" | "missing" no such job
-local outcomes, ending, entries = {}, {}, { {}, {}, {} }
+-- All is checked before the first write. Of the jobs that are to end: their keys, when they were accepted, their results,
+-- and the entries in each stream. Lists are cheaper than a table for each job.
+local outcomes, ending, accepted, results, entries = {}, {}, {}, {}, { {}, {}, {} }
 for i = 4, #KEYS do
   local key, argument = KEYS[i], 3 * i - 10
   local token = ARGV[argument]
@@ -20,7 +22,9 @@ for i = 4, #KEYS do
     table.insert(outcomes, refused[1])
   else
     table.insert(outcomes, 'completed')
-    table.insert(ending, { key = key, created_at = job[4], result = ARGV[argument + 2] })
+    table.insert(ending, key)
+    table.insert(accepted, job[4])
+    table.insert(results, ARGV[argument + 2])
     if job[3] then
       table.insert(entries[tonumber(ARGV[argument + 1])], job[3])
     end
@@ -28,8 +32,8 @@ for i = 4, #KEYS do
 end
 
 local now = server_now()
-for _, job in ipairs(ending) do
-  close_job(job, now, 'completed', ARGV[1], { 'result', job.result }, false)
+for i, key in ipairs(ending) do
+  close_job(key, accepted[i], now, 'completed', ARGV[1], false, 'result', results[i])
 end
 for number, ended in ipairs(entries) do
   if #ended > 0 then

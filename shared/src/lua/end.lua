@@ -5,17 +5,17 @@ local function drop_fields(key, ...)
     'traceparent', ...)
 end
 
--- The only way into a terminal state. `fields`: flat list of what the end adds; `keep_input`: whether the job can be
--- submitted again from its record. Its entry is to be removed by the same script. `job`: {key, created_at}.
-local function close_job(job, now, status, ttl_s, fields, keep_input)
+-- The only way into a terminal state. `keep_input`: whether the job can be submitted again from its record; `...`: the
+-- fields that the end adds, flat. Its entry is to be removed by the same script.
+local function close_job(key, created_at, now, status, ttl_s, keep_input, ...)
   if keep_input then
-    drop_fields(job.key)
+    drop_fields(key)
   else
-    drop_fields(job.key, 'input')
+    drop_fields(key, 'input')
   end
-  redis.call('HSET', job.key, 'status', status, 'took_ms', int(age(job.created_at, now)), unpack(fields))
-  redis.call('EXPIRE', job.key, ttl_s)
-  redis.call('PUBLISH', job.key, status)
+  redis.call('HSET', key, 'status', status, 'took_ms', int(age(created_at, now)), ...)
+  redis.call('EXPIRE', key, ttl_s)
+  redis.call('PUBLISH', key, status)
 end
 
 local function remove_entries(stream, entries)
@@ -23,15 +23,15 @@ local function remove_entries(stream, entries)
   redis.call('XDEL', stream, unpack(entries))
 end
 
--- close_job for one job with its entry. `job`: {key, created_at, stream, entry}.
-local function end_job(job, now, status, ttl_s, fields, keep_input)
-  close_job(job, now, status, ttl_s, fields, keep_input)
+-- close_job for one job with its entry, which keeps its input. `job`: {key, created_at, stream, entry}.
+local function end_job(job, now, status, ttl_s, ...)
+  close_job(job.key, job.created_at, now, status, ttl_s, true, ...)
   remove_entries(job.stream, { job.entry })
 end
 
 -- end_job for a failure, which also leaves a dead letter. `job`: id and attempts beside that; `dead`: {key, max}; `why`: {code, message}.
 local function fail_job(job, now, ttl_s, dead, why)
-  end_job(job, now, 'failed', ttl_s, { 'error', why.message, 'error_code', why.code }, true)
+  end_job(job, now, 'failed', ttl_s, 'error', why.message, 'error_code', why.code)
   redis.call('XADD', dead.key, 'MAXLEN', '~', dead.max, '*', 'id', job.id, 'error_code', why.code, 'attempts', job.attempts)
 end
 

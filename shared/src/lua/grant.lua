@@ -1,14 +1,17 @@
 -- grant: what `take` and `start` share: turns delivered entries into granted attempts. Stands behind lib.
--- `grants`: {streams, dead = {key, max}, prefix, now, max_lost, ttl_s, jobs = {}, ended = {}, stale = 0, reclaimed = 0,
--- bytes = 0}
+-- `grants`: {streams, dead = {key, max}, prefix, now, max_lost, ttl_s, count = 0, jobs = {}, ended = {}, stale = 0,
+-- reclaimed = 0, bytes = 0}; `jobs`: ten values a job in one list, since a list in a list costs Redis a buffer of its own.
 local function grant(grants, number, entry, id)
   local stream, key = grants.streams[number], grants.prefix .. id
   local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'created_at', 'queue_deadline', 'timeout_ms',
     'request_id', 'traceparent', 'input')
   -- Most jobs have never run.
-  local ran = job[3] and redis.call('HMGET', key, 'released', 'lost', 'waited_ms', 'run_deadline') or {}
   local status, attempt, created_at = job[1], tonumber(job[3] or 0), job[4]
-  local released, lost, waited_ms, deadline = tonumber(ran[1] or 0), tonumber(ran[2] or 0), ran[3], ran[4]
+  local released, lost, waited_ms, deadline = 0, 0, nil, nil
+  if job[3] then
+    local ran = redis.call('HMGET', key, 'released', 'lost', 'waited_ms', 'run_deadline')
+    released, lost, waited_ms, deadline = tonumber(ran[1] or 0), tonumber(ran[2] or 0), ran[3], ran[4]
+  end
   if job[2] ~= entry or (status ~= 'pending' and status ~= 'processing') then
     -- Its job ended, vanished or has another entry by now.
     redis.call('XACK', stream, GROUP, entry)
@@ -16,7 +19,6 @@ local function grant(grants, number, entry, id)
     grants.stale = grants.stale + 1
     return
   end
-  local record = { key = key, id = id, stream = stream, entry = entry, created_at = created_at, attempts = attempt - released }
   local why = missed_deadline(grants.now, waited_ms, job[5], deadline)
   if status == 'processing' then
     -- A running job comes back only when its lease lapsed: whoever ran it is gone.
@@ -28,6 +30,8 @@ local function grant(grants, number, entry, id)
     end
   end
   if why then
+    local record =
+      { key = key, id = id, stream = stream, entry = entry, created_at = created_at, attempts = attempt - released }
     fail_job(record, grants.now, grants.ttl_s, grants.dead, why)
     table.insert(grants.ended, { id, why.code })
     return
@@ -48,8 +52,18 @@ local function grant(grants, number, entry, id)
   redis.call('PUBLISH', key, 'processing')
   local input = job[9] or ''
   grants.bytes = grants.bytes + #input
-  local left_ms = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1
-  table.insert(grants.jobs, { id, number, attempt, released, lost, age_ms, left_ms, job[7] or '', job[8] or '', input })
+  local jobs, at = grants.jobs, 10 * grants.count
+  jobs[at + 1] = id
+  jobs[at + 2] = number
+  jobs[at + 3] = attempt
+  jobs[at + 4] = released
+  jobs[at + 5] = lost
+  jobs[at + 6] = age_ms
+  jobs[at + 7] = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1
+  jobs[at + 8] = job[7] or ''
+  jobs[at + 9] = job[8] or ''
+  jobs[at + 10] = input
+  grants.count = grants.count + 1
 end
 
 -- The reply of both scripts.

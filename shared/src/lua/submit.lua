@@ -12,7 +12,7 @@
 --             longest wait in the queue, ms; 0 = no limit | owner; '' = nobody | fingerprint of the request, hex; '' without
 --             an idempotency key | n, how many values follow | field, value pairs of the job hash: the input and what the
 --             caller wants kept
--- Returns  for each job {"accepted"} | {"duplicate", job_id, status} the key's job exists | {"conflict", job_id} the key
+-- Returns  for each job "accepted" | {"duplicate", job_id, status} the key's job exists | {"conflict", job_id} the key
 --          belongs to another request | {"full", outstanding}
 local limit = tonumber(ARGV[1])
 local depth = limit > 0 and outstanding(KEYS[1], KEYS[2], KEYS[3]) or 0
@@ -50,7 +50,7 @@ while KEYS[key] do
       end
     end
   end
-  table.insert(outcomes, refused or { 'accepted' })
+  table.insert(outcomes, refused or 'accepted')
   key, argument = key + (record and 2 or 1), next
 end
 return outcomes

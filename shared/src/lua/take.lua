@@ -18,13 +18,13 @@
 -- ARGV[11]  cursor of stream 2
 -- ARGV[12]  cursor of stream 3
 -- Returns  {"granted", jobs, ended, reclaimed, stale, cursors, groups_created};
---          job = {id, stream number, attempt, released, lost, age_ms, run time left, ms or -1, request id, traceparent,
---          input}; ended = {id, error code} of jobs that failed instead of being granted
+--          jobs = for each id, stream number, attempt, released, lost, age_ms, run time left, ms or -1, request id,
+--          traceparent, input, all in one list; ended = {id, error code} of jobs that failed instead of being granted
 local CHUNK = 16
 -- Entries of jobs that end instead of being granted, after which a call stops: a backlog of them must not make it long.
 local MOST_CLEARED = 64
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
-  now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], jobs = {}, ended = {}, stale = 0, reclaimed = 0,
+  now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], count = 0, jobs = {}, ended = {}, stale = 0, reclaimed = 0,
   bytes = 0 }
 local want, max_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local groups_created = 0
@@ -33,7 +33,7 @@ local function room()
   if grants.bytes >= max_bytes or grants.stale + #grants.ended >= MOST_CLEARED then
     return 0
   end
-  return math.min(want - #grants.jobs, CHUNK)
+  return math.min(want - grants.count, CHUNK)
 end
 
 -- Runs a read; a missing group is created at 0, so that nothing which waits is skipped, and the read repeated.

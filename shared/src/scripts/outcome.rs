@@ -42,7 +42,7 @@ impl Submitted {
     /// The outcomes of so many jobs, in order.
     pub(crate) fn parse_all(value: Value, count: usize) -> Result<Vec<Self>, StoreError> {
         let mut reply = Reply::new(&SUBMIT, value)?;
-        (0..count).map(|_| Self::parse(reply.nested("an outcome")?)).collect()
+        (0..count).map(|_| Self::parse(reply.outcome()?)).collect()
     }
 
     fn parse(mut reply: Reply<'_>) -> Result<Self, StoreError> {
@@ -92,7 +92,11 @@ impl Granted {
             "granted" => {}
             word => return reply.unknown(word),
         }
-        let attempts = reply.list("the jobs")?.into_iter().map(attempt).collect::<Result<_, _>>()?;
+        let mut jobs = reply.nested("the jobs")?;
+        let mut attempts = Vec::new();
+        while !jobs.is_empty() {
+            attempts.push(attempt(&mut jobs)?);
+        }
         let ended = reply
             .list("the ended jobs")?
             .into_iter()
@@ -109,7 +113,7 @@ impl Granted {
     }
 }
 
-fn attempt(mut job: Reply<'_>) -> Result<Attempt, StoreError> {
+fn attempt(job: &mut Reply<'_>) -> Result<Attempt, StoreError> {
     let job_id = job.parsed("a job id")?;
     let number = job.count("a stream number")?;
     let priority = usize::try_from(number)

@@ -59,6 +59,20 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// Whether all parts are read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.len() == 0
+    }
+
+    /// A part that is an outcome's word, or a list that begins with it.
+    pub(super) fn outcome(&mut self) -> Result<Reply<'a>, StoreError> {
+        match self.parts.next() {
+            Some(Value::Array(parts)) => Ok(Self { script: self.script, parts: parts.into_iter() }),
+            Some(word) => Ok(Self { script: self.script, parts: vec![word].into_iter() }),
+            None => Err(self.script.unexpected("nothing instead of an outcome")),
+        }
+    }
+
     /// A part that has parts of its own.
     pub(super) fn nested(&mut self, what: &str) -> Result<Reply<'a>, StoreError> {
         match self.parts.next() {

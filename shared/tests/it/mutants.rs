@@ -110,7 +110,7 @@ mutants! {
         delivery::a_missing_group_is_made_and_nothing_that_waits_is_skipped;
     take_skips_what_waits: "take.lua" "GROUP, '0', 'MKSTREAM'" => "GROUP, '$', 'MKSTREAM'",
         delivery::a_missing_group_is_made_and_nothing_that_waits_is_skipped;
-    take_gives_too_many: "take.lua" "math.min(want - #grants.jobs, CHUNK)" => "CHUNK",
+    take_gives_too_many: "take.lua" "math.min(want - grants.count, CHUNK)" => "CHUNK",
         delivery::no_more_jobs_come_than_asked_for;
     take_gives_too_much: "take.lua" "grants.bytes >= max_bytes or " => "",
         delivery::reading_stops_once_there_are_enough_bytes;
@@ -148,7 +148,7 @@ mutants! {
         transitions::every_script_does_in_every_state_what_the_table_says;
     complete_mixes_up_the_streams: "complete.lua" "entries[tonumber(ARGV[argument + 1])]" => "entries[2]",
         ends::many_results_stored_at_once_reach_their_own_jobs;
-    complete_mixes_up_the_results: "complete.lua" "result = ARGV[argument + 2] }" => "result = ARGV[4] }",
+    complete_mixes_up_the_results: "complete.lua" "table.insert(results, ARGV[argument + 2])" => "table.insert(results, ARGV[4])",
         ends::many_results_stored_at_once_reach_their_own_jobs;
     fail_is_not_fenced: "fail.lua" "if refused then" => "if false then",
         leases::a_zombie_cannot_settle_its_job;
@@ -190,13 +190,13 @@ mutants! {
         repairs::a_running_job_can_end_whatever_became_of_its_entry;
     end_leaves_the_entry: "end.lua" "  redis.call('XDEL', stream, unpack(entries))\n" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
-    end_keeps_the_job_for_ever: "end.lua" "  redis.call('EXPIRE', job.key, ttl_s)\n" => "",
+    end_keeps_the_job_for_ever: "end.lua" "  redis.call('EXPIRE', key, ttl_s)\n" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
-    end_is_not_published: "end.lua" "  redis.call('PUBLISH', job.key, status)\n" => "",
+    end_is_not_published: "end.lua" "  redis.call('PUBLISH', key, status)\n" => "",
         ends::every_end_is_published_to_whoever_waits_for_it;
-    end_counts_from_another_moment: "end.lua" "int(age(job.created_at, now))" => "0",
+    end_counts_from_another_moment: "end.lua" "int(age(created_at, now))" => "0",
         ends::every_end_tells_when_it_was;
-    end_keeps_every_input: "end.lua" "drop_fields(job.key, 'input')" => "drop_fields(job.key)",
+    end_keeps_every_input: "end.lua" "drop_fields(key, 'input')" => "drop_fields(key)",
         transitions::every_script_does_in_every_state_what_the_table_says;
     end_keeps_no_input: "end.lua" "  if keep_input then" => "  if false then",
         submit::a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_record;
