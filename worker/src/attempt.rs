@@ -276,7 +276,7 @@ impl<'a> Outcome<'a> {
     /// `took` is unknown for a job that was lost, which nobody holds any more.
     fn log(&self, settled: Settled, took: Option<Duration>) {
         let job_id = tracing::field::display(self.attempt.job_id);
-        let duration_ms = took.map(|took| took.as_secs_f64() * 1000.0);
+        let duration_ms = took.map(|took| took.as_micros() as f64 / 1000.0);
         let attempt = self.attempt.token;
         let request_id = self.attempt.request_id.as_deref();
         let traceparent = self.attempt.traceparent.as_deref();

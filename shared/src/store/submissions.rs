@@ -36,16 +36,36 @@ struct Submission {
     told: oneshot::Sender<Outcome>,
 }
 
+impl Submission {
+    fn new(id: JobId, job: Arc<NewJob>) -> (Self, oneshot::Receiver<Outcome>) {
+        let (told, outcome) = oneshot::channel();
+        (Self { id, job, told }, outcome)
+    }
+}
+
 /// Submissions that no call has yet. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gathered(Arc<Mutex<Vec<Submission>>>);
 
+/// What has to be done when a submission has come.
+enum Added {
+    /// It is the first: send what there is once all who are ready have added theirs.
+    First,
+    /// Somebody else sends it.
+    Further,
+    /// These are enough for a call: send them.
+    Enough(Vec<Submission>),
+}
+
 impl Gathered {
-    /// Whether it is the first, whose coming somebody must act upon.
-    fn add(&self, submission: Submission) -> bool {
+    fn add(&self, submission: Submission) -> Added {
         let mut gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.push(submission);
-        gathered.len() == 1
+        match gathered.len() {
+            MOST_JOBS.. => Added::Enough(mem::take(&mut *gathered)),
+            1 => Added::First,
+            _ => Added::Further,
+        }
     }
 
     fn take(&self) -> Vec<Submission> {
@@ -59,16 +79,24 @@ impl JobStore {
     /// # Errors
     /// Any [`StoreError`]; after `Ambiguous` the job may or may not have been accepted.
     pub async fn submit(&self, id: JobId, job: impl Into<Arc<NewJob>>) -> Outcome {
-        self.gather(id, job.into()).await.unwrap_or_else(|_| Err(interrupted()))
+        let (submission, outcome) = Submission::new(id, job.into());
+        match self.gathered.add(submission) {
+            Added::First => drop(tokio::spawn(self.clone().send_gathered())),
+            Added::Further => {}
+            Added::Enough(submissions) => drop(tokio::spawn(self.clone().send_all(submissions))),
+        }
+        outcome.await.unwrap_or_else(|_| Err(interrupted()))
     }
 
-    /// Accepts the jobs, each by itself; one outcome for each, in order. Repeating it with the same ids is safe.
+    /// Accepts the jobs, each by itself, to wait in this order; one outcome for each. Repeating it with the same ids is safe.
     ///
     /// # Errors
     /// When Redis answered for none of them: after `Ambiguous` any of the jobs may have been accepted.
     pub async fn submit_all(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<Outcome>, StoreError> {
-        let submissions: Vec<_> = jobs.iter().map(|(id, job)| self.gather(*id, Arc::clone(job))).collect();
-        let outcomes = join_all(submissions).await;
+        let (submissions, outcomes): (Vec<_>, Vec<_>) =
+            jobs.iter().map(|(id, job)| Submission::new(*id, Arc::clone(job))).unzip();
+        self.clone().send_all(submissions).await;
+        let outcomes = join_all(outcomes).await;
         let outcomes: Vec<_> =
             outcomes.into_iter().map(|told| told.unwrap_or_else(|_| Err(interrupted()))).collect();
         let unanswered =
@@ -80,19 +108,15 @@ impl JobStore {
         }
     }
 
-    /// Puts a job where the next call finds it, and sees to it that there is one.
-    fn gather(&self, id: JobId, job: Arc<NewJob>) -> oneshot::Receiver<Outcome> {
-        let (told, outcome) = oneshot::channel();
-        if self.gathered.add(Submission { id, job, told }) {
-            tokio::spawn(self.clone().send_gathered());
-        }
-        outcome
-    }
-
     async fn send_gathered(self) {
         // Whoever is ready to run now may have a job to submit: they run first.
         tokio::task::yield_now().await;
-        join_all(calls(self.gathered.take()).into_iter().map(|submissions| self.send(submissions))).await;
+        let submissions = self.gathered.take();
+        self.send_all(submissions).await;
+    }
+
+    async fn send_all(self, submissions: Vec<Submission>) {
+        join_all(calls(submissions).into_iter().map(|submissions| self.send(submissions))).await;
     }
 
     async fn send(&self, submissions: Vec<Submission>) {

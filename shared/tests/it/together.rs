@@ -73,6 +73,17 @@ pub(crate) async fn each_partition_has_a_call_of_its_own(queue: &Queue) {
     }
 }
 
+pub(crate) async fn a_list_of_jobs_waits_in_its_order(queue: &Queue) {
+    let job = Arc::new(new_job());
+    let jobs: Vec<_> = (0..1_000).map(|_| (JobId::new(0), Arc::clone(&job))).collect();
+
+    let outcomes = queue.store.submit_all(&jobs).await.unwrap();
+
+    assert_eq!(outcomes.len(), 1_000);
+    let waiting = queue.takeable("w").await;
+    assert_eq!(waiting, jobs.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+}
+
 pub(crate) async fn no_more_of_them_are_accepted_than_the_queue_has_room_for(queue: &Queue) {
     let queue = queue.with_policy(|policy| policy.max_queue_depth = 3);
     queue.submit().await;
@@ -128,6 +139,7 @@ as_tests![
     they_share_a_call_and_keep_their_order,
     a_call_is_of_16_jobs_or_of_a_mebibyte,
     each_partition_has_a_call_of_its_own,
+    a_list_of_jobs_waits_in_its_order,
     no_more_of_them_are_accepted_than_the_queue_has_room_for,
     what_is_wrong_with_one_is_not_the_others_trouble,
 ];
