@@ -217,20 +217,12 @@ impl Redis {
         if pipeline.is_empty() {
             return Ok(Vec::new()); // The client library refuses to send nothing.
         }
-        self.run_all_on(pipeline).await.map(|(_, outcomes)| outcomes)
-    }
-
-    /// [`Redis::run_all`] of at least one command, with the connection on which it succeeded.
-    pub(crate) async fn run_all_on(
-        &self,
-        pipeline: &Pipeline,
-    ) -> Result<(Generation, Vec<Result<Value, StoreError>>), StoreError> {
-        let Answered { generation, value, earlier } = self.patiently(Request::Many(pipeline)).await?;
+        let Answered { value, earlier, .. } = self.patiently(Request::Many(pipeline)).await?;
         let outcomes = outcomes(value);
         match earlier {
             // What is refused now may have been done by the earlier sending.
             Some(error) if outcomes.iter().any(is_refusal) => Err(error),
-            _ => Ok((generation, outcomes)),
+            _ => Ok(outcomes),
         }
     }
 

@@ -77,8 +77,8 @@ macro_rules! sources {
 
 const SOURCES: [(&str, &str); 22] = sources![
     "accept.lua" "cancel.lua" "clock.lua" "complete.lua" "end.lua" "expire.lua" "fail.lua" "found.lua" "grant.lua"
-    "heartbeat.lua" "hold.lua" "lib.lua" "prune.lua" "release.lua" "renew.lua" "requeue.lua" "retry.lua" "start.lua" "submit.lua" "sweep.lua"
-    "take.lua" "workers.lua"
+    "heartbeat.lua" "hold.lua" "lib.lua" "prune.lua" "release.lua" "renew.lua" "requeue.lua" "retry.lua"
+    "start.lua" "submit.lua" "sweep.lua" "take.lua" "workers.lua"
 ];
 /// Has the table of scripts and their parts.
 const TABLE: &str = include_str!("../../src/scripts.rs");
