@@ -241,9 +241,11 @@ impl Runner {
     }
 
     fn finished(&self, outcome: &Outcome<'_>, settled: Settled) {
-        let took = self.leases.let_go(outcome.attempt);
+        let hold = self.leases.let_go(outcome.attempt);
+        let took = hold.map(|hold| hold.took);
         outcome.log(settled, took);
-        spans::attempt(outcome.attempt, took, outcome.call.as_ref(), outcome.word(settled));
+        let granted_at = hold.map(|hold| hold.granted_at);
+        spans::attempt(outcome.attempt, granted_at, outcome.call.as_ref(), outcome.word(settled));
         // An attempt that is not held any more was counted when it was lost.
         if let Some(took) = took {
             metrics::settled(&outcome.settlement, settled, took);

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tepal_shared::{
@@ -36,8 +36,18 @@ struct Held {
     consumer: String,
     attempt: Attempt,
     since: Instant,
+    granted_at: SystemTime,
     /// The batch that runs the job, once it is in one.
     batch: Option<Arc<BatchWatch>>,
+}
+
+/// How long an attempt was held.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold {
+    /// When it was granted.
+    pub granted_at: SystemTime,
+    /// The time from then to its outcome.
+    pub took: Duration,
 }
 
 /// Tells a batch when none of its jobs is wanted any more.
@@ -67,12 +77,13 @@ impl Leases {
     /// From now on the jobs' leases are renewed for `consumer`. A job whose lease lapsed may be granted again to the
     /// very process that still runs it: then the earlier attempt is over.
     pub fn hold(&self, consumer: &str, attempts: &[Attempt]) {
-        let since = Instant::now();
+        let (since, granted_at) = (Instant::now(), SystemTime::now());
         let mut held = self.lock();
         for attempt in attempts {
             debug!(action = "attempt_started", job_id = %attempt.job_id, attempt = attempt.token, consumer);
-            let job = Held { consumer: consumer.to_owned(), attempt: attempt.clone(), since, batch: None };
-            if let Some(earlier) = held.insert(attempt.job_id, job) {
+            let (consumer, attempt) = (consumer.to_owned(), attempt.clone());
+            let job = Held { consumer, attempt, since, granted_at, batch: None };
+            if let Some(earlier) = held.insert(job.attempt.job_id, job) {
                 earlier.end(Fence::Lost);
             }
         }
@@ -93,11 +104,11 @@ impl Leases {
         watch
     }
 
-    /// The attempt has an outcome; gives the time since it was granted. A later attempt at the same job stays held.
-    pub fn let_go(&self, attempt: &Attempt) -> Option<Duration> {
+    /// The attempt has an outcome; tells how long it was held. A later attempt at the same job stays held.
+    pub fn let_go(&self, attempt: &Attempt) -> Option<Hold> {
         let mut held = self.lock();
         let job = remove(&mut held, attempt.job_id, attempt.token)?;
-        Some(job.since.elapsed())
+        Some(Hold { granted_at: job.granted_at, took: job.since.elapsed() })
     }
 
     /// Number of jobs held.

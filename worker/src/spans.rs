@@ -2,7 +2,7 @@
 //! `model call` and `settle`. The `batch` that the call was made for is a span of its own, linked with all its jobs; it
 //! stands in the trace of the first of them.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tepal_shared::{
     job::Attempt,
@@ -53,11 +53,17 @@ impl Call {
     }
 }
 
-/// An attempt that has its outcome just now. `took` is the time since it was granted.
-pub fn attempt(attempt: &Attempt, took: Option<Duration>, call: Option<&Call>, outcome: &'static str) {
+/// An attempt that has its outcome just now. When it was granted is not known of one that was lost meanwhile; then its
+/// call is the first that is known of it.
+pub fn attempt(
+    attempt: &Attempt,
+    granted_at: Option<SystemTime>,
+    call: Option<&Call>,
+    outcome: &'static str,
+) {
     let Some(submit) = trace::recorded(attempt.traceparent.as_deref()) else { return };
     let now = SystemTime::now();
-    let granted = now - took.unwrap_or_default();
+    let granted = granted_at.or(call.map(|call| call.span.0)).unwrap_or(now);
     // Later attempts follow earlier ones; only before the first did the job just wait.
     if attempt.token == 1 {
         part("wait", SpanKind::Consumer, &submit, (granted - attempt.age, granted)).record();
