@@ -9,10 +9,10 @@ use tracing::{error, info, warn};
 use crate::metrics;
 
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Jobs looked at in one script run: keeps it below a millisecond or two.
-const CHUNK: usize = 200;
+/// Jobs looked at in one script run: keeps it below a millisecond.
+const CHUNK: usize = 100;
 /// Script runs in one round and partition: bounds what the janitor costs Redis.
-const MOST_CHUNKS: usize = 20;
+const MOST_CHUNKS: usize = 40;
 /// A consumer that lives reads or renews many times in so many leases.
 const SILENT_LEASES: u32 = 30;
 

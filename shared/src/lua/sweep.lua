@@ -39,12 +39,11 @@ local function is_after(a, b)
   return tonumber(a_seq) > tonumber(b_seq)
 end
 
--- The text form of a job id, which the log keeps as its 16 bytes.
+-- The text form of a job id, which the log keeps as its 16 bytes; nil of anything else that somebody wrote there.
 local function id_of(bytes)
-  local digits = string.gsub(bytes, '.', function(byte)
-    return string.format('%02x', string.byte(byte))
-  end)
-  return string.gsub(digits, '^(%x%x%x%x%x%x%x%x)(%x%x%x%x)(%x%x%x%x)(%x%x%x%x)', '%1-%2-%3-%4-')
+  if #bytes == 16 then
+    return string.format('%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x', string.byte(bytes, 1, 16))
+  end
 end
 
 local delivered = {}
@@ -69,7 +68,7 @@ local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[3])
 local forgotten, orphans = {}, {}
 for _, entry in ipairs(entries) do
   local id = id_of(entry[2][2])
-  local job = redis.call('HMGET', ARGV[1] .. id, 'status', 'entry', 'priority')
+  local job = id and redis.call('HMGET', ARGV[1] .. id, 'status', 'entry', 'priority') or {}
   if not job[1] then
     table.insert(forgotten, entry[1])
   elseif not TERMINAL[job[1]] then

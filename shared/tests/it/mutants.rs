@@ -256,7 +256,9 @@ mutants! {
         upkeep::a_sweep_leaves_everything_alone_that_is_in_order;
     sweep_leaves_two_entries: "sweep.lua" "  redis.call('XDEL', job.stream, job.entry)\n" => "",
         upkeep::a_sweep_queues_jobs_again_that_nobody_would_be_given;
-    sweep_takes_jobs_for_expired: "sweep.lua" "'%1-%2-%3-%4-')" => "'%1%2-%3-%4-')",
+    sweep_takes_jobs_for_expired: "sweep.lua" "'%02x%02x%02x%02x-" => "'%02x%02x%02x%02x",
+        upkeep::a_sweep_forgets_expired_jobs;
+    sweep_takes_anything_for_an_id: "sweep.lua" "#bytes == 16" => "true",
         upkeep::a_sweep_forgets_expired_jobs;
     sweep_forgets_nothing: "sweep.lua" "redis.call('XDEL', KEYS[1], unpack(forgotten))" => "",
         upkeep::a_sweep_forgets_expired_jobs;

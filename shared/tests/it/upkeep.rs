@@ -73,10 +73,12 @@ pub(crate) async fn a_sweep_queues_jobs_again_that_nobody_would_be_given(queue: 
 pub(crate) async fn a_sweep_forgets_expired_jobs(queue: &Queue) {
     let (kept, expired) = (queue.submit().await, queue.submit().await);
     queue.redis::<u64>(&["DEL", &queue.store.keys().job(expired)]).await;
+    // And what is no job at all.
+    queue.redis::<String>(&["XADD", &queue.store.keys().log(0), "*", "id", "what"]).await;
 
     let swept = queue.store.sweep(0, None, 100).await.unwrap();
 
-    assert_eq!(swept, Swept { forgotten: 1, ..NOTHING });
+    assert_eq!(swept, Swept { forgotten: 2, ..NOTHING });
     let log = queue.store.log(None, 10).await.unwrap().entries;
     assert_eq!(log.into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [kept]);
 }
