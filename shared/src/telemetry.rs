@@ -1,9 +1,14 @@
 //! Logs: one JSON object a line, or text for people. Never inputs, results beyond a class name, keys or passwords.
 
-use std::{fmt, io::IsTerminal as _, time::SystemTime};
+use std::{
+    fmt,
+    io::IsTerminal as _,
+    panic::{self, PanicHookInfo},
+    time::SystemTime,
+};
 
 use tracing::{
-    Event, Subscriber,
+    Event, Subscriber, error,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
@@ -30,10 +35,20 @@ pub fn start(
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     if as_text {
-        builder.with_target(false).try_init()
+        builder.with_target(false).try_init()?;
     } else {
-        builder.event_format(JsonLines { component }).try_init()
+        builder.event_format(JsonLines { component }).try_init()?;
     }
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// A panic is a bug; it is told where all else is told.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let error = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    error!(action = "panicked", at = panic.location().map(tracing::field::display), error);
 }
 
 /// An error with all its causes, in one line.
@@ -151,22 +166,43 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_line_is_json_whatever_its_fields_hold() {
+    /// The lines that are logged meanwhile.
+    fn logged(action: impl FnOnce()) -> Vec<serde_json::Value> {
         let written = Lines::default();
         let writer = written.clone();
         let subscriber = tracing_subscriber::fmt()
             .event_format(JsonLines { component: "proxy" })
             .with_writer(move || writer.clone())
             .finish();
-        tracing::subscriber::with_default(subscriber, || {
+        tracing::subscriber::with_default(subscriber, action);
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_panic_is_a_line_that_names_its_place() {
+        let lines = logged(|| {
+            let usual = panic::take_hook();
+            panic::set_hook(Box::new(log_panic));
+            let one = panic::catch_unwind(|| panic!("nothing left"));
+            let other = panic::catch_unwind(|| panic!("{} left", 2));
+            panic::set_hook(usual);
+            assert!(one.is_err() && other.is_err());
+        });
+        assert_eq!(lines.iter().map(|line| &line["error"]).collect::<Vec<_>>(), ["nothing left", "2 left"]);
+        for line in lines {
+            assert_eq!((&line["action"], &line["level"]), (&"panicked".into(), &"ERROR".into()));
+            assert!(line["at"].as_str().unwrap().starts_with(file!()), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_line_is_json_whatever_its_fields_hold() {
+        let lines = logged(|| {
             let nothing: Option<&str> = None;
             info!(text = "a \"quoted\"\nword", id = %"x\\y", why = ?Some("é"), nothing, ms = 1.25, nan = f64::NAN);
             info!(count = 3_u64, less = -1_i64, yes = true);
         });
-        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        let lines: Vec<serde_json::Value> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[0]["level"], "INFO");
         assert_eq!(lines[0]["component"], "proxy");
         assert_eq!(lines[0]["text"], "a \"quoted\"\nword");

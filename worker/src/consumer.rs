@@ -1,8 +1,14 @@
 //! Runs jobs when there is a place for them: takes some, turns them into batches, and starts each batch as soon as one
 //! more may run. What it holds without running it is given back when the backend goes away or the shutdown begins.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, resume_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures_util::FutureExt as _;
 use tepal_shared::{
     error::StoreError,
     job::Attempt,
@@ -13,21 +19,24 @@ use tepal_shared::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
 };
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::{
     attempt::Runner,
     batch::{MicroBatch, Plan},
     concurrency::Slot,
     config::Config,
+    metrics,
     suspects::{Suspects, Turn},
     taker::Taker,
 };
 
 /// After SIGTERM, how long giving back the rest may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between a consumer's panic and its new beginning.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// One consumer of the group: a loop and the batches that it has running.
 pub struct Consumer {
@@ -53,8 +62,7 @@ struct Place {
 
 impl Consumer {
     /// A consumer of that name.
-    #[must_use]
-    pub fn new(name: String, config: &Config, runner: Arc<Runner>, suspects: Suspects) -> Self {
+    fn new(name: String, config: &Config, runner: Arc<Runner>, suspects: Suspects) -> Self {
         let store = runner.store.clone();
         Self {
             taker: Taker::new(name.clone(), config, store.clone(), suspects.clone()),
@@ -70,8 +78,29 @@ impl Consumer {
         }
     }
 
+    /// Runs a consumer of that name until `shutdown` begins. One that panics, or whose batch does, leaves what it holds to
+    /// others, as if its process had died, and begins anew: a bug must not keep a job for ever.
+    pub async fn keep_running(
+        name: String,
+        config: Arc<Config>,
+        runner: Arc<Runner>,
+        suspects: Suspects,
+        shutdown: Shutdown,
+    ) {
+        loop {
+            let consumer = Self::new(name.clone(), &config, Arc::clone(&runner), suspects.clone());
+            if AssertUnwindSafe(consumer.run(shutdown.clone())).catch_unwind().await.is_ok() {
+                return;
+            }
+            metrics::consumer_panicked();
+            error!(action = "consumer_failed", consumer = name, held = runner.leases.of(&name).len());
+            runner.leases.abandon(&name);
+            shutdown.or(tokio::time::sleep(RESTART_PAUSE)).await;
+        }
+    }
+
     /// Takes jobs until `shutdown` begins, then lets what runs finish, and gives back what does not.
-    pub async fn run(mut self, shutdown: Shutdown) {
+    async fn run(mut self, shutdown: Shutdown) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         while let Some((place, turn)) = shutdown.or(self.place()).await {
             let taken = match turn {
@@ -97,7 +126,9 @@ impl Consumer {
                     shutdown.or(tokio::time::sleep(pause)).await;
                 }
             }
-            while self.tasks.try_join_next().is_some() {}
+            while let Some(ended) = self.tasks.try_join_next() {
+                pass_on(ended);
+            }
         }
         self.drain().await;
     }
@@ -169,7 +200,11 @@ impl Consumer {
 
     async fn drain(&mut self) {
         self.give_back_waiting();
-        let finished = async { while self.tasks.join_next().await.is_some() {} };
+        let finished = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                pass_on(ended);
+            }
+        };
         if tokio::time::timeout(self.drain_timeout, finished).await.is_ok() {
             return;
         }
@@ -189,5 +224,12 @@ impl Consumer {
         rest.iter().for_each(|attempt| {
             self.runner.leases.let_go(attempt);
         });
+    }
+}
+
+/// The panic of a batch is one of its consumer.
+fn pass_on(ended: Result<(), JoinError>) {
+    if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
+        resume_unwind(panic);
     }
 }

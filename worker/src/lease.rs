@@ -111,6 +111,15 @@ impl Leases {
         Some(Hold { granted_at: job.granted_at, took: job.since.elapsed() })
     }
 
+    /// Nobody runs what `consumer` held, so that its leases lapse and others run it.
+    pub fn abandon(&self, consumer: &str) {
+        let mut held = self.lock();
+        for (_, job) in held.extract_if(|_, job| job.consumer == consumer) {
+            job.end(Fence::Lost);
+        }
+        metrics::jobs_held(held.len());
+    }
+
     /// Number of jobs held.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -229,6 +238,19 @@ mod tests {
         assert!(watch.abandoned().now_or_never().is_some(), "the first call goes on");
         assert!(leases.let_go(&first).is_none());
         assert_eq!(leases.of("us")[0].token, second.token);
+    }
+
+    #[test]
+    fn what_a_consumer_leaves_behind_is_not_renewed_and_the_others_jobs_are() {
+        let (leases, [ours, theirs]) = (Leases::default(), [attempt(1), attempt(1)]);
+        leases.hold("us", std::slice::from_ref(&ours));
+        leases.hold("them", std::slice::from_ref(&theirs));
+
+        leases.abandon("us");
+
+        assert!(leases.of("us").is_empty());
+        assert_eq!(leases.of("them")[0].job_id, theirs.job_id);
+        assert!(leases.let_go(&ours).is_none());
     }
 
     #[test]

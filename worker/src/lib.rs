@@ -41,11 +41,11 @@ use tepal_shared::{
     store::JobStore,
 };
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::{
-    attempt::Runner, breaker::Breaker, concurrency::Concurrency, config::Config, consumer::Consumer,
-    janitor::Janitor, lease::Leases, registry::Registry, suspects::Suspects,
+    attempt::Runner, backend::Backend, breaker::Breaker, concurrency::Concurrency, config::Config,
+    consumer::Consumer, janitor::Janitor, lease::Leases, registry::Registry, suspects::Suspects,
 };
 
 /// The worker cannot start.
@@ -65,6 +65,19 @@ pub enum StartError {
 /// When it cannot start. Once it runs, it outlives every failure of Redis and of the model server.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
     let backend = backend::open(&config).map_err(StartError::Backend)?;
+    run_with(config, backend, shutdown).await
+}
+
+/// [`run`] with any other backend.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    config: Config,
+    backend: Arc<dyn Backend>,
+    shutdown: Shutdown,
+) -> Result<(), StartError> {
+    let config = Arc::new(config);
     let redis = Redis::open(config.common.redis.clone()).map_err(StartError::Redis)?;
     let store = JobStore::new(redis, config.common.keys.clone(), config.common.policy.clone());
     let breaker = Breaker::new();
@@ -100,14 +113,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
     for number in 0..config.num_workers {
         let name = format!("{}-{number}", config.worker_id);
         helpers.spawn(leases.clone().keep(store.clone(), name.clone(), helpers_stop.clone()));
-        let consumer = Consumer::new(name, &config, Arc::clone(&runner), suspects.clone());
-        consumers.spawn(consumer.run(shutdown.clone()));
+        let (config, runner) = (Arc::clone(&config), Arc::clone(&runner));
+        consumers.spawn(Consumer::keep_running(name, config, runner, suspects.clone(), shutdown.clone()));
     }
-    while let Some(ended) = consumers.join_next().await {
-        if let Err(failure) = ended {
-            error!(action = "consumer_failed", error = %failure);
-        }
-    }
+    consumers.join_all().await;
     stop_helpers.begin();
     let helpers_ended = async { while helpers.join_next().await.is_some() {} };
     // A helper may be in the middle of a call to a Redis that is gone; what it would say is not needed any more.

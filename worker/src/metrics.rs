@@ -24,6 +24,7 @@ const REPAIRED: &str = "tepal_entries_repaired_total";
 const STALE: &str = "tepal_entries_stale_total";
 const GROUPS: &str = "tepal_groups_created_total";
 const REPEATED: &str = "tepal_settle_repeats_total";
+const PANICS: &str = "tepal_consumer_panics_total";
 const DATA_LOST: &str = "tepal_data_loss_total";
 const BREAKER: &str = "tepal_breaker_open";
 const HELD: &str = "tepal_worker_jobs_held";
@@ -86,6 +87,7 @@ fn describe() {
         REPEATED,
         "Times that outcomes had to be recorded again because Redis did not take them"
     );
+    describe_counter!(PANICS, "Times that a consumer had to begin anew because of a bug");
     describe_counter!(DATA_LOST, "Times that Redis came back without its data");
     describe_gauge!(BREAKER, "1 while no jobs are taken because the backend does not answer, else 0");
     describe_gauge!(HELD, "Jobs that this worker holds");
@@ -103,7 +105,7 @@ fn describe() {
     for reason in ["lost", "cancelled", "missing"] {
         counter!(FENCED, "reason" => reason).absolute(0);
     }
-    for name in [RECLAIMED, REPAIRED, STALE, GROUPS, REPEATED, DATA_LOST] {
+    for name in [RECLAIMED, REPAIRED, STALE, GROUPS, REPEATED, PANICS, DATA_LOST] {
         counter!(name).absolute(0);
     }
     gauge!(HELD).set(0.0);
@@ -175,6 +177,11 @@ pub(crate) fn fenced(why: Fence) {
 /// Outcomes have to be recorded again.
 pub(crate) fn settle_repeated() {
     counter!(REPEATED).increment(1);
+}
+
+/// A consumer panicked and begins anew.
+pub(crate) fn consumer_panicked() {
+    counter!(PANICS).increment(1);
 }
 
 /// The breaker opened or closed.

@@ -4,6 +4,7 @@ mod cancelling;
 mod crashes;
 mod janitor;
 mod leases;
+mod panics;
 mod poison;
 mod priorities;
 mod redis_outage;

@@ -8,7 +8,7 @@ use crate::{
     settings::Settings,
 };
 
-const COUNTERS: [&str; 8] = [
+const COUNTERS: [&str; 9] = [
     "tepal_jobs_processed_total",
     "tepal_jobs_reclaimed_total",
     "tepal_outcomes_fenced_total",
@@ -16,6 +16,7 @@ const COUNTERS: [&str; 8] = [
     "tepal_entries_stale_total",
     "tepal_groups_created_total",
     "tepal_settle_repeats_total",
+    "tepal_consumer_panics_total",
     "tepal_data_loss_total",
 ];
 const GAUGES: [&str; 5] = [
