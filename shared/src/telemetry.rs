@@ -7,6 +7,7 @@ use std::{
     time::SystemTime,
 };
 
+use serde::Serialize;
 use tracing::{
     Event, Subscriber, error,
     field::{Field, Visit},
@@ -66,7 +67,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Writes `{"timestamp","level","component", ...fields}`. A line is written for each job, so it is written field by field.
+/// Writes `{"timestamp","level","component", ...fields}`. A line is written for each job, so it is put together in a buffer
+/// of its own and handed over as a whole.
 struct JsonLines {
     component: &'static str,
 }
@@ -82,63 +84,61 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let now = humantime::format_rfc3339_millis(SystemTime::now());
-        let (level, component) = (event.metadata().level(), self.component);
-        write!(writer, r#"{{"timestamp":"{now}","level":"{level}","component":"{component}""#)?;
+        let mut line = Line(Vec::with_capacity(USUAL_LINE));
+        line.add("timestamp", &format_args!("{}", humantime::format_rfc3339_millis(SystemTime::now())));
+        line.add("level", event.metadata().level().as_str());
+        line.add("component", self.component);
         // Ours all say what happened; those of libraries say at least whose they are.
         if event.metadata().fields().field("action").is_none() {
-            write!(writer, r#","action":"library","target":"{}""#, event.metadata().target())?;
+            line.add("action", "library");
+            line.add("target", event.metadata().target());
         }
-        let mut fields = Fields { writer: &mut writer, outcome: Ok(()) };
-        event.record(&mut fields);
-        fields.outcome?;
-        writeln!(writer, "}}")
+        event.record(&mut line);
+        line.0.extend_from_slice(b"}\n");
+        writer.write_str(std::str::from_utf8(&line.0).map_err(|_| fmt::Error)?)
     }
 }
 
-/// Writes each field behind a comma.
-struct Fields<'a, 'w> {
-    writer: &'a mut Writer<'w>,
-    outcome: fmt::Result,
-}
+/// Bytes; few lines are longer.
+const USUAL_LINE: usize = 512;
 
-impl Fields<'_, '_> {
-    /// `value` is JSON already. Names of fields are identifiers and need no escapes.
-    fn add(&mut self, field: &Field, value: impl fmt::Display) {
-        if self.outcome.is_ok() {
-            self.outcome = write!(self.writer, r#","{}":{value}"#, field.name());
-        }
-    }
+/// A JSON object without its end.
+struct Line(Vec<u8>);
 
-    fn add_text(&mut self, field: &Field, text: &str) {
-        // A text always has a JSON form.
-        self.add(field, serde_json::to_string(text).unwrap_or_default());
+impl Line {
+    /// Names of fields are identifiers and need no escapes.
+    fn add(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
+        self.0.extend_from_slice(if self.0.is_empty() { b"{\"" } else { b",\"" });
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
+        // Texts and numbers always have a JSON form, what is not finite is null, and a buffer takes everything.
+        let _ = serde_json::to_writer(&mut self.0, value);
     }
 }
 
-impl Visit for Fields<'_, '_> {
+impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add_text(field, &format!("{value:?}"));
+        self.add(field.name(), &format_args!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add_text(field, value);
+        self.add(field.name(), value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, value);
+        self.add(field.name(), &value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, value);
+        self.add(field.name(), &value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, value);
+        self.add(field.name(), &value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        if value.is_finite() { self.add(field, value) } else { self.add(field, "null") }
+        self.add(field.name(), &value);
     }
 }
 

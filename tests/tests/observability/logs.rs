@@ -19,7 +19,7 @@ fn of_sources(dir: &Path, found: &mut BTreeSet<String>) {
             of_sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let source = std::fs::read_to_string(&path).unwrap();
-            for before in ["action = \"", "\"action\":\""] {
+            for before in ["action = \"", "\"action\", \""] {
                 let words = source.split(before).skip(1).filter_map(|rest| rest.split('"').next());
                 found.extend(words.map(str::to_owned));
             }
