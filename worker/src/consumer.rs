@@ -1,12 +1,7 @@
 //! Runs jobs when there is a place for them: takes some, turns them into batches, and starts each batch as soon as one
 //! more may run. What it holds without running it is given back when the backend goes away or the shutdown begins.
 
-use std::{
-    collections::VecDeque,
-    panic::{AssertUnwindSafe, resume_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tepal_shared::{
@@ -18,8 +13,8 @@ use tepal_shared::{
     telemetry,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::{JoinError, JoinSet},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
 };
 use tracing::{error, warn};
 
@@ -52,6 +47,8 @@ pub struct Consumer {
     /// Batches in hand that do not run yet.
     waiting: VecDeque<(MicroBatch, Arc<Turn>)>,
     tasks: JoinSet<()>,
+    /// Told when one of those has panicked.
+    panicked: Arc<Notify>,
 }
 
 /// All that it needs to run a batch.
@@ -75,6 +72,7 @@ impl Consumer {
             alone_next: false,
             waiting: VecDeque::new(),
             tasks: JoinSet::new(),
+            panicked: Arc::default(),
         }
     }
 
@@ -89,7 +87,14 @@ impl Consumer {
     ) {
         loop {
             let consumer = Self::new(name.clone(), &config, Arc::clone(&runner), suspects.clone());
-            if AssertUnwindSafe(consumer.run(shutdown.clone())).catch_unwind().await.is_ok() {
+            let panicked = Arc::clone(&consumer.panicked);
+            let ended = AssertUnwindSafe(consumer.run(shutdown.clone())).catch_unwind();
+            // Whatever the loop waits for. It may be cancelled here as a process may die anywhere.
+            let is_done = tokio::select! {
+                () = panicked.notified() => false,
+                ended = ended => ended.is_ok(),
+            };
+            if is_done {
                 return;
             }
             metrics::consumer_panicked();
@@ -126,9 +131,7 @@ impl Consumer {
                     shutdown.or(tokio::time::sleep(pause)).await;
                 }
             }
-            while let Some(ended) = self.tasks.try_join_next() {
-                pass_on(ended);
-            }
+            while self.tasks.try_join_next().is_some() {}
         }
         self.drain().await;
     }
@@ -167,7 +170,7 @@ impl Consumer {
         self.taker.note_rows(jobs, plan.batches.iter().map(MicroBatch::rows).sum());
         self.waiting.extend(plan.batches.into_iter().map(|batch| (batch, Arc::clone(&turn))));
         if !plan.unfit.is_empty() || !sorted.give_back.is_empty() {
-            self.tasks.spawn(async move {
+            self.spawn(async move {
                 runner.give_back(&sorted.give_back).await;
                 runner.refuse(&plan.unfit).await;
                 drop(turn);
@@ -178,9 +181,19 @@ impl Consumer {
 
     fn start(&mut self, batch: MicroBatch, turn: Arc<Turn>, place: Place) {
         let runner = Arc::clone(&self.runner);
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             runner.run(batch).await;
             drop((turn, place));
+        });
+    }
+
+    /// Runs it beside the loop.
+    fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        let panicked = Arc::clone(&self.panicked);
+        self.tasks.spawn(async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                panicked.notify_one();
+            }
         });
     }
 
@@ -192,7 +205,7 @@ impl Consumer {
         let items = batches.into_iter().flat_map(|batch| batch.items);
         let attempts: Vec<Attempt> = items.map(|item| item.attempt).collect();
         let runner = Arc::clone(&self.runner);
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             runner.give_back(&attempts).await;
             drop(turns);
         });
@@ -200,11 +213,7 @@ impl Consumer {
 
     async fn drain(&mut self) {
         self.give_back_waiting();
-        let finished = async {
-            while let Some(ended) = self.tasks.join_next().await {
-                pass_on(ended);
-            }
-        };
+        let finished = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(self.drain_timeout, finished).await.is_ok() {
             return;
         }
@@ -224,12 +233,5 @@ impl Consumer {
         rest.iter().for_each(|attempt| {
             self.runner.leases.let_go(attempt);
         });
-    }
-}
-
-/// The panic of a batch is one of its consumer.
-fn pass_on(ended: Result<(), JoinError>) {
-    if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
-        resume_unwind(panic);
     }
 }

@@ -1,6 +1,12 @@
 //! A bug that panics while jobs run.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use clap::Parser as _;
 use futures_util::future::BoxFuture;
@@ -8,50 +14,81 @@ use tepal_shared::{
     shutdown,
     store::Policy,
     tensor::{Batch, Tensor, Values},
+    worker_state::BackendState,
 };
 use tepal_tests::redis::RedisServer;
 use tepal_worker::{
-    backend::{self, Backend, BackendError},
+    backend::{self, Backend, BackendError, Verdict},
     config::{Args, Config},
 };
+use tokio::sync::Semaphore;
 
-use crate::{flowers::input, queue::Queue};
+use crate::{flowers::input, queue::Queue, settings::Settings};
 
 const POISON: f32 = 9.5;
 
-/// The iris model with a bug: it panics at one input, in the task that runs the batch.
-struct Brittle(Arc<dyn Backend>);
+/// The iris model with a bug: it panics at one input, in the task that runs the batch, as soon as it is let.
+struct Brittle {
+    iris: Arc<dyn Backend>,
+    /// Whether the model answers.
+    is_up: AtomicBool,
+    panic: Semaphore,
+}
 
-impl Backend for Brittle {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
-        if matches!(&batch.inputs[0].values, Values::Float(values) if values.contains(&POISON)) {
-            panic!("a bug of the test's own");
-        }
-        self.0.predict(batch)
-    }
-
-    fn probe(&self) -> BoxFuture<'_, Result<serde_json::Value, BackendError>> {
-        self.0.probe()
+impl Brittle {
+    fn new(config: &Config, is_let: bool) -> Arc<Self> {
+        let iris = backend::open(config).unwrap();
+        let panic = Semaphore::new(if is_let { Semaphore::MAX_PERMITS } else { 0 });
+        Arc::new(Self { iris, is_up: AtomicBool::new(true), panic })
     }
 }
 
-#[tokio::test]
-async fn a_batch_that_panics_keeps_no_job_for_ever_and_stops_no_consumer() {
+impl Backend for Brittle {
+    fn name(&self) -> &'static str {
+        self.iris.name()
+    }
+
+    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
+        if !matches!(&batch.inputs[0].values, Values::Float(values) if values.contains(&POISON)) {
+            return self.iris.predict(batch);
+        }
+        Box::pin(async {
+            self.is_up.store(self.panic.available_permits() > 0, Ordering::Relaxed);
+            let _permit = self.panic.acquire().await.unwrap();
+            panic!("a bug of the test's own");
+        })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<serde_json::Value, BackendError>> {
+        if self.is_up.load(Ordering::Relaxed) {
+            return self.iris.probe();
+        }
+        let message = "it went away".to_owned();
+        Box::pin(async { Err(BackendError { verdict: Verdict::Unavailable, code: "unavailable", message }) })
+    }
+}
+
+async fn queue() -> Queue {
     let policy = Policy { lease: Duration::from_millis(300), ..Policy::default() };
-    let queue = Queue::with_policy(RedisServer::start().await, policy);
+    Queue::with_policy(RedisServer::start().await, policy)
+}
+
+fn config(queue: &Queue) -> Config {
     let url = queue.redis.url();
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
     let args = ["tepal-worker", "--redis-url", &url, "--models-dir", models, "--num-workers", "1"];
     let often = ["--lease-ms", "300", "--reclaim-interval-ms", "100"];
-    let config = Config::try_from(Args::try_parse_from(args.into_iter().chain(often)).unwrap()).unwrap();
+    Config::try_from(Args::try_parse_from(args.into_iter().chain(often)).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_batch_that_panics_keeps_no_job_for_ever_and_stops_no_consumer() {
+    let queue = queue().await;
+    let config = config(&queue);
     let poison = queue.submit(input(POISON)).await;
     let others = queue.submit_all((0..10).map(|_| input(5.1))).await;
 
-    let backend = Arc::new(Brittle(backend::open(&config).unwrap()));
+    let backend = Brittle::new(&config, true);
     let (trigger, shutdown) = shutdown::channel();
     let worker = tokio::spawn(tepal_worker::run_with(config, backend, shutdown));
 
@@ -59,6 +96,25 @@ async fn a_batch_that_panics_keeps_no_job_for_ever_and_stops_no_consumer() {
     let error = "The worker was lost 3 times while running the job";
     assert_eq!(queue.failed(poison).await, (error.to_owned(), "worker_lost".to_owned(), 3));
     queue.assert_drained().await;
+    trigger.begin();
+    worker.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_while_the_model_is_away_leaves_the_job_to_other_workers() {
+    let queue = queue().await;
+    let config = config(&queue);
+    let backend = Brittle::new(&config, false);
+    let (trigger, shutdown) = shutdown::channel();
+    let worker = tokio::spawn(tepal_worker::run_with(config, Arc::<Brittle>::clone(&backend), shutdown));
+    let poison = queue.submit(input(POISON)).await;
+    // Its consumer waits for the model, and for nothing else.
+    queue.backend_is(BackendState::Down).await;
+
+    backend.panic.add_permits(1);
+
+    let _other = queue.worker(Settings::onnx().with_lease_ms(300)).await;
+    assert_eq!(queue.completed(poison).await.attempts, 2);
     trigger.begin();
     worker.await.unwrap().unwrap();
 }
