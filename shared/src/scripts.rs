@@ -147,8 +147,8 @@ mod tests {
     #[test]
     fn an_unknown_word_is_an_error_that_names_the_script() {
         let outcome = Value::Array(vec![Value::BulkString(b"maybe".to_vec())]);
-        let error = Submitted::parse_all(Value::Array(vec![outcome]), 1);
-        let error = error.map_err(|error| error.to_string());
+        let outcome = Submitted::parse_all(Value::Array(vec![outcome]), 1).unwrap().remove(0);
+        let error = outcome.map_err(|error| error.to_string());
         assert_eq!(error, Err("unexpected answer of script `submit`: unknown outcome `maybe`".to_owned()));
     }
 }

@@ -40,9 +40,9 @@ impl Submitted {
     }
 
     /// The outcomes of so many jobs, in order.
-    pub(crate) fn parse_all(value: Value, count: usize) -> Result<Vec<Self>, StoreError> {
+    pub(crate) fn parse_all(value: Value, count: usize) -> Result<Vec<Result<Self, StoreError>>, StoreError> {
         let mut reply = Reply::new(&SUBMIT, value)?;
-        (0..count).map(|_| Self::parse(reply.outcome()?)).collect()
+        (0..count).map(|_| Ok(Self::parse(reply.outcome()?))).collect()
     }
 
     fn parse(mut reply: Reply<'_>) -> Result<Self, StoreError> {

@@ -95,7 +95,12 @@ impl JobStore {
     pub async fn submit_all(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<Outcome>, StoreError> {
         let (submissions, outcomes): (Vec<_>, Vec<_>) =
             jobs.iter().map(|(id, job)| Submission::new(*id, Arc::clone(job))).unzip();
-        self.clone().send_all(submissions).await;
+        // Only a connection that is up, to a Redis that knows the script, keeps the order of calls that are made at once.
+        let mut calls = calls(submissions).into_iter();
+        if let Some(first) = calls.next() {
+            self.send(first).await;
+        }
+        join_all(calls.map(|further| self.send(further))).await;
         let outcomes = join_all(outcomes).await;
         let outcomes: Vec<_> =
             outcomes.into_iter().map(|told| told.unwrap_or_else(|_| Err(interrupted()))).collect();
@@ -120,32 +125,40 @@ impl JobStore {
     }
 
     async fn send(&self, submissions: Vec<Submission>) {
-        let outcomes = self.submitted(&submissions).await;
-        for (submission, outcome) in submissions.into_iter().zip(outcomes) {
-            let _ = submission.told.send(outcome);
+        let (jobs, mut told): (Vec<_>, Vec<_>) = submissions
+            .into_iter()
+            .map(|submission| ((submission.id, submission.job), submission.told))
+            .unzip();
+        let outcomes = tokio::select! {
+            biased;
+            outcomes = self.submitted(&jobs) => outcomes,
+            // Clients that went away while Redis hangs must not fill the memory with their jobs.
+            _ = join_all(told.iter_mut().map(oneshot::Sender::closed)) => return,
+        };
+        for (told, outcome) in told.into_iter().zip(outcomes) {
+            let _ = told.send(outcome);
         }
     }
 
     /// One outcome for each, in order.
-    async fn submitted(&self, submissions: &[Submission]) -> Vec<Outcome> {
-        match self.call(submissions).await {
+    async fn submitted(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Vec<Outcome> {
+        match self.call(jobs).await {
             Ok(outcomes) => outcomes,
             // What is wrong with the keys of one is not the others' trouble.
-            Err(StoreError::Refused(_)) if submissions.len() > 1 => {
-                let alone = submissions
-                    .chunks(1)
-                    .map(async |one| self.call(one).await.unwrap_or_else(|error| vec![Err(error)]));
+            Err(StoreError::Refused(_) | StoreError::Forbidden(_)) if jobs.len() > 1 => {
+                let alone = jobs.chunks(1).map(async |one| {
+                    self.call(one).await.unwrap_or_else(|error| vec![Err(after_shared_call(error))])
+                });
                 join_all(alone).await.into_iter().flatten().collect()
             }
-            Err(error) => submissions.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => jobs.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 
     /// Submits jobs of one partition in one script call; one outcome for each, in order.
-    async fn call(&self, submissions: &[Submission]) -> Result<Vec<Outcome>, StoreError> {
-        let (generation, reply) = self.run_submission(&self.submit_call(submissions)).await?;
-        let mut outcomes: Vec<_> =
-            Submitted::parse_all(reply, submissions.len())?.into_iter().map(Ok).collect();
+    async fn call(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<Outcome>, StoreError> {
+        let (generation, reply) = self.run_submission(&self.submit_call(jobs)).await?;
+        let mut outcomes = Submitted::parse_all(reply, jobs.len())?;
         let is_stored = |outcome: &Outcome| outcome.as_ref().is_ok_and(Submitted::is_stored);
         if outcomes.iter().any(is_stored)
             && let Err(error) = self.confirmed(generation).await
@@ -157,20 +170,19 @@ impl JobStore {
         Ok(outcomes)
     }
 
-    fn submit_call(&self, submissions: &[Submission]) -> Cmd {
-        let partition = submissions.first().map_or(0, |submission| submission.id.partition());
-        let mut keys = Vec::with_capacity(4 + 2 * submissions.len());
+    fn submit_call(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Cmd {
+        let partition = jobs.first().map_or(0, |(id, _)| id.partition());
+        let mut keys = Vec::with_capacity(4 + 2 * jobs.len());
         keys.extend(self.keys.streams(partition));
         keys.push(self.keys.log(partition));
-        for Submission { id, job, .. } in submissions {
+        for (id, job) in jobs {
             keys.push(self.keys.job(*id));
             keys.extend(job.idempotency.as_ref().map(|key| self.keys.idempotency(partition, &key.key_hash)));
         }
-        let bytes: usize =
-            submissions.iter().map(|submission| USUAL_BYTES + submission.job.input.len()).sum();
-        let mut command = SUBMIT.call_with_room(&keys, USUAL_ARGUMENTS * submissions.len(), bytes);
+        let bytes: usize = jobs.iter().map(|(_, job)| USUAL_BYTES + job.input.len()).sum();
+        let mut command = SUBMIT.call_with_room(&keys, USUAL_ARGUMENTS * jobs.len(), bytes);
         command.arg(self.policy.max_queue_depth).arg(self.policy.idempotency_ttl.as_secs().max(1));
-        for Submission { id, job, .. } in submissions {
+        for (id, job) in jobs {
             command
                 .arg(id.to_string())
                 .arg(&id.as_bytes()[..])
@@ -224,6 +236,25 @@ fn calls(mut submissions: Vec<Submission>) -> Vec<Vec<Submission>> {
         }
     }
     calls
+}
+
+/// What a job's own call failed with, after a shared one that failed in the middle and may have stored the job: only a fault
+/// of its own, which is found before anything is written, tells that it is not there.
+fn after_shared_call(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Disconnected => {
+            StoreError::Ambiguous(RedisError::from(io::Error::other("Redis went away between two calls")))
+        }
+        StoreError::NotReady(error)
+        | StoreError::OutOfMemory(error)
+        | StoreError::CannotPersist(error)
+        | StoreError::GroupMissing(error) => StoreError::Ambiguous(error),
+        StoreError::Ambiguous(_)
+        | StoreError::NotReplicated { .. }
+        | StoreError::Forbidden(_)
+        | StoreError::Refused(_)
+        | StoreError::Protocol { .. } => error,
+    }
 }
 
 /// For a submission whose call ended without an outcome, as when the runtime stops.

@@ -76,6 +76,12 @@ impl Queue {
         Self { store, ..self.clone() }
     }
 
+    /// The same queue over another connection.
+    pub(crate) fn over(&self, redis: Redis) -> Self {
+        let store = JobStore::new(redis, self.store.keys().clone(), self.store.policy().clone());
+        Self { store, ..self.clone() }
+    }
+
     /// The same queue under another policy.
     pub(crate) fn with_policy(&self, change: impl FnOnce(&mut Policy)) -> Self {
         let mut policy = self.store.policy().clone();

@@ -1,16 +1,18 @@
 //! Submissions that are made at the same time: they share script calls, and each is still judged by itself.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tepal_shared::{
+    connection::{ConnectionSettings, Redis},
     error::StoreError,
     job::{Idempotency, JobId, NewJob},
     scripts::Submitted,
     store::TakeRequest,
 };
+use tepal_tests::wait::eventually;
 
-use crate::queue::{Queue, all, ids, new_job};
+use crate::queue::{Queue, SOON, all, ids, new_job};
 
 /// Submits all of them at the same time.
 async fn submit(queue: &Queue, jobs: Vec<NewJob>) -> Vec<(JobId, Result<Submitted, StoreError>)> {
@@ -74,14 +76,25 @@ pub(crate) async fn each_partition_has_a_call_of_its_own(queue: &Queue) {
 }
 
 pub(crate) async fn a_list_of_jobs_waits_in_its_order(queue: &Queue) {
-    let job = Arc::new(new_job());
-    let jobs: Vec<_> = (0..1_000).map(|_| (JobId::new(0), Arc::clone(&job))).collect();
+    let settings = ConnectionSettings::new(&queue.server.url()).unwrap().with_patience(SOON);
+    for round in 0..15 {
+        let queue = match round % 3 {
+            0 => queue.another(),
+            1 => {
+                queue.redis::<()>(&["SCRIPT", "FLUSH"]).await;
+                queue.another()
+            }
+            _ => queue.another().over(Redis::open(settings.clone()).unwrap()),
+        };
+        let job = Arc::new(new_job());
+        let jobs: Vec<_> = (0..1_000).map(|_| (JobId::new(0), Arc::clone(&job))).collect();
 
-    let outcomes = queue.store.submit_all(&jobs).await.unwrap();
+        let outcomes = queue.store.submit_all(&jobs).await.unwrap();
 
-    assert_eq!(outcomes.len(), 1_000);
-    let waiting = queue.takeable("w").await;
-    assert_eq!(waiting, jobs.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        assert_eq!(outcomes.len(), 1_000);
+        let waiting = queue.takeable("w").await;
+        assert_eq!(waiting, jobs.iter().map(|(id, _)| *id).collect::<Vec<_>>(), "round {round}");
+    }
 }
 
 pub(crate) async fn no_more_of_them_are_accepted_than_the_queue_has_room_for(queue: &Queue) {
@@ -99,7 +112,10 @@ pub(crate) async fn no_more_of_them_are_accepted_than_the_queue_has_room_for(que
 pub(crate) async fn what_is_wrong_with_one_is_not_the_others_trouble(queue: &Queue) {
     let broken = queue.store.keys().idempotency(0, "cc");
     queue.redis::<u64>(&["SADD", &broken, "no record"]).await;
-    let jobs = vec![new_job(), keyed("aa"), keyed("cc"), keyed("aa"), new_job()];
+    let odd = JobId::new(0);
+    queue.redis::<u64>(&["HSET", &queue.store.keys().job(odd), "status", "paused"]).await;
+    queue.redis::<()>(&["SET", &queue.store.keys().idempotency(0, "dd"), &format!("bb {odd}")]).await;
+    let jobs = vec![new_job(), keyed("aa"), keyed("cc"), keyed("aa"), keyed("dd"), new_job()];
 
     let outcomes = submit(queue, jobs).await;
 
@@ -108,11 +124,77 @@ pub(crate) async fn what_is_wrong_with_one_is_not_the_others_trouble(queue: &Que
         match (number, outcome) {
             (2, Err(StoreError::Refused(error))) => assert_eq!(error.code(), Some("WRONGTYPE")),
             (3, Ok(Submitted::Duplicate { job_id, .. })) => assert_eq!(job_id, accepted[1]),
-            (0 | 1 | 4, Ok(Submitted::Accepted)) => accepted.push(id),
+            (4, Err(StoreError::Protocol { .. })) => {}
+            (0 | 1 | 5, Ok(Submitted::Accepted)) => accepted.push(id),
             other => panic!("{other:?}"),
         }
     }
     assert_eq!(queue.takeable("w").await, accepted);
+}
+
+pub(crate) async fn a_key_that_one_may_not_use_is_not_the_others_trouble(queue: &Queue) {
+    queue.redis::<()>(&["ACL", "SETUSER", "u", "on", ">p", "+@all", "~*", "&*"]).await;
+    let settings = ConnectionSettings::new(&queue.server.url().replace("redis://", "redis://u:p@")).unwrap();
+    let limited = Queue::with_settings(&queue.server, settings).await;
+    let prefix = limited.store.keys().job_prefix(0);
+    let ours = prefix.split_once("job:").unwrap().0;
+    let rules = ["job:*", "stream:*", "log"].map(|rest| format!("~{ours}{rest}"));
+    queue.redis::<()>(&["ACL", "SETUSER", "u", "resetkeys", &rules[0], &rules[1], &rules[2]]).await;
+
+    let outcomes = submit(&limited, vec![new_job(), keyed("aa"), new_job()]).await;
+
+    let [
+        (first, Ok(Submitted::Accepted)),
+        (_, Err(StoreError::Forbidden(_))),
+        (last, Ok(Submitted::Accepted)),
+    ] = &outcomes[..]
+    else {
+        panic!("{outcomes:?}")
+    };
+    queue.redis::<()>(&["ACL", "SETUSER", "u", "~*"]).await;
+    assert_eq!(limited.takeable("w").await, [*first, *last]);
+}
+
+/// A shared call that fails in the middle has stored the jobs before; Redis may be full when they are made again.
+pub(crate) async fn a_job_that_is_stored_is_never_said_to_be_refused(queue: &Queue) {
+    let large = NewJob { input: format!("[[{}1.0]]", " ".repeat(900 << 10)), ..new_job() };
+    let mut unknown = 0;
+    for limit_kib in (1_000..8_000).step_by(250) {
+        let queue = queue.another();
+        queue.redis::<()>(&["FLUSHALL"]).await;
+        queue.redis::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        queue.submit().await;
+        let broken = queue.store.keys().idempotency(0, "cc");
+        queue.redis::<u64>(&["SADD", &broken, "no record"]).await;
+        let info: String = queue.redis(&["INFO", "memory"]).await;
+        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        let limit = used.trim().parse::<u64>().unwrap() + (limit_kib << 10);
+        queue.redis::<()>(&["CONFIG", "SET", "maxmemory", &limit.to_string()]).await;
+
+        let (id, outcome) = submit(&queue, vec![large.clone(), keyed("cc")]).await.remove(0);
+
+        let is_stored = queue.redis::<u64>(&["EXISTS", &queue.store.keys().job(id)]).await == 1;
+        match outcome {
+            Ok(Submitted::Accepted) => assert!(is_stored, "{limit_kib}"),
+            Err(StoreError::Ambiguous(_)) => unknown += 1,
+            other => assert!(!is_stored, "{limit_kib}: {other:?}"),
+        }
+    }
+    queue.redis::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert!(unknown > 0, "memory never ran short between the two calls");
+}
+
+pub(crate) async fn a_job_whose_client_is_gone_is_not_kept_for_a_redis_that_is_away(queue: &Queue) {
+    let nobody = format!("redis://127.0.0.1:{}", tepal_tests::ports::free_port());
+    let settings = ConnectionSettings::new(&nobody).unwrap().with_patience(10 * SOON);
+    let away = queue.over(Redis::open(settings).unwrap());
+    let jobs = [new_job(), new_job()].map(Arc::new);
+    let submissions = jobs.each_ref().map(|job| away.store.submit(JobId::new(0), Arc::clone(job)));
+    let clients = tokio::time::timeout(Duration::from_millis(50), join_all(submissions));
+    assert!(clients.await.is_err());
+
+    let forgotten = async || jobs.iter().all(|job| Arc::strong_count(job) == 1);
+    eventually(SOON, "the jobs to be forgotten", forgotten).await;
 }
 
 /// A task that a task wakes runs next there, so that each submission would be sent before the next one is made.
@@ -142,4 +224,7 @@ as_tests![
     a_list_of_jobs_waits_in_its_order,
     no_more_of_them_are_accepted_than_the_queue_has_room_for,
     what_is_wrong_with_one_is_not_the_others_trouble,
+    a_key_that_one_may_not_use_is_not_the_others_trouble,
+    a_job_that_is_stored_is_never_said_to_be_refused,
+    a_job_whose_client_is_gone_is_not_kept_for_a_redis_that_is_away,
 ];
