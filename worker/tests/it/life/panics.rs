@@ -114,7 +114,7 @@ async fn a_panic_while_the_model_is_away_leaves_the_job_to_other_workers() {
     backend.panic.add_permits(1);
 
     let _other = queue.worker(Settings::onnx().with_lease_ms(300)).await;
-    assert_eq!(queue.completed(poison).await.attempts, 2);
+    assert!(queue.completed(poison).await.attempts > 1, "the attempt that panicked cannot have completed it");
     trigger.begin();
     worker.await.unwrap().unwrap();
 }
