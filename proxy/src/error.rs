@@ -75,6 +75,8 @@ pub(crate) enum ApiError {
     Store(StoreError),
     /// The connection to the job store broke in the middle of a change: it may or may not have been made.
     OutcomeUnknown(StoreError),
+    /// The handler panicked, wherever it was.
+    Panicked,
 }
 
 /// One wrong part of a request.
@@ -151,6 +153,9 @@ impl ApiError {
             Self::QueueFull(_) => Some("the queue is full".into()),
             Self::Overloaded => Some("too many large bodies are being sent".into()),
             Self::NoMetadata => Some("no live worker has told the model's metadata".into()),
+            Self::Panicked => {
+                Some("the handler panicked; the line before, with action panicked, says where".into())
+            }
             _ => None,
         }
     }
@@ -196,6 +201,7 @@ impl ApiError {
             Self::OutcomeUnknown(_) => {
                 kind(S::SERVICE_UNAVAILABLE, "outcome_unknown", "Outcome unknown").retry_after(1)
             }
+            Self::Panicked => internal(),
         }
     }
 
@@ -234,6 +240,7 @@ impl ApiError {
             Self::NoMetadata => "No live worker has reported the model's metadata".into(),
             Self::NotReady | Self::OutcomeUnknown(_) => UNAVAILABLE.into(),
             Self::Store(error) => store_detail(error).into(),
+            Self::Panicked => INTERNAL.into(),
         }
     }
 
@@ -289,6 +296,7 @@ impl ApiError {
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"ApiKey realm="tepal", header="X-API-Key""#);
 /// The specification's text for a Redis that is down.
 const UNAVAILABLE: &str = "Service temporarily unavailable";
+const INTERNAL: &str = "An internal error occurred; its cause is in the service's log under the request id";
 
 fn kind(status: StatusCode, code: &'static str, title: &'static str) -> Kind {
     Kind { status, code, title, retry_after: None }
@@ -304,6 +312,10 @@ fn unavailable() -> Kind {
     kind(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Service unavailable").retry_after(1)
 }
 
+fn internal() -> Kind {
+    kind(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error")
+}
+
 fn store_kind(error: &StoreError) -> Kind {
     use StatusCode as S;
     match error {
@@ -316,9 +328,7 @@ fn store_kind(error: &StoreError) -> Kind {
         StoreError::NotReplicated { .. } => {
             kind(S::SERVICE_UNAVAILABLE, "not_replicated", "Job not replicated").retry_after(1)
         }
-        StoreError::GroupMissing(_) | StoreError::Refused(_) | StoreError::Protocol { .. } => {
-            kind(S::INTERNAL_SERVER_ERROR, "internal_error", "Internal error")
-        }
+        StoreError::GroupMissing(_) | StoreError::Refused(_) | StoreError::Protocol { .. } => internal(),
         StoreError::Disconnected
         | StoreError::Ambiguous(_)
         | StoreError::NotReady(_)
@@ -333,9 +343,7 @@ fn store_detail(error: &StoreError) -> &'static str {
         StoreError::NotReplicated { .. } => {
             "The job was not stored safely in time; with an Idempotency-Key it can be sent again without being doubled"
         }
-        StoreError::GroupMissing(_) | StoreError::Refused(_) | StoreError::Protocol { .. } => {
-            "An internal error occurred; its cause is in the service's log under the request id"
-        }
+        StoreError::GroupMissing(_) | StoreError::Refused(_) | StoreError::Protocol { .. } => INTERNAL,
         StoreError::Disconnected
         | StoreError::Ambiguous(_)
         | StoreError::NotReady(_)

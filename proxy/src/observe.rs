@@ -1,6 +1,7 @@
 //! The one middleware: gives each request its id, lets it in or not, renders its error, counts it and logs what failed.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,6 +12,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use futures_util::FutureExt as _;
 use tracing::warn;
 
 use crate::{
@@ -41,7 +43,7 @@ pub(crate) async fn observe(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let admission = admission::decide(&app, &rules, route.as_ref().map(MatchedPath::as_str), &mut request);
     let mut response = match admission.refusal.or_else(|| objection(route.as_ref(), &request)) {
-        None => next.run(request).await,
+        None => contained(next.run(request)).await,
         Some(error) => error.into_response(),
     };
     // A handler may have found that the request counts as more than one.
@@ -66,6 +68,12 @@ pub(crate) async fn observe(
     let route = route.as_ref().map(MatchedPath::as_str);
     app.metrics.request(&method, route, response.status(), started.elapsed());
     response
+}
+
+/// The answer, also of a handler that panics: that is a bug, but neither its client nor the others of its connection
+/// should have to guess from a connection that is closed.
+async fn contained(answer: impl Future<Output = Response>) -> Response {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| ApiError::Panicked.into_response())
 }
 
 /// Why the request is refused before anything is done.
@@ -101,4 +109,17 @@ pub(crate) fn millis(span: Duration) -> f64 {
 /// The request's id as [`observe`] left it.
 pub(crate) fn request_id(headers: &axum::http::HeaderMap<HeaderValue>) -> Option<&str> {
     extract::text(headers, &REQUEST_ID)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered_for() {
+        let answer = contained(async { panic!("a bug") }).await;
+        let error = answer.extensions().get::<Arc<ApiError>>().unwrap();
+        assert_eq!((error.status(), error.code()), (500, "internal_error"));
+        assert!(error.failure().is_some(), "nothing is logged");
+    }
 }

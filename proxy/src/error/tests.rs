@@ -45,6 +45,7 @@ fn all() -> Vec<ApiError> {
         ApiError::Store(StoreError::NotReplicated { reached: 0, required: 1 }),
         ApiError::Store(StoreError::Refused(redis())),
         ApiError::Store(StoreError::Protocol { script: "submit", reason: "canary".to_owned() }),
+        ApiError::Panicked,
     ]
 }
 
@@ -75,7 +76,8 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::QueueFull(_)
         | ApiError::NoMetadata
         | ApiError::NotReady
-        | ApiError::OutcomeUnknown(_) => true,
+        | ApiError::OutcomeUnknown(_)
+        | ApiError::Panicked => true,
         ApiError::Store(error) => match error {
             StoreError::Disconnected
             | StoreError::Ambiguous(_)
