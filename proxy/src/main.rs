@@ -35,12 +35,17 @@ fn start() -> Result<ExitCode, Failure> {
         return Ok(command.run()?);
     }
     let config = Config::try_from(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    telemetry::write_when_idle(&mut runtime);
+    let runtime = runtime.enable_all().build()?;
     if matches!(command, Some(Command::Doctor)) {
         return Ok(runtime.block_on(doctor::examine(&config)).print()?);
     }
-    telemetry::start("proxy", &config.common.log)?;
-    runtime.block_on(serve(config))?;
+    let log = telemetry::start("proxy", &config.common.log)?;
+    let ended = runtime.block_on(serve(config));
+    runtime.shutdown_background();
+    drop(log);
+    ended?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -32,12 +32,18 @@ fn start() -> Result<ExitCode, Failure> {
     let args = Args::parse();
     let command = args.command();
     let config = Config::try_from(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    telemetry::write_when_idle(&mut runtime);
+    let runtime = runtime.enable_all().build()?;
     if command == Some(Command::Doctor) {
         return Ok(runtime.block_on(doctor::examine(&config)).print()?);
     }
-    telemetry::start("worker", &config.common.log)?;
-    runtime.block_on(serve(config))?;
+    let log = telemetry::start("worker", &config.common.log)?;
+    let ended = runtime.block_on(serve(config));
+    // What still computes then, computes for nobody.
+    runtime.shutdown_background();
+    drop(log);
+    ended?;
     Ok(ExitCode::SUCCESS)
 }
 
