@@ -64,13 +64,50 @@ struct Look {
     due_at: Option<Instant>,
     /// Where the next look for them goes on; `0-0` = at the oldest.
     due_from: [String; 3],
-    /// Whether the last look went over all of them and left nothing.
-    is_complete: bool,
+    /// Of each stream, how far the search for suspects has come.
+    searched: [Search; 3],
 }
+
+/// A search over all pending entries of a stream. With many of them it takes several calls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Search {
+    /// Since it was asked for, no call began at the oldest entry.
+    Wanted,
+    Begun,
+    Ended,
+}
+
+const OLDEST: &str = "0-0";
 
 impl Look {
     fn new() -> Self {
-        Self { takes: 0, due_at: None, due_from: ["0-0"; 3].map(str::to_owned), is_complete: false }
+        Self {
+            takes: 0,
+            due_at: None,
+            due_from: [OLDEST; 3].map(str::to_owned),
+            searched: [Search::Wanted; 3],
+        }
+    }
+
+    /// A call looked for due entries and came as far as `cursors`.
+    fn went_on(&mut self, cursors: [String; 3]) {
+        for (search, (from, to)) in self.searched.iter_mut().zip(self.due_from.iter().zip(&cursors)) {
+            if *search == Search::Wanted && from == OLDEST {
+                *search = Search::Begun;
+            }
+            if *search == Search::Begun && to == OLDEST {
+                *search = Search::Ended;
+            }
+        }
+        (self.due_at, self.due_from) = (Some(Instant::now()), cursors);
+    }
+
+    fn is_searched(&self) -> bool {
+        self.searched == [Search::Ended; 3]
+    }
+
+    fn search_anew(&mut self) {
+        self.searched = [Search::Wanted; 3];
     }
 }
 
@@ -135,24 +172,30 @@ impl Taker {
         (self.batch_max_rows / self.rows_per_job).clamp(1, MOST_JOBS)
     }
 
-    /// Takes one job, and more if it is no suspect. Suspects are expected until a look has found nothing that is due.
+    /// Takes one job, and more if it is no suspect. Suspects are expected until all pending entries have been searched.
     async fn take_carefully(&mut self) -> Result<Vec<Attempt>, StoreError> {
         for _ in 0..self.looks.len() {
             let partition = self.next_partition();
             loop {
                 let mut attempts = self.take(partition, 1).await?;
-                if attempts.iter().any(is_suspect) {
+                let look = &mut self.looks[usize::from(partition)];
+                let has_suspect = attempts.iter().any(is_suspect);
+                let is_searched = look.is_searched();
+                if has_suspect || is_searched {
+                    look.search_anew();
+                }
+                if has_suspect {
                     return Ok(attempts);
                 }
-                let is_complete = self.looks[usize::from(partition)].is_complete;
                 if !attempts.is_empty() {
-                    if is_complete {
+                    if is_searched {
                         self.suspects.none_found();
                     }
                     self.take_more(&mut attempts).await;
                     return Ok(attempts);
                 }
-                if is_complete {
+                // Another consumer of the process may have searched all of it, too.
+                if is_searched || !self.suspects.are_expected() {
                     break;
                 }
             }
@@ -191,6 +234,9 @@ impl Taker {
         let look = &mut self.looks[usize::from(partition)];
         let is_due = look.due_at.is_none_or(|at| at.elapsed() >= self.reclaim_interval);
         let looks_for_due = is_due || self.suspects.are_expected();
+        if !self.suspects.are_expected() {
+            look.search_anew();
+        }
         look.takes = look.takes.wrapping_add(1);
         let request = TakeRequest {
             partition,
@@ -202,9 +248,7 @@ impl Taker {
         };
         let granted = self.store.take(&request).await?;
         if looks_for_due {
-            let is_start = |cursors: &[String; 3]| cursors.iter().all(|cursor| cursor == "0-0");
-            look.is_complete = is_start(&look.due_from) && is_start(&granted.cursors);
-            (look.due_at, look.due_from) = (Some(Instant::now()), granted.cursors.clone());
+            look.went_on(granted.cursors.clone());
         }
         Ok(self.noted(granted))
     }

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use tepal_tests::model_server::{Behaviour, ModelServer, ServerSpec};
+use tepal_shared::{job::Priority, store::TakeRequest};
+use tepal_tests::{
+    model_server::{Behaviour, ModelServer, ServerSpec},
+    wait::eventually,
+};
 
 use crate::{
     flowers::input,
-    queue::{Queue, rows, running},
+    queue::{Queue, SOON, rows, running},
     settings::Settings,
 };
 
@@ -61,6 +65,33 @@ async fn a_job_that_saw_a_crash_is_called_alone() {
 
     queue.all_completed(&ids).await;
     assert_eq!(rows(&healthy), [1; 6]);
+}
+
+#[tokio::test]
+async fn a_new_worker_that_finds_many_jobs_in_the_hands_of_others_waits_for_new_ones_and_can_be_stopped() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    queue.submit_all((0..1000).map(|_| input(5.1))).await;
+    let take = TakeRequest {
+        partition: 0,
+        consumer: "somebody-else",
+        order: Priority::ALL,
+        limit: 250,
+        max_bytes: usize::MAX,
+        due_from: None,
+    };
+    for _ in 0..4 {
+        assert_eq!(queue.store.take(&take).await.unwrap().attempts.len(), 250);
+    }
+
+    // Longer than the test, so that nothing of that is due.
+    let worker = queue.worker(Settings::serving(&server).with("LEASE_MS", 600_000)).await;
+
+    let waits = async || queue.redis.cli(&["INFO", "clients"]).contains("blocked_clients:2");
+    eventually(SOON, "both consumers to wait", waits).await;
+    let ids = queue.submit_all((0..3).map(|_| input(5.1))).await;
+    queue.all_completed(&ids).await;
+    worker.sigterm();
+    assert!(worker.wait_exit(SOON).await.success());
 }
 
 #[tokio::test]
