@@ -129,32 +129,36 @@ impl Runner {
 
     async fn call(&self, batch: &MicroBatch) -> Called {
         let watch = self.leases.watch(batch.items.iter().map(|item| &item.attempt));
+        let (limit, too_late) = self.time_limit(batch);
+        if limit.is_zero() {
+            return Called::Failed(too_late());
+        }
         metrics::batch(batch.items.len(), batch.rows());
         let started = Instant::now();
         let call = self.backend.predict(batch.concatenate(&self.model));
         let called = tokio::select! {
             biased;
             () = watch.abandoned() => return Called::Abandoned,
-            answer = tokio::time::timeout(self.time_limit(batch), call) => match answer {
+            answer = tokio::time::timeout(limit, call) => match answer {
                 Ok(answer) => answer.and_then(|answer| self.checked(batch, answer)),
-                Err(_) => Err(self.timed_out(batch)),
+                Err(_) => Err(too_late()),
             },
         };
         metrics::inference(started.elapsed(), called.is_ok());
         called.map_or_else(Called::Failed, Called::Answered)
     }
 
-    /// A job with its own time limit is alone in its batch.
-    fn time_limit(&self, batch: &MicroBatch) -> Duration {
-        let own = batch.items.iter().filter_map(|item| item.attempt.time_left).min();
-        own.map_or(self.retry.inference_timeout, |own| own.min(self.retry.inference_timeout))
-    }
-
-    fn timed_out(&self, batch: &MicroBatch) -> BackendError {
-        if self.time_limit(batch) < self.retry.inference_timeout {
-            return BackendError::new(Verdict::Reject, "timeout", "The job ran longer than timeout_seconds");
+    /// How long the call may take, and what it means when it takes longer. A job with its own time limit is alone in its
+    /// batch, and may have waited here for its turn.
+    fn time_limit(&self, batch: &MicroBatch) -> (Duration, fn() -> BackendError) {
+        let left = |attempt: &Attempt| {
+            let left = attempt.time_left?;
+            Some(left.saturating_sub(self.leases.held_for(attempt).unwrap_or_default()))
+        };
+        match batch.items.iter().filter_map(|item| left(&item.attempt)).min() {
+            Some(own) if own < self.retry.inference_timeout => (own, out_of_time),
+            _ => (self.retry.inference_timeout, BackendError::timeout),
         }
-        BackendError::timeout()
     }
 
     fn checked(&self, batch: &MicroBatch, answer: Tensor) -> Result<Tensor, BackendError> {
@@ -215,6 +219,7 @@ impl Runner {
 
     /// Gives back the outcomes that have to be recorded again.
     async fn settle_once<'a>(&self, outcomes: Vec<Outcome<'a>>) -> Vec<Outcome<'a>> {
+        self.leases.settling(outcomes.iter().map(|outcome| outcome.attempt));
         let settlements: Vec<_> =
             outcomes.iter().map(|outcome| (outcome.attempt, outcome.settlement.clone())).collect();
         let settled = match self.store.settle(&settlements).await {
@@ -253,6 +258,10 @@ impl Runner {
     }
 }
 
+fn out_of_time() -> BackendError {
+    BackendError::new(Verdict::Reject, "timeout", "The job ran longer than timeout_seconds")
+}
+
 /// Redis refuses to write at present; what is to be recorded must not be lost.
 fn is_passing(error: &tepal_shared::error::StoreError) -> bool {
     use tepal_shared::error::StoreError;
@@ -283,7 +292,7 @@ impl<'a> Outcome<'a> {
         let request_id = self.attempt.request_id.as_deref();
         let traceparent = self.attempt.traceparent.as_deref();
         if let Settled::Fenced(why) = settled {
-            info!(action = "attempt_fenced", job_id, reason = ?why, duration_ms, attempt, request_id);
+            info!(action = "attempt_fenced", job_id, reason = why.word(), duration_ms, attempt, request_id);
             return;
         }
         match &self.settlement {

@@ -39,6 +39,9 @@ struct Held {
     granted_at: SystemTime,
     /// The batch that runs the job, once it is in one.
     batch: Option<Arc<BatchWatch>>,
+    /// Whether its outcome is being recorded. The answer to that is what counts: a renewal that comes to Redis behind it
+    /// finds a job that has ended.
+    is_settling: bool,
 }
 
 /// How long an attempt was held.
@@ -82,7 +85,7 @@ impl Leases {
         for attempt in attempts {
             debug!(action = "attempt_started", job_id = %attempt.job_id, attempt = attempt.token, consumer);
             let (consumer, attempt) = (consumer.to_owned(), attempt.clone());
-            let job = Held { consumer, attempt, since, granted_at, batch: None };
+            let job = Held { consumer, attempt, since, granted_at, batch: None, is_settling: false };
             if let Some(earlier) = held.insert(job.attempt.job_id, job) {
                 earlier.end(Fence::Lost);
             }
@@ -102,6 +105,25 @@ impl Leases {
             }
         }
         watch
+    }
+
+    /// How long the attempt has been held; `None` when it is not, any more.
+    #[must_use]
+    pub fn held_for(&self, attempt: &Attempt) -> Option<Duration> {
+        let held = self.lock();
+        let job = held.get(&attempt.job_id).filter(|job| job.attempt.token == attempt.token)?;
+        Some(job.since.elapsed())
+    }
+
+    /// The outcomes of the attempts are about to be recorded. Their leases are renewed until that is done.
+    pub fn settling<'a>(&self, attempts: impl Iterator<Item = &'a Attempt>) {
+        let mut held = self.lock();
+        for attempt in attempts {
+            if let Some(job) = held.get_mut(&attempt.job_id).filter(|job| job.attempt.token == attempt.token)
+            {
+                job.is_settling = true;
+            }
+        }
     }
 
     /// The attempt has an outcome; tells how long it was held. A later attempt at the same job stays held.
@@ -169,6 +191,9 @@ impl Leases {
         // The job may have ended, or even been granted to us again, while the call was under way.
         let token = renewed.iter().find(|(renewed, ..)| *renewed == id).map(|(_, token, _)| *token);
         let mut held = self.lock();
+        if held.get(&id).is_some_and(|job| job.is_settling) {
+            return;
+        }
         if let Some(job) = token.and_then(|token| remove(&mut held, id, token)) {
             job.end(why);
         }
@@ -192,7 +217,8 @@ fn remove(held: &mut HashMap<JobId, Held>, id: JobId, token: u64) -> Option<Held
 impl Held {
     /// The attempt is over without an outcome of ours; its batch may be over with it.
     fn end(self, why: Fence) {
-        info!(action = "job_gone", job_id = %self.attempt.job_id, reason = ?why, attempt = self.attempt.token);
+        let (job_id, attempt) = (tracing::field::display(self.attempt.job_id), self.attempt.token);
+        info!(action = "job_gone", job_id, reason = why.word(), attempt);
         metrics::fenced(why);
         if let Some(batch) = self.batch {
             batch.one_less();
@@ -251,6 +277,18 @@ mod tests {
         assert!(leases.of("us").is_empty());
         assert_eq!(leases.of("them")[0].job_id, theirs.job_id);
         assert!(leases.let_go(&ours).is_none());
+    }
+
+    #[test]
+    fn a_job_whose_outcome_is_being_recorded_is_not_lost_to_a_renewal_that_comes_behind() {
+        let (leases, job) = (Leases::default(), attempt(1));
+        leases.hold("us", std::slice::from_ref(&job));
+        leases.settling(std::iter::once(&job));
+
+        leases.lose(job.job_id, &[(job.job_id, job.token, job.priority)], Fence::Lost);
+
+        assert_eq!(leases.of("us").len(), 1, "it is renewed no longer");
+        assert!(leases.let_go(&job).is_some(), "its end is not counted");
     }
 
     #[test]

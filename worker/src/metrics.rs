@@ -165,13 +165,8 @@ pub(crate) fn settled(settlement: &Settlement, settled: Settled, took: Duration)
 
 /// An attempt turned out to hold its job no longer.
 pub(crate) fn fenced(why: Fence) {
-    let reason = match why {
-        Fence::Lost => "lost",
-        Fence::Cancelled => "cancelled",
-        Fence::Missing => "missing",
-    };
     counter!(PROCESSED, "outcome" => "fenced").increment(1);
-    counter!(FENCED, "reason" => reason).increment(1);
+    counter!(FENCED, "reason" => why.word()).increment(1);
 }
 
 /// Outcomes have to be recorded again.

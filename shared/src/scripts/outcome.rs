@@ -166,6 +166,16 @@ impl Fence {
             _ => None,
         }
     }
+
+    /// One word, as the scripts, the log and the metrics have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Cancelled => "cancelled",
+            Self::Missing => "missing",
+        }
+    }
 }
 
 impl Settled {

@@ -34,7 +34,7 @@ async fn cancelling_a_running_job_aborts_its_call() {
     let took = ended - cancelled_at;
     assert!(took < Duration::from_millis(LEASE_MS / 3 + 1_000), "{took:?}");
     let line = worker.wait_for_log("job_gone", SOON).await;
-    assert!(line.contains("Cancelled") && line.contains(&id.to_string()), "{line}");
+    assert!(line.contains("cancelled") && line.contains(&id.to_string()), "{line}");
     let job = queue.job(id).await;
     assert_eq!((job.status, job.attempts, job.result), (JobStatus::Cancelled, 1, None));
     queue.assert_drained().await;

@@ -79,7 +79,7 @@ async fn the_late_result_of_a_frozen_worker_is_refused() {
         })
     };
     let line: Value = eventually(SOON, "the late result to be refused", refused).await;
-    assert_eq!(line["reason"], "Lost", "{line}");
+    assert_eq!(line["reason"], "lost", "{line}");
     assert_eq!(queue.hash(id), hash, "the late result changed the job");
     assert_eq!((job.attempts, hash["attempt"].as_str()), (2, "2"));
     assert_eq!(result_of(&job)["class_name"], "virginica");

@@ -77,6 +77,26 @@ async fn a_job_that_runs_longer_than_its_own_limit_fails_and_its_call_is_given_u
 }
 
 #[tokio::test]
+async fn the_time_that_a_job_waits_in_a_workers_hands_counts_to_its_own_limit() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    server.set_behaviour(Behaviour::Delay(Duration::from_secs(2)));
+    let job = || NewJob { input: input(5.1), timeout: Some(Duration::from_secs(3)), ..NewJob::default() };
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(queue.submit_job(0, job()).await);
+    }
+
+    // Taken together and called one after the other.
+    let _worker = queue.worker(Settings::serving(&server).one_at_a_time()).await;
+
+    queue.completed(ids[0]).await;
+    for id in &ids[1..] {
+        assert_eq!(queue.failed(*id).await.1, "timeout");
+    }
+    calls_end(&server, &[CallOutcome::Answered, CallOutcome::Cancelled]).await;
+}
+
+#[tokio::test]
 async fn a_job_that_waits_for_a_retry_past_its_own_limit_fails_as_timeout() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.set_behaviour(Behaviour::Status(Code::Internal, String::new()));
