@@ -43,7 +43,7 @@ pub struct Args {
         help_heading = "Work"
     )]
     batch_max_bytes: String,
-    /// How long a batch that is not full waits for more jobs, ms; 0 takes what is there
+    /// How long a batch that is not full waits for more jobs, ms, at most a third of the lease; 0 takes what is there
     #[arg(long, env = "BATCH_MAX_WAIT_MS", default_value = "0", value_name = "MS", help_heading = "Work")]
     batch_max_wait_ms: String,
     /// How often retries that are due and jobs of lost workers are looked for, ms
@@ -152,6 +152,14 @@ impl TryFrom<Args> for Config {
         let batch_max_rows = mistakes.number("BATCH_MAX_ROWS", &args.batch_max_rows, 1..=4096);
         let batch_max_bytes = mistakes.number("BATCH_MAX_BYTES", &args.batch_max_bytes, 1..=1 << 30);
         let batch_max_wait = mistakes.millis("BATCH_MAX_WAIT_MS", &args.batch_max_wait_ms, 0..=60_000);
+        // Jobs that wait for others to fill a batch are not renewed yet.
+        if let Some(common) = common.as_ref().filter(|common| batch_max_wait > common.policy.lease / 3) {
+            let lease_ms = common.policy.lease.as_millis();
+            mistakes.add(
+                "BATCH_MAX_WAIT_MS",
+                format!("must be at most a third of LEASE_MS, which is {lease_ms}"),
+            );
+        }
         let reclaim_interval = mistakes.millis("RECLAIM_INTERVAL_MS", &args.reclaim_interval_ms, 10..=2_000);
         let backend = mistakes.parsed("MODEL_BACKEND", &args.model_backend, Kind::Onnx);
         let model_server = args.model_server.check(&mut mistakes);

@@ -74,6 +74,19 @@ async fn a_wrong_setting_says_what_would_be_right() {
 }
 
 #[tokio::test]
+async fn a_wait_that_a_lease_does_not_outlast_is_told() {
+    let settings = |wait_ms| Settings::default().with("LEASE_MS", 900).with("BATCH_MAX_WAIT_MS", wait_ms);
+    let text = complaint(settings(301)).await;
+    let expected = "tepal-worker: a setting is wrong:\n  \
+        BATCH_MAX_WAIT_MS: must be at most a third of LEASE_MS, which is 900";
+    assert_eq!(text, expected);
+
+    // And with the longest one it gets to its other mistakes.
+    let text = complaint(settings(300).with("NUM_WORKERS", 0)).await;
+    assert!(!text.contains("BATCH_MAX_WAIT_MS") && text.contains("NUM_WORKERS"), "{text}");
+}
+
+#[tokio::test]
 async fn a_taken_metrics_address_is_told_in_one_sentence() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
