@@ -62,7 +62,7 @@ scripts! {
     EXPIRE = "expire" + LIB + CLOCK + FOUND + END;
     HEARTBEAT = "heartbeat" + LIB + CLOCK;
     WORKERS = "workers" + LIB + CLOCK;
-    SWEEP = "sweep" + LIB + FOUND;
+    SWEEP = "sweep" + LIB + CLOCK + FOUND;
     PRUNE = "prune" + LIB;
 }
 

@@ -43,8 +43,6 @@ pub struct Policy {
     pub max_queue_depth: u64,
     /// Most dead letters kept in a partition.
     pub max_dead_letters: u64,
-    /// How long an idempotency key is remembered.
-    pub idempotency_ttl: Duration,
     /// Number of partitions, 1 to 256.
     pub partitions: u16,
     /// Silence after which a worker counts as dead.
@@ -59,7 +57,6 @@ impl Default for Policy {
             max_lost: 3,
             max_queue_depth: 1_000_000,
             max_dead_letters: 10_000,
-            idempotency_ttl: Duration::from_secs(86_400),
             partitions: 1,
             worker_timeout: Duration::from_secs(10),
         }

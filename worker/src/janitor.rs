@@ -9,20 +9,32 @@ use tracing::{error, info, warn};
 use crate::metrics;
 
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Jobs looked at in one script run: keeps it below a millisecond.
+/// Jobs looked at in one script run: keeps it about a millisecond.
 const CHUNK: usize = 100;
-/// Script runs in one round and partition: bounds what the janitor costs Redis.
+/// Script runs of a walk in one round and partition: bounds what the janitor costs Redis.
 const MOST_CHUNKS: usize = 40;
+/// Script runs of a walk that forget most of what they look at do not count against that, up to so many: jobs expire as fast as
+/// they were accepted, and what is not forgotten takes memory for ever.
+const MOST_FORGETTING_CHUNKS: usize = 1000;
 /// A consumer that lives reads or renews many times in so many leases.
 const SILENT_LEASES: u32 = 30;
 
 /// The loop that keeps order.
 pub struct Janitor {
     store: JobStore,
-    /// For each partition, where its sweep goes on.
-    sweeps: HashMap<u8, String>,
+    /// For each partition and kind of sweep, where it goes on.
+    sweeps: HashMap<(u8, Sweep), String>,
     /// For each partition, which data set was seen last.
     epochs: HashMap<u8, String>,
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Sweep {
+    /// Jobs old enough to have expired.
+    Expired,
+    /// All jobs, of which some may have lost their entries.
+    All,
 }
 
 impl Janitor {
@@ -50,7 +62,8 @@ impl Janitor {
         let live: Vec<String> = self.store.workers().await?.into_iter().map(|worker| worker.id).collect();
         for partition in self.store.partitions() {
             self.watch_epoch(partition).await?;
-            self.sweep(partition).await?;
+            self.sweep(partition, Sweep::Expired).await?;
+            self.sweep(partition, Sweep::All).await?;
             let pruned = self.store.prune(partition, &live, silence).await?;
             if pruned > 0 {
                 info!(action = "consumers_pruned", partition, count = pruned);
@@ -70,19 +83,25 @@ impl Janitor {
         Ok(())
     }
 
-    async fn sweep(&mut self, partition: u8) -> Result<(), StoreError> {
-        for _ in 0..MOST_CHUNKS {
-            let after = self.sweeps.get(&partition).map(String::as_str);
-            let swept = self.store.sweep(partition, after, CHUNK).await?;
+    async fn sweep(&mut self, partition: u8, what: Sweep) -> Result<(), StoreError> {
+        let (mut forgetting, mut others) = (0, 0);
+        while forgetting < MOST_FORGETTING_CHUNKS && others < MOST_CHUNKS {
+            let after = self.sweeps.get(&(partition, what)).map(String::as_str);
+            let swept = match what {
+                Sweep::Expired => self.store.sweep_expired(partition, after, CHUNK).await?,
+                Sweep::All => self.store.sweep(partition, after, CHUNK).await?,
+            };
+            let is_mostly_forgotten = swept.forgotten > CHUNK as u64 / 2;
+            *(if is_mostly_forgotten { &mut forgetting } else { &mut others }) += 1;
             if swept.repaired > 0 {
                 metrics::repaired(swept.repaired);
                 warn!(action = "entries_repaired", partition, count = swept.repaired);
             }
             let Some(next) = swept.next else {
-                self.sweeps.remove(&partition);
+                self.sweeps.remove(&(partition, what));
                 return Ok(());
             };
-            self.sweeps.insert(partition, next);
+            self.sweeps.insert((partition, what), next);
         }
         Ok(())
     }

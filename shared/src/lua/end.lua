@@ -23,10 +23,13 @@ local function remove_entries(stream, entries)
   redis.call('XDEL', stream, unpack(entries))
 end
 
--- close_job for one job with its entry, which keeps its input. `job`: {key, created_at, stream, entry}.
+-- close_job for one job with its entry, which keeps its input. `job`: {key, created_at, stream, entry}; a damaged record may
+-- lack the entry, and nothing may fail after the first write.
 local function end_job(job, now, status, ttl_s, ...)
   close_job(job.key, job.created_at, now, status, ttl_s, true, ...)
-  remove_entries(job.stream, { job.entry })
+  if job.entry then
+    remove_entries(job.stream, { job.entry })
+  end
 end
 
 -- end_job for a failure, which also leaves a dead letter. `job`: id and attempts beside that; `dead`: {key, max}; `why`: {code, message}.

@@ -36,5 +36,5 @@ if old[2] then
 end
 
 local stream = KEYS[1 + STREAM_OF[old[2] or 'normal']]
-accept(KEYS[1], ARGV[1], stream, KEYS[5], ARGV[4], old[4] or '', 0, unpack(fields))
+accept(KEYS[1], ARGV[1], stream, KEYS[5], ARGV[4], old[4] or '', nil, 0, unpack(fields))
 return { 'accepted' }

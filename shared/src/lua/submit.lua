@@ -7,8 +7,7 @@
 -- KEYS[4]  log stream
 -- KEYS[5...]  per job: job hash, and the idempotency record, string, if its client sent a key
 -- ARGV[1]  most outstanding jobs of the partition; 0 = no limit
--- ARGV[2]  lifetime of an idempotency record, s
--- ARGV[3...]  per job: job id | its 16 bytes | number of the stream that it waits in: 1 = high, 2 = normal, 3 = low |
+-- ARGV[2...]  per job: job id | its 16 bytes | number of the stream that it waits in: 1 = high, 2 = normal, 3 = low |
 --             longest wait in the queue, ms; 0 = no limit | owner; '' = nobody | fingerprint of the request, hex; '' without
 --             an idempotency key | n, how many values follow | field, value pairs of the job hash: the input and what the
 --             caller wants kept
@@ -32,7 +31,7 @@ local function refusal(job, id, record, fingerprint)
   end
 end
 
-local outcomes, key, argument = {}, 5, 3
+local outcomes, key, argument = {}, 5, 2
 while KEYS[key] do
   local job, id, fingerprint = KEYS[key], ARGV[argument], ARGV[argument + 5]
   local record = fingerprint ~= '' and KEYS[key + 1]
@@ -42,11 +41,11 @@ while KEYS[key] do
   if redis.call('EXISTS', job) == 0 then
     refused = refusal(job, id, record, fingerprint)
     if not refused then
-      accept(job, id, KEYS[tonumber(ARGV[argument + 2])], KEYS[4], ARGV[argument + 1], ARGV[argument + 4],
+      accept(job, id, KEYS[tonumber(ARGV[argument + 2])], KEYS[4], ARGV[argument + 1], ARGV[argument + 4], record,
         tonumber(ARGV[argument + 3]), unpack(ARGV, first, next - 1))
       depth = depth + 1
       if record then
-        redis.call('SET', record, fingerprint .. ' ' .. id, 'EX', ARGV[2])
+        redis.call('SET', record, fingerprint .. ' ' .. id)
       end
     end
   end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- sweep: walks a part of the log. Forgets jobs that have expired, and writes the entry of an outstanding job anew if it is
+-- sweep: walks a part of the log. Forgets jobs that have expired, with their idempotency records, and writes the entry of an outstanding job anew if it is
 -- in nobody's hands: gone from its stream, or delivered but not pending (an operator removed it or its consumer).
 -- KEYS[1]  log stream
 -- KEYS[2]  stream of priority high
@@ -8,6 +8,8 @@
 -- ARGV[1]  prefix of the job hashes' keys
 -- ARGV[2]  log entry id after which to begin; '-' = at the oldest
 -- ARGV[3]  most log entries to look at
+-- ARGV[4]  only jobs that were accepted so long ago, ms; 0 = all
+-- ARGV[5]  prefix of the idempotency records' keys
 -- Returns  {"swept", next log entry id or '-' at the end, forgotten, repaired}
 local function last_delivered(stream)
   local info = redis.pcall('XINFO', 'GROUPS', stream)
@@ -46,6 +48,24 @@ local function id_of(bytes)
   end
 end
 
+-- The key of the idempotency record that a job was accepted with, or nil.
+local function record_of(fields)
+  for i = 3, #fields, 2 do
+    if fields[i] == 'idem' then
+      return ARGV[5] .. fields[i + 1]
+    end
+  end
+end
+
+-- A record may belong to a later job by now.
+local function forget_record(record, id)
+  local known = record and redis.call('GET', record)
+  if known and string.match(known, ' (.+)$') == id then
+    -- Deletes it, and takes no right that the services do not need anyway.
+    redis.call('EXPIRE', record, 0)
+  end
+end
+
 local delivered = {}
 for number = 1, 3 do
   delivered[number] = last_delivered(KEYS[1 + number])
@@ -53,7 +73,7 @@ end
 
 local function is_reachable(number, entry)
   local stream = KEYS[1 + number]
-  if #redis.call('XRANGE', stream, entry, entry) == 0 then
+  if not entry or #redis.call('XRANGE', stream, entry, entry) == 0 then
     return false
   end
   -- Without a group, the next take creates it at 0 and so reaches every entry.
@@ -64,15 +84,17 @@ local function is_reachable(number, entry)
 end
 
 local from = ARGV[2] == '-' and '-' or '(' .. ARGV[2]
-local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[3])
+local till = ARGV[4] == '0' and '+' or int(math.max(server_now() - tonumber(ARGV[4]), 0))
+local entries = redis.call('XRANGE', KEYS[1], from, till, 'COUNT', ARGV[3])
 local forgotten, orphans = {}, {}
 for _, entry in ipairs(entries) do
   local id = id_of(entry[2][2])
   local job = id and redis.call('HMGET', ARGV[1] .. id, 'status', 'entry', 'priority') or {}
   if not job[1] then
     table.insert(forgotten, entry[1])
+    forget_record(record_of(entry[2]), id)
   elseif not TERMINAL[job[1]] then
-    local number = STREAM_OF[job[3] or 'normal']
+    local number = STREAM_OF[job[3] or 'normal'] or STREAM_OF.normal
     if not is_reachable(number, job[2]) then
       table.insert(orphans, { id = id, stream = KEYS[1 + number], entry = job[2] })
     end
@@ -83,7 +105,9 @@ if #forgotten > 0 then
   redis.call('XDEL', KEYS[1], unpack(forgotten))
 end
 for _, job in ipairs(orphans) do
-  redis.call('XDEL', job.stream, job.entry)
+  if job.entry then
+    redis.call('XDEL', job.stream, job.entry)
+  end
   local entry = redis.call('XADD', job.stream, '*', 'id', job.id)
   redis.call('HSET', ARGV[1] .. job.id, 'status', 'pending', 'entry', entry)
 end

@@ -181,7 +181,7 @@ impl JobStore {
         }
         let bytes: usize = jobs.iter().map(|(_, job)| USUAL_BYTES + job.input.len()).sum();
         let mut command = SUBMIT.call_with_room(&keys, USUAL_ARGUMENTS * jobs.len(), bytes);
-        command.arg(self.policy.max_queue_depth).arg(self.policy.idempotency_ttl.as_secs().max(1));
+        command.arg(self.policy.max_queue_depth);
         for (id, job) in jobs {
             command
                 .arg(id.to_string())

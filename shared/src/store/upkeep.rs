@@ -29,9 +29,34 @@ impl JobStore {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn sweep(&self, partition: u8, after: Option<&str>, limit: usize) -> Result<Swept, StoreError> {
+        self.sweep_older(Duration::ZERO, partition, after, limit).await
+    }
+
+    /// Like [`JobStore::sweep`], but only of jobs that were accepted longer ago than a result is kept. No others can have
+    /// expired, and of these most have.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn sweep_expired(
+        &self,
+        partition: u8,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Swept, StoreError> {
+        self.sweep_older(self.policy.result_ttl, partition, after, limit).await
+    }
+
+    async fn sweep_older(
+        &self,
+        age: Duration,
+        partition: u8,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Swept, StoreError> {
         let [high, normal, low] = self.keys.streams(partition);
         let mut command = scripts::SWEEP.call(&[self.keys.log(partition), high, normal, low]);
-        command.arg(self.keys.job_prefix(partition)).arg(after.unwrap_or("-")).arg(limit);
+        command.arg(self.keys.job_prefix(partition)).arg(after.unwrap_or("-")).arg(limit).arg(millis(age));
+        command.arg(self.keys.idempotency(partition, ""));
         let mut reply = Reply::new(&scripts::SWEEP, self.redis.run(&command).await?)?;
         match reply.word()?.as_str() {
             "swept" => Ok(Swept {

@@ -39,11 +39,11 @@ mutants! {
     submit_ignores_the_key: "submit.lua" "    if status then" => "    if false then",
         submit::a_key_makes_one_job_whatever_became_of_it;
     submit_remembers_keys_of_vanished_jobs: "submit.lua" "    if status then" => "    if true then",
-        submit::a_key_is_remembered_for_its_time_or_as_long_as_its_job;
+        submit::a_key_is_remembered_as_long_as_its_job;
     submit_ignores_the_body: "submit.lua" "of == fingerprint and " => "",
         submit::a_key_used_for_another_request_is_refused_without_a_trace;
-    submit_remembers_keys_for_ever: "submit.lua" ", 'EX', ARGV[2])" => ")",
-        submit::a_key_is_remembered_for_its_time_or_as_long_as_its_job;
+    submit_forgets_keys_before_their_jobs: "submit.lua" "fingerprint .. ' ' .. id)" => "fingerprint .. ' ' .. id, 'EX', 60)",
+        submit::a_key_is_remembered_as_long_as_its_job;
     submit_exceeds_the_limit: "submit.lua" "depth >= limit" => "depth > limit",
         submit::the_limit_counts_every_job_that_has_not_ended;
     submit_knows_no_unlimited_queue: "submit.lua" "limit > 0 and depth" => "depth",
@@ -70,7 +70,7 @@ mutants! {
     // Whose job it is.
     owners_are_forgotten: "accept.lua" "  redis.call('HSET', job, 'owner', owner)\n" => "",
         owners::an_owner_is_kept_with_the_job_and_told_by_the_log;
-    the_log_tells_no_owner: "accept.lua" "'id', log_id, 'owner', owner)" => "'id', log_id)",
+    the_log_tells_no_owner: "accept.lua" "    table.insert(entry_fields, 'owner')\n    table.insert(entry_fields, owner)\n" => "",
         owners::an_owner_is_kept_with_the_job_and_told_by_the_log;
     everybody_sees_every_job: "found.lua" "view == (owner or '')" => "true",
         owners::only_who_sees_a_job_can_cancel_it;
@@ -246,6 +246,18 @@ mutants! {
         submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
 
     // What keeps the data in order.
+    the_log_tells_no_key: "accept.lua" "    table.insert(entry_fields, 'idem')\n    table.insert(entry_fields, string.match(record, '[^:]+$'))\n" => "",
+        submit::a_key_is_remembered_as_long_as_its_job;
+    sweep_keeps_keys_for_ever: "sweep.lua" "redis.call('EXPIRE', record, 0)" => "",
+        submit::a_key_is_remembered_as_long_as_its_job;
+    sweep_forgets_keys_of_later_jobs: "sweep.lua" "known and string.match(known, ' (.+)$') == id" => "known",
+        submit::a_key_is_remembered_as_long_as_its_job;
+    sweep_of_expired_jobs_looks_at_all: "sweep.lua" "ARGV[4] == '0' and '+'" => "true and '+'",
+        upkeep::a_sweep_of_what_can_have_expired_looks_at_no_younger_jobs;
+    sweep_stops_at_a_job_without_entry: "sweep.lua" "not entry or " => "",
+        upkeep::a_job_without_its_entry_is_queued_again_or_cancelled;
+    ends_need_an_entry: "end.lua" "  if job.entry then\n" => "  if true then\n",
+        upkeep::a_job_without_its_entry_is_queued_again_or_cancelled;
     sweep_queues_new_jobs_twice: "sweep.lua" "is_after(entry, delivered[number])" => "false",
         upkeep::a_sweep_leaves_everything_alone_that_is_in_order;
     sweep_trusts_the_pending_list: "sweep.lua" "#redis.call('XPENDING', stream, GROUP, entry, entry, 1) == 1" => "true",

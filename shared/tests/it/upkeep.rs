@@ -5,7 +5,7 @@ use std::time::Duration;
 use tepal_shared::{
     job::{JobId, Priority},
     owner::View,
-    scripts::WorkerRecord,
+    scripts::{Cancelled, WorkerRecord},
     store::{Settlement, Swept},
 };
 use tepal_tests::wait::eventually;
@@ -81,6 +81,38 @@ pub(crate) async fn a_sweep_forgets_expired_jobs(queue: &Queue) {
     assert_eq!(swept, Swept { forgotten: 2, ..NOTHING });
     let log = queue.store.log(None, 10).await.unwrap().entries;
     assert_eq!(log.into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [kept]);
+}
+
+pub(crate) async fn a_sweep_of_what_can_have_expired_looks_at_no_younger_jobs(queue: &Queue) {
+    let (old, young) = (queue.submit().await, queue.submit().await);
+    let log = queue.store.keys().log(0);
+    queue.redis::<u64>(&["DEL", &log]).await;
+    // The entries' ids are the times of acceptance: one so long ago that its result would be gone, one just now.
+    for (id, at) in [(old, "1000-0"), (young, "*")] {
+        let mut command = redis::cmd("XADD");
+        command.arg(&log).arg(at).arg("id").arg(&id.as_bytes()[..]);
+        queue.store.redis().run(&command).await.unwrap();
+        queue.redis::<u64>(&["DEL", &queue.store.keys().job(id)]).await;
+    }
+
+    let swept = queue.store.sweep_expired(0, None, 100).await.unwrap();
+
+    assert_eq!(swept, Swept { forgotten: 1, ..NOTHING });
+    assert_eq!(queue.store.sweep(0, None, 100).await.unwrap(), Swept { forgotten: 1, ..NOTHING });
+}
+
+/// What an operator's hand may have left of a record.
+pub(crate) async fn a_job_without_its_entry_is_queued_again_or_cancelled(queue: &Queue) {
+    let (swept, cancelled) = (queue.submit().await, queue.submit().await);
+    for id in [swept, cancelled] {
+        queue.redis::<u64>(&["HDEL", &queue.store.keys().job(id), "entry"]).await;
+    }
+
+    assert_eq!(queue.store.cancel(cancelled, View::All).await.unwrap(), Cancelled::Done);
+    assert_eq!(queue.store.sweep(0, None, 100).await.unwrap(), Swept { repaired: 1, ..NOTHING });
+
+    let again = queue.take_one("heir").await;
+    assert_eq!(again.job_id, swept);
 }
 
 pub(crate) async fn a_sweep_goes_on_where_it_stopped(queue: &Queue) {
@@ -168,6 +200,8 @@ as_tests![
     a_sweep_of_jobs_without_a_group_changes_nothing,
     a_sweep_queues_jobs_again_that_nobody_would_be_given,
     a_sweep_forgets_expired_jobs,
+    a_sweep_of_what_can_have_expired_looks_at_no_younger_jobs,
+    a_job_without_its_entry_is_queued_again_or_cancelled,
     a_sweep_goes_on_where_it_stopped,
     consumers_of_dead_workers_go_once_they_hold_nothing,
     workers_live_as_long_as_they_are_heard,

@@ -105,6 +105,23 @@ async fn lost_data_is_noticed_and_counted_and_work_goes_on() {
 }
 
 #[tokio::test]
+async fn the_log_forgets_as_fast_as_jobs_expire() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    let log = queue.store.keys().log(0);
+    // Accepted in the first minute of 1970, 1000/s; their records are gone.
+    let fill = "for ms = 1, 60000 do redis.call('XADD', KEYS[1], ms .. '-0', 'id', string.rep('x', 16)) end";
+    queue.redis.cli(&["EVAL", fill, "1", &log]);
+    let living = queue.submit(input(5.1)).await;
+
+    let _worker = queue.worker(Settings::serving(&server)).await;
+
+    // Much sooner than the whole log could be looked at for jobs without entries.
+    let forgotten = async || queue.redis.cli(&["XLEN", &log]) == "1";
+    eventually(SOON, "the log to forget", forgotten).await;
+    queue.completed(living).await;
+}
+
+#[tokio::test]
 async fn the_log_forgets_jobs_that_expired_and_no_others() {
     let queue = Queue::start().await;
     let settings = Settings::onnx().with("RESULT_TTL_SECONDS", 1);
