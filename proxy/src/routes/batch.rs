@@ -45,7 +45,8 @@ pub(crate) async fn predict_all(State(app): State<Arc<App>>, caller: Caller, req
         budget = account.as_ref().map_or(Ok(None), |account| charge(account, jobs))?;
         Ok(())
     });
-    let mut response = accepting.await.into_response();
+    let outcome = accepting.await.inspect_err(|error| app.metrics.refused(error.code()));
+    let mut response = outcome.into_response();
     if let Some(budget) = budget {
         response.extensions_mut().insert(budget);
     }

@@ -89,10 +89,15 @@ pub(crate) async fn retry(
     id: PathId,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let outcome = requeue(&app, &caller, &id, &headers).await;
+    outcome.inspect_err(|error| app.metrics.refused(error.code()))
+}
+
+async fn requeue(app: &App, caller: &Caller, id: &PathId, headers: &HeaderMap) -> Result<Response, ApiError> {
     let old = id.job_id()?;
     let new = JobId::new(old.partition());
-    let request_id = request_id(&headers);
-    let span = Submit::begin(extract::traceparent(&headers));
+    let request_id = request_id(headers);
+    let span = Submit::begin(extract::traceparent(headers));
     let origin = Origin { view: caller.view(), request_id, traceparent: span.traceparent() };
     let requeued = app.store.requeue(old, new, origin).await;
     drop(span);
@@ -100,10 +105,10 @@ pub(crate) async fn retry(
         Requeued::Accepted => {
             app.metrics.requeued();
             info!(action = "job_requeued", job_id = %new, retry_of = %old, request_id, key_id = caller.key_id());
-            Ok(submit::answer(&app, &caller, &headers, new, JobStatus::Pending).await)
+            Ok(submit::answer(app, caller, headers, new, JobStatus::Pending).await)
         }
         Requeued::NotRepeatable(status) => Err(ApiError::NotRepeatable(status)),
         Requeued::Missing => Err(ApiError::JobNotFound),
-        Requeued::Full { .. } => Err(submit::queue_full(&app)),
+        Requeued::Full { .. } => Err(submit::queue_full(app)),
     }
 }

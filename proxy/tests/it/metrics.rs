@@ -8,7 +8,7 @@ use tepal_tests::{
     wait::eventually,
 };
 
-use crate::gateway::{FLOWER, Gateway, SOON};
+use crate::gateway::{FLOWER, Gateway, JSON, SOON};
 
 /// The value of the sample with exactly this name and these labels.
 fn sample(metrics: &Answer, series: &str) -> Option<f64> {
@@ -67,6 +67,12 @@ async fn submissions_are_counted_by_what_became_of_them() {
     gateway.predict_once("k", r#"{"data": [[6.1, 3.5, 1.4, 0.2]]}"#).await;
     gateway.predict("{}").await;
     gateway.predict(FLOWER).await;
+    gateway.post("/predict/test").await;
+    // Refused as a whole, and item by item.
+    gateway.send(Method::POST, "/predict/batch", &[], "[]").await;
+    gateway.send(Method::POST, "/predict/batch", &[JSON], "[]").await;
+    gateway.send(Method::POST, "/predict/batch", &[JSON], &format!("[{FLOWER}, {{}}]")).await;
+    gateway.post("/job/a1b2c3/retry").await;
 
     let metrics = gateway.get("/metrics").await;
     for (series, expected) in [
@@ -75,8 +81,10 @@ async fn submissions_are_counted_by_what_became_of_them() {
         (r#"tepal_jobs_submitted_total{priority="low"}"#, 0.0),
         ("tepal_jobs_repeated_total", 1.0),
         (r#"tepal_jobs_refused_total{reason="idempotency_conflict"}"#, 1.0),
-        (r#"tepal_jobs_refused_total{reason="invalid_input"}"#, 1.0),
-        (r#"tepal_jobs_refused_total{reason="queue_full"}"#, 1.0),
+        (r#"tepal_jobs_refused_total{reason="invalid_input"}"#, 3.0),
+        (r#"tepal_jobs_refused_total{reason="queue_full"}"#, 3.0),
+        (r#"tepal_jobs_refused_total{reason="unsupported_media_type"}"#, 1.0),
+        (r#"tepal_jobs_refused_total{reason="job_not_found"}"#, 1.0),
     ] {
         assert_eq!(sample(&metrics, series), Some(expected), "{series}: {}", metrics.text());
     }
