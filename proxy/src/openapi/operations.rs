@@ -162,7 +162,7 @@ pub(crate) fn list() -> Operation {
     }
     let page = json!({"jobs": [listed], "next_cursor": "1795629600000-0-0"});
     let query = |name: &str, description: &str, schema: Value, example: Value| json!({"name": name, "in": "query", "description": description, "schema": schema, "example": example});
-    let time = json!({"type": "string", "format": "date-time", "pattern": "^2[0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z$"});
+    let time = json!({"type": "string", "format": "date-time", "pattern": time_pattern()});
     Operation {
         id: "listJobs",
         summary: "List jobs",
@@ -182,7 +182,7 @@ pub(crate) fn list() -> Operation {
             query(
                 "cursor",
                 "The `next_cursor` of the page before; opaque",
-                json!({"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}-(0|[1-9][0-9]?)$"}),
+                json!({"type": "string", "pattern": CURSOR}),
                 json!("1795629600000-0-0"),
             ),
         ],
@@ -190,6 +190,21 @@ pub(crate) fn list() -> Operation {
         answers: vec![(200, json_answer("A page", "Page", &page))],
         errors: [vec![ApiError::NotAcceptable, invalid_query()], reading()].concat_errors(),
     }
+}
+
+/// The last part is a partition, 0 to 255.
+const CURSOR: &str = "^[0-9]{1,19}-[0-9]{1,19}-([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])$";
+
+/// A moment since 1970, in UTC, of a day that exists.
+fn time_pattern() -> String {
+    let year = "(19[7-9][0-9]|[2-9][0-9]{3})";
+    let leap_year =
+        "(19(7[26]|8[048]|9[26])|[2-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[3579][26])00)";
+    let long = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])";
+    let short = "(0[469]|11)-(0[1-9]|[12][0-9]|30)";
+    let february = "02-(0[1-9]|1[0-9]|2[0-8])";
+    let day = format!("({year}-({long}|{short}|{february})|{leap_year}-02-29)");
+    format!("^{day}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{{1,9}})?Z$")
 }
 
 pub(crate) fn look_up() -> Operation {
@@ -278,5 +293,37 @@ pub(crate) fn contract() -> Operation {
         body: None,
         answers: vec![(200, answer)],
         errors: vec![ApiError::NotAcceptable],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regex::Regex;
+    use tepal_shared::store::LogPlace;
+
+    use super::*;
+
+    #[test]
+    fn every_day_that_exists_fits_the_pattern_and_no_other() {
+        let pattern = Regex::new(&time_pattern()).unwrap();
+        for year in (1968..2030).chain(2096..2106).chain([2400, 3000, 9200, 9999]) {
+            for (month, day) in (0..=13).flat_map(|month| (0..=32).map(move |day| (month, day))) {
+                let time = format!("{year}-{month:02}-{day:02}T23:59:59.999Z");
+                let exists = humantime::parse_rfc3339(&time).is_ok();
+                assert_eq!(pattern.is_match(&time), exists, "{time}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_cursors_of_all_partitions_fit_the_pattern() {
+        let pattern = Regex::new(CURSOR).unwrap();
+        for partition in 0..=u8::MAX {
+            let cursor = LogPlace { ms: 1_795_629_600_000, seq: 0, partition }.to_string();
+            assert!(pattern.is_match(&cursor), "{cursor}");
+        }
+        for partition in ["256", "260", "300", "1000", "-1", ""] {
+            assert!(!pattern.is_match(&format!("1-0-{partition}")), "{partition}");
+        }
     }
 }

@@ -22,14 +22,14 @@ pub(super) fn all(model: &Model) -> Value {
     json!({
         "JobId": {"type": "string", "format": "uuid", "description": "UUIDv7"},
         "JobStatus": {"type": "string", "enum": JobStatus::ALL.map(JobStatus::as_str)},
-        "Priority": {"type": "string", "enum": Priority::ALL.map(Priority::as_str), "default": "normal"},
+        "Priority": {"type": "string", "enum": Priority::ALL.map(Priority::as_str)},
         "Submission": {
             "type": "object",
             "required": ["data"],
             "additionalProperties": false,
             "properties": {
                 "data": data(model),
-                "priority": reference("Priority"),
+                "priority": {"$ref": "#/components/schemas/Priority", "default": "normal"},
                 "max_queue_seconds": seconds("The job fails when nobody began to run it by then"),
                 "timeout_seconds": seconds("The job fails when it has not ended so long after its first attempt began"),
             },
