@@ -188,35 +188,52 @@ impl Channel {
     }
 }
 
+/// How well following jobs goes: what is logged of it, and the pauses between tries.
+struct Contact<'a> {
+    address: &'a str,
+    backoff: Backoff,
+    is_failing: bool,
+}
+
+impl Contact<'_> {
+    /// Redis has confirmed a subscription. A connection alone proves nothing: one can be made without the right to follow
+    /// anything.
+    fn works(&mut self) {
+        self.backoff.reset();
+        if std::mem::take(&mut self.is_failing) {
+            info!(action = "watching_again", address = self.address);
+        }
+    }
+
+    /// Gives the pause before the next try.
+    fn failed(&mut self, error: &StoreError) -> Duration {
+        if !std::mem::replace(&mut self.is_failing, true) {
+            let error = crate::telemetry::chain(error);
+            warn!(action = "watching_interrupted", address = self.address, error);
+        }
+        self.backoff.next_pause()
+    }
+}
+
 /// Connects while somebody waits, follows, connects again.
 async fn follow_for_ever(redis: Redis, shared: Arc<Shared>) {
-    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut is_failing = false;
+    let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut contact = Contact { address: redis.address(), backoff, is_failing: false };
     loop {
         while !shared.is_watched() {
             shared.stirred.notified().await;
         }
         redis.up().await;
         let error = match redis.pubsub().await {
-            Ok(connection) => {
-                if std::mem::take(&mut is_failing) {
-                    info!(action = "watching_again", address = redis.address());
-                }
-                backoff.reset();
-                follow(&shared, connection).await
-            }
+            Ok(connection) => follow(&shared, connection, &mut contact).await,
             Err(error) => error,
         };
-        if !std::mem::replace(&mut is_failing, true) {
-            let error = crate::telemetry::chain(&error);
-            warn!(action = "watching_interrupted", address = redis.address(), error);
-        }
-        sleep(backoff.next_pause()).await;
+        sleep(contact.failed(&error)).await;
     }
 }
 
 /// Follows what is watched until the connection fails.
-async fn follow(shared: &Shared, connection: PubSub) -> StoreError {
+async fn follow(shared: &Shared, connection: PubSub, contact: &mut Contact<'_>) -> StoreError {
     let (sink, mut messages) = connection.split();
     shared.start_over();
     let reading = async {
@@ -227,13 +244,13 @@ async fn follow(shared: &Shared, connection: PubSub) -> StoreError {
     };
     tokio::select! {
         error = reading => error,
-        error = keep_joined(shared, sink) => error,
+        error = keep_joined(shared, sink, contact) => error,
     }
 }
 
 /// Joins and leaves channels as waiters come and go. While one command is under way further changes gather, so
 /// thousands of waiters a second need few commands.
-async fn keep_joined(shared: &Shared, mut sink: PubSubSink) -> StoreError {
+async fn keep_joined(shared: &Shared, mut sink: PubSubSink, contact: &mut Contact<'_>) -> StoreError {
     let mut joined = HashSet::new();
     loop {
         let is_check = timeout(CHECK_INTERVAL, shared.stirred.notified()).await.is_err();
@@ -242,6 +259,7 @@ async fn keep_joined(shared: &Shared, mut sink: PubSubSink) -> StoreError {
             if let Err(error) = confirmed(sink.subscribe(channels)).await {
                 return error;
             }
+            contact.works();
             for channel in channels {
                 joined.insert(channel.clone());
                 shared.tell(channel, true);

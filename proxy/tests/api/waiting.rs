@@ -222,6 +222,37 @@ async fn a_half_open_connection_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_may_not_subscribe_says_so_once_and_tries_ever_less_often() {
+    let site = Site::start(&[]).await;
+    let id = site.submit().await;
+    let logged = |action| site.proxy.logs().lines().iter().filter(|line| line.contains(action)).count();
+    let faults = async {
+        eventually(SOON, "the job is followed", || async { site.channels() == 1 }).await;
+        let begun = Instant::now();
+        // Redis cuts off who follows what it may not follow; the proxy can connect, and do everything else.
+        site.redis.cli(&["ACL", "SETUSER", "default", "resetchannels"]);
+        eventually(SOON, "six refusals", || async { refused_subscriptions(&site) >= 6 }).await;
+        // Before them lie pauses of 50 ms, 100 ms and so on to 1.6 s, plus or minus half.
+        assert!(begun.elapsed() >= Duration::from_millis(1500), "{:?}", begun.elapsed());
+        assert_eq!((logged("watching_interrupted"), logged("watching_again")), (1, 0));
+        site.redis.cli(&["ACL", "SETUSER", "default", "allchannels"]);
+        eventually(SOON, "the job is followed again", || async { site.channels() == 1 }).await;
+        site.complete_one().await;
+    };
+    let (answer, ()) = tokio::join!(get(&site.client, &id, WAIT), faults);
+    assert_eq!(answer.json()["status"], "completed");
+    assert_eq!((logged("watching_interrupted"), logged("watching_again")), (1, 1));
+}
+
+/// How many times Redis has refused to let somebody subscribe.
+fn refused_subscriptions(site: &Site) -> u64 {
+    let stats = site.redis.cli(&["INFO", "commandstats"]);
+    let line = stats.lines().find(|line| line.starts_with("cmdstat_subscribe:"));
+    let count = line.and_then(|line| line.split_once("rejected_calls=")?.1.split(',').next());
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test]
 async fn a_job_is_accepted_even_if_redis_goes_away_during_the_wait() {
     let redis = RedisServer::start().await;
     let fault = FaultProxy::start(&redis.addr()).await;
