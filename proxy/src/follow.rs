@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::try_join_all;
 use tepal_shared::{
     error::StoreError,
     job::{Job, JobId},
@@ -27,9 +28,7 @@ pub(crate) async fn current(app: &App, view: View<'_>, id: JobId) -> Result<Opti
 
 /// The job, read again if it had to be ended.
 pub(crate) async fn up_to_date(app: &App, job: Job) -> Result<Option<Job>, StoreError> {
-    let is_overdue =
-        !job.status.is_terminal() && job.deadline_ms.is_some_and(|deadline_ms| deadline_ms < now_ms());
-    if !is_overdue {
+    if !is_overdue(&job) {
         return Ok(Some(job));
     }
     // This machine's clock only decides whether to ask; Redis decides with its own.
@@ -37,6 +36,24 @@ pub(crate) async fn up_to_date(app: &App, job: Job) -> Result<Option<Job>, Store
         Expired::Kept(status) if status == job.status => Ok(Some(job)),
         _ => app.store.job(job.id).await,
     }
+}
+
+/// Brings those of `jobs` up to date that are overdue, all at once. While Redis cannot write its disk they stay as they
+/// were read.
+pub(crate) async fn bring_up_to_date(app: &App, jobs: &mut [Option<Job>]) -> Result<(), StoreError> {
+    let overdue = jobs.iter_mut().filter(|job| job.as_ref().is_some_and(is_overdue));
+    let ending = overdue.map(async |job| {
+        let Some(read) = job.clone() else { return Ok(()) };
+        match up_to_date(app, read).await {
+            Err(StoreError::CannotPersist(_)) => Ok(()),
+            outcome => outcome.map(|now| *job = now),
+        }
+    });
+    try_join_all(ending).await.map(drop)
+}
+
+fn is_overdue(job: &Job) -> bool {
+    !job.status.is_terminal() && job.deadline_ms.is_some_and(|deadline_ms| deadline_ms < now_ms())
 }
 
 /// Reads the job, if the caller sees it, when it has ended, or as it stands when `wait` is over or the service stops.

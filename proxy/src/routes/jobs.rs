@@ -18,6 +18,7 @@ use super::{job::JobView, json};
 use crate::{
     access::Caller,
     error::{ApiError, MOST_MISTAKES, Mistake},
+    follow,
     state::App,
 };
 
@@ -90,8 +91,9 @@ async fn page(
         let is_seen = |entry: &LogEntry| view.shows(entry.owner.as_deref());
         // What the caller does not see is not even read.
         let seen = log.entries.iter().filter(|entry| is_seen(entry));
-        let mut read =
-            app.store.listed(&seen.map(|entry| entry.id).collect::<Vec<JobId>>()).await?.into_iter();
+        let mut read = app.store.listed(&seen.map(|entry| entry.id).collect::<Vec<JobId>>()).await?;
+        follow::bring_up_to_date(app, &mut read).await?;
+        let mut read = read.into_iter();
         for (index, entry) in log.entries.iter().enumerate() {
             // The log is in the order of time, and no job is younger than its place in it.
             if listing.created_after.is_some_and(|after| entry.place.ms <= after) {

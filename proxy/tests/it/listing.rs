@@ -7,10 +7,11 @@ use tepal_shared::{
     job::Priority,
     store::{JobStore, Policy, Settlement},
 };
+use tepal_tests::wait::eventually;
 
 use crate::{
     expect::{assert_json, invalid},
-    gateway::{Gateway, SETOSA},
+    gateway::{Gateway, SETOSA, SOON, accepted},
 };
 
 /// The ids of a page.
@@ -51,6 +52,24 @@ async fn jobs_are_listed_newest_first_and_without_results() {
     let expected = json!({"jobs": [job(new).await, job(failed).await, job(old).await]});
     assert_eq!(expected["jobs"][0]["priority"], "high");
     assert_json(&gateway.get("/jobs").await, 200, &[], &expected);
+}
+
+#[tokio::test]
+async fn a_job_that_has_missed_its_deadline_is_listed_as_failed() {
+    let gateway = Gateway::start().await;
+    let body = r#"{"data": [[5.1, 3.5, 1.4, 0.2]], "max_queue_seconds": 0.05}"#;
+    let late = accepted(&gateway.predict(body).await).to_string();
+    let waiting = gateway.submit().await.to_string();
+    // Nobody asks for the job itself, which would end it.
+    let failed = async || {
+        let page = gateway.get("/jobs?status=failed").await.json();
+        if ids(&page) == [late.as_str()] { Ok(()) } else { Err(page.to_string()) }
+    };
+    eventually(SOON, "the job to be listed as failed", failed).await;
+    let all = gateway.get("/jobs").await.json();
+    assert_eq!(all["jobs"][1], gateway.get(&format!("/job/{late}")).await.json());
+    assert_eq!(all["jobs"][1]["error_code"], "queue_timeout");
+    assert_eq!(ids(&gateway.get("/jobs?status=pending").await.json()), [waiting]);
 }
 
 #[tokio::test]
