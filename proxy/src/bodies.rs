@@ -1,12 +1,9 @@
 //! The bodies of requests: how much one may hold, how much all together, how long they may take to arrive, and how many
 //! large ones are read at a time.
 
-use std::{num::NonZeroUsize, ops::Deref, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, ops::Deref, sync::Arc};
 
-use axum::{
-    body::{Body, Bytes, HttpBody as _},
-    http::{HeaderMap, header::EXPECT},
-};
+use axum::body::{Body, HttpBody as _};
 use http_body_util::BodyExt as _;
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -16,10 +13,6 @@ use crate::{
     error::ApiError,
 };
 
-/// A refused body is read on for a moment: a connection that is closed with unread data resets, and the client might
-/// never see the answer.
-const DISCARD_FOR: Duration = Duration::from_secs(1);
-const DISCARD_FACTOR: usize = 8;
 /// Bodies up to this size are always taken.
 const SMALL: usize = 8 << 10;
 /// Larger ones are read elsewhere than where others are answered.
@@ -81,11 +74,10 @@ impl Bodies {
     /// What `read` makes of the whole body.
     pub(crate) async fn read<T>(
         &self,
-        headers: &HeaderMap,
         body: Body,
         read: impl FnOnce(&[u8]) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
-        let whole = self.whole(headers, body).await?;
+        let whole = self.whole(body).await?;
         if whole.len() <= QUICK {
             return read(&whole);
         }
@@ -94,22 +86,11 @@ impl Bodies {
         tokio::task::block_in_place(|| read(&whole))
     }
 
-    async fn whole(&self, headers: &HeaderMap, mut body: Body) -> Result<Whole, ApiError> {
-        match timeout(self.limits.timeout, self.collect(&mut body)).await {
-            Ok(Ok(whole)) => Ok(whole),
-            Ok(Err(error)) => {
-                let waits_for_go_ahead = headers.contains_key(EXPECT);
-                let goes_on = matches!(error, ApiError::BodyTooLarge(_) | ApiError::Overloaded);
-                if goes_on && !waits_for_go_ahead {
-                    discard(body, self.limits.max_bytes.saturating_mul(DISCARD_FACTOR)).await;
-                }
-                Err(error)
-            }
-            Err(_) => Err(ApiError::BodyTimeout),
-        }
+    async fn whole(&self, body: Body) -> Result<Whole, ApiError> {
+        timeout(self.limits.timeout, self.collect(body)).await.unwrap_or(Err(ApiError::BodyTimeout))
     }
 
-    async fn collect(&self, body: &mut Body) -> Result<Whole, ApiError> {
+    async fn collect(&self, mut body: Body) -> Result<Whole, ApiError> {
         let most = self.limits.max_bytes;
         let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         if declared > most {
@@ -128,17 +109,4 @@ impl Bodies {
         }
         Ok(whole)
     }
-}
-
-async fn discard(mut body: Body, mut most: usize) {
-    let reading = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            most = most.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if most == 0 {
-                return;
-            }
-        }
-    };
-    // Whether it ended in time does not matter: the answer is the same.
-    let _ = timeout(DISCARD_FOR, reading).await;
 }

@@ -49,7 +49,7 @@ pub(crate) async fn json<T>(
     if !is_declared_json(headers) {
         return Err(ApiError::NotDeclaredJson);
     }
-    bodies.read(headers, body, |bytes| read(json::parse(bytes)?)).await
+    bodies.read(body, |bytes| read(json::parse(bytes)?)).await
 }
 
 /// `application/json`, in UTF-8 (RFC 8259, section 8.1) and not compressed.

@@ -129,6 +129,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
             most: open_files::make_room(config.connections.most),
             ..config.connections
         },
+        largest_body: config.body.max_bytes,
         metrics: app.metrics.connections.clone(),
         handshakes: current.map(|current| {
             let (metrics, timeout) = (app.metrics.tls.clone(), config.connections.header_timeout);

@@ -4,6 +4,7 @@ mod handshake;
 mod patience;
 mod places;
 mod refusals;
+mod unread;
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
@@ -43,6 +44,8 @@ const MOST_UNREAD: usize = 80 << 10;
 pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) limits: ConnectionLimits,
+    /// Bytes of the largest body that is taken.
+    pub(crate) largest_body: usize,
     pub(crate) metrics: ConnectionMetrics,
     /// `None` for plain HTTP.
     pub(crate) handshakes: Option<Arc<Handshakes>>,
@@ -134,8 +137,10 @@ impl Connection {
     async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
         let Self { server, http, peer, watcher, place } = self;
         let headers = SecurityHeaders { is_tls: server.handshakes.is_some() };
+        let largest_body = server.largest_body;
         let stream = Patience::new(stream, Arc::clone(&place), server.limits.write_timeout);
-        let service = service_fn(move |mut request: Request<Incoming>| {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (mut request, unread) = unread::lend(request);
             request.extensions_mut().insert(peer);
             let place = Arc::clone(&place);
             let answering = place.begin().then(|| server.router.clone().call(request));
@@ -143,6 +148,10 @@ impl Connection {
                 // Nothing was done for a request that arrived after the place was lost.
                 let answering = answering.ok_or(io::ErrorKind::ConnectionAborted)?;
                 let Ok(mut answer) = answering.await;
+                if let Some(unread) = unread {
+                    // In a box: it is needed rarely, and each request would hold as much.
+                    Box::pin(unread.discard(answer.status(), largest_body)).await;
+                }
                 headers.add_to(answer.headers_mut());
                 Ok::<_, io::Error>(place.hold(answer))
             }

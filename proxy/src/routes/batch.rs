@@ -85,7 +85,7 @@ async fn accept_all(
         return Err(ApiError::NotDeclaredJsonLines);
     }
     let read = if is_lines { lines } else { elements };
-    let items = app.bodies.read(headers, body, |bytes| read(bytes, &app.model)).await?;
+    let items = app.bodies.read(body, |bytes| read(bytes, &app.model)).await?;
     charge(items.len())?;
     let jobs = new_jobs(app, caller, headers, items)?;
     let outcomes = submitted(app, caller, jobs, started).await?;

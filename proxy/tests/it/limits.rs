@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     expect::problem,
     gateway::{FLOWER, Gateway, SOON},
+    keys::Keys,
 };
 
 /// A request for `/predict` in bytes; `more` are further header lines.
@@ -46,6 +47,44 @@ async fn a_body_over_the_limit() {
     expected.assert(&gateway.predict(&padded(5_000_000)).await, "/predict", detail);
     assert!(gateway.keys().is_empty());
     assert_eq!(gateway.predict(&padded(1_048_576)).await.status, 202);
+}
+
+/// Sends a large body whole, which nobody looks at, and after it another request on the same connection. The answers to
+/// both must come, the first with this status.
+async fn answered(gateway: &Gateway, line: &str, length: &str, body: &[u8], status: u16) {
+    let mut connection = TcpStream::connect(gateway.proxy.addr()).await.unwrap();
+    let head = format!("{line} HTTP/1.1\r\nhost: tepal\r\ncontent-type: text/plain\r\n{length}\r\n\r\n");
+    let next = b"GET /livez HTTP/1.1\r\nhost: tepal\r\nconnection: close\r\n\r\n";
+    for part in [head.as_bytes(), body, next] {
+        let sent = connection.write_all(part).await;
+        assert!(sent.is_ok(), "{line}: the proxy takes no more: {sent:?}");
+    }
+    let mut answers = String::new();
+    timeout(SOON, connection.read_to_string(&mut answers)).await.unwrap().unwrap();
+    assert!(answers.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answers}");
+    assert!(answers.ends_with("\r\n\r\nok"), "{line}: {answers}");
+}
+
+#[tokio::test]
+async fn a_client_that_still_sends_gets_an_answer_that_does_not_depend_on_the_body() {
+    let keys = Keys::with("");
+    keys.add("");
+    let (open, closed) = (Gateway::start().await, keys.gateway(&[]).await);
+    let limited = Gateway::with(&[("RATE_LIMIT_PER_MINUTE", "1")]).await;
+    limited.get("/jobs").await;
+    let body = vec![b' '; 1 << 20];
+    for (gateway, line, status) in [
+        (&open, "POST /predict", 415),
+        (&open, "POST /predict/test", 202),
+        (&open, "POST /nowhere", 404),
+        (&open, "PUT /predict", 405),
+        (&closed, "POST /predict", 401),
+        (&limited, "POST /predict", 429),
+    ] {
+        answered(gateway, line, &format!("content-length: {}", body.len()), &body, status).await;
+    }
+    let chunks = [&b"100000\r\n"[..], &body, b"\r\n0\r\n\r\n"].concat();
+    answered(&open, "POST /predict", "transfer-encoding: chunked", &chunks, 415).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,93 @@
+//! Bodies that are not read because the answer does not depend on them, as when a request is refused. A connection that
+//! is closed with unread data resets, and a client that still sends might never see its answer: so a body is read on
+//! for a moment, and thrown away, before the answer is sent.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::Bytes,
+    extract::Request,
+    http::{StatusCode, header::EXPECT},
+};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::{sync::oneshot, time::timeout};
+
+const DISCARD_FOR: Duration = Duration::from_secs(1);
+/// So many times as much as the largest body that is taken.
+const DISCARD_FACTOR: usize = 8;
+/// Smaller bodies are sent in one go; what has come of them is read on by the HTTP library.
+const SMALL: u64 = 8 << 10;
+
+/// A body on loan. When it is dropped, what is left of it goes back.
+pub(super) struct Lent {
+    body: Option<Incoming>,
+    back: Option<oneshot::Sender<Incoming>>,
+}
+
+/// Where what is left of a body comes back to.
+pub(super) struct Unread(oneshot::Receiver<Incoming>);
+
+/// The request for who answers it, and where a large body comes back to. A client that waits for a go-ahead has sent
+/// nothing yet.
+pub(super) fn lend(request: Request<Incoming>) -> (Request<Lent>, Option<Unread>) {
+    let is_lent = request.body().size_hint().upper().is_none_or(|size| size > SMALL)
+        && !request.headers().contains_key(EXPECT);
+    let (back, unread) = is_lent.then(oneshot::channel).unzip();
+    (request.map(|body| Lent { body: Some(body), back }), unread.map(Unread))
+}
+
+impl Unread {
+    /// Reads on what was left of the body by who gave this answer; what is beyond `largest` several times over stays
+    /// unread. One who was too slow is not waited for again.
+    pub(super) async fn discard(mut self, answer: StatusCode, largest: usize) {
+        let Ok(mut body) = self.0.try_recv() else { return };
+        if answer == StatusCode::REQUEST_TIMEOUT {
+            return;
+        }
+        let mut most = largest.saturating_mul(DISCARD_FACTOR);
+        let reading = async {
+            while let Some(Ok(frame)) = body.frame().await {
+                most = most.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if most == 0 {
+                    return;
+                }
+            }
+        };
+        // Whether it ended in time does not matter: the answer is the same.
+        let _ = timeout(DISCARD_FOR, reading).await;
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(body), Some(back)) = (self.body.take(), self.back.take()) {
+            // Nobody wants it when the connection is gone.
+            let _ = back.send(body);
+        }
+    }
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
