@@ -50,13 +50,14 @@ mod verify;
 
 /// All objectives hold.
 const PASSED: u8 = 0;
-/// At least one objective is broken.
+/// At least one objective is broken, or the run was interrupted before they could be judged to the end.
 const BROKEN: u8 = 1;
 /// Wrong usage, no server, or a report that could not be written.
 const UNUSABLE: u8 = 2;
 
 /// Does what the command line `args` (the program's name first) asks for and returns the exit code: 0 if all
-/// objectives hold, 1 if one is broken, 2 for wrong usage, no server, or a report that cannot be written.
+/// objectives hold, 1 if one is broken or the run was interrupted, 2 for wrong usage, no server, or a report that cannot
+/// be written.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     let options = match Options::try_parse_from(args) {
         Ok(options) => options,

@@ -16,7 +16,7 @@ use crate::slo::metric;
 /// Requests are sent when the schedule says so, whether or not earlier ones were answered, and latency counts from
 /// the intended send time: a stalled server cannot hide its stall. Every accepted job is followed to its end.
 ///
-/// Exit code: 0 all objectives hold, 1 an objective is broken, 2 wrong usage or no server.
+/// Exit code: 0 all objectives hold, 1 an objective is broken or the run was interrupted, 2 wrong usage or no server.
 #[derive(Debug, Parser)]
 #[command(name = "tepal-loadtest", version, after_long_help = metric::reference())]
 pub(crate) struct Options {

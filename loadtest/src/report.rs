@@ -27,7 +27,9 @@ pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) arrivals: Spacing,
     pub(crate) interrupted: bool,
-    /// Do all objectives hold?
+    /// How the run is judged as a whole.
+    pub(crate) outcome: Outcome,
+    /// Is that [`Outcome::Passed`]?
     pub(crate) passed: bool,
     pub(crate) slo: Vec<Verdict>,
     pub(crate) summary: Summary,
@@ -42,6 +44,18 @@ pub(crate) struct Report {
     /// Latency limits that the plots draw.
     #[serde(skip)]
     pub(crate) limits: Limits,
+}
+
+/// A run as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    /// All objectives hold.
+    Passed,
+    /// They held until the run was interrupted; what would have come is not known.
+    Interrupted,
+    /// At least one objective is broken, whether or not the run was interrupted.
+    Broken,
 }
 
 /// How often one kind of request failed in one way.
@@ -87,6 +101,7 @@ impl Report {
             (None, true) => plan.slo.judge(&summary.seen_in(&PhaseSummary::default())),
             (None, false) => plan.slo.judge(&summary),
         };
+        let outcome = Outcome::of(&slo, findings.interrupted);
         let mut report = Self {
             version: env!("CARGO_PKG_VERSION"),
             title: plan.title.clone(),
@@ -95,7 +110,8 @@ impl Report {
             seed: plan.mix.seed,
             arrivals: plan.mix.spacing,
             interrupted: findings.interrupted,
-            passed: slo.iter().all(|verdict| verdict.passed),
+            outcome,
+            passed: outcome == Outcome::Passed,
             slo,
             summary,
             phases: if is_ramp || recorder.phases().len() > 1 { recorder.phases() } else { Vec::new() },
@@ -108,6 +124,16 @@ impl Report {
         };
         report.notes.extend(notes::notes(&report, is_ramp));
         report
+    }
+}
+
+impl Outcome {
+    fn of(slo: &[Verdict], interrupted: bool) -> Self {
+        match (slo.iter().all(|verdict| verdict.passed), interrupted) {
+            (true, false) => Self::Passed,
+            (true, true) => Self::Interrupted,
+            (false, _) => Self::Broken,
+        }
     }
 }
 

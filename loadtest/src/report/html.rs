@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write};
 
 use super::text::{measured, rows, total_time};
-use super::{Report, plots};
+use super::{Outcome, Report, plots};
 use crate::summary::{PhaseSummary, RequestSummary};
 
 const STYLE: &str = include_str!("page.css");
@@ -58,8 +58,11 @@ impl Display for Page<'_> {
 }
 
 fn head(report: &Report, out: &mut Formatter<'_>) -> fmt::Result {
-    let (class, word) =
-        if report.passed { ("ok", "all objectives hold") } else { ("bad", "objectives broken") };
+    let (class, word) = match report.outcome {
+        Outcome::Passed => ("ok", "all objectives hold"),
+        Outcome::Interrupted => ("bad", "interrupted, not judged to the end"),
+        Outcome::Broken => ("bad", "objectives broken"),
+    };
     writeln!(out, "<header><h1>{} <span class=\"badge {class}\">{word}</span></h1>", Escaped(&report.title))?;
     let arrivals = format!("{:?}", report.arrivals).to_lowercase();
     let (url, at) = (Escaped(&report.url), Escaped(&report.started_at));

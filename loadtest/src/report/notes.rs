@@ -25,7 +25,8 @@ fn interrupted(report: &Report) -> Option<String> {
     let jobs = report.summary.jobs.abandoned;
     report.interrupted.then(|| {
         format!(
-            "The run was interrupted; {jobs} jobs had not ended and are counted neither as lost nor as ended."
+            "The run was interrupted, so its objectives were not judged to the end and it does not pass; {jobs} jobs \
+             had not ended and are counted neither as lost nor as ended."
         )
     })
 }

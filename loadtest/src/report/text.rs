@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::Report;
+use super::{Outcome, Report};
 use crate::duration;
 use crate::latency::LatencySummary;
 use crate::summary::{PhaseSummary, RequestSummary};
@@ -143,7 +143,12 @@ fn failures(report: &Report, out: &mut Formatter<'_>) -> fmt::Result {
 }
 
 fn verdicts(report: &Report, out: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(out, "\nobjectives: {}", if report.passed { "all hold" } else { "BROKEN" })?;
+    let word = match report.outcome {
+        Outcome::Passed => "all hold",
+        Outcome::Interrupted => "interrupted, not judged to the end",
+        Outcome::Broken => "BROKEN",
+    };
+    writeln!(out, "\nobjectives: {word}")?;
     for verdict in &report.slo {
         let word = if verdict.passed { "ok" } else { "FAIL" };
         writeln!(out, "  {word:<6}{:<28}{}", verdict.term, measured(verdict.value))?;

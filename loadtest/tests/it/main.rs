@@ -58,6 +58,14 @@ fn report(server: &Server, line: &str) -> Run {
     run(&server.url(), &format!("{line} --json -"))
 }
 
+/// Sends `signal` to a run that has submitted some jobs, and waits for its report.
+fn interrupted(server: &Server, child: Child, signal: &str) -> Run {
+    server.wait_until(|seen| seen.submissions >= 20);
+    let interrupt = format!("kill -{signal} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
+    child.wait_with_output().unwrap().into()
+}
+
 fn quick() -> Behaviour {
     Behaviour { job_time: Duration::from_millis(20), honours_wait: true, ..Default::default() }
 }
@@ -202,11 +210,13 @@ fn steps_are_reported_one_by_one() {
 fn ctrl_c_ends_the_sending_and_still_reports() {
     let server = Server::start(quick());
     let child = start(&server.url(), "soak --rate 100 --duration 1h --json -");
-    server.wait_until(|seen| seen.submissions >= 20);
-    let interrupt = format!("kill -INT {}", child.id());
-    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
-    let run = Run::from(child.wait_with_output().unwrap());
-    assert_eq!((run.code, run.report["interrupted"].as_bool()), (0, Some(true)), "{}", run.stderr);
+    let run = interrupted(&server, child, "INT");
+    // The hour was not over: what held so far says nothing of the rest.
+    assert_eq!((run.code, run.report["interrupted"].as_bool()), (1, Some(true)), "{}", run.stderr);
+    assert_eq!(
+        (run.report["outcome"].as_str(), run.report["passed"].as_bool()),
+        (Some("interrupted"), Some(false))
+    );
     assert!(run.number("/summary/jobs/completed") >= 20.0);
     assert_eq!(run.number("/summary/jobs/lost"), 0.0);
 }
@@ -215,12 +225,33 @@ fn ctrl_c_ends_the_sending_and_still_reports() {
 fn jobs_that_an_interruption_leaves_behind_are_not_called_lost() {
     let server = Server::start(Behaviour { job_time: Duration::from_secs(3_600), ..quick() });
     let child = start(&server.url(), "soak --rate 100 --duration 1h --json -");
-    server.wait_until(|seen| seen.submissions >= 20);
-    let interrupt = format!("kill -TERM {}", child.id());
-    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
-    let run = Run::from(child.wait_with_output().unwrap());
-    assert_eq!((run.code, run.number("/summary/jobs/lost")), (0, 0.0), "{}", run.stderr);
+    let run = interrupted(&server, child, "TERM");
+    assert_eq!((run.code, run.number("/summary/jobs/lost")), (1, 0.0), "{}", run.stderr);
     assert!(run.number("/summary/jobs/abandoned") >= 20.0);
+}
+
+#[test]
+fn text_and_page_of_an_interrupted_run_say_that_it_was_not_judged_to_the_end() {
+    let server = Server::start(quick());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report.html");
+    let line = format!("soak --rate 100 --duration 1h --html {}", file.display());
+    let run = interrupted(&server, start(&server.url(), &line), "INT");
+    let sentence = "interrupted, not judged to the end";
+    assert!(run.stdout.contains(&format!("objectives: {sentence}")), "{}", run.stdout);
+    assert!(run.stdout.contains("does not pass") && !run.stdout.contains("all hold"), "{}", run.stdout);
+    let page = std::fs::read_to_string(file).unwrap();
+    assert!(
+        page.contains(sentence) && page.contains("does not pass") && !page.contains("all objectives hold")
+    );
+}
+
+#[test]
+fn an_objective_that_broke_before_the_interruption_is_called_broken() {
+    let server = Server::start(Behaviour { forgets: Some(1), ..quick() });
+    let child = start(&server.url(), "soak --rate 100 --duration 1h --json -");
+    let run = interrupted(&server, child, "INT");
+    assert_eq!((run.code, run.report["outcome"].as_str()), (1, Some("broken")), "{}", run.stdout);
 }
 
 #[test]
