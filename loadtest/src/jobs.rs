@@ -1,5 +1,5 @@
 //! The accepted jobs: those still to be followed, a few recent ones to read, and a sample of ended ones to compare
-//! with a later read. Memory is bounded by the backlog, never by the length of the run.
+//! with a later read. Memory is bounded by the backlog, but for the few bytes a job of `seen`.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::rng::Rng;
+use crate::seen::Seen;
 
 /// Plain reads pick among this many ids.
 const RECENT: usize = 1_024;
@@ -47,6 +48,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Table {
+    seen: Seen,
     outstanding: HashSet<Arc<str>>,
     queue: VecDeque<Job>,
     recent: Vec<Arc<str>>,
@@ -68,6 +70,7 @@ impl Jobs {
     /// No jobs yet; `sample` of the ended ones will be kept.
     pub(crate) fn new(sample: usize, rng: Rng) -> Self {
         let table = Table {
+            seen: Seen::new(),
             outstanding: HashSet::new(),
             queue: VecDeque::new(),
             recent: Vec::new(),
@@ -84,12 +87,14 @@ impl Jobs {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a new job; false if a job of that id is still outstanding, which is then the only one followed.
+    /// Takes in a new job; false if another one had that id, outstanding or ended, which is then the only one followed.
+    /// No submission asks for the answer of an earlier one (`Idempotency-Key`), so the server must not do that.
     pub(crate) fn accept(&self, job: Job) -> bool {
         let mut table = self.lock();
-        if !table.outstanding.insert(Arc::clone(&job.id)) {
+        if !table.seen.insert(&job.id) {
             return false;
         }
+        table.outstanding.insert(Arc::clone(&job.id));
         table.remember(Arc::clone(&job.id));
         table.queue.push_back(job);
         self.0.queued.add_permits(1);
@@ -223,11 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn an_id_given_twice_is_noticed() {
+    fn an_id_given_twice_is_noticed_also_after_its_job_has_ended() {
         let jobs = Jobs::new(0, Rng::new(1, 0));
         assert!(jobs.accept(job(1)));
         assert!(!jobs.accept(job(1)));
         assert_eq!(jobs.outstanding(), 1);
+        jobs.end(job(1), &Bytes::from_static(b"{}"));
+        assert!(!jobs.accept(job(1)));
+        assert_eq!(jobs.outstanding(), 0);
     }
 
     #[test]

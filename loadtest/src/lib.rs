@@ -3,7 +3,8 @@
 //! From the command line to the report:
 //! - `options` is what was typed, `plan` what it means, `preset` the targets of the specification;
 //! - `session` is one run: `preflight`, then `profile` lays load over time, then drain, `verify` and `report`;
-//! - `arrivals` and `pacer` say when to send, `traffic` sends without waiting, `follow` takes each of the `jobs` to its end;
+//! - `arrivals` and `pacer` say when to send, `traffic` sends without waiting, `follow` takes each of the `jobs` to its end,
+//!   and `seen` knows every id that was given;
 //! - `client` and `api` speak HTTP; `busy` watches the generator itself; `recorder` counts, `summary` holds the numbers, `slo` judges them.
 //!
 //! It knows the API and nothing else of Tepal. It never slows down because the server does: that would hide exactly
@@ -39,6 +40,7 @@ mod progress;
 mod recorder;
 mod report;
 mod rng;
+mod seen;
 mod session;
 mod slo;
 mod stop;

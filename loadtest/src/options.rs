@@ -14,7 +14,8 @@ use crate::slo::metric;
 /// Open-loop load generator for the Tepal API.
 ///
 /// Requests are sent when the schedule says so, whether or not earlier ones were answered, and latency counts from
-/// the intended send time: a stalled server cannot hide its stall. Every accepted job is followed to its end.
+/// the intended send time: a stalled server cannot hide its stall. Every accepted job is followed to its end. Of its id a
+/// hash is kept for the whole run, to notice an id that is given twice: 10 to 21 bytes a job.
 ///
 /// Exit code: 0 all objectives hold, 1 an objective is broken or the run was interrupted, 2 wrong usage or no server.
 #[derive(Debug, Parser)]
@@ -62,7 +63,7 @@ pub(crate) enum Command {
         #[arg(long, default_value = "5s", value_parser = duration::parse)]
         step_duration: Duration,
     },
-    /// A constant rate for a long time, in bounded memory
+    /// A constant rate for a long time, in memory that grows by 10 to 21 bytes a job
     Soak {
         /// Submissions per second
         #[arg(long, default_value_t = 50.0)]

@@ -151,7 +151,7 @@ impl Recorder {
         counters.live.window.accepted += 1;
     }
 
-    /// The answered id belonged to another outstanding job.
+    /// The answered id belonged to another job of the run.
     pub(crate) fn duplicate(&self) {
         self.lock().jobs.duplicated += 1;
     }

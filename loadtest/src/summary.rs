@@ -39,7 +39,7 @@ pub(crate) struct JobSummary {
     pub(crate) unfinished: u64,
     /// Not terminal when the run was interrupted: nobody knows, so not counted as lost.
     pub(crate) abandoned: u64,
-    /// Submissions answered with the id of another job that was still outstanding.
+    /// Submissions answered with an id that an earlier one of the run was given.
     pub(crate) duplicated: u64,
     /// Terminal jobs read again at the end.
     pub(crate) verified: u64,

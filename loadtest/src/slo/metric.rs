@@ -53,7 +53,7 @@ const NUMBERS: [(&str, &str, Number); 16] = [
         count(all.jobs.lost)
     }),
     ("changed", "terminal jobs whose bytes differed when read again", changed),
-    ("duplicated", "submissions answered with the id of another outstanding job", |all| {
+    ("duplicated", "submissions answered with an id that was given before in the run", |all| {
         count(all.jobs.duplicated)
     }),
     ("unverified", "terminal jobs that could not be read again", |all| count(all.jobs.unverified)),

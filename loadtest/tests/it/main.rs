@@ -146,6 +146,16 @@ fn an_id_given_twice_is_noticed() {
 }
 
 #[test]
+fn an_id_given_again_after_its_job_has_ended_is_noticed() {
+    let server = Server::start(Behaviour { repeats_id: Some(4), ..quick() });
+    // One job at a time: when the fourth is submitted, the third has ended.
+    let run = report(&server, "run --jobs 10 --concurrency 1");
+    assert_eq!((run.code, run.number("/summary/jobs/duplicated")), (1, 1.0));
+    assert_eq!((run.number("/summary/jobs/completed"), run.number("/summary/jobs/lost")), (9.0, 0.0));
+    assert!(!run.verdict("duplicated < 1") && run.verdict("changed < 1"), "{}", run.stdout);
+}
+
+#[test]
 fn failed_jobs_are_counted_and_judged_only_if_asked() {
     let server = Server::start(Behaviour { fails: Some(5), ..quick() });
     let run = report(&server, "run --jobs 20");
