@@ -70,6 +70,8 @@ struct Submitted<'a> {
 
 #[derive(Deserialize)]
 struct JobBody<'a> {
+    #[serde(borrow)]
+    job_id: Cow<'a, str>,
     status: Status,
     #[serde(borrow)]
     created_at: Option<Cow<'a, str>>,
@@ -94,8 +96,21 @@ impl Api {
     /// ignore that.
     ///
     /// # Errors
-    /// What the client reports, any status but 200, or a body that is no job record.
+    /// As [`Api::record`], a body that is no job record, or the record of another job.
     pub(crate) async fn job(&self, id: &str, wait: Option<Duration>) -> Result<JobRecord, Failure> {
+        let bytes = self.record(id, wait).await?;
+        let body: JobBody<'_> = serde_json::from_slice(&bytes).map_err(|_| FailureKind::Malformed)?;
+        if body.job_id != id {
+            return Err(FailureKind::OtherJob.into());
+        }
+        Ok(JobRecord { status: body.status, turnaround: body.turnaround(), body: bytes })
+    }
+
+    /// As [`Api::job`], but only the bytes of the answer, whatever they are, for whoever compares them.
+    ///
+    /// # Errors
+    /// What the client reports, or any status but 200.
+    pub(crate) async fn record(&self, id: &str, wait: Option<Duration>) -> Result<Bytes, Failure> {
         let mut request = self.request(Method::GET, &format!("/job/{id}"));
         let seconds = wait.map_or(0, |wait| wait.as_secs());
         if seconds > 0 {
@@ -103,9 +118,7 @@ impl Api {
         }
         let limit = self.timeout + Duration::from_secs(seconds);
         let answer = self.send(request, Bytes::new(), limit).await?;
-        let body: JobBody<'_> =
-            serde_json::from_slice(expect_status(&answer, 200)?).map_err(|_| FailureKind::Malformed)?;
-        Ok(JobRecord { status: body.status, turnaround: body.turnaround(), body: answer.body })
+        expect_status(&answer, 200).cloned()
     }
 
     /// `GET /health`: is everything healthy?
@@ -174,6 +187,6 @@ mod tests {
     fn a_job_without_times_has_no_turnaround_and_an_unknown_status_is_refused() {
         let job: JobBody<'_> = serde_json::from_slice(br#"{"job_id":"a","status":"pending"}"#).unwrap();
         assert_eq!((job.status.is_terminal(), job.turnaround()), (false, None));
-        assert!(serde_json::from_slice::<JobBody<'_>>(br#"{"status":"gone"}"#).is_err());
+        assert!(serde_json::from_slice::<JobBody<'_>>(br#"{"job_id":"a","status":"gone"}"#).is_err());
     }
 }

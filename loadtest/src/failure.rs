@@ -16,6 +16,8 @@ pub(crate) enum FailureKind {
     Timeout,
     /// An answer that is not what the API promises.
     Malformed,
+    /// A read was answered with the record of another job.
+    OtherJob,
     /// An HTTP status other than the one that means success.
     Status(u16),
 }
@@ -28,6 +30,7 @@ impl fmt::Display for FailureKind {
             Self::ConnectionLost => out.write_str("connection lost"),
             Self::Timeout => out.write_str("timeout"),
             Self::Malformed => out.write_str("malformed answer"),
+            Self::OtherJob => out.write_str("another job's record"),
             Self::Status(code) => write!(out, "status {code}"),
         }
     }

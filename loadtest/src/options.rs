@@ -86,7 +86,7 @@ pub(crate) enum Command {
     /// `specification` judges the targets of the specification, section 8, with 120 submissions per second: the p99
     /// of POST /predict, GET /job and GET /health below 20, 10 and 5 ms, the p99.9 of the first two below the
     /// tolerated 50 and 30 ms, more than 100 accepted submissions and at least 20 completed predictions per second,
-    /// under one error in a thousand, and no job lost, changed, duplicated or failed. A term of --slo replaces the
+    /// under one error in a thousand, and no job lost, changed, duplicated, mixed up or failed. A term of --slo replaces the
     /// preset's term on the same name.
     Preset {
         /// Which one

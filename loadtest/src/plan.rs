@@ -258,7 +258,10 @@ mod tests {
             let verdicts = plan(line).unwrap().slo.judge(&Default::default());
             verdicts.into_iter().map(|verdict| verdict.term).collect::<Vec<_>>()
         };
-        assert_eq!(judged("constant"), ["errors_ratio < 0.01", "lost < 1", "changed < 1", "duplicated < 1"]);
+        assert_eq!(
+            judged("constant"),
+            ["errors_ratio < 0.01", "lost < 1", "changed < 1", "duplicated < 1", "mixed_up < 1"]
+        );
         assert!(judged("ramp --slo get_p99_ms<5").contains(&"submit_p99_ms < 50".to_owned()));
         assert!(
             judged("preset specification --slo submit_p99_ms<8").contains(&"submit_p99_ms < 8".to_owned())

@@ -9,7 +9,7 @@
 //! | workers | 10-20 predictions/s each | | completed jobs over sending and drain, at least 20/s |
 //!
 //! Percentiles, because the specification names one number for "the" response time and a mean would hide one slow
-//! request in fifty. Beside them: no job lost, changed, duplicated or failed, and under one error in a thousand.
+//! request in fifty. Beside them: no job lost, changed, duplicated, mixed up or failed, and under one error in a thousand.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(240);
 /// The objectives; terms of the user on the same metric win.
 pub(crate) const SLO: &str = "submit_p99_ms<20,submit_p999_ms<50,get_p99_ms<10,get_p999_ms<30,\
     health_p99_ms<5,submit_rps>100,complete_rps>=20,errors_ratio<0.001,\
-    lost<1,changed<1,duplicated<1,failed<1";
+    lost<1,changed<1,duplicated<1,mixed_up<1,failed<1";
 
 /// The load.
 pub(crate) fn profile(length: Duration) -> Profile {

@@ -237,6 +237,7 @@ impl Counters {
         *self.failures.entry((operation, failure.kind)).or_default() += 1;
         self.live.window.errors += 1;
         self.live.window.dropped += u64::from(failure.kind == FailureKind::Dropped);
+        self.jobs.mixed_up += u64::from(failure.kind == FailureKind::OtherJob);
     }
 
     fn backlog(&self) -> u64 {

@@ -11,7 +11,7 @@ use metric::Metric;
 pub(crate) mod metric;
 
 /// Judged in every run, unless the expression names the metric itself.
-pub(crate) const ALWAYS: &str = "errors_ratio<0.01,lost<1,changed<1,duplicated<1";
+pub(crate) const ALWAYS: &str = "errors_ratio<0.01,lost<1,changed<1,duplicated<1,mixed_up<1";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Comparison {
@@ -182,7 +182,14 @@ mod tests {
         let terms: Vec<_> = slo.judge(&Summary::default()).into_iter().map(|verdict| verdict.term).collect();
         assert_eq!(
             terms,
-            ["lost <= 3", "submit_p99_ms < 20", "errors_ratio < 0.01", "changed < 1", "duplicated < 1"]
+            [
+                "lost <= 3",
+                "submit_p99_ms < 20",
+                "errors_ratio < 0.01",
+                "changed < 1",
+                "duplicated < 1",
+                "mixed_up < 1"
+            ]
         );
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct JobSummary {
     pub(crate) abandoned: u64,
     /// Submissions answered with an id that an earlier one of the run was given.
     pub(crate) duplicated: u64,
+    /// Reads answered with the record of another job; the second reads at the end count such an answer as changed.
+    pub(crate) mixed_up: u64,
     /// Terminal jobs read again at the end.
     pub(crate) verified: u64,
     /// Of those, how many no longer had the same bytes.

@@ -68,15 +68,15 @@ fn next(left: &Mutex<Vec<Ended>>) -> Option<Ended> {
 }
 
 async fn read(api: &Api, id: &str) -> Result<Bytes, Failure> {
-    let mut answer = api.job(id, None).await;
+    let mut answer = api.record(id, None).await;
     for _ in 1..TRIES {
         match &answer {
             Err(failure) if !failure.is_not_found() => tokio::time::sleep(PAUSE).await,
             _ => break,
         }
-        answer = api.job(id, None).await;
+        answer = api.record(id, None).await;
     }
-    answer.map(|record| record.body)
+    answer
 }
 
 impl Verification {

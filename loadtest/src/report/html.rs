@@ -203,6 +203,7 @@ fn jobs(report: &Report, out: &mut Formatter<'_>) -> fmt::Result {
         ("lost: not ended in time", jobs.unfinished),
         ("not ended when interrupted", jobs.abandoned),
         ("id given twice", jobs.duplicated),
+        ("read as another job", jobs.mixed_up),
         ("read again", jobs.verified),
         ("changed since their end", jobs.changed),
         ("could not be read again", jobs.unverified),

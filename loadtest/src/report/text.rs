@@ -81,13 +81,14 @@ fn jobs(report: &Report, out: &mut Formatter<'_>) -> fmt::Result {
     let (jobs, rates) = (&report.summary.jobs, &report.summary.rates);
     writeln!(
         out,
-        "jobs        {} accepted: {} completed, {} failed, {} cancelled, {} lost, {} duplicated; {} of {} changed",
+        "jobs        {} accepted: {} completed, {} failed, {} cancelled, {} lost, {} duplicated, {} mixed up; {} of {} changed",
         jobs.accepted,
         jobs.completed,
         jobs.failed,
         jobs.cancelled,
         jobs.lost,
         jobs.duplicated,
+        jobs.mixed_up,
         jobs.changed,
         jobs.verified
     )?;

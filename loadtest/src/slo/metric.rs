@@ -34,7 +34,7 @@ const STATISTICS: [(&str, Statistic); 7] = [
 ];
 
 /// Every other name, what it means, where it is.
-const NUMBERS: [(&str, &str, Number); 16] = [
+const NUMBERS: [(&str, &str, Number); 17] = [
     ("errors", "failed requests of every kind, refused and dropped ones included", |all| count(all.errors())),
     ("errors_ratio", "errors over intended requests, 0 to 1", Summary::errors_ratio),
     ("refused", "requests answered 429 or 503", |all| count(all.refused())),
@@ -56,6 +56,7 @@ const NUMBERS: [(&str, &str, Number); 16] = [
     ("duplicated", "submissions answered with an id that was given before in the run", |all| {
         count(all.jobs.duplicated)
     }),
+    ("mixed_up", "reads answered with the record of another job", |all| count(all.jobs.mixed_up)),
     ("unverified", "terminal jobs that could not be read again", |all| count(all.jobs.unverified)),
 ];
 

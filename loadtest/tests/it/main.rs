@@ -156,6 +156,26 @@ fn an_id_given_again_after_its_job_has_ended_is_noticed() {
 }
 
 #[test]
+fn a_read_that_gives_another_jobs_record_is_noticed() {
+    let server = Server::start(Behaviour { mixes_up: Some((5, 1)), ..quick() });
+    let run = report(&server, "run --jobs 200");
+    assert_eq!((run.code, run.number("/summary/jobs/mixed_up")), (1, 1.0), "{}", run.stdout);
+    assert_eq!(run.report["failures"][0]["kind"], "another job's record");
+    // It is no end of the job that was asked for; that one goes on, and one error in so many requests is allowed.
+    assert_eq!((run.number("/summary/jobs/completed"), run.number("/summary/jobs/changed")), (200.0, 0.0));
+    assert!(!run.verdict("mixed_up < 1") && run.verdict("errors_ratio < 0.01"), "{}", run.stdout);
+}
+
+#[test]
+fn another_jobs_record_at_the_second_read_is_a_change() {
+    let server = Server::start(Behaviour { mixes_up: Some((5, 2)), ..quick() });
+    let run = report(&server, "run --jobs 20");
+    assert_eq!((run.code, run.number("/summary/jobs/changed")), (1, 1.0), "{}", run.stdout);
+    let change = &run.report["changed_examples"][0];
+    assert!(change["job_id"] == "job-5" && change["after"].as_str().unwrap().contains("job-4"), "{change}");
+}
+
+#[test]
 fn failed_jobs_are_counted_and_judged_only_if_asked() {
     let server = Server::start(Behaviour { fails: Some(5), ..quick() });
     let run = report(&server, "run --jobs 20");

@@ -34,6 +34,8 @@ pub(crate) struct Behaviour {
     pub(crate) fails: Option<u64>,
     /// This job gets the id of the one before.
     pub(crate) repeats_id: Option<u64>,
+    /// Of this job, this one of the reads after its end is answered with the record of the job before.
+    pub(crate) mixes_up: Option<(u64, u64)>,
     /// So many submissions are refused with 429 first.
     pub(crate) refuses: u64,
     /// Submissions beyond this many within a second are answered 503.
@@ -235,6 +237,8 @@ impl Shared {
             return reply(200, format!(r#"{{"job_id":"{id}","status":"processing"}}"#));
         }
         job.terminal_reads += 1;
+        let mixed_up = self.behaviour.mixes_up == Some((job.number, job.terminal_reads));
+        let id = if mixed_up { format!("job-{}", job.number - 1) } else { id.to_owned() };
         let changed = self.behaviour.changes == Some(job.number) && job.terminal_reads > 1;
         let outcome = if self.behaviour.fails == Some(job.number) {
             r#""status":"failed","error":"Model inference timeout","error_code":"timeout""#.to_owned()
