@@ -18,6 +18,8 @@ use crate::target::Target;
 const SAMPLE_ROW: &str = "[5.1,3.5,1.4,0.2]";
 /// No machine that this runs on sends more.
 const HIGHEST_RATE: f64 = 1_000_000.0;
+/// More connections, jobs at once or rows no machine and no proxy takes; memory is made ready for each.
+const HIGHEST_NUMBER: usize = 100_000;
 const USUAL_DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 const USUAL_GET_RATIO: f64 = 1.0;
 const USUAL_HEALTH_RATE: f64 = 5.0;
@@ -69,6 +71,11 @@ impl Mistakes {
         );
     }
 
+    fn number(&mut self, name: &str, number: usize) {
+        let holds = (1..=HIGHEST_NUMBER).contains(&number);
+        self.check(holds, &format!("{name} must be above 0 and at most {HIGHEST_NUMBER}, not {number}"));
+    }
+
     fn length(&mut self, name: &str, length: Duration) {
         self.check(!length.is_zero(), &format!("{name} must be above 0"));
     }
@@ -90,7 +97,9 @@ impl Plan {
         check_common(&common, &mut mistakes);
         let slo = mistakes.keep(Slo::parse(&common.slo).map_err(|error| format!("--slo: {error}")));
         let target = mistakes.keep(Target::parse(&common.url).map_err(|error| format!("--url: {error}")));
-        let body = mistakes.keep(body(common.body.as_deref(), common.rows));
+        // What is refused for its number of rows is not made for the sake of other mistakes.
+        let rows = common.rows.min(HIGHEST_NUMBER);
+        let body = mistakes.keep(body(common.body.as_deref(), rows));
         match (slo, target, body) {
             (Some(slo), Some(target), Some(body)) if mistakes.0.is_empty() => {
                 let defaults = Slo::parse(default_slo(&command))
@@ -200,7 +209,7 @@ fn check_command(command: &Command, mistakes: &mut Mistakes) {
         }
         Command::Run { jobs, concurrency } => {
             mistakes.check(*jobs > 0, "--jobs must be above 0");
-            mistakes.check(*concurrency > 0, "--concurrency must be above 0");
+            mistakes.number("--concurrency", *concurrency);
         }
         Command::Preset { duration, .. } => mistakes.length("--duration", *duration),
     }
@@ -208,14 +217,14 @@ fn check_command(command: &Command, mistakes: &mut Mistakes) {
 
 fn check_common(common: &Common, mistakes: &mut Mistakes) {
     mistakes.length("--timeout", common.timeout);
-    mistakes.check(common.rows > 0, "--rows must be above 0");
+    mistakes.number("--rows", common.rows);
     for (name, value) in [("--get-ratio", common.get_ratio), ("--health-rate", common.health_rate)] {
         let holds = value.is_none_or(|value| (0.0..=HIGHEST_RATE).contains(&value));
         mistakes.check(holds, &format!("{name} must be between 0 and {HIGHEST_RATE}"));
     }
     mistakes.check(common.max_outstanding > 0, "--max-outstanding must be above 0");
-    mistakes.check(common.connections > 0, "--connections must be above 0");
-    mistakes.check(common.followers > 0, "--followers must be above 0");
+    mistakes.number("--connections", common.connections);
+    mistakes.number("--followers", common.followers);
     mistakes.check(common.wait >= Duration::from_secs(1), "--wait must be at least 1s");
 }
 
@@ -250,6 +259,19 @@ mod tests {
         {
             assert!(error.contains(part), "{part} is missing in:\n{error}");
         }
+    }
+
+    #[test]
+    fn numbers_beyond_any_machine_are_refused() {
+        let many = "--rows 99999999999999999 --connections 99999999999999999 --followers 99999999999999999";
+        let error = plan(&format!("run --concurrency 99999999999999999 {many}")).unwrap_err();
+        for name in ["--concurrency", "--rows", "--connections", "--followers"] {
+            let sentence = format!("{name} must be above 0 and at most 100000, not 99999999999999999");
+            assert!(error.contains(&sentence), "{sentence} is missing in:\n{error}");
+        }
+        let most = "--rows 100000 --connections 100000 --followers 100000";
+        assert!(plan(&format!("run --concurrency 100000 {most}")).is_ok());
+        assert!(plan("run --concurrency 0").unwrap_err().contains("--concurrency must be above 0"));
     }
 
     #[test]
