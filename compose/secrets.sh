@@ -6,34 +6,80 @@
 #   secrets.sh TEMPLATE DIR     DIR has one folder for each holder: proxy worker operator grafana redis
 #
 # Running it again keeps the passwords and writes the ACL file anew. To change a password, delete its file, run this
-# again and restart Redis and the holder.
+# again and restart Redis and the holder. A password of your own, of at least 16 characters, may stand in the file
+# before the first run.
 set -eu
 
+die() { printf 'secrets.sh: %s\n' "$*" >&2; exit 1; }
+
+[ $# -eq 2 ] || die "give the template of the ACL file and the folder of the secrets"
 template=$1
 dir=$2
 queue=${QUEUE_NAME:-predict_queue}
 
-# The password of one holder; 192 random bits on the first call.
-password_of() {
+for tool in cat chmod mv od rm sed sha256sum tr; do
+  command -v "$tool" >/dev/null || die "$tool is missing"
+done
+[ -f "$template" ] || die "the template $template is not a file"
+for holder in proxy worker operator grafana redis; do
+  [ -d "$dir/$holder" ] || die "the folder $dir/$holder is missing"
+done
+# What an ACL file cannot hold in a pattern of keys, or would not take literally. Braces the services refuse, too.
+case "$queue" in
+  *[[:space:][:cntrl:]{}*?\\[]* | *]*) die "QUEUE_NAME must not have blanks or any of { } [ ] * ? \\" ;;
+esac
+
+trap 'rm -f "$dir"/redis/users.acl.new "$dir"/*/password.new' EXIT
+
+# A failure inside $(...) in the middle of a command is lost, and the hash of an empty password would let everybody in.
+# So each step is a statement of its own whose result is looked at.
+
+# Leaves the password of one holder in `password`; 192 random bits on the first call.
+read_password() {
   file=$dir/$1/password
-  if [ ! -s "$file" ]; then
-    # What an interrupted run left cannot be written to.
-    rm -f "$file.new"
-    head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$file.new"
-    # The holder runs under another user id; nobody else has the volume.
-    chmod 444 "$file.new"
-    mv "$file.new" "$file"
-  fi
-  cat "$file"
+  if [ ! -s "$file" ]; then make_password; fi
+  [ -f "$file" ] || die "$file is not a file"
+  # As entrypoint.sh and Grafana read it: without the newlines at its end.
+  password=$(cat "$file") || die "$file cannot be read"
+  [ "${#password}" -ge 16 ] || die "the password in $file is shorter than 16 characters; delete the file to have one made"
 }
 
-sha256_of() { password_of "$1" | sha256sum | cut -c1-64; }
+make_password() {
+  # What an interrupted run left cannot be written to.
+  rm -f "$file.new" || die "$file.new cannot be removed"
+  password=$(od -An -N24 -tx1 /dev/urandom) || die "no random bytes could be read"
+  password=$(printf %s "$password" | tr -d ' \n') || die "no random bytes could be read"
+  [ "${#password}" -eq 48 ] || die "no random bytes could be read"
+  printf %s "$password" >"$file.new" || die "$file.new cannot be written"
+  # The holder runs under another user id; nobody else has the volume.
+  chmod 444 "$file.new" || die "$file.new cannot be made readable"
+  mv "$file.new" "$file" || die "$file cannot be written"
+}
 
-password_of grafana >/dev/null
-rm -f "$dir/redis/users.acl.new"
-sed -e "s/PROXY_PASSWORD_SHA256/$(sha256_of proxy)/" \
-  -e "s/WORKER_PASSWORD_SHA256/$(sha256_of worker)/" \
-  -e "s/OPERATOR_PASSWORD_SHA256/$(sha256_of operator)/" \
-  -e "s/predict_queue/$queue/g" "$template" >"$dir/redis/users.acl.new"
-chmod 444 "$dir/redis/users.acl.new"
-mv "$dir/redis/users.acl.new" "$dir/redis/users.acl"
+# Leaves the hash of one holder's password in `hash`.
+hash_password() {
+  read_password "$1"
+  hash=$(printf %s "$password" | sha256sum) || die "the password of $1 cannot be hashed"
+  hash=${hash%% *}
+  case "$hash" in *[!0-9a-f]*) hash="" ;; esac
+  [ "${#hash}" -eq 64 ] || die "the password of $1 cannot be hashed"
+}
+
+read_password grafana
+hash_password proxy
+proxy=$hash
+hash_password worker
+worker=$hash
+hash_password operator
+operator=$hash
+# To sed, & is what was found, and / the end.
+queue=$(printf %s "$queue" | sed 's/[&/]/\\&/g') || die "QUEUE_NAME cannot be used"
+
+acl=$dir/redis/users.acl
+[ ! -d "$acl" ] || die "$acl is a folder"
+rm -f "$acl.new" || die "$acl.new cannot be removed"
+sed -e "s/PROXY_PASSWORD_SHA256/$proxy/" -e "s/WORKER_PASSWORD_SHA256/$worker/" \
+  -e "s/OPERATOR_PASSWORD_SHA256/$operator/" -e "s/predict_queue/$queue/g" "$template" >"$acl.new" ||
+  die "$acl.new cannot be written"
+chmod 444 "$acl.new" || die "$acl.new cannot be made readable"
+mv "$acl.new" "$acl" || die "$acl cannot be written"

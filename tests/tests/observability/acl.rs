@@ -1,8 +1,8 @@
 //! The users of the ACL file that compose/secrets.sh makes: each service can do all its work as its own user, on a Redis
 //! with compose/redis.conf, and nothing else.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use redis::{Client, Value};
@@ -37,24 +37,46 @@ struct Secrets {
 }
 
 impl Secrets {
-    fn make(queue: &str) -> Self {
+    /// The folders of all holders, with nothing in them.
+    fn empty() -> Self {
         let secrets = Self { dir: tempfile::tempdir().unwrap() };
         for holder in ["proxy", "worker", "operator", "grafana", "redis"] {
-            std::fs::create_dir(secrets.dir.path().join(holder)).unwrap();
+            std::fs::create_dir(secrets.path(holder)).unwrap();
         }
+        secrets
+    }
+
+    fn make(queue: &str) -> Self {
+        let secrets = Self::empty();
         secrets.run(queue);
         secrets
     }
 
-    fn run(&self, queue: &str) {
+    fn command(&self) -> Command {
         let mut command = Command::new("sh");
-        command.arg("compose/secrets.sh").arg(template()).arg(self.dir.path());
-        let status = command.env("QUEUE_NAME", queue).current_dir(root()).status().unwrap();
-        assert!(status.success());
+        command.arg("compose/secrets.sh").arg(template()).arg(self.dir.path()).current_dir(root());
+        command
+    }
+
+    fn run(&self, queue: &str) {
+        assert!(self.command().env("QUEUE_NAME", queue).status().unwrap().success());
+    }
+
+    /// The one sentence with which `command` refuses; no ACL file may be left.
+    fn refusal(&self, command: &mut Command) -> String {
+        let Output { status, stderr, .. } = command.output().unwrap();
+        let sentence = String::from_utf8(stderr).unwrap();
+        assert_eq!((status.code(), sentence.lines().count()), (Some(1), 1), "{sentence}");
+        assert_eq!(std::fs::read_dir(self.path("redis")).unwrap().count(), 0, "{sentence}");
+        sentence
+    }
+
+    fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(path)
     }
 
     fn read(&self, path: impl AsRef<Path>) -> String {
-        std::fs::read_to_string(self.dir.path().join(path)).unwrap()
+        std::fs::read_to_string(self.path(path)).unwrap()
     }
 
     fn password(&self, holder: &str) -> String {
@@ -96,6 +118,66 @@ fn passwords_are_made_once_and_redis_learns_only_their_hashes() {
 }
 
 #[test]
+fn a_password_of_ones_own_is_taken_as_its_holder_reads_it() {
+    let secrets = Secrets::empty();
+    // The newline that an editor leaves is no part of it, see compose/entrypoint.sh.
+    std::fs::write(secrets.path("worker/password"), "0123456789abcdef\n").unwrap();
+    secrets.run("predict_queue");
+    assert_eq!(secrets.password("worker"), "0123456789abcdef\n");
+    let hash = "#9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f ";
+    assert!(secrets.read("redis/users.acl").contains(&format!("user tepal-worker on {hash}")));
+}
+
+#[test]
+fn without_a_password_for_everybody_nobody_gets_in() {
+    let worker = |prepare: fn(&Path)| {
+        let secrets = Secrets::empty();
+        prepare(&secrets.path("worker"));
+        secrets.refusal(&mut secrets.command())
+    };
+    let folder = worker(|worker| std::fs::remove_dir(worker).unwrap());
+    assert!(folder.contains("the folder") && folder.contains("/worker is missing"), "{folder}");
+    let file = worker(|worker| std::fs::create_dir(worker.join("password")).unwrap());
+    assert!(file.contains("/worker/password is not a file"), "{file}");
+    let short = worker(|worker| std::fs::write(worker.join("password"), "0123456789abcde\n").unwrap());
+    assert!(short.contains("/worker/password is shorter than 16 characters"), "{short}");
+}
+
+#[test]
+fn a_tool_that_is_missing_or_fails_makes_no_empty_password() {
+    let tools = ["sh", "cat", "chmod", "mv", "od", "rm", "sed", "sha256sum", "tr"];
+    for broken in ["od", "tr", "cat", "sha256sum"] {
+        let programs = tempfile::tempdir().unwrap();
+        for tool in tools {
+            let find = Command::new("sh").args(["-c", "command -v \"$0\"", tool]).output().unwrap();
+            let found = String::from_utf8(find.stdout).unwrap();
+            std::os::unix::fs::symlink(found.trim(), programs.path().join(tool)).unwrap();
+        }
+        let program = programs.path().join(broken);
+        std::fs::remove_file(&program).unwrap();
+        let secrets = Secrets::empty();
+        let sentence = secrets.refusal(secrets.command().env("PATH", programs.path()));
+        assert!(sentence.contains(&format!("{broken} is missing")), "{sentence}");
+        for nothing in ["/bin/false", "/bin/true"] {
+            std::os::unix::fs::symlink(nothing, &program).unwrap();
+            secrets.refusal(secrets.command().env("PATH", programs.path()));
+            std::fs::remove_file(&program).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_queue_name_that_would_widen_or_break_the_acl_is_refused() {
+    for queue in ["a b", "a\nb", "a*", "a?", "a[b", "a]b", "a{b", "a}b", "a\\b"] {
+        let secrets = Secrets::empty();
+        let sentence = secrets.refusal(secrets.command().env("QUEUE_NAME", queue));
+        assert!(sentence.contains("QUEUE_NAME must not have blanks"), "{sentence}");
+    }
+    let acl = Secrets::make("a/b&c").read("redis/users.acl");
+    assert!(acl.contains("~{a/b&c:*}:*") && acl.contains(" ~a/b&c:workers "), "{acl}");
+}
+
+#[test]
 fn both_acl_files_give_the_same_rights() {
     let older = file("compose/users.acl");
     // Before 7.2 Redis does not know this command, and refuses a file that names it.
@@ -104,11 +186,12 @@ fn both_acl_files_give_the_same_rights() {
 
 #[tokio::test]
 async fn both_services_do_all_their_work_as_their_users() {
-    let secrets = Secrets::make("another_queue");
+    // With characters that mean something to sed.
+    let secrets = Secrets::make("another/queue&1");
     let redis = secrets.redis().await;
     let model_server = ModelServer::start(ServerSpec::iris()).await;
     let port = model_server.addr().port().to_string();
-    let settings = [("QUEUE_NAME", "another_queue"), ("LEASE_MS", "1000"), ("PARTITIONS", "2")];
+    let settings = [("QUEUE_NAME", "another/queue&1"), ("LEASE_MS", "1000"), ("PARTITIONS", "2")];
     let of_worker =
         [("MODEL_BACKEND", "tensorflow_serving"), ("TF_SERVING_GRPC_PORT", &port), ("RETRY_BASE_MS", "1")];
     let proxy = Proxy::start(&secrets.url(&redis, "proxy"), &settings).await;
