@@ -53,6 +53,14 @@ install_redis() {
   [ "${version:-0}" -ge 7 ] || die "$(command -v redis-server) is too old; Tepal needs Redis 7.0 or later"
 }
 
+# Small images leave them out. Without flock, the lock below would seem to be taken.
+check_tools() {
+  local tool
+  for tool in flock setsid; do
+    command -v "$tool" >/dev/null || die "$tool is missing; install the package util-linux"
+  done
+}
+
 options() {
   while [ $# -gt 0 ]; do
     case "$1" in
@@ -180,6 +188,7 @@ wait_until_healthy() {
 
 up() {
   options "$@"
+  check_tools
   refuse_taken_ports
   install_redis
   lock_data

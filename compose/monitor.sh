@@ -18,13 +18,13 @@ data="${TEPAL_DATA_DIR:-.run}/prometheus"
 die() { printf 'tepal: %s\n' "$*" >&2; exit 1; }
 
 while [ $# -gt 0 ]; do
-  [[ "${2:-}" =~ ^[0-9]{1,5}$ ]] || die "$1 needs a number"
   case "$1" in
-    --port) port=$2 ;;
-    --metrics-port) metrics_port=$2 ;;
-    --console-port) console_port=$2 ;;
+    --port) port=${2:-} ;;
+    --metrics-port) metrics_port=${2:-} ;;
+    --console-port) console_port=${2:-} ;;
     *) die "unknown option $1; there are --port N, --metrics-port N and --console-port N" ;;
   esac
+  [[ "${2:-}" =~ ^[0-9]{1,5}$ ]] || die "$1 needs a number"
   shift 2
 done
 

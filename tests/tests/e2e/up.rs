@@ -1,4 +1,5 @@
-//! `compose/local.sh up`, which `make up` is: starts everything, says what to try, and leaves nothing behind.
+//! `compose/local.sh up`, which `make up` is: starts everything, says what to try, and leaves nothing behind. And what
+//! `compose/monitor.sh`, which watches it, says of its options.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -216,6 +217,37 @@ async fn up_refuses_data_that_another_one_uses() {
     assert!(running.process.is_running());
     running.signal("INT");
     running.end().await;
+}
+
+#[test]
+fn up_names_the_package_of_a_tool_that_is_missing() {
+    let up = Up::new();
+    let programs = tempfile::tempdir().unwrap();
+    let tools = ["env", "bash", "dirname", "flock"];
+    for (missing, present) in [("flock", &tools[..3]), ("setsid", &tools[3..])] {
+        for tool in present {
+            let found = shell(&format!("command -v {tool}"));
+            std::os::unix::fs::symlink(found.trim(), programs.path().join(tool)).unwrap();
+        }
+        let output = up.command().env("PATH", programs.path()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(said, format!("tepal: {missing} is missing; install the package util-linux\n"));
+    }
+}
+
+#[test]
+fn monitor_looks_at_the_name_of_an_option_before_its_value() {
+    let said = |arguments: &[&str]| {
+        let output = Command::new(root().join("compose/monitor.sh")).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let options = "there are --port N, --metrics-port N and --console-port N";
+    assert_eq!(said(&["--help"]), format!("tepal: unknown option --help; {options}\n"));
+    for value in [&["--port"][..], &["--port", "eighty"]] {
+        assert_eq!(said(value), "tepal: --port needs a number\n");
+    }
 }
 
 /// The first of two neighbours, one for the metrics of each worker.
