@@ -217,8 +217,11 @@ impl Redis {
         if pipeline.is_empty() {
             return Ok(Vec::new()); // The client library refuses to send nothing.
         }
-        let Answered { value, earlier, .. } = self.patiently(Request::Many(pipeline)).await?;
+        let Answered { generation, value, earlier } = self.patiently(Request::Many(pipeline)).await?;
         let outcomes = outcomes(value);
+        if break_connection(&outcomes) {
+            self.shared.discard(generation);
+        }
         match earlier {
             // What is refused now may have been done by the earlier sending.
             Some(error) if outcomes.iter().any(is_refusal) => Err(error),
@@ -266,6 +269,11 @@ pub(crate) fn outcomes(reply: Value) -> Vec<Result<Value, StoreError>> {
         value => Ok(value),
     };
     values.into_iter().map(outcome).collect()
+}
+
+/// Whether the connection that answered a pipeline so must not be used again: it leads to a node that was demoted.
+pub(crate) fn break_connection(outcomes: &[Result<Value, StoreError>]) -> bool {
+    outcomes.iter().any(|outcome| outcome.as_ref().is_err_and(StoreError::breaks_connection))
 }
 
 /// The answer to a request.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection};
 
 use crate::{
-    connection::outcomes,
+    connection::{break_connection, outcomes},
     error::StoreError,
     job::Priority,
     keys::{GROUP, inbox},
@@ -50,11 +50,11 @@ impl Reader {
             Some(connection) => connection,
             None => self.store.redis().dedicated(self.longest_block).await?,
         };
-        let reply = self.calls().query_async::<Value>(&mut connection).await.map_err(StoreError::from);
-        if !matches!(&reply, Err(error) if error.is_retryable()) {
+        let replies = outcomes(self.calls().query_async(&mut connection).await?);
+        if !break_connection(&replies) {
             self.connection = Some(connection);
         }
-        let mut replies = outcomes(reply?).into_iter();
+        let mut replies = replies.into_iter();
         let read = replies.next().unwrap_or(Ok(Value::Nil));
         let mut started = Vec::with_capacity(replies.len());
         for (partition, reply) in self.store.partitions().zip(replies) {

@@ -77,7 +77,7 @@ pub struct FaultProxy {
 
 #[derive(Debug)]
 struct Control {
-    upstream: SocketAddr,
+    upstream: Mutex<SocketAddr>,
     mode: Mutex<Mode>,
     drops: Mutex<Drops>,
     hits: Mutex<FaultHits>,
@@ -98,7 +98,7 @@ impl FaultProxy {
     /// # Panics
     /// When `upstream` is no socket address.
     pub async fn start(upstream: &str) -> Self {
-        let upstream = upstream.parse().unwrap_or_else(|error| panic!("upstream {upstream:?}: {error}"));
+        let upstream = Mutex::new(parsed(upstream));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let control = Arc::new(Control {
@@ -122,6 +122,15 @@ impl FaultProxy {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.addr.port()
+    }
+
+    /// Passes new connections on to this upstream from now on, as an address that moves at a failover does. Open ones stay
+    /// where they are.
+    ///
+    /// # Panics
+    /// When `upstream` is no socket address.
+    pub fn lead_to(&self, upstream: &str) {
+        *self.control.upstream.lock().expect("no panic while held") = parsed(upstream);
     }
 
     /// Passes everything on. Connections that lost bytes to [`half_open`](Self::half_open) stay dead, as they
@@ -220,6 +229,10 @@ impl Drop for FaultProxy {
 }
 
 impl Control {
+    fn upstream(&self) -> SocketAddr {
+        *self.upstream.lock().expect("no panic while held")
+    }
+
     fn mode(&self) -> Mode {
         *self.mode.lock().expect("no panic while held")
     }
@@ -253,6 +266,10 @@ impl Control {
         let found = drops.requests.iter().position(holds);
         found.map(|index| drops.requests.swap_remove(index)).is_some()
     }
+}
+
+fn parsed(upstream: &str) -> SocketAddr {
+    upstream.parse().unwrap_or_else(|error| panic!("upstream {upstream:?}: {error}"))
 }
 
 async fn accept(listener: TcpListener, control: Arc<Control>) {

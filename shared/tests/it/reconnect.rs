@@ -8,7 +8,7 @@ use tepal_shared::{
     job::{Attempt, JobId, JobStatus, NewJob, Priority},
     owner::View,
     reader::Reader,
-    scripts::{Cancelled, Expired, Requeued, Submitted},
+    scripts::{Cancelled, Expired, Fence, Requeued, Settled, Submitted},
     store::{JobStore, Settlement},
 };
 use tepal_tests::{
@@ -168,6 +168,44 @@ pub(crate) async fn a_blocked_reader_outlives_a_restart(_: &Queue) {
     assert_eq!(read.into_iter().flat_map(|granted| ids(&granted.unwrap())).collect::<Vec<_>>(), [id]);
 }
 
+/// Demotes the server to a replica of another, to which the proxy leads from now on.
+async fn fail_over(server: &RedisServer, proxy: &FaultProxy) -> RedisServer {
+    let promoted = RedisServer::start().await;
+    proxy.lead_to(&promoted.addr());
+    server.cli(&["REPLICAOF", "127.0.0.1", &promoted.port().to_string()]);
+    promoted
+}
+
+pub(crate) async fn a_reader_leaves_a_primary_that_was_demoted(queue: &Queue) {
+    let (proxy, queue) = behind_a_proxy(queue).await;
+    queue.take("w", 1).await;
+    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(1));
+    reader.read().await.unwrap();
+    // Nobody is blocked, so that no connection is closed.
+    let _promoted = fail_over(&queue.server, &proxy).await;
+    queue.take("w", 1).await;
+    let id = queue.submit().await;
+
+    let demoted = reader.read().await;
+    let read = reader.read().await.unwrap();
+
+    assert!(matches!(demoted, Err(StoreError::NotReady(_))), "{demoted:?}");
+    assert_eq!(read.into_iter().flat_map(|granted| ids(&granted.unwrap())).collect::<Vec<_>>(), [id]);
+}
+
+pub(crate) async fn a_pipeline_that_a_demoted_primary_refuses_ends_its_connection(queue: &Queue) {
+    let (proxy, queue) = behind_a_proxy(queue).await;
+    let attempt = queue.submit_and_take("w").await;
+    let _promoted = fail_over(&queue.server, &proxy).await;
+
+    let settlements = [(&attempt, complete())];
+    let demoted = queue.store.settle(&settlements).await.unwrap().remove(0);
+    let promoted = queue.store.settle(&settlements).await.unwrap().remove(0);
+
+    assert!(matches!(demoted, Err(StoreError::NotReady(_))), "{demoted:?}");
+    assert_eq!(promoted.unwrap(), Settled::Fenced(Fence::Missing));
+}
+
 pub(crate) async fn losing_all_data_changes_the_epoch(queue: &Queue) {
     let epoch = queue.store.epoch(0).await.unwrap();
     assert_eq!(queue.store.epoch(0).await.unwrap(), epoch);
@@ -323,6 +361,8 @@ as_tests![
     a_frozen_redis_is_waited_for,
     a_killed_redis_comes_back_with_every_job_and_every_lease,
     a_blocked_reader_outlives_a_restart,
+    a_reader_leaves_a_primary_that_was_demoted,
+    a_pipeline_that_a_demoted_primary_refuses_ends_its_connection,
     losing_all_data_changes_the_epoch,
     a_call_whose_answer_was_lost_is_repeated_and_counts_once,
     an_answer_that_stays_lost_is_told_as_an_unknown_outcome,

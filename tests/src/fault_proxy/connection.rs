@@ -76,7 +76,7 @@ impl Flow {
         if self.control.mode() == Mode::HalfOpen {
             return self.hold(from_client).await;
         }
-        let upstream = upstream.insert(TcpStream::connect(self.control.upstream).await?);
+        let upstream = upstream.insert(TcpStream::connect(self.control.upstream()).await?);
         upstream.set_nodelay(true)?;
         let (from_upstream, to_upstream) = upstream.split();
         tokio::try_join!(self.requests(from_client, to_upstream), self.replies(from_upstream, to_client))?;
