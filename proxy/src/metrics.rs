@@ -83,7 +83,7 @@ const GAUGES: &[(&str, &str)] = &[
     (WORKERS_LIVE, "Workers with a recent heartbeat"),
     (
         REDIS_UP,
-        "1 while Redis answers, else 0; the gauges about jobs and Redis keep their last value meanwhile",
+        "1 while Redis answers as a primary, else 0; the gauges about jobs and Redis keep their last value meanwhile",
     ),
     (REDIS_MEMORY, "Memory that Redis uses"),
     (REDIS_MAX_MEMORY, "Memory that Redis may use; 0 when it has no limit of its own"),

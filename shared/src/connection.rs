@@ -2,13 +2,14 @@
 //! their caller allows; one background task reconnects with backoff and says so in the log.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    Pipeline, RedisError, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, Pipeline, RedisError, ServerErrorKind, TlsCertificates, Value,
     aio::{MultiplexedConnection, PubSub},
     io::tcp::TcpSettings,
 };
@@ -30,6 +31,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often an idle connection is checked, so that a half-open one is noticed before a request needs it.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How a connection to a replica fails: as the changes sent over it would.
+const REPLICA: ErrorKind = ErrorKind::Server(ServerErrorKind::ReadOnly);
 
 /// Where Redis is and how long to wait for it.
 #[derive(Clone, Debug)]
@@ -107,8 +111,13 @@ impl ConnectionSettings {
 }
 
 impl ConnectionSettings {
-    /// Why no connection came about, if TLS is to blame.
+    /// Why no connection came about, if TLS or the role of the node is to blame.
     pub(crate) fn explain(&self, error: &RedisError) -> Option<Reason> {
+        if error.kind() == REPLICA {
+            let mend =
+                "wait until it is promoted, or set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary";
+            return Some(Reason { what: "Redis is a read-only replica".to_owned(), mend: mend.to_owned() });
+        }
         let peer = Peer { name: "Redis", prefix: "REDIS", has_identity: self.has_identity };
         let is_tls = matches!(self.info.addr(), ConnectionAddr::TcpTls { .. });
         peer.explain(error).or_else(|| (is_tls && is_closed(error)).then(|| peer.explain_closed()))
@@ -157,7 +166,7 @@ impl Redis {
         Ok(Self { shared })
     }
 
-    /// Whether the last probe or command found Redis answering.
+    /// Whether the last probe or command found Redis answering, as a primary.
     #[must_use]
     pub fn is_up(&self) -> bool {
         matches!(*self.shared.link.borrow(), Link::Up { .. })
@@ -179,7 +188,7 @@ impl Redis {
     /// A connection of its own for commands that block for up to `longest_block`.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// When Redis cannot be reached, or is a replica.
     pub async fn dedicated(&self, longest_block: Duration) -> Result<MultiplexedConnection, StoreError> {
         self.shared.connect(longest_block + Duration::from_secs(5)).await.map_err(StoreError::from)
     }
@@ -363,13 +372,27 @@ impl Shared {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(response_timeout));
-        self.client.get_multiplexed_async_connection_with_config(&config).await
+        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        expect_primary(&mut connection).await?;
+        Ok(connection)
     }
 
     async fn connect_ready(&self) -> Result<MultiplexedConnection, RedisError> {
         let mut connection = self.connect(self.settings.response_timeout).await?;
         scripts::load_all(&mut connection).await?;
         Ok(connection)
+    }
+}
+
+/// A replica answers, too, but what it holds may be old and it takes no changes. Every user may send HELLO, whatever the
+/// ACL, and its answer comes even while a replica has lost its primary.
+async fn expect_primary(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    let told: HashMap<String, Value> = redis::cmd("HELLO").query_async(connection).await?;
+    match told.get("role") {
+        Some(Value::BulkString(role)) if role == b"replica" => {
+            Err(RedisError::from((REPLICA, "it says so itself")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -420,7 +443,7 @@ async fn until_broken(
             return;
         }
         let Some(alive) = shared.upgrade() else { return };
-        let probe: Result<(), RedisError> = redis::cmd("PING").query_async(&mut connection).await;
+        let probe = expect_primary(&mut connection).await;
         if probe.is_err_and(|error| StoreError::from(error).breaks_connection()) {
             alive.discard(generation);
         }

@@ -89,7 +89,7 @@ async fn reach(settings: &ConnectionSettings) -> (Option<MultiplexedConnection>,
     };
     let explained = match &error {
         // It never was a connection.
-        StoreError::Ambiguous(cause) => settings.explain(cause),
+        StoreError::Ambiguous(cause) | StoreError::NotReady(cause) => settings.explain(cause),
         _ => None,
     };
     let Reason { what, mend } = explained.unwrap_or_else(|| without_tls(&error));

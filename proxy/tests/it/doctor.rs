@@ -113,6 +113,19 @@ async fn replicas_that_are_required_and_missing_are_told() {
 }
 
 #[tokio::test]
+async fn a_replica_is_wrong() {
+    let primary = sound().await;
+    let replica = RedisServer::options().config(&format!("replicaof 127.0.0.1 {}", primary.port()));
+    let replica = replica.start().await;
+
+    let (is_well, text) = doctor(&replica.url(), &[]).await;
+
+    assert!(!is_well);
+    let wrong = line(&text, "Redis");
+    assert!(wrong.contains("Redis is a read-only replica") && wrong.contains("promoted"), "{text}");
+}
+
+#[tokio::test]
 async fn the_shipped_user_may_do_all_that_is_needed_and_each_missing_right_is_named() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/users-7.2.acl");
     let text = std::fs::read_to_string(file).unwrap();

@@ -110,6 +110,36 @@ async fn redis_is_down() {
 }
 
 #[tokio::test]
+async fn redis_is_a_replica() {
+    let gateway = Gateway::start().await;
+    gateway.heartbeat("w1", "tensorflow_serving", true, None);
+    gateway.health_is(200, HEALTHY).await;
+    let nobody = tepal_tests::ports::free_port().to_string();
+    gateway.redis.cli(&["REPLICAOF", "127.0.0.1", &nobody]);
+
+    gateway.health_is(503, REDIS_DOWN).await;
+    // It stays so while requests and the proxy's own looks meet a Redis that answers.
+    for _ in 0..2 {
+        unavailable().assert(&gateway.predict(FLOWER).await, "/predict", UNAVAILABLE);
+        assert_text(&gateway.get("/health").await, 503, "application/json", REDIS_DOWN);
+        unavailable().assert(&gateway.get("/readyz").await, "/readyz", UNAVAILABLE);
+    }
+    let line = gateway.proxy.wait_for_log("redis_unreachable", SOON).await;
+    assert!(line.contains("Redis is a read-only replica; wait until it is promoted"), "{line}");
+    let connections = || {
+        let lines = gateway.proxy.logs().lines();
+        lines.iter().filter(|line| line.contains("redis_connected")).count()
+    };
+    assert_eq!(connections(), 1);
+
+    gateway.redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    gateway.health_is(200, HEALTHY).await;
+    assert_text(&gateway.get("/readyz").await, 200, "text/plain; charset=utf-8", "ok");
+    gateway.submit().await;
+    assert_eq!(connections(), 2);
+}
+
+#[tokio::test]
 async fn redis_accepts_connections_but_does_not_answer() {
     let gateway = Gateway::start().await;
     gateway.health_is(503, NO_WORKER).await;

@@ -110,6 +110,24 @@ pub(crate) async fn a_silent_connection_is_noticed_although_nobody_uses_it(queue
     timeout(SOON, queue.store.redis().up()).await.unwrap();
 }
 
+pub(crate) async fn a_replica_is_not_up_until_it_is_promoted(queue: &Queue) {
+    let store = impatient(queue, &queue.server.url());
+    timeout(SOON, store.redis().up()).await.unwrap();
+
+    let nobody = tepal_tests::ports::free_port().to_string();
+    queue.server.cli(&["REPLICAOF", "127.0.0.1", &nobody]);
+    // Nobody writes: the probe has to notice.
+    eventually(SOON, "the demotion to be noticed", async || !store.redis().is_up()).await;
+    let refused = store.redis().dedicated(Duration::ZERO).await.err();
+    assert!(matches!(refused, Some(StoreError::NotReady(_))), "{refused:?}");
+    let refused = store.submit(JobId::new(0), new_job()).await;
+    assert!(matches!(refused, Err(StoreError::Disconnected)), "{refused:?}");
+
+    queue.server.cli(&["REPLICAOF", "NO", "ONE"]);
+    timeout(SOON, store.redis().up()).await.unwrap();
+    assert_eq!(store.submit(JobId::new(0), new_job()).await.unwrap(), Submitted::Accepted);
+}
+
 pub(crate) async fn a_frozen_redis_is_waited_for(queue: &Queue) {
     let settings = ConnectionSettings::new(&queue.server.url()).unwrap();
     let settings = settings.with_patience(SOON).with_response_timeout(Duration::from_millis(200));
@@ -358,6 +376,7 @@ as_tests![
     a_cut_connection_is_made_anew,
     a_connection_that_fell_silent_is_given_up,
     a_silent_connection_is_noticed_although_nobody_uses_it,
+    a_replica_is_not_up_until_it_is_promoted,
     a_frozen_redis_is_waited_for,
     a_killed_redis_comes_back_with_every_job_and_every_lease,
     a_blocked_reader_outlives_a_restart,
