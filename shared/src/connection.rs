@@ -209,12 +209,12 @@ impl Redis {
     /// # Errors
     /// Any [`StoreError`] but `Protocol`.
     pub async fn run(&self, command: &Cmd) -> Result<Value, StoreError> {
-        self.run_on(command).await.map(|(_, value)| value)
+        self.run_on(command).await.map(|answered| answered.value)
     }
 
-    /// [`Redis::run`], with the connection on which the command succeeded.
-    pub(crate) async fn run_on(&self, command: &Cmd) -> Result<(Generation, Value), StoreError> {
-        self.patiently(Request::One(command)).await.map(|answered| (answered.generation, answered.value))
+    /// [`Redis::run`], with the connection on which the command succeeded and what became of earlier sendings.
+    pub(crate) async fn run_on(&self, command: &Cmd) -> Result<Answered, StoreError> {
+        self.patiently(Request::One(command)).await
     }
 
     /// Runs a pipeline of commands that are each safe to repeat, and gives one outcome for each. The pipeline must
@@ -286,11 +286,13 @@ pub(crate) fn break_connection(outcomes: &[Result<Value, StoreError>]) -> bool {
 }
 
 /// The answer to a request.
-struct Answered {
-    generation: Generation,
-    value: Value,
-    /// How an earlier sending of the same request failed that may have been executed.
-    earlier: Option<StoreError>,
+pub(crate) struct Answered {
+    /// The connection on which it came.
+    pub(crate) generation: Generation,
+    /// What Redis said.
+    pub(crate) value: Value,
+    /// How an earlier sending of the same request failed that may have been executed, or may still be.
+    pub(crate) earlier: Option<StoreError>,
 }
 
 /// Whether Redis says that it did not execute a command, for a reason that may not have been there before.

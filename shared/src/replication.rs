@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue as _, RedisError, Value};
+use redis::{Cmd, FromRedisValue as _, RedisError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    connection::{ConnectionSettings, Generation, Redis},
+    connection::{Answered, ConnectionSettings, Generation, Redis},
     error::StoreError,
 };
 
@@ -48,7 +48,7 @@ impl Replicated {
     }
 
     /// Runs submissions; the caller has those confirmed that were accepted.
-    pub(crate) async fn run(&self, command: &Cmd) -> Result<(Generation, Value), StoreError> {
+    pub(crate) async fn run(&self, command: &Cmd) -> Result<Answered, StoreError> {
         self.redis.run_on(command).await
     }
 
@@ -77,7 +77,7 @@ async fn confirm(redis: Redis, policy: ReplicationPolicy, mut queue: mpsc::Recei
 async fn replicas_reached(redis: &Redis, policy: ReplicationPolicy) -> Result<(Generation, u32), StoreError> {
     let mut command = redis::cmd("WAIT");
     command.arg(policy.replicas).arg(u64::try_from(policy.timeout.as_millis()).unwrap_or(u64::MAX));
-    let (generation, value) = redis.run_on(&command).await?;
+    let Answered { generation, value, .. } = redis.run_on(&command).await?;
     let reached = u32::from_redis_value(value)
         .map_err(|error| StoreError::Protocol { script: "WAIT", reason: error.to_string() })?;
     Ok((generation, reached))

@@ -13,10 +13,10 @@ mod workers;
 
 use std::time::Duration;
 
-use redis::{Cmd, RedisError, Value};
+use redis::{Cmd, RedisError};
 
 use crate::{
-    connection::{ConnectionSettings, Generation, Redis},
+    connection::{Answered, ConnectionSettings, Generation, Redis},
     error::StoreError,
     job::{JobId, Priority},
     keys::{Keys, inbox},
@@ -140,8 +140,8 @@ impl JobStore {
         Ok(self)
     }
 
-    /// Runs a script that accepts jobs, and tells on which connection.
-    async fn run_submission(&self, command: &Cmd) -> Result<(Generation, Value), StoreError> {
+    /// Runs a script that accepts jobs.
+    async fn run_submission(&self, command: &Cmd) -> Result<Answered, StoreError> {
         match &self.replicated {
             Some(replicated) => replicated.run(command).await,
             None => self.redis.run_on(command).await,
@@ -272,10 +272,13 @@ impl JobStore {
             .arg(&id.as_bytes()[..])
             .arg(origin.view.as_argument());
         add_origin(&mut command, origin.request_id, origin.traceparent);
-        let (generation, reply) = self.run_submission(&command).await?;
-        let requeued = Requeued::parse(reply)?;
-        if requeued == Requeued::Accepted {
-            self.confirmed(generation).await?;
+        let Answered { generation, value, earlier } = self.run_submission(&command).await?;
+        let requeued = Requeued::parse(value)?;
+        match (requeued, earlier) {
+            (Requeued::Accepted, _) => self.confirmed(generation).await?,
+            // The earlier sending may find room.
+            (Requeued::Full { .. }, Some(error)) => return Err(error),
+            _ => {}
         }
         Ok(requeued)
     }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{JobStore, millis, stream_number};
 use crate::{
+    connection::Answered,
     error::StoreError,
     job::{JobId, NewJob, Priority},
     scripts::{SUBMIT, Submitted},
@@ -157,8 +158,13 @@ impl JobStore {
 
     /// Submits jobs of one partition in one script call; one outcome for each, in order.
     async fn call(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<Outcome>, StoreError> {
-        let (generation, reply) = self.run_submission(&self.submit_call(jobs)).await?;
-        let mut outcomes = Submitted::parse_all(reply, jobs.len())?;
+        let Answered { generation, value, earlier } = self.run_submission(&self.submit_call(jobs)).await?;
+        let mut outcomes = Submitted::parse_all(value, jobs.len())?;
+        if let Some(error) = earlier {
+            // The earlier sending may find room.
+            let is_full = |outcome: &&mut Outcome| matches!(outcome, Ok(Submitted::Full { .. }));
+            outcomes.iter_mut().filter(is_full).for_each(|outcome| *outcome = Err(error.clone()));
+        }
         let is_stored = |outcome: &Outcome| outcome.as_ref().is_ok_and(Submitted::is_stored);
         if outcomes.iter().any(is_stored)
             && let Err(error) = self.confirmed(generation).await

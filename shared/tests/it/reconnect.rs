@@ -341,6 +341,29 @@ pub(crate) async fn an_answer_that_stays_lost_is_told_as_an_unknown_outcome(queu
     assert_eq!(queue.outstanding().await, (1, 0));
 }
 
+pub(crate) async fn a_queue_that_is_full_for_the_repetition_says_nothing_of_the_first_sending(queue: &Queue) {
+    let (proxy, queue) = behind_a_proxy(queue).await;
+    let queue = queue.with_policy(|policy| policy.max_queue_depth = 1);
+    let failed = queue.submit_and_take("w").await;
+    assert_eq!(queue.settle(&failed, fail()).await, DONE);
+    queue.submit().await;
+    let (first, second, third) = (JobId::new(0), JobId::new(0), JobId::new(0));
+
+    proxy.drop_reply_to(&first.to_string());
+    let submitted = queue.store.submit(first, new_job()).await;
+    proxy.drop_reply_to(&second.to_string());
+    let requeued = queue.store.requeue(failed.job_id, second, ANYONE).await;
+
+    assert_eq!(proxy.hits().replies_dropped, 2);
+    assert!(matches!(submitted, Err(StoreError::Ambiguous(_))), "{submitted:?}");
+    assert!(matches!(requeued, Err(StoreError::Ambiguous(_))), "{requeued:?}");
+    // Without an earlier sending it is what it says.
+    let submitted = queue.store.submit(third, new_job()).await.unwrap();
+    assert_eq!(submitted, Submitted::Full { outstanding: 1 });
+    let requeued = queue.store.requeue(failed.job_id, third, ANYONE).await.unwrap();
+    assert_eq!(requeued, Requeued::Full { outstanding: 1 });
+}
+
 pub(crate) async fn jobs_granted_by_a_lost_answer_come_back_when_the_lease_lapses(queue: &Queue) {
     let (proxy, queue) = behind_a_proxy(queue).await;
     let submitted = [queue.submit().await, queue.submit_at(Priority::Low).await];
@@ -385,6 +408,7 @@ as_tests![
     losing_all_data_changes_the_epoch,
     a_call_whose_answer_was_lost_is_repeated_and_counts_once,
     an_answer_that_stays_lost_is_told_as_an_unknown_outcome,
+    a_queue_that_is_full_for_the_repetition_says_nothing_of_the_first_sending,
     jobs_granted_by_a_lost_answer_come_back_when_the_lease_lapses,
     a_reply_in_pieces_is_read_whole,
 ];
