@@ -37,12 +37,43 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Snapshot {
     /// `None` when Redis did not answer: then nothing is known of the workers either.
     pub(crate) workers: Option<Workers>,
-    /// Whether Redis may throw away accepted jobs when its memory is short.
-    pub(crate) redis_may_evict: bool,
+    /// What is wrong with a Redis that answers.
+    pub(crate) trouble: Option<Trouble>,
     /// When Redis was found without the data it had before.
     pub(crate) data_lost_at: Option<SystemTime>,
     /// In how many seconds a full queue may have room again, as far as that is known.
     pub(crate) full_retry_after: Option<u64>,
+}
+
+/// What is wrong with a Redis that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It refuses all changes, for this reason.
+    ReadOnly(String),
+    /// It may throw away accepted jobs when its memory is short.
+    Misconfigured,
+}
+
+impl Trouble {
+    fn of(server: ServerState, refusal: Option<&StoreError>) -> Option<Self> {
+        let refusal = refusal.map(|error| Self::ReadOnly(telemetry::chain(error)));
+        refusal.or_else(|| server.may_evict.then_some(Self::Misconfigured))
+    }
+
+    /// It in a word.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::ReadOnly(_) => "read_only",
+            Self::Misconfigured => "misconfigured",
+        }
+    }
+
+    fn reason(&self) -> &str {
+        match self {
+            Self::ReadOnly(reason) => reason,
+            Self::Misconfigured => "maxmemory-policy must be noeviction",
+        }
+    }
 }
 
 /// What the live workers say.
@@ -95,28 +126,24 @@ impl Probe {
             let workers = self.app.store.workers().await?;
             let server = self.app.store.server_state().await?;
             let queues = Queues::look(&self.app).await?;
-            // It writes once for each data set; a Redis that takes no writes is reported by those who need them.
-            let epochs = epochs(&self.app).await;
-            Ok::<_, StoreError>((workers, server, queues, epochs))
+            let refusal = self.app.store.refusal().await?;
+            // It writes once for each data set, and would wait for a Redis that takes no changes.
+            let epochs = if refusal.is_some() { Ok(Vec::new()) } else { epochs(&self.app).await };
+            Ok::<_, StoreError>((workers, server, queues, refusal, epochs))
         });
         let outcome = looked.await.unwrap_or(Err(StoreError::Disconnected));
         let failure = outcome.as_ref().map_or_else(Some, |(.., epochs)| epochs.as_ref().err());
         self.log_failure(failure);
         match outcome {
-            Ok((workers, server, queues, epochs)) => {
+            Ok((workers, server, queues, refusal, epochs)) => {
                 self.watch_data(epochs.unwrap_or_default());
                 let workers = Workers::from_records(workers);
                 self.set_gauges(&workers, server, &queues);
                 let full_retry_after =
                     self.drain_rate.retry_after(Instant::now(), queues.ended(), queues.outstanding());
-                let redis_may_evict = server.may_evict;
+                let trouble = Trouble::of(server, refusal.as_ref());
                 let data_lost_at = self.data.lost_at(Instant::now());
-                self.publish(Snapshot {
-                    workers: Some(workers),
-                    redis_may_evict,
-                    data_lost_at,
-                    full_retry_after,
-                });
+                self.publish(Snapshot { workers: Some(workers), trouble, data_lost_at, full_retry_after });
             }
             Err(_) => self.publish_down(),
         }
@@ -149,7 +176,7 @@ impl Probe {
         let last = self.snapshots.send_replace(Arc::new(snapshot.clone()));
         let health = |snapshot: &Snapshot| {
             let workers = snapshot.workers.as_ref();
-            (workers.map(|workers| (workers.live > 0, workers.backends.clone())), snapshot.redis_may_evict)
+            (workers.map(|workers| (workers.live > 0, workers.backends.clone())), snapshot.trouble.clone())
         };
         if health(&last) != health(&snapshot) {
             log_change(&snapshot);
@@ -177,15 +204,11 @@ fn log_change(snapshot: &Snapshot) {
     let live = workers.live;
     let down: Vec<_> =
         workers.backends.iter().filter(|(_, is_ok)| !**is_ok).map(|(name, _)| name.as_str()).collect();
-    if snapshot.redis_may_evict {
-        warn!(
-            action = "health_changed",
-            redis = "misconfigured",
-            reason = "maxmemory-policy must be noeviction"
-        );
-    }
-    if live == 0 || !down.is_empty() {
-        warn!(action = "health_changed", redis = "ok", workers = live, backends_down = down.join(","));
+    let trouble = snapshot.trouble.as_ref();
+    if live == 0 || !down.is_empty() || trouble.is_some() {
+        let (redis, reason) = (trouble.map_or("ok", Trouble::word), trouble.map(Trouble::reason));
+        let backends_down = down.join(",");
+        warn!(action = "health_changed", redis, reason, workers = live, backends_down);
     } else {
         info!(action = "health_changed", redis = "ok", workers = live);
     }

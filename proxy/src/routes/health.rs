@@ -9,7 +9,11 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{error::ApiError, probe::Snapshot, state::App};
+use crate::{
+    error::ApiError,
+    probe::{Snapshot, Trouble},
+    state::App,
+};
 
 /// The state of each component, from memory.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
@@ -38,7 +42,7 @@ fn components(app: &App, snapshot: &Snapshot) -> Map<String, Value> {
         components.insert("redis".to_owned(), "down".into());
         return components;
     };
-    let redis = if snapshot.redis_may_evict { "misconfigured" } else { "ok" };
+    let redis = snapshot.trouble.as_ref().map_or("ok", Trouble::word);
     components.insert("redis".to_owned(), redis.into());
     for (name, is_ok) in &workers.backends {
         components.insert(name.clone(), if *is_ok { "ok" } else { "down" }.into());

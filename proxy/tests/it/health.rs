@@ -14,6 +14,8 @@ const HEALTHY: &str = r#"{"status":"healthy","components":{"redis":"ok","tensorf
 const BACKEND_DOWN: &str =
     r#"{"status":"unhealthy","components":{"redis":"ok","tensorflow_serving":"down"}}"#;
 const NO_WORKER: &str = r#"{"status":"unhealthy","components":{"redis":"ok","worker":"down"}}"#;
+const READ_ONLY: &str =
+    r#"{"status":"unhealthy","components":{"redis":"read_only","tensorflow_serving":"ok"}}"#;
 const REDIS_DOWN: &str = r#"{"status":"unhealthy","components":{"redis":"down"}}"#;
 
 #[tokio::test]
@@ -88,6 +90,25 @@ async fn redis_may_throw_jobs_away() {
     let body = r#"{"status":"unhealthy","components":{"redis":"misconfigured","tensorflow_serving":"ok"}}"#;
     gateway.health_is(503, body).await;
     gateway.redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    gateway.health_is(200, HEALTHY).await;
+}
+
+#[tokio::test]
+async fn redis_takes_no_changes() {
+    let gateway = Gateway::start().await;
+    gateway.heartbeat("w1", "tensorflow_serving", true, None);
+    let id = gateway.submit().await;
+    gateway.health_is(200, HEALTHY).await;
+
+    gateway.redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    gateway.health_is(503, READ_ONLY).await;
+    let line = gateway.proxy.wait_for_log("read_only", SOON).await;
+    assert!(line.contains("health_changed") && line.contains("NOREPLICAS"), "{line}");
+    // What is there can be read.
+    assert_eq!(gateway.get(&format!("/job/{id}")).await.status, 200);
+    assert_text(&gateway.get("/readyz").await, 200, "text/plain; charset=utf-8", "ok");
+
+    gateway.redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
     gateway.health_is(200, HEALTHY).await;
 }
 

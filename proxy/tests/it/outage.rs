@@ -232,6 +232,8 @@ async fn a_redis_that_cannot_write_its_disk_takes_no_changes() {
     let path = format!("/job/{id}");
     expected.assert(&gateway.delete(&path).await, &path, detail);
     assert_eq!(gateway.get(&path).await.json()["status"], "pending");
+    let body = r#"{"status":"unhealthy","components":{"redis":"read_only","worker":"down"}}"#;
+    gateway.health_is(503, body).await;
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ const PROXY: &[&str] = &[
     "HMGET $job f",
     "HGETALL $workers",
     "HDEL $job f",
+    "HDEL $workers f",
     "EXISTS $job",
     "EXPIRE $job 1",
     "GET $idem",

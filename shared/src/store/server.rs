@@ -1,6 +1,6 @@
 //! What the Redis server says of itself: for health checks and metrics.
 
-use redis::FromRedisValue as _;
+use redis::{FromRedisValue as _, Pipeline};
 
 use super::{JobStore, reads::parsing};
 use crate::error::StoreError;
@@ -53,6 +53,20 @@ impl JobStore {
         command.arg(&["server", "clients", "memory", "persistence", "stats", "keyspace"]);
         let info = String::from_redis_value(self.redis.run(&command).await?).map_err(parsing)?;
         Ok(server_state_from(&info))
+    }
+
+    /// Why the Redis server takes no changes at present, if it takes none: its disk fails, or too few replicas are in step.
+    /// One at its memory limit takes some.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn refusal(&self) -> Result<Option<StoreError>, StoreError> {
+        let mut pipeline = Pipeline::new();
+        // Refused like all others, and changes nothing. In a pipeline, so that a refusal is told and not repeated.
+        pipeline.ignore_errors().cmd("HDEL").arg(self.keys.workers()).arg("");
+        let outcome = self.redis.run_all(&pipeline).await?.pop();
+        let refusal = outcome.and_then(Result::err);
+        Ok(refusal.filter(|error| matches!(error, StoreError::CannotPersist(_) | StoreError::NotReady(_))))
     }
 }
 
