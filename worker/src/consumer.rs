@@ -137,18 +137,21 @@ impl Consumer {
     }
 
     /// Waits until the backend is there and one more batch may run; and, if no batch waits, for the turn to take jobs.
+    ///
+    /// The turn comes first, then the permit, then the slot: whoever waits for a turn holds nothing that a holder of one
+    /// lacks, and batches that wait or run here already have theirs, so every holder of a slot comes to its end.
     async fn place(&mut self) -> (Place, Option<Turn>) {
         loop {
             if !self.runner.breaker.is_closed() {
                 self.give_back_waiting();
                 self.runner.breaker.closed().await;
             }
-            let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else { continue };
-            let slot = self.runner.concurrency.slot().await;
             let turn = match self.waiting.is_empty() {
                 true => Some(self.suspects.turn(self.alone_next).await),
                 false => None,
             };
+            let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else { continue };
+            let slot = self.runner.concurrency.slot().await;
             // The backend may have gone while we waited for the place.
             if self.runner.breaker.is_closed() {
                 return (Place { _slot: slot, _permit: permit }, turn);

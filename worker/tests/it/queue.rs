@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 use tepal_shared::{
     connection::{ConnectionSettings, Redis},
-    job::{Job, JobId, JobStatus, NewJob, Priority},
+    job::{Attempt, Job, JobId, JobStatus, NewJob, Priority},
     keys::Keys,
     scripts::{Settled, Submitted},
     store::{JobStore, Policy, QueueState, Settlement, TakeRequest},
@@ -22,6 +22,8 @@ use crate::settings::Settings;
 
 /// Long enough for anything that is to happen, on a machine that does much else.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// A consumer of no worker.
+const SOMEBODY_ELSE: &str = "somebody-else";
 
 /// A Redis server and the queue that workers find on it.
 pub(crate) struct Queue {
@@ -133,11 +135,11 @@ impl Queue {
         }
     }
 
-    /// Waits until the job's lease has lapsed, takes it over and gives it back.
-    pub(crate) async fn take_over_and_release(&self, id: JobId) {
+    /// Takes the only job that can be had, as a worker would that then dies.
+    pub(crate) async fn take_for_a_dead_worker(&self, id: JobId) -> Attempt {
         let request = TakeRequest {
             partition: id.partition(),
-            consumer: "somebody-else",
+            consumer: SOMEBODY_ELSE,
             order: Priority::ALL,
             limit: 1,
             max_bytes: usize::MAX,
@@ -146,6 +148,30 @@ impl Queue {
         let take = async || self.store.take(&request).await.unwrap().attempts.pop();
         let attempt = eventually(SOON, "the job to be taken over", take).await;
         assert_eq!(attempt.job_id, id);
+        attempt
+    }
+
+    /// Lets the lease of such a job lapse.
+    pub(crate) fn lapse(&self, id: JobId) {
+        let stream = self.store.keys().stream(id.partition(), Priority::Normal);
+        let entry = &self.hash(id)["entry"];
+        let idle_ms = self.store.policy().lease.as_millis().to_string();
+        self.redis.cli(&[
+            "XCLAIM",
+            &stream,
+            "workers",
+            SOMEBODY_ELSE,
+            "0",
+            entry,
+            "IDLE",
+            &idle_ms,
+            "JUSTID",
+        ]);
+    }
+
+    /// Waits until the job's lease has lapsed, takes it over and gives it back.
+    pub(crate) async fn take_over_and_release(&self, id: JobId) {
+        let attempt = self.take_for_a_dead_worker(id).await;
         let settled = self.store.settle(&[(&attempt, Settlement::Release)]).await.unwrap().remove(0);
         assert_eq!(settled.unwrap(), Settled::Done { repaired: false });
     }

@@ -1,12 +1,17 @@
 //! A job that kills every worker which runs it.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use tepal_shared::job::NewJob;
 use tepal_tests::{
-    model_server::{ModelServer, ServerSpec},
+    model_server::{Behaviour, ModelServer, ServerSpec},
     process::{Process, Worker},
     wait::eventually,
 };
+use tonic::Code;
 
 use crate::{
     flowers::input,
@@ -76,5 +81,33 @@ async fn a_job_that_kills_its_workers_fails_as_worker_lost_and_harms_no_other() 
     assert_eq!(queue.failed(poison).await, (error.to_owned(), "worker_lost".to_owned(), 3));
     queue.all_completed(&others).await;
     worker.wait_for_log("worker_lost", SOON).await;
+    queue.assert_drained().await;
+}
+
+#[tokio::test]
+async fn a_suspect_that_must_be_alone_waits_for_jobs_in_hand_and_does_not_stop_them() {
+    let spec = ServerSpec { call_cost: Duration::from_millis(100), ..ServerSpec::iris() };
+    let (queue, server) = (Queue::start().await, ModelServer::start(spec).await);
+    let suspect = queue.submit(input(5.1)).await;
+    queue.take_for_a_dead_worker(suspect).await;
+    let settings = Settings::serving(&server).with("MAX_LOST", 2).with("RETRY_BASE_MS", 1);
+    let worker = queue.worker(settings.with("RECLAIM_INTERVAL_MS", 20)).await;
+    // From now on one batch may run at a time.
+    server.script_next(1, Behaviour::Status(Code::ResourceExhausted, String::new()));
+    let refused = queue.submit(input(5.1)).await;
+    queue.completed(refused).await;
+    assert_eq!(worker.metrics().await.metric("tepal_worker_batches_limit"), 1.0);
+
+    // Each is a batch of its own, and one consumer takes most of them at once.
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        let timeout = Some(Duration::from_secs(600));
+        ids.push(queue.submit_job(0, NewJob { input: input(5.1), timeout, ..NewJob::default() }).await);
+    }
+    eventually(SOON, "the jobs to be taken", async || queue.in_flight().await > 10).await;
+    queue.lapse(suspect);
+
+    queue.all_completed(&ids).await;
+    queue.completed(suspect).await;
     queue.assert_drained().await;
 }
