@@ -211,6 +211,8 @@ pub struct Attempt {
     pub released: u64,
     /// How many grants ended with a lapsed lease.
     pub lost: u64,
+    /// How many grants were given back because the model call broke off.
+    pub broken: u64,
     /// Time since the job was submitted.
     pub age: Duration,
     /// What is left of the job's own run time limit.
@@ -291,6 +293,7 @@ mod tests {
             token: 5,
             released: 2,
             lost: 1,
+            broken: 0,
             age: Duration::ZERO,
             time_left: None,
             request_id: None,

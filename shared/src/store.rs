@@ -107,6 +107,8 @@ pub enum Settlement {
     Retry(Duration),
     /// Give it back without using an attempt.
     Release,
+    /// The same, and count that its model call broke off.
+    Broken,
 }
 
 /// The only code that changes jobs. Clones share one connection.

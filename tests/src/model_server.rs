@@ -81,7 +81,7 @@ impl ModelServer {
         let service = Service::new(Arc::clone(&shared));
         let thread = thread::Builder::new()
             .name("model-server".to_owned())
-            .spawn(move || run(addr, tls, service, started, stopped))
+            .spawn(move || run(addr, tls, &service, started, stopped))
             .expect("a thread for the model server");
         let addr = start
             .await
@@ -155,34 +155,64 @@ impl Drop for ModelServer {
     }
 }
 
-/// The server's thread. The runtime is dropped at the end, and with it every connection and every call.
+/// The server's thread. Each life has a runtime of its own; every connection and every call is dropped with it.
 fn run(
     addr: SocketAddr,
     tls: Option<ServerTlsConfig>,
-    service: Service,
+    service: &Service,
     started: oneshot::Sender<io::Result<SocketAddr>>,
-    stop: oneshot::Receiver<()>,
+    mut stop: oneshot::Receiver<()>,
 ) {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let (addr, incoming) = match listen(addr) {
-            Ok(listening) => listening,
-            Err(error) => return drop(started.send(Err(error))),
-        };
-        let mut builder = Server::builder();
-        if let Some(tls) = tls {
-            builder = builder.tls_config(tls).expect("certificates of the harness");
+    let mut started = Some(started);
+    let mut addr = addr;
+    loop {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let crashed = runtime.block_on(async {
+            let incoming = match listen(addr) {
+                Ok((bound, incoming)) => {
+                    addr = bound;
+                    incoming
+                }
+                Err(error) => {
+                    let started = started.take().unwrap_or_else(|| panic!("cannot listen again: {error}"));
+                    let _ = started.send(Err(error));
+                    return false;
+                }
+            };
+            if let Some(started) = started.take() {
+                let _ = started.send(Ok(addr));
+            }
+            serve(incoming, tls.clone(), service, &mut stop).await
+        });
+        if !crashed {
+            return;
         }
-        let server = builder
-            .add_service(service.clone().into_prediction_service())
-            .add_service(service.into_model_service())
-            .serve_with_incoming(incoming);
-        let _ = started.send(Ok(addr));
-        tokio::select! {
-            result = server => result.expect("the model server accepts connections"),
-            _ = stop => {}
-        }
-    });
+        service.shared().log.close();
+        drop(runtime);
+        service.shared().log.reopen();
+    }
+}
+
+/// Serves until the server is stopped or crashes; whether it crashed.
+async fn serve(
+    incoming: TcpIncoming,
+    tls: Option<ServerTlsConfig>,
+    service: &Service,
+    stop: &mut oneshot::Receiver<()>,
+) -> bool {
+    let mut builder = Server::builder();
+    if let Some(tls) = tls {
+        builder = builder.tls_config(tls).expect("certificates of the harness");
+    }
+    let server = builder
+        .add_service(service.clone().into_prediction_service())
+        .add_service(service.clone().into_model_service())
+        .serve_with_incoming(incoming);
+    tokio::select! {
+        result = server => result.map(|()| false).expect("the model server accepts connections"),
+        _ = stop => false,
+        () = service.shared().crash.notified() => true,
+    }
 }
 
 fn listen(addr: SocketAddr) -> io::Result<(SocketAddr, TcpIncoming)> {

@@ -169,7 +169,7 @@ impl Runner {
     fn note(&self, error: &BackendError, began: Epoch) {
         warn!(action = "inference_failed", code = error.code, %error);
         match error.verdict {
-            Verdict::Unavailable => self.breaker.open(error),
+            Verdict::Unavailable | Verdict::Broken => self.breaker.open(error),
             Verdict::Overloaded => self.concurrency.shrink(began),
             Verdict::Retry | Verdict::Reject => {}
         }
@@ -194,6 +194,7 @@ impl Runner {
         let may_retry = attempt.number() <= self.retry.max_retries;
         let settlement = match error.verdict {
             Verdict::Unavailable => Settlement::Release,
+            Verdict::Broken => self.after_break(attempt),
             Verdict::Retry | Verdict::Overloaded if may_retry => {
                 let lease = self.store.policy().lease;
                 Settlement::Retry(retry_delay(self.retry.base, attempt.number(), lease))
@@ -201,6 +202,15 @@ impl Runner {
             _ => Settlement::Fail { code: error.code.to_owned(), error: error.message.clone() },
         };
         Outcome::of(attempt, settlement)
+    }
+
+    /// The first call that broke off may have had other jobs; each later one was the job's alone, see [`crate::suspects`].
+    fn after_break(&self, attempt: &Attempt) -> Settlement {
+        if attempt.broken < u64::from(self.store.policy().max_lost) {
+            return Settlement::Broken;
+        }
+        let error = format!("The model server was lost {} times while it ran the job", attempt.broken + 1);
+        Settlement::Fail { code: "model_lost".to_owned(), error }
     }
 
     /// Records the outcomes, however long Redis is away: a result that took a model call is not thrown away. Should
@@ -280,7 +290,7 @@ impl<'a> Outcome<'a> {
             (_, Settlement::Complete(_)) => "completed",
             (_, Settlement::Fail { .. }) => "failed",
             (_, Settlement::Retry(_)) => "retried",
-            (_, Settlement::Release) => "released",
+            (_, Settlement::Release | Settlement::Broken) => "released",
         }
     }
 
@@ -313,7 +323,7 @@ impl<'a> Outcome<'a> {
                 let retry_ms = delay.as_millis() as u64;
                 info!(action = "attempt_retried", job_id, duration_ms, retry_ms, attempt, request_id);
             }
-            Settlement::Release => {
+            Settlement::Release | Settlement::Broken => {
                 info!(action = "attempt_released", job_id, duration_ms, attempt, request_id)
             }
         }

@@ -105,6 +105,8 @@ pub struct BackendError {
 pub enum Verdict {
     /// The backend is not there: give the jobs back, stop taking.
     Unavailable,
+    /// The backend went away during the call: the same, and one of the jobs may be why.
+    Broken,
     /// The backend is overloaded: try again, with fewer batches at a time.
     Overloaded,
     /// Trying again may help.

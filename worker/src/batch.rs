@@ -1,11 +1,13 @@
 //! Turns granted jobs into model calls. Jobs share a call when nothing speaks against it; a job that was there when a
-//! worker died, or that has its own time limit, is called alone.
+//! worker or the model server died, or that has its own time limit, is called alone.
 
 use tepal_shared::{
     job::Attempt,
     model::{InputError, Model, Rows},
     tensor::Batch,
 };
+
+use crate::suspects::is_suspect;
 
 /// A job together with its rows.
 #[derive(Clone, Debug)]
@@ -60,7 +62,7 @@ impl Plan {
 }
 
 fn must_be_alone(attempt: &Attempt) -> bool {
-    attempt.lost > 0 || attempt.time_left.is_some()
+    is_suspect(attempt) || attempt.time_left.is_some()
 }
 
 /// The proxy has checked the input, but the model's description may have changed since.
@@ -129,6 +131,7 @@ pub(crate) mod tests {
             token: 1,
             released: 0,
             lost: 0,
+            broken: 0,
             age: Duration::ZERO,
             time_left: None,
             request_id: None,
@@ -150,10 +153,11 @@ pub(crate) mod tests {
 
     #[test]
     fn a_job_that_saw_a_crash_or_has_a_time_limit_is_called_alone() {
-        let mut attempts = [1, 2, 3].map(attempt).to_vec();
+        let mut attempts = [1, 2, 3, 4].map(attempt).to_vec();
         attempts[0].lost = 1;
         attempts[2].time_left = Some(Duration::from_secs(1));
-        assert_eq!(rows_of(&Plan::new(&iris(), attempts, 100)), [vec![1], vec![3], vec![2]]);
+        attempts[3].broken = 1;
+        assert_eq!(rows_of(&Plan::new(&iris(), attempts, 100)), [vec![1], vec![3], vec![4], vec![2]]);
     }
 
     #[test]

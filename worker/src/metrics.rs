@@ -155,7 +155,7 @@ pub(crate) fn settled(settlement: &Settlement, settled: Settled, took: Duration)
         Settlement::Complete(_) => "completed",
         Settlement::Fail { .. } => "failed",
         Settlement::Retry(_) => "retried",
-        Settlement::Release => "released",
+        Settlement::Release | Settlement::Broken => "released",
     };
     counter!(PROCESSED, "outcome" => outcome).increment(1);
     if repaired {

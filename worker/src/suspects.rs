@@ -1,6 +1,7 @@
-//! Jobs that were in a worker's hands when it died. One of them may be what kills workers, and the others must not fail
-//! with it as `worker_lost`. So each process takes them one at a time, which means that none of them waits in its hands
-//! for a turn; and one that would fail with the next lost worker runs while the process holds nothing else.
+//! Jobs that were in a worker's hands when it died, or in a call when the model server went away. One of them may be what
+//! kills workers or model servers, and the others must not fail with it as `worker_lost` or `model_lost`. So each process
+//! takes them one at a time, which means that none of them waits in its hands for a turn; and one that would fail with the
+//! next lost worker, or whose call broke off although it was called alone, runs while the process holds nothing else.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -103,14 +104,15 @@ impl Suspects {
     }
 
     fn may_run(&self, suspect: &Attempt, turn: &Turn) -> bool {
-        suspect.lost + 1 < self.max_lost || matches!(turn, Turn::Alone(_))
+        let is_early = suspect.lost + 1 < self.max_lost && suspect.broken < 2;
+        is_early || matches!(turn, Turn::Alone(_))
     }
 }
 
-/// Whether the job's worker was lost before.
+/// Whether the job's worker, or the model server in the middle of its call, was lost before.
 #[must_use]
 pub fn is_suspect(attempt: &Attempt) -> bool {
-    attempt.lost > 0
+    attempt.lost > 0 || attempt.broken > 0
 }
 
 #[cfg(test)]
@@ -153,6 +155,18 @@ mod tests {
         drop(shared);
         let alone = suspects.turn(true).await;
         assert_eq!(counts(&suspects.sort(lost(&[2, 2]), &alone)), (1, 1, false));
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_lone_call_broke_off_is_run_only_alone() {
+        let suspects = Suspects::new(3);
+        let broken = |times| vec![Attempt { broken: times, ..attempt(1) }];
+        let shared = suspects.turn(false).await;
+        assert_eq!(counts(&suspects.sort(broken(1), &shared)), (1, 0, false));
+        assert_eq!(counts(&suspects.sort(broken(2), &shared)), (0, 1, true));
+        drop(shared);
+        let alone = suspects.turn(true).await;
+        assert_eq!(counts(&suspects.sort(broken(2), &alone)), (1, 0, false));
     }
 
     #[tokio::test]

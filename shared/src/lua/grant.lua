@@ -1,16 +1,17 @@
 -- grant: what `take` and `start` share: turns delivered entries into granted attempts. Stands behind lib.
 -- `grants`: {streams, dead = {key, max}, prefix, now, max_lost, ttl_s, count = 0, jobs = {}, ended = {}, stale = 0,
--- reclaimed = 0, bytes = 0}; `jobs`: ten values a job in one list, since a list in a list costs Redis a buffer of its own.
+-- reclaimed = 0, bytes = 0}; `jobs`: eleven values a job in one list, since a list in a list costs Redis a buffer of its own.
 local function grant(grants, number, entry, id)
   local stream, key = grants.streams[number], grants.prefix .. id
   local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'created_at', 'queue_deadline', 'timeout_ms',
     'request_id', 'traceparent', 'input')
   -- Most jobs have never run.
   local status, attempt, created_at = job[1], tonumber(job[3] or 0), job[4]
-  local released, lost, waited_ms, deadline = 0, 0, nil, nil
+  local released, lost, broken, waited_ms, deadline = 0, 0, 0, nil, nil
   if job[3] then
-    local ran = redis.call('HMGET', key, 'released', 'lost', 'waited_ms', 'run_deadline')
+    local ran = redis.call('HMGET', key, 'released', 'lost', 'waited_ms', 'run_deadline', 'broken')
     released, lost, waited_ms, deadline = tonumber(ran[1] or 0), tonumber(ran[2] or 0), ran[3], ran[4]
+    broken = tonumber(ran[5] or 0)
   end
   if job[2] ~= entry or (status ~= 'pending' and status ~= 'processing') then
     -- Its job ended, vanished or has another entry by now.
@@ -52,17 +53,18 @@ local function grant(grants, number, entry, id)
   redis.call('PUBLISH', key, 'processing')
   local input = job[9] or ''
   grants.bytes = grants.bytes + #input
-  local jobs, at = grants.jobs, 10 * grants.count
+  local jobs, at = grants.jobs, 11 * grants.count
   jobs[at + 1] = id
   jobs[at + 2] = number
   jobs[at + 3] = attempt
   jobs[at + 4] = released
   jobs[at + 5] = lost
-  jobs[at + 6] = age_ms
-  jobs[at + 7] = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1
-  jobs[at + 8] = job[7] or ''
-  jobs[at + 9] = job[8] or ''
-  jobs[at + 10] = input
+  jobs[at + 6] = broken
+  jobs[at + 7] = age_ms
+  jobs[at + 8] = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1
+  jobs[at + 9] = job[7] or ''
+  jobs[at + 10] = job[8] or ''
+  jobs[at + 11] = input
   grants.count = grants.count + 1
 end
 

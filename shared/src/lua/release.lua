@@ -5,9 +5,10 @@
 -- ARGV[1]  attempt token
 -- ARGV[2]  job id
 -- ARGV[3]  lease, ms
+-- ARGV[4]  1 = its model call broke off, and is counted in `broken`; 0 = it did not
 -- Returns  {"released", repaired} also when this very attempt had given it back before; repaired = 1 if the entry had to
 --          be written anew | {"lost"} | {"cancelled"} | {"missing"}
-local job = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'entry', 'released')
+local job = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'entry', 'released', 'broken')
 if job[1] == 'pending' and job[2] == ARGV[1] then
   return { 'released', 0 }
 end
@@ -17,5 +18,8 @@ if refused then
 end
 
 local record = { key = KEYS[1], id = ARGV[2], stream = KEYS[2], entry = job[3] }
-local released = { 'released', tonumber(job[4] or 0) + 1 }
-return { 'released', hand_back(record, server_now(), 0, tonumber(ARGV[3]), released) }
+local fields = { 'released', tonumber(job[4] or 0) + 1 }
+if ARGV[4] == '1' then
+  fields[3], fields[4] = 'broken', tonumber(job[5] or 0) + 1
+end
+return { 'released', hand_back(record, server_now(), 0, tonumber(ARGV[3]), fields) }

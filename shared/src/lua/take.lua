@@ -18,8 +18,8 @@
 -- ARGV[11]  cursor of stream 2
 -- ARGV[12]  cursor of stream 3
 -- Returns  {"granted", jobs, ended, reclaimed, stale, cursors, groups_created};
---          jobs = for each id, stream number, attempt, released, lost, age_ms, run time left, ms or -1, request id,
---          traceparent, input, all in one list; ended = {id, error code} of jobs that failed instead of being granted
+--          jobs = for each id, stream number, attempt, released, lost, broken, age_ms, run time left, ms or -1, request
+--          id, traceparent, input, all in one list; ended = {id, error code} of jobs that failed instead of being granted
 local CHUNK = 16
 -- Entries of jobs that end instead of being granted, after which a call stops: a backlog of them must not make it long.
 local MOST_CLEARED = 64

@@ -126,6 +126,7 @@ fn attempt(job: &mut Reply<'_>) -> Result<Attempt, StoreError> {
         token: job.count("an attempt token")?,
         released: job.count("the releases")?,
         lost: job.count("the lost leases")?,
+        broken: job.count("the calls that broke off")?,
         age: Duration::from_millis(job.count("the job's age")?),
         time_left: u64::try_from(job.int("the time left")?).ok().map(Duration::from_millis),
         request_id: job.optional_text("a request id")?,

@@ -90,7 +90,8 @@ impl JobStore {
                 command.arg(code).arg(error).arg(ttl_s).arg(self.policy.max_dead_letters)
             }
             Settlement::Retry(delay) => command.arg(millis(*delay)).arg(lease_ms),
-            Settlement::Release | Settlement::Complete(_) => command.arg(lease_ms),
+            Settlement::Broken => command.arg(lease_ms).arg(1),
+            Settlement::Release | Settlement::Complete(_) => command.arg(lease_ms).arg(0),
         };
         command
     }
@@ -152,7 +153,7 @@ impl Settlement {
             Self::Complete(_) => &scripts::COMPLETE,
             Self::Fail { .. } => &scripts::FAIL,
             Self::Retry(_) => &scripts::RETRY,
-            Self::Release => &scripts::RELEASE,
+            Self::Release | Self::Broken => &scripts::RELEASE,
         }
     }
 }

@@ -57,6 +57,25 @@ pub(crate) async fn a_release_uses_no_attempt(queue: &Queue) {
     assert_eq!(queue.job(attempt.job_id).await.attempts, 1);
 }
 
+pub(crate) async fn calls_that_broke_off_are_counted_and_use_no_attempt(queue: &Queue) {
+    let mut attempt = queue.submit_and_take("w").await;
+    for (settlement, broken) in [
+        (Settlement::Release, 0),
+        (Settlement::Broken, 1),
+        (Settlement::Release, 1),
+        (Settlement::Broken, 2),
+        (Settlement::Retry(Duration::ZERO), 2),
+    ] {
+        let tried = attempt.number() + u64::from(matches!(settlement, Settlement::Retry(_)));
+        // The answer to the first call was lost.
+        for _ in 0..2 {
+            assert_eq!(queue.settle(&attempt, settlement.clone()).await, DONE);
+        }
+        attempt = queue.take_one("w").await;
+        assert_eq!((attempt.broken, attempt.lost, attempt.number()), (broken, 0, tried), "{settlement:?}");
+    }
+}
+
 pub(crate) async fn repeating_a_settlement_changes_nothing(queue: &Queue) {
     let lease = queue.store.policy().lease;
     for (settlement, after) in [
@@ -64,6 +83,7 @@ pub(crate) async fn repeating_a_settlement_changes_nothing(queue: &Queue) {
         (fail(), "failed 1/0/0 - input error ttl dead"),
         (Settlement::Retry(lease), "pending 1/0/0 waiting input next"),
         (Settlement::Release, "pending 1/1/0 waiting input next"),
+        (Settlement::Broken, "pending 1/1/0 waiting input next"),
     ] {
         let queue = queue.another();
         let attempt = queue.submit_and_take("w").await;
@@ -81,5 +101,6 @@ as_tests![
     a_retry_becomes_due_by_itself,
     a_delay_longer_than_the_lease_is_the_lease,
     a_release_uses_no_attempt,
+    calls_that_broke_off_are_counted_and_use_no_attempt,
     repeating_a_settlement_changes_nothing,
 ];

@@ -253,6 +253,7 @@ impl Run {
             token: grant.token,
             released: 0,
             lost: 0,
+            broken: 0,
             age: std::time::Duration::ZERO,
             time_left: None,
             request_id: None,

@@ -168,6 +168,12 @@ mutants! {
         giving_back::repeating_a_settlement_changes_nothing;
     release_uses_an_attempt: "release.lua" "tonumber(job[4] or 0) + 1" => "tonumber(job[4] or 0)",
         giving_back::a_release_uses_no_attempt;
+    release_forgets_calls_that_broke_off: "release.lua" "ARGV[4] == '1'" => "false",
+        giving_back::calls_that_broke_off_are_counted_and_use_no_attempt;
+    release_takes_every_call_for_broken: "release.lua" "ARGV[4] == '1'" => "true",
+        giving_back::calls_that_broke_off_are_counted_and_use_no_attempt;
+    release_counts_one_broken_call: "release.lua" "tonumber(job[5] or 0) + 1" => "1",
+        giving_back::calls_that_broke_off_are_counted_and_use_no_attempt;
     renew_is_not_fenced: "renew.lua" "if refused then" => "if false then",
         leases::a_zombie_cannot_take_its_job_back_by_renewing;
     renew_does_nothing: "renew.lua" "claim(entry[1], ARGV[2], entry[2], 0)" => "",

@@ -196,6 +196,7 @@ fn never_granted(job_id: JobId) -> Attempt {
         token: 1,
         released: 0,
         lost: 0,
+        broken: 0,
         age: Duration::ZERO,
         time_left: None,
         request_id: None,

@@ -18,6 +18,8 @@ pub enum Behaviour {
     Hang,
     /// Fails the whole call with `INVALID_ARGUMENT` if any row's first value is above this.
     FailRowsOver(f32),
+    /// Crashes if any row's first value is above this: every connection breaks, and the server is back at once.
+    CrashOnRowsOver(f32),
     /// Answers with rows that are one value too long on the last axis.
     WrongShape,
     /// Answers without the last row.

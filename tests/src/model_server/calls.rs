@@ -62,6 +62,11 @@ impl CallLog {
         self.lock().closed = true;
     }
 
+    /// The server runs again.
+    pub(super) fn reopen(&self) {
+        self.lock().closed = false;
+    }
+
     /// Records a call that starts now.
     pub(super) fn start(&self, rows: Option<&Rows>) -> RunningCall {
         let record = CallRecord {

@@ -13,6 +13,7 @@ use tepal_proto::tensorflow::serving::{
     GetModelMetadataRequest, GetModelMetadataResponse, GetModelStatusRequest, GetModelStatusResponse,
     ModelSpec, PredictRequest, PredictResponse,
 };
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tonic::{Request, Response, Status};
 
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     script: Mutex<Script>,
     available: AtomicBool,
     pub(super) log: CallLog,
+    /// Told when the server shall crash.
+    pub(super) crash: Notify,
 }
 
 /// Both services of the API. Clones share everything.
@@ -43,7 +46,7 @@ pub(super) struct Service {
 impl Shared {
     pub(super) fn new(spec: ServerSpec) -> Self {
         let script = Mutex::new(Script::new());
-        Self { spec, script, available: AtomicBool::new(true), log: CallLog::default() }
+        Self { spec, script, available: AtomicBool::new(true), log: CallLog::default(), crash: Notify::new() }
     }
 
     pub(super) fn script(&self) -> MutexGuard<'_, Script> {
@@ -76,6 +79,12 @@ impl Shared {
             _ => {}
         }
         let rows = rows?;
+        if let Behaviour::CrashOnRowsOver(limit) = behaviour
+            && refuse_rows_over(limit, &self.spec, &rows).is_err()
+        {
+            self.crash.notify_one();
+            future::pending().await
+        }
         pause(self.spec.cost(rows.count)).await;
         if let Behaviour::FailRowsOver(limit) = behaviour {
             refuse_rows_over(limit, &self.spec, &rows)?;
@@ -88,6 +97,10 @@ impl Shared {
 impl Service {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// The real server takes requests of any size; tonic would stop at 4 MiB.

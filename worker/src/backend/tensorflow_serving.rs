@@ -179,11 +179,11 @@ fn from_status(status: &Status) -> BackendError {
     };
     let (verdict, code, message) = match status.code() {
         // A connection that broke in the middle of a call has the source of the break; the text has addresses.
-        Code::Unavailable => {
-            (Verdict::Unavailable, "model_unavailable", "The model server is not available".to_owned())
+        _ if is_connection_failure(status) && was_sent(status) => {
+            (Verdict::Broken, "model_unavailable", "The connection to the model server broke".to_owned())
         }
-        _ if is_connection_failure(status) => {
-            (Verdict::Unavailable, "model_unavailable", "The connection to the model server broke".to_owned())
+        _ if status.code() == Code::Unavailable || is_connection_failure(status) => {
+            (Verdict::Unavailable, "model_unavailable", "The model server is not available".to_owned())
         }
         Code::DeadlineExceeded => return BackendError::timeout(),
         Code::ResourceExhausted => {
@@ -207,6 +207,19 @@ fn is_connection_failure(status: &Status) -> bool {
         cause = error.source();
     }
     false
+}
+
+/// Whether the server may have seen the request of a call that failed with its connection. CANCELLED is what tonic makes of
+/// a call that found the connection closed.
+fn was_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return false;
+        }
+        cause = error.source();
+    }
+    status.code() != Code::Cancelled
 }
 
 /// Answers as bytes, as they come out of the connection.
