@@ -32,6 +32,9 @@ struct Shared {
 struct State {
     limit: usize,
     max: usize,
+    /// Places that are given away; a consumer has one before it looks for jobs.
+    given: usize,
+    /// Those in which a batch runs.
     running: usize,
     successes: usize,
     /// Grows with each overload.
@@ -49,6 +52,7 @@ pub struct Epoch(u64);
 #[derive(Debug)]
 pub struct Slot {
     shared: Arc<Shared>,
+    is_running: bool,
 }
 
 impl Concurrency {
@@ -57,7 +61,7 @@ impl Concurrency {
     pub fn new(max: usize) -> Self {
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let (epoch, resume_at) = (Epoch(0), None);
-        let state = State { limit: max, max, running: 0, successes: 0, epoch, resume_at, backoff };
+        let state = State { limit: max, max, given: 0, running: 0, successes: 0, epoch, resume_at, backoff };
         state.tell();
         Self { shared: Arc::new(Shared { state: Mutex::new(state), freed: Notify::new() }) }
     }
@@ -69,10 +73,9 @@ impl Concurrency {
             self.pause().await;
             {
                 let mut state = self.shared.lock();
-                if state.running < state.limit {
-                    state.running += 1;
-                    state.tell();
-                    return Slot { shared: Arc::clone(&self.shared) };
+                if state.given < state.limit {
+                    state.given += 1;
+                    return Slot { shared: Arc::clone(&self.shared), is_running: false };
                 }
             }
             freed.await;
@@ -126,6 +129,17 @@ impl Concurrency {
     }
 }
 
+impl Slot {
+    /// The batch begins.
+    pub fn run(&mut self) {
+        if !std::mem::replace(&mut self.is_running, true) {
+            let mut state = self.shared.lock();
+            state.running += 1;
+            state.tell();
+        }
+    }
+}
+
 impl State {
     fn tell(&self) {
         metrics::batches(self.running, self.limit);
@@ -147,9 +161,12 @@ impl Shared {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.running = state.running.saturating_sub(1);
-        state.tell();
-        if state.running < state.limit {
+        state.given = state.given.saturating_sub(1);
+        if self.is_running {
+            state.running = state.running.saturating_sub(1);
+            state.tell();
+        }
+        if state.given < state.limit {
             self.shared.freed.notify_one();
         }
     }
@@ -164,7 +181,8 @@ mod tests {
     /// With `running` of `max` places taken.
     fn busy(max: usize, running: usize) -> (Concurrency, Vec<Slot>) {
         let concurrency = Concurrency::new(max);
-        let slots = (0..running).filter_map(|_| concurrency.slot().now_or_never()).collect();
+        let mut slots: Vec<_> = (0..running).filter_map(|_| concurrency.slot().now_or_never()).collect();
+        slots.iter_mut().for_each(Slot::run);
         (concurrency, slots)
     }
 
@@ -186,6 +204,14 @@ mod tests {
         assert_eq!(concurrency.limit(), 1);
         concurrency.shrink(concurrency.pause().await);
         assert_eq!(concurrency.limit(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_place_in_which_nothing_runs_yet_is_no_load() {
+        let (concurrency, _slots) = busy(100, 6);
+        let _idle: Vec<_> = (0..4).map(|_| concurrency.slot().now_or_never()).collect();
+        concurrency.shrink(concurrency.pause().await);
+        assert_eq!(concurrency.limit(), 3);
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ pub struct Consumer {
 
 /// All that it needs to run a batch.
 struct Place {
-    _slot: Slot,
+    slot: Slot,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -154,7 +154,7 @@ impl Consumer {
             let slot = self.runner.concurrency.slot().await;
             // The backend may have gone while we waited for the place.
             if self.runner.breaker.is_closed() {
-                return (Place { _slot: slot, _permit: permit }, turn);
+                return (Place { slot, _permit: permit }, turn);
             }
         }
     }
@@ -182,7 +182,8 @@ impl Consumer {
         Ok(())
     }
 
-    fn start(&mut self, batch: MicroBatch, turn: Arc<Turn>, place: Place) {
+    fn start(&mut self, batch: MicroBatch, turn: Arc<Turn>, mut place: Place) {
+        place.slot.run();
         let runner = Arc::clone(&self.runner);
         self.spawn(async move {
             runner.run(batch).await;

@@ -1,5 +1,6 @@
 //! The page of metrics.
 
+use tepal_shared::owner::View;
 use tepal_tests::model_server::{Behaviour, ModelServer, ServerSpec};
 
 use crate::{
@@ -65,6 +66,25 @@ async fn the_page_has_every_metric_with_its_help_and_buckets() {
     let described = page.lines().filter(|line| line.starts_with("# TYPE tepal_")).count();
     assert_eq!(described, COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len(), "{page}");
     assert!(page.contains("tepal_jobs_processed_total{outcome=\"completed\"} 1"), "{page}");
+}
+
+#[tokio::test]
+async fn only_batches_that_run_are_counted_as_running() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    server.set_behaviour(Behaviour::Hang);
+    let worker =
+        queue.worker(Settings::serving(&server).with("NUM_WORKERS", 2).with("MAX_IN_FLIGHT", 1)).await;
+    let running = async || worker.metrics().await.metric("tepal_worker_batches_running");
+    let first = queue.submit(input(5.1)).await;
+    let is_running = async || running().await == 1.0;
+    tepal_tests::wait::eventually(SOON, "one batch to run", is_running).await;
+
+    queue.store.cancel(first, View::All).await.unwrap();
+
+    // The consumers wait for jobs again, with a place in hand.
+    let is_idle = async || running().await == 0.0;
+    tepal_tests::wait::eventually(SOON, "no batch to run", is_idle).await;
+    assert_eq!(worker.metrics().await.metric("tepal_worker_batches_limit"), 2.0);
 }
 
 #[tokio::test]
