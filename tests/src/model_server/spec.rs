@@ -63,7 +63,7 @@ impl ServerSpec {
     }
 
     /// The iris model behind another kind of server: an input `[N,1]` for each feature, answers in
-    /// `tensor_content`, four calls at a time, and neither GetModelMetadata nor GetModelStatus.
+    /// `tensor_content`, four calls at a time, and no GetModelMetadata.
     #[must_use]
     pub fn iris_by_feature() -> Self {
         let features = ["sepal_length", "sepal_width", "petal_length", "petal_width"];
@@ -72,7 +72,6 @@ impl ServerSpec {
             answer_style: AnswerStyle::TensorContent,
             max_concurrent_calls: 4,
             with_metadata: false,
-            with_status: false,
             ..Self::iris()
         }
     }

@@ -92,29 +92,31 @@ impl TensorflowServing {
     }
 
     async fn metadata(&self) -> Result<Value, BackendError> {
-        self.check_status().await?;
+        let has_status = self.check_status().await?;
         let request = GetModelMetadataRequest {
             model_spec: Some(self.model_spec()),
             metadata_field: vec!["signature_def".to_owned()],
         };
         match self.predictions.clone().get_model_metadata(request).await {
             Ok(reply) => convert::metadata(reply.into_inner()).map_err(BackendError::bad_answer),
-            // Some compatible servers have no such call: the description carries what it would say.
-            Err(status) if status.code() == Code::Unimplemented => Ok(self.model.metadata()),
+            // Some compatible servers have no such call: the description carries what it would say. One that has neither
+            // call is not known to serve the model.
+            Err(status) if status.code() == Code::Unimplemented && has_status => Ok(self.model.metadata()),
             Err(status) => Err(self.failure(&status)),
         }
     }
 
-    async fn check_status(&self) -> Result<(), BackendError> {
+    /// Whether the server has a call that tells; if so, the model is available.
+    async fn check_status(&self) -> Result<bool, BackendError> {
         let request = GetModelStatusRequest { model_spec: Some(self.model_spec()) };
         match self.models.clone().get_model_status(request).await {
-            Ok(reply) if convert::is_available(&reply.get_ref().model_version_status) => Ok(()),
+            Ok(reply) if convert::is_available(&reply.get_ref().model_version_status) => Ok(true),
             Ok(_) => Err(BackendError::new(
                 Verdict::Unavailable,
                 "model_unavailable",
                 "The model server has no available version of the model",
             )),
-            Err(status) if status.code() == Code::Unimplemented => Ok(()),
+            Err(status) if status.code() == Code::Unimplemented => Ok(false),
             Err(status) => Err(self.failure(&status)),
         }
     }
@@ -184,6 +186,11 @@ fn from_status(status: &Status) -> BackendError {
         }
         _ if status.code() == Code::Unavailable || is_connection_failure(status) => {
             (Verdict::Unavailable, "model_unavailable", "The model server is not available".to_owned())
+        }
+        // Whatever the input: the model is not loaded, the server has no such call, or this worker may not make it.
+        Code::NotFound | Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied => {
+            let what = message("The model server takes no calls for the model");
+            (Verdict::Unavailable, "model_unavailable", what)
         }
         Code::DeadlineExceeded => return BackendError::timeout(),
         Code::ResourceExhausted => {

@@ -168,7 +168,8 @@ async fn a_model_that_is_loading_says_so_and_is_not_found() {
 
 #[tokio::test]
 async fn a_server_can_lack_the_metadata_and_status_calls() {
-    let (server, mut client) = start(ServerSpec::iris_by_feature()).await;
+    let (server, mut client) =
+        start(ServerSpec { with_status: false, ..ServerSpec::iris_by_feature() }).await;
     let mut status_client = ModelServiceClient::connect(url(&server)).await.unwrap();
 
     let metadata = client.get_model_metadata(GetModelMetadataRequest::default()).await.unwrap_err();

@@ -53,7 +53,7 @@ async fn a_rejected_request_fails_the_job_with_the_servers_reason() {
     let rejected = [
         (status(Code::InvalidArgument, "bad width"), "The model server rejected the request: bad width"),
         (status(Code::FailedPrecondition, "no key"), "The model server rejected the request: no key"),
-        (status(Code::Unimplemented, ""), "The model server rejected the request"),
+        (status(Code::OutOfRange, ""), "The model server rejected the request"),
         (status(Code::InvalidArgument, &long), cut.as_str()),
     ];
     assert_told(AnswerStyle::FloatVal, "model_rejected", &rejected).await;

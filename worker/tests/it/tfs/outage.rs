@@ -103,6 +103,44 @@ async fn calls_answered_unavailable_are_repeated_with_pauses_and_cost_no_attempt
 }
 
 #[tokio::test]
+async fn calls_that_the_server_takes_from_nobody_are_repeated_with_pauses_and_cost_no_attempt() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    for code in [Code::NotFound, Code::Unimplemented, Code::Unauthenticated, Code::PermissionDenied] {
+        server.script_next(1, Behaviour::Status(code, "not this one".to_owned()));
+    }
+    let worker = queue.worker(Settings::serving(&server).with("RECLAIM_INTERVAL_MS", 10)).await;
+
+    let id = queue.submit(input(5.1)).await;
+
+    assert_completed_at_first(&queue, &[id]).await;
+    worker.wait_for_log("The model server takes no calls for the model: not this one", SOON).await;
+    let calls = server.calls();
+    let pauses: Vec<_> = calls.windows(2).map(|pair| pair[1].started - pair[0].started).collect();
+    assert!(pauses.len() == 4 && pauses[3] > pauses[0], "the pauses do not grow: {pauses:?}");
+}
+
+#[tokio::test]
+async fn a_server_may_lack_one_of_the_calls_of_a_probe_and_not_both() {
+    for (with_status, with_metadata, expected) in
+        [(true, false, BackendState::Ok), (false, true, BackendState::Ok), (false, false, BackendState::Down)]
+    {
+        let spec = ServerSpec { with_status, with_metadata, ..ServerSpec::iris() };
+        let (queue, server) = (Queue::start().await, ModelServer::start(spec).await);
+        let _worker = queue.worker(Settings::serving(&server)).await;
+        let told = async || {
+            let state = queue.worker_state().await;
+            // A worker is down until its first probe has ended.
+            let is_probed = state.as_ref().is_some_and(|state| {
+                state.backend_detail.as_ref().is_none_or(|why| why.contains("takes no calls"))
+            });
+            state.filter(|_| is_probed).map(|state| state.backend_state)
+        };
+        let state = eventually(SOON, "the first probe", told).await;
+        assert_eq!(state, expected, "{with_status} {with_metadata}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_taken_before_the_model_is_loaded() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.set_available(false);
