@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tepal_shared::{
     model::{InputSpec, Model},
     tensor::{Batch, DType, Tensor, Values},
@@ -47,16 +47,13 @@ struct Pace {
 impl Onnx {
     pub(super) fn open(model: &Model) -> Result<Self, OpenError> {
         let path = model.onnx_file.as_ref().ok_or_else(|| OpenError::NoOnnxFile(model.name.clone()))?;
-        let plan = load(path, model).map_err(|error| OpenError::Onnx {
+        let loaded = load(path, model).and_then(|plan| Ok((metadata(&plan, model)?, plan)));
+        let (metadata, plan) = loaded.map_err(|error| OpenError::Onnx {
             path: path.display().to_string(),
             reason: format!("{error:#}"),
         })?;
-        Ok(Self {
-            plan,
-            output_name: model.output.name.clone(),
-            metadata: model.metadata(),
-            pace: Arc::new(Pace::unknown()),
-        })
+        let output_name = model.output.name.clone();
+        Ok(Self { plan, output_name, metadata, pace: Arc::new(Pace::unknown()) })
     }
 }
 
@@ -71,6 +68,24 @@ fn load(path: &std::path::Path, model: &Model) -> TractResult<Arc<TypedRunnableM
         graph = graph.with_input_fact(number, fact(input, &batch))?;
     }
     graph.into_optimized()?.into_runnable()
+}
+
+/// What the description says, but for the output, of which the loaded model knows itself. The inputs were given to it.
+fn metadata(plan: &TypedRunnableModel, model: &Model) -> TractResult<Value> {
+    let output = plan.model().output_fact(0)?;
+    // What only a call decides, the batch axis above all, takes any length.
+    let size = |length: &TDim| length.to_i64().map_or_else(|_| "-1".to_owned(), |length| length.to_string());
+    let dims: Vec<_> = output.shape.iter().map(|length| json!({"size": size(length)})).collect();
+    let mut metadata = model.metadata();
+    metadata["metadata"]["signature_def"][&model.signature]["outputs"][&model.output.name] =
+        json!({"dtype": dtype_name(output.datum_type), "tensor_shape": {"dim": dims}});
+    Ok(metadata)
+}
+
+fn dtype_name(datum_type: DatumType) -> String {
+    let known = [DType::Float, DType::Double, DType::Int32, DType::Int64];
+    let dtype = known.into_iter().find(|dtype| self::datum_type(*dtype) == datum_type);
+    dtype.map_or_else(|| format!("{datum_type:?}"), |dtype| dtype.as_str().to_owned())
 }
 
 fn fact(input: &InputSpec, batch: &TDim) -> InferenceFact {

@@ -68,6 +68,7 @@ async fn everything_as_it_should_be_has_a_line_each_and_no_failure() {
     ];
     assert_eq!(subjects, expected, "{text}");
     assert!(line(&text, "sample").ends_with("setosa"), "{text}");
+    assert!(line(&text, "description").ends_with("model.toml and the model agree"), "{text}");
     assert_eq!(redis.cli(&["DBSIZE"]), "0", "it left something behind");
 }
 
@@ -249,21 +250,43 @@ async fn a_model_that_fails_at_its_sample_is_told() {
     }
 }
 
-#[tokio::test]
-async fn an_onnx_file_that_does_not_fit_its_description_is_told() {
+/// What the doctor says of the toy's ONNX file with another description.
+async fn doctor_of_toy(change: impl Fn(&str) -> String) -> (bool, String) {
     let redis = sound().await;
     let models = tempfile::tempdir().unwrap();
     std::fs::create_dir(models.path().join("toy")).unwrap();
-    let from = Path::new(TOY_MODELS).join("toy");
-    let description = std::fs::read_to_string(from.join("model.toml")).unwrap();
-    std::fs::copy(from.join("model.onnx"), models.path().join("toy/model.onnx")).unwrap();
-    std::fs::write(models.path().join("toy/model.toml"), description.replace("\"x\"", "\"y\"")).unwrap();
+    let toy = Path::new(TOY_MODELS).join("toy");
+    let description = std::fs::read_to_string(toy.join("model.toml")).unwrap();
+    std::fs::copy(toy.join("model.onnx"), models.path().join("toy/model.onnx")).unwrap();
+    std::fs::write(models.path().join("toy/model.toml"), change(&description)).unwrap();
+    doctor(&redis.url(), Settings::onnx().with_model(models.path(), "toy")).await
+}
 
-    let (is_well, text) = doctor(&redis.url(), Settings::onnx().with_model(models.path(), "toy")).await;
+#[tokio::test]
+async fn an_onnx_file_that_does_not_fit_its_description_is_told() {
+    let (is_well, text) = doctor_of_toy(|description| description.replace("\"x\"", "\"y\"")).await;
 
     assert!(!is_well, "{text}");
     let line = line(&text, "model");
     assert!(line.starts_with("WRONG") && line.contains("model.onnx cannot be loaded"), "{line}");
+}
+
+#[tokio::test]
+async fn an_onnx_model_with_another_output_than_described_is_told() {
+    for (dtype, shape, expected) in [
+        ("DT_FLOAT", "[2]", "output `score` has shape [-1, 1], not [-1, 2]"),
+        ("DT_INT64", "[1]", "output `score` is DT_FLOAT, not DT_INT64"),
+    ] {
+        let (is_well, text) = doctor_of_toy(|description| {
+            let (before, _) = description.split_once("[output]").unwrap();
+            format!("{before}[output]\nname = \"score\"\ndtype = \"{dtype}\"\nshape = {shape}\n")
+        })
+        .await;
+
+        assert!(!is_well, "{text}");
+        let line = line(&text, "description");
+        assert!(line.starts_with("WRONG") && line.contains(expected), "{line}");
+    }
 }
 
 #[tokio::test]
