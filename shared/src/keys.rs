@@ -61,6 +61,12 @@ impl Keys {
         self.key(partition, "dead", "")
     }
 
+    /// The job that was the last to run because a model call with it alone broke off.
+    #[must_use]
+    pub fn alone(&self, partition: u8) -> String {
+        self.key(partition, "alone", "")
+    }
+
     /// The record of an idempotency key, by the key's hash.
     #[must_use]
     pub fn idempotency(&self, partition: u8, key_hash: &str) -> String {
@@ -98,6 +104,7 @@ mod tests {
             keys.job(id),
             keys.log(7),
             keys.dead(7),
+            keys.alone(7),
             keys.idempotency(7, "ab"),
             keys.epoch(7),
         ] {

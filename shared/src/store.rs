@@ -218,7 +218,8 @@ impl JobStore {
     /// What `take` and `start` begin with.
     fn grant_call(&self, script: &NamedScript, partition: u8, consumer: &str) -> Cmd {
         let [high, normal, low] = self.keys.streams(partition);
-        let mut command = script.call(&[high, normal, low, self.keys.dead(partition)]);
+        let mut command =
+            script.call(&[high, normal, low, self.keys.dead(partition), self.keys.alone(partition)]);
         command
             .arg(self.keys.job_prefix(partition))
             .arg(consumer)

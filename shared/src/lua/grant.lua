@@ -1,5 +1,5 @@
 -- grant: what `take` and `start` share: turns delivered entries into granted attempts. Stands behind lib.
--- `grants`: {streams, dead = {key, max}, prefix, now, max_lost, ttl_s, count = 0, jobs = {}, ended = {}, stale = 0,
+-- `grants`: {streams, dead = {key, max}, alone = {key, idle_ms of a job that has to wait}, prefix, now, max_lost, ttl_s, count = 0, jobs = {}, ended = {}, stale = 0,
 -- reclaimed = 0, bytes = 0}; `jobs`: eleven values a job in one list, since a list in a list costs Redis a buffer of its own.
 local function grant(grants, number, entry, id)
   local stream, key = grants.streams[number], grants.prefix .. id
@@ -36,6 +36,19 @@ local function grant(grants, number, entry, id)
     fail_job(record, grants.now, grants.ttl_s, grants.dead, why)
     table.insert(grants.ended, { id, why.code })
     return
+  end
+
+  if broken > 1 then
+    -- Its call broke off when it was called alone. Of such jobs one runs at a time, whatever the number of workers: the
+    -- server that one of them kills must not take the others' calls with it each time.
+    local other = redis.call('GET', grants.alone.key)
+    if other and other ~= id and redis.call('HGET', grants.prefix .. other, 'status') == 'processing' then
+      redis.call('HSET', key, 'status', 'pending')
+      redis.call('XCLAIM', stream, GROUP, WAITING, 0, entry, 'IDLE', grants.alone.idle_ms, 'JUSTID')
+      return
+    end
+    -- No call takes longer than an hour.
+    redis.call('SET', grants.alone.key, id, 'EX', 3600)
   end
 
   attempt = attempt + 1

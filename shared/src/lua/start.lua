@@ -5,6 +5,7 @@
 -- KEYS[2]  stream of priority normal
 -- KEYS[3]  stream of priority low
 -- KEYS[4]  dead-letter stream
+-- KEYS[5]  id of the job that was the last to run because its lone call broke off, string
 -- ARGV[1]  prefix of the job hashes' keys
 -- ARGV[2]  consumer
 -- ARGV[3]  most lost leases of a job before it fails
@@ -14,7 +15,7 @@
 -- Returns  as take
 local CHUNK = 16
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
-  now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], count = 0, jobs = {}, ended = {}, stale = 0, reclaimed = 0,
+  alone = { key = KEYS[5], idle_ms = 0 }, now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], count = 0, jobs = {}, ended = {}, stale = 0, reclaimed = 0,
   bytes = 0 }
 for number, stream in ipairs(grants.streams) do
   local delivered = redis.pcall('XPENDING', stream, GROUP, '-', '+', CHUNK, ARGV[6])

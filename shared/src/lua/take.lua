@@ -5,6 +5,7 @@
 -- KEYS[2]  stream of priority normal
 -- KEYS[3]  stream of priority low
 -- KEYS[4]  dead-letter stream
+-- KEYS[5]  id of the job that was the last to run because its lone call broke off, string
 -- ARGV[1]  prefix of the job hashes' keys
 -- ARGV[2]  consumer
 -- ARGV[3]  most lost leases of a job before it fails
@@ -23,8 +24,10 @@
 local CHUNK = 16
 -- Entries of jobs that end instead of being granted, after which a call stops: a backlog of them must not make it long.
 local MOST_CLEARED = 64
+-- After this time a job that had to wait for another is due again, ms.
+local WAIT = 250
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
-  now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], count = 0, jobs = {}, ended = {}, stale = 0, reclaimed = 0,
+  alone = { key = KEYS[5], idle_ms = int(math.max(tonumber(ARGV[9]) - WAIT, 0)) }, now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], count = 0, jobs = {}, ended = {}, stale = 0, reclaimed = 0,
   bytes = 0 }
 local want, max_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local groups_created = 0

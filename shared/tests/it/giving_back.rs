@@ -76,6 +76,33 @@ pub(crate) async fn calls_that_broke_off_are_counted_and_use_no_attempt(queue: &
     }
 }
 
+pub(crate) async fn of_jobs_whose_lone_call_broke_off_one_runs_at_a_time(queue: &Queue) {
+    let mut ids = vec![queue.submit().await, queue.submit().await, queue.submit().await];
+    for _ in 0..2 {
+        for attempt in queue.take("w", 10).await.attempts.iter().take(2) {
+            assert_eq!(queue.settle(attempt, Settlement::Broken).await, DONE);
+        }
+    }
+    let third = ids.pop().unwrap();
+    assert!(queue.state(third).await.starts_with("processing"), "one call that broke off is not enough");
+    let first = queue.take_one("w").await;
+    assert_eq!((first.job_id, first.broken), (ids[0], 2));
+    assert_eq!(queue.state(ids[1]).await, "pending 2/2/0 waiting input next");
+
+    // Another worker has to wait, too, and whoever takes the job over from a dead one has not.
+    queue.age("waiting").await;
+    assert_eq!(queue.takeable("another").await, []);
+    queue.age("w").await;
+    queue.age("waiting").await;
+    let heirs = queue.take("another", 1_000).await.attempts;
+    let heir = heirs.iter().find(|attempt| attempt.job_id == ids[0]).unwrap();
+    assert!(heirs.iter().all(|attempt| attempt.job_id != ids[1]), "{heirs:?}");
+
+    assert_eq!(queue.settle(heir, complete()).await, DONE);
+    queue.age("waiting").await;
+    assert_eq!(queue.take_one("w").await.job_id, ids[1]);
+}
+
 pub(crate) async fn repeating_a_settlement_changes_nothing(queue: &Queue) {
     let lease = queue.store.policy().lease;
     for (settlement, after) in [
@@ -102,5 +129,6 @@ as_tests![
     a_delay_longer_than_the_lease_is_the_lease,
     a_release_uses_no_attempt,
     calls_that_broke_off_are_counted_and_use_no_attempt,
+    of_jobs_whose_lone_call_broke_off_one_runs_at_a_time,
     repeating_a_settlement_changes_nothing,
 ];

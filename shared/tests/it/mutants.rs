@@ -104,6 +104,14 @@ mutants! {
         deadlines::the_run_time_begins_once_and_goes_on_over_retries;
     grant_leaves_the_retry_time: "grant.lua" "    redis.call('HDEL', key, 'next_attempt_at')\n" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
+    grant_runs_several_jobs_whose_lone_call_broke_off: "grant.lua" "if broken > 1 then" => "if false then",
+        giving_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
+    grant_stops_every_job_whose_call_broke_off: "grant.lua" "if broken > 1 then" => "if broken > 0 then",
+        giving_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
+    grant_waits_for_a_job_that_does_not_run: "grant.lua" " and redis.call('HGET', grants.prefix .. other, 'status') == 'processing'" => "",
+        giving_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
+    grant_lets_a_job_wait_for_itself: "grant.lua" "other ~= id and " => "",
+        giving_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
     ages_can_be_negative: "clock.lua" "math.max(now - tonumber(created_at or now), 0)" => "now - tonumber(created_at)",
         delivery::a_job_from_the_future_is_zero_old;
     take_makes_no_group: "take.lua" "string.find(reply.err, 'NOGROUP', 1, true)" => "false",

@@ -67,6 +67,22 @@ async fn jobs_that_run_beside_one_that_kills_the_model_server_do_not_fail_with_i
 }
 
 #[tokio::test]
+async fn jobs_of_other_workers_do_not_fail_with_one_that_kills_the_model_server() {
+    let spec = ServerSpec { call_cost: Duration::from_millis(500), ..ServerSpec::iris() };
+    let (queue, server) = (Queue::start().await, ModelServer::start(spec).await);
+    server.set_behaviour(Behaviour::CrashOnRowsOver(9.0));
+    let mut others = queue.submit_all((0..2).map(|_| input(5.1))).await;
+    let poison = queue.submit(input(POISON)).await;
+    others.extend(queue.submit_all((0..1).map(|_| input(5.1))).await);
+
+    let settings = || Settings::serving(&server).with("BATCH_MAX_ROWS", 1);
+    let _workers =
+        (queue.worker(settings()).await, queue.worker(settings()).await, queue.worker(settings()).await);
+
+    assert_only_the_poison_fails(&queue, &server, poison, &others).await;
+}
+
+#[tokio::test]
 async fn a_server_that_is_restarted_again_and_again_fails_no_job() {
     let (queue, addr) = (Queue::start().await, ([127, 0, 0, 1], free_port()).into());
     let mut server = ModelServer::start_on(addr, ServerSpec::iris()).await;
