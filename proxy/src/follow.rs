@@ -26,28 +26,26 @@ pub(crate) async fn current(app: &App, view: View<'_>, id: JobId) -> Result<Opti
     }
 }
 
-/// The job, read again if it had to be ended.
+/// The job, read again if it had to be ended. While Redis takes no changes it stays as it was read.
 pub(crate) async fn up_to_date(app: &App, job: Job) -> Result<Option<Job>, StoreError> {
     if !is_overdue(&job) {
         return Ok(Some(job));
     }
     // This machine's clock only decides whether to ask; Redis decides with its own.
-    match app.store.expire(job.id).await? {
-        Expired::Kept(status) if status == job.status => Ok(Some(job)),
-        _ => app.store.job(job.id).await,
+    match app.store.expire(job.id).await {
+        Ok(Expired::Kept(status)) if status == job.status => Ok(Some(job)),
+        Err(StoreError::CannotPersist(_) | StoreError::NotReady(_)) => Ok(Some(job)),
+        Ok(_) => app.store.job(job.id).await,
+        Err(error) => Err(error),
     }
 }
 
-/// Brings those of `jobs` up to date that are overdue, all at once. While Redis cannot write its disk they stay as they
-/// were read.
+/// Brings those of `jobs` up to date that are overdue, all at once.
 pub(crate) async fn bring_up_to_date(app: &App, jobs: &mut [Option<Job>]) -> Result<(), StoreError> {
     let overdue = jobs.iter_mut().filter(|job| job.as_ref().is_some_and(is_overdue));
     let ending = overdue.map(async |job| {
         let Some(read) = job.clone() else { return Ok(()) };
-        match up_to_date(app, read).await {
-            Err(StoreError::CannotPersist(_)) => Ok(()),
-            outcome => outcome.map(|now| *job = now),
-        }
+        up_to_date(app, read).await.map(|now| *job = now)
     });
     try_join_all(ending).await.map(drop)
 }

@@ -147,11 +147,11 @@ impl Connection {
             async move {
                 // Nothing was done for a request that arrived after the place was lost.
                 let answering = answering.ok_or(io::ErrorKind::ConnectionAborted)?;
-                let Ok(mut answer) = answering.await;
-                if let Some(unread) = unread {
+                let Ok(mut answer) = match unread {
+                    None => answering.await,
                     // In a box: it is needed rarely, and each request would hold as much.
-                    Box::pin(unread.discard(answer.status(), largest_body)).await;
-                }
+                    Some(unread) => Box::pin(unread.discard_beside(answering, largest_body)).await,
+                };
                 headers.add_to(answer.headers_mut());
                 Ok::<_, io::Error>(place.hold(answer))
             }

@@ -102,8 +102,7 @@ pub(crate) fn show() -> Operation {
             (204, json!({"description": "A stream would have nothing more to tell"})),
             (304, json!({"description": "The job has not changed"})),
         ],
-        errors: [vec![ApiError::NotAcceptable, ApiError::JobNotFound], reading(), vec![cannot_persist()]]
-            .concat_errors(),
+        errors: [vec![ApiError::NotAcceptable, ApiError::JobNotFound], reading()].concat_errors(),
     }
 }
 
@@ -217,7 +216,7 @@ pub(crate) fn look_up() -> Operation {
         parameters: vec![],
         body: Some(body("Lookup", &json!({"job_ids": [JOB_ID, "a1b2c3"]}))),
         answers: vec![(200, json_answer("The jobs", "LookupAnswer", &answer))],
-        errors: [reading_a_body(), reading(), vec![cannot_persist()]].concat_errors(),
+        errors: [reading_a_body(), reading()].concat_errors(),
     }
 }
 

@@ -3,7 +3,8 @@
 //! for a moment, and thrown away, before the answer is sent.
 
 use std::{
-    pin::Pin,
+    convert::Infallible,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,6 +13,7 @@ use axum::{
     body::Bytes,
     extract::Request,
     http::{StatusCode, header::EXPECT},
+    response::Response,
 };
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -42,25 +44,56 @@ pub(super) fn lend(request: Request<Incoming>) -> (Request<Lent>, Option<Unread>
 }
 
 impl Unread {
-    /// Reads on what was left of the body by who gave this answer; what is beyond `largest` several times over stays
-    /// unread. One who was too slow is not waited for again.
-    pub(super) async fn discard(mut self, answer: StatusCode, largest: usize) {
-        let Ok(mut body) = self.0.try_recv() else { return };
-        if answer == StatusCode::REQUEST_TIMEOUT {
-            return;
-        }
-        let mut most = largest.saturating_mul(DISCARD_FACTOR);
-        let reading = async {
-            while let Some(Ok(frame)) = body.frame().await {
-                most = most.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-                if most == 0 {
-                    return;
+    /// Waits for the answer, and reads on what `answering` leaves of the body as soon as it is left, so that a client that goes
+    /// away while it waits is noticed; what is beyond `largest` several times over stays unread. One who was too slow is not
+    /// waited for again.
+    pub(super) async fn discard_beside(
+        mut self,
+        answering: impl Future<Output = Result<Response, Infallible>>,
+        largest: usize,
+    ) -> Result<Response, Infallible> {
+        let mut answering = pin!(answering);
+        let left = tokio::select! {
+            biased;
+            left = &mut self.0 => left,
+            Ok(answer) = &mut answering => {
+                if let Ok(left) = self.0.try_recv() && is_patient(&answer) {
+                    discard(left, largest).await;
                 }
+                return Ok(answer);
             }
         };
-        // Whether it ended in time does not matter: the answer is the same.
-        let _ = timeout(DISCARD_FOR, reading).await;
+        let Ok(left) = left else { return answering.await };
+        let mut discarding = pin!(discard(left, largest));
+        tokio::select! {
+            biased;
+            Ok(answer) = &mut answering => {
+                if is_patient(&answer) {
+                    discarding.await;
+                }
+                Ok(answer)
+            }
+            () = &mut discarding => answering.await,
+        }
     }
+}
+
+fn is_patient(answer: &Response) -> bool {
+    answer.status() != StatusCode::REQUEST_TIMEOUT
+}
+
+async fn discard(mut body: Incoming, largest: usize) {
+    let mut most = largest.saturating_mul(DISCARD_FACTOR);
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            most = most.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if most == 0 {
+                return;
+            }
+        }
+    };
+    // Whether it ended in time does not matter: the answer is the same.
+    let _ = timeout(DISCARD_FOR, reading).await;
 }
 
 impl Drop for Lent {

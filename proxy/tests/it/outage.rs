@@ -220,6 +220,8 @@ async fn a_redis_that_cannot_write_its_disk_takes_no_changes() {
     let redis = RedisServer::options().config("save 3600 1000").start().await;
     let gateway = Gateway::on(redis, &[]).await;
     let id = gateway.submit().await;
+    let short = r#"{"data": [[5.1, 3.5, 1.4, 0.2]], "max_queue_seconds": 0.05}"#;
+    let late = accepted(&gateway.predict(short).await);
     std::fs::create_dir(gateway.redis.dir().join("dump.rdb")).unwrap();
     gateway.redis.cli(&["BGSAVE"]);
     let failed = async || gateway.redis.cli(&["INFO", "persistence"]).contains("rdb_last_bgsave_status:err");
@@ -232,6 +234,9 @@ async fn a_redis_that_cannot_write_its_disk_takes_no_changes() {
     let path = format!("/job/{id}");
     expected.assert(&gateway.delete(&path).await, &path, detail);
     assert_eq!(gateway.get(&path).await.json()["status"], "pending");
+    // It has missed its deadline, which cannot be recorded.
+    assert_eq!(gateway.get(&format!("/job/{late}")).await.json()["status"], "pending");
+    assert_eq!(gateway.get("/jobs?limit=1").await.json()["jobs"][0]["status"], "pending");
     let body = r#"{"status":"unhealthy","components":{"redis":"read_only","worker":"down"}}"#;
     gateway.health_is(503, body).await;
 }

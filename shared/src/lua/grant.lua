@@ -1,6 +1,6 @@
 -- grant: what `take` and `start` share: turns delivered entries into granted attempts. Stands behind lib.
--- `grants`: {streams, dead = {key, max}, alone = {key, idle_ms of a job that has to wait}, prefix, now, max_lost, ttl_s, count = 0, jobs = {}, ended = {}, stale = 0,
--- reclaimed = 0, bytes = 0}; `jobs`: eleven values a job in one list, since a list in a list costs Redis a buffer of its own.
+-- `grants`: {streams, dead = {key, max}, alone = {key, idle_ms of a job that has to wait}, prefix, now, max_lost, ttl_s,
+-- count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0}; `jobs`: eleven values a job in one list, since a list in a list costs Redis a buffer of its own.
 local function grant(grants, number, entry, id)
   local stream, key = grants.streams[number], grants.prefix .. id
   local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'created_at', 'queue_deadline', 'timeout_ms',
@@ -45,6 +45,7 @@ local function grant(grants, number, entry, id)
     if other and other ~= id and redis.call('HGET', grants.prefix .. other, 'status') == 'processing' then
       redis.call('HSET', key, 'status', 'pending')
       redis.call('XCLAIM', stream, GROUP, WAITING, 0, entry, 'IDLE', grants.alone.idle_ms, 'JUSTID')
+      grants.put_off = grants.put_off + 1
       return
     end
     -- No call takes longer than an hour.

@@ -15,8 +15,8 @@
 -- Returns  as take
 local CHUNK = 16
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
-  alone = { key = KEYS[5], idle_ms = 0 }, now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], count = 0, jobs = {}, ended = {}, stale = 0, reclaimed = 0,
-  bytes = 0 }
+  alone = { key = KEYS[5], idle_ms = 0 }, now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4],
+  count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0 }
 for number, stream in ipairs(grants.streams) do
   local delivered = redis.pcall('XPENDING', stream, GROUP, '-', '+', CHUNK, ARGV[6])
   -- Without its group a stream has delivered nothing. `take` makes the group.

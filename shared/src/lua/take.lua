@@ -22,18 +22,20 @@
 --          jobs = for each id, stream number, attempt, released, lost, broken, age_ms, run time left, ms or -1, request
 --          id, traceparent, input, all in one list; ended = {id, error code} of jobs that failed instead of being granted
 local CHUNK = 16
--- Entries of jobs that end instead of being granted, after which a call stops: a backlog of them must not make it long.
+-- Entries of jobs that end or have to wait instead of being granted, after which a call stops: a backlog of them must not
+-- make it long.
 local MOST_CLEARED = 64
 -- After this time a job that had to wait for another is due again, ms.
 local WAIT = 250
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
-  alone = { key = KEYS[5], idle_ms = int(math.max(tonumber(ARGV[9]) - WAIT, 0)) }, now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], count = 0, jobs = {}, ended = {}, stale = 0, reclaimed = 0,
+  alone = { key = KEYS[5], idle_ms = int(math.max(tonumber(ARGV[9]) - WAIT, 0)) }, now = server_now(),
+  max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0,
   bytes = 0 }
 local want, max_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
 local groups_created = 0
 
 local function room()
-  if grants.bytes >= max_bytes or grants.stale + #grants.ended >= MOST_CLEARED then
+  if grants.bytes >= max_bytes or grants.stale + grants.put_off + #grants.ended >= MOST_CLEARED then
     return 0
   end
   return math.min(want - grants.count, CHUNK)
@@ -57,9 +59,13 @@ local cursors = { ARGV[10], ARGV[11], ARGV[12] }
 if ARGV[10] ~= '' then
   for number, stream in ipairs(grants.streams) do
     -- One call looks at no more than 10 x COUNT entries, so an empty reply with a cursor is not the end.
-    for _ = 1, 32 do
+    for look = 1, 32 do
       local count = room()
       if count <= 0 then
+        if look == 1 and cursors[number] == '0-0' then
+          -- Not looked at, which is not the same as looked at to the end. No entry is older than this one.
+          cursors[number] = '0-1'
+        end
         break
       end
       local reply = read(number, 'XAUTOCLAIM', stream, GROUP, ARGV[2], ARGV[9], cursors[number], 'COUNT', count)

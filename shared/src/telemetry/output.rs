@@ -39,13 +39,12 @@ impl<W: Write + 'static> Output<W> {
     /// Writes all lines that wait.
     pub(super) fn flush(&self) {
         let mut waiting = self.waiting();
-        if !waiting.is_empty()
-            && let Err(error) = self.write_out(&mut waiting)
-        {
-            #[allow(clippy::print_stderr, reason = "the log is what fails")]
-            {
-                eprintln!("lines of the log are lost, since it cannot be written: {error}");
-            }
+        let written = if waiting.is_empty() { Ok(()) } else { self.write_out(&mut waiting) };
+        // A panic that is to be logged must find it free.
+        drop(waiting);
+        if let Err(error) = written {
+            // Where this cannot be written either, there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "lines of the log are lost, since it cannot be written: {error}");
         }
     }
 
@@ -102,6 +101,33 @@ mod tests {
     use tracing::{info, warn};
 
     use super::*;
+
+    static CLOSED: Output<Closed> = Output::new(|| Closed);
+
+    /// As a pipe that nobody reads any more.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_dropped_and_stop_nobody() {
+        let mut entry = Entry { output: &CLOSED, is_urgent: true };
+        assert!(entry.write(b"urgent\n").is_err(), "the subscriber tells it");
+        MAY_WAIT.set(true);
+        let mut entry = Entry { output: &CLOSED, is_urgent: false };
+        entry.write_all(b"one\n").unwrap();
+        CLOSED.flush();
+        assert!(CLOSED.waiting.try_lock().unwrap().is_empty());
+        MAY_WAIT.set(false);
+    }
 
     static WRITTEN: Mutex<Vec<u8>> = Mutex::new(Vec::new());
     static OUTPUT: Output<Written> = Output::new(|| Written);

@@ -134,6 +134,26 @@ pub(crate) async fn a_due_entry_behind_many_others_is_found_in_a_few_looks(queue
     assert_eq!(found, [last]);
 }
 
+pub(crate) async fn a_look_that_did_not_come_to_a_stream_does_not_end_there(queue: &Queue) {
+    let high = queue.submit_at(Priority::High).await;
+    let normal = queue.submit().await;
+    assert_eq!(queue.take("busy", 10).await.attempts.len(), 2);
+    for job in [high, normal] {
+        queue.age_job(job, "busy").await;
+    }
+
+    // There is room for the first only.
+    let mut request = TakeRequest { limit: 1, due_from: Some(&FROM_START), ..all("w") };
+    let first = queue.store.take(&request).await.unwrap();
+    assert_eq!(
+        (ids(&first), &first.cursors[0], &first.cursors[1]),
+        (vec![high], &"0-0".into(), &"0-1".into())
+    );
+
+    request.due_from = Some(&first.cursors);
+    assert_eq!(ids(&queue.store.take(&request).await.unwrap()), [normal]);
+}
+
 pub(crate) async fn takes_at_the_same_time_share_no_job(queue: &Queue) {
     let submitted = join_all((0..100).map(|_| queue.submit())).await;
 
@@ -241,6 +261,7 @@ as_tests![
     a_missing_group_is_made_and_nothing_that_waits_is_skipped,
     an_entry_without_an_outstanding_job_is_removed,
     a_due_entry_behind_many_others_is_found_in_a_few_looks,
+    a_look_that_did_not_come_to_a_stream_does_not_end_there,
     takes_at_the_same_time_share_no_job,
     an_attempt_carries_what_a_worker_needs,
     a_job_from_the_future_is_zero_old,

@@ -122,12 +122,14 @@ mutants! {
         delivery::no_more_jobs_come_than_asked_for;
     take_gives_too_much: "take.lua" "grants.bytes >= max_bytes or " => "",
         delivery::reading_stops_once_there_are_enough_bytes;
-    take_clears_a_whole_backlog: "take.lua" " or grants.stale + #grants.ended >= MOST_CLEARED" => "",
+    take_clears_a_whole_backlog: "take.lua" " or grants.stale + grants.put_off + #grants.ended >= MOST_CLEARED" => "",
         endurance::one_call_clears_away_a_bounded_number_of_stale_entries;
     take_ignores_the_lease: "take.lua" "ARGV[2], ARGV[9], cursors[number]" => "ARGV[2], 0, cursors[number]",
         giving_back::a_retry_is_due_after_its_delay_and_not_before;
-    take_looks_at_one_part_of_the_pending_list: "take.lua" "for _ = 1, 32 do" => "for _ = 1, 1 do",
+    take_looks_at_one_part_of_the_pending_list: "take.lua" "for look = 1, 32 do" => "for look = 1, 1 do",
         delivery::a_due_entry_behind_many_others_is_found_in_a_few_looks;
+    take_takes_what_it_did_not_look_at_for_looked_at: "take.lua" "cursors[number] = '0-1'" => "",
+        delivery::a_look_that_did_not_come_to_a_stream_does_not_end_there;
     take_forgets_its_cursor: "take.lua" "cursors[number] = reply[1]" => "cursors[number] = '0-0'",
         delivery::a_due_entry_behind_many_others_is_found_in_a_few_looks;
     take_ignores_the_order: "take.lua" "string.gmatch(ARGV[6], '%d')" => "string.gmatch('123', '%d')",
