@@ -13,7 +13,7 @@ use tepal_proto::tensorflow::serving::{
 use tepal_shared::{
     model::Model,
     tensor::{Batch, Tensor},
-    tls::{ClientTls, Peer},
+    tls::{ClientTls, Peer, Reason},
 };
 use tonic::{
     Code, Status,
@@ -117,20 +117,26 @@ impl TensorflowServing {
                 "The model server has no available version of the model",
             )),
             Err(status) if status.code() == Code::Unimplemented => Ok(false),
-            Err(status) => Err(self.failure(&status)),
+            // The server may have refused our certificate, and closed the connection before that came through.
+            Err(status) => Err(self.explained(&status).unwrap_or_else(|| match self.tls_peer(&status) {
+                Some(peer) if !never_connected(&status) => unavailable(&peer.explain_closed()),
+                _ => from_status(&status),
+            })),
         }
     }
 
     fn failure(&self, status: &Status) -> BackendError {
-        let peer = self.peer.filter(|_| is_connection_failure(status));
-        match peer.and_then(|peer| peer.explain(status)) {
-            Some(reason) => BackendError::new(
-                Verdict::Unavailable,
-                "model_unavailable",
-                format!("The model server is not available: {reason}"),
-            ),
-            None => from_status(status),
-        }
+        self.explained(status).unwrap_or_else(|| from_status(status))
+    }
+
+    /// The failure, if it is known why TLS is to blame.
+    fn explained(&self, status: &Status) -> Option<BackendError> {
+        Some(unavailable(&self.tls_peer(status)?.explain(status)?))
+    }
+
+    /// The server, if the connection to it failed and is to be secured.
+    fn tls_peer(&self, status: &Status) -> Option<Peer> {
+        self.peer.filter(|_| is_connection_failure(status))
     }
 }
 
@@ -171,6 +177,11 @@ impl Backend for TensorflowServing {
             })
         })
     }
+}
+
+fn unavailable(reason: &Reason) -> BackendError {
+    let message = format!("The model server is not available: {reason}");
+    BackendError::new(Verdict::Unavailable, "model_unavailable", message)
 }
 
 /// What each status code means for a job; see the gRPC documentation, "Status codes and their use in gRPC".
@@ -219,14 +230,18 @@ fn is_connection_failure(status: &Status) -> bool {
 /// Whether the server may have seen the request of a call that failed with its connection. CANCELLED is what tonic makes of
 /// a call that found the connection closed.
 fn was_sent(status: &Status) -> bool {
+    !never_connected(status) && status.code() != Code::Cancelled
+}
+
+fn never_connected(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
         if error.is::<tonic::ConnectError>() {
-            return false;
+            return true;
         }
         cause = error.source();
     }
-    status.code() != Code::Cancelled
+    false
 }
 
 /// Answers as bytes, as they come out of the connection.
