@@ -84,7 +84,7 @@ pub struct Args {
         help_heading = "Service"
     )]
     drain_timeout_seconds: String,
-    /// Address of /metrics
+    /// Address of /metrics and /livez
     #[arg(
         long,
         env = "METRICS_ADDR",
@@ -124,7 +124,7 @@ pub struct Config {
     pub model_server: ModelServer,
     /// How long running jobs may go on after the shutdown began.
     pub drain_timeout: Duration,
-    /// Address of /metrics.
+    /// Address of /metrics and /livez.
     pub metrics_addr: SocketAddr,
 }
 

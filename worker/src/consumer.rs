@@ -23,6 +23,7 @@ use crate::{
     batch::{MicroBatch, Plan},
     concurrency::Slot,
     config::Config,
+    liveness::{Pulse, Step},
     metrics,
     suspects::{Suspects, Turn},
     taker::Taker,
@@ -40,6 +41,7 @@ pub struct Consumer {
     taker: Taker,
     runner: Arc<Runner>,
     suspects: Suspects,
+    pulse: Pulse,
     places: Arc<Semaphore>,
     drain_timeout: Duration,
     /// The next job must run alone in the process.
@@ -59,7 +61,7 @@ struct Place {
 
 impl Consumer {
     /// A consumer of that name.
-    fn new(name: String, config: &Config, runner: Arc<Runner>, suspects: Suspects) -> Self {
+    fn new(name: String, config: &Config, runner: Arc<Runner>, suspects: Suspects, pulse: Pulse) -> Self {
         let store = runner.store.clone();
         Self {
             taker: Taker::new(name.clone(), config, store.clone(), suspects.clone()),
@@ -67,6 +69,7 @@ impl Consumer {
             store,
             runner,
             suspects,
+            pulse,
             places: Arc::new(Semaphore::new(config.max_in_flight)),
             drain_timeout: config.drain_timeout,
             alone_next: false,
@@ -83,10 +86,12 @@ impl Consumer {
         config: Arc<Config>,
         runner: Arc<Runner>,
         suspects: Suspects,
+        pulse: Pulse,
         shutdown: Shutdown,
     ) {
         loop {
-            let consumer = Self::new(name.clone(), &config, Arc::clone(&runner), suspects.clone());
+            let (shared, suspects) = (Arc::clone(&runner), suspects.clone());
+            let consumer = Self::new(name.clone(), &config, shared, suspects, pulse.clone());
             let panicked = Arc::clone(&consumer.panicked);
             let ended = AssertUnwindSafe(consumer.run(shutdown.clone())).catch_unwind();
             // Whatever the loop waits for. It may be cancelled here as a process may die anywhere.
@@ -108,6 +113,7 @@ impl Consumer {
     async fn run(mut self, shutdown: Shutdown) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         while let Some((place, turn)) = shutdown.or(self.place()).await {
+            self.pulse.step(Step::Work);
             let taken = match turn {
                 Some(turn) => self.take(turn).await,
                 None => Ok(()),
@@ -144,8 +150,10 @@ impl Consumer {
         loop {
             if !self.runner.breaker.is_closed() {
                 self.give_back_waiting();
+                self.pulse.step(Step::WaitForBackend);
                 self.runner.breaker.closed().await;
             }
+            self.pulse.step(Step::WaitForPlace);
             let turn = match self.waiting.is_empty() {
                 true => Some(self.suspects.turn(self.alone_next).await),
                 false => None,
@@ -193,8 +201,9 @@ impl Consumer {
 
     /// Runs it beside the loop.
     fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
-        let panicked = Arc::clone(&self.panicked);
+        let (panicked, running) = (Arc::clone(&self.panicked), self.pulse.batch());
         self.tasks.spawn(async move {
+            let _running = running;
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
                 panicked.notify_one();
             }
@@ -216,6 +225,7 @@ impl Consumer {
     }
 
     async fn drain(&mut self) {
+        self.pulse.end();
         self.give_back_waiting();
         let finished = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(self.drain_timeout, finished).await.is_ok() {

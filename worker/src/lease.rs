@@ -20,7 +20,10 @@ use tepal_shared::{
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
-use crate::metrics;
+use crate::{
+    liveness::{Pulse, Step},
+    metrics,
+};
 
 /// Jobs renewed in one call: keeps the script short.
 const CHUNK: usize = 256;
@@ -162,18 +165,21 @@ impl Leases {
     }
 
     /// Renews the leases of `consumer` until `shutdown` begins.
-    pub async fn keep(self, store: JobStore, consumer: String, shutdown: Shutdown) {
-        let mut ticks = tokio::time::interval(store.policy().lease / 3);
+    pub async fn keep(self, store: JobStore, consumer: String, pulse: Pulse, shutdown: Shutdown) {
+        let mut ticks = tokio::time::interval(keep_interval(&store));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while shutdown.or(ticks.tick()).await.is_some() {
+            pulse.step(Step::Work);
             for partition in store.partitions() {
                 let mut jobs = self.of(&consumer);
                 jobs.retain(|attempt| attempt.job_id.partition() == partition);
                 for chunk in jobs.chunks(CHUNK) {
+                    pulse.step(Step::Work);
                     self.renew(&store, partition, &consumer, chunk).await;
                 }
             }
         }
+        pulse.end();
     }
 
     async fn renew(&self, store: &JobStore, partition: u8, consumer: &str, jobs: &[Attempt]) {
@@ -203,6 +209,12 @@ impl Leases {
     fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How often leases are renewed.
+#[must_use]
+pub fn keep_interval(store: &JobStore) -> Duration {
+    store.policy().lease / 3
 }
 
 fn remove(held: &mut HashMap<JobId, Held>, id: JobId, token: u64) -> Option<Held> {

@@ -13,7 +13,8 @@
 //! | [`janitor`] | forgets what expired, repairs what an operator broke |
 //! | [`doctor`] | checks what the worker needs, and tells what is wrong |
 //! | [`spans`] | a job's way through the worker, for traces |
-//! | [`registry`] | tells the others that this worker lives |
+//! | [`registry`] | the heartbeat in Redis |
+//! | [`liveness`], [`monitor`] | whether the loops still move; the port with /metrics and /livez |
 
 pub mod attempt;
 pub mod backend;
@@ -27,13 +28,15 @@ pub mod doctor;
 pub mod fuzzing;
 pub mod janitor;
 pub mod lease;
+pub mod liveness;
 pub mod metrics;
+pub mod monitor;
 pub mod registry;
 pub mod spans;
 pub mod suspects;
 pub mod taker;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tepal_shared::{
     connection::Redis,
@@ -45,7 +48,8 @@ use tracing::info;
 
 use crate::{
     attempt::Runner, backend::Backend, breaker::Breaker, concurrency::Concurrency, config::Config,
-    consumer::Consumer, janitor::Janitor, lease::Leases, registry::Registry, suspects::Suspects,
+    consumer::Consumer, janitor::Janitor, lease::Leases, liveness::Liveness, registry::Registry,
+    suspects::Suspects,
 };
 
 /// The worker cannot start.
@@ -57,6 +61,17 @@ pub enum StartError {
     /// The client library rejects the settings of Redis.
     #[error("the settings of Redis cannot be used")]
     Redis(#[source] tepal_shared::RedisError),
+    /// Another process listens there, or the address is not one of this machine.
+    #[error("cannot serve metrics on {addr} ({error}); set METRICS_ADDR to a free address of this machine")]
+    Monitor {
+        /// Which address.
+        addr: SocketAddr,
+        /// Why not; it stands in the sentence.
+        error: io::Error,
+    },
+    /// The metrics cannot be set up.
+    #[error("the metrics cannot be set up")]
+    Metrics(#[source] metrics_exporter_prometheus::BuildError),
 }
 
 /// Runs the worker until `shutdown` begins and its jobs are finished or given back.
@@ -64,17 +79,32 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start. Once it runs, it outlives every failure of Redis and of the model server.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
+    let liveness = Liveness::default();
+    let metrics = metrics::install().map_err(StartError::Metrics)?;
+    let addr = config.metrics_addr;
+    let monitor = monitor::open(addr, metrics.clone(), liveness.clone()).await;
+    tokio::spawn(monitor.map_err(|error| StartError::Monitor { addr, error })?);
+    tokio::spawn(metrics::upkeep(metrics));
     let backend = backend::open(&config).map_err(StartError::Backend)?;
-    run_with(config, backend, shutdown).await
+    work(config, backend, liveness, shutdown).await
 }
 
-/// [`run`] with any other backend.
+/// [`run`] with any other backend, and without a port for metrics, of which a process can have only one.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn run_with(
     config: Config,
     backend: Arc<dyn Backend>,
+    shutdown: Shutdown,
+) -> Result<(), StartError> {
+    work(config, backend, Liveness::default(), shutdown).await
+}
+
+async fn work(
+    config: Config,
+    backend: Arc<dyn Backend>,
+    liveness: Liveness,
     shutdown: Shutdown,
 ) -> Result<(), StartError> {
     let config = Arc::new(config);
@@ -105,16 +135,20 @@ pub async fn run_with(
     let (stop_helpers, helpers_stop) = shutdown::channel();
     let mut helpers = JoinSet::new();
     helpers.spawn(breaker.clone().run(Arc::clone(&backend), helpers_stop.clone()));
-    helpers.spawn(registry.run(helpers_stop.clone()));
+    let pulse = liveness.watch("heartbeat".to_owned(), registry::INTERVAL);
+    helpers.spawn(registry.run(pulse, helpers_stop.clone()));
     helpers.spawn(Janitor::new(store.clone()).run(helpers_stop.clone()));
 
     let suspects = Suspects::new(config.common.policy.max_lost);
     let mut consumers = JoinSet::new();
     for number in 0..config.num_workers {
         let name = format!("{}-{number}", config.worker_id);
-        helpers.spawn(leases.clone().keep(store.clone(), name.clone(), helpers_stop.clone()));
+        let pulse = liveness.watch(format!("lease keeper of {name}"), lease::keep_interval(&store));
+        helpers.spawn(leases.clone().keep(store.clone(), name.clone(), pulse, helpers_stop.clone()));
+        let pulse = liveness.watch(format!("consumer {name}"), config.batch_max_wait);
         let (config, runner) = (Arc::clone(&config), Arc::clone(&runner));
-        consumers.spawn(Consumer::keep_running(name, config, runner, suspects.clone(), shutdown.clone()));
+        let (suspects, shutdown) = (suspects.clone(), shutdown.clone());
+        consumers.spawn(Consumer::keep_running(name, config, runner, suspects, pulse, shutdown));
     }
     consumers.join_all().await;
     stop_helpers.begin();

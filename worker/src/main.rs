@@ -6,7 +6,7 @@ use clap::Parser as _;
 use tepal_shared::{doctor::Command, shutdown, telemetry, tls, trace};
 use tepal_worker::{
     config::{Args, Config},
-    doctor, metrics,
+    doctor,
 };
 
 #[global_allocator]
@@ -49,12 +49,6 @@ fn start() -> Result<ExitCode, Failure> {
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let spans = trace::start("worker", config.common.trace.as_ref())?;
-    let addr = config.metrics_addr;
-    metrics::serve(addr).map_err(|error| {
-        format!(
-            "cannot serve metrics on {addr} ({error}); set METRICS_ADDR to a free address of this machine"
-        )
-    })?;
     let (trigger, shutdown) = shutdown::channel();
     tokio::spawn(async move {
         let requested = shutdown::requested().await;

@@ -1,12 +1,9 @@
 //! Every metric of the worker, with its help text and buckets, in one place.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tepal_shared::{
     scripts::{Fence, Granted, Settled},
     store::Settlement,
@@ -44,21 +41,31 @@ const WAIT_SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
 const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
-/// Serves /metrics on `addr`; needs a tokio runtime. Once per process.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Starts counting; gives what renders the counts. Once per process.
 ///
 /// # Errors
-/// When the address is taken, or metrics were served before.
-pub fn serve(addr: SocketAddr) -> Result<(), BuildError> {
-    PrometheusBuilder::new()
-        .with_http_listener(addr)
+/// When counting was started before.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
         .set_buckets(CALL_SECONDS)?
         .set_buckets_for_metric(Matcher::Full(WAIT.to_owned()), WAIT_SECONDS)?
         .set_buckets_for_metric(Matcher::Full(PROCESSING.to_owned()), WAIT_SECONDS)?
         .set_buckets_for_metric(Matcher::Full(BATCH_ROWS.to_owned()), COUNTS)?
         .set_buckets_for_metric(Matcher::Full(BATCH_JOBS.to_owned()), COUNTS)?
-        .install()?;
+        .install_recorder()?;
     describe();
-    Ok(())
+    Ok(handle)
+}
+
+/// Moves recorded durations into their buckets for ever; without it they pile up until the next scrape.
+pub async fn upkeep(handle: PrometheusHandle) {
+    let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        tick.tick().await;
+        handle.run_upkeep();
+    }
 }
 
 fn describe() {

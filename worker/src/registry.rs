@@ -14,10 +14,11 @@ use crate::{
     breaker::{Breaker, State},
     config::Config,
     lease::Leases,
+    liveness::{Pulse, Step},
 };
 
 /// A third of the silence after which a worker counts as dead by default.
-const INTERVAL: Duration = Duration::from_secs(3);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(3);
 
 /// Writes the heartbeat.
 pub struct Registry {
@@ -47,9 +48,10 @@ impl Registry {
     }
 
     /// Beats until `shutdown` begins, and at once when the backend's state changes; then says farewell.
-    pub async fn run(mut self, shutdown: Shutdown) {
+    pub async fn run(mut self, pulse: Pulse, shutdown: Shutdown) {
         let mut breaker = self.breaker.watch();
         loop {
+            pulse.step(Step::Work);
             let latest = breaker.borrow_and_update().clone();
             self.beat(latest).await;
             let pause = async {
@@ -62,6 +64,7 @@ impl Registry {
                 break;
             }
         }
+        pulse.end();
         if let Err(error) = self.store.farewell(&self.worker_id).await {
             warn!(action = "farewell_failed", error = telemetry::chain(&error));
         }

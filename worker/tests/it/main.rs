@@ -7,6 +7,7 @@ mod doctor;
 mod flowers;
 mod life;
 mod metrics;
+mod monitor;
 mod onnx;
 mod partitions;
 mod queue;

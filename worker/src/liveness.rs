@@ -1,0 +1,202 @@
+//! Whether the loops of this worker still move, for /livez. A loop may wait for a model server that is away, or for a
+//! batch that runs, as long as it takes; every other step has a bound. A Redis outage stops no loop: each call to Redis
+//! fails within seconds, and the loop tries again.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Longest time without a step. Ten times what a call to Redis may take.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// All loops of the process. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Liveness {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    loops: BTreeMap<String, Loop>,
+    /// Number of batches that run.
+    running: usize,
+    /// When a batch ended last.
+    last_end: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Loop {
+    step: Step,
+    since: Instant,
+    bound: Duration,
+}
+
+/// What a loop does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something short, or something with a time limit of its own.
+    Work,
+    /// It waits until another batch may run, which takes as long as those that run now.
+    WaitForPlace,
+    /// It waits for something that may take any time.
+    WaitForBackend,
+}
+
+/// The sign of life of one loop. Clones belong to the same loop.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    name: String,
+    state: Arc<Mutex<State>>,
+}
+
+/// A batch that runs, until it is dropped.
+#[derive(Debug)]
+pub struct Running {
+    state: Arc<Mutex<State>>,
+}
+
+impl Liveness {
+    /// Watches the loop `name`, which pauses for `pause` between two steps.
+    #[must_use]
+    pub fn watch(&self, name: String, pause: Duration) -> Pulse {
+        let watched = Loop { step: Step::Work, since: Instant::now(), bound: BOUND + pause };
+        lock(&self.state).loops.insert(name.clone(), watched);
+        Pulse { name, state: Arc::clone(&self.state) }
+    }
+
+    /// A sentence about a loop that does not move any more.
+    #[must_use]
+    pub fn stalled(&self) -> Option<String> {
+        let state = lock(&self.state);
+        let mut loops = state.loops.iter();
+        loops.find_map(|(name, watched)| {
+            let still = watched.still(&state).filter(|still| *still > watched.bound)?;
+            Some(format!("The {name} has not moved for {} s", still.as_secs()))
+        })
+    }
+}
+
+impl Loop {
+    /// How long it has not moved although it could.
+    fn still(&self, state: &State) -> Option<Duration> {
+        let since = match self.step {
+            Step::Work => self.since,
+            Step::WaitForPlace if state.running == 0 => self.since.max(state.last_end.unwrap_or(self.since)),
+            Step::WaitForPlace | Step::WaitForBackend => return None,
+        };
+        Some(since.elapsed())
+    }
+}
+
+impl Pulse {
+    /// The loop begins a step.
+    pub fn step(&self, step: Step) {
+        if let Some(watched) = lock(&self.state).loops.get_mut(&self.name) {
+            (watched.step, watched.since) = (step, Instant::now());
+        }
+    }
+
+    /// The loop ends as it should.
+    pub fn end(&self) {
+        lock(&self.state).loops.remove(&self.name);
+    }
+
+    /// A batch begins to run.
+    #[must_use]
+    pub fn batch(&self) -> Running {
+        lock(&self.state).running += 1;
+        Running { state: Arc::clone(&self.state) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        state.running = state.running.saturating_sub(1);
+        state.last_end = Some(Instant::now());
+    }
+}
+
+/// Each critical section leaves the state whole, so a panic elsewhere does not spoil it.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(61);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_takes_no_step_is_stalled_until_it_moves() {
+        let liveness = Liveness::default();
+        let pulse = liveness.watch("heartbeat".to_owned(), Duration::ZERO);
+        advance(BOUND).await;
+        assert_eq!(liveness.stalled(), None);
+        advance(Duration::from_secs(15)).await;
+        assert_eq!(liveness.stalled().unwrap(), "The heartbeat has not moved for 75 s");
+
+        pulse.step(Step::Work);
+        assert_eq!(liveness.stalled(), None);
+        advance(LONG).await;
+        pulse.end();
+        assert_eq!(liveness.stalled(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_between_two_steps_is_not_counted() {
+        let liveness = Liveness::default();
+        let _pulse = liveness.watch("lease keeper".to_owned(), LONG);
+        advance(BOUND + LONG).await;
+        assert_eq!(liveness.stalled(), None);
+        advance(Duration::from_secs(1)).await;
+        assert!(liveness.stalled().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_may_wait_for_a_backend_that_is_away() {
+        let liveness = Liveness::default();
+        let pulse = liveness.watch("consumer a-0".to_owned(), Duration::ZERO);
+        pulse.step(Step::WaitForBackend);
+        advance(10 * LONG).await;
+        assert_eq!(liveness.stalled(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_may_wait_for_a_long_batch_but_not_for_nothing() {
+        let liveness = Liveness::default();
+        let pulse = liveness.watch("consumer a-0".to_owned(), Duration::ZERO);
+        let (long, longer) = (pulse.batch(), pulse.batch());
+        pulse.step(Step::WaitForPlace);
+        advance(10 * LONG).await;
+        drop(long);
+        advance(LONG).await;
+        assert_eq!(liveness.stalled(), None, "a batch still runs");
+
+        drop(longer);
+        advance(BOUND).await;
+        assert_eq!(liveness.stalled(), None, "the batch has just ended");
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(liveness.stalled().unwrap(), "The consumer a-0 has not moved for 61 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_runs_excuses_no_loop_that_does_not_wait_for_it() {
+        let liveness = Liveness::default();
+        let stuck = liveness.watch("consumer a-0".to_owned(), Duration::ZERO);
+        let busy = liveness.watch("consumer a-1".to_owned(), Duration::ZERO);
+        stuck.step(Step::Work);
+        busy.step(Step::WaitForPlace);
+        let _batch = busy.batch();
+        advance(LONG).await;
+        assert_eq!(liveness.stalled().unwrap(), "The consumer a-0 has not moved for 61 s");
+    }
+}
