@@ -15,7 +15,7 @@ use axum::body::Bytes;
 use tepal_shared::{
     error::StoreError,
     scripts::WorkerRecord,
-    store::{QueueState, ServerState},
+    store::{JobStore, QueueState, ServerState},
     telemetry,
     worker_state::{BackendState, WorkerState},
 };
@@ -31,6 +31,9 @@ use crate::state::App;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A Redis that takes longer than this for a look counts as down.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long Redis counts as full after it refused a job for want of memory.
+const FULL_FOR: Duration = Duration::from_secs(5);
 
 /// What the last look saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,12 +55,17 @@ pub(crate) enum Trouble {
     ReadOnly(String),
     /// It may throw away accepted jobs when its memory is short.
     Misconfigured,
+    /// It is at its memory limit and refuses new jobs; accepted ones go on.
+    Full,
 }
 
 impl Trouble {
-    fn of(server: ServerState, refusal: Option<&StoreError>) -> Option<Self> {
+    fn of(store: &JobStore, server: ServerState, refusal: Option<&StoreError>) -> Option<Self> {
         let refusal = refusal.map(|error| Self::ReadOnly(telemetry::chain(error)));
-        refusal.or_else(|| server.may_evict.then_some(Self::Misconfigured))
+        let is_full = server.is_full || store.ran_out_of_memory_within(FULL_FOR);
+        refusal
+            .or_else(|| server.may_evict.then_some(Self::Misconfigured))
+            .or_else(|| is_full.then_some(Self::Full))
     }
 
     /// It in a word.
@@ -65,6 +73,7 @@ impl Trouble {
         match self {
             Self::ReadOnly(_) => "read_only",
             Self::Misconfigured => "misconfigured",
+            Self::Full => "full",
         }
     }
 
@@ -72,6 +81,7 @@ impl Trouble {
         match self {
             Self::ReadOnly(reason) => reason,
             Self::Misconfigured => "maxmemory-policy must be noeviction",
+            Self::Full => "Redis is at its memory limit and refuses new jobs",
         }
     }
 }
@@ -141,7 +151,7 @@ impl Probe {
                 self.set_gauges(&workers, server, &queues);
                 let full_retry_after =
                     self.drain_rate.retry_after(Instant::now(), queues.ended(), queues.outstanding());
-                let trouble = Trouble::of(server, refusal.as_ref());
+                let trouble = Trouble::of(&self.app.store, server, refusal.as_ref());
                 let data_lost_at = self.data.lost_at(Instant::now());
                 self.publish(Snapshot { workers: Some(workers), trouble, data_lost_at, full_retry_after });
             }

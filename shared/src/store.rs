@@ -120,13 +120,15 @@ pub struct JobStore {
     keys: Keys,
     policy: Policy,
     gathered: submissions::Gathered,
+    last_out_of_memory: server::LastOutOfMemory,
 }
 
 impl JobStore {
     /// A store of the queue that `keys` names.
     #[must_use]
     pub fn new(redis: Redis, keys: Keys, policy: Policy) -> Self {
-        Self { redis, replicated: None, keys, policy, gathered: submissions::Gathered::default() }
+        let (gathered, last_out_of_memory) = Default::default();
+        Self { redis, replicated: None, keys, policy, gathered, last_out_of_memory }
     }
 
     /// The same store, whose submissions are acknowledged only when replicas hold them.
@@ -144,10 +146,11 @@ impl JobStore {
 
     /// Runs a script that accepts jobs.
     async fn run_submission(&self, command: &Cmd) -> Result<Answered, StoreError> {
-        match &self.replicated {
+        let outcome = match &self.replicated {
             Some(replicated) => replicated.run(command).await,
             None => self.redis.run_on(command).await,
-        }
+        };
+        outcome.inspect_err(|error| self.last_out_of_memory.note(error))
     }
 
     /// Waits until enough replicas have what was accepted on that connection.

@@ -94,7 +94,7 @@ pub(super) fn all(model: &Model) -> Value {
                 "status": {"enum": ["healthy", "unhealthy"]},
                 "components": {
                     "type": "object",
-                    "additionalProperties": {"enum": ["ok", "down", "read_only", "misconfigured"]},
+                    "additionalProperties": {"enum": ["ok", "down", "read_only", "misconfigured", "full"]},
                 },
                 "warnings": {"type": "array", "items": {
                     "type": "object",

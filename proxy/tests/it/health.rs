@@ -1,6 +1,8 @@
 //! `/health` in every state, and `/livez` and `/readyz`.
 
+use serde_json::json;
 use tepal_tests::{
+    http::Method,
     redis::{Fsync, RedisServer},
     wait::eventually,
 };
@@ -16,6 +18,7 @@ const BACKEND_DOWN: &str =
 const NO_WORKER: &str = r#"{"status":"unhealthy","components":{"redis":"ok","worker":"down"}}"#;
 const READ_ONLY: &str =
     r#"{"status":"unhealthy","components":{"redis":"read_only","tensorflow_serving":"ok"}}"#;
+const FULL: &str = r#"{"status":"unhealthy","components":{"redis":"full","tensorflow_serving":"ok"}}"#;
 const REDIS_DOWN: &str = r#"{"status":"unhealthy","components":{"redis":"down"}}"#;
 
 #[tokio::test]
@@ -171,18 +174,48 @@ async fn redis_accepts_connections_but_does_not_answer() {
 }
 
 #[tokio::test]
-async fn a_redis_without_memory_is_still_healthy() {
+async fn redis_is_full() {
     let gateway = Gateway::start().await;
     gateway.heartbeat("w1", "tensorflow_serving", true, None);
+    let id = gateway.submit().await;
     gateway.health_is(200, HEALTHY).await;
+
     gateway.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
-    eventually(SOON, "the probe sees the limit", || async {
-        gateway.get("/metrics").await.metric("tepal_redis_max_memory_bytes") > 0.0
-    })
-    .await;
+    gateway.health_is(503, FULL).await;
     assert_eq!(gateway.predict(FLOWER).await.json()["code"], "redis_out_of_memory");
-    gateway.health_is(200, HEALTHY).await;
+    let line = gateway.proxy.wait_for_log("full", SOON).await;
+    assert!(line.contains("health_changed") && line.contains("at its memory limit"), "{line}");
     assert!(gateway.proxy.logs().find("probe_failed").is_none());
+    // What is there can be read.
+    assert_eq!(gateway.get(&format!("/job/{id}")).await.status, 200);
+    assert_text(&gateway.get("/readyz").await, 200, "text/plain; charset=utf-8", "ok");
+
+    gateway.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    gateway.health_is(200, HEALTHY).await;
+    gateway.submit().await;
+}
+
+#[tokio::test]
+async fn redis_has_room_for_a_small_job_only() {
+    let gateway = Gateway::start().await;
+    gateway.heartbeat("w1", "tensorflow_serving", true, None);
+    gateway.submit().await;
+    gateway.health_is(200, HEALTHY).await;
+    // A command counts as soon as Redis has read it.
+    let info = gateway.redis.cli(&["INFO", "memory"]);
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let limit = used.trim().parse::<usize>().unwrap() + (128 << 10);
+    gateway.redis.cli(&["CONFIG", "SET", "maxmemory", &limit.to_string()]);
+    gateway.submit().await;
+
+    let large = json!({"data": vec![[1.234_567_8; 4]; 1024]});
+    let body = json!(vec![large; 16]).to_string();
+    let json = [("content-type", "application/json")];
+    let answer = gateway.send(Method::POST, "/predict/batch", &json, &body).await;
+    assert_eq!(answer.json()["jobs"][15]["problem"]["code"], "redis_out_of_memory", "{}", answer.text());
+    gateway.health_is(503, FULL).await;
+    gateway.submit().await;
+    gateway.health_is(200, HEALTHY).await;
 }
 
 #[tokio::test]

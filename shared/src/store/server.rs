@@ -1,6 +1,12 @@
 //! What the Redis server says of itself: for health checks and metrics.
 
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
 use redis::{FromRedisValue as _, Pipeline};
+use tokio::time::Instant;
 
 use super::{JobStore, reads::parsing};
 use crate::error::StoreError;
@@ -12,6 +18,8 @@ pub struct ServerState {
     pub memory_bytes: u64,
     /// Its limit; 0 = none.
     pub max_memory_bytes: u64,
+    /// Whether it is over its limit: then it refuses new jobs.
+    pub is_full: bool,
     /// Keys of all its databases.
     pub keys: u64,
     /// Keys that expired since it started.
@@ -43,7 +51,32 @@ pub struct AofState {
     pub bytes: u64,
 }
 
+/// When Redis last refused a job because its memory was full. Written only by a refusal; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastOutOfMemory(Arc<Mutex<Option<Instant>>>);
+
+impl LastOutOfMemory {
+    /// Notes the failure if it is such a refusal.
+    pub(super) fn note(&self, error: &StoreError) {
+        if matches!(error, StoreError::OutOfMemory(_)) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+    }
+
+    fn is_within(&self, age: Duration) -> bool {
+        let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < age)
+    }
+}
+
 impl JobStore {
+    /// Whether Redis refused a job because its memory was full, at most `age` ago. Near its limit it refuses large jobs and
+    /// still accepts small ones, and [`ServerState::is_full`] is not set.
+    #[must_use]
+    pub fn ran_out_of_memory_within(&self, age: Duration) -> bool {
+        self.last_out_of_memory.is_within(age)
+    }
+
     /// What the Redis server says of itself.
     ///
     /// # Errors
@@ -78,9 +111,14 @@ fn server_state_from(info: &str) -> ServerState {
     let databases = lines().filter(|(field, _)| field.starts_with("db"));
     let keys = databases
         .filter_map(|(_, value)| value.strip_prefix("keys=")?.split(',').next()?.parse::<u64>().ok());
+    let max_memory_bytes = number("maxmemory");
+    // Redis does not count the buffers of its replicas and of the append-only file (`freeMemoryGetNotCountedMemory` in
+    // src/evict.c).
+    let counted_bytes = number("used_memory").saturating_sub(number("mem_not_counted_for_evict"));
     ServerState {
         memory_bytes: number("used_memory"),
-        max_memory_bytes: number("maxmemory"),
+        max_memory_bytes,
+        is_full: max_memory_bytes > 0 && counted_bytes > max_memory_bytes,
         keys: keys.sum(),
         expired_keys: number("expired_keys"),
         evicted_keys: number("evicted_keys"),
@@ -93,7 +131,7 @@ fn server_state_from(info: &str) -> ServerState {
             rewrite_ok: text("aof_last_bgrewrite_status") == Some("ok"),
             bytes: number("aof_current_size"),
         },
-        may_evict: number("maxmemory") > 0
+        may_evict: max_memory_bytes > 0
             && text("maxmemory_policy").is_some_and(|policy| policy != "noeviction"),
     }
 }
@@ -113,6 +151,7 @@ mod tests {
         let expected = ServerState {
             memory_bytes: 1024,
             max_memory_bytes: 2048,
+            is_full: false,
             keys: 13,
             expired_keys: 7,
             evicted_keys: 2,
@@ -125,5 +164,19 @@ mod tests {
         assert_eq!(server_state_from(info), expected);
         assert!(!server_state_from(&info.replace("allkeys-lru", "noeviction")).may_evict);
         assert!(!server_state_from(&info.replace("maxmemory:2048", "maxmemory:0")).may_evict);
+    }
+
+    #[test]
+    fn redis_is_full_when_what_it_counts_is_over_its_limit() {
+        let is_full = |used, not_counted, limit| {
+            let info = format!(
+                "used_memory:{used}\r\nmem_not_counted_for_evict:{not_counted}\r\nmaxmemory:{limit}\r\n"
+            );
+            server_state_from(&info).is_full
+        };
+        assert!(is_full(2049, 0, 2048));
+        assert!(!is_full(2048, 0, 2048));
+        assert!(!is_full(2049, 1, 2048));
+        assert!(!is_full(2049, 0, 0));
     }
 }
