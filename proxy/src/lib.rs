@@ -55,7 +55,7 @@ mod state;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tepal_shared::shutdown::Shutdown;
+use tepal_shared::{doctor::warn_about_default_user, shutdown::Shutdown};
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -151,6 +151,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
         }),
         tokio::spawn(Probe::new(Arc::clone(&app), snapshots).run()),
         tokio::spawn(metrics::upkeep(app.metrics.handle().clone())),
+        tokio::spawn(warn_about_default_user(app.store.redis().clone(), config.common.keys.clone())),
         tokio::spawn(async move {
             if let Some(renewal) = renewal {
                 renewal.run().await;

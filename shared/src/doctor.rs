@@ -1,5 +1,6 @@
 //! Looks for what is wrong with the surroundings of a service and says how to mend it. Changes nothing.
 
+mod default_user;
 mod report;
 mod rights;
 
@@ -19,6 +20,7 @@ use crate::{
     tls::Reason,
 };
 
+pub use default_user::warn_about_default_user;
 pub use report::{Command, Finding, Report, Verdict};
 pub use rights::Role;
 
@@ -50,6 +52,7 @@ pub async fn examine_redis(settings: &ConnectionSettings, keys: &Keys, expected:
     report.findings.extend([
         version(&mut connection).await,
         rights(&mut connection, keys, expected).await,
+        default_user::default_user(&mut connection, keys).await,
         from_info("persistence", &info, persistence),
         fsync(&mut connection).await,
         from_info("eviction", &info, eviction),

@@ -40,6 +40,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tepal_shared::{
     connection::Redis,
+    doctor::warn_about_default_user,
     shutdown::{self, Shutdown},
     store::JobStore,
 };
@@ -137,6 +138,10 @@ async fn work(
     helpers.spawn(breaker.clone().run(Arc::clone(&backend), helpers_stop.clone()));
     let pulse = liveness.watch("heartbeat".to_owned(), registry::INTERVAL);
     helpers.spawn(registry.run(pulse, helpers_stop.clone()));
+    let (redis, keys, stop) = (store.redis().clone(), config.common.keys.clone(), helpers_stop.clone());
+    helpers.spawn(async move {
+        stop.or(warn_about_default_user(redis, keys)).await;
+    });
     helpers.spawn(Janitor::new(store.clone()).run(helpers_stop.clone()));
 
     let suspects = Suspects::new(config.common.policy.max_lost);

@@ -8,7 +8,7 @@ use tepal_shared::{
     store::{JobStore, Policy},
 };
 use tepal_tests::{
-    process::Service,
+    process::{Proxy, Service},
     redis::{Fsync, RedisServer},
 };
 
@@ -61,13 +61,14 @@ async fn everything_as_it_should_be_has_a_line_each_and_no_failure() {
         "ok     Redis",
         "ok     version",
         "ok     rights",
+        "ok     default user",
         "ok     persistence",
         "ok     fsync",
         "ok     eviction",
         "ok     memory",
         "ok     clock",
         "ok     workers",
-        "9 checks, 0 wrong, 0 not possible",
+        "10 checks, 0 wrong, 0 not possible",
     ];
     assert_eq!(subjects, expected, "{text}");
 }
@@ -151,4 +152,63 @@ async fn the_shipped_user_may_do_all_that_is_needed_and_each_missing_right_is_na
         let wrong = text.lines().find(|line| line.starts_with("WRONG")).unwrap();
         assert!(wrong.to_uppercase().contains(&command), "without {right}: {wrong}");
     }
+}
+
+/// A Redis whose default user has these rights, and its address for a user with those.
+async fn with_default_user(rights: &str, own: &str) -> (RedisServer, String) {
+    let rules = format!(
+        "user default off {rights}\nuser own on >pass ~* &* +@all {own}\nuser all on >pass ~* &* +@all\n"
+    );
+    let options = RedisServer::options().aof(Fsync::EverySec).config("hash-max-listpack-value 1024");
+    let redis = options.acl_file(&rules, "all", "pass").start().await;
+    let url = format!("redis://own:pass@{}", redis.addr());
+    (redis, url)
+}
+
+#[tokio::test]
+async fn a_default_user_without_rights_is_told_by_the_doctor_and_at_the_start() {
+    for (rights, refused) in [("", "SELECT 0"), ("~{predict_queue:1}:* +@all", "HSET {predict_queue:0}:job:")]
+    {
+        let (_redis, url) = with_default_user(rights, "").await;
+
+        let (is_well, text) = doctor(&url, &[]).await;
+
+        assert!(!is_well, "{text}");
+        let line = line(&text, "default user");
+        assert!(line.starts_with("WRONG") && line.contains(&format!("it may not run {refused}")), "{line}");
+        assert!(line.contains("run ACL SETUSER default ~* &* +@all"), "{line}");
+
+        let proxy = Proxy::start(&url, &[]).await;
+        let warning = proxy.wait_for_log("default_user_lacks_rights", SOON).await;
+        assert!(
+            warning.contains("WARN") && warning.contains("the next restart loses every job"),
+            "{warning}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn users_of_an_older_acl_file_cannot_know_the_default_users_rights() {
+    let (_redis, url) = with_default_user("", "-acl|dryrun").await;
+
+    let (_, text) = doctor(&url, &[]).await;
+
+    let line_of_user = line(&text, "default user");
+    assert!(line_of_user.starts_with('?'), "{text}");
+    assert!(line_of_user.contains("this user may not run ACL DRYRUN"), "{text}");
+    assert!(line(&text, "rights").contains("ACL DRYRUN default PING"), "{text}");
+    let proxy = Proxy::start(&url, &[]).await;
+    proxy.wait_for_log("default_user_unknown", SOON).await;
+}
+
+#[tokio::test]
+async fn a_default_user_that_is_off_and_has_all_rights_is_well() {
+    let (_redis, url) = with_default_user("~* &* +@all", "").await;
+
+    let (is_well, text) = doctor(&url, &[]).await;
+
+    assert!(is_well && line(&text, "default user").starts_with("ok"), "{text}");
+    let proxy = Proxy::start(&url, &[]).await;
+    proxy.wait_for_log("health_changed", SOON).await;
+    assert_eq!(proxy.logs().find("default_user"), None);
 }

@@ -22,6 +22,7 @@ const PROXY: &[&str] = &[
     "INFO",
     "TIME",
     "WAIT 0 1",
+    "ACL DRYRUN default PING",
     "EVALSHA sha 0",
     "SCRIPT LOAD script",
     "HSET $job f v",
@@ -52,6 +53,7 @@ const PROXY: &[&str] = &[
 const WORKER: &[&str] = &[
     "PING",
     "TIME",
+    "ACL DRYRUN default PING",
     "EVALSHA sha 0",
     "SCRIPT LOAD script",
     "HSET $job f v",
@@ -91,19 +93,24 @@ impl Role {
             Self::Proxy => PROXY,
             Self::Worker => WORKER,
         };
-        let key = |word: &str| match word {
-            "$job" => keys.job(JobId::new(partition)),
-            "$stream" => keys.stream(partition, Priority::Normal),
-            "$log" => keys.log(partition),
-            "$dead" => keys.dead(partition),
-            "$alone" => keys.alone(partition),
-            "$idem" => keys.idempotency(partition, "0"),
-            "$epoch" => keys.epoch(partition),
-            "$workers" => keys.workers(),
-            word => word.to_owned(),
-        };
-        commands.iter().map(|command| command.split(' ').map(key).collect()).collect()
+        with_keys(commands, keys, partition)
     }
+}
+
+/// The words of each command, with the keys of one partition in place of their names.
+pub(super) fn with_keys(commands: &[&str], keys: &Keys, partition: u8) -> Vec<Vec<String>> {
+    let key = |word: &str| match word {
+        "$job" => keys.job(JobId::new(partition)),
+        "$stream" => keys.stream(partition, Priority::Normal),
+        "$log" => keys.log(partition),
+        "$dead" => keys.dead(partition),
+        "$alone" => keys.alone(partition),
+        "$idem" => keys.idempotency(partition, "0"),
+        "$epoch" => keys.epoch(partition),
+        "$workers" => keys.workers(),
+        word => word.to_owned(),
+    };
+    commands.iter().map(|command| command.split(' ').map(key).collect()).collect()
 }
 
 /// Those of the commands that the user of the connection may not run.

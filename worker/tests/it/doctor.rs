@@ -5,7 +5,7 @@ use std::path::Path;
 use tepal_tests::{
     model_server::{Behaviour, ModelServer, ServerSpec, TensorSpec},
     ports::free_port,
-    process::Service,
+    process::{Service, Worker},
     redis::{Fsync, RedisServer},
 };
 use tonic::Code;
@@ -56,6 +56,7 @@ async fn everything_as_it_should_be_has_a_line_each_and_no_failure() {
         "ok     Redis",
         "ok     version",
         "ok     rights",
+        "ok     default user",
         "ok     persistence",
         "ok     fsync",
         "ok     eviction",
@@ -64,7 +65,7 @@ async fn everything_as_it_should_be_has_a_line_each_and_no_failure() {
         "ok     model",
         "ok     description",
         "ok     sample",
-        "11 checks, 0 wrong, 0 not possible",
+        "12 checks, 0 wrong, 0 not possible",
     ];
     assert_eq!(subjects, expected, "{text}");
     assert!(line(&text, "sample").ends_with("setosa"), "{text}");
@@ -90,7 +91,7 @@ async fn a_redis_that_loses_jobs_is_told_with_what_to_do() {
         let line = line(&text, subject);
         assert!(line.starts_with("WRONG") && line.contains(mend), "{line}");
     }
-    assert!(text.ends_with("11 checks, 4 wrong, 0 not possible"), "{text}");
+    assert!(text.ends_with("12 checks, 4 wrong, 0 not possible"), "{text}");
 }
 
 #[tokio::test]
@@ -145,7 +146,7 @@ async fn the_shipped_user_may_do_all_that_is_needed_and_what_it_may_not_look_at_
         assert!(line(&text, subject).contains("this user may not run INFO"), "{text}");
     }
     assert!(line(&text, "memory").contains("this user may not run CONFIG GET"), "{text}");
-    assert!(text.ends_with("11 checks, 0 wrong, 4 not possible"), "{text}");
+    assert!(text.ends_with("12 checks, 0 wrong, 4 not possible"), "{text}");
 }
 
 #[tokio::test]
@@ -164,6 +165,23 @@ async fn each_right_that_is_missing_is_named() {
         let wrong = text.lines().find(|line| line.starts_with("WRONG")).unwrap();
         assert!(wrong.to_uppercase().contains(&command), "without {right}: {wrong}");
     }
+}
+
+#[tokio::test]
+async fn a_default_user_without_rights_is_told_by_the_doctor_and_at_the_start() {
+    let redis = sound().await;
+    redis.cli(&["ACL", "SETUSER", "own", "on", ">pass", "~*", "&*", "+@all"]);
+    let url = format!("redis://own:pass@{}", redis.addr());
+    assert!(doctor(&url, Settings::onnx()).await.0);
+    redis.cli(&["ACL", "SETUSER", "default", "-xadd"]);
+
+    let (is_well, text) = doctor(&url, Settings::onnx()).await;
+
+    assert!(!is_well, "{text}");
+    let line = line(&text, "default user");
+    assert!(line.starts_with("WRONG") && line.contains("it may not run XADD {predict_queue:0}"), "{line}");
+    let worker = Worker::start(&url, &Settings::onnx().pairs()).await;
+    worker.wait_for_log("default_user_lacks_rights", SOON).await;
 }
 
 #[tokio::test]
