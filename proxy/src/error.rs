@@ -75,6 +75,8 @@ pub(crate) enum ApiError {
     Store(StoreError),
     /// The connection to the job store broke in the middle of a change: it may or may not have been made.
     OutcomeUnknown(StoreError),
+    /// The operating system gives no random bytes.
+    NoRandomness,
     /// The handler panicked, wherever it was.
     Panicked,
 }
@@ -153,6 +155,7 @@ impl ApiError {
             Self::QueueFull(_) => Some("the queue is full".into()),
             Self::Overloaded => Some("too many large bodies are being sent".into()),
             Self::NoMetadata => Some("no live worker has told the model's metadata".into()),
+            Self::NoRandomness => Some("the operating system gives no random bytes".into()),
             Self::Panicked => {
                 Some("the handler panicked; the line before, with action panicked, says where".into())
             }
@@ -201,7 +204,7 @@ impl ApiError {
             Self::OutcomeUnknown(_) => {
                 kind(S::SERVICE_UNAVAILABLE, "outcome_unknown", "Outcome unknown").retry_after(1)
             }
-            Self::Panicked => internal(),
+            Self::NoRandomness | Self::Panicked => internal(),
         }
     }
 
@@ -240,7 +243,7 @@ impl ApiError {
             Self::NoMetadata => "No live worker has reported the model's metadata".into(),
             Self::NotReady | Self::OutcomeUnknown(_) => UNAVAILABLE.into(),
             Self::Store(error) => store_detail(error).into(),
-            Self::Panicked => INTERNAL.into(),
+            Self::NoRandomness | Self::Panicked => INTERNAL.into(),
         }
     }
 

@@ -16,12 +16,14 @@ use crate::{
     rate_limit::{RateLimit, address_in},
     request::Submission,
     routes::{MOST_IDS, MOST_JOBS, fuzzing as routes},
+    secret::Keys,
 };
 
 static IRIS: LazyLock<Model> = LazyLock::new(|| {
     let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models"));
     Model::load(models, "iris").unwrap()
 });
+static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::derive(&[7; 32]).unwrap());
 static BEHIND_A_PROXY: LazyLock<RateLimit> = LazyLock::new(|| {
     let trusted_proxies = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()).into();
     RateLimit::new(&RateLimitSettings { per_minute: NonZeroU32::MIN, trusted_proxies })
@@ -57,10 +59,17 @@ pub fn lookup(body: &[u8]) {
     }
 }
 
+/// A cursor of `GET /jobs`: any place can be sealed and opened.
+pub fn cursor(place: &[u8]) {
+    if let Some(place) = place.first_chunk() {
+        routes::cursor_round_trip(&KEYS.cursors, *place);
+    }
+}
+
 /// The query of `GET /jobs`, its cursor included.
 pub fn listing(query: &[u8]) {
     let Ok(uri) = Uri::try_from([b"/jobs?", query].concat()) else { return };
-    if let Err(mistakes) = routes::check_listing(&uri) {
+    if let Err(mistakes) = routes::check_listing(&uri, &KEYS.cursors) {
         assert!(!mistakes.is_empty());
         check_error(&ApiError::Invalid(mistakes));
     }
@@ -174,6 +183,7 @@ mod tests {
         replay("batch", batch);
         replay("lookup", lookup);
         replay("listing", listing);
+        replay("cursor", cursor);
         replay("prefer", prefer);
         replay("accept", accept);
         replay("forwarded_for", forwarded_for);

@@ -14,6 +14,7 @@
 //! | [`reload`] | files that may change while the proxy runs |
 //! | [`admission`] | whether a request is let in |
 //! | [`access`], [`rate_limit`] | API keys and what each may do; how many requests a client may make |
+//! | [`secret`] | the queue's secret, shared by all proxies, and what is sealed with it |
 //! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
 //! | [`doctor`] | checks what the proxy needs, and tells what is wrong |
 //! | [`serve`], [`open_files`] | connections: accepts, limits and drains them; how many the operating system lets us have |
@@ -49,6 +50,7 @@ mod rate_limit;
 pub mod reload;
 mod request;
 mod routes;
+mod secret;
 mod security_headers;
 mod serve;
 mod state;

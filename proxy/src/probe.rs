@@ -138,7 +138,7 @@ impl Probe {
             let queues = Queues::look(&self.app).await?;
             let refusal = self.app.store.refusal().await?;
             // It writes once for each data set, and would wait for a Redis that takes no changes.
-            let epochs = if refusal.is_some() { Ok(Vec::new()) } else { epochs(&self.app).await };
+            let epochs = if refusal.is_some() { Ok(Vec::new()) } else { identity(&self.app).await };
             Ok::<_, StoreError>((workers, server, queues, refusal, epochs))
         });
         let outcome = looked.await.unwrap_or(Err(StoreError::Disconnected));
@@ -239,12 +239,13 @@ impl Workers {
     }
 }
 
-/// The identity of each partition's data set.
-async fn epochs(app: &App) -> Result<Vec<(u8, String)>, StoreError> {
+/// The identity of each partition's data set. The queue's secret is a part of that, too.
+async fn identity(app: &App) -> Result<Vec<(u8, String)>, StoreError> {
     let mut epochs = Vec::new();
     for partition in app.store.partitions() {
         epochs.push((partition, app.store.epoch(partition).await?));
     }
+    app.secret.refresh(&app.store).await?;
     Ok(epochs)
 }
 

@@ -32,14 +32,14 @@ use crate::{
     state::App,
 };
 
-pub(crate) use self::{batch::MOST as MOST_JOBS, lookup::MOST as MOST_IDS};
+pub(crate) use self::{batch::MOST as MOST_JOBS, jobs::CURSOR, lookup::MOST as MOST_IDS};
 
 /// The parts that read what clients send.
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing {
     pub(crate) use super::{
         batch::{elements, lines},
-        jobs::check_listing,
+        jobs::{check_listing, cursor_round_trip},
         lookup::names,
     };
 }

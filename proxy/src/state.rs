@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     StartError, access::Access, bodies::Bodies, config::Config, metrics::Metrics, probe::Snapshot,
-    rate_limit::RateLimit,
+    rate_limit::RateLimit, secret::Secret,
 };
 
 /// One proxy.
@@ -27,6 +27,7 @@ pub(crate) struct App {
     pub(crate) access: Option<Access>,
     /// `None` when no address is limited.
     pub(crate) rate_limit: Option<Arc<RateLimit>>,
+    pub(crate) secret: Secret,
     pub(crate) shutdown: Shutdown,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     next_partition: AtomicUsize,
@@ -49,6 +50,7 @@ impl App {
             metrics: Metrics::new().map_err(StartError::Metrics)?,
             access,
             rate_limit: config.rate_limit.as_ref().map(|settings| Arc::new(RateLimit::new(settings))),
+            secret: Secret::default(),
             shutdown,
             snapshot,
             next_partition: AtomicUsize::new(0),

@@ -179,11 +179,20 @@ async fn rights(connection: &mut MultiplexedConnection, keys: &Keys, expected: E
     if last > 0 {
         needs.extend(expected.role.needs(keys, last as u8));
     }
-    match rights::refused(connection, &needs).await {
-        Ok(refused) if refused.is_empty() => {
+    let checked = async {
+        let refused = rights::refused(connection, &needs).await?;
+        Ok::<_, RedisError>((refused, rights::reads_secret(connection, expected.role, keys).await?))
+    };
+    match checked.await {
+        Ok((refused, true)) if refused.is_empty() => {
+            let what =
+                format!("the user may read {}, from which the proxies derive their keys", keys.secret());
+            Finding::wrong("rights", what, MEND)
+        }
+        Ok((refused, false)) if refused.is_empty() => {
             Finding::ok("rights", "the user may run all commands that are needed, on the keys of the queue")
         }
-        Ok(refused) => {
+        Ok((refused, _)) => {
             let commands: Vec<_> = refused.iter().map(|command| command.join(" ")).collect();
             Finding::wrong("rights", format!("the user may not run: {}", commands.join(", ")), MEND)
         }

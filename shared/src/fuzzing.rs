@@ -1,4 +1,4 @@
-//! What the fuzz targets in `tests/fuzz` call: ids and cursors, replies of Redis, model descriptions, with what must hold
+//! What the fuzz targets in `tests/fuzz` call: ids, replies of Redis, model descriptions, with what must hold
 //! whatever the bytes are. A unit test runs the committed seeds through the same functions.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a finding")]
 
@@ -14,7 +14,7 @@ use crate::{
         Cancelled, Expired, FAIL, Granted, Requeued, Settled, Submitted, TAKE, parse_recorded, parse_renewed,
         parse_workers,
     },
-    store::{LogPlace, fuzzing as store},
+    store::fuzzing as store,
     trace,
 };
 
@@ -23,12 +23,6 @@ pub fn job_id(text: &[u8]) {
     let Some(id) = parsed::<JobId>(text) else { return };
     assert_eq!(id.to_string().parse(), Ok(id));
     assert_eq!(u8::from_str_radix(&id.to_string()[34..], 16), Ok(id.partition()));
-}
-
-/// A place in the log, which clients get as a cursor.
-pub fn cursor(text: &[u8]) {
-    let Some(place) = parsed::<LogPlace>(text) else { return };
-    assert_eq!(place.to_string().parse(), Ok(place));
 }
 
 fn parsed<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
@@ -117,7 +111,6 @@ mod tests {
     #[test]
     fn the_seeds_of_the_fuzz_targets_pass() {
         replay("job_id", job_id);
-        replay("cursor", cursor);
         replay("traceparent", span_context);
         replay("model_description", model_description);
         replay("script_reply", script_reply);

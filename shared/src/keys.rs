@@ -79,6 +79,12 @@ impl Keys {
         self.key(partition, "epoch", "")
     }
 
+    /// What the proxies derive their keys from. A worker must not read it, see compose/users.acl.
+    #[must_use]
+    pub fn secret(&self) -> String {
+        self.key(0, "secret", "")
+    }
+
     /// The live workers and what they say of themselves.
     #[must_use]
     pub fn workers(&self) -> String {

@@ -23,7 +23,8 @@ impl<'a> View<'a> {
     }
 
     /// The view as the scripts read it, see `sees` in `lua/lib.lua`: `*` is no owner's name.
-    pub(crate) fn as_argument(self) -> &'a str {
+    #[must_use]
+    pub fn as_argument(self) -> &'a str {
         match self {
             Self::All => "*",
             Self::Owner(own) => own,

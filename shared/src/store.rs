@@ -5,6 +5,7 @@
 pub(crate) mod fuzzing;
 mod log;
 mod reads;
+mod secret;
 mod server;
 mod settle;
 mod submissions;
@@ -25,8 +26,9 @@ use crate::{
     scripts::{self, Cancelled, Expired, Fence, Granted, NamedScript, Requeued},
 };
 
-pub use log::{LogEntry, LogPage, LogPlace, NoLogPlace};
+pub use log::{LogEntry, LogPage, LogPlace};
 pub use reads::{PartitionState, QueueState};
+pub use secret::QueueSecret;
 pub use server::{AofState, ServerState};
 pub use upkeep::Swept;
 

@@ -45,6 +45,7 @@ fn all() -> Vec<ApiError> {
         ApiError::Store(StoreError::NotReplicated { reached: 0, required: 1 }),
         ApiError::Store(StoreError::Refused(redis())),
         ApiError::Store(StoreError::Protocol { script: "submit", reason: "canary".to_owned() }),
+        ApiError::NoRandomness,
         ApiError::Panicked,
     ]
 }
@@ -77,6 +78,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::NoMetadata
         | ApiError::NotReady
         | ApiError::OutcomeUnknown(_)
+        | ApiError::NoRandomness
         | ApiError::Panicked => true,
         ApiError::Store(error) => match error {
             StoreError::Disconnected

@@ -1,5 +1,7 @@
 //! `GET /jobs`: lists jobs, newest first, over all partitions.
 
+mod cursor;
+
 use std::{sync::Arc, time::UNIX_EPOCH};
 
 use axum::{
@@ -22,6 +24,8 @@ use crate::{
     state::App,
 };
 
+pub(crate) use self::cursor::PATTERN as CURSOR;
+
 const DEFAULT_LIMIT: usize = 50;
 const MOST: usize = 1000;
 /// A page looks at no more than this many log entries for each job that it may show, or at [`LEAST_SCAN`].
@@ -43,7 +47,8 @@ struct Listing {
     created_after: Option<u64>,
     created_before: Option<u64>,
     limit: usize,
-    cursor: Option<LogPlace>,
+    /// As it was given, still sealed.
+    cursor: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -53,6 +58,14 @@ struct Page<'a> {
     next_cursor: Option<String>,
 }
 
+/// How much of the log one page looks at.
+struct Bounds {
+    /// Most entries.
+    to_scan: usize,
+    /// How many are read at a time.
+    chunk: usize,
+}
+
 /// One page.
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
@@ -60,28 +73,47 @@ pub(crate) async fn list(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let listing = Listing::read(&uri).map_err(ApiError::Invalid)?;
-    let (jobs, next) = page(&app, caller.view(), &listing).await?;
-    let page = Page {
-        jobs: jobs.iter().map(JobView::of).collect(),
-        next_cursor: next.map(|place| place.to_string()),
+    let view = caller.view();
+    let start = match &listing.cursor {
+        Some(text) => Some(open(&app, text, &listing, view).await?),
+        None => None,
     };
+    let (jobs, next) = page(&app, view, &listing, start).await?;
+    let next_cursor = match next {
+        Some(place) => Some(seal(&app, place, &listing, view).await?),
+        None => None,
+    };
+    let page = Page { jobs: jobs.iter().map(JobView::of).collect(), next_cursor };
     // These types serialise without fail: their keys are strings.
     Ok(json(serde_json::to_vec(&page).unwrap_or_default()))
 }
 
+async fn open(app: &App, text: &str, listing: &Listing, view: View<'_>) -> Result<LogPlace, ApiError> {
+    let keys = app.secret.keys(&app.store).await?;
+    cursor::open(&keys.cursors, text, listing, view).ok_or_else(|| ApiError::Invalid(vec![not_a_cursor()]))
+}
+
+fn not_a_cursor() -> Mistake {
+    Mistake::in_query("cursor", "format", "must be the next_cursor of an earlier page of the same listing")
+}
+
+async fn seal(app: &App, place: LogPlace, listing: &Listing, view: View<'_>) -> Result<String, ApiError> {
+    let keys = app.secret.keys(&app.store).await?;
+    cursor::seal(&keys.cursors, place, listing, view).map_err(|_| ApiError::NoRandomness)
+}
+
 /// The jobs of the page, and where the next one begins. A page of a filtered listing, or of a caller that does not see all
-/// jobs, may be short, or even empty, although more follow: its work is bounded.
+/// jobs, may be short, or even empty, although more follow: its work is bounded. Whether a page is the last one depends on
+/// the jobs that the caller sees, and on no others.
 async fn page(
     app: &App,
     view: View<'_>,
     listing: &Listing,
+    start: Option<LogPlace>,
 ) -> Result<(Vec<Job>, Option<LogPlace>), ApiError> {
     let mut jobs = Vec::new();
-    let mut place = listing.start();
-    let mut to_scan = (listing.limit * SCAN_FACTOR).max(LEAST_SCAN);
-    // One more than the page holds tells whether another page follows.
-    let is_filtered = listing.is_filtered() || view != View::All;
-    let chunk = (listing.limit + 1).max(if is_filtered { LEAST_CHUNK } else { 0 });
+    let mut place = listing.start(start);
+    let Bounds { mut to_scan, chunk } = Bounds::of(listing, view);
     while to_scan > 0 {
         let mut log = app.store.log(place, chunk.min(to_scan)).await?;
         if !listing.is_filtered() {
@@ -94,18 +126,18 @@ async fn page(
         let mut read = app.store.listed(&seen.map(|entry| entry.id).collect::<Vec<JobId>>()).await?;
         follow::bring_up_to_date(app, &mut read).await?;
         let mut read = read.into_iter();
-        for (index, entry) in log.entries.iter().enumerate() {
+        for entry in &log.entries {
             // The log is in the order of time, and no job is younger than its place in it.
             if listing.created_after.is_some_and(|after| entry.place.ms <= after) {
                 return Ok((jobs, None));
             }
-            place = Some(entry.place);
             let job = if is_seen(entry) { read.next().flatten() } else { None };
-            jobs.extend(job.filter(|job| listing.shows(job)));
-            if jobs.len() == listing.limit {
-                let is_end = index + 1 == log.entries.len() && !log.more;
-                return Ok((jobs, place.filter(|_| !is_end)));
+            let job = job.filter(|job| listing.shows(job));
+            if job.is_some() && jobs.len() == listing.limit {
+                return Ok((jobs, place));
             }
+            jobs.extend(job);
+            place = Some(entry.place);
         }
         if !log.more {
             return Ok((jobs, None));
@@ -123,15 +155,14 @@ fn end_after(log: &mut LogPage, view: View<'_>, most: usize) {
 }
 
 impl Listing {
-    /// Where in the log to begin.
-    fn start(&self) -> Option<LogPlace> {
+    /// Where in the log to begin: at the cursor or at the filter's time, whichever is earlier.
+    fn start(&self, cursor: Option<LogPlace>) -> Option<LogPlace> {
         let first = self.created_before.map(|before| LogPlace {
             ms: before.saturating_add(LOG_DELAY_MS),
             seq: u64::MAX,
             partition: u8::MAX,
         });
-        // The earlier one of both, if there are both.
-        self.cursor.into_iter().chain(first).min()
+        cursor.into_iter().chain(first).min()
     }
 
     fn is_filtered(&self) -> bool {
@@ -183,11 +214,8 @@ impl Listing {
                 let expected = format!("must be a whole number from 1 to {MOST}");
                 self.limit = limit.ok_or_else(|| Mistake::in_query(name, "out_of_range", expected))?;
             }
-            "cursor" => {
-                let expected = "must be the next_cursor of an earlier page";
-                let place = value.parse().map_err(|_| Mistake::in_query(name, "format", expected))?;
-                self.cursor = Some(place);
-            }
+            "cursor" if cursor::has_form(value) => self.cursor = Some(value.to_owned()),
+            "cursor" => return Err(not_a_cursor()),
             _ => {
                 let detail = "is not a parameter of this request; known are status, priority, \
                               created_after, created_before, limit and cursor";
@@ -198,15 +226,47 @@ impl Listing {
     }
 }
 
-/// Reads a query; a cursor that is taken is written as it was meant.
+impl Bounds {
+    /// For a caller that does not see all jobs, both numbers are random. A page that always ended after the same number of
+    /// entries, or always took the same number of reads, would show the exact times of others' jobs to a caller that moves
+    /// its start.
+    fn of(listing: &Listing, view: View<'_>) -> Self {
+        let to_scan = (listing.limit * SCAN_FACTOR).max(LEAST_SCAN);
+        // One more than the page holds tells whether another page follows.
+        let chunk = listing.limit + 1;
+        if view == View::All {
+            let least = if listing.is_filtered() { LEAST_CHUNK } else { 0 };
+            return Self { to_scan, chunk: chunk.max(least) };
+        }
+        Self { to_scan: at_least(to_scan), chunk: at_least(chunk.max(LEAST_CHUNK)) }
+    }
+}
+
+/// A random number from `least` to nearly twice that.
+fn at_least(least: usize) -> usize {
+    // Without random numbers, cursors are not sealed either.
+    let random = getrandom::u32().unwrap_or_default() as usize;
+    least + random % least
+}
+
+/// Reads a query. No cursor that a client makes up is opened.
 #[cfg(any(fuzzing, test))]
-pub(crate) fn check_listing(uri: &Uri) -> Result<(), Vec<Mistake>> {
+pub(crate) fn check_listing(uri: &Uri, key: &crate::secret::Seal) -> Result<(), Vec<Mistake>> {
     let listing = Listing::read(uri)?;
     assert!((1..=MOST).contains(&listing.limit));
-    if let Some(place) = listing.cursor {
-        assert_eq!(place.to_string().parse(), Ok(place));
+    if let Some(text) = &listing.cursor {
+        assert_eq!(cursor::open(key, text, &listing, View::All), None);
     }
     Ok(())
+}
+
+/// Opens a cursor for a place, which must lead back to it.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn cursor_round_trip(key: &crate::secret::Seal, place: [u8; 17]) {
+    let (place, listing) = (LogPlace::from_bytes(place), Listing::default());
+    let sealed = cursor::seal(key, place, &listing, View::Unowned).ok();
+    let opened = sealed.and_then(|sealed| cursor::open(key, &sealed, &listing, View::Unowned));
+    assert_eq!(opened, Some(place));
 }
 
 impl Default for Listing {
@@ -247,24 +307,26 @@ mod tests {
 
     #[test]
     fn every_parameter_is_read() {
-        let cursor = LogPlace { ms: 5, seq: 2, partition: 1 };
+        let cursor = "-_".repeat(30);
         let expected = Listing {
             status: Some(JobStatus::Failed),
             priority: Some(Priority::High),
             created_after: Some(1_500),
             created_before: Some(86_400_000),
             limit: 1000,
-            cursor: Some(cursor),
+            cursor: Some(cursor.clone()),
         };
-        let uri = "/jobs?status=failed&limit=1000&cursor=5-2-1&priority=high\
-                   &created_after=1970-01-01T00:00:01.5Z&created_before=1970-01-02T00%3A00:00Z";
-        assert_eq!(read(uri), Ok(expected));
+        let uri = format!(
+            "/jobs?status=failed&limit=1000&cursor={cursor}&priority=high\
+             &created_after=1970-01-01T00:00:01.5Z&created_before=1970-01-02T00%3A00:00Z"
+        );
+        assert_eq!(read(&uri), Ok(expected));
     }
 
     #[test]
     fn a_page_begins_at_the_cursor_or_at_the_upper_bound() {
         let cursor = LogPlace { ms: 5, seq: 2, partition: 1 };
-        let start = |created_before, cursor| Listing { created_before, cursor, ..Listing::default() }.start();
+        let start = |created_before, cursor| Listing { created_before, ..Listing::default() }.start(cursor);
         assert_eq!(start(None, None), None);
         assert_eq!(start(Some(9_000), Some(cursor)), Some(cursor));
         assert_eq!(start(Some(0), None).map(|place| place.ms), Some(LOG_DELAY_MS));

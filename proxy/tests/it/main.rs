@@ -21,6 +21,7 @@ mod access;
 mod api_page;
 mod bad_input;
 mod cors;
+mod cursors;
 mod data_loss;
 mod doctor;
 mod expect;

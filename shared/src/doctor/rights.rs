@@ -35,6 +35,8 @@ const PROXY: &[&str] = &[
     "EXPIRE $job 1",
     "GET $idem",
     "SET $idem v",
+    "GET $secret",
+    "SET $secret v NX GET",
     "XADD $stream * f v",
     "XADD $log * f v",
     "XADD $dead * f v",
@@ -86,6 +88,12 @@ const WORKER: &[&str] = &[
 ];
 
 impl Role {
+    /// A read of the proxies' secret, for a service that must not be able to make it.
+    fn forbidden(self, keys: &Keys) -> Option<Vec<String>> {
+        let read = || vec!["GET".to_owned(), keys.secret()];
+        (self == Self::Worker).then(read)
+    }
+
     /// The commands that the service needs, with the keys of one partition.
     #[must_use]
     pub fn needs(self, keys: &Keys, partition: u8) -> Vec<Vec<String>> {
@@ -107,10 +115,25 @@ pub(super) fn with_keys(commands: &[&str], keys: &Keys, partition: u8) -> Vec<Ve
         "$alone" => keys.alone(partition),
         "$idem" => keys.idempotency(partition, "0"),
         "$epoch" => keys.epoch(partition),
+        "$secret" => keys.secret(),
         "$workers" => keys.workers(),
         word => word.to_owned(),
     };
     commands.iter().map(|command| command.split(' ').map(key).collect()).collect()
+}
+
+/// Whether the user of the connection may read the proxies' secret although its service must not. A user that may read all
+/// keys was given no rule of ours.
+pub(super) async fn reads_secret(
+    connection: &mut MultiplexedConnection,
+    role: Role,
+    keys: &Keys,
+) -> Result<bool, RedisError> {
+    let Some(forbidden) = role.forbidden(keys) else { return Ok(false) };
+    let elsewhere = vec!["GET".to_owned(), "tepal:doctor".to_owned()];
+    let reads = [forbidden, elsewhere];
+    let refused = refused(connection, &reads).await?;
+    Ok(refused.len() == 1 && refused.iter().all(|command| command[1] == reads[1][1]))
 }
 
 /// Those of the commands that the user of the connection may not run.

@@ -1,7 +1,5 @@
 //! The log of accepted jobs: what a listing goes through.
 
-use std::{fmt, str::FromStr};
-
 use redis::{Pipeline, Value};
 
 use super::{JobStore, reads::parsing};
@@ -19,6 +17,29 @@ pub struct LogPlace {
 }
 
 impl LogPlace {
+    /// The place of the entry that Redis calls `id`, `<ms>-<seq>`.
+    fn of_entry(id: &str, partition: u8) -> Option<Self> {
+        let (ms, seq) = id.split_once('-')?;
+        Some(Self { ms: ms.parse().ok()?, seq: seq.parse().ok()?, partition })
+    }
+
+    /// The place as bytes, always the same number of them.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 17] {
+        let mut bytes = [self.partition; 17];
+        bytes[..8].copy_from_slice(&self.ms.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.seq.to_be_bytes());
+        bytes
+    }
+
+    /// The place that [`LogPlace::to_bytes`] wrote.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 17]) -> Self {
+        let [ms @ .., partition] = bytes;
+        let both = u128::from_be_bytes(ms);
+        Self { ms: (both >> 64) as u64, seq: both as u64, partition }
+    }
+
     /// Where another partition's log goes on after this place, as XREVRANGE's upper end.
     fn end_in(self, partition: u8) -> String {
         // Of two entries with the same id, the one in the higher partition comes first. No entry has the id 0-0, and Redis
@@ -26,35 +47,6 @@ impl LogPlace {
         let is_first = (self.ms, self.seq) == (0, 0);
         let exclusive = if partition < self.partition || is_first { "" } else { "(" };
         format!("{exclusive}{}-{}", self.ms, self.seq)
-    }
-}
-
-impl fmt::Display for LogPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.ms, self.seq, self.partition)
-    }
-}
-
-/// The text is no [`LogPlace`].
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("no place in the log")]
-pub struct NoLogPlace;
-
-impl FromStr for LogPlace {
-    type Err = NoLogPlace;
-
-    fn from_str(text: &str) -> Result<Self, NoLogPlace> {
-        let mut parts = text.split('-');
-        let (Some(ms), Some(seq), Some(partition), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(NoLogPlace);
-        };
-        Ok(Self {
-            ms: ms.parse().map_err(|_| NoLogPlace)?,
-            seq: seq.parse().map_err(|_| NoLogPlace)?,
-            partition: partition.parse().map_err(|_| NoLogPlace)?,
-        })
     }
 }
 
@@ -120,7 +112,7 @@ pub(super) fn places_from(partition: u8, value: Value) -> Result<Vec<LogEntry>, 
                 _ => {}
             }
         }
-        Some(LogEntry { place: format!("{place}-{partition}").parse().ok()?, id: id?, owner })
+        Some(LogEntry { place: LogPlace::of_entry(&place, partition)?, id: id?, owner })
     };
     Ok(entries.into_iter().filter_map(entry).collect())
 }
@@ -166,11 +158,18 @@ mod tests {
 
     #[test]
     fn a_place_goes_on_where_it_stopped_in_every_log() {
-        let place: LogPlace = "5-2-1".parse().unwrap();
+        let place = LogPlace::of_entry("5-2", 1).unwrap();
         assert_eq!([0, 1, 2].map(|partition| place.end_in(partition)), ["5-2", "(5-2", "(5-2"]);
         assert_eq!(LogPlace { ms: 0, seq: 0, partition: 0 }.end_in(3), "0-0");
-        assert_eq!(place.to_string(), "5-2-1");
-        assert_eq!("5-2".parse::<LogPlace>(), Err(NoLogPlace));
-        assert_eq!("5-2-256".parse::<LogPlace>(), Err(NoLogPlace));
+        assert_eq!(place, LogPlace { ms: 5, seq: 2, partition: 1 });
+        assert!(["5", "5-", "-2", "5-2-1"].iter().all(|id| LogPlace::of_entry(id, 1).is_none()));
+    }
+
+    #[test]
+    fn a_place_reads_as_it_was_written() {
+        for (ms, seq, partition) in [(0, 0, 0), (1, 2, 3), (u64::MAX, 0, 7), (0, u64::MAX, u8::MAX)] {
+            let place = LogPlace { ms, seq, partition };
+            assert_eq!(LogPlace::from_bytes(place.to_bytes()), place);
+        }
     }
 }

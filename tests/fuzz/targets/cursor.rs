@@ -2,4 +2,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| tepal_shared::fuzzing::cursor(bytes));
+fuzz_target!(|bytes: &[u8]| tepal_proxy::fuzzing::cursor(bytes));

@@ -353,6 +353,16 @@ async fn nobody_may_do_what_is_not_theirs() {
             assert!(refused.contains("permission") || refused.contains("can't"), "{refused}");
         }
     }
+    // The proxies' secret, in every way that a worker has.
+    let url = secrets.url(&redis, "worker");
+    for command in [
+        &["GET", "{predict_queue:0}:secret"][..],
+        &["SET", "{predict_queue:0}:secret", "known"],
+        &["HGETALL", "{predict_queue:0}:secret"],
+    ] {
+        assert_eq!(run(&url, command).unwrap_err().code(), Some("NOPERM"), "{command:?}");
+    }
+    assert!(run(&secrets.url(&redis, "proxy"), &["GET", "{predict_queue:0}:secret"]).is_ok());
     let health = format!("redis://tepal-health:any@{}/", redis.addr());
     assert!(run(&health, &["PING"]).is_ok());
     assert_eq!(run(&health, &["GET", "foreign"]).unwrap_err().code(), Some("NOPERM"));

@@ -196,6 +196,16 @@ async fn a_right_on_other_keys_is_not_enough() {
 }
 
 #[tokio::test]
+async fn a_user_that_may_read_the_secret_of_the_proxies_is_named() {
+    let rule = shipped_rule().replace("~{predict_queue:*}:epoch", "~{predict_queue:*}:*");
+
+    let (is_well, text) = with_rule(&rule).await;
+
+    assert!(!is_well, "{text}");
+    assert!(line(&text, "rights").contains("may read {predict_queue:0}:secret"), "{text}");
+}
+
+#[tokio::test]
 async fn a_model_server_that_fits_its_description_is_well() {
     let (redis, server) = with_server(ServerSpec::iris()).await;
 
@@ -309,7 +319,7 @@ async fn an_onnx_model_with_another_output_than_described_is_told() {
 
 #[tokio::test]
 async fn the_last_partition_is_looked_at_too() {
-    let rule = shipped_rule().replace("~{predict_queue:*}:*", "~{predict_queue:0}:*");
+    let rule = shipped_rule().replace("~{predict_queue:*}:", "~{predict_queue:0}:");
 
     let redis = sound().await;
     let words: Vec<_> = rule.split(' ').skip(1).collect();

@@ -1,0 +1,140 @@
+//! The queue's secret and what is sealed with it. All proxies of a queue read the same secret from Redis, so any of them
+//! opens what another has sealed. Each purpose has a key of its own, derived with HKDF (RFC 5869).
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    error::Unspecified,
+    hkdf::{HKDF_SHA256, Prk, Salt},
+};
+use tepal_shared::{
+    error::StoreError,
+    store::{JobStore, QueueSecret},
+};
+use tracing::info;
+
+const SALT: &[u8] = b"tepal queue secret";
+/// What each key is for. A label never changes its meaning; another form of the content gets another label.
+const CURSORS: &[u8] = b"listing cursors, version 1";
+
+/// The secret as it was read last.
+#[derive(Default)]
+pub(crate) struct Secret {
+    current: RwLock<Option<Current>>,
+}
+
+struct Current {
+    secret: QueueSecret,
+    keys: Arc<Keys>,
+}
+
+/// The keys derived from one secret.
+pub(crate) struct Keys {
+    /// For cursors of `GET /jobs`.
+    pub(crate) cursors: Seal,
+}
+
+/// Encrypts and authenticates small texts (AES-256-GCM).
+pub(crate) struct Seal(LessSafeKey);
+
+impl Secret {
+    /// The keys, from the secret in Redis if none was read before.
+    pub(crate) async fn keys(&self, store: &JobStore) -> Result<Arc<Keys>, StoreError> {
+        let known = self.read(|current| Arc::clone(&current.keys));
+        match known {
+            Some(keys) => Ok(keys),
+            None => self.refresh(store).await,
+        }
+    }
+
+    /// Reads the secret again: a Redis that lost its data has another one.
+    pub(crate) async fn refresh(&self, store: &JobStore) -> Result<Arc<Keys>, StoreError> {
+        let secret = store.secret().await?;
+        let known = self.read(|current| (current.secret == secret).then(|| Arc::clone(&current.keys)));
+        if let Some(Some(keys)) = known {
+            return Ok(keys);
+        }
+        if known.is_some() {
+            info!(action = "queue_secret_replaced", "what was sealed before is refused from now on");
+        }
+        let keys = Keys::derive(secret.expose()).map_err(|_| StoreError::Protocol {
+            script: "secret",
+            reason: "no key can be derived".to_owned(),
+        })?;
+        let keys = Arc::new(keys);
+        let current = Current { secret, keys: Arc::clone(&keys) };
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(current);
+        Ok(keys)
+    }
+
+    fn read<T>(&self, part: impl FnOnce(&Current) -> T) -> Option<T> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(part)
+    }
+}
+
+impl Keys {
+    pub(crate) fn derive(secret: &[u8; 32]) -> Result<Self, Unspecified> {
+        let root = Salt::new(HKDF_SHA256, SALT).extract(secret);
+        Ok(Self { cursors: Seal::derive(&root, CURSORS)? })
+    }
+}
+
+impl Seal {
+    fn derive(root: &Prk, label: &[u8]) -> Result<Self, Unspecified> {
+        let key = UnboundKey::from(root.expand(&[label], &AES_256_GCM)?);
+        Ok(Self(LessSafeKey::new(key)))
+    }
+
+    /// The content as URL-safe text, which only the same `context` opens. Its length depends on that of the content alone.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub(crate) fn seal(&self, content: &[u8], context: &[u8]) -> Result<String, Unspecified> {
+        let mut nonce = [0; NONCE_LEN];
+        getrandom::fill(&mut nonce).map_err(|_| Unspecified)?;
+        let mut sealed = content.to_vec();
+        self.0.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(context),
+            &mut sealed,
+        )?;
+        Ok(BASE64_URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
+    }
+
+    /// The content; `None` unless it was sealed with this key and this `context`.
+    pub(crate) fn open(&self, text: &str, context: &[u8]) -> Option<Vec<u8>> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut sealed = sealed.to_vec();
+        let content = self.0.open_in_place(nonce, Aad::from(context), &mut sealed).ok()?;
+        Some(content.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seal(secret: u8) -> Seal {
+        Keys::derive(&[secret; 32]).unwrap().cursors
+    }
+
+    #[test]
+    fn only_the_same_secret_and_context_open_what_was_sealed() {
+        let sealed = seal(1).seal(b"content", b"context").unwrap();
+        assert_eq!(seal(1).open(&sealed, b"context").as_deref(), Some(&b"content"[..]));
+        assert_eq!(seal(2).open(&sealed, b"context"), None);
+        assert_eq!(seal(1).open(&sealed, b"contexT"), None);
+        assert_ne!(seal(1).seal(b"content", b"context").unwrap(), sealed);
+    }
+
+    #[test]
+    fn a_key_serves_one_purpose() {
+        let root = Salt::new(HKDF_SHA256, SALT).extract(&[1; 32]);
+        let other = Seal::derive(&root, b"another purpose").unwrap();
+        assert_eq!(other.open(&seal(1).seal(b"content", b"").unwrap(), b""), None);
+    }
+}
