@@ -139,7 +139,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
         }),
         router: routes::router(Arc::clone(&app), config.cors.as_ref()),
     };
-    let (limiting, letting_in) = (Arc::clone(&app), Arc::clone(&app));
+    let (limiting, letting_in, counting) = (Arc::clone(&app), Arc::clone(&app), Arc::clone(&app));
     let helpers = [
         tokio::spawn(async move {
             if let Some(limit) = &limiting.rate_limit {
@@ -152,7 +152,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
             }
         }),
         tokio::spawn(Probe::new(Arc::clone(&app), snapshots).run()),
-        tokio::spawn(metrics::upkeep(app.metrics.handle().clone())),
+        tokio::spawn(async move { counting.metrics.upkeep().await }),
         tokio::spawn(warn_about_default_user(app.store.redis().clone(), config.common.keys.clone())),
         tokio::spawn(async move {
             if let Some(renewal) = renewal {

@@ -18,10 +18,8 @@ fn main() -> ExitCode {
     match start() {
         Ok(code) => code,
         Err(error) => {
-            #[allow(clippy::print_stderr, reason = "the log may not have been started")]
-            {
-                eprintln!("tepal-proxy: {}", telemetry::chain(error.as_ref()));
-            }
+            // The log may not have been started.
+            telemetry::complain("tepal-proxy", error.as_ref());
             ExitCode::FAILURE
         }
     }
@@ -35,9 +33,7 @@ fn start() -> Result<ExitCode, Failure> {
         return Ok(command.run()?);
     }
     let config = Config::try_from(args)?;
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    telemetry::write_when_idle(&mut runtime);
-    let runtime = runtime.enable_all().build()?;
+    let runtime = tokio::runtime::Runtime::new()?;
     if matches!(command, Some(Command::Doctor)) {
         return Ok(runtime.block_on(doctor::examine(&config)).print()?);
     }

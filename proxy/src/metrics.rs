@@ -15,7 +15,7 @@ use metrics::{
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use tepal_shared::job::Priority;
+use tepal_shared::{job::Priority, telemetry};
 
 use crate::access::Refusal;
 
@@ -50,6 +50,7 @@ const REDIS_AOF_OK: &str = "tepal_redis_aof_ok";
 const REDIS_AOF_BYTES: &str = "tepal_redis_aof_bytes";
 const TLS_FAILED: &str = "tepal_tls_handshakes_failed_total";
 const TLS_EXPIRES: &str = "tepal_tls_certificate_expires_seconds";
+const LOG_DROPPED: &str = "tepal_log_lines_dropped_total";
 const BUILD: &str = "tepal_build_info";
 /// The name that every Prometheus client library uses.
 const STARTED: &str = "process_start_time_seconds";
@@ -67,6 +68,7 @@ const COUNTERS: &[(&str, &str)] = &[
     (DATA_LOSS, "Times that Redis was found without the data it had before"),
     (REQUEUED, "Failed or cancelled jobs that were submitted again as new ones"),
     (CANCELLED, "Cancellations confirmed, repeated ones included"),
+    (LOG_DROPPED, "Lines of the log that were dropped because the output did not take them"),
     (TLS_FAILED, "TLS handshakes that came to nothing, by reason"),
     (REDIS_EXPIRED, "Keys that expired in Redis since this proxy started"),
     (REDIS_EVICTED, "Keys that Redis threw away for lack of memory since this proxy started"),
@@ -124,6 +126,7 @@ pub(crate) struct Metrics {
     repeated: Counter,
     requeued: Counter,
     cancelled: Counter,
+    log_dropped: Counter,
     /// What the probe sets.
     pub(crate) gauges: Gauges,
     pub(crate) tls: TlsMetrics,
@@ -203,8 +206,8 @@ impl Metrics {
                 ConnectionMetrics::new(),
             )
         });
-        let [repeated, requeued, cancelled] =
-            [REPEATED, REQUEUED, CANCELLED].map(|name| with_local_recorder(&recorder, || counter!(name)));
+        let [repeated, requeued, cancelled, log_dropped] = [REPEATED, REQUEUED, CANCELLED, LOG_DROPPED]
+            .map(|name| with_local_recorder(&recorder, || counter!(name)));
         let requests = RwLock::default();
         Ok(Self {
             recorder,
@@ -215,15 +218,26 @@ impl Metrics {
             repeated,
             requeued,
             cancelled,
+            log_dropped,
             gauges,
             tls,
             connections,
         })
     }
 
-    /// What renders the metrics.
-    pub(crate) fn handle(&self) -> &PrometheusHandle {
-        &self.handle
+    /// The page for Prometheus.
+    pub(crate) fn render(&self) -> String {
+        self.log_dropped.absolute(telemetry::dropped_lines());
+        self.handle.render()
+    }
+
+    /// Moves recorded durations into their buckets for ever; without it they pile up until the next scrape.
+    pub(crate) async fn upkeep(&self) {
+        let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            tick.tick().await;
+            self.handle.run_upkeep();
+        }
     }
 
     /// A request was answered.
@@ -397,14 +411,5 @@ fn method_label(method: &Method) -> &'static str {
         Method::PATCH => "PATCH",
         Method::OPTIONS => "OPTIONS",
         _ => "other",
-    }
-}
-
-/// Moves recorded durations into their buckets for ever; without it they pile up until the next scrape.
-pub(crate) async fn upkeep(handle: PrometheusHandle) {
-    let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
-    loop {
-        tick.tick().await;
-        handle.run_upkeep();
     }
 }

@@ -3,10 +3,15 @@
 mod output;
 
 use std::{
+    error::Error,
     fmt,
-    io::IsTerminal as _,
+    fs::File,
+    io::{self, IsTerminal as _, Write as _},
+    os::fd::AsFd as _,
     panic::{self, PanicHookInfo},
-    time::SystemTime,
+    sync::mpsc,
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
@@ -23,50 +28,67 @@ use tracing_subscriber::{
 use self::output::Output;
 use crate::config::{LogFormat, LogSettings};
 
-static OUTPUT: Output<std::io::Stdout> = Output::new(std::io::stdout);
+static OUTPUT: Output = Output::new();
+/// How long the end of the process waits for an output that takes nothing.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Writes what is left of the log when it goes.
+/// Writes what is left of the log when it is dropped.
 #[derive(Debug)]
-#[must_use = "lines that wait are only written for sure when this goes, last of all"]
+#[must_use = "drop it last: the lines that wait are written then"]
 pub struct Log(());
 
 impl Drop for Log {
     fn drop(&mut self) {
-        OUTPUT.flush();
+        OUTPUT.flush(LAST_WORDS);
     }
 }
 
-/// Lets the lines that the threads of `runtime` log be written together when a thread has nothing else to do: on an idle
-/// machine at once, on a busy one with a tenth of the system calls. Warnings and errors do not wait, nor do texts for people.
-pub fn write_when_idle(runtime: &mut tokio::runtime::Builder) {
-    OUTPUT.follow(runtime);
+/// Lines of the log that were dropped, because the output could not take them.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    OUTPUT.dropped()
+}
+
+/// Says on standard error why the program ends. If that cannot be written, the program ends without it.
+pub fn complain(program: &str, error: &(dyn Error + 'static)) {
+    let text = format!("{program}: {}\n", chain(error));
+    let (written, done) = mpsc::channel();
+    let writing = move || {
+        let _ = io::stderr().write_all(text.as_bytes());
+        let _ = written.send(());
+    };
+    if thread::Builder::new().spawn(writing).is_ok() {
+        let _ = done.recv_timeout(LAST_WORDS);
+    }
 }
 
 /// Starts logging for the service `component`.
 ///
 /// # Errors
 /// When the filter is malformed, or logging was started before.
-pub fn start(
-    component: &'static str,
-    settings: &LogSettings,
-) -> Result<Log, Box<dyn std::error::Error + Send + Sync>> {
+pub fn start(component: &'static str, settings: &LogSettings) -> Result<Log, Box<dyn Error + Send + Sync>> {
     let filter = EnvFilter::builder().parse(&settings.filter)?;
     let as_text = match settings.format {
-        LogFormat::Auto => std::io::stdout().is_terminal(),
+        LogFormat::Auto => io::stdout().is_terminal(),
         LogFormat::Json => false,
         LogFormat::Text => true,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    // Not the standard library's own handle: the thread would hold its lock during a write that blocks.
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    OUTPUT.start(output)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(&OUTPUT);
+    // An error of the subscriber's own would be printed, and a print that fails is a panic.
+    let builder = builder.log_internal_errors(false);
     if as_text {
         builder.with_target(false).try_init()?;
     } else {
-        builder.event_format(JsonLines { component }).with_writer(&OUTPUT).try_init()?;
+        builder.event_format(JsonLines { component }).try_init()?;
     }
     panic::set_hook(Box::new(log_panic));
     Ok(Log(()))
 }
 
-/// A panic is a bug; it is told where all else is told.
+/// A panic is a bug; it goes where all else goes.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
@@ -76,7 +98,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 
 /// An error with all its causes, in one line.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -167,7 +189,7 @@ impl Visit for Line {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::{self, Write},
+        io::Write,
         sync::{Arc, Mutex},
     };
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use logs::Logs;
 pub use parts::{Proxy, Worker};
-pub use service::{Service, ServiceBuilder, binary_path};
+pub use service::{Service, ServiceBuilder, Sink, binary_path};
 
 use crate::wait::poll;
 

@@ -18,10 +18,8 @@ fn main() -> ExitCode {
     match start() {
         Ok(code) => code,
         Err(error) => {
-            #[allow(clippy::print_stderr, reason = "the log may not have been started")]
-            {
-                eprintln!("tepal-worker: {}", telemetry::chain(error.as_ref()));
-            }
+            // The log may not have been started.
+            telemetry::complain("tepal-worker", error.as_ref());
             ExitCode::FAILURE
         }
     }
@@ -32,9 +30,7 @@ fn start() -> Result<ExitCode, Failure> {
     let args = Args::parse();
     let command = args.command();
     let config = Config::try_from(args)?;
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    telemetry::write_when_idle(&mut runtime);
-    let runtime = runtime.enable_all().build()?;
+    let runtime = tokio::runtime::Runtime::new()?;
     if command == Some(Command::Doctor) {
         return Ok(runtime.block_on(doctor::examine(&config)).print()?);
     }

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tepal_shared::{
     scripts::{Fence, Granted, Settled},
     store::Settlement,
+    telemetry,
 };
 
 const PROCESSED: &str = "tepal_jobs_processed_total";
@@ -23,6 +24,7 @@ const GROUPS: &str = "tepal_groups_created_total";
 const REPEATED: &str = "tepal_settle_repeats_total";
 const PANICS: &str = "tepal_consumer_panics_total";
 const DATA_LOST: &str = "tepal_data_loss_total";
+const LOG_DROPPED: &str = "tepal_log_lines_dropped_total";
 const BREAKER: &str = "tepal_breaker_open";
 const HELD: &str = "tepal_worker_jobs_held";
 const BATCHES_RUNNING: &str = "tepal_worker_batches_running";
@@ -57,6 +59,13 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .install_recorder()?;
     describe();
     Ok(handle)
+}
+
+/// The page for Prometheus.
+#[must_use]
+pub fn render(handle: &PrometheusHandle) -> String {
+    counter!(LOG_DROPPED).absolute(telemetry::dropped_lines());
+    handle.render()
 }
 
 /// Moves recorded durations into their buckets for ever; without it they pile up until the next scrape.
@@ -96,6 +105,7 @@ fn describe() {
     );
     describe_counter!(PANICS, "Times that a consumer had to begin anew because of a bug");
     describe_counter!(DATA_LOST, "Times that Redis came back without its data");
+    describe_counter!(LOG_DROPPED, "Lines of the log that were dropped because the output did not take them");
     describe_gauge!(BREAKER, "1 while no jobs are taken because the backend does not answer, else 0");
     describe_gauge!(HELD, "Jobs that this worker holds");
     describe_gauge!(BATCHES_RUNNING, "Batches that this worker runs");

@@ -11,7 +11,7 @@ use axum::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
-use crate::liveness::Liveness;
+use crate::{liveness::Liveness, metrics};
 
 /// The format that Prometheus reads (Prometheus documentation, "Exposition formats").
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -22,16 +22,19 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// When the address is taken or cannot be used.
 pub async fn open(
     addr: SocketAddr,
-    metrics: PrometheusHandle,
+    handle: PrometheusHandle,
     liveness: Liveness,
 ) -> io::Result<impl Future<Output = io::Result<()>>> {
     let listener = TcpListener::bind(addr).await?;
-    Ok(axum::serve(listener, router(metrics, liveness)).into_future())
+    Ok(axum::serve(listener, router(handle, liveness)).into_future())
 }
 
-fn router(metrics: PrometheusHandle, liveness: Liveness) -> Router {
+fn router(handle: PrometheusHandle, liveness: Liveness) -> Router {
     Router::new()
-        .route("/metrics", get(async move || ([(header::CONTENT_TYPE, METRICS_TYPE)], metrics.render())))
+        .route(
+            "/metrics",
+            get(async move || ([(header::CONTENT_TYPE, METRICS_TYPE)], metrics::render(&handle))),
+        )
         .route("/livez", get(async move || livez(&liveness)))
         .fallback(async || (StatusCode::NOT_FOUND, "Not found; this port serves /metrics and /livez\n"))
 }

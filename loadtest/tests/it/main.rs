@@ -242,6 +242,16 @@ fn steps_are_reported_one_by_one() {
 }
 
 #[test]
+fn an_output_that_is_closed_is_an_error_and_no_panic() {
+    let server = Server::start(quick());
+    let closed = || std::io::pipe().unwrap().1;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tepal-loadtest"));
+    command.args(["constant", "--rate", "20", "--duration", "1s", "--url", &server.url()]);
+    let status = command.stdout(closed()).stderr(closed()).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+}
+
+#[test]
 fn ctrl_c_ends_the_sending_and_still_reports() {
     let server = Server::start(quick());
     let child = start(&server.url(), "soak --rate 100 --duration 1h --json -");

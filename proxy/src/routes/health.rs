@@ -75,7 +75,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
 
 /// The metrics as Prometheus reads them (text format 0.0.4).
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let mut response = app.metrics.handle().render().into_response();
+    let mut response = app.metrics.render().into_response();
     let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, format);
     response

@@ -72,7 +72,8 @@ impl Report {
     /// # Errors
     /// When standard output cannot be written.
     pub fn print(&self) -> io::Result<ExitCode> {
-        io::stdout().write_all(self.to_string().as_bytes())?;
+        let printed = io::stdout().write_all(self.to_string().as_bytes());
+        printed.map_err(|error| io::Error::new(error.kind(), format!("cannot print the report: {error}")))?;
         Ok(if self.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

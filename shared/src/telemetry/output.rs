@@ -1,79 +1,153 @@
-//! Where lines of the log go: out at once, or together with those that follow while there is work to do.
+//! Where lines of the log go: into a buffer, and from there to the output, by a thread of its own. No other thread ever
+//! waits for the output: a line that finds the buffer full, or that cannot be written, is dropped and counted.
 
 use std::{
-    cell::Cell,
-    io::{self, Write},
-    sync::{Mutex, MutexGuard, PoisonError},
+    io::{self, ErrorKind, Write},
+    mem,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
-use tracing::{Level, Metadata};
+use tracing::{Level, Metadata, warn};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes of lines that wait at most, a write's worth.
-const MOST_WAITING: usize = 8 << 10;
+/// Bytes of lines that may wait. A slow output may pause for a second under usual load, and for a tenth of one under the
+/// highest.
+const MOST_WAITING: usize = 1 << 20;
+/// Bytes that are written without waiting for more.
+const ENOUGH: usize = 1 << 18;
+/// How long lines gather after a write: a busy service writes a hundred times a second, however many lines there are.
+const GATHER: Duration = Duration::from_millis(10);
 
-thread_local! {
-    /// Whether this thread is sure to write what waits before it goes idle.
-    static MAY_WAIT: Cell<bool> = const { Cell::new(false) };
+/// Lines on their way out.
+pub(super) struct Output {
+    lines: Mutex<Lines>,
+    /// There is something to write, or no time to gather more.
+    ready: Condvar,
+    /// Lines were written.
+    written: Condvar,
+    dropped: AtomicU64,
 }
 
-/// Lines on their way to what `open` gives.
-pub(super) struct Output<W> {
-    waiting: Mutex<Vec<u8>>,
-    open: fn() -> W,
+struct Lines {
+    waiting: Vec<u8>,
+    /// What waits is to be written at once.
+    is_urgent: bool,
+    is_writing: bool,
 }
 
-impl<W: Write + 'static> Output<W> {
-    pub(super) const fn new(open: fn() -> W) -> Self {
-        Self { waiting: Mutex::new(Vec::new()), open }
+impl Output {
+    pub(super) const fn new() -> Self {
+        let lines = Lines { waiting: Vec::new(), is_urgent: false, is_writing: false };
+        let (ready, written) = (Condvar::new(), Condvar::new());
+        Self { lines: Mutex::new(lines), ready, written, dropped: AtomicU64::new(0) }
     }
 
-    /// Lets the lines that the threads of this runtime log wait while they have other things to do.
-    pub(super) fn follow(&'static self, runtime: &mut tokio::runtime::Builder) {
-        runtime.on_thread_unpark(|| MAY_WAIT.set(true)).on_thread_park(|| {
-            MAY_WAIT.set(false);
-            self.flush();
-        });
+    /// Lines that were dropped so far.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes all lines that wait.
-    pub(super) fn flush(&self) {
-        let mut waiting = self.waiting();
-        let written = if waiting.is_empty() { Ok(()) } else { self.write_out(&mut waiting) };
-        // A panic that is to be logged must find it free.
-        drop(waiting);
-        if let Err(error) = written {
-            // Where this cannot be written either, there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "lines of the log are lost, since it cannot be written: {error}");
+    /// Starts the thread that writes to `out`.
+    pub(super) fn start(&'static self, out: impl Write + Send + 'static) -> io::Result<()> {
+        let sink = Sink { out, is_cut: false };
+        thread::Builder::new().name("log".to_owned()).spawn(move || self.write_for_ever(sink))?;
+        Ok(())
+    }
+
+    /// Waits until all lines are written, but no longer than `within`.
+    pub(super) fn flush(&self, within: Duration) {
+        let mut lines = self.lines();
+        lines.is_urgent = true;
+        self.ready.notify_one();
+        let is_under_way = |lines: &mut Lines| lines.is_writing || !lines.waiting.is_empty();
+        // Whether it came to its end or not, there is nothing left to do.
+        drop(self.written.wait_timeout_while(lines, within, is_under_way));
+    }
+
+    fn add(&self, line: &[u8], is_urgent: bool) {
+        let mut lines = self.lines();
+        if lines.waiting.len() + line.len() > MOST_WAITING {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let was_ready = lines.is_ready();
+        let was_empty = lines.waiting.is_empty();
+        lines.waiting.extend_from_slice(line);
+        lines.is_urgent |= is_urgent;
+        // One call of the system for each write of the thread, not for each line.
+        if was_empty || (lines.is_ready() && !was_ready) {
+            self.ready.notify_one();
         }
     }
 
-    /// Lines that cannot be written are dropped.
-    fn write_out(&self, waiting: &mut Vec<u8>) -> io::Result<()> {
-        let written = (self.open)().write_all(waiting);
-        waiting.clear();
-        written
+    fn write_for_ever(&self, mut sink: Sink<impl Write>) {
+        let mut reported = 0;
+        loop {
+            let lines = self.take();
+            let lost = sink.write(&lines);
+            self.dropped.fetch_add(lost, Ordering::Relaxed);
+            self.finish(lines);
+            let dropped = self.dropped();
+            if lost == 0 && dropped > reported {
+                warn!(action = "log_lines_dropped", count = dropped - reported);
+                reported = dropped;
+            }
+            self.gather();
+        }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<u8>> {
-        // Bytes are appended or cleared: nothing is half-done after a panic.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for lines.
+    fn take(&self) -> Vec<u8> {
+        let lines = self.lines();
+        let is_empty = |lines: &mut Lines| lines.waiting.is_empty();
+        let mut lines = self.ready.wait_while(lines, is_empty).unwrap_or_else(PoisonError::into_inner);
+        (lines.is_urgent, lines.is_writing) = (false, true);
+        mem::take(&mut lines.waiting)
+    }
+
+    fn finish(&self, mut written: Vec<u8>) {
+        let mut lines = self.lines();
+        lines.is_writing = false;
+        if lines.waiting.is_empty() {
+            written.clear();
+            // Its memory is used again.
+            lines.waiting = written;
+        }
+        self.written.notify_all();
+    }
+
+    fn gather(&self) {
+        let lines = self.lines();
+        drop(self.ready.wait_timeout_while(lines, GATHER, |lines| !lines.is_ready()));
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        // Bytes are appended or taken: nothing is half-done after a panic.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    /// Whether they are to be written without waiting for more.
+    fn is_ready(&self) -> bool {
+        self.is_urgent || self.waiting.len() >= ENOUGH
     }
 }
 
 /// Takes one line.
-pub(super) struct Entry<W: 'static> {
-    output: &'static Output<W>,
+pub(super) struct Entry {
+    output: &'static Output,
     is_urgent: bool,
 }
 
-impl<W: Write + 'static> Write for Entry<W> {
+impl Write for Entry {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut waiting = self.output.waiting();
-        waiting.extend_from_slice(line);
-        if self.is_urgent || waiting.len() >= MOST_WAITING || !MAY_WAIT.get() {
-            self.output.write_out(&mut waiting)?;
-        }
+        self.output.add(line, self.is_urgent);
         Ok(line.len())
     }
 
@@ -82,120 +156,53 @@ impl<W: Write + 'static> Write for Entry<W> {
     }
 }
 
-impl<W: Write + 'static> MakeWriter<'_> for &'static Output<W> {
-    type Writer = Entry<W>;
+impl MakeWriter<'_> for &'static Output {
+    type Writer = Entry;
 
-    fn make_writer(&self) -> Self::Writer {
+    fn make_writer(&self) -> Entry {
         Entry { output: self, is_urgent: true }
     }
 
-    fn make_writer_for(&self, line: &Metadata<'_>) -> Self::Writer {
+    fn make_writer_for(&self, line: &Metadata<'_>) -> Entry {
         Entry { output: self, is_urgent: *line.level() <= Level::WARN }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
+/// What the thread writes to.
+struct Sink<W> {
+    out: W,
+    /// The last line was written in part.
+    is_cut: bool,
+}
 
-    use tracing::{info, warn};
-
-    use super::*;
-
-    static CLOSED: Output<Closed> = Output::new(|| Closed);
-
-    /// As a pipe that nobody reads any more.
-    struct Closed;
-
-    impl Write for Closed {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::BrokenPipe.into())
+impl<W: Write> Sink<W> {
+    /// Writes the lines; gives how many of them are lost.
+    fn write(&mut self, lines: &[u8]) -> u64 {
+        if self.is_cut && self.write_some(b"\n") == 1 {
+            self.is_cut = false;
         }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+        let written = if self.is_cut { 0 } else { self.write_some(lines) };
+        let (written, lost) = lines.split_at(written);
+        self.is_cut |= written.last().is_some_and(|last| *last != b'\n');
+        lost.iter().filter(|byte| **byte == b'\n').count() as u64
     }
 
-    #[test]
-    fn lines_that_cannot_be_written_are_dropped_and_stop_nobody() {
-        let mut entry = Entry { output: &CLOSED, is_urgent: true };
-        assert!(entry.write(b"urgent\n").is_err(), "the subscriber tells it");
-        MAY_WAIT.set(true);
-        let mut entry = Entry { output: &CLOSED, is_urgent: false };
-        entry.write_all(b"one\n").unwrap();
-        CLOSED.flush();
-        assert!(CLOSED.waiting.try_lock().unwrap().is_empty());
-        MAY_WAIT.set(false);
-    }
-
-    static WRITTEN: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-    static OUTPUT: Output<Written> = Output::new(|| Written);
-
-    struct Written;
-
-    impl Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            WRITTEN.lock().unwrap().write(bytes)
+    /// Gives how many bytes were written before an error.
+    fn write_some(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.out.write(&bytes[written..]) {
+                Ok(0) => break,
+                Ok(count) => written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Whoever shares the output may have made it non-blocking.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(GATHER),
+                Err(_) => break,
+            }
         }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn logging(action: impl FnOnce()) {
-        let subscriber = tracing_subscriber::fmt().with_writer(&OUTPUT).finish();
-        tracing::subscriber::with_default(subscriber, action);
-    }
-
-    /// Which of the texts have been written so far, each one by itself.
-    fn written() -> String {
-        let bytes = WRITTEN.lock().unwrap().clone();
-        let lines = String::from_utf8(bytes).unwrap();
-        lines.lines().filter_map(|line| line.rsplit(' ').next()).filter(|word| word.len() == 1).collect()
-    }
-
-    #[test]
-    fn lines_wait_while_their_thread_has_other_things_to_do() {
-        // A thread that nobody watches.
-        logging(|| info!("a"));
-        assert_eq!(written(), "a");
-
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        OUTPUT.follow(&mut runtime);
-        let runtime = runtime.worker_threads(1).build().unwrap();
-        // Once it has been idle, its thread is sure to be so again.
-        let mut tries = 0;
-        while !runtime.block_on(async { tokio::spawn(async { MAY_WAIT.get() }).await.unwrap() }) {
-            tries += 1;
-            assert!(tries < 1000, "the thread never was idle");
-        }
-        let busy = runtime.spawn(async {
-            logging(|| {
-                info!("b");
-                info!("c");
-                assert_eq!(written(), "a");
-                // Bad news are told at once, behind what went before.
-                warn!("d");
-                assert_eq!(written(), "abcd");
-                // So is more than a buffer's worth.
-                info!("e");
-                info!("{:1$} f", "", MOST_WAITING);
-                assert_eq!(written(), "abcdef");
-                info!("g");
-            });
-            assert_eq!(written(), "abcdef");
-        });
-        runtime.block_on(busy).unwrap();
-
-        let started = Instant::now();
-        while written() != "abcdefg" {
-            assert!(started.elapsed() < Duration::from_secs(10), "an idle thread leaves lines unwritten");
-            std::thread::yield_now();
-        }
-        // And those of a blocking thread, which is never idle in this sense.
-        runtime.block_on(runtime.spawn_blocking(|| logging(|| info!("h")))).unwrap();
-        assert_eq!(written(), "abcdefgh");
+        written
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What a child printed: stdout and stderr line by line, in one buffer that outlives the child.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -20,6 +20,7 @@ pub struct Logs {
 struct Shared {
     lines: Mutex<Vec<String>>,
     open_pipes: AtomicUsize,
+    unread: Mutex<Vec<PipeReader>>,
 }
 
 impl Logs {
@@ -34,6 +35,11 @@ impl Logs {
             }
             shared.open_pipes.fetch_sub(1, Ordering::SeqCst);
         });
+    }
+
+    /// Keeps the pipe open and never reads it.
+    pub(super) fn ignore(&self, pipe: PipeReader) {
+        self.shared.unread.lock().expect("no panic while held").push(pipe);
     }
 
     /// All lines so far.

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Service, ServiceBuilder};
+use super::{Service, ServiceBuilder, Sink};
 use crate::certificates::{Authority, Pair};
 use crate::http::{Answer, Client};
 use crate::ports::free_port;
@@ -35,10 +35,18 @@ impl Proxy {
     /// # Panics
     /// When it ends or is not ready within 30 s; the text has its last log lines.
     pub async fn start(redis_url: &str, env: &[(&str, &str)]) -> Self {
+        Self::start_writing_to(Sink::Logs, redis_url, env).await
+    }
+
+    /// The same with its output elsewhere.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_writing_to(sink: Sink, redis_url: &str, env: &[(&str, &str)]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let base_url = format!("http://{address}");
         let client = Client::new(&base_url);
-        let service = proxy(redis_url, &address).envs(env).start();
+        let service = proxy(redis_url, &address).sink(sink).envs(env).start();
         Self { service, client, base_url }.when_ready().await
     }
 
@@ -119,8 +127,16 @@ impl Worker {
     /// # Panics
     /// When it ends or is not ready within 30 s; the text has its last log lines.
     pub async fn start(redis_url: &str, env: &[(&str, &str)]) -> Self {
+        Self::start_writing_to(Sink::Logs, redis_url, env).await
+    }
+
+    /// The same with its output elsewhere.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_writing_to(sink: Sink, redis_url: &str, env: &[(&str, &str)]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let settings = builder("tepal-worker", redis_url).env("METRICS_ADDR", &address);
+        let settings = builder("tepal-worker", redis_url).env("METRICS_ADDR", &address).sink(sink);
         let worker = Self { service: settings.envs(env).start(), metrics_url: format!("http://{address}") };
         worker.ready().await;
         worker

@@ -1,5 +1,6 @@
 //! One of the workspace's binaries as a child process: only the settings the test gives, its logs captured.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,20 @@ use crate::wait::poll;
 const INHERITED: [&str; 7] =
     ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "LLVM_PROFILE_FILE", "RUST_BACKTRACE"];
 
+/// Where a child's stdout and stderr go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sink {
+    /// To the [`Logs`].
+    #[default]
+    Logs,
+    /// To a full disk.
+    FullDisk,
+    /// To a pipe whose reader is gone.
+    ClosedPipe,
+    /// To a pipe that nobody reads.
+    UnreadPipe,
+}
+
 /// How to start a [`Service`].
 #[derive(Clone, Debug)]
 pub struct ServiceBuilder {
@@ -20,6 +35,7 @@ pub struct ServiceBuilder {
     program: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    sink: Sink,
 }
 
 /// A running (or stopped, or killed) child with its logs. It is killed when dropped.
@@ -51,6 +67,13 @@ impl ServiceBuilder {
         self
     }
 
+    /// Sets where the output goes.
+    #[must_use]
+    pub fn sink(mut self, sink: Sink) -> Self {
+        self.sink = sink;
+        self
+    }
+
     /// Sets how many files the process may have open: now, and at most if it asks for more.
     #[must_use]
     pub fn open_files(mut self, soft: u64, hard: u64) -> Self {
@@ -76,10 +99,19 @@ impl ServiceBuilder {
         command.args(&self.args).env_clear().envs(inherited).envs(self.env.iter().cloned());
         command.stdin(Stdio::null());
         let (output, writer) = std::io::pipe().expect("a pipe for the child's output");
-        command.stdout(writer.try_clone().expect("a second handle on the pipe")).stderr(writer);
+        let handle = || -> Stdio { writer.try_clone().expect("another handle on the pipe").into() };
+        let full = || -> Stdio { File::options().write(true).open("/dev/full").expect("/dev/full").into() };
+        match self.sink {
+            Sink::FullDisk => command.stdout(full()).stderr(full()),
+            Sink::Logs | Sink::ClosedPipe | Sink::UnreadPipe => command.stdout(handle()).stderr(handle()),
+        };
         let process = Process::spawn(&self.name, &mut command)
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display()));
-        logs.follow(output);
+        match self.sink {
+            Sink::Logs => logs.follow(output),
+            Sink::UnreadPipe => logs.ignore(output),
+            Sink::FullDisk | Sink::ClosedPipe => drop(output),
+        }
         process
     }
 }
@@ -97,7 +129,13 @@ impl Service {
     /// Any program; `name` is used in panic texts.
     #[must_use]
     pub fn program(name: &str, program: &Path) -> ServiceBuilder {
-        ServiceBuilder { name: name.to_owned(), program: program.into(), args: Vec::new(), env: Vec::new() }
+        ServiceBuilder {
+            name: name.to_owned(),
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            sink: Sink::Logs,
+        }
     }
 
     /// The current process: a new one after each [`restart`](Self::restart).

@@ -5,6 +5,7 @@
 mod flowers;
 mod generality;
 mod iris;
+mod log_output;
 mod logs;
 mod outages;
 mod redis_state;

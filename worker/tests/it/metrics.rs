@@ -9,7 +9,7 @@ use crate::{
     settings::Settings,
 };
 
-const COUNTERS: [&str; 9] = [
+const COUNTERS: [&str; 10] = [
     "tepal_jobs_processed_total",
     "tepal_jobs_reclaimed_total",
     "tepal_outcomes_fenced_total",
@@ -19,6 +19,7 @@ const COUNTERS: [&str; 9] = [
     "tepal_settle_repeats_total",
     "tepal_consumer_panics_total",
     "tepal_data_loss_total",
+    "tepal_log_lines_dropped_total",
 ];
 const GAUGES: [&str; 5] = [
     "tepal_breaker_open",
