@@ -24,7 +24,6 @@ must(validate(compose), JSON.stringify(validate.errors, null, 1));
 const limits = {
   proxy: ['0.5', '256M'],
   worker: ['1.0', '512M'],
-  'worker-onnx': ['1.0', '512M'],
   redis: ['${REDIS_CPUS:-0.2}', '${REDIS_MEMORY:-128M}'],
   tensorflow_serving: ['1.0', '1G'],
 };
@@ -32,30 +31,38 @@ const limits = {
 for (const [name, service] of Object.entries(compose.services)) {
   const says = (holds, what) => must(holds, `compose.yaml: ${name} ${what}`);
   says(service.read_only === true, 'may write to its root');
-  says(String(service.cap_drop) === 'ALL' && !service.cap_add && !service.privileged, 'has capabilities');
+  // It reads the files of a checkout whoever they belong to.
+  const capabilities = name === 'files' ? 'DAC_READ_SEARCH' : '';
+  const added = String(service.cap_add ?? '');
+  says(String(service.cap_drop) === 'ALL' && added === capabilities && !service.privileged, 'has capabilities');
   says(service.security_opt?.includes('no-new-privileges:true'), 'may gain privileges');
   says(service.restart, 'has no restart policy');
-  // Fresh volumes belong to root, so whoever fills them is root, without capabilities and without a network.
-  says(name === 'secrets' ? service.network_mode === 'none' : /^[1-9]\d*:\d+$/.test(service.user), 'runs as root');
+  // Fresh volumes belong to root, so whoever fills them is root; it ends and has no network.
+  const once = service.restart === 'no';
+  says(/^[1-9]\d*:\d+$/.test(service.user) || (once && service.network_mode === 'none'), 'runs as root');
   const { cpus, memory, pids } = service.deploy?.resources?.limits ?? {};
   says(cpus && memory && pids, 'has no limits');
   if (limits[name]) says(String([cpus, memory]) === String(limits[name]), 'has other limits than the specification');
-  const once = service.restart === 'no';
-  says(once || service.healthcheck, 'has no health check');
+  says(once || service.healthcheck || service.build, 'has no health check');
   says(service.build || /:v?\d+\.\d+\.\d+/.test(service.image), `has an image that is not pinned: ${service.image}`);
   for (const needed of Object.keys(service.depends_on ?? {})) says(compose.services[needed], `depends on ${needed}, which is not there`);
   for (const volume of service.volumes ?? []) {
+    if (volume.type === 'tmpfs') continue;
     const [source] = volume.split(':');
-    const path = source.replace('${MODEL_NAME', 'iris${').split('${')[0];
-    const known = source.startsWith('.') ? existsSync(new URL(path, here)) : source in compose.volumes;
+    const known = source.startsWith('.') ? existsSync(new URL(source, here)) : source in compose.volumes;
     says(known, `mounts ${source}, which is not there`);
+    // The checkout may be readable for its owner only; `files` copies from it.
+    says(!source.startsWith('.') || name === 'files', `mounts ${source} of the checkout`);
     if (source.endsWith('-secrets') && name !== 'secrets') says(volume.endsWith(':ro'), `may change ${source}`);
   }
   for (const [variable, value] of Object.entries(service.environment ?? {})) {
     const secret = /PASSWORD|SECRET|TOKEN|API_KEY/.test(variable) && !/_FILE$/.test(variable);
     says(!secret, `has a secret in its environment: ${variable}=${value}`);
   }
-  for (const port of service.ports ?? []) says(name === 'proxy' || port.startsWith('127.0.0.1:'), `opens ${port} to everybody`);
+  for (const port of service.ports ?? []) {
+    says(port.startsWith('${PUBLISH_'), `has a port that cannot be changed: ${port}`);
+    says(name === 'proxy' || port.includes(':-127.0.0.1:'), `opens ${port} to everybody`);
+  }
 }
 
 const dockerfile = readFileSync(new URL('Dockerfile', here), 'utf8');
@@ -63,6 +70,11 @@ for (const [, image] of dockerfile.matchAll(/^ARG \w+_IMAGE=(\S+)/gm)) {
   must(/:.*\d{2,}/.test(image), `Dockerfile: the image is not pinned: ${image}`);
 }
 must(!/:latest\b/.test(text + dockerfile), 'an image is called latest');
+// The health checks of our services are in their images.
+for (const name of ['proxy', 'worker']) {
+  const stage = dockerfile.split(/^FROM /m).find((stage) => stage.includes(` AS ${name}\n`));
+  must(stage?.includes('HEALTHCHECK'), `Dockerfile: ${name} has no health check`);
+}
 
 if (mistakes.length) {
   console.error(mistakes.join('\n'));

@@ -79,10 +79,13 @@ fn what_the_images_copy_is_in_the_context() {
     }
 }
 
-/// Whether compose/http-ok.sh finds `GET path` of the port answered with 2xx.
-fn is_ok(port: &str, path: &str) -> bool {
+/// Whether compose/http-ok.sh finds `GET path` answered with 2xx at the address that `LISTEN_ADDR` holds, if it is set.
+fn is_ok(address: Option<&str>, default: &str, path: &str) -> bool {
     let script = root().join("compose/http-ok.sh");
-    Command::new("bash").arg(script).args([port, path]).output().unwrap().status.success()
+    let mut command = Command::new("bash");
+    command.arg(script).args(["LISTEN_ADDR", default, path]);
+    command.env_remove("LISTEN_ADDR").envs(address.map(|address| ("LISTEN_ADDR", address)));
+    command.output().unwrap().status.success()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,29 +93,77 @@ async fn the_health_check_tells_a_good_answer_from_a_bad_one_and_from_none() {
     // Without a Redis: alive, but not healthy.
     let proxy = Proxy::start(&format!("redis://127.0.0.1:{}", free_port()), &[]).await;
     let port = proxy.addr().rsplit(':').next().unwrap();
-    assert!(is_ok(port, "/livez"));
-    assert!(!is_ok(port, "/readyz"));
-    assert!(!is_ok(&free_port().to_string(), "/livez"));
+    let (any, nobody) = (format!("0.0.0.0:{port}"), format!("0.0.0.0:{}", free_port()));
+    assert!(is_ok(None, &any, "/livez"));
+    assert!(!is_ok(None, &any, "/readyz"));
+    assert!(!is_ok(None, &nobody, "/livez"));
+    // The setting wins; an empty one is none.
+    for address in [any.as_str(), proxy.addr()] {
+        assert!(is_ok(Some(address), &nobody, "/livez"), "{address}");
+    }
+    assert!(is_ok(Some(""), &any, "/livez"));
+    assert!(!is_ok(Some(&nobody), &any, "/livez"));
 }
 
 #[test]
-fn the_entrypoint_takes_the_password_from_its_file() {
+fn the_entrypoint_takes_settings_from_their_files() {
     let dir = TempDir::new().unwrap();
+    let program = dir.path().join("bin/tepal-proxy");
+    copy("compose/entrypoint.sh bin", dir.path());
+    std::fs::rename(dir.path().join("bin/entrypoint.sh"), &program).unwrap();
+    std::fs::create_dir_all(dir.path().join("lib/tepal")).unwrap();
+    let behind = dir.path().join("lib/tepal/tepal-proxy");
+    std::fs::write(&behind, "#!/bin/sh\necho \"$1:$REDIS_PASSWORD:$MODEL_BACKEND\"\n").unwrap();
+    shell("chmod 755 lib/tepal/tepal-proxy", dir.path());
     std::fs::write(dir.path().join("password"), "from-file").unwrap();
-    let entrypoint = |variables: &[(&str, &str)]| {
-        let mut command = Command::new("sh");
-        command.arg(root().join("compose/entrypoint.sh")).args([
-            "sh",
-            "-c",
-            "echo \"$1:$REDIS_PASSWORD\"",
-            "-",
-            "argument",
-        ]);
-        let output = command.envs(variables.iter().copied()).current_dir(dir.path()).output().unwrap();
+    std::fs::write(dir.path().join("backend"), "onnx\n").unwrap();
+    let start = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(&program);
+        let output = command.arg("doctor").envs(variables.iter().copied()).current_dir(dir.path()).output();
+        let output = output.unwrap();
         (output.status.success(), String::from_utf8(output.stdout).unwrap())
     };
-    assert_eq!(entrypoint(&[("REDIS_PASSWORD_FILE", "password")]), (true, "argument:from-file\n".to_owned()));
-    assert_eq!(entrypoint(&[("REDIS_PASSWORD", "given")]), (true, "argument:given\n".to_owned()));
-    // Rather no start than one without a password.
-    assert!(!entrypoint(&[("REDIS_PASSWORD_FILE", "missing")]).0);
+    let files = [("REDIS_PASSWORD_FILE", "password"), ("MODEL_BACKEND_FILE", "backend")];
+    assert_eq!(start(&files), (true, "doctor:from-file:onnx\n".to_owned()));
+    let given = [("REDIS_PASSWORD", "given"), ("MODEL_BACKEND", "onnx")];
+    assert_eq!(start(&given), (true, "doctor:given:onnx\n".to_owned()));
+    // Rather no start than one with a wrong setting.
+    for setting in ["REDIS_PASSWORD_FILE", "MODEL_BACKEND_FILE"] {
+        assert!(!start(&[(setting, "missing")]).0, "{setting}");
+    }
+}
+
+#[test]
+fn the_images_have_the_version_of_the_programs() {
+    let dockerfile = file("compose/Dockerfile");
+    let version = dockerfile.lines().find_map(|line| line.strip_prefix("ARG VERSION="));
+    assert_eq!(version, Some(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn files_that_only_their_owner_may_read_become_readable_for_all() {
+    let dir = TempDir::new().unwrap();
+    std::fs::create_dir(dir.path().join("to")).unwrap();
+    let strict = "umask 077; mkdir -p checkout/compose; cp -R \"$0\"/compose/*.* checkout/compose; \
+                  cp -R \"$0\"/compose/models checkout/compose; cp -R \"$0\"/grafana checkout; chmod -R go= checkout";
+    let run = |script: &str| {
+        let output = Command::new("sh").args(["-ec", script]).arg(root()).current_dir(dir.path()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run(strict);
+    let copied = "umask 077; sh checkout/compose/files.sh checkout to";
+    run(copied);
+    assert_eq!(run("find to -mindepth 1 ! -perm -o+r"), "");
+    assert_eq!(run("find to -type d -mindepth 1 ! -perm -o+x"), "");
+    run("diff -r checkout/compose/models to/models; diff checkout/compose/redis.conf to/redis.conf");
+
+    // Again: what changed is copied anew, what is gone goes, and the rest stays as it is.
+    let before = run("ls -i to/redis.conf");
+    run("echo '# mine' >>checkout/compose/alerts.yml; rm checkout/compose/models/iris/model.onnx");
+    run(copied);
+    run("diff -r checkout/compose/models to/models; diff checkout/compose/alerts.yml to/alerts.yml");
+    assert_eq!(run("ls -i to/redis.conf"), before);
+    assert_eq!(run("ls to"), run("ls to | grep -v new"));
 }

@@ -41,7 +41,8 @@ fn the_guide_has_every_setting_with_its_default() {
 fn the_composition_gives_only_settings_that_exist() {
     let known = [of_program("tepal-proxy"), of_program("tepal-worker")].concat_names();
     let compose = file("compose/compose.yaml");
-    let ours = compose.split("\nservices:").next().unwrap().to_owned() + &service(&compose, "proxy");
+    let ours = compose.split("\nservices:").next().unwrap().to_owned()
+        + &["proxy", "worker"].map(|name| service(&compose, name)).concat();
     let name = |line: &str| {
         let name = line.trim().split_once(':')?.0;
         let is_setting = name.len() > 2 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
@@ -50,7 +51,7 @@ fn the_composition_gives_only_settings_that_exist() {
     let given: Vec<String> = ours.lines().filter_map(name).collect();
     assert!(given.len() > 10, "{given:?}");
     for setting in given {
-        let by_entrypoint = setting == "REDIS_PASSWORD_FILE";
+        let by_entrypoint = ["REDIS_PASSWORD_FILE", "MODEL_BACKEND_FILE"].contains(&setting.as_str());
         assert!(
             by_entrypoint || known.contains(&setting),
             "compose.yaml sets {setting}, which no program reads"

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Copies the files of the checkout that the services of compose.yaml read into a volume, readable for every user. In a
+# checkout that was made with a strict umask they are readable for its owner only.
+#
+#   files.sh CHECKOUT DIR
+#
+# What has not changed is left alone, so a running service never misses a file.
+set -eu
+checkout=$1
+dir=$2
+for path in compose/redis.conf compose/users-7.2.acl compose/secrets.sh compose/prometheus.yml compose/rules.yml \
+  compose/alerts.yml compose/models grafana; do
+  name=${path##*/}
+  if diff -rq "$checkout/$path" "$dir/$name" >/dev/null 2>&1; then continue; fi
+  rm -rf "$dir/$name.new"
+  cp -R "$checkout/$path" "$dir/$name.new"
+  chmod -R a+rX "$dir/$name.new"
+  rm -rf "${dir:?}/$name"
+  mv "$dir/$name.new" "$dir/$name"
+done
