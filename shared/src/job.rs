@@ -231,6 +231,24 @@ impl Attempt {
     pub fn number(&self) -> u64 {
         self.token.saturating_sub(self.released).saturating_sub(self.lost)
     }
+
+    /// The right to end the job without the job's input, which may be large.
+    #[must_use]
+    pub fn without_input(&self) -> Self {
+        Self {
+            job_id: self.job_id,
+            priority: self.priority,
+            token: self.token,
+            released: self.released,
+            lost: self.lost,
+            broken: self.broken,
+            age: self.age,
+            time_left: self.time_left,
+            request_id: self.request_id.clone(),
+            traceparent: self.traceparent.clone(),
+            input: String::new(),
+        }
+    }
 }
 
 /// What a reader sees of a job. Times are Unix milliseconds of the Redis server.

@@ -25,18 +25,20 @@ pub struct Reader {
     consumer: String,
     streams: Vec<String>,
     longest_block: Duration,
+    max_bytes: usize,
     connection: Option<MultiplexedConnection>,
 }
 
 impl Reader {
-    /// A reader for `consumer` that blocks for at most `longest_block` a call.
+    /// A reader for `consumer` that blocks for at most `longest_block` a call and starts jobs of a partition until they have
+    /// `max_bytes` of input.
     #[must_use]
-    pub fn new(store: JobStore, consumer: String, longest_block: Duration) -> Self {
+    pub fn new(store: JobStore, consumer: String, longest_block: Duration, max_bytes: usize) -> Self {
         let streams = store
             .partitions()
             .flat_map(|partition| Priority::ALL.map(|priority| store.keys().stream(partition, priority)))
             .collect();
-        Self { store, consumer, streams, longest_block, connection: None }
+        Self { store, consumer, streams, longest_block, max_bytes, connection: None }
     }
 
     /// Waits for new entries and starts at most one of each stream: what became of them, for each partition. Nothing is
@@ -61,7 +63,7 @@ impl Reader {
             started.push(match reply {
                 Ok(reply) => Granted::started(reply),
                 // Redis may have forgotten the script: the shared connection knows how to load it.
-                Err(_) => self.store.start(partition, &self.consumer).await,
+                Err(_) => self.store.start(partition, &self.consumer, self.max_bytes).await,
             });
         }
         match read {
@@ -75,7 +77,7 @@ impl Reader {
         let mut calls = Pipeline::with_capacity(2);
         calls.ignore_errors().add_command(self.blocking_read());
         for partition in self.store.partitions() {
-            calls.add_command(self.store.start_call(partition, &self.consumer));
+            calls.add_command(self.store.start_call(partition, &self.consumer, self.max_bytes));
         }
         calls
     }

@@ -76,7 +76,7 @@ pub struct TakeRequest<'a> {
     pub order: [Priority; 3],
     /// Most jobs to grant.
     pub limit: usize,
-    /// Stop reading further jobs after this many bytes of input.
+    /// Grant no further job after this many bytes of input.
     pub max_bytes: usize,
     /// Where to go on looking for entries that are due again; `None` skips that.
     pub due_from: Option<&'a [String; 3]>,
@@ -206,17 +206,23 @@ impl JobStore {
         Granted::parse(&scripts::TAKE, self.redis.run(&command).await?)
     }
 
-    /// Grants the jobs of entries that a blocking read delivered to the inbox of `consumer`.
+    /// Grants the jobs of entries that a blocking read delivered to the inbox of `consumer`, until they have `max_bytes` of
+    /// input. The rest is due at once.
     ///
     /// # Errors
     /// As [`JobStore::take`].
-    pub async fn start(&self, partition: u8, consumer: &str) -> Result<Granted, StoreError> {
-        Granted::started(self.redis.run(&self.start_call(partition, consumer)).await?)
+    pub async fn start(
+        &self,
+        partition: u8,
+        consumer: &str,
+        max_bytes: usize,
+    ) -> Result<Granted, StoreError> {
+        Granted::started(self.redis.run(&self.start_call(partition, consumer, max_bytes)).await?)
     }
 
-    pub(crate) fn start_call(&self, partition: u8, consumer: &str) -> Cmd {
+    pub(crate) fn start_call(&self, partition: u8, consumer: &str, max_bytes: usize) -> Cmd {
         let mut command = self.grant_call(&scripts::START, partition, consumer);
-        command.arg(inbox(consumer));
+        command.arg(inbox(consumer)).arg(max_bytes).arg(millis(self.policy.lease));
         command
     }
 

@@ -79,6 +79,17 @@ impl Values {
         }
     }
 
+    /// Bytes that the elements take in memory and on the wire.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Float(values) => size_of_val(values.as_slice()),
+            Self::Double(values) => size_of_val(values.as_slice()),
+            Self::Int32(values) => size_of_val(values.as_slice()),
+            Self::Int64(values) => size_of_val(values.as_slice()),
+        }
+    }
+
     /// Whether there is no element.
     #[must_use]
     pub fn is_empty(&self) -> bool {

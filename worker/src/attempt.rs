@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     backend::{Backend, BackendError, Verdict},
-    batch::MicroBatch,
+    batch::{Limits, MicroBatch},
     breaker::Breaker,
     concurrency::{Concurrency, Epoch},
     config::Retry,
@@ -46,8 +46,8 @@ pub struct Runner {
     pub leases: Leases,
     /// When to try again and when to give up.
     pub retry: Retry,
-    /// Most rows of one call.
-    pub batch_max_rows: usize,
+    /// When a call has enough jobs.
+    pub limits: Limits,
 }
 
 /// What a model call came to.

@@ -25,6 +25,15 @@ pub struct MicroBatch {
     pub items: Vec<Item>,
 }
 
+/// When a call has enough jobs.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most rows; a job with more is called alone, never split.
+    pub rows: usize,
+    /// Bytes of tensors after which no further job is added.
+    pub bytes: usize,
+}
+
 /// What becomes of a set of granted jobs.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -35,19 +44,21 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Groups the jobs into calls of at most `max_rows` rows; a job with more is called alone, never split.
+    /// Groups the jobs into calls within the limits. Only their tensors are kept, not their inputs.
     #[must_use]
-    pub fn new(model: &Model, attempts: Vec<Attempt>, max_rows: usize) -> Self {
+    pub fn new(model: &Model, attempts: Vec<Attempt>, limits: Limits) -> Self {
         let mut plan = Self::default();
         let mut open = MicroBatch::default();
-        for attempt in attempts {
-            match read(model, &attempt) {
+        for mut attempt in attempts {
+            let rows = read(model, &attempt);
+            attempt.input = String::new();
+            match rows {
                 Err(error) => plan.unfit.push((attempt, error)),
                 Ok(rows) if must_be_alone(&attempt) => {
                     plan.batches.push(MicroBatch { items: vec![Item { attempt, rows }] });
                 }
                 Ok(rows) => {
-                    if !open.items.is_empty() && open.rows() + rows.rows > max_rows {
+                    if !open.items.is_empty() && !open.has_room(&rows, limits) {
                         plan.batches.push(std::mem::take(&mut open));
                     }
                     open.items.push(Item { attempt, rows });
@@ -81,6 +92,11 @@ impl MicroBatch {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.items.iter().map(|item| item.rows.rows).sum()
+    }
+
+    fn has_room(&self, more: &Rows, limits: Limits) -> bool {
+        let bytes: usize = self.items.iter().map(|item| item.rows.bytes()).sum();
+        self.rows() + more.rows <= limits.rows && bytes < limits.bytes
     }
 
     /// The rows of all jobs as the model takes them.
@@ -140,6 +156,11 @@ pub(crate) mod tests {
         }
     }
 
+    /// A limit of rows only.
+    fn up_to(rows: usize) -> Limits {
+        Limits { rows, bytes: usize::MAX }
+    }
+
     fn rows_of(plan: &Plan) -> Vec<Vec<usize>> {
         let rows = |batch: &MicroBatch| batch.items.iter().map(|item| item.rows.rows).collect();
         plan.batches.iter().map(rows).collect()
@@ -148,7 +169,17 @@ pub(crate) mod tests {
     #[test]
     fn jobs_fill_a_call_up_to_its_rows_and_a_large_one_is_never_split() {
         let attempts = [1, 2, 3, 9, 1].map(attempt).to_vec();
-        assert_eq!(rows_of(&Plan::new(&iris(), attempts, 5)), [vec![1, 2], vec![3], vec![9], vec![1]]);
+        assert_eq!(rows_of(&Plan::new(&iris(), attempts, up_to(5))), [vec![1, 2], vec![3], vec![9], vec![1]]);
+    }
+
+    #[test]
+    fn a_call_takes_no_further_job_after_its_bytes_and_keeps_no_input() {
+        // A row has four floats.
+        let limits = Limits { rows: 100, bytes: 40 };
+        let plan = Plan::new(&iris(), [1, 1, 1, 9, 2, 1].map(attempt).to_vec(), limits);
+        assert_eq!(rows_of(&plan), [vec![1, 1, 1], vec![9], vec![2, 1]]);
+        let mut items = plan.batches.iter().flat_map(|batch| &batch.items);
+        assert!(items.all(|item| item.attempt.input.is_empty()));
     }
 
     #[test]
@@ -157,21 +188,21 @@ pub(crate) mod tests {
         attempts[0].lost = 1;
         attempts[2].time_left = Some(Duration::from_secs(1));
         attempts[3].broken = 1;
-        assert_eq!(rows_of(&Plan::new(&iris(), attempts, 100)), [vec![1], vec![3], vec![4], vec![2]]);
+        assert_eq!(rows_of(&Plan::new(&iris(), attempts, up_to(100))), [vec![1], vec![3], vec![4], vec![2]]);
     }
 
     #[test]
     fn input_that_does_not_fit_the_model_spoils_no_other_job() {
         let mut attempts = [1, 1].map(attempt).to_vec();
         attempts[0].input = "[[1,2,3]]".to_owned();
-        let plan = Plan::new(&iris(), attempts, 100);
+        let plan = Plan::new(&iris(), attempts, up_to(100));
         assert_eq!((plan.unfit.len(), rows_of(&plan)), (1, vec![vec![1]]));
         assert_eq!(plan.unfit[0].1.pointer, "/data/0");
     }
 
     #[test]
     fn each_job_knows_its_first_row_and_bisection_keeps_every_job() {
-        let plan = Plan::new(&iris(), [2, 1, 3].map(attempt).to_vec(), 100);
+        let plan = Plan::new(&iris(), [2, 1, 3].map(attempt).to_vec(), up_to(100));
         let batch = plan.batches[0].clone();
         assert_eq!(batch.split().map(|(_, from)| from).collect::<Vec<_>>(), [0, 2, 3]);
         let (first, second) = batch.bisect().unwrap();

@@ -34,7 +34,7 @@ pub struct Args {
     /// Most rows of one model call; a job with more rows is called alone
     #[arg(long, env = "BATCH_MAX_ROWS", default_value = "256", value_name = "N", help_heading = "Work")]
     batch_max_rows: String,
-    /// Stop adding jobs to a batch after this many bytes of input
+    /// Stop adding jobs to a call after this many bytes: a call carries, and a consumer claims, at most so many and one job
     #[arg(
         long,
         env = "BATCH_MAX_BYTES",
@@ -110,7 +110,7 @@ pub struct Config {
     pub max_in_flight: usize,
     /// Most rows of one model call.
     pub batch_max_rows: usize,
-    /// Stop adding jobs to a batch after this many bytes of input.
+    /// After this many bytes no further job is added to a call, or claimed.
     pub batch_max_bytes: usize,
     /// How long a batch that is not full waits for more jobs.
     pub batch_max_wait: Duration,

@@ -87,7 +87,7 @@ impl Leases {
         let mut held = self.lock();
         for attempt in attempts {
             debug!(action = "attempt_started", job_id = %attempt.job_id, attempt = attempt.token, consumer);
-            let (consumer, attempt) = (consumer.to_owned(), attempt.clone());
+            let (consumer, attempt) = (consumer.to_owned(), attempt.without_input());
             let job = Held { consumer, attempt, since, granted_at, batch: None, is_settling: false };
             if let Some(earlier) = held.insert(job.attempt.job_id, job) {
                 earlier.end(Fence::Lost);

@@ -48,9 +48,9 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::{
-    attempt::Runner, backend::Backend, breaker::Breaker, concurrency::Concurrency, config::Config,
-    consumer::Consumer, janitor::Janitor, lease::Leases, liveness::Liveness, registry::Registry,
-    suspects::Suspects,
+    attempt::Runner, backend::Backend, batch::Limits, breaker::Breaker, concurrency::Concurrency,
+    config::Config, consumer::Consumer, janitor::Janitor, lease::Leases, liveness::Liveness,
+    registry::Registry, suspects::Suspects,
 };
 
 /// The worker cannot start.
@@ -123,7 +123,7 @@ async fn work(
         concurrency: concurrency.clone(),
         leases: leases.clone(),
         retry: config.retry.clone(),
-        batch_max_rows: config.batch_max_rows,
+        limits: Limits { rows: config.batch_max_rows, bytes: config.batch_max_bytes },
     });
     info!(
         action = "worker_started",

@@ -102,6 +102,11 @@ impl Look {
         (self.due_at, self.due_from) = (Some(Instant::now()), cursors);
     }
 
+    /// Whether the last look for due entries had enough before it came to the end.
+    fn is_unfinished(&self) -> bool {
+        self.due_from.iter().any(|from| from != OLDEST)
+    }
+
     fn is_searched(&self) -> bool {
         self.searched == [Search::Ended; 3]
     }
@@ -117,7 +122,13 @@ impl Taker {
     pub fn new(consumer: String, config: &Config, store: JobStore, suspects: Suspects) -> Self {
         let partitions = usize::from(store.policy().partitions);
         Self {
-            reader: Reader::new(store.clone(), consumer.clone(), config.reclaim_interval),
+            reader: Reader::new(
+                store.clone(),
+                consumer.clone(),
+                config.reclaim_interval,
+                // A blocking read may deliver to all partitions at the same time.
+                config.batch_max_bytes.div_ceil(partitions.max(1)),
+            ),
             consumer,
             store,
             suspects,
@@ -177,7 +188,7 @@ impl Taker {
         for _ in 0..self.looks.len() {
             let partition = self.next_partition();
             loop {
-                let mut attempts = self.take(partition, 1).await?;
+                let mut attempts = self.take(partition, 1, self.batch_max_bytes).await?;
                 let look = &mut self.looks[usize::from(partition)];
                 let has_suspect = attempts.iter().any(is_suspect);
                 let is_searched = look.is_searched();
@@ -207,7 +218,13 @@ impl Taker {
     /// Fills up a batch that has a job in it.
     async fn take_more(&mut self, attempts: &mut Vec<Attempt>) {
         let Some(first) = attempts.first() else { return };
-        let more = self.take(first.job_id.partition(), self.most_jobs() - attempts.len()).await;
+        let limit = self.most_jobs().saturating_sub(attempts.len());
+        let bytes: usize = attempts.iter().map(|attempt| attempt.input.len()).sum();
+        let max_bytes = self.batch_max_bytes.saturating_sub(bytes);
+        if limit == 0 || max_bytes == 0 {
+            return;
+        }
+        let more = self.take(first.job_id.partition(), limit, max_bytes).await;
         // The jobs in hand are worth more than the news that no more could be had.
         attempts.extend(more.unwrap_or_default());
     }
@@ -216,7 +233,7 @@ impl Taker {
     async fn take_from_any(&mut self, limit: usize) -> Result<Vec<Attempt>, StoreError> {
         for _ in 0..self.looks.len() {
             let partition = self.next_partition();
-            let attempts = self.take(partition, limit).await?;
+            let attempts = self.take(partition, limit, self.batch_max_bytes).await?;
             if !attempts.is_empty() {
                 return Ok(attempts);
             }
@@ -230,9 +247,15 @@ impl Taker {
         partition
     }
 
-    async fn take(&mut self, partition: u8, limit: usize) -> Result<Vec<Attempt>, StoreError> {
+    async fn take(
+        &mut self,
+        partition: u8,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Attempt>, StoreError> {
         let look = &mut self.looks[usize::from(partition)];
-        let is_due = look.due_at.is_none_or(|at| at.elapsed() >= self.reclaim_interval);
+        let is_due =
+            look.due_at.is_none_or(|at| at.elapsed() >= self.reclaim_interval) || look.is_unfinished();
         let looks_for_due = is_due || self.suspects.are_expected();
         if !self.suspects.are_expected() {
             look.search_anew();
@@ -243,7 +266,7 @@ impl Taker {
             consumer: &self.consumer,
             order: ORDERS[look.takes % ORDERS.len()],
             limit,
-            max_bytes: self.batch_max_bytes,
+            max_bytes,
             due_from: looks_for_due.then_some(&look.due_from),
         };
         let granted = self.store.take(&request).await?;

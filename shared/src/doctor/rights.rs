@@ -83,6 +83,7 @@ const WORKER: &[&str] = &[
     "XDEL $stream 0-1",
     "XDEL $log 0-1",
     "XGROUP CREATE $stream workers 0 MKSTREAM",
+    "XGROUP SETID $stream workers 0",
     "XGROUP DELCONSUMER $stream workers c",
     "PUBLISH $job word",
 ];

@@ -1,6 +1,7 @@
 -- grant: what `take` and `start` share: turns delivered entries into granted attempts. Stands behind lib.
 -- `grants`: {streams, dead = {key, max}, alone = {key, idle_ms of a job that has to wait}, prefix, now, max_lost, ttl_s,
--- count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0}; `jobs`: eleven values a job in one list, since a list in a list costs Redis a buffer of its own.
+-- max_bytes, lease_ms, count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0}; `jobs`: eleven
+-- values a job in one list, since a list in a list costs Redis a buffer of its own.
 local function grant(grants, number, entry, id)
   local stream, key = grants.streams[number], grants.prefix .. id
   local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'created_at', 'queue_deadline', 'timeout_ms',
@@ -80,6 +81,29 @@ local function grant(grants, number, entry, id)
   jobs[at + 10] = job[8] or ''
   jobs[at + 11] = input
   grants.count = grants.count + 1
+end
+
+-- Grants delivered entries in order, until their inputs have `max_bytes`. Returns the ids of the rest, or nil.
+local function grant_each(grants, number, entries)
+  for i, entry in ipairs(entries) do
+    if grants.bytes >= grants.max_bytes then
+      local rest = {}
+      for j = i, #entries do
+        rest[j - i + 1] = entries[j][1]
+      end
+      return rest
+    end
+    grant(grants, number, entry[1], entry[2][2])
+  end
+end
+
+-- Makes delivered entries due at once, for whichever consumer looks next.
+local function make_due(grants, number, entries)
+  local arguments = { grants.streams[number], GROUP, WAITING, 0, unpack(entries) }
+  for _, option in ipairs({ 'IDLE', grants.lease_ms, 'JUSTID' }) do
+    table.insert(arguments, option)
+  end
+  redis.call('XCLAIM', unpack(arguments))
 end
 
 -- The reply of both scripts.

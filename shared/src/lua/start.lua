@@ -12,19 +12,25 @@
 -- ARGV[4]  lifetime of a terminal job, s
 -- ARGV[5]  most dead letters kept
 -- ARGV[6]  inbox: the name by which the consumer reads
+-- ARGV[7]  bytes of input after which no further job is granted, and the rest of the inbox is due at once
+-- ARGV[8]  lease, ms
 -- Returns  as take
 local CHUNK = 16
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
   alone = { key = KEYS[5], idle_ms = 0 }, now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4],
-  count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0 }
+  max_bytes = tonumber(ARGV[7]), lease_ms = ARGV[8], count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0 }
 for number, stream in ipairs(grants.streams) do
   local delivered = redis.pcall('XPENDING', stream, GROUP, '-', '+', CHUNK, ARGV[6])
   -- Without its group a stream has delivered nothing. `take` makes the group.
   for _, pending in ipairs(delivered.err and {} or delivered) do
-    -- The lease begins now: the delivery may have waited for long. An entry that an operator deleted is not given.
-    local claimed = redis.call('XCLAIM', stream, GROUP, ARGV[2], 0, pending[1])
-    if #claimed == 1 then
-      grant(grants, number, pending[1], claimed[1][2][2])
+    if grants.bytes >= grants.max_bytes then
+      make_due(grants, number, { pending[1] })
+    else
+      -- The lease begins now: the delivery may have waited for long. An entry that an operator deleted is not given.
+      local claimed = redis.call('XCLAIM', stream, GROUP, ARGV[2], 0, pending[1])
+      if #claimed == 1 then
+        grant(grants, number, pending[1], claimed[1][2][2])
+      end
     end
   end
 end

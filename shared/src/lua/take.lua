@@ -13,7 +13,7 @@
 -- ARGV[5]  most dead letters kept
 -- ARGV[6]  order in which the streams are read, e.g. "123"
 -- ARGV[7]  n, most jobs to grant
--- ARGV[8]  bytes of input after which no further jobs are read
+-- ARGV[8]  bytes of input after which no further job is granted: a call grants at most so many and one job
 -- ARGV[9]  lease, ms
 -- ARGV[10]  XAUTOCLAIM cursor of stream 1; '' = do not look for due entries this time
 -- ARGV[11]  cursor of stream 2
@@ -29,13 +29,13 @@ local MOST_CLEARED = 64
 local WAIT = 250
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
   alone = { key = KEYS[5], idle_ms = int(math.max(tonumber(ARGV[9]) - WAIT, 0)) }, now = server_now(),
-  max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0,
-  bytes = 0 }
-local want, max_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+  max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], max_bytes = tonumber(ARGV[8]), lease_ms = ARGV[9], count = 0, jobs = {},
+  ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0 }
+local want = tonumber(ARGV[7])
 local groups_created = 0
 
 local function room()
-  if grants.bytes >= max_bytes or grants.stale + grants.put_off + #grants.ended >= MOST_CLEARED then
+  if grants.bytes >= grants.max_bytes or grants.stale + grants.put_off + #grants.ended >= MOST_CLEARED then
     return 0
   end
   return math.min(want - grants.count, CHUNK)
@@ -55,6 +55,20 @@ local function read(number, ...)
   return reply
 end
 
+-- Takes back the delivery of new entries, of which `last` is the last that stays delivered: nothing else has read meanwhile,
+-- so the next read begins with them. A size that stood in the entry would come just as late, and reading entry by entry
+-- costs small jobs a command each.
+local function undeliver(number, entries, last)
+  local stream = grants.streams[number]
+  local moved = redis.pcall('XGROUP', 'SETID', stream, GROUP, last)
+  if moved.err then
+    -- A user of an earlier release may not do that.
+    make_due(grants, number, entries)
+  else
+    redis.call('XACK', stream, GROUP, unpack(entries))
+  end
+end
+
 local cursors = { ARGV[10], ARGV[11], ARGV[12] }
 if ARGV[10] ~= '' then
   for number, stream in ipairs(grants.streams) do
@@ -69,11 +83,12 @@ if ARGV[10] ~= '' then
         break
       end
       local reply = read(number, 'XAUTOCLAIM', stream, GROUP, ARGV[2], ARGV[9], cursors[number], 'COUNT', count)
-      cursors[number] = reply[1]
-      for _, entry in ipairs(reply[2]) do
-        grant(grants, number, entry[1], entry[2][2])
+      local rest = grant_each(grants, number, reply[2])
+      if rest then
+        make_due(grants, number, rest)
       end
-      if reply[1] == '0-0' then
+      cursors[number] = rest and rest[1] or reply[1]
+      if cursors[number] == '0-0' then
         break
       end
     end
@@ -86,8 +101,9 @@ for digit in string.gmatch(ARGV[6], '%d') do
   while count > 0 do
     local reply = read(number, 'XREADGROUP', 'GROUP', GROUP, ARGV[2], 'COUNT', count, 'STREAMS', stream, '>')
     local entries = reply and reply[1][2] or {}
-    for _, entry in ipairs(entries) do
-      grant(grants, number, entry[1], entry[2][2])
+    local rest = grant_each(grants, number, entries)
+    if rest then
+      undeliver(number, rest, entries[#entries - #rest][1])
     end
     count = #entries == count and room() or 0
   end

@@ -39,6 +39,14 @@ pub struct Rows {
     pub inputs: Vec<Values>,
 }
 
+impl Rows {
+    /// Bytes of all elements.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.inputs.iter().map(Values::bytes).sum()
+    }
+}
+
 impl Model {
     /// Reads the value of `data`: a list of rows, each nested as the input's shape says.
     ///

@@ -11,7 +11,10 @@ use tepal_shared::{
     store::{Settlement, TakeRequest},
 };
 
-use crate::queue::{DONE, FROM_START, Queue, SOON, all, complete, ids, new_job};
+use crate::{
+    queue::{DONE, FROM_START, Queue, SOON, all, complete, ids, new_job},
+    snapshot::Snapshot,
+};
 
 const HIGH_FIRST: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
 const LOW_FIRST: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
@@ -55,13 +58,74 @@ pub(crate) async fn no_more_jobs_come_than_asked_for(queue: &Queue) {
 }
 
 pub(crate) async fn reading_stops_once_there_are_enough_bytes(queue: &Queue) {
+    let submitted = submit_large(queue, 60).await;
+
+    for taken in [0, 10, 20] {
+        let granted = queue.store.take(&TakeRequest { max_bytes: 999, ..all("w") }).await.unwrap();
+        assert_eq!(ids(&granted), submitted[taken..taken + 10]);
+        assert_eq!(queue.outstanding().await, (60, taken as u64 + 10), "others are claimed");
+    }
+
+    assert_eq!(ids(&queue.take("w", 100).await), submitted[30..]);
+}
+
+/// Jobs of 100 bytes.
+async fn submit_large(queue: &Queue, jobs: usize) -> Vec<JobId> {
     let job = NewJob { input: "1".repeat(100), ..new_job() };
-    join_all((0..60).map(|_| queue.submit_job(&job))).await;
+    let mut submitted = Vec::new();
+    for _ in 0..jobs {
+        submitted.push(queue.submit_job(&job).await);
+    }
+    submitted
+}
 
-    let granted = queue.store.take(&TakeRequest { max_bytes: 1_000, ..all("w") }).await.unwrap();
+pub(crate) async fn looking_for_due_jobs_stops_once_there_are_enough_bytes(queue: &Queue) {
+    let submitted = submit_large(queue, 30).await;
+    assert_eq!(queue.take("dead", 100).await.attempts.len(), 30);
+    queue.age("dead").await;
 
-    // It looks at the bytes after each chunk of at most 16 jobs.
-    assert!((10..=25).contains(&granted.attempts.len()), "{}", granted.attempts.len());
+    let (mut cursors, mut found) = (FROM_START.clone(), Vec::new());
+    while found.len() < 30 {
+        let request = TakeRequest { max_bytes: 250, due_from: Some(&cursors), ..all("w") };
+        let granted = queue.store.take(&request).await.unwrap();
+        assert_eq!(granted.attempts.len(), 3);
+        found.extend(ids(&granted));
+        cursors = granted.cursors;
+        assert_eq!(owned_by(queue, "w", &submitted).await, found.len());
+    }
+
+    assert_eq!(found, submitted);
+}
+
+pub(crate) async fn starting_stops_once_there_are_enough_bytes(queue: &Queue) {
+    queue.take("w", 1).await;
+    let submitted = submit_large(queue, 5).await;
+    for _ in &submitted {
+        queue.deliver("w").await;
+    }
+
+    let granted = queue.store.start(0, "w", 150).await.unwrap();
+
+    assert_eq!(ids(&granted), submitted[..2]);
+    assert_eq!(queue.state(submitted[2]).await, "pending 0/0/0 waiting input");
+    assert_eq!(ids(&queue.take("another", 10).await), submitted[2..]);
+}
+
+pub(crate) async fn a_user_without_the_right_to_undeliver_leaves_jobs_to_the_next_look(queue: &Queue) {
+    let submitted = submit_large(queue, 6).await;
+    queue.redis::<String>(&["ACL", "SETUSER", "default", "-xgroup|setid"]).await;
+
+    let granted = queue.store.take(&TakeRequest { max_bytes: 150, ..all("w") }).await.unwrap();
+
+    assert_eq!(ids(&granted), submitted[..2]);
+    assert_eq!(ids(&queue.take("another", 10).await), submitted[2..]);
+    queue.redis::<String>(&["ACL", "SETUSER", "default", "+xgroup|setid"]).await;
+}
+
+/// How many of the jobs' entries a consumer owns.
+async fn owned_by(queue: &Queue, consumer: &str, jobs: &[JobId]) -> usize {
+    let snapshot = Snapshot::read(queue, jobs).await;
+    jobs.iter().filter(|id| snapshot.state(**id).contains(&format!(" {consumer} "))).count()
 }
 
 pub(crate) async fn what_is_due_again_comes_before_anything_new(queue: &Queue) {
@@ -194,7 +258,8 @@ pub(crate) async fn a_job_from_the_future_is_zero_old(queue: &Queue) {
 
 pub(crate) async fn an_entry_that_a_blocking_read_gave_is_started(queue: &Queue) {
     queue.take("w", 1).await;
-    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(1_000));
+    let mut reader =
+        Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(1_000), usize::MAX);
     let (read, ids) = tokio::join!(reader.read(), async {
         [queue.submit_at(Priority::Low).await, queue.submit_at(Priority::Low).await]
     });
@@ -214,7 +279,7 @@ pub(crate) async fn what_was_delivered_and_not_started_is_started_by_the_next_re
     queue.redis::<u64>(&["XGROUP", "DESTROY", &gone, "workers"]).await;
 
     // Reading fails, and starting does not.
-    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10));
+    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
     let [started] = reader.read().await.unwrap().try_into().unwrap();
 
     assert_eq!(ids(&started.unwrap()), [id]);
@@ -225,14 +290,14 @@ pub(crate) async fn a_reader_does_without_the_scripts(queue: &Queue) {
     let id = queue.submit().await;
     queue.redis::<String>(&["SCRIPT", "FLUSH"]).await;
 
-    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10));
+    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
     let [started] = reader.read().await.unwrap().try_into().unwrap();
 
     assert_eq!(ids(&started.unwrap()), [id]);
 }
 
 pub(crate) async fn a_blocking_read_says_that_the_group_is_missing(queue: &Queue) {
-    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10));
+    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
 
     assert!(matches!(reader.read().await, Err(StoreError::GroupMissing(_))));
     queue.take("w", 1).await;
@@ -256,6 +321,9 @@ as_tests![
     the_caller_may_turn_the_order_of_priorities_around,
     no_more_jobs_come_than_asked_for,
     reading_stops_once_there_are_enough_bytes,
+    looking_for_due_jobs_stops_once_there_are_enough_bytes,
+    starting_stops_once_there_are_enough_bytes,
+    a_user_without_the_right_to_undeliver_leaves_jobs_to_the_next_look,
     what_is_due_again_comes_before_anything_new,
     what_is_due_waits_until_it_is_looked_for,
     a_missing_group_is_made_and_nothing_that_waits_is_skipped,

@@ -112,7 +112,7 @@ pub(crate) async fn a_worker_that_slept_past_its_delivery_starts_nothing(queue: 
     let heir = queue.take_one("heir").await;
     assert_eq!(queue.settle(&heir, Settlement::Release).await, DONE);
 
-    let granted = queue.store.start(0, "sleeper").await.unwrap();
+    let granted = queue.store.start(0, "sleeper", usize::MAX).await.unwrap();
 
     assert_eq!(ids(&granted), []);
     assert_eq!(queue.state(id).await, "pending 1/1/0 waiting input next");
@@ -124,7 +124,7 @@ pub(crate) async fn the_lease_of_a_started_job_begins_with_its_start(queue: &Que
     queue.deliver("slow").await;
     queue.age("slow:inbox").await;
 
-    let granted = queue.store.start(0, "slow").await.unwrap();
+    let granted = queue.store.start(0, "slow", usize::MAX).await.unwrap();
 
     assert_eq!(ids(&granted), [id]);
     assert_eq!(queue.takeable("heir").await, []);
@@ -134,9 +134,9 @@ pub(crate) async fn repeating_a_start_grants_nothing_twice(queue: &Queue) {
     queue.take("w", 1).await;
     let id = queue.submit().await;
     queue.deliver("w").await;
-    assert_eq!(ids(&queue.store.start(0, "w").await.unwrap()), [id]);
+    assert_eq!(ids(&queue.store.start(0, "w", usize::MAX).await.unwrap()), [id]);
 
-    assert_eq!(ids(&queue.store.start(0, "w").await.unwrap()), []);
+    assert_eq!(ids(&queue.store.start(0, "w", usize::MAX).await.unwrap()), []);
 
     assert_eq!(queue.state(id).await, "processing 1/0/0 w input");
 }

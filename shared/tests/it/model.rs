@@ -8,6 +8,8 @@ use tepal_shared::{
 
 /// The consumer that owns what nobody runs.
 pub(crate) const WAITING: &str = "waiting";
+/// Most entries that `take` reads at a time, and that `start` looks at in a stream.
+const CHUNK: usize = 16;
 /// A job fails when it was lost this often: `Policy::max_lost` of the test.
 pub(crate) const MAX_LOST: u64 = 3;
 
@@ -38,6 +40,8 @@ pub(crate) struct ModelJob {
     pub(crate) id: JobId,
     pub(crate) priority: Priority,
     pub(crate) status: JobStatus,
+    /// Length of its input.
+    bytes: usize,
     /// Orders the entries of a stream; an entry that is written anew gets a new one.
     pub(crate) entry: u64,
     place: Place,
@@ -67,6 +71,18 @@ pub(crate) struct Taken {
     pub(crate) ended: Vec<(JobId, String)>,
 }
 
+/// What a call may still grant.
+struct Room {
+    jobs: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn is_used_up(&self) -> bool {
+        self.jobs == 0 || self.bytes == 0
+    }
+}
+
 /// All jobs, in the order in which they were accepted.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
@@ -78,7 +94,13 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn submit(&mut self, id: JobId, priority: Priority, key: Option<(u8, u8)>) -> Submitted {
+    pub(crate) fn submit(
+        &mut self,
+        id: JobId,
+        priority: Priority,
+        bytes: usize,
+        key: Option<(u8, u8)>,
+    ) -> Submitted {
         if self.jobs.iter().any(|job| job.id == id) {
             return Submitted::Accepted;
         }
@@ -90,16 +112,17 @@ impl Model {
             }
             self.keys.push((key, body, self.jobs.len()));
         }
-        self.accept(id, priority);
+        self.accept(id, priority, bytes);
         Submitted::Accepted
     }
 
-    fn accept(&mut self, id: JobId, priority: Priority) {
+    fn accept(&mut self, id: JobId, priority: Priority, bytes: usize) {
         let entry = self.next_entry();
         self.jobs.push(ModelJob {
             id,
             priority,
             status: JobStatus::Pending,
+            bytes,
             entry,
             place: Place::New,
             attempt: 0,
@@ -126,20 +149,49 @@ impl Model {
         found
     }
 
-    pub(crate) fn take(&mut self, consumer: &'static str, order: [Priority; 3], limit: usize) -> Taken {
-        let mut taken = Taken::default();
-        let due = |place| matches!(place, Place::Owned { due: true, .. });
-        let due = Priority::ALL.into_iter().flat_map(|priority| self.at(priority, due)).collect::<Vec<_>>();
-        let new = order.into_iter().flat_map(|priority| self.at(priority, |place| place == Place::New));
-        for index in due.into_iter().chain(new.collect::<Vec<_>>()) {
-            if taken.granted.len() < limit {
-                self.grant(index, consumer, &mut taken);
+    pub(crate) fn take(
+        &mut self,
+        consumer: &'static str,
+        order: [Priority; 3],
+        limit: usize,
+        max_bytes: usize,
+    ) -> Taken {
+        let (mut taken, mut room) = (Taken::default(), Room { jobs: limit, bytes: max_bytes });
+        for priority in Priority::ALL {
+            let mut due = self.at(priority, |place| matches!(place, Place::Owned { due: true, .. }));
+            while !due.is_empty() && !room.is_used_up() {
+                let claimed: Vec<_> = due.drain(..due.len().min(room.jobs).min(CHUNK)).collect();
+                self.grant_claimed(&claimed, consumer, &mut room, &mut taken);
+            }
+        }
+        for priority in order {
+            for index in self.at(priority, |place| place == Place::New) {
+                if !room.is_used_up() {
+                    self.grant(index, consumer, &mut room, &mut taken);
+                }
             }
         }
         taken
     }
 
-    fn grant(&mut self, index: usize, consumer: &'static str, taken: &mut Taken) {
+    /// Grants claimed jobs until their inputs have enough bytes. The rest is due at once.
+    fn grant_claimed(
+        &mut self,
+        claimed: &[usize],
+        consumer: &'static str,
+        room: &mut Room,
+        taken: &mut Taken,
+    ) {
+        for index in claimed {
+            if room.bytes == 0 {
+                self.jobs[*index].place = Place::Owned { consumer: WAITING, due: true };
+            } else {
+                self.grant(*index, consumer, room, taken);
+            }
+        }
+    }
+
+    fn grant(&mut self, index: usize, consumer: &'static str, room: &mut Room, taken: &mut Taken) {
         let job = &mut self.jobs[index];
         let was_lost = job.status == JobStatus::Processing;
         job.lost += u64::from(was_lost);
@@ -155,6 +207,8 @@ impl Model {
         job.place = Place::Owned { consumer, due: false };
         job.waits_for_retry = false;
         taken.granted.push((job.id, job.attempt));
+        room.jobs -= 1;
+        room.bytes = room.bytes.saturating_sub(job.bytes);
         self.grants.push(Grant { job: index, token: job.attempt, consumer });
     }
 
@@ -165,13 +219,12 @@ impl Model {
         }
     }
 
-    pub(crate) fn start(&mut self, consumer: &'static str, inbox: &'static str) -> Taken {
-        let mut taken = Taken::default();
+    pub(crate) fn start(&mut self, consumer: &'static str, inbox: &'static str, max_bytes: usize) -> Taken {
+        let (mut taken, mut room) = (Taken::default(), Room { jobs: usize::MAX, bytes: max_bytes });
         let is_there = |place| matches!(place, Place::Owned { consumer, .. } if consumer == inbox);
-        for index in
-            Priority::ALL.into_iter().flat_map(|priority| self.at(priority, is_there)).collect::<Vec<_>>()
-        {
-            self.grant(index, consumer, &mut taken);
+        for priority in Priority::ALL {
+            let claimed = self.at(priority, is_there);
+            self.grant_claimed(&claimed[..claimed.len().min(CHUNK)], consumer, &mut room, &mut taken);
         }
         taken
     }
@@ -234,11 +287,11 @@ impl Model {
     }
 
     pub(crate) fn requeue(&mut self, index: usize, id: JobId) -> Requeued {
-        let (status, priority) = (self.jobs[index].status, self.jobs[index].priority);
+        let ModelJob { status, priority, bytes, .. } = self.jobs[index];
         if !matches!(status, JobStatus::Failed | JobStatus::Cancelled) {
             return Requeued::NotRepeatable(status);
         }
-        self.accept(id, priority);
+        self.accept(id, priority, bytes);
         Requeued::Accepted
     }
 

@@ -33,12 +33,14 @@ enum Step {
     Submit {
         priority: Priority,
         key: Option<(u8, u8)>,
+        bytes: usize,
     },
     SubmitAgain(usize),
     Take {
         consumer: usize,
         turned: bool,
         limit: usize,
+        max_bytes: usize,
     },
     /// A blocking read that is not started yet.
     Read {
@@ -47,6 +49,7 @@ enum Step {
     },
     Start {
         consumer: usize,
+        max_bytes: usize,
     },
     /// By whoever was ever granted an attempt, zombies included.
     Settle {
@@ -69,19 +72,29 @@ fn priority() -> impl Strategy<Value = Priority> {
     prop::sample::select(Priority::ALL.to_vec())
 }
 
+/// Length of a job's input.
+fn bytes() -> impl Strategy<Value = usize> {
+    prop::sample::select(vec![1, 1, 10, 100])
+}
+
+fn max_bytes() -> impl Strategy<Value = usize> {
+    prop::sample::select(vec![usize::MAX, usize::MAX, 1, 20, 150])
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let ways = [Way::Complete, Way::Complete, Way::Fail, Way::RetryNow, Way::RetryLater, Way::Release];
     let subject = 0..1_000_usize;
     let consumer = 0..WORKERS;
     prop_oneof![
-        6 => (priority(), prop::option::weighted(0.3, (0..3_u8, 0..2_u8)))
-            .prop_map(|(priority, key)| Step::Submit { priority, key }),
+        6 => (priority(), prop::option::weighted(0.3, (0..3_u8, 0..2_u8)), bytes())
+            .prop_map(|(priority, key, bytes)| Step::Submit { priority, key, bytes }),
         1 => subject.clone().prop_map(Step::SubmitAgain),
-        6 => (consumer.clone(), any::<bool>(), 1..5_usize)
-            .prop_map(|(consumer, turned, limit)| Step::Take { consumer, turned, limit }),
+        6 => (consumer.clone(), any::<bool>(), 1..5_usize, max_bytes()).prop_map(
+            |(consumer, turned, limit, max_bytes)| Step::Take { consumer, turned, limit, max_bytes }
+        ),
         2 => (consumer.clone(), priority())
             .prop_map(|(consumer, priority)| Step::Read { consumer, priority }),
-        2 => consumer.prop_map(|consumer| Step::Start { consumer }),
+        2 => (consumer, max_bytes()).prop_map(|(consumer, max_bytes)| Step::Start { consumer, max_bytes }),
         8 => (subject.clone(), prop::sample::select(ways.to_vec()))
             .prop_map(|(grant, way)| Step::Settle { grant, way }),
         2 => subject.clone().prop_map(Step::Renew),
@@ -114,6 +127,8 @@ fn the_model_notices_broken_scripts() {
         ("end.lua", "  redis.call('XDEL', stream, unpack(entries))\n", ""),
         ("sweep.lua", "#redis.call('XPENDING', stream, GROUP, entry, entry, 1) == 1", "true"),
         ("submit.lua", "of == fingerprint and ", ""),
+        ("grant.lua", "if grants.bytes >= grants.max_bytes then", "if false then"),
+        ("take.lua", "'SETID', stream, GROUP, last", "'SETID', stream, GROUP, '0'"),
     ] {
         let alteration = Alteration { file, cut, put };
         let altered = runtime.block_on(Altered::new(&queue, Some(alteration)));
@@ -158,38 +173,40 @@ impl Run {
         let job = |number: &usize| number.checked_rem(jobs);
         let grants = self.model.grants.len();
         match step {
-            Step::Submit { priority, key } => {
+            Step::Submit { priority, key, bytes } => {
                 let idempotency = key.map(|(key, body)| Idempotency {
                     key_hash: format!("{key}a"),
                     fingerprint: format!("{body}b"),
                 });
-                let (id, job) = (JobId::new(0), NewJob { priority: *priority, idempotency, ..new_job() });
-                let expected = self.model.submit(id, *priority, *key);
+                let (id, input) = (JobId::new(0), "1".repeat(*bytes));
+                let job = NewJob { input, priority: *priority, idempotency, ..new_job() };
+                let expected = self.model.submit(id, *priority, *bytes, *key);
                 prop_assert_eq!(store.submit(id, job).await.unwrap(), expected);
             }
             Step::SubmitAgain(number) => {
                 let Some(index) = job(number) else { return Ok(()) };
                 let id = self.model.jobs[index].id;
-                let expected = self.model.submit(id, Priority::High, None);
+                let expected = self.model.submit(id, Priority::High, 1, None);
                 prop_assert_eq!(store.submit(id, new_job()).await.unwrap(), expected);
             }
-            Step::Take { consumer, turned, limit } => {
+            Step::Take { consumer, turned, limit, max_bytes } => {
                 let mut order = Priority::ALL;
                 if *turned {
                     order.reverse();
                 }
                 let consumer = CONSUMERS[*consumer];
-                let request = TakeRequest { order, limit: *limit, ..all(consumer) };
+                let request = TakeRequest { order, limit: *limit, max_bytes: *max_bytes, ..all(consumer) };
                 let granted = store.take(&request).await.unwrap();
-                prop_assert_eq!(taken(&granted), self.model.take(consumer, order, *limit));
+                prop_assert_eq!(taken(&granted), self.model.take(consumer, order, *limit, *max_bytes));
             }
             Step::Read { consumer, priority } => {
                 self.model.read(CONSUMERS[WORKERS + consumer], *priority);
                 self.queue.read(CONSUMERS[*consumer], *priority).await;
             }
-            Step::Start { consumer } => {
-                let granted = store.start(0, CONSUMERS[*consumer]).await.unwrap();
-                let expected = self.model.start(CONSUMERS[*consumer], CONSUMERS[WORKERS + consumer]);
+            Step::Start { consumer, max_bytes } => {
+                let granted = store.start(0, CONSUMERS[*consumer], *max_bytes).await.unwrap();
+                let inbox = CONSUMERS[WORKERS + consumer];
+                let expected = self.model.start(CONSUMERS[*consumer], inbox, *max_bytes);
                 prop_assert_eq!(taken(&granted), expected);
             }
             Step::Settle { grant, way } => {
@@ -294,7 +311,8 @@ impl Run {
                 self.step(&Step::Age(consumer)).await?;
             }
             let first = self.model.grants.len();
-            self.step(&Step::Take { consumer: 0, turned: false, limit: 1_000 }).await?;
+            self.step(&Step::Take { consumer: 0, turned: false, limit: 1_000, max_bytes: usize::MAX })
+                .await?;
             for grant in first..self.model.grants.len() {
                 self.settle(self.model.grants[grant], Way::Complete).await?;
             }

@@ -120,8 +120,24 @@ mutants! {
         delivery::a_missing_group_is_made_and_nothing_that_waits_is_skipped;
     take_gives_too_many: "take.lua" "math.min(want - grants.count, CHUNK)" => "CHUNK",
         delivery::no_more_jobs_come_than_asked_for;
-    take_gives_too_much: "take.lua" "grants.bytes >= max_bytes or " => "",
+    take_gives_too_much: "grant.lua" "if grants.bytes >= grants.max_bytes then" => "if false then",
         delivery::reading_stops_once_there_are_enough_bytes;
+    take_reads_on_with_enough_bytes: "take.lua" "grants.bytes >= grants.max_bytes or " => "",
+        delivery::reading_stops_once_there_are_enough_bytes;
+    take_keeps_what_it_does_not_grant: "take.lua" "redis.call('XACK', stream, GROUP, unpack(entries))" => "",
+        delivery::reading_stops_once_there_are_enough_bytes;
+    take_delivers_granted_jobs_again: "take.lua" "'SETID', stream, GROUP, last" => "'SETID', stream, GROUP, '0'",
+        delivery::reading_stops_once_there_are_enough_bytes;
+    take_loses_what_it_may_not_undeliver: "take.lua" "if moved.err then" => "if false then",
+        delivery::a_user_without_the_right_to_undeliver_leaves_jobs_to_the_next_look;
+    take_keeps_due_jobs_that_it_does_not_grant: "take.lua" "      if rest then\n        make_due(grants, number, rest)\n" => "      if rest then\n",
+        delivery::looking_for_due_jobs_stops_once_there_are_enough_bytes;
+    take_skips_due_jobs_that_it_did_not_grant: "take.lua" "rest and rest[1] or reply[1]" => "reply[1]",
+        delivery::looking_for_due_jobs_stops_once_there_are_enough_bytes;
+    what_is_left_waits_for_a_lease: "grant.lua" "'IDLE', grants.lease_ms" => "'IDLE', 0",
+        delivery::starting_stops_once_there_are_enough_bytes;
+    start_gives_too_much: "start.lua" "if grants.bytes >= grants.max_bytes then" => "if false then",
+        delivery::starting_stops_once_there_are_enough_bytes;
     take_clears_a_whole_backlog: "take.lua" " or grants.stale + grants.put_off + #grants.ended >= MOST_CLEARED" => "",
         endurance::one_call_clears_away_a_bounded_number_of_stale_entries;
     take_ignores_the_lease: "take.lua" "ARGV[2], ARGV[9], cursors[number]" => "ARGV[2], 0, cursors[number]",
@@ -130,7 +146,7 @@ mutants! {
         delivery::a_due_entry_behind_many_others_is_found_in_a_few_looks;
     take_takes_what_it_did_not_look_at_for_looked_at: "take.lua" "cursors[number] = '0-1'" => "",
         delivery::a_look_that_did_not_come_to_a_stream_does_not_end_there;
-    take_forgets_its_cursor: "take.lua" "cursors[number] = reply[1]" => "cursors[number] = '0-0'",
+    take_forgets_its_cursor: "take.lua" "rest and rest[1] or reply[1]" => "'0-0'",
         delivery::a_due_entry_behind_many_others_is_found_in_a_few_looks;
     take_ignores_the_order: "take.lua" "string.gmatch(ARGV[6], '%d')" => "string.gmatch('123', '%d')",
         delivery::the_caller_may_turn_the_order_of_priorities_around;

@@ -176,7 +176,7 @@ pub(crate) async fn a_killed_redis_comes_back_with_every_job_and_every_lease(_: 
 pub(crate) async fn a_blocked_reader_outlives_a_restart(_: &Queue) {
     let queue = with_aof().await;
     queue.take("w", 1).await;
-    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_secs(2));
+    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_secs(2), usize::MAX);
     let (read, ()) = tokio::join!(reader.read(), queue.server.restart());
     assert!(read.is_err_and(|error| error.is_retryable()));
 
@@ -197,7 +197,7 @@ async fn fail_over(server: &RedisServer, proxy: &FaultProxy) -> RedisServer {
 pub(crate) async fn a_reader_leaves_a_primary_that_was_demoted(queue: &Queue) {
     let (proxy, queue) = behind_a_proxy(queue).await;
     queue.take("w", 1).await;
-    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(1));
+    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(1), usize::MAX);
     reader.read().await.unwrap();
     // Nobody is blocked, so that no connection is closed.
     let _promoted = fail_over(&queue.server, &proxy).await;

@@ -98,7 +98,7 @@ pub(crate) async fn other_leases_are_renewed_although_a_group_is_missing(queue: 
     let (queue, broken) = damaged(queue, Damage::GroupDestroyed).await;
     let low = queue.submit_at(Priority::Low).await;
     assert!(queue.read("w", Priority::Low).await);
-    let intact = queue.store.start(0, "w").await.unwrap().attempts.remove(0);
+    let intact = queue.store.start(0, "w", usize::MAX).await.unwrap().attempts.remove(0);
     queue.age_job(low, "w").await;
 
     let held = [&broken, &intact].map(|attempt| (attempt.job_id, attempt.token, attempt.priority));

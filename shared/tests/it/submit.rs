@@ -247,7 +247,7 @@ pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_wo
     queue.set_field(running[5].job_id, "run_deadline", "1").await;
     queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     queue.store.expire(running[5].job_id).await.unwrap();
-    assert_eq!(ids(&queue.store.start(0, "us").await.unwrap()), [delivered]);
+    assert_eq!(ids(&queue.store.start(0, "us", usize::MAX).await.unwrap()), [delivered]);
     assert_eq!(queue.takeable("w").await, [running[3].job_id, waiting]);
     queue.store.heartbeat("w", "{}").await.unwrap();
     queue.store.sweep(0, None, 100).await.unwrap();

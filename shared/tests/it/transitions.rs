@@ -15,10 +15,11 @@ use crate::{
 };
 
 const TABLE: &str = include_str!("transitions.txt");
-const STATES: [&str; 16] = [
+const STATES: [&str; 17] = [
     "missing",
     "new",
     "delivered",
+    "left",
     "waiting",
     "due",
     "released",
@@ -114,6 +115,10 @@ impl Subject {
         match state {
             "new" => {}
             "delivered" => queue.deliver("us").await,
+            "left" => {
+                queue.deliver("us").await;
+                assert_eq!(told_grants(&queue.store.start(0, "us", 0).await.unwrap()), "nothing");
+            }
             "late" => queue.set_field(id, "queue_deadline", "1").await,
             _ => {
                 let attempt = queue.take_one("us").await;
@@ -165,7 +170,7 @@ impl Subject {
         match script {
             "submit" => told(store.submit(id, new_job()).await.unwrap()),
             "take" => told_grants(&store.take(&all("taker")).await.unwrap()),
-            "start" => told_grants(&store.start(0, "us").await.unwrap()),
+            "start" => told_grants(&store.start(0, "us", usize::MAX).await.unwrap()),
             "renew" => {
                 let gone = store.renew(0, "us", &[(id, 1, Priority::Normal)]).await.unwrap();
                 gone.first().map_or_else(|| "held".to_owned(), |(_, fence)| told(fence))
