@@ -29,6 +29,12 @@ pub(crate) enum ApiError {
     MethodNotAllowed,
     /// The request is no HTTP/1.1.
     MalformedRequest,
+    /// A line of the request's head ends with LF alone.
+    BareLineFeed,
+    /// The body has a transfer coding other than chunked.
+    UnknownTransferCoding,
+    /// This header may be given only once.
+    RepeatedHeader(&'static str),
     /// The request's target is too long.
     UriTooLong,
     /// The request has too many headers, or too long ones.
@@ -168,7 +174,13 @@ impl ApiError {
         match self {
             Self::NoSuchPath => kind(S::NOT_FOUND, "not_found", "Not found"),
             Self::MethodNotAllowed => kind(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
-            Self::MalformedRequest => kind(S::BAD_REQUEST, "malformed_request", "Malformed request"),
+            Self::MalformedRequest | Self::BareLineFeed => {
+                kind(S::BAD_REQUEST, "malformed_request", "Malformed request")
+            }
+            Self::UnknownTransferCoding => {
+                kind(S::NOT_IMPLEMENTED, "unknown_transfer_coding", "Unknown transfer coding")
+            }
+            Self::RepeatedHeader(_) => kind(S::BAD_REQUEST, "repeated_header", "Repeated header"),
             Self::UriTooLong => kind(S::URI_TOO_LONG, "uri_too_long", "URI too long"),
             Self::HeadersTooLarge => {
                 kind(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Headers too large")
@@ -213,6 +225,9 @@ impl ApiError {
             Self::NoSuchPath => "No such path".into(),
             Self::MethodNotAllowed => "The path does not take this method; Allow lists those it takes".into(),
             Self::MalformedRequest => "The request is not well-formed HTTP".into(),
+            Self::BareLineFeed => "Each line of the request's head must end with CRLF, not with LF alone".into(),
+            Self::UnknownTransferCoding => "The only Transfer-Encoding of a body is chunked".into(),
+            Self::RepeatedHeader(name) => format!("The header {name} must be given only once").into(),
             Self::UriTooLong => "The request's target is too long".into(),
             Self::HeadersTooLarge => "The request has too many headers, or too long ones".into(),
             Self::Unauthorized => "The request needs a valid API key, as X-API-Key".into(),

@@ -46,23 +46,29 @@ pub(crate) async fn json<T>(
     bodies: &Bodies,
     read: impl FnOnce(Value) -> Result<T, ApiError>,
 ) -> Result<T, ApiError> {
-    if !is_declared_json(headers) {
+    if !is_declared(headers, &["application/json"])? {
         return Err(ApiError::NotDeclaredJson);
     }
     bodies.read(body, |bytes| read(json::parse(bytes)?)).await
 }
 
-/// `application/json`, in UTF-8 (RFC 8259, section 8.1) and not compressed.
-pub(crate) fn is_declared_json(headers: &HeaderMap) -> bool {
-    is_declared(headers, &["application/json"])
+/// The value of a header that may be given only once. Programs differ in which of several they take.
+pub(crate) fn once<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    shown: &'static str,
+) -> Result<Option<&'a HeaderValue>, ApiError> {
+    let mut given = headers.get_all(name).iter();
+    let first = given.next();
+    if given.next().is_some() { Err(ApiError::RepeatedHeader(shown)) } else { Ok(first) }
 }
 
-/// As one of these media types, in UTF-8 and not compressed.
-pub(crate) fn is_declared(headers: &HeaderMap, media_types: &[&str]) -> bool {
-    let Some(media_type) = headers.get(CONTENT_TYPE) else { return false };
+/// Whether the body is declared as one of these media types, in UTF-8 (RFC 8259, section 8.1) and not compressed.
+pub(crate) fn is_declared(headers: &HeaderMap, media_types: &[&str]) -> Result<bool, ApiError> {
+    let Some(media_type) = once(headers, &CONTENT_TYPE, "Content-Type")? else { return Ok(false) };
     let is_one = media_types.iter().any(|one| media_type == one)
         || media_type.to_str().is_ok_and(|text| is_media_type(text, media_types));
-    is_one && headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity")
+    Ok(is_one && headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity"))
 }
 
 fn is_media_type(text: &str, media_types: &[&str]) -> bool {

@@ -17,6 +17,7 @@ use crate::{
     request::Submission,
     routes::{MOST_IDS, MOST_JOBS, fuzzing as routes},
     secret::Keys,
+    serve::heads::Scanner,
 };
 
 static IRIS: LazyLock<Model> = LazyLock::new(|| {
@@ -157,6 +158,22 @@ pub fn forwarded_for(lines: &[u8]) {
     let origin = BEHIND_A_PROXY.origin(IpAddr::from([10, 0, 0, 1]), &headers);
     assert_eq!(origin, origin.to_canonical());
     assert_eq!(address_in(&origin.to_string()), Some(origin));
+    // What stands before a proxy's own hop does not matter.
+    let mut more = headers.clone();
+    more.append(HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static("198.51.100.7"));
+    assert_eq!(BEHIND_A_PROXY.origin(IpAddr::from([10, 0, 0, 1]), &more), IpAddr::from([198, 51, 100, 7]));
+}
+
+/// What a connection sends: the heads in it are found however the bytes are cut.
+pub fn heads(bytes: &[u8]) {
+    let whole = Scanner::default().scan(bytes);
+    for size in [1, 2, 7, 64] {
+        let mut scanner = Scanner::default();
+        let found = bytes.chunks(size).enumerate().try_for_each(|(number, piece)| {
+            scanner.scan(piece).map_err(|(at, fault)| (number * size + at, fault))
+        });
+        assert_eq!(found, whole, "in pieces of {size}");
+    }
 }
 
 /// `traceparent`, and the ids that travel beside it.
@@ -187,6 +204,7 @@ mod tests {
         replay("prefer", prefer);
         replay("accept", accept);
         replay("forwarded_for", forwarded_for);
+        replay("heads", heads);
         replay("traceparent", traceparent);
     }
 }

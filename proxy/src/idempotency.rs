@@ -6,11 +6,12 @@ use tepal_shared::job::Idempotency;
 
 use crate::{
     error::{ApiError, Mistake},
-    extract::is_visible_ascii,
+    extract::{self, is_visible_ascii},
     request::Submission,
 };
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+const NAME: &str = "Idempotency-Key";
 const LONGEST: usize = 255;
 
 /// The request's key, as its hash.
@@ -22,10 +23,10 @@ pub(crate) struct Key {
 impl Key {
     /// The key of a request, if it has one. Each owner's keys are its own.
     pub(crate) fn read(headers: &HeaderMap, owner: Option<&str>) -> Result<Option<Self>, ApiError> {
-        let Some(key) = headers.get(HEADER) else { return Ok(None) };
+        let Some(key) = extract::once(headers, &HEADER, NAME)? else { return Ok(None) };
         if !is_visible_ascii(key.as_bytes(), LONGEST) {
             let detail = format!("must be 1 to {LONGEST} visible ASCII characters");
-            return Err(ApiError::Invalid(vec![Mistake::in_header("Idempotency-Key", "format", detail)]));
+            return Err(ApiError::Invalid(vec![Mistake::in_header(NAME, "format", detail)]));
         }
         let mut hash = Sha256::new();
         if let Some(owner) = owner {

@@ -41,8 +41,13 @@ pub(crate) struct Operation {
 /// The name of the way to show a key.
 const SCHEME: &str = "apiKey";
 /// What every operation may answer.
-static EVERYWHERE: [ApiError; 4] =
-    [ApiError::MalformedRequest, ApiError::UriTooLong, ApiError::HeadersTooLarge, ApiError::Panicked];
+static EVERYWHERE: [ApiError; 5] = [
+    ApiError::MalformedRequest,
+    ApiError::UriTooLong,
+    ApiError::HeadersTooLarge,
+    ApiError::Panicked,
+    ApiError::UnknownTransferCoding,
+];
 /// What an operation may answer that is not for everybody.
 static GUARDED: [ApiError; 2] = [
     ApiError::Unauthorized,

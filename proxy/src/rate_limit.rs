@@ -197,17 +197,16 @@ impl RateLimit {
     /// Where a request comes from: the connection's peer, or, behind proxies of ours, the last hop that is not one. What
     /// stands before that hop in X-Forwarded-For is the client's own claim.
     pub(crate) fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let hops: Vec<&str> = headers
-            .get_all(FORWARDED_FOR)
-            .iter()
-            .flat_map(|value| value.to_str().unwrap_or_default().split(','))
-            .collect();
+        let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+        // As bytes: a client's own part of the line need not be text.
+        let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         let mut origin = peer;
-        for hop in hops.into_iter().rev() {
+        for hop in hops {
             if !self.trusted.iter().any(|net| net.contains(&origin)) {
                 break;
             }
-            let Some(address) = address_in(hop.trim()) else { break };
+            let hop = std::str::from_utf8(hop.trim_ascii()).ok();
+            let Some(address) = hop.and_then(address_in) else { break };
             origin = address.to_canonical();
         }
         origin
@@ -298,7 +297,9 @@ mod tests {
     fn origin(limit: &RateLimit, peer: &str, forwarded: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for value in forwarded {
-            headers.append(FORWARDED_FOR, value.parse().unwrap());
+            // Latin-1, so that a value need not be UTF-8.
+            let bytes: Vec<u8> = value.chars().map(|letter| letter as u8).collect();
+            headers.append(FORWARDED_FOR, HeaderValue::from_bytes(&bytes).unwrap());
         }
         limit.origin(peer.parse().unwrap(), &headers).to_string()
     }
@@ -336,6 +337,13 @@ mod tests {
         // The client's own claim stands first, and is not believed.
         assert_eq!(origin(&ours, "10.0.0.1", &["203.0.113.9, 198.51.100.7", "10.0.0.2"]), "198.51.100.7");
         assert_eq!(origin(&ours, "10.0.0.1", &["198.51.100.7, nonsense"]), "10.0.0.1");
+        for claim in ["\u{ff}, 198.51.100.7", "a\u{e9}b,198.51.100.7\t", "\u{ff}"] {
+            let lines = ["\u{fe}", claim, "198.51.100.7, 10.0.0.3"];
+            assert_eq!(origin(&ours, "10.0.0.1", &lines), "198.51.100.7", "{claim:?}");
+            assert_eq!(origin(&ours, "10.0.0.1", &[claim, "198.51.100.7"]), "198.51.100.7", "{claim:?}");
+        }
+        assert_eq!(origin(&ours, "10.0.0.1", &["\u{ff}, 198.51.100.7"]), "198.51.100.7");
+        assert_eq!(origin(&ours, "10.0.0.1", &["198.51.100.7, \u{ff}"]), "10.0.0.1");
         assert_eq!(origin(&ours, "fd00::1", &["198.51.100.7:4711"]), "198.51.100.7");
         assert_eq!(origin(&ours, "fd00::1", &["[2001:db8::1]:80"]), "2001:db8::1");
         assert_eq!(origin(&ours, "fd00::1", &["[2001:db8::1]"]), "2001:db8::1");

@@ -1,6 +1,7 @@
 //! Connections: accepts them, secures them, limits them, and lets them finish when the service stops.
 
 mod handshake;
+pub(crate) mod heads;
 mod patience;
 mod places;
 mod refusals;

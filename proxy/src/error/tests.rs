@@ -13,6 +13,9 @@ fn all() -> Vec<ApiError> {
         ApiError::NoSuchPath,
         ApiError::MethodNotAllowed,
         ApiError::MalformedRequest,
+        ApiError::BareLineFeed,
+        ApiError::UnknownTransferCoding,
+        ApiError::RepeatedHeader("Content-Type"),
         ApiError::UriTooLong,
         ApiError::HeadersTooLarge,
         ApiError::Unauthorized,
@@ -56,6 +59,9 @@ fn is_listed(error: &ApiError) -> bool {
         ApiError::NoSuchPath
         | ApiError::MethodNotAllowed
         | ApiError::MalformedRequest
+        | ApiError::BareLineFeed
+        | ApiError::UnknownTransferCoding
+        | ApiError::RepeatedHeader(_)
         | ApiError::UriTooLong
         | ApiError::HeadersTooLarge
         | ApiError::Unauthorized

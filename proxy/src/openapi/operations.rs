@@ -27,7 +27,11 @@ pub(crate) fn predict_sample() -> Operation {
         parameters: vec![idempotency_key(), prefer()],
         body: None,
         answers: vec![(200, finished()), (202, accepted())],
-        errors: [vec![invalid_header(), ApiError::NotAcceptable], submitting()].concat_errors(),
+        errors: [
+            vec![invalid_header(), ApiError::RepeatedHeader("Idempotency-Key"), ApiError::NotAcceptable],
+            submitting(),
+        ]
+        .concat_errors(),
     }
 }
 

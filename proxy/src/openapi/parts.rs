@@ -116,6 +116,7 @@ pub(super) fn reading_a_body() -> Vec<ApiError> {
         ApiError::NotAcceptable,
         ApiError::NotJson("it is empty".to_owned()),
         ApiError::BodyIncomplete,
+        ApiError::RepeatedHeader("Content-Type"),
         ApiError::BodyTimeout,
         ApiError::BodyTooLarge(1 << 20),
         ApiError::Overloaded,

@@ -80,8 +80,8 @@ async fn accept_all(
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
-    let is_lines = extract::is_declared(headers, &LINES);
-    if !is_lines && !extract::is_declared_json(headers) {
+    let is_lines = extract::is_declared(headers, &LINES)?;
+    if !is_lines && !extract::is_declared(headers, &["application/json"])? {
         return Err(ApiError::NotDeclaredJsonLines);
     }
     let read = if is_lines { lines } else { elements };

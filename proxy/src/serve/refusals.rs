@@ -10,11 +10,12 @@ use std::{
 use axum::http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::heads::Heads;
 use crate::{error::ApiError, extract, security_headers::SecurityHeaders};
 
 /// A connection. Everything but a bare refusal passes unchanged.
 pub(super) struct Refusals<S> {
-    stream: S,
+    stream: Heads<S>,
     headers: SecurityHeaders,
     /// What is left to write of a refusal.
     refusal: Vec<u8>,
@@ -23,7 +24,7 @@ pub(super) struct Refusals<S> {
 
 impl<S: AsyncWrite + Unpin> Refusals<S> {
     pub(super) fn new(stream: S, headers: SecurityHeaders) -> Self {
-        Self { stream, headers, refusal: Vec::new(), written: 0 }
+        Self { stream: Heads::new(stream), headers, refusal: Vec::new(), written: 0 }
     }
 
     fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -38,15 +39,16 @@ impl<S: AsyncWrite + Unpin> Refusals<S> {
     }
 }
 
-/// The problem instead of a bare refusal. Our own errors have bodies, so an empty 4xx is never one of ours.
-fn problem_for(answer: &[u8], headers: SecurityHeaders) -> Option<Vec<u8>> {
+/// The problem instead of a bare refusal: `known`, or what the status says. Our own errors have bodies, so an empty 4xx is
+/// never one of ours.
+fn problem_for(answer: &[u8], known: Option<ApiError>, headers: SecurityHeaders) -> Option<Vec<u8>> {
     if !answer.starts_with(b"HTTP/1.1 4") {
         return None;
     }
     let head = std::str::from_utf8(answer).ok()?;
     let is_bare = head.ends_with("\r\n\r\n") && head.lines().any(|line| line == "content-length: 0");
     let error = match head.get(9..12).filter(|_| is_bare)?.parse().ok()? {
-        StatusCode::BAD_REQUEST => ApiError::MalformedRequest,
+        StatusCode::BAD_REQUEST => known.unwrap_or(ApiError::MalformedRequest),
         StatusCode::URI_TOO_LONG => ApiError::UriTooLong,
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => ApiError::HeadersTooLarge,
         _ => return None,
@@ -55,7 +57,9 @@ fn problem_for(answer: &[u8], headers: SecurityHeaders) -> Option<Vec<u8>> {
     let id = id.to_str().unwrap_or_default();
     let body = error.problem("", id);
     let mut problem = Vec::with_capacity(512);
-    for line in head.lines().filter(|line| !line.is_empty() && *line != "content-length: 0") {
+    let status = StatusCode::from_u16(error.status()).ok()?;
+    problem.extend_from_slice(format!("HTTP/1.1 {status}\r\n").as_bytes());
+    for line in head.lines().skip(1).filter(|line| !line.is_empty() && *line != "content-length: 0") {
         problem.extend_from_slice(line.as_bytes());
         problem.extend_from_slice(b"\r\n");
     }
@@ -86,7 +90,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Refusals<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.refusal.is_empty() {
-            match problem_for(bytes, self.headers) {
+            match problem_for(bytes, self.stream.error(), self.headers) {
                 Some(problem) => self.refusal = problem,
                 None => return Pin::new(&mut self.stream).poll_write(context, bytes),
             }

@@ -6,6 +6,7 @@
 //! | `rate_limit` | how many requests a client may make |
 //! | `access`, `owners`, `key_file` | API keys: who is let in, who sees which jobs, and the file with the keys |
 //! | `bad_input`, `limits` | each kind of wrong request and its whole answer |
+//! | `framing` | heads that two programs could read differently |
 //! | `hostile` | attacks at scale: bounded time and memory, others are served |
 //! | `submit`, `job`, `listing`, `retry` | the operations on jobs |
 //! | `idempotency`, `full_queue` | one job for one key; refusing early |
@@ -25,6 +26,7 @@ mod cursors;
 mod data_loss;
 mod doctor;
 mod expect;
+mod framing;
 mod full_queue;
 mod gateway;
 mod health;

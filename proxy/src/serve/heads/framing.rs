@@ -1,0 +1,377 @@
+//! Where heads begin and end in the bytes of a connection (RFC 9112, sections 2.1, 6 and 7.1). It reads only what frames a
+//! message. What the HTTP library refuses anyway is left to it: the connection ends there.
+
+use super::Fault;
+
+/// Bytes kept of a line that arrives in pieces: enough for a header that frames a body.
+const LONGEST_FRAMING: usize = 256;
+
+/// Follows one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Scanner {
+    part: Part,
+    head: Head,
+}
+
+/// In which part of a message the next byte is.
+#[derive(Debug, Default)]
+enum Part {
+    #[default]
+    Head,
+    /// A body, and how much is left of it.
+    Body(u64),
+    /// A body in chunks.
+    Chunks(Chunks),
+    /// Behind something that the library refuses.
+    Unknown,
+}
+
+/// The head under way.
+#[derive(Debug, Default)]
+struct Head {
+    /// The beginning of a line whose end has not arrived, and its last byte so far.
+    line: Vec<u8>,
+    last: u8,
+    /// Whether a line with something in it has ended: empty ones may come before a request.
+    is_begun: bool,
+    length: Length,
+    is_chunked: bool,
+}
+
+/// What `Content-Length` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Length {
+    #[default]
+    None,
+    Known(u64),
+    Invalid,
+}
+
+/// A body in chunks.
+#[derive(Debug, Default)]
+struct Chunks {
+    at: At,
+    last: u8,
+}
+
+#[derive(Debug)]
+enum At {
+    /// In the digits of a chunk's size.
+    Size(u64),
+    /// Behind them, in the same line.
+    Extension(u64),
+    /// In a chunk; so much is left of it and of the line end behind it.
+    Data(u64),
+    /// In the lines behind the last chunk, so far into one.
+    Trailers(u64),
+}
+
+impl Default for At {
+    fn default() -> Self {
+        Self::Size(0)
+    }
+}
+
+impl Scanner {
+    /// Goes over the next bytes of the connection.
+    ///
+    /// # Errors
+    /// The index of the byte up to which the heads are fine, and what is wrong there.
+    pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<(), (usize, Fault)> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let (used, next) = match &mut self.part {
+                Part::Head => self.head.scan(rest).map_err(|(index, fault)| (at + index, fault))?,
+                Part::Body(left) => skip(left, rest),
+                Part::Chunks(chunks) => chunks.scan(rest),
+                Part::Unknown => return Ok(()),
+            };
+            at += used;
+            if let Some(next) = next {
+                self.part = next;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn skip(left: &mut u64, bytes: &[u8]) -> (usize, Option<Part>) {
+    let used = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+    *left -= used as u64;
+    (used, (*left == 0).then_some(Part::Head))
+}
+
+impl Head {
+    /// Goes over lines up to the end of the head; how many bytes that were, and what follows.
+    fn scan(&mut self, bytes: &[u8]) -> Result<(usize, Option<Part>), (usize, Fault)> {
+        let mut start = 0;
+        while let Some(length) = line_feed(&bytes[start..]) {
+            let (line, end) = (&bytes[start..start + length], start + length);
+            let is_empty = match line {
+                _ if !self.line.is_empty() => self.join(line),
+                [b'\r'] => Ok(true),
+                [b'c' | b'C' | b't' | b'T', .., b'\r'] => self.field(&line[..length - 1]),
+                [.., b'\r'] => Ok(false),
+                _ => Err(Fault::BareLineFeed),
+            };
+            let is_empty = is_empty.map_err(|fault| (end, fault))?;
+            start = end + 1;
+            if is_empty && self.is_begun {
+                return Ok((start, Some(self.end())));
+            }
+            self.is_begun |= !is_empty;
+        }
+        self.keep(&bytes[start..]);
+        Ok((bytes.len(), None))
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = LONGEST_FRAMING.saturating_sub(self.line.len());
+        self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.last = bytes.last().copied().unwrap_or(self.last);
+    }
+
+    /// The end of a line, the beginning of which may have arrived before; whether the line is empty.
+    fn join(&mut self, end: &[u8]) -> Result<bool, Fault> {
+        self.keep(end);
+        if std::mem::take(&mut self.last) != b'\r' {
+            return Err(Fault::BareLineFeed);
+        }
+        let mut line = std::mem::take(&mut self.line);
+        if line.len() < LONGEST_FRAMING {
+            line.pop();
+        }
+        let is_empty = line.is_empty();
+        self.field(&line)?;
+        line.clear();
+        self.line = line;
+        Ok(is_empty)
+    }
+
+    /// Looks at a line without its end; of a long one that arrived in pieces, at its beginning. Gives `false`: a line that
+    /// could be one of these headers is not empty.
+    fn field(&mut self, line: &[u8]) -> Result<bool, Fault> {
+        let (coding, length) = match line.first() {
+            Some(b't' | b'T') => (value_of(line, b"transfer-encoding:"), None),
+            Some(b'c' | b'C') => (None, value_of(line, b"content-length:")),
+            _ => return Ok(false),
+        };
+        if coding.or(length).is_some() && line.len() >= LONGEST_FRAMING - 1 {
+            return Err(Fault::Framing);
+        }
+        if let Some(coding) = coding {
+            if self.is_chunked || !coding.eq_ignore_ascii_case(b"chunked") {
+                return Err(Fault::TransferCoding);
+            }
+            self.is_chunked = true;
+        }
+        if let Some(length) = length {
+            self.length = self.length.and(length);
+        }
+        Ok(false)
+    }
+
+    /// What follows this head. The next one begins anew.
+    fn end(&mut self) -> Part {
+        self.is_begun = false;
+        let is_chunked = std::mem::take(&mut self.is_chunked);
+        match std::mem::take(&mut self.length) {
+            _ if is_chunked => Part::Chunks(Chunks::default()),
+            Length::None | Length::Known(0) => Part::Head,
+            Length::Known(length) => Part::Body(length),
+            Length::Invalid => Part::Unknown,
+        }
+    }
+}
+
+/// The value of a header line, if it is the header of that name, in small letters with the colon. Eight bytes are compared
+/// at a time: this runs for several lines of each request. What it takes for a letter or a mark but is neither, the library
+/// refuses.
+fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (given, value) = line.split_at_checked(name.len())?;
+    let word = |text: &[u8], at: usize| text.get(at..)?.first_chunk().map(|word| u64::from_ne_bytes(*word));
+    let is_word = |at: usize| word(given, at).map(|word| word | SMALL) == word(name, at);
+    let is_name = is_word(0) && is_word(name.len() - 8) && (name.len() <= 16 || is_word(8));
+    is_name.then(|| value.trim_ascii())
+}
+
+/// The index of the first line feed. Eight bytes at a time (Anderson, Bit Twiddling Hacks, "Determine if a word has a zero
+/// byte"): lines are so short that a search with wider registers takes longer to begin.
+fn line_feed(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    const FEEDS: u64 = u64::from_ne_bytes([b'\n'; 8]);
+    let (words, rest) = bytes.as_chunks();
+    for (number, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word) ^ FEEDS;
+        let found = word.wrapping_sub(ONES) & !word & HIGH;
+        if found != 0 {
+            return Some(8 * number + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|byte| *byte == b'\n')?;
+    Some(8 * words.len() + at)
+}
+
+/// Makes eight letters small, and leaves digits, `-` and `:` as they are.
+const SMALL: u64 = u64::from_ne_bytes([0x20; 8]);
+
+/// The number that these digits write.
+fn number(text: &[u8]) -> Option<u64> {
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let more = |number: u64, byte: &u8| number.checked_mul(10)?.checked_add(digit(byte)?);
+    text.first().and_then(|_| text.iter().try_fold(0, more))
+}
+
+impl Length {
+    /// With another header line.
+    fn and(self, text: &[u8]) -> Self {
+        match (self, number(text)) {
+            (Self::None, Some(number)) => Self::Known(number),
+            (Self::Known(known), Some(number)) if known == number => self,
+            _ => Self::Invalid,
+        }
+    }
+}
+
+impl Chunks {
+    /// Goes over chunks up to the end of the body.
+    fn scan(&mut self, bytes: &[u8]) -> (usize, Option<Part>) {
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at).copied() {
+            if let At::Data(left) = &mut self.at {
+                let (used, is_over) = skip(left, &bytes[at..]);
+                at += used;
+                if is_over.is_some() {
+                    self.at = At::Size(0);
+                }
+                continue;
+            }
+            at += 1;
+            if let Some(next) = self.step(byte) {
+                return (at, Some(next));
+            }
+            self.last = byte;
+        }
+        (at, None)
+    }
+
+    /// One byte outside of the data.
+    fn step(&mut self, byte: u8) -> Option<Part> {
+        let ends_line = byte == b'\n' && self.last == b'\r';
+        self.at = match self.at {
+            At::Size(size) => match (char::from(byte).to_digit(16), size.checked_mul(16)) {
+                (Some(digit), Some(size)) => At::Size(size + u64::from(digit)),
+                (Some(_), None) => return Some(Part::Unknown),
+                (None, _) => At::Extension(size),
+            },
+            At::Extension(0) if ends_line => At::Trailers(0),
+            At::Extension(size) if ends_line => match size.checked_add(2) {
+                Some(left) => At::Data(left),
+                None => return Some(Part::Unknown),
+            },
+            At::Extension(_) if byte == b'\n' => return Some(Part::Unknown),
+            At::Trailers(1) if ends_line => return Some(Part::Head),
+            At::Trailers(_) if ends_line => At::Trailers(0),
+            At::Trailers(length) => At::Trailers(length + 1),
+            At::Extension(size) => At::Extension(size),
+            At::Data(left) => At::Data(left),
+        };
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of these bytes, which must not depend on the pieces in which they arrive.
+    fn scan(text: &str) -> Result<(), (usize, Fault)> {
+        let whole = Scanner::default().scan(text.as_bytes());
+        for size in 1..text.len().min(40) {
+            let mut scanner = Scanner::default();
+            let mut pieces = text.as_bytes().chunks(size).enumerate();
+            let found = pieces.try_for_each(|(number, piece)| {
+                scanner.scan(piece).map_err(|(at, fault)| (number * size + at, fault))
+            });
+            assert_eq!(found, whole, "in pieces of {size}: {text:?}");
+        }
+        whole
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    /// A head with these lines.
+    fn post(lines: &str) -> String {
+        format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n")
+    }
+
+    #[test]
+    fn line_feeds_are_looked_at_in_heads_only() {
+        let bodies = [
+            post("content-length: 4\r\n") + "\n\n\n\n",
+            post("Content-Length:4  \r\ncontent-length: 4\r\n") + "\n\n\n\n",
+            post("TRANSFER-encoding:\t Chunked\r\n") + "2;x=y\r\n\n\n\r\nA \r\n0123\n56\n89\r\n0\r\n\r\n",
+            post("content-length: 1\r\ntransfer-encoding: chunked\r\n") + "1\r\n\n\r\n00\r\na: b\nc\r\n\r\n",
+            format!("\r\n\r\n{GET}"),
+        ];
+        for message in bodies.iter().chain([&GET.to_owned()]) {
+            let twice = message.repeat(2) + GET;
+            assert_eq!(scan(&twice), Ok(()), "{twice:?}");
+            let bad = format!("{twice}GET /x HTTP/1.1\r\nHost: a\n\r\n");
+            assert_eq!(scan(&bad), Err((bad.len() - 3, Fault::BareLineFeed)), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_feed_alone_is_found_wherever_it_is_in_a_head() {
+        for (at, _) in GET.match_indices("\r\n") {
+            let bad = format!("{}{}", &GET[..at], &GET[at + 1..]);
+            assert_eq!(scan(&bad), Err((at, Fault::BareLineFeed)), "{bad:?}");
+        }
+        assert_eq!(scan(&format!("\n{GET}")), Err((0, Fault::BareLineFeed)));
+    }
+
+    #[test]
+    fn chunked_is_the_only_transfer_coding() {
+        for other in ["gzip", "gzip, chunked", "chunked, chunked", "identity", "", "xchunked", "chunked;q=1"]
+        {
+            let found = scan(&post(&format!("Transfer-Encoding: {other}\r\n")));
+            assert!(matches!(found, Err((_, Fault::TransferCoding))), "{other}: {found:?}");
+        }
+        let twice = post(&"transfer-encoding: chunked\r\n".repeat(2));
+        assert!(matches!(scan(&twice), Err((_, Fault::TransferCoding))));
+        assert_eq!(
+            scan(&post("x-transfer-encoding: gzip\r\nte: gzip\r\ntransfer-encodings: gzip\r\n")),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn behind_what_the_library_refuses_nothing_is_looked_at() {
+        let lengths = ["-1", "+1", "1,1", "", "18446744073709551616", "1\r\ncontent-length: 2", "0x1"];
+        for length in lengths {
+            assert_eq!(scan(&(post(&format!("content-length: {length}\r\n")) + "\n")), Ok(()), "{length}");
+        }
+        for chunk in ["1\n", "1;\n", "11111111111111111\r\n", "ffffffffffffffff\r\n"] {
+            assert_eq!(scan(&(post("transfer-encoding: chunked\r\n") + chunk + "\n\n")), Ok(()), "{chunk}");
+        }
+    }
+
+    #[test]
+    fn a_long_line_costs_little_memory_and_a_long_framing_header_is_refused() {
+        let mut scanner = Scanner::default();
+        scanner.scan(b"GET / HTTP/1.1\r\ncookie: ").unwrap();
+        for _ in 0..1000 {
+            scanner.scan(&[b'a'; 100]).unwrap();
+        }
+        assert!(scanner.head.line.capacity() <= 2 * LONGEST_FRAMING);
+        scanner.scan(b"\r\n\r\n").unwrap();
+        assert!(scanner.head.line.is_empty() && !scanner.head.is_begun);
+
+        scanner.scan(b"POST / HTTP/1.1\r\ncontent-length:").unwrap();
+        scanner.scan(&[b' '; 300]).unwrap();
+        assert_eq!(scanner.scan(b"1\r\n"), Err((2, Fault::Framing)));
+    }
+}
