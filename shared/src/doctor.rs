@@ -256,7 +256,11 @@ async fn fsync(connection: &mut MultiplexedConnection) -> Finding {
         Ok(when) if when == "no" => Finding::wrong(
             "fsync",
             "appendfsync is no: a power failure loses up to half a minute of jobs",
-            "CONFIG SET appendfsync everysec (or always), and put it into the configuration",
+            "CONFIG SET appendfsync always, and put it into the configuration",
+        ),
+        Ok(when) if when == "everysec" => Finding::ok(
+            "fsync",
+            "appendfsync is everysec: a crash of Redis or a power failure may lose the last two seconds of jobs",
         ),
         Ok(when) => Finding::ok("fsync", format!("appendfsync is {when}")),
         Err(why) => Finding::unknown("fsync", why),

@@ -31,7 +31,10 @@ async fn a_backlog_of_four_hundred_jobs_needs_few_calls() {
 
 #[tokio::test]
 async fn jobs_that_arrive_faster_than_calls_return_share_calls() {
-    let (queue, server) = (Queue::start().await, slow_server().await);
+    let queue = Queue::start().await;
+    // Many submissions long, each of which waits for the disk.
+    let call_cost = Duration::from_millis(20);
+    let server = ModelServer::start(ServerSpec { call_cost, ..ServerSpec::iris() }).await;
     let worker = queue.worker(Settings::serving(&server).one_at_a_time()).await;
     worker.wait_for_log("backend_up", SOON).await;
 

@@ -84,7 +84,7 @@ async fn a_redis_that_loses_jobs_is_told_with_what_to_do() {
     assert!(!is_well, "{text}");
     for (subject, mend) in [
         ("persistence: there is no append-only file", "CONFIG SET appendonly yes"),
-        ("fsync: appendfsync is no", "CONFIG SET appendfsync everysec"),
+        ("fsync: appendfsync is no", "CONFIG SET appendfsync always"),
         ("eviction: maxmemory-policy is allkeys-lru", "CONFIG SET maxmemory-policy noeviction"),
         ("memory: hash-max-listpack-value is 64", "CONFIG SET hash-max-listpack-value 1024"),
     ] {
