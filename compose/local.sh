@@ -11,7 +11,7 @@
 #   --metrics-port N    first port of the workers' metrics; each takes the next free one (9100)
 #   --programs DIR      start tepal-proxy and tepal-worker from there instead of building them
 #
-# The jobs are in $TEPAL_DATA_DIR (.run) and are there again at the next start.
+# The jobs are in $TEPAL_DATA_DIR (.run) and are there again at the next start; so are the passwords of Redis's users.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,6 +21,7 @@ metrics_port=9100
 workers=2
 programs=""
 data="${TEPAL_DATA_DIR:-.run}"
+users=""
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'tepal: %s\n' "$*" >&2; exit 1; }
@@ -111,6 +112,20 @@ lock_data() {
   flock --nonblock 9 || die "Tepal already runs with the data in $data; for a second one: make up TEPAL_DATA_DIR=.run-2 ..."
 }
 
+# Makes the users of Redis, as the composition has them. Leaves the ACL file in `users`.
+make_users() {
+  local template=users-7.2.acl version secrets
+  version=$(redis-server --version | sed -n 's/.* v=\([0-9]*\.[0-9]*\)\..*/\1/p')
+  [ "$version" != 7.0 ] || template=users.acl
+  secrets=$(cd "$data" && pwd)/secrets
+  mkdir -p "$secrets"/{proxy,worker,operator,grafana,redis}
+  chmod 700 "$secrets"
+  sh compose/secrets.sh "compose/$template" "$secrets" || die "the users of Redis could not be made"
+  users=$secrets/redis/users.acl
+}
+
+password_of() { cat "$data/secrets/$1/password"; }
+
 # Leaves the folder of the programs in `programs`.
 build() {
   command -v cargo >/dev/null || die "cargo is missing; install Rust 1.88 or later, see https://rustup.rs"
@@ -200,9 +215,13 @@ up() {
   trap stop_all EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
-  start redis redis-server compose/redis.conf --bind 127.0.0.1 --port "$redis_port" --dir "$data" --daemonize no
+  make_users
+  start redis redis-server compose/redis.conf --bind 127.0.0.1 --port "$redis_port" --dir "$data" --aclfile "$users" \
+    --daemonize no
 
   export REDIS_URL="redis://127.0.0.1:$redis_port" MODELS_DIR=compose/models LOG_FORMAT=json
+  export REDIS_USERNAME=tepal-worker REDIS_PASSWORD
+  REDIS_PASSWORD=$(password_of worker)
   local metrics_urls=()
   for ((n = 1; n <= workers; n++)); do
     next_metrics_port
@@ -210,6 +229,7 @@ up() {
     metrics_urls+=("http://127.0.0.1:$metrics_port/metrics")
     metrics_port=$((metrics_port + 1))
   done
+  REDIS_USERNAME=tepal-proxy REDIS_PASSWORD=$(password_of proxy)
   LISTEN_ADDR="127.0.0.1:$port" RATE_LIMIT_PER_MINUTE=0 start proxy "$programs/tepal-proxy"
   wait_until_healthy
 
@@ -219,7 +239,7 @@ Tepal is up. Nothing is limited here: the per-client rate limit is off.
 
   API      http://127.0.0.1:$port          health: /health   model: /metadata
   Metrics  http://127.0.0.1:$port/metrics  workers: ${metrics_urls[*]}
-  Redis    redis-cli -p $redis_port
+  Redis    REDISCLI_AUTH=\$(cat $data/secrets/operator/password) redis-cli -p $redis_port --user tepal-operator
   Logs     $data/
 
 Try it:

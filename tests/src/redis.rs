@@ -4,6 +4,7 @@
 //! suite can be run against it.
 
 mod options;
+mod shipped;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,7 +43,16 @@ enum NotReady {
 }
 
 impl RedisServer {
-    /// Starts a server that keeps nothing on disk.
+    /// Redis as it is shipped, with choices to make before [`RedisOptions::start`]: what runs in production and hence
+    /// what services are tested with, each as its own user ([`proxy_url`](Self::proxy_url),
+    /// [`worker_url`](Self::worker_url)). A server without users is for tests of the harness, of users, and of the job
+    /// store without a restart.
+    #[must_use]
+    pub fn shipped() -> RedisOptions {
+        RedisOptions::shipped()
+    }
+
+    /// Starts a server that has no users and keeps nothing on disk.
     ///
     /// # Panics
     /// When there is no server binary (the text says what to install) or when it does not become ready.
@@ -50,7 +60,7 @@ impl RedisServer {
         Self::options().start().await
     }
 
-    /// Choices to make before [`RedisOptions::start`].
+    /// Choices to make before [`RedisOptions::start`] of a server without users.
     #[must_use]
     pub fn options() -> RedisOptions {
         RedisOptions::default()
@@ -82,8 +92,42 @@ impl RedisServer {
     /// The same at another address: that of a proxy in front of this server.
     #[must_use]
     pub fn url_at(&self, addr: &str) -> String {
+        self.address(&self.options.login(), addr)
+    }
+
+    /// The address for `tepal-proxy`, with its own user where there are shipped users.
+    #[must_use]
+    pub fn proxy_url(&self) -> String {
+        self.proxy_url_at(&self.addr())
+    }
+
+    /// [`proxy_url`](Self::proxy_url) at another address.
+    #[must_use]
+    pub fn proxy_url_at(&self, addr: &str) -> String {
+        self.address(&self.options.login_of("proxy"), addr)
+    }
+
+    /// The address for `tepal-worker`, with its own user where there are shipped users.
+    #[must_use]
+    pub fn worker_url(&self) -> String {
+        self.worker_url_at(&self.addr())
+    }
+
+    /// [`worker_url`](Self::worker_url) at another address.
+    #[must_use]
+    pub fn worker_url_at(&self, addr: &str) -> String {
+        self.address(&self.options.login_of("worker"), addr)
+    }
+
+    /// The address for `tepal-operator`, a person.
+    #[must_use]
+    pub fn operator_url(&self) -> String {
+        self.address(&self.options.login_of("operator"), &self.addr())
+    }
+
+    fn address(&self, login: &str, addr: &str) -> String {
         let scheme = if self.options.secured().is_some() { "rediss" } else { "redis" };
-        format!("{scheme}://{}{addr}", self.options.login())
+        format!("{scheme}://{login}{addr}")
     }
 
     /// `127.0.0.1:<port>`.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tepal_tests::http::Client;
 use tepal_tests::ports::free_port;
 use tepal_tests::process::{Process, binary_path};
-use tepal_tests::redis::RedisServer;
+use tepal_tests::redis::{Fsync, RedisServer};
 use tepal_tests::wait::poll;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -33,43 +33,47 @@ pub(crate) fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// A Redis with the shipped `compose/redis.conf`: append-only file, fsync every second.
+/// Redis as it is shipped, but with fsync every second: targets compare with limits that do not measure the disk.
 pub(crate) async fn redis() -> RedisServer {
-    let shipped = repository().join("compose/redis.conf").canonicalize().expect("the shipped redis.conf");
-    RedisServer::options().config(&format!("include {}", shipped.display())).start().await
+    redis_with(Fsync::EverySec).await
+}
+
+/// Redis as it is shipped, but for this fsync; as much memory as the machine has, as with `make up`.
+pub(crate) async fn redis_with(fsync: Fsync) -> RedisServer {
+    RedisServer::shipped().aof(fsync).config("maxmemory 0").start().await
 }
 
 /// A Redis with the same persistence and otherwise the settings that it is delivered with.
 pub(crate) async fn stock_redis() -> RedisServer {
-    RedisServer::options().aof(tepal_tests::redis::Fsync::EverySec).start().await
+    RedisServer::options().aof(Fsync::EverySec).start().await
 }
 
 /// `tepal-proxy` without a rate limit.
 pub(crate) async fn proxy(redis: &RedisServer) -> Served {
     let addr = format!("127.0.0.1:{}", free_port());
     let env = [("LISTEN_ADDR", addr.as_str()), ("RATE_LIMIT_PER_MINUTE", "0")];
-    start(&binary_path("tepal-proxy"), &[], redis, &env, &addr, "/livez").await
+    start(&binary_path("tepal-proxy"), &[], &redis.proxy_url(), &env, &addr, "/livez").await
 }
 
 /// `tepal-worker` with one consumer.
 pub(crate) async fn worker(redis: &RedisServer, env: Env<'_>) -> Served {
     let addr = format!("127.0.0.1:{}", free_port());
     let env = [&[("METRICS_ADDR", addr.as_str()), ("NUM_WORKERS", "1")], env].concat();
-    start(&binary_path("tepal-worker"), &[], redis, &env, &addr, "/metrics").await
+    start(&binary_path("tepal-worker"), &[], &redis.worker_url(), &env, &addr, "/metrics").await
 }
 
 /// The bare HTTP server.
 pub(crate) async fn bare_axum(redis: &RedisServer) -> Served {
     let addr = format!("127.0.0.1:{}", free_port());
     let this_program = std::env::current_exe().expect("this program has a path");
-    start(&this_program, &["axum", &addr], redis, &[], &addr, "/livez").await
+    start(&this_program, &["axum", &addr], &redis.url(), &[], &addr, "/livez").await
 }
 
 /// Logs are written as `make up` writes them: JSON, to a file.
 async fn start(
     program: &Path,
     args: &[&str],
-    redis: &RedisServer,
+    redis_url: &str,
     env: Env<'_>,
     addr: &str,
     ready: &str,
@@ -80,7 +84,7 @@ async fn start(
     let mut command = Command::new(program);
     command.args(args).env_clear().current_dir(repository());
     command
-        .env("REDIS_URL", redis.url())
+        .env("REDIS_URL", redis_url)
         .env("LOG_FORMAT", "json")
         .env("MAX_QUEUE_DEPTH", QUEUE_LIMIT.to_string());
     command.envs(env.iter().copied()).stdin(Stdio::null());

@@ -51,12 +51,12 @@ pub(crate) async fn wrk(url: &str, connections: usize, length: Duration) -> Http
 
 /// The rate of a script that does the least that a durable queue must: a hash of six fields and a stream entry.
 /// 64 connections, 64 commands in flight on each.
-pub(crate) async fn redis_limit(port: u16, sha: &str, requests: usize) -> f64 {
+pub(crate) async fn redis_limit(url: &str, sha: &str, requests: usize) -> f64 {
     let fields =
         ["status", "pending", "created_at", "1700000000000", "entry", "1700000000000-0", "input", INPUT];
     let fields = fields.iter().chain(&["request_id", "019f1d2e-0000-7000-8000-000000000000", "attempt", "0"]);
     let mut command = Command::new("redis-benchmark");
-    command.args(["-p", &port.to_string(), "-c", "64", "-P", "64", "-n", &requests.to_string()]);
+    command.args(["-u", url, "-c", "64", "-P", "64", "-n", &requests.to_string()]);
     command.args(["-r", "1000000000", "-q", "EVALSHA", sha, "2"]);
     command.args(["{bench}:job:019f1d2e-0000-7000-__rand_int__", "{bench}:stream"]).args(fields);
     let output = run("redis-benchmark", command).await;

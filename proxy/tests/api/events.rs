@@ -141,9 +141,9 @@ async fn a_silent_stream_is_kept_alive_and_freed_when_its_client_goes() {
 
 #[tokio::test]
 async fn a_stream_outlives_redis_and_ends_with_the_service() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let fault = FaultProxy::start(&redis.addr()).await;
-    let url = redis.url_at(&fault.addr());
+    let url = redis.proxy_url_at(&fault.addr());
     let site = Site::start_at(redis, &url, &[]).await;
     let id = site.submit().await;
     let mut events = Events::open(&site, &id, "").await;

@@ -50,9 +50,9 @@ async fn a_thousand_jobs_are_accepted_in_order() {
 
 #[tokio::test]
 async fn a_batch_is_one_round_trip() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let fault = FaultProxy::start(&redis.addr()).await;
-    let url = redis.url_at(&fault.addr());
+    let url = redis.proxy_url_at(&fault.addr());
     let site = Site::start_at(redis, &url, &[]).await;
     fault.delay(Duration::from_millis(250));
     let begun = Instant::now();

@@ -44,8 +44,8 @@ impl Site {
     }
 
     pub(crate) async fn start(env: &[(&str, &str)]) -> Self {
-        let redis = RedisServer::start().await;
-        let url = redis.url();
+        let redis = RedisServer::shipped().start().await;
+        let url = redis.proxy_url();
         Self::start_at(redis, &url, env).await
     }
 

@@ -172,9 +172,9 @@ async fn a_waiter_is_let_go_when_its_client_goes_away() {
 
 #[tokio::test]
 async fn a_wait_survives_a_lost_connection_to_redis() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let fault = FaultProxy::start(&redis.addr()).await;
-    let url = redis.url_at(&fault.addr());
+    let url = redis.proxy_url_at(&fault.addr());
     let site = Site::start_at(redis, &url, &[]).await;
     let id = site.submit().await;
 
@@ -204,9 +204,9 @@ async fn a_wait_survives_a_lost_connection_to_redis() {
 
 #[tokio::test]
 async fn a_half_open_connection_is_noticed() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let fault = FaultProxy::start(&redis.addr()).await;
-    let url = redis.url_at(&fault.addr());
+    let url = redis.proxy_url_at(&fault.addr());
     let site = Site::start_at(redis, &url, &[]).await;
     let id = site.submit().await;
     let faults = async {
@@ -230,12 +230,12 @@ async fn a_proxy_that_may_not_subscribe_says_so_once_and_tries_ever_less_often()
         eventually(SOON, "the job is followed", || async { site.channels() == 1 }).await;
         let begun = Instant::now();
         // Redis cuts off who follows what it may not follow; the proxy can connect, and do everything else.
-        site.redis.cli(&["ACL", "SETUSER", "default", "resetchannels"]);
+        site.redis.cli(&["ACL", "SETUSER", "tepal-proxy", "resetchannels"]);
         eventually(SOON, "six refusals", || async { refused_subscriptions(&site) >= 6 }).await;
         // Before them lie pauses of 50 ms, 100 ms and so on to 1.6 s, plus or minus half.
         assert!(begun.elapsed() >= Duration::from_millis(1500), "{:?}", begun.elapsed());
         assert_eq!((logged("watching_interrupted"), logged("watching_again")), (1, 0));
-        site.redis.cli(&["ACL", "SETUSER", "default", "allchannels"]);
+        site.redis.cli(&["ACL", "SETUSER", "tepal-proxy", "allchannels"]);
         eventually(SOON, "the job is followed again", || async { site.channels() == 1 }).await;
         site.complete_one().await;
     };
@@ -254,9 +254,9 @@ fn refused_subscriptions(site: &Site) -> u64 {
 
 #[tokio::test]
 async fn a_job_is_accepted_even_if_redis_goes_away_during_the_wait() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let fault = FaultProxy::start(&redis.addr()).await;
-    let url = redis.url_at(&fault.addr());
+    let url = redis.proxy_url_at(&fault.addr());
     let site = Site::start_at(redis, &url, &[]).await;
     let rows = row();
     let submission = site.client.try_predict(&rows, &[("prefer", "wait=3")]);

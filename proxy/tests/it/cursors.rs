@@ -202,7 +202,8 @@ async fn every_proxy_opens_a_cursor_until_the_secret_is_lost() {
         store(&gateway, "bob").await;
     }
     let given = cursor(&gateway, &bob, "limit=1").await;
-    let other = Proxy::start(&gateway.redis.url(), &[("API_KEYS_FILE", keys.path().to_str().unwrap())]).await;
+    let other =
+        Proxy::start(&gateway.redis.proxy_url(), &[("API_KEYS_FILE", keys.path().to_str().unwrap())]).await;
     let path = format!("/jobs?limit=1&cursor={given}");
     let get = async || other.client().request(Method::GET, &path, &[("x-api-key", &bob)], "").await;
     let opened = async || {
@@ -233,7 +234,7 @@ async fn the_secret_is_made_once_and_shown_to_nobody() {
     // In letters, so that it is found wherever it is shown.
     let canary = "canary-0123456789-0123456789-abc";
     gateway.redis.cli(&["SET", name, canary]);
-    let other = Proxy::start(&gateway.redis.url(), &[("LOG_LEVEL", "trace")]).await;
+    let other = Proxy::start(&gateway.redis.proxy_url(), &[("LOG_LEVEL", "trace")]).await;
     for _ in 0..3 {
         store(&gateway, "ann").await;
     }

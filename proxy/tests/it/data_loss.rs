@@ -1,10 +1,7 @@
 //! Redis comes back without its data: nothing can be brought back, but it must be seen.
 
 use serde_json::json;
-use tepal_tests::{
-    redis::{Fsync, RedisServer},
-    wait::eventually,
-};
+use tepal_tests::{redis::RedisServer, wait::eventually};
 
 use crate::gateway::{Gateway, SOON};
 
@@ -69,7 +66,8 @@ async fn a_new_empty_redis_takes_the_old_ones_place() {
     healthy(&gateway).await;
     gateway.submit().await;
 
-    // Without an append-only file nothing survives.
+    gateway.redis.kill9();
+    std::fs::remove_dir_all(gateway.redis.dir().join("appendonlydir")).unwrap();
     gateway.redis.restart().await;
 
     shows(&gateway, 1.0).await;
@@ -93,7 +91,7 @@ async fn a_loss_is_still_told_while_redis_is_away() {
 
 #[tokio::test]
 async fn a_restart_that_keeps_the_data_is_no_loss() {
-    let gateway = Gateway::on(RedisServer::options().aof(Fsync::Always).start().await, &[]).await;
+    let gateway = Gateway::on(RedisServer::shipped().start().await, &[]).await;
     healthy(&gateway).await;
     let id = gateway.submit().await;
     for _ in 0..2 {

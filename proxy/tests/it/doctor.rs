@@ -34,8 +34,7 @@ fn line<'a>(text: &'a str, subject: &str) -> &'a str {
 
 /// A Redis as Tepal wants it.
 async fn sound() -> RedisServer {
-    let options = RedisServer::options().aof(Fsync::EverySec);
-    options.config("hash-max-listpack-value 1024").start().await
+    RedisServer::shipped().start().await
 }
 
 /// A worker that says this of its model.
@@ -116,8 +115,7 @@ async fn replicas_that_are_required_and_missing_are_told() {
 #[tokio::test]
 async fn a_replica_is_wrong() {
     let primary = sound().await;
-    let replica = RedisServer::options().config(&format!("replicaof 127.0.0.1 {}", primary.port()));
-    let replica = replica.start().await;
+    let replica = RedisServer::shipped().replica_of(&primary).start().await;
 
     let (is_well, text) = doctor(&replica.url(), &[]).await;
 

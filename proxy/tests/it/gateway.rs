@@ -50,12 +50,12 @@ impl Gateway {
 
     /// With these settings of the proxy.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
-        Self::on(RedisServer::start().await, settings).await
+        Self::on(RedisServer::shipped().start().await, settings).await
     }
 
     /// In front of this Redis.
     pub(crate) async fn on(redis: RedisServer, settings: &[(&str, &str)]) -> Self {
-        let url = redis.url();
+        let url = redis.proxy_url();
         Self::through(redis, &url, settings).await
     }
 

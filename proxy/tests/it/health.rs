@@ -1,11 +1,7 @@
 //! `/health` in every state, and `/livez` and `/readyz`.
 
 use serde_json::json;
-use tepal_tests::{
-    http::Method,
-    redis::{Fsync, RedisServer},
-    wait::eventually,
-};
+use tepal_tests::{http::Method, redis::RedisServer, wait::eventually};
 
 use crate::{
     expect::{UNAVAILABLE, assert_text, unavailable},
@@ -117,7 +113,7 @@ async fn redis_takes_no_changes() {
 
 #[tokio::test]
 async fn redis_is_down() {
-    let gateway = Gateway::on(RedisServer::options().aof(Fsync::Always).start().await, &[]).await;
+    let gateway = Gateway::on(RedisServer::shipped().start().await, &[]).await;
     gateway.heartbeat("w1", "tensorflow_serving", true, None);
     gateway.health_is(200, HEALTHY).await;
 
@@ -220,11 +216,12 @@ async fn redis_has_room_for_a_small_job_only() {
 
 #[tokio::test]
 async fn a_redis_that_would_forget_its_jobs_is_named_at_the_start() {
-    let forgetful = Gateway::start().await;
+    let forgetful = RedisServer::shipped().config("appendonly no").start().await;
+    let forgetful = Gateway::on(forgetful, &[]).await;
     let line = forgetful.proxy.wait_for_log("redis_not_durable", SOON).await;
     assert!(line.contains(r#""level":"WARN""#) && line.contains("appendonly must be yes"), "{line}");
 
-    let durable = Gateway::on(RedisServer::options().aof(Fsync::EverySec).start().await, &[]).await;
+    let durable = Gateway::on(RedisServer::shipped().start().await, &[]).await;
     durable.is_ready().await;
     let is_seen = r#"tepal_redis_aof_ok{check="enabled"} 1"#;
     eventually(SOON, "the probe sees the file", || async {

@@ -70,7 +70,7 @@ async fn a_key_works_for_the_sample_too() {
 async fn many_at_once_through_two_proxies_are_one_job() {
     let settings = [("PARTITIONS", "4")];
     let gateway = Gateway::with(&settings).await;
-    let second = Proxy::start(&gateway.redis.url(), &settings).await;
+    let second = Proxy::start(&gateway.redis.proxy_url(), &settings).await;
     let clients = [gateway.proxy.client(), second.client()];
     let calls: Vec<_> = (0..40)
         .map(|number| {

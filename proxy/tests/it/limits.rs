@@ -150,8 +150,9 @@ async fn a_connection_whose_headers_do_not_come_is_closed() {
 #[tokio::test]
 async fn further_connections_wait_until_a_busy_one_is_done() {
     let ask = b"GET /livez HTTP/1.1\r\nhost: tepal\r\n\r\n";
-    let redis = RedisServer::start().await;
-    let proxy = Proxy::start(&redis.url(), &[("MAX_CONNECTIONS", "1"), ("BODY_TIMEOUT_MS", "60000")]).await;
+    let redis = RedisServer::shipped().start().await;
+    let proxy =
+        Proxy::start(&redis.proxy_url(), &[("MAX_CONNECTIONS", "1"), ("BODY_TIMEOUT_MS", "60000")]).await;
     let mut buffer = [0; 1000];
     let mut first = TcpStream::connect(proxy.addr()).await.unwrap();
     first.write_all(&request("expect: 100-continue\r\ncontent-length: 2", "")).await.unwrap();

@@ -3,12 +3,7 @@
 
 use serde_json::json;
 use tepal_shared::job::{JobId, JobStatus};
-use tepal_tests::{
-    fault_proxy::FaultProxy,
-    http::Method,
-    redis::{Fsync, RedisServer},
-    wait::eventually,
-};
+use tepal_tests::{fault_proxy::FaultProxy, http::Method, redis::RedisServer, wait::eventually};
 
 use crate::{
     expect::{Problem, UNAVAILABLE, assert_json, problem, unavailable},
@@ -32,7 +27,7 @@ async fn accepts(gateway: &Gateway) -> JobId {
 
 #[tokio::test]
 async fn every_operation_says_that_redis_is_down_and_works_again_by_itself() {
-    let gateway = Gateway::on(RedisServer::options().aof(Fsync::Always).start().await, &[]).await;
+    let gateway = Gateway::on(RedisServer::shipped().start().await, &[]).await;
     let id = gateway.submit().await;
     let (job, retry) = (format!("/job/{id}"), format!("/job/{id}/retry"));
 
@@ -65,9 +60,9 @@ async fn every_operation_says_that_redis_is_down_and_works_again_by_itself() {
 
 #[tokio::test]
 async fn a_proxy_that_starts_before_redis_works_as_soon_as_redis_is_there() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     redis.kill9();
-    let proxy = tepal_tests::process::Proxy::start(&redis.url(), &[]).await;
+    let proxy = tepal_tests::process::Proxy::start(&redis.proxy_url(), &[]).await;
     let client = proxy.client();
     let answer = client.request(Method::POST, "/predict", &[JSON, ("x-request-id", "r-1")], FLOWER).await;
     unavailable().assert(&answer, "/predict", UNAVAILABLE);
@@ -80,9 +75,9 @@ async fn a_proxy_that_starts_before_redis_works_as_soon_as_redis_is_there() {
 
 #[tokio::test]
 async fn an_answer_that_was_lost_is_asked_for_again() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let faults = FaultProxy::start(&redis.addr()).await;
-    let url = redis.url_at(&faults.addr());
+    let url = redis.proxy_url_at(&faults.addr());
     let gateway = Gateway::through(redis, &url, &[]).await;
     // The proxy has a second for it, which a busy machine may not grant at once.
     let mut requests = 0;
@@ -102,9 +97,9 @@ async fn an_answer_that_was_lost_is_asked_for_again() {
 
 /// A gateway behind a fault proxy, with the answers to requests that hold `pattern` lost and Redis then unreachable.
 async fn losing(pattern: impl FnOnce(&Gateway) -> String) -> (Gateway, FaultProxy) {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let faults = FaultProxy::start(&redis.addr()).await;
-    let url = redis.url_at(&faults.addr());
+    let url = redis.proxy_url_at(&faults.addr());
     let gateway = Gateway::through(redis, &url, &[]).await;
     // The connection that is open goes on until its answer is lost; no other can be made.
     faults.refuse();
@@ -153,10 +148,10 @@ async fn a_repetition_that_is_refused_says_nothing_of_the_first_sending() {
 
 #[tokio::test]
 async fn a_cancellation_of_unknown_outcome_can_be_repeated() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let id = JobId::new(0);
     let faults = FaultProxy::start(&redis.addr()).await;
-    let url = redis.url_at(&faults.addr());
+    let url = redis.proxy_url_at(&faults.addr());
     let gateway = Gateway::through(redis, &url, &[]).await;
     let job = tepal_shared::job::NewJob { input: FLOWER_INPUT.to_owned(), ..Default::default() };
     gateway.store.submit(id, job).await.unwrap();
@@ -217,7 +212,7 @@ async fn a_redis_without_memory_takes_no_new_jobs_but_goes_on_with_the_old_ones(
 
 #[tokio::test]
 async fn a_redis_that_cannot_write_its_disk_takes_no_changes() {
-    let redis = RedisServer::options().config("save 3600 1000").start().await;
+    let redis = RedisServer::shipped().config("save 3600 1000").start().await;
     let gateway = Gateway::on(redis, &[]).await;
     let id = gateway.submit().await;
     let short = r#"{"data": [[5.1, 3.5, 1.4, 0.2]], "max_queue_seconds": 0.05}"#;

@@ -42,20 +42,20 @@ async fn assert_told(url: &str, settings: &[(&str, String)], reason: &str) {
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_and_one_for_another_name_are_told() {
     let (authority, stranger) = (Authority::new(), Authority::new());
-    let redis = RedisServer::options().tls(&authority, false).start().await;
+    let redis = RedisServer::shipped().tls(&authority, false).start().await;
     let untrusted = "is not from an authority that is trusted here";
-    assert_told(&redis.url(), &settings(&stranger, None), untrusted).await;
-    assert_told(&redis.url(), &[], untrusted).await;
-    let by_name = redis.url().replace("127.0.0.1", "localhost");
+    assert_told(&redis.proxy_url(), &settings(&stranger, None), untrusted).await;
+    assert_told(&redis.proxy_url(), &[], untrusted).await;
+    let by_name = redis.proxy_url().replace("127.0.0.1", "localhost");
     assert_told(&by_name, &settings(&authority, None), "is for another name").await;
 }
 
 #[tokio::test]
 async fn a_client_certificate_that_is_missing_or_foreign_is_told() {
     let (authority, stranger) = (Authority::new(), Authority::new());
-    let redis = RedisServer::options().tls(&authority, true).start().await;
-    assert_told(&redis.url(), &settings(&authority, None), "REDIS_CERT_FILE and REDIS_KEY_FILE").await;
+    let redis = RedisServer::shipped().tls(&authority, true).start().await;
+    assert_told(&redis.proxy_url(), &settings(&authority, None), "REDIS_CERT_FILE and REDIS_KEY_FILE").await;
     let foreign = stranger.issue(&["proxy"]);
     let refused = "does not accept the client certificate";
-    assert_told(&redis.url(), &settings(&authority, Some(&foreign)), refused).await;
+    assert_told(&redis.proxy_url(), &settings(&authority, Some(&foreign)), refused).await;
 }

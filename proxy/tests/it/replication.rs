@@ -20,13 +20,12 @@ fn not_replicated() -> Problem {
 
 async fn primary() -> RedisServer {
     // Replicas are not to wait for others that may join.
-    RedisServer::options().config("repl-diskless-sync-delay 0").start().await
+    RedisServer::shipped().config("repl-diskless-sync-delay 0").start().await
 }
 
 /// A replica that has caught up.
 async fn replica_of(primary: &RedisServer) -> RedisServer {
-    let replica =
-        RedisServer::options().config(&format!("replicaof 127.0.0.1 {}", primary.port())).start().await;
+    let replica = RedisServer::shipped().replica_of(primary).start().await;
     let online = async || primary.cli(&["INFO", "replication"]).contains("state=online");
     eventually(SOON, "the replica", online).await;
     replica
@@ -65,7 +64,7 @@ async fn a_job_that_no_replica_confirms_is_not_acknowledged_but_may_run() {
     let primary = primary().await;
     let replica = replica_of(&primary).await;
     let gateway = Gateway::on(primary, &ONE_REPLICA).await;
-    let other_proxy = Proxy::start(&gateway.redis.url(), &ONE_REPLICA).await;
+    let other_proxy = Proxy::start(&gateway.redis.proxy_url(), &ONE_REPLICA).await;
     replica.sigstop();
 
     not_replicated().assert(&gateway.predict_once("order-1", FLOWER).await, "/predict", DETAIL);

@@ -30,9 +30,9 @@ struct Site {
 
 impl Site {
     async fn start(settings: &[(&str, &str)]) -> Self {
-        let (redis, authority) = (RedisServer::start().await, Authority::new());
+        let (redis, authority) = (RedisServer::shipped().start().await, Authority::new());
         let pair = authority.issue(HERE);
-        let proxy = Proxy::start_secured(&redis.url(), &pair, &authority, settings).await;
+        let proxy = Proxy::start_secured(&redis.proxy_url(), &pair, &authority, settings).await;
         Self { authority, pair, proxy, _redis: redis }
     }
 
@@ -197,7 +197,7 @@ async fn told(pair: &Pair, redis_url: &str, command: &[&str]) -> (Option<i32>, S
 async fn a_pair_that_cannot_be_used_is_told_at_the_start() {
     let authority = Authority::new();
     let (one, other) = (authority.issue(HERE), authority.issue(HERE));
-    let (_, nobody) = (RedisServer::start().await, "redis://127.0.0.1:1");
+    let (_, nobody) = (RedisServer::shipped().start().await, "redis://127.0.0.1:1");
     let mixed = Pair { key: other.key.clone(), ..one.clone() };
     let swapped = Pair { certificate: one.key.clone(), key: one.certificate.clone() };
     let missing = Pair { certificate: "/nowhere.pem".into(), ..one };
@@ -215,7 +215,7 @@ async fn a_pair_that_cannot_be_used_is_told_at_the_start() {
 
 #[tokio::test]
 async fn the_doctor_looks_at_the_pair_and_its_end() {
-    let (redis, authority) = (RedisServer::start().await, Authority::new());
+    let (redis, authority) = (RedisServer::shipped().start().await, Authority::new());
     let mixed = Pair { key: authority.issue(HERE).key, ..authority.issue(HERE) };
     for (pair, expected) in [
         (authority.issue(HERE), "ok     certificate: it has its key and is valid until 2100-01-01T00:00:00Z"),
@@ -225,7 +225,7 @@ async fn the_doctor_looks_at_the_pair_and_its_end() {
         ),
         (mixed, "WRONG  certificate: TLS_CERT_FILE and TLS_KEY_FILE cannot be used"),
     ] {
-        let (_, text) = told(&pair, &redis.url(), &["doctor"]).await;
+        let (_, text) = told(&pair, &redis.proxy_url(), &["doctor"]).await;
         assert!(text.lines().any(|line| line.starts_with(expected)), "{text}");
     }
 }

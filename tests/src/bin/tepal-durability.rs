@@ -47,17 +47,18 @@ struct Level {
 const LEVELS: [Level; 6] = [
     Level { name: "no append-only file", aof: None, replicas: 0 },
     Level { name: "appendfsync no", aof: Some(Fsync::No), replicas: 0 },
-    Level { name: "appendfsync everysec (shipped)", aof: Some(Fsync::EverySec), replicas: 0 },
-    Level { name: "appendfsync always", aof: Some(Fsync::Always), replicas: 0 },
+    Level { name: "appendfsync everysec", aof: Some(Fsync::EverySec), replicas: 0 },
+    Level { name: "appendfsync always (shipped)", aof: Some(Fsync::Always), replicas: 0 },
     Level { name: "everysec, REPLICAS_REQUIRED=1", aof: Some(Fsync::EverySec), replicas: 1 },
     Level { name: "always, REPLICAS_REQUIRED=1", aof: Some(Fsync::Always), replicas: 1 },
 ];
 
 impl Level {
     fn server(self) -> RedisOptions {
+        let shipped = RedisServer::shipped().config("maxmemory 0");
         match self.aof {
-            Some(fsync) => RedisServer::options().aof(fsync),
-            None => RedisServer::options(),
+            Some(fsync) => shipped.aof(fsync),
+            None => shipped.config("appendonly no"),
         }
     }
 }
@@ -112,7 +113,7 @@ struct Lost {
 
 async fn kill_again_and_again(level: Level, args: &Args) -> Lost {
     let redis = level.server().start().await;
-    let proxy = Proxy::start(&redis.url(), &[("LOG_LEVEL", "error")]).await;
+    let proxy = Proxy::start(&redis.proxy_url(), &[("LOG_LEVEL", "error")]).await;
     let mut lost = Lost::default();
     for number in 0..args.kills {
         // An append-only file is synced about once a second: kill at all parts of that second.
@@ -169,8 +170,7 @@ impl Bench {
         let primary = level.server().start().await;
         let mut redis = Vec::new();
         for _ in 0..level.replicas {
-            let replica =
-                level.server().config(&format!("replicaof 127.0.0.1 {}", primary.port())).start().await;
+            let replica = level.server().replica_of(&primary).start().await;
             let in_step = async || {
                 let info = replica.cli(&["INFO", "replication"]);
                 info.contains("master_link_status:up").then_some(()).ok_or(info)
@@ -180,7 +180,7 @@ impl Bench {
         }
         let replicas = level.replicas.to_string();
         let env = [("REPLICAS_REQUIRED", replicas.as_str()), ("LOG_LEVEL", "warn")];
-        let proxy = Proxy::start(&primary.url(), &env).await;
+        let proxy = Proxy::start(&primary.proxy_url(), &env).await;
         redis.push(primary);
         Self { level, proxy, _redis: redis, results: Vec::new() }
     }

@@ -16,7 +16,7 @@ use crate::history::Final;
 use crate::http::Client;
 use crate::model_server::{ModelServer, ServerSpec};
 use crate::process::{Proxy, Worker};
-use crate::redis::{RedisOptions, RedisServer};
+use crate::redis::RedisServer;
 use crate::wait::poll;
 
 const PROXIES: usize = 2;
@@ -68,7 +68,8 @@ pub(super) struct ModelNode {
 
 impl Stack {
     pub(super) async fn start(options: &Options) -> Self {
-        let redis = redis_options(options).start().await;
+        // A long run keeps more jobs than the composition's limit holds.
+        let redis = RedisServer::shipped().aof(options.fsync).config("maxmemory 0").start().await;
         let mut proxies = Vec::new();
         for _ in 0..PROXIES {
             proxies.push(ProxyNode::start(&redis, options).await);
@@ -146,7 +147,7 @@ impl ProxyNode {
             ("MODEL_NAME", "toy"),
             ("LOG_LEVEL", "warn"),
         ];
-        let process = Proxy::start(&redis.url_at(&link.addr()), &env).await;
+        let process = Proxy::start(&redis.proxy_url_at(&link.addr()), &env).await;
         let client = process.client().with_timeout(CLIENT_PATIENCE);
         Self { process, client, in_flight: AtomicU64::new(0), link, lock: Mutex::default() }
     }
@@ -175,7 +176,7 @@ impl WorkerNode {
             None => env.push(("BATCH_MAX_WAIT_MS", "50".to_owned())),
         }
         let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let process = Worker::start(&redis.url_at(&link.addr()), &env).await;
+        let process = Worker::start(&redis.worker_url_at(&link.addr()), &env).await;
         Self { process, link, model, lock: Mutex::default() }
     }
 
@@ -196,20 +197,6 @@ impl ModelNode {
         let link = FaultProxy::start(&server.addr().to_string()).await;
         Self { server, link }
     }
-}
-
-/// The shipped configuration, with the persistence that the run asks for.
-fn redis_options(options: &Options) -> RedisOptions {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("compose").join("redis.conf");
-    let shipped =
-        std::fs::read_to_string(&shipped).unwrap_or_else(|error| panic!("{}: {error}", shipped.display()));
-    let lines = shipped.lines().map(str::trim);
-    // The harness reads the log from its own file, and the persistence is the run's.
-    let ours = |line: &&str| {
-        let word = line.split_whitespace().next().unwrap_or("#");
-        !word.starts_with('#') && !["logfile", "appendonly", "appendfsync"].contains(&word)
-    };
-    lines.filter(ours).fold(RedisServer::options().aof(options.fsync), |all, line| all.config(line))
 }
 
 fn models() -> String {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::RedisServer;
+use super::shipped::{HARNESS, PASSWORD, Users, compose, memory_limit};
 use crate::certificates::{Authority, Pair};
 
 /// When the append-only file reaches the disk: `appendfsync`.
@@ -27,6 +28,9 @@ pub struct RedisOptions {
     acl: Option<String>,
     binary: Option<PathBuf>,
     tls: Option<Tls>,
+    /// The queue whose Redis is to be as it is shipped.
+    shipped_for: Option<String>,
+    users: Option<Users>,
 }
 
 /// What a server with TLS needs, and what its clients do.
@@ -39,10 +43,36 @@ pub(super) struct Tls {
 }
 
 impl RedisOptions {
+    /// See [`RedisServer::shipped`].
+    pub(super) fn shipped() -> Self {
+        Self { shipped_for: Some("predict_queue".to_owned()), lines: vec![memory_limit()], ..Self::default() }
+    }
+
+    /// The shipped users for a queue of another name.
+    #[must_use]
+    pub fn queue(mut self, name: &str) -> Self {
+        self.shipped_for = Some(name.to_owned());
+        self
+    }
+
     /// Keeps the data over restarts in an append-only file.
     #[must_use]
     pub fn aof(mut self, fsync: Fsync) -> Self {
         self.aof = Some(fsync);
+        self
+    }
+
+    /// Makes it a replica of this server.
+    #[must_use]
+    pub fn replica_of(mut self, primary: &RedisServer) -> Self {
+        let RedisOptions { user, password, .. } = &primary.options;
+        self.lines.push(format!("replicaof 127.0.0.1 {}", primary.port()));
+        if !password.is_empty() {
+            self.lines.push(format!("masterauth {password}"));
+        }
+        if !user.is_empty() {
+            self.lines.push(format!("masteruser {user}"));
+        }
         self
     }
 
@@ -95,7 +125,12 @@ impl RedisOptions {
     ///
     /// # Panics
     /// As [`RedisServer::start`].
-    pub async fn start(self) -> RedisServer {
+    pub async fn start(mut self) -> RedisServer {
+        if let Some(queue) = &self.shipped_for {
+            let users = Users::of(queue, &self.binary());
+            self = self.acl_file(&users.rules, HARNESS, PASSWORD);
+            self.users = Some(users);
+        }
         RedisServer::launch(self).await
     }
 
@@ -109,14 +144,24 @@ impl RedisOptions {
         if self.password.is_empty() { String::new() } else { format!("{}:{}@", self.user, self.password) }
     }
 
+    /// The same for a service; the harness's own where there are no shipped users.
+    pub(super) fn login_of(&self, holder: &str) -> String {
+        self.users.as_ref().map_or_else(|| self.login(), |users| users.login(holder))
+    }
+
     pub(super) fn write_config(&self, dir: &Path, port: u16) {
         let shown = dir.display();
-        let mut config = format!(
+        let mut config = match self.shipped_for {
+            Some(_) => format!("include \"{}\"\n", compose("redis.conf").display()),
+            None => "save \"\"\n".to_owned(),
+        };
+        config += &format!(
             "bind 127.0.0.1\n{}\ndir \"{shown}\"\nlogfile \"{shown}/redis.log\"\n\
-             daemonize no\nsave \"\"\nenable-debug-command local\n",
+             daemonize no\nenable-debug-command local\n",
             self.port_lines(port)
         );
         config += match self.aof {
+            None if self.shipped_for.is_some() => "",
             None => "appendonly no\n",
             Some(Fsync::Always) => "appendonly yes\nappendfsync always\n",
             Some(Fsync::EverySec) => "appendonly yes\nappendfsync everysec\n",

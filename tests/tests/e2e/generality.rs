@@ -25,9 +25,9 @@ async fn another_model_runs_on_a_server() {
 async fn serve_the_toy(backend: &[(&str, &str)]) {
     let models = root().join("tests/models");
     let toy = [("MODEL_NAME", "toy"), ("MODELS_DIR", models.to_str().unwrap())];
-    let redis = RedisServer::start().await;
-    let proxy = Proxy::start(&redis.url(), &toy).await;
-    let _worker = Worker::start(&redis.url(), &[&toy, backend].concat()).await;
+    let redis = RedisServer::shipped().start().await;
+    let proxy = Proxy::start(&redis.proxy_url(), &toy).await;
+    let _worker = Worker::start(&redis.worker_url(), &[&toy, backend].concat()).await;
     let client = proxy.client();
     healthy(&client).await;
 

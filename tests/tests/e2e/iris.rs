@@ -35,9 +35,9 @@ async fn classify_by_server(answer_style: AnswerStyle) {
 }
 
 async fn classify_all_flowers(backend: &[(&str, &str)]) {
-    let redis = RedisServer::start().await;
-    let proxy = Proxy::start(&redis.url(), &[]).await;
-    let _worker = Worker::start(&redis.url(), backend).await;
+    let redis = RedisServer::shipped().start().await;
+    let proxy = Proxy::start(&redis.proxy_url(), &[]).await;
+    let _worker = Worker::start(&redis.worker_url(), backend).await;
     let client = proxy.client();
     healthy(&client).await;
 

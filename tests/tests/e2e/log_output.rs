@@ -33,9 +33,9 @@ async fn a_pipe_that_nobody_reads_costs_lines_of_the_log_and_nothing_else() {
 }
 
 async fn serves_without_an_output(sink: Sink) {
-    let redis = RedisServer::start().await;
-    let proxy = Proxy::start_writing_to(sink, &redis.url(), &[]).await;
-    let worker = Worker::start_writing_to(sink, &redis.url(), &[]).await;
+    let redis = RedisServer::shipped().start().await;
+    let proxy = Proxy::start_writing_to(sink, &redis.proxy_url(), &[]).await;
+    let worker = Worker::start_writing_to(sink, &redis.worker_url(), &[]).await;
     let client = proxy.client();
     healthy(&client).await;
 

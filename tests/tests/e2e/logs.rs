@@ -27,8 +27,8 @@ async fn logs_are_json_and_hold_no_input_and_no_secret() {
     let server = ModelServer::start(ServerSpec::iris()).await;
     let port = server.addr().port().to_string();
     let debug = ("LOG_LEVEL", "debug");
-    let proxy = Proxy::start(&redis.url(), &[debug]).await;
-    let in_process = Worker::start(&redis.url(), &[debug]).await;
+    let proxy = Proxy::start(&redis.proxy_url(), &[debug]).await;
+    let in_process = Worker::start(&redis.worker_url(), &[debug]).await;
     let client = proxy.client();
     healthy(&client).await;
 
@@ -36,7 +36,7 @@ async fn logs_are_json_and_hold_no_input_and_no_secret() {
     in_process.sigterm();
     in_process.wait_exit(SOON).await;
     let backend = [debug, ("MODEL_BACKEND", "tensorflow_serving"), ("TF_SERVING_GRPC_PORT", port.as_str())];
-    let over_grpc = Worker::start(&redis.url(), &backend).await;
+    let over_grpc = Worker::start(&redis.worker_url(), &backend).await;
     over_grpc.wait_for_log("backend_up", SOON).await;
     let id = submit_canaries(&client).await;
     let mistyped = redis.url().replace(PASSWORD, WRONG_PASSWORD);
@@ -57,7 +57,7 @@ async fn logs_are_json_and_hold_no_input_and_no_secret() {
 
 #[tokio::test]
 async fn a_key_that_was_used_or_tried_appears_nowhere() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("keys.toml");
     let made =
@@ -70,7 +70,7 @@ async fn a_key_that_was_used_or_tried_appears_nowhere() {
     assert_eq!((secret.len(), digest.len()), (64, 64));
     let wrong = format!("{name}_{TRIED}");
     let settings = [("LOG_LEVEL", "debug"), ("API_KEYS_FILE", file.to_str().unwrap())];
-    let proxy = Proxy::start(&redis.url(), &settings).await;
+    let proxy = Proxy::start(&redis.proxy_url(), &settings).await;
     let client = proxy.client();
     healthy_enough(&client).await;
 

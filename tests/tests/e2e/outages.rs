@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 use tepal_tests::model_server::{ModelServer, ServerSpec};
 use tepal_tests::ports::free_port;
 use tepal_tests::process::{Proxy, Worker};
-use tepal_tests::redis::{Fsync, RedisServer};
+use tepal_tests::redis::RedisServer;
 use tepal_tests::wait::eventually;
 
 use crate::run::{Run, toy_proxy, toy_worker};
-use crate::{SOON, health, healthy, root};
+use crate::{SOON, health, healthy};
 
 #[tokio::test]
 async fn redis_killed_and_restarted_under_traffic_loses_no_accepted_job() {
-    let redis = durable_redis().await;
-    let proxy = toy_proxy(&redis.url()).await;
-    let workers = [toy_worker(&redis.url(), &[]).await, toy_worker(&redis.url(), &[]).await];
+    let redis = RedisServer::shipped().start().await;
+    let proxy = toy_proxy(&redis.proxy_url()).await;
+    let workers = [toy_worker(&redis.worker_url(), &[]).await, toy_worker(&redis.worker_url(), &[]).await];
     healthy(&proxy.client()).await;
     let run = Run::new(proxy.client());
 
@@ -39,10 +39,10 @@ async fn redis_killed_and_restarted_under_traffic_loses_no_accepted_job() {
 
 #[tokio::test]
 async fn the_services_start_before_redis_and_wait_for_it() {
-    let redis = durable_redis().await;
+    let redis = RedisServer::shipped().start().await;
     redis.kill9();
-    let proxy = Proxy::start(&redis.url(), &[]).await;
-    let _worker = Worker::start(&redis.url(), &[]).await;
+    let proxy = Proxy::start(&redis.proxy_url(), &[]).await;
+    let _worker = Worker::start(&redis.worker_url(), &[]).await;
     let client = proxy.client();
 
     assert_eq!(health(&client, 503).await, json!({"redis": "down"}));
@@ -59,13 +59,13 @@ async fn the_services_start_before_redis_and_wait_for_it() {
 
 #[tokio::test]
 async fn a_job_waits_for_the_model_server_and_completes_when_it_is_back() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let server = ModelServer::start_on(addr, ServerSpec::iris()).await;
-    let proxy = Proxy::start(&redis.url(), &[]).await;
+    let proxy = Proxy::start(&redis.proxy_url(), &[]).await;
     let port = addr.port().to_string();
     let backend = [("MODEL_BACKEND", "tensorflow_serving"), ("TF_SERVING_GRPC_PORT", port.as_str())];
-    let _worker = Worker::start(&redis.url(), &backend).await;
+    let _worker = Worker::start(&redis.worker_url(), &backend).await;
     let client = proxy.client();
     healthy(&client).await;
 
@@ -87,9 +87,9 @@ async fn a_job_waits_for_the_model_server_and_completes_when_it_is_back() {
 
 #[tokio::test]
 async fn a_proxy_killed_and_restarted_under_traffic_loses_no_accepted_job() {
-    let redis = RedisServer::start().await;
-    let proxy = toy_proxy(&redis.url()).await;
-    let worker = toy_worker(&redis.url(), &[]).await;
+    let redis = RedisServer::shipped().start().await;
+    let proxy = toy_proxy(&redis.proxy_url()).await;
+    let worker = toy_worker(&redis.worker_url(), &[]).await;
     healthy(&proxy.client()).await;
     let run = Run::new(proxy.client());
 
@@ -106,14 +106,6 @@ async fn a_proxy_killed_and_restarted_under_traffic_loses_no_accepted_job() {
     let verdict = run.verdict(&redis, &[&worker], Vec::new()).await;
     verdict.assert_holds();
     assert_eq!((verdict.accepted, verdict.lost_leases), (verdict.completed, 0));
-}
-
-/// Redis with the settings that this project ships, but for `appendfsync`: with `everysec`, Redis answers before it has
-/// written while an earlier sync is under way, and a kill may then cost up to two seconds (docs/guarantees.md).
-async fn durable_redis() -> RedisServer {
-    let settings = format!("include \"{}\"", root().join("compose/redis.conf").display());
-    let options = RedisServer::options().aof(Fsync::Always);
-    options.config(&settings).config("appendfsync always").start().await
 }
 
 fn is_waiting(job: &Value) -> Result<(), String> {

@@ -14,8 +14,8 @@ const DAY_S: i64 = 86_400;
 
 #[tokio::test]
 async fn jobs_are_readable_and_nothing_is_left_over() {
-    let redis = RedisServer::start().await;
-    let proxy = Proxy::start(&redis.url(), &[]).await;
+    let redis = RedisServer::shipped().start().await;
+    let proxy = Proxy::start(&redis.proxy_url(), &[]).await;
     let client = proxy.client();
 
     let ids = submit_each(&client, &rows(20)).await;
@@ -27,7 +27,7 @@ async fn jobs_are_readable_and_nothing_is_left_over() {
     assert_eq!(ttl(&redis, &key), -1);
     assert_eq!(cli(&redis, &["XLEN", "{predict_queue:0}:stream:normal"]), "20");
 
-    let _worker = Worker::start(&redis.url(), &[]).await;
+    let _worker = Worker::start(&redis.worker_url(), &[]).await;
     finished(&client, &ids).await;
 
     let done = hash(&redis, &key);
@@ -48,8 +48,8 @@ async fn jobs_are_readable_and_nothing_is_left_over() {
 
 /// What `redis-cli` prints.
 fn cli(redis: &RedisServer, command: &[&str]) -> String {
-    let port = redis.port().to_string();
-    let output = Command::new("redis-cli").args(["-p", &port]).args(command).output().unwrap();
+    let login = ["--no-auth-warning", "-u", &redis.operator_url()];
+    let output = Command::new("redis-cli").args(login).args(command).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && !text.starts_with("ERR"), "{command:?}: {text}");
     text.trim_end().to_owned()

@@ -5,7 +5,7 @@ use tepal_tests::certificates::Authority;
 use tepal_tests::http::Method;
 use tepal_tests::model_server::{ModelServer, ServerSpec};
 use tepal_tests::process::{Proxy, Worker};
-use tepal_tests::redis::{Fsync, RedisServer};
+use tepal_tests::redis::RedisServer;
 use tepal_tests::wait::eventually;
 
 use crate::{SOON, healthy};
@@ -13,7 +13,7 @@ use crate::{SOON, healthy};
 #[tokio::test]
 async fn a_job_goes_all_the_way_over_secured_connections() {
     let authority = Authority::new();
-    let redis = RedisServer::options().aof(Fsync::EverySec).tls(&authority, true).start().await;
+    let redis = RedisServer::shipped().tls(&authority, true).start().await;
     let [api, model, client] = ["127.0.0.1", "127.0.0.1", "tepal"].map(|name| authority.issue(&[name]));
     let server = ModelServer::start_secured(ServerSpec::iris(), &model, &authority).await;
     let [ca, certificate, key] = [authority.certificate(), client.certificate, client.key]
@@ -27,8 +27,8 @@ async fn a_job_goes_all_the_way_over_secured_connections() {
         ("TF_SERVING_CERT_FILE", &certificate),
         ("TF_SERVING_KEY_FILE", &key),
     ];
-    let proxy = Proxy::start_secured(&redis.url(), &api, &authority, &to_redis).await;
-    let _worker = Worker::start(&redis.url(), &[&to_redis[..], &to_model].concat()).await;
+    let proxy = Proxy::start_secured(&redis.proxy_url(), &api, &authority, &to_redis).await;
+    let _worker = Worker::start(&redis.worker_url(), &[&to_redis[..], &to_model].concat()).await;
     let client = proxy.client();
     healthy(&client).await;
 

@@ -17,10 +17,10 @@ const LEASE: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn two_workers_share_a_backlog() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let server =
         ModelServer::start(ServerSpec { call_cost: Duration::from_millis(20), ..ServerSpec::toy() }).await;
-    let proxy = toy_proxy(&redis.url()).await;
+    let proxy = toy_proxy(&redis.proxy_url()).await;
     let [first, second] = [one_call_worker(&redis, &server).await, one_call_worker(&redis, &server).await];
     let run = Run::new(proxy.client());
 
@@ -41,11 +41,11 @@ async fn two_workers_share_a_backlog() {
 
 #[tokio::test]
 async fn the_jobs_of_a_killed_worker_complete_on_the_other() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let slow = ModelServer::start(ServerSpec::toy()).await;
     let quick = ModelServer::start(ServerSpec::toy()).await;
     slow.set_behaviour(Behaviour::Hang);
-    let proxy = toy_proxy(&redis.url()).await;
+    let proxy = toy_proxy(&redis.proxy_url()).await;
     let victim = one_call_worker(&redis, &slow).await;
     let survivor = one_call_worker(&redis, &quick).await;
     let run = Run::new(proxy.client());
@@ -94,7 +94,7 @@ async fn one_call_worker(redis: &RedisServer, server: &ModelServer) -> Worker {
         // A call that hangs must not end before its worker is killed.
         ("INFERENCE_TIMEOUT_MS", "60000"),
     ];
-    let worker = toy_worker(&redis.url(), &env).await;
+    let worker = toy_worker(&redis.worker_url(), &env).await;
     worker.wait_for_log("backend_up", SOON).await;
     worker
 }

@@ -149,7 +149,12 @@ async fn up_starts_everything_and_what_it_prints_works() {
     let parts = up.processes();
     let of = |program: &str| parts.iter().filter(|line| line.ends_with(program)).count();
     assert_eq!((of("/tepal-proxy"), of("/tepal-worker")), (1, 2), "{parts:?}");
-    assert!(!is_free(up.redis_port));
+    let printed = running.output.lines();
+    let redis_cli = printed.iter().find_map(|line| line.trim().strip_prefix("Redis    ")).unwrap();
+    assert_eq!(shell(&format!("{redis_cli} ACL WHOAMI")).trim(), "tepal-operator");
+    assert_eq!(shell(&format!("{redis_cli} CONFIG GET appendfsync")), "appendfsync\nalways\n");
+    let nobody = shell(&format!("redis-cli -p {} PING", up.redis_port));
+    assert!(nobody.contains("NOAUTH"), "{nobody}");
 
     running.signal("INT");
     assert_eq!(running.end().await, Some(130));

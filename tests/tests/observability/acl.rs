@@ -19,18 +19,6 @@ use crate::{file, root};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// The ACL file for the server that the tests use.
-fn template() -> &'static str {
-    let chosen = std::env::var_os("TEPAL_TEST_REDIS").filter(|path| !path.is_empty());
-    let output =
-        Command::new(chosen.unwrap_or_else(|| "redis-server".into())).arg("--version").output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let mut parts =
-        text.split("v=").nth(1).unwrap().split('.').map(|part| part.parse::<u32>().unwrap_or_default());
-    let is_older = (parts.next(), parts.next()) < (Some(7), Some(2));
-    if is_older { "compose/users.acl" } else { "compose/users-7.2.acl" }
-}
-
 /// What compose/secrets.sh leaves behind.
 struct Secrets {
     dir: TempDir,
@@ -54,7 +42,7 @@ impl Secrets {
 
     fn command(&self) -> Command {
         let mut command = Command::new("sh");
-        command.arg("compose/secrets.sh").arg(template()).arg(self.dir.path()).current_dir(root());
+        command.arg("compose/secrets.sh").arg("compose/users.acl").arg(self.dir.path()).current_dir(root());
         command
     }
 
@@ -81,22 +69,6 @@ impl Secrets {
 
     fn password(&self, holder: &str) -> String {
         self.read(format!("{holder}/password"))
-    }
-
-    /// A Redis with these users and compose/redis.conf; the harness is the operator.
-    async fn redis(&self) -> RedisServer {
-        let config = file("compose/redis.conf");
-        let lines = config.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', ' ']));
-        // Where the harness looks for the log.
-        let lines = lines.filter(|line| !line.starts_with("logfile"));
-        let options = lines.fold(RedisServer::options(), |options, line| options.config(line));
-        let (users, password) = (self.read("redis/users.acl"), self.password("operator"));
-        options.acl_file(&users, "tepal-operator", &password).start().await
-    }
-
-    /// The server's address for a service's user.
-    fn url(&self, redis: &RedisServer, holder: &str) -> String {
-        format!("redis://tepal-{holder}:{}@{}/", self.password(holder), redis.addr())
     }
 }
 
@@ -187,15 +159,14 @@ fn both_acl_files_give_the_same_rights() {
 #[tokio::test]
 async fn both_services_do_all_their_work_as_their_users() {
     // With characters that mean something to sed.
-    let secrets = Secrets::make("another/queue&1");
-    let redis = secrets.redis().await;
+    let redis = RedisServer::shipped().queue("another/queue&1").start().await;
     let model_server = ModelServer::start(ServerSpec::iris()).await;
     let port = model_server.addr().port().to_string();
     let settings = [("QUEUE_NAME", "another/queue&1"), ("LEASE_MS", "1000"), ("PARTITIONS", "2")];
     let of_worker =
         [("MODEL_BACKEND", "tensorflow_serving"), ("TF_SERVING_GRPC_PORT", &port), ("RETRY_BASE_MS", "1")];
-    let proxy = Proxy::start(&secrets.url(&redis, "proxy"), &settings).await;
-    let worker = Worker::start(&secrets.url(&redis, "worker"), &[&settings[..], &of_worker].concat()).await;
+    let proxy = Proxy::start(&redis.proxy_url(), &settings).await;
+    let worker = Worker::start(&redis.worker_url(), &[&settings[..], &of_worker].concat()).await;
     let client = proxy.client();
 
     for priority in ["high", "normal", "low"] {
@@ -225,7 +196,7 @@ async fn both_services_do_all_their_work_as_their_users() {
     }
     // Asks for replicas that are not there.
     let careful = [&settings[..], &[("REPLICAS_REQUIRED", "1"), ("REPLICATION_TIMEOUT_MS", "50")]].concat();
-    let careful = Proxy::start(&secrets.url(&redis, "proxy"), &careful).await;
+    let careful = Proxy::start(&redis.proxy_url(), &careful).await;
     let answer = careful.client().try_predict(&rows, &[]).await.unwrap();
     assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("not_replicated")));
 
@@ -266,16 +237,12 @@ async fn both_services_do_all_their_work_as_their_users() {
 /// Redis replays its append-only file as the default user. One without rights would drop every transaction in it.
 #[tokio::test]
 async fn all_jobs_survive_a_restart_of_redis_and_the_default_user_stays_out() {
-    let secrets = Secrets::make("predict_queue");
-    let redis = secrets.redis().await;
-    // With `everysec` a kill may cost up to two seconds.
-    redis.cli(&["CONFIG", "SET", "appendfsync", "always"]);
-    redis.cli(&["CONFIG", "REWRITE"]);
-    let proxy = Proxy::start(&secrets.url(&redis, "proxy"), &[]).await;
+    let redis = RedisServer::shipped().start().await;
+    let proxy = Proxy::start(&redis.proxy_url(), &[]).await;
     let client = proxy.client();
     let row = json!([[5.1, 3.5, 1.4, 0.2]]);
     let mut jobs = Vec::new();
-    let worker = Worker::start(&secrets.url(&redis, "worker"), &[]).await;
+    let worker = Worker::start(&redis.worker_url(), &[]).await;
     for _ in 0..10 {
         let id = client.predict(&row).await;
         jobs.push(client.finished(&id, SOON).await);
@@ -299,7 +266,7 @@ async fn all_jobs_survive_a_restart_of_redis_and_the_default_user_stays_out() {
     assert_eq!(nobody.code(), Some("NOAUTH"));
     let default = run(&format!("redis://default:any@{}/", redis.addr()), &["PING"]).unwrap_err();
     assert_eq!(default.kind(), redis::ErrorKind::AuthenticationFailed, "{default}");
-    let _worker = Worker::start(&secrets.url(&redis, "worker"), &[]).await;
+    let _worker = Worker::start(&redis.worker_url(), &[]).await;
     for job in &jobs {
         let id = job["job_id"].as_str().unwrap();
         assert_eq!(client.finished(id, SOON).await["status"], "completed");
@@ -321,8 +288,7 @@ async fn same_jobs(client: &Client, jobs: &[serde_json::Value]) {
 
 #[tokio::test]
 async fn nobody_may_do_what_is_not_theirs() {
-    let secrets = Secrets::make("predict_queue");
-    let redis = secrets.redis().await;
+    let redis = RedisServer::shipped().start().await;
     let forbidden: [&[&str]; 12] = [
         &["FLUSHALL"],
         &["FLUSHDB"],
@@ -337,11 +303,10 @@ async fn nobody_may_do_what_is_not_theirs() {
         &["SHUTDOWN"],
         &["EVAL", "return redis.call('FLUSHALL')", "0"],
     ];
-    for holder in ["proxy", "worker"] {
-        let url = secrets.url(&redis, holder);
+    for url in [redis.proxy_url(), redis.worker_url()] {
         for command in forbidden {
             let error = run(&url, command).expect_err(&command.join(" "));
-            assert_eq!(error.code(), Some("NOPERM"), "{holder}, {command:?}: {error}");
+            assert_eq!(error.code(), Some("NOPERM"), "{url}, {command:?}: {error}");
         }
         // Inside a script, too: this is how the services call Redis.
         for body in ["return redis.call('FLUSHALL')", "return redis.call('GET', 'foreign')"] {
@@ -354,7 +319,7 @@ async fn nobody_may_do_what_is_not_theirs() {
         }
     }
     // The proxies' secret, in every way that a worker has.
-    let url = secrets.url(&redis, "worker");
+    let url = redis.worker_url();
     for command in [
         &["GET", "{predict_queue:0}:secret"][..],
         &["SET", "{predict_queue:0}:secret", "known"],
@@ -362,11 +327,11 @@ async fn nobody_may_do_what_is_not_theirs() {
     ] {
         assert_eq!(run(&url, command).unwrap_err().code(), Some("NOPERM"), "{command:?}");
     }
-    assert!(run(&secrets.url(&redis, "proxy"), &["GET", "{predict_queue:0}:secret"]).is_ok());
+    assert!(run(&redis.proxy_url(), &["GET", "{predict_queue:0}:secret"]).is_ok());
     let health = format!("redis://tepal-health:any@{}/", redis.addr());
     assert!(run(&health, &["PING"]).is_ok());
     assert_eq!(run(&health, &["GET", "foreign"]).unwrap_err().code(), Some("NOPERM"));
-    assert_eq!(redis.try_cli(&["FLUSHALL"]).unwrap_err().code(), Some("NOPERM"));
+    assert_eq!(run(&redis.operator_url(), &["FLUSHALL"]).unwrap_err().code(), Some("NOPERM"));
     let nobody = format!("redis://{}/", redis.addr());
     assert_eq!(run(&nobody, &["PING"]).unwrap_err().code(), Some("NOAUTH"));
     assert!(run(&format!("redis://tepal-proxy:wrong@{}/", redis.addr()), &["PING"]).is_err());

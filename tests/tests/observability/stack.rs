@@ -6,7 +6,7 @@ use serde_json::json;
 use tepal_tests::http::Client;
 use tepal_tests::model_server::{ModelServer, ServerSpec};
 use tepal_tests::process::{Proxy, Worker};
-use tepal_tests::redis::{Fsync, RedisServer};
+use tepal_tests::redis::RedisServer;
 use tokio::task::AbortHandle;
 
 /// Between two requests of the load.
@@ -24,14 +24,13 @@ pub(crate) struct Stack {
 impl Stack {
     /// Starts everything and the load.
     pub(crate) async fn start() -> Self {
-        let options = RedisServer::options().aof(Fsync::EverySec).config("maxmemory 256mb");
-        let redis = options.config("maxmemory-policy noeviction").start().await;
+        let redis = RedisServer::shipped().start().await;
         let model_server = ModelServer::start(ServerSpec::iris()).await;
         let port = model_server.addr().port().to_string();
         let serving = [("MODEL_BACKEND", "tensorflow_serving"), ("TF_SERVING_GRPC_PORT", &port)];
-        let url = redis.url();
-        let proxies = [Proxy::start(&url, &[]).await, Proxy::start(&url, &[]).await];
-        let workers = [Worker::start(&url, &[]).await, Worker::start(&url, &serving).await];
+        let (proxy, worker) = (redis.proxy_url(), redis.worker_url());
+        let proxies = [Proxy::start(&proxy, &[]).await, Proxy::start(&proxy, &[]).await];
+        let workers = [Worker::start(&worker, &[]).await, Worker::start(&worker, &serving).await];
         let clients = [proxies[0].client(), proxies[1].client()];
         let load = tokio::spawn(async move {
             loop {

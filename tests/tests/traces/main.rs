@@ -34,9 +34,10 @@ async fn finished_job(proxy: &Proxy, traceparent: &str) -> String {
 
 #[tokio::test]
 async fn one_trace_tells_a_jobs_whole_way() {
-    let (redis, collector) = (RedisServer::start().await, Collector::start().await);
+    let (redis, collector) = (RedisServer::shipped().start().await, Collector::start().await);
     let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
-    let (proxy, worker) = (Proxy::start(&redis.url(), &env).await, Worker::start(&redis.url(), &env).await);
+    let (proxy, worker) =
+        (Proxy::start(&redis.proxy_url(), &env).await, Worker::start(&redis.worker_url(), &env).await);
 
     let id = finished_job(&proxy, &format!("00-{TRACE}-{CLIENT_SPAN}-01")).await;
     let names = ["submit", "wait", "batch", "attempt", "model call", "settle"];
@@ -66,10 +67,11 @@ async fn one_trace_tells_a_jobs_whole_way() {
 
 #[tokio::test]
 async fn a_trace_that_its_client_does_not_record_is_not_sent_and_the_last_spans_leave_at_the_end() {
-    let (redis, collector) = (RedisServer::start().await, Collector::start().await);
+    let (redis, collector) = (RedisServer::shipped().start().await, Collector::start().await);
     // The spans of a running service would not leave within this test.
     let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()), ("OTEL_BSP_SCHEDULE_DELAY", "600000")];
-    let (proxy, worker) = (Proxy::start(&redis.url(), &env).await, Worker::start(&redis.url(), &env).await);
+    let (proxy, worker) =
+        (Proxy::start(&redis.proxy_url(), &env).await, Worker::start(&redis.worker_url(), &env).await);
     let unrecorded = "5bf92f3577b34da6a3ce929d0e0e4737";
     finished_job(&proxy, &format!("00-{unrecorded}-{CLIENT_SPAN}-00")).await;
     finished_job(&proxy, &format!("00-{TRACE}-{CLIENT_SPAN}-01")).await;
@@ -86,10 +88,11 @@ async fn a_trace_that_its_client_does_not_record_is_not_sent_and_the_last_spans_
 
 #[tokio::test]
 async fn a_receiver_that_is_away_costs_no_job() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let nobody = format!("http://127.0.0.1:{}", tepal_tests::ports::free_port());
     let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", nobody.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
-    let (proxy, worker) = (Proxy::start(&redis.url(), &env).await, Worker::start(&redis.url(), &env).await);
+    let (proxy, worker) =
+        (Proxy::start(&redis.proxy_url(), &env).await, Worker::start(&redis.worker_url(), &env).await);
 
     finished_job(&proxy, &format!("00-{TRACE}-{CLIENT_SPAN}-01")).await;
 

@@ -6,7 +6,7 @@ use tepal_tests::{
     model_server::{Behaviour, ModelServer, ServerSpec, TensorSpec},
     ports::free_port,
     process::{Service, Worker},
-    redis::{Fsync, RedisServer},
+    redis::RedisServer,
 };
 use tonic::Code;
 
@@ -35,8 +35,7 @@ fn line<'a>(text: &'a str, subject: &str) -> &'a str {
 
 /// A Redis as Tepal wants it.
 async fn sound() -> RedisServer {
-    let options = RedisServer::options().aof(Fsync::EverySec);
-    options.config("hash-max-listpack-value 1024").start().await
+    RedisServer::shipped().start().await
 }
 
 /// A sound Redis and a model server; what the doctor says of them with these further settings.
@@ -92,6 +91,18 @@ async fn a_redis_that_loses_jobs_is_told_with_what_to_do() {
         assert!(line.starts_with("WRONG") && line.contains(mend), "{line}");
     }
     assert!(text.ends_with("12 checks, 4 wrong, 0 not possible"), "{text}");
+}
+
+#[tokio::test]
+async fn the_faster_fsync_is_no_fault_and_what_it_may_lose_is_said() {
+    let redis = sound().await;
+    let (_, text) = doctor(&redis.url(), Settings::onnx()).await;
+    assert_eq!(line(&text, "fsync"), "ok     fsync: appendfsync is always");
+    redis.cli(&["CONFIG", "SET", "appendfsync", "everysec"]);
+
+    let (is_well, text) = doctor(&redis.url(), Settings::onnx()).await;
+
+    assert!(is_well && line(&text, "fsync").ends_with("may lose the last two seconds of jobs"), "{text}");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ const LEASE_MS: u64 = 600;
 
 async fn partitioned() -> Queue {
     let partitions = PARTITIONS.into();
-    Queue::with_policy(RedisServer::start().await, Policy { partitions, ..Policy::default() })
+    Queue::with_policy(RedisServer::shipped().start().await, Policy { partitions, ..Policy::default() })
 }
 
 fn settings(server: &ModelServer) -> Settings {

@@ -32,9 +32,9 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// On a Redis that keeps nothing on disk.
+    /// On a Redis as it is shipped.
     pub(crate) async fn start() -> Self {
-        Self::on(RedisServer::start().await)
+        Self::on(RedisServer::shipped().start().await)
     }
 
     /// On this Redis.
@@ -51,7 +51,7 @@ impl Queue {
 
     /// Starts a worker and waits until it runs; its model need not be there.
     pub(crate) async fn worker(&self, settings: Settings) -> Worker {
-        Worker::start(&self.redis.url(), &settings.pairs()).await
+        Worker::start(&self.redis.worker_url(), &settings.pairs()).await
     }
 
     /// Submits rows, JSON text.

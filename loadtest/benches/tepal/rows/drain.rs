@@ -14,7 +14,7 @@ pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
     let [mut limits, mut submits, mut limits_again, mut drains] = [const { Series::new() }; 4];
     let [mut cpu, mut commands] = [const { Series::new() }; 2];
     for round in 0..scale.rounds {
-        let limit = limit(&queue, redis.port(), scale.jobs).await;
+        let limit = limit(&queue, &redis.url(), scale.jobs).await;
         let submitted = queue.submit_for(scale.length, TASKS).await;
         queue.clear().await;
         say(round, "redis-benchmark", limit, "/s");
@@ -22,7 +22,7 @@ pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
         limits.push(limit);
         submits.push(submitted);
 
-        let limit = self::limit(&queue, redis.port(), scale.jobs).await;
+        let limit = self::limit(&queue, &redis.url(), scale.jobs).await;
         let (cpu_before, commands_before) = (queue.cpu_seconds().await, queue.commands().await);
         queue.fill(scale.jobs, TASKS).await;
         let worker = parts::worker(&redis, &[]).await;
@@ -58,9 +58,9 @@ pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
 }
 
 /// The limit leaves as many keys behind as a round of Tepal does; they go.
-async fn limit(queue: &Queue, port: u16, requests: usize) -> f64 {
+async fn limit(queue: &Queue, url: &str, requests: usize) -> f64 {
     let script = queue.load_limit_script().await;
-    let limit = redis_limit(port, &script, requests).await;
+    let limit = redis_limit(url, &script, requests).await;
     queue.clear().await;
     limit
 }

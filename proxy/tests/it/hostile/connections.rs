@@ -50,9 +50,9 @@ async fn idle_connections_that_take_all_places_make_room() {
 
 #[tokio::test]
 async fn idle_connections_leave_open_files_for_others() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let settings = [("MAX_CONNECTIONS", "1000"), ("HEADER_TIMEOUT_MS", "3600000")];
-    let proxy = Proxy::start_limited(&redis.url(), (64, 160), &settings).await;
+    let proxy = Proxy::start_limited(&redis.proxy_url(), (64, 160), &settings).await;
 
     let idle = connect(300, proxy.addr().parse().unwrap()).await;
     assert_eq!(proxy.client().get("/readyz").await.status, 200);

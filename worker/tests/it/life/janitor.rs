@@ -148,7 +148,7 @@ async fn the_log_forgets_jobs_that_expired_and_no_others() {
 async fn consumers_of_dead_workers_are_removed_but_not_while_they_own_entries() {
     let lease = Duration::from_millis(300);
     let policy = Policy { lease, ..Policy::default() };
-    let queue = Queue::with_policy(RedisServer::start().await, policy);
+    let queue = Queue::with_policy(RedisServer::shipped().start().await, policy);
     let server = ModelServer::start(ServerSpec::iris()).await;
     server.set_behaviour(Behaviour::Hang);
     let settings = Settings::serving(&server).with_lease_ms(300).with("NUM_WORKERS", 1);

@@ -91,7 +91,7 @@ async fn the_late_result_of_a_frozen_worker_is_refused() {
 #[tokio::test]
 async fn a_thawed_worker_that_takes_its_own_job_again_keeps_the_new_lease() {
     let policy = Policy { lease: Duration::from_millis(LEASE_MS), ..Policy::default() };
-    let queue = Queue::with_policy(RedisServer::start().await, policy);
+    let queue = Queue::with_policy(RedisServer::shipped().start().await, policy);
     let server = ModelServer::start(ServerSpec::iris()).await;
     server.script_next(1, delay_of_leases(20));
     server.script_next(1, delay_of_leases(4));

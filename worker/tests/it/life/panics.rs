@@ -70,11 +70,11 @@ impl Backend for Brittle {
 
 async fn queue() -> Queue {
     let policy = Policy { lease: Duration::from_millis(300), ..Policy::default() };
-    Queue::with_policy(RedisServer::start().await, policy)
+    Queue::with_policy(RedisServer::shipped().start().await, policy)
 }
 
 fn config(queue: &Queue) -> Config {
-    let url = queue.redis.url();
+    let url = queue.redis.worker_url();
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
     let args = ["tepal-worker", "--redis-url", &url, "--models-dir", models, "--num-workers", "1"];
     let often = ["--lease-ms", "300", "--reclaim-interval-ms", "100"];

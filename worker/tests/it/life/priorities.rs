@@ -57,7 +57,7 @@ async fn low_priority_gets_its_share_while_high_is_saturated() {
 
 #[tokio::test]
 async fn low_priority_gets_its_share_in_every_partition() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let queue = Queue::with_policy(redis, Policy { partitions: 2, ..Policy::default() });
     let server = ModelServer::start(ServerSpec::iris()).await;
     let mut high = Vec::new();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tepal_tests::{
     model_server::{Behaviour, CallOutcome, ModelServer, ServerSpec},
-    redis::{Fsync, RedisServer},
+    redis::RedisServer,
     wait::eventually,
 };
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 async fn durable() -> Queue {
-    Queue::on(RedisServer::options().aof(Fsync::Always).start().await)
+    Queue::on(RedisServer::shipped().start().await)
 }
 
 #[tokio::test]
