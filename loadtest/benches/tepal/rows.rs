@@ -3,6 +3,7 @@
 mod batching;
 mod depth;
 mod drain;
+mod durability;
 mod http;
 mod latency;
 mod memory;
@@ -30,6 +31,8 @@ pub(crate) enum Group {
     Depth,
     /// Jobs that share model calls
     Batching,
+    /// What `appendfsync always` costs
+    Durability,
 }
 
 /// One line of the table.
@@ -95,6 +98,7 @@ pub(crate) async fn measure(only: &[Group], scale: Scale) -> Measured {
             Group::Scaling => scaling::measure(&mut measured, scale).await,
             Group::Depth => depth::measure(&mut measured, scale).await,
             Group::Batching => batching::measure(&mut measured, scale).await,
+            Group::Durability => durability::measure(&mut measured, scale).await,
         }
     }
     measured
