@@ -76,9 +76,9 @@ pub(crate) struct Access {
 
 impl Access {
     /// Lets in whom the file allows. Blocks, so it is for the start.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Files), KeysError> {
-        let (file, contents) = Files::open(vec![path.to_owned()])?;
-        let keyring = Keyring::read(&contents.concat()).map_err(KeysError::Wrong)?;
+    pub(crate) fn open(path: &Path) -> Result<(Self, Files<1>), KeysError> {
+        let (file, [contents]) = Files::open([path.to_owned()])?;
+        let keyring = Keyring::read(&contents).map_err(KeysError::Wrong)?;
         Ok((Self { keyring: RwLock::new(Arc::new(keyring)) }, file))
     }
 
@@ -101,11 +101,11 @@ impl Access {
 
     /// Takes over each new version of the file for as long as the process lives. One that is wrong changes nothing: a slip
     /// locks nobody out.
-    pub(crate) async fn follow(&self, file: &mut Files) {
+    pub(crate) async fn follow(&self, file: &mut Files<1>) {
         info!(action = "api_keys_loaded", keys = self.keyring().len());
         loop {
             let read = file.changed().await.map_err(KeysError::from);
-            match read.and_then(|contents| Keyring::read(&contents.concat()).map_err(KeysError::Wrong)) {
+            match read.and_then(|[contents]| Keyring::read(&contents).map_err(KeysError::Wrong)) {
                 Ok(keyring) => {
                     info!(action = "api_keys_loaded", keys = keyring.len());
                     self.replace(keyring);

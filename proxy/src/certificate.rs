@@ -14,7 +14,7 @@ use tepal_shared::{
 };
 use tokio::sync::watch;
 use tokio_rustls::rustls::{
-    ServerConfig,
+    self, ServerConfig,
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use tracing::{error, info};
@@ -45,6 +45,9 @@ pub enum CertificateError {
     /// What is in them is no pair.
     #[error("TLS_CERT_FILE and TLS_KEY_FILE cannot be used")]
     Unusable(#[from] Unusable),
+    /// The TLS library cannot work, whatever the certificate.
+    #[error("TLS cannot be set up")]
+    Setup(#[source] rustls::Error),
 }
 
 /// A certificate and key that belong together.
@@ -59,14 +62,14 @@ pub(crate) type Current = watch::Receiver<Arc<ServerConfig>>;
 
 /// Keeps the certificate that connections get like the files.
 pub(crate) struct Renewal {
-    files: Files,
+    files: Files<2>,
     current: watch::Sender<Arc<ServerConfig>>,
     expires: Gauge,
 }
 
 impl CertificateFiles {
-    fn open(&self) -> Result<(Files, Contents), ReadError> {
-        Files::open(vec![self.chain.clone(), self.key.clone()])
+    fn open(&self) -> Result<(Files<2>, Contents<2>), ReadError> {
+        Files::open([self.chain.clone(), self.key.clone()])
     }
 }
 
@@ -92,7 +95,7 @@ impl Renewal {
         }
     }
 
-    fn renew(&self, contents: &Contents) -> Result<(), CertificateError> {
+    fn renew(&self, contents: &Contents<2>) -> Result<(), CertificateError> {
         let certificate = Certificate::read(contents)?;
         certificate.tell(&self.expires);
         self.current.send_replace(certificate.into_config()?);
@@ -101,8 +104,7 @@ impl Renewal {
 }
 
 impl Certificate {
-    fn read(contents: &Contents) -> Result<Self, Unusable> {
-        let [chain, key] = &contents[..] else { return Err(Unusable::NoCertificate) };
+    fn read([chain, key]: &Contents<2>) -> Result<Self, Unusable> {
         let key = tls::certified_key(chain, key)?;
         let leaf = key.end_entity_cert().map_err(|error| Unusable::DamagedCertificate(error.into()))?;
         let leaf = x509_cert::Certificate::from_der(leaf)
@@ -118,11 +120,11 @@ impl Certificate {
         info!(action = "certificate_loaded", expires = %humantime::format_rfc3339_seconds(self.expires));
     }
 
-    fn into_config(self) -> Result<Arc<ServerConfig>, Unusable> {
+    fn into_config(self) -> Result<Arc<ServerConfig>, CertificateError> {
         let resolver = Arc::new(SingleCertAndKey::from(self.key));
         let mut config = ServerConfig::builder_with_provider(Arc::new(tls::provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| Unusable::DamagedKey(error.into()))?
+            .map_err(CertificateError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
         config.alpn_protocols = vec![ALPN_HTTP.to_vec()];

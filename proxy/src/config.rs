@@ -53,7 +53,7 @@ pub struct Args {
         help_heading = "HTTP"
     )]
     max_body_bytes: String,
-    /// Longest time for a request's headers to arrive, ms; an idle connection is closed after it, too
+    /// Longest time for a request's headers to arrive, ms; a new connection that sends nothing is closed after it, too
     #[arg(
         long,
         env = "HEADER_TIMEOUT_MS",
@@ -62,6 +62,9 @@ pub struct Args {
         help_heading = "HTTP"
     )]
     header_timeout_ms: String,
+    /// How long a connection may wait for its next request, ms; longer than a balancer in front keeps its connections
+    #[arg(long, env = "IDLE_TIMEOUT_MS", default_value = "75000", value_name = "MS", help_heading = "HTTP")]
+    idle_timeout_ms: String,
     /// Longest time for a request's body to arrive, ms; a client that takes nothing of its answer for so long is cut off
     #[arg(long, env = "BODY_TIMEOUT_MS", default_value = "10000", value_name = "MS", help_heading = "HTTP")]
     body_timeout_ms: String,
@@ -173,6 +176,8 @@ pub struct ConnectionLimits {
     pub most: usize,
     /// Longest time for a request's headers to arrive.
     pub header_timeout: Duration,
+    /// Longest wait for the next request, after one was answered.
+    pub idle_timeout: Duration,
     /// Longest time for a client to take a part of its answer.
     pub write_timeout: Duration,
     /// How long to go on accepting after the shutdown began.
@@ -252,6 +257,7 @@ impl Args {
         ConnectionLimits {
             most: mistakes.number("MAX_CONNECTIONS", &self.max_connections, 1..=1_000_000),
             header_timeout: mistakes.millis("HEADER_TIMEOUT_MS", &self.header_timeout_ms, 1..=3_600_000),
+            idle_timeout: mistakes.millis("IDLE_TIMEOUT_MS", &self.idle_timeout_ms, 1..=3_600_000),
             write_timeout,
             shutdown_delay: mistakes.millis("SHUTDOWN_DELAY_MS", &self.shutdown_delay_ms, 0..=3_600_000),
             drain_timeout: mistakes.seconds("DRAIN_TIMEOUT_SECONDS", &self.drain_timeout_seconds, 0..=3600),

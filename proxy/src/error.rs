@@ -10,7 +10,7 @@ use crate::{
 use axum::{
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
@@ -35,6 +35,8 @@ pub(crate) enum ApiError {
     UnknownTransferCoding,
     /// This header may be given only once.
     RepeatedHeader(&'static str),
+    /// The request has no `Host` header, several, or one that is no host.
+    BadHost,
     /// The request's target is too long.
     UriTooLong,
     /// The request has too many headers, or too long ones.
@@ -174,7 +176,7 @@ impl ApiError {
         match self {
             Self::NoSuchPath => kind(S::NOT_FOUND, "not_found", "Not found"),
             Self::MethodNotAllowed => kind(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
-            Self::MalformedRequest | Self::BareLineFeed => {
+            Self::MalformedRequest | Self::BareLineFeed | Self::BadHost => {
                 kind(S::BAD_REQUEST, "malformed_request", "Malformed request")
             }
             Self::UnknownTransferCoding => {
@@ -228,6 +230,7 @@ impl ApiError {
             Self::BareLineFeed => "Each line of the request's head must end with CRLF, not with LF alone".into(),
             Self::UnknownTransferCoding => "The only Transfer-Encoding of a body is chunked".into(),
             Self::RepeatedHeader(name) => format!("The header {name} must be given only once").into(),
+            Self::BadHost => "The request must have exactly one Host header, with a host and perhaps a port".into(),
             Self::UriTooLong => "The request's target is too long".into(),
             Self::HeadersTooLarge => "The request has too many headers, or too long ones".into(),
             Self::Unauthorized => "The request needs a valid API key, as X-API-Key".into(),
@@ -279,6 +282,9 @@ impl ApiError {
         *response.status_mut() = self.kind().status;
         *response.body_mut() = self.problem(instance, request_id).into();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if matches!(self, Self::BadHost) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if matches!(self, Self::Unauthorized) {
             response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
         }

@@ -68,7 +68,8 @@ pub(crate) fn is_declared(headers: &HeaderMap, media_types: &[&str]) -> Result<b
     let Some(media_type) = once(headers, &CONTENT_TYPE, "Content-Type")? else { return Ok(false) };
     let is_one = media_types.iter().any(|one| media_type == one)
         || media_type.to_str().is_ok_and(|text| is_media_type(text, media_types));
-    Ok(is_one && headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity"))
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    Ok(is_one && headers.get(CONTENT_ENCODING).is_none_or(is_plain))
 }
 
 fn is_media_type(text: &str, media_types: &[&str]) -> bool {

@@ -3,7 +3,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`routes`] | the whole route table and the order of the middleware: read this first |
-//! | [`request`], [`extract`], [`json`] | the body of `POST /predict`; how ids, headers and JSON are read |
+//! | [`request`], [`extract`], [`host`], [`json`] | the body of `POST /predict`; how ids, headers and JSON are read |
 //! | [`bodies`], [`budget`] | how large bodies may be, one and all together |
 //! | [`accept`], [`prefer`], [`follow`] | what form of answer a client wants and how long it waits; following a job |
 //! | [`openapi`] | the contract, made from the route table, the errors and the model |
@@ -38,6 +38,7 @@ mod extract;
 mod follow;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod host;
 mod idempotency;
 mod json;
 mod metrics;

@@ -21,6 +21,7 @@ use crate::{
     admission::{self, Rules},
     error::ApiError,
     extract::{self, REQUEST_ID},
+    host,
     rate_limit::Budget,
     state::App,
 };
@@ -42,7 +43,9 @@ pub(crate) async fn observe(
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let admission = admission::decide(&app, &rules, route.as_ref().map(MatchedPath::as_str), &mut request);
-    let mut response = match admission.refusal.or_else(|| objection(route.as_ref(), &request)) {
+    let misdirected = (!host::is_right(&request)).then_some(ApiError::BadHost);
+    let refusal = misdirected.or(admission.refusal).or_else(|| objection(route.as_ref(), &request));
+    let mut response = match refusal {
         None => contained(next.run(request)).await,
         Some(error) => error.into_response(),
     };

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The bytes of each file, in the order in which the files were named.
-pub type Contents = Vec<Vec<u8>>;
+pub type Contents<const N: usize> = [Vec<u8>; N];
 
 /// A file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -28,26 +28,26 @@ pub struct ReadError {
 
 /// Files that belong together, as a certificate and its key do.
 #[derive(Debug)]
-pub struct Files {
-    paths: Vec<PathBuf>,
+pub struct Files<const N: usize> {
+    paths: [PathBuf; N],
     interval: Duration,
     /// What [`Files::changed`] told last.
-    told: State,
+    told: State<N>,
 }
 
 /// What was found, without the secrets that may be in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    Read(Vec<[u8; 32]>),
+enum State<const N: usize> {
+    Read([[u8; 32]; N]),
     Unreadable(PathBuf, io::ErrorKind),
 }
 
-impl Files {
+impl<const N: usize> Files<N> {
     /// Reads the files. Blocks, so it is for the start.
     ///
     /// # Errors
     /// The first one that cannot be read.
-    pub fn open(paths: Vec<PathBuf>) -> Result<(Self, Contents), ReadError> {
+    pub fn open(paths: [PathBuf; N]) -> Result<(Self, Contents<N>), ReadError> {
         let contents = read(&paths)?;
         let told = State::of(&contents);
         Ok((Self { paths, interval: INTERVAL, told }, contents))
@@ -58,7 +58,7 @@ impl Files {
     ///
     /// # Errors
     /// When a file cannot be read any more, or for another reason than before; told once.
-    pub async fn changed(&mut self) -> Result<Contents, ReadError> {
+    pub async fn changed(&mut self) -> Result<Contents<N>, ReadError> {
         let mut seen = self.told.clone();
         loop {
             sleep(self.interval).await;
@@ -73,9 +73,9 @@ impl Files {
     }
 }
 
-impl State {
-    fn of(contents: &Contents) -> Self {
-        Self::Read(contents.iter().map(|bytes| Sha256::digest(bytes).into()).collect())
+impl<const N: usize> State<N> {
+    fn of(contents: &Contents<N>) -> Self {
+        Self::Read(contents.each_ref().map(|bytes| Sha256::digest(bytes).into()))
     }
 
     fn of_error(error: &ReadError) -> Self {
@@ -83,8 +83,12 @@ impl State {
     }
 }
 
-fn read(paths: &[PathBuf]) -> Result<Contents, ReadError> {
-    paths.iter().map(|path| read_one(path)).collect()
+fn read<const N: usize>(paths: &[PathBuf; N]) -> Result<Contents<N>, ReadError> {
+    let mut contents = [const { Vec::new() }; N];
+    for (bytes, path) in contents.iter_mut().zip(paths) {
+        *bytes = read_one(path)?;
+    }
+    Ok(contents)
 }
 
 fn read_one(path: &Path) -> Result<Vec<u8>, ReadError> {
@@ -92,7 +96,7 @@ fn read_one(path: &Path) -> Result<Vec<u8>, ReadError> {
 }
 
 /// Reads where waiting for a slow disk holds up nobody.
-async fn read_aside(paths: Vec<PathBuf>) -> Result<Contents, ReadError> {
+async fn read_aside<const N: usize>(paths: [PathBuf; N]) -> Result<Contents<N>, ReadError> {
     let first = paths.first().cloned().unwrap_or_default();
     let reading = tokio::task::spawn_blocking(move || read(&paths));
     reading.await.unwrap_or_else(|failure| Err(ReadError { path: first, source: io::Error::other(failure) }))
@@ -110,8 +114,8 @@ mod tests {
     const SOON: Duration = Duration::from_secs(30);
 
     /// Two files with these contents, looked at often.
-    fn files(dir: &TempDir, contents: [&str; 2]) -> Files {
-        let paths: Vec<_> = ["a", "b"].map(|name| dir.path().join(name)).into();
+    fn files(dir: &TempDir, contents: [&str; 2]) -> Files<2> {
+        let paths = ["a", "b"].map(|name| dir.path().join(name));
         for (path, content) in paths.iter().zip(contents) {
             std::fs::write(path, content).unwrap();
         }
@@ -120,7 +124,7 @@ mod tests {
         Files { interval: Duration::from_millis(5), ..files }
     }
 
-    async fn changed(files: &mut Files) -> Result<Contents, ReadError> {
+    async fn changed(files: &mut Files<2>) -> Result<Contents<2>, ReadError> {
         timeout(SOON, files.changed()).await.unwrap()
     }
 
@@ -162,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_first_reading_says_which_file_is_missing() {
-        let error = Files::open(vec![PathBuf::from("/nowhere/at/all")]).unwrap_err();
+        let error = Files::open([PathBuf::from("/nowhere/at/all")]).unwrap_err();
         assert_eq!(error.to_string(), "cannot read /nowhere/at/all");
     }
 }

@@ -2,6 +2,7 @@
 
 mod handshake;
 pub(crate) mod heads;
+mod overdue;
 mod patience;
 mod places;
 mod refusals;
@@ -12,7 +13,7 @@ use std::{io, pin::pin, sync::Arc, time::Duration};
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
+    rt::TokioIo,
     server::graceful::{GracefulShutdown, Watcher},
 };
 use tepal_shared::shutdown::{self, Shutdown};
@@ -26,6 +27,7 @@ use tracing::{debug, info, warn};
 
 pub(crate) use self::handshake::Handshakes;
 use self::{
+    overdue::overdue,
     patience::Patience,
     places::{Place, Places},
     refusals::Refusals,
@@ -56,9 +58,8 @@ impl Server {
     /// Serves until `shutdown` begins, then lets requests in flight finish.
     pub(crate) async fn run(self, listener: TcpListener, shutdown: &Shutdown) {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_timeout)
-            .max_buf_size(MOST_UNREAD);
+        // The library has one limit for slow heads and for idle connections; `overdue` has two.
+        http.header_read_timeout(None).max_buf_size(MOST_UNREAD);
         let open = GracefulShutdown::new();
         let (close, closing) = shutdown::channel();
         let places = Places::new(self.limits.most, self.metrics.clone());
@@ -139,7 +140,10 @@ impl Connection {
         let Self { server, http, peer, watcher, place } = self;
         let headers = SecurityHeaders { is_tls: server.handshakes.is_some() };
         let largest_body = server.largest_body;
+        place.opened();
         let stream = Patience::new(stream, Arc::clone(&place), server.limits.write_timeout);
+        let overdue = overdue(Arc::clone(&place), server.limits);
+        let seen = Arc::clone(&place);
         let service = service_fn(move |request: Request<Incoming>| {
             let (mut request, unread) = unread::lend(request);
             request.extensions_mut().insert(peer);
@@ -157,9 +161,16 @@ impl Connection {
                 Ok::<_, io::Error>(place.hold(answer))
             }
         });
-        let stream = TokioIo::new(Refusals::new(stream, headers));
-        if let Err(error) = watcher.watch(http.serve_connection(stream, service)).await {
-            debug!(action = "connection_failed", %error);
+        let stream = TokioIo::new(Refusals::new(stream, seen, headers));
+        tokio::select! {
+            // What the connection waits for is known after it has run.
+            biased;
+            ended = watcher.watch(http.serve_connection(stream, service)) => {
+                if let Err(error) = ended {
+                    debug!(action = "connection_failed", %error);
+                }
+            }
+            () = overdue => debug!(action = "connection_timed_out"),
         }
     }
 }

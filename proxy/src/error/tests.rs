@@ -16,6 +16,7 @@ fn all() -> Vec<ApiError> {
         ApiError::BareLineFeed,
         ApiError::UnknownTransferCoding,
         ApiError::RepeatedHeader("Content-Type"),
+        ApiError::BadHost,
         ApiError::UriTooLong,
         ApiError::HeadersTooLarge,
         ApiError::Unauthorized,
@@ -62,6 +63,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::BareLineFeed
         | ApiError::UnknownTransferCoding
         | ApiError::RepeatedHeader(_)
+        | ApiError::BadHost
         | ApiError::UriTooLong
         | ApiError::HeadersTooLarge
         | ApiError::Unauthorized

@@ -197,7 +197,7 @@ pub(crate) fn list() -> Operation {
 
 const SOME_CURSOR: &str = "mLSTdYKjV0cRzvQ8yGn2aOeXhBpW5uJ7IfDkA1tE9s4CqM6x3oZl_r-NbHgU";
 
-/// A moment since 1970, in UTC, of a day that exists.
+/// A moment since 1970, in UTC, of a day that exists. The letters may be small (RFC 3339, section 5.6).
 fn time_pattern() -> String {
     let year = "(19[7-9][0-9]|[2-9][0-9]{3})";
     let leap_year =
@@ -206,7 +206,7 @@ fn time_pattern() -> String {
     let short = "(0[469]|11)-(0[1-9]|[12][0-9]|30)";
     let february = "02-(0[1-9]|1[0-9]|2[0-8])";
     let day = format!("({year}-({long}|{short}|{february})|{leap_year}-02-29)");
-    format!("^{day}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{{1,9}})?Z$")
+    format!("^{day}[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{{1,9}})?[Zz]$")
 }
 
 pub(crate) fn look_up() -> Operation {
@@ -312,6 +312,7 @@ mod tests {
                 let time = format!("{year}-{month:02}-{day:02}T23:59:59.999Z");
                 let exists = humantime::parse_rfc3339(&time).is_ok();
                 assert_eq!(pattern.is_match(&time), exists, "{time}");
+                assert_eq!(pattern.is_match(&time.to_ascii_lowercase()), exists, "{time}");
             }
         }
     }

@@ -282,10 +282,11 @@ impl Default for Listing {
     }
 }
 
-/// A moment as the service writes it: RFC 3339, in UTC.
+/// A moment as the service writes it: RFC 3339, in UTC. The letters T and Z may be small (section 5.6).
 fn unix_ms(name: &str, value: &str) -> Result<u64, Mistake> {
     let expected = "must be a time such as 2026-01-31T12:00:00.000Z, in UTC";
-    let time = humantime::parse_rfc3339(value).map_err(|_| Mistake::in_query(name, "format", expected))?;
+    let time = humantime::parse_rfc3339(&value.to_ascii_uppercase())
+        .map_err(|_| Mistake::in_query(name, "format", expected))?;
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -7,12 +7,14 @@ mod framing;
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(crate) use self::framing::Scanner;
+use super::places::Place;
 use crate::error::ApiError;
 
 /// Wherever it stands in a head, the library refuses it, and it ends the head.
@@ -32,14 +34,15 @@ pub(crate) enum Fault {
 /// A connection, read up to the first head that is refused.
 pub(super) struct Heads<S> {
     stream: S,
+    place: Arc<Place>,
     scanner: Scanner,
     fault: Option<Fault>,
     poison: &'static [u8],
 }
 
 impl<S> Heads<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, scanner: Scanner::default(), fault: None, poison: POISON }
+    pub(super) fn new(stream: S, place: Arc<Place>) -> Self {
+        Self { stream, place, scanner: Scanner::default(), fault: None, poison: POISON }
     }
 
     /// The answer to the refused head, if there was one.
@@ -75,6 +78,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
             buffer.set_filled(before + at);
             self.fault = Some(fault);
             self.refuse(buffer);
+        }
+        if read.is_ready() {
+            self.place.note_head(self.scanner.is_in_head());
         }
         read
     }

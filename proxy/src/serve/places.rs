@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     budget::{Budget, Share},
@@ -61,6 +61,17 @@ enum Rest {
     Streaming,
 }
 
+/// What a connection that waits for a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// The whole head of its first request.
+    First,
+    /// The first byte of another request.
+    Next,
+    /// The rest of that request's head.
+    Head,
+}
+
 /// The place of one connection.
 pub(super) struct Place {
     places: Arc<Places>,
@@ -72,6 +83,11 @@ struct Own {
     /// `None` while the connection works on a request. A rank that is not among the resting ones is a lost place.
     rank: Option<Rank>,
     head: Share,
+    /// Whether the head of a request has begun to arrive, perhaps before the answer to the one before it.
+    is_in_head: bool,
+    wait: Wait,
+    /// When this wait began.
+    since: Instant,
 }
 
 impl Places {
@@ -107,7 +123,8 @@ impl Places {
         }
         let is_lost = Arc::new(Notify::new());
         let rank = Some(state.rest(Rest::Waiting, &is_lost));
-        let own = Mutex::new(Own { rank, head: self.heads.share() });
+        let (head, wait, since) = (self.heads.share(), Wait::First, Instant::now());
+        let own = Mutex::new(Own { rank, head, is_in_head: false, wait, since });
         self.metrics.open.increment(1);
         Some(Arc::new(Place { places: Arc::clone(self), own, is_lost }))
     }
@@ -136,6 +153,18 @@ impl State {
 }
 
 impl Place {
+    /// The client may send its first request from now on.
+    pub(super) fn opened(&self) {
+        self.own().since = Instant::now();
+    }
+
+    /// What the connection waits for and since when; `None` while it works on a request or streams an answer.
+    pub(super) fn waits(&self) -> Option<(Wait, Instant)> {
+        let own = self.own();
+        let is_waiting = own.rank.is_some_and(|(rest, _)| rest == Rest::Waiting);
+        is_waiting.then_some((own.wait, own.since))
+    }
+
     /// A request begins. `false` if the place was given to another connection: then the request must not be worked on,
     /// since nobody could be told its outcome.
     pub(super) fn begin(&self) -> bool {
@@ -166,6 +195,15 @@ impl Place {
         own.rank.is_none_or(|(rest, _)| rest == Rest::Streaming) || own.head.grow(bytes)
     }
 
+    /// Notes whether what has arrived ends within a head.
+    pub(super) fn note_head(&self, is_in_head: bool) {
+        let mut own = self.own();
+        own.is_in_head = is_in_head;
+        if is_in_head && own.wait == Wait::Next {
+            (own.wait, own.since) = (Wait::Head, Instant::now());
+        }
+    }
+
     /// Returns when another connection has been given the place.
     pub(super) async fn lost(&self) {
         self.is_lost.notified().await;
@@ -181,6 +219,8 @@ impl Place {
         }
         own.rank = Some(state.rest(rest, &self.is_lost));
         drop(state);
+        own.wait = if own.is_in_head { Wait::Head } else { Wait::Next };
+        own.since = Instant::now();
         self.places.changed.notify_one();
     }
 

@@ -4,27 +4,35 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use axum::http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::heads::Heads;
+use super::{heads::Heads, places::Place};
 use crate::{error::ApiError, extract, security_headers::SecurityHeaders};
+
+/// What a client that speaks HTTP/2 without asking sends first (RFC 9113, section 3.4), as far as it is a request of HTTP/1.1
+/// with another version.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
 /// A connection. Everything but a bare refusal passes unchanged.
 pub(super) struct Refusals<S> {
     stream: Heads<S>,
     headers: SecurityHeaders,
+    /// How much of [`HTTP2`] has arrived; `None` when the client sends something else.
+    preface: Option<usize>,
     /// What is left to write of a refusal.
     refusal: Vec<u8>,
     written: usize,
 }
 
 impl<S: AsyncWrite + Unpin> Refusals<S> {
-    pub(super) fn new(stream: S, headers: SecurityHeaders) -> Self {
-        Self { stream: Heads::new(stream), headers, refusal: Vec::new(), written: 0 }
+    pub(super) fn new(stream: S, place: Arc<Place>, headers: SecurityHeaders) -> Self {
+        let stream = Heads::new(stream, place);
+        Self { stream, headers, preface: Some(0), refusal: Vec::new(), written: 0 }
     }
 
     fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -79,8 +87,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for Refusals<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Some(seen) = self.preface {
+            let (preface, left) = after_preface(seen, &buffer.filled()[before..]);
+            self.preface = preface;
+            buffer.set_filled(buffer.filled().len() - left);
+        }
+        read
     }
+}
+
+/// How much of [`HTTP2`] has arrived with these bytes, of which `seen` came before them, and how many bytes follow it. The
+/// HTTP library refuses what it takes for a request with the wrong version, but closes without an answer when it sees
+/// more of HTTP/2: so what follows is dropped.
+fn after_preface(seen: usize, bytes: &[u8]) -> (Option<usize>, usize) {
+    let expected = &HTTP2[seen..];
+    let length = bytes.len().min(expected.len());
+    if bytes[..length] != expected[..length] {
+        return (None, 0);
+    }
+    (Some(seen + length), bytes.len() - length)
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Refusals<S> {
@@ -90,7 +117,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Refusals<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.refusal.is_empty() {
-            match problem_for(bytes, self.stream.error(), self.headers) {
+            // What follows HTTP/2's preface is no head.
+            let known = self.stream.error().filter(|_| self.preface != Some(HTTP2.len()));
+            match problem_for(bytes, known, self.headers) {
                 Some(problem) => self.refusal = problem,
                 None => return Pin::new(&mut self.stream).poll_write(context, bytes),
             }

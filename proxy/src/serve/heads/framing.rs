@@ -73,6 +73,11 @@ impl Default for At {
 }
 
 impl Scanner {
+    /// Whether a head has begun and not ended.
+    pub(crate) fn is_in_head(&self) -> bool {
+        matches!(self.part, Part::Head) && (self.head.is_begun || !self.head.line.is_empty())
+    }
+
     /// Goes over the next bytes of the connection.
     ///
     /// # Errors
