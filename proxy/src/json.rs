@@ -6,12 +6,13 @@ use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use tepal_shared::number::replace_large;
 
 use crate::error::{ApiError, MOST_MISTAKES, Mistake};
 
 /// Bytes as one JSON value.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
-    let document: Document = serde_json::from_str(text(bytes)?).map_err(not_json)?;
+    let document: Document = read(text(bytes)?, |text| serde_json::from_str(text)).map_err(not_json)?;
     document.value()
 }
 
@@ -21,14 +22,28 @@ pub(crate) fn parse_list(
     bytes: &[u8],
     most: usize,
 ) -> Result<Option<Vec<Result<Value, ApiError>>>, ApiError> {
-    let mut deserializer = serde_json::Deserializer::from_str(text(bytes)?);
-    let elements = deserializer.deserialize_seq(Elements { most });
-    match elements.and_then(|elements| deserializer.end().map(|()| elements)) {
+    let elements = read(text(bytes)?, |text| {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let elements = deserializer.deserialize_seq(Elements { most })?;
+        deserializer.end().map(|()| elements)
+    });
+    match elements {
         Ok(elements) => Ok(Some(elements.into_iter().map(Document::value).collect())),
         // It is something else than an array, or no JSON.
         Err(error) if error.is_data() => parse(bytes).map(|_| None),
         Err(error) => Err(not_json(error)),
     }
+}
+
+/// What `parse` makes of the text. Numbers that no 64-bit float holds are valid JSON, but the parser refuses them all, so
+/// it gets the text a second time without them.
+fn read<T>(text: &str, parse: impl Fn(&str) -> serde_json::Result<T>) -> serde_json::Result<T> {
+    parse(text).or_else(|error| {
+        let replaced = if error.is_syntax() { replace_large(text) } else { None };
+        let Some(replaced) = replaced else { return Err(error) };
+        // What is wrong beside them has another place there.
+        parse(&replaced).map_err(|_| serde_json::from_str::<IgnoredAny>(text).err().unwrap_or(error))
+    })
 }
 
 fn text(bytes: &[u8]) -> Result<&str, ApiError> {
@@ -202,6 +217,8 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tepal_shared::number::large;
+
     use super::*;
 
     fn why(outcome: Result<impl fmt::Debug, ApiError>) -> String {
@@ -227,9 +244,23 @@ mod tests {
     fn text_that_is_not_json_is_told_with_its_place() {
         assert_eq!(why(parse(b"")), "it is empty");
         assert_eq!(why(parse(b"{\"data\": [[NaN]]}")), "expected value at line 1 column 12");
-        assert_eq!(why(parse(b"{\n\"data\": 1e999}")), "number out of range at line 2 column 13");
+        assert_eq!(why(parse(b"{\n\"data\": 1e999, 1}")), "key must be a string at line 2 column 16");
         assert_eq!(why(parse(b"[\xff]")), "byte 1 is not UTF-8");
         assert!(why(parse("[".repeat(200).as_bytes())).starts_with("recursion limit exceeded"));
+        let deep = format!("{}1e400{}", "[".repeat(127), "]".repeat(127));
+        assert_eq!(why(parse(deep.as_bytes())), "number out of range at line 1 column 132");
+    }
+
+    #[test]
+    fn a_number_beyond_a_64_bit_float_is_one_wrong_value() {
+        let body = parse(br#"{"data": [[1e400, 2]], "x": -1e400}"#).unwrap();
+        assert_eq!((large(&body["data"][0][0]), large(&body["x"])), (Some("1e400"), Some("-1e400")));
+        assert_eq!(body["data"][0][1], 2);
+        assert_eq!(repeated(parse(br#"{"a": 1e400, "a": 1e400}"#)), ["/a"]);
+        let list = parse_list(b"[1, 1e400, 3]", 3).unwrap().unwrap();
+        let list: Vec<Value> = list.into_iter().map(Result::unwrap).collect();
+        assert_eq!((&list[0], large(&list[1]), &list[2]), (&Value::from(1), Some("1e400"), &Value::from(3)));
+        assert!(parse_list(b"{\"a\": 1e400}", 3).unwrap().is_none());
     }
 
     #[test]

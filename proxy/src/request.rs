@@ -6,6 +6,7 @@ use serde_json::Value;
 use tepal_shared::{
     job::Priority,
     model::{InputError, Model},
+    number::{kind, large},
 };
 
 use crate::{
@@ -84,17 +85,19 @@ impl Reader {
     }
 
     fn span(&mut self, pointer: &str, value: &Value) -> Option<Duration> {
-        let Value::Number(number) = value else {
-            self.mistakes.push(Mistake::at(
-                pointer,
-                "type",
-                format!("must be a number, not {}", kind(value)),
-            ));
-            return None;
+        let seconds = match value {
+            Value::Number(number) => number.as_f64(),
+            _ if large(value).is_some() => None,
+            other => {
+                let detail = format!("must be a number, not {}", kind(other));
+                self.mistakes.push(Mistake::at(pointer, "type", detail));
+                return None;
+            }
         };
-        let seconds = number.as_f64().filter(|seconds| *seconds > 0.0 && *seconds <= LONGEST_SECONDS);
+        let seconds = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= LONGEST_SECONDS);
         if seconds.is_none() {
-            let detail = format!("must be greater than 0 and at most {LONGEST_SECONDS}, but is {number}");
+            let given = large(value).map_or_else(|| value.to_string(), str::to_owned);
+            let detail = format!("must be greater than 0 and at most {LONGEST_SECONDS}, but is {given}");
             self.mistakes.push(Mistake::at(pointer, "out_of_range", detail));
         }
         // Rounded up to whole milliseconds, since the store takes 0 for "no limit".
@@ -107,18 +110,6 @@ fn priority(value: &Value) -> Result<Priority, Mistake> {
     match value {
         Value::String(word) => word.parse().map_err(|_| Mistake::at("/priority", "unknown_value", expected)),
         other => Err(Mistake::at("/priority", "type", format!("{expected}, not {}", kind(other)))),
-    }
-}
-
-/// What a JSON value is, for error messages.
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }
 

@@ -4,7 +4,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`job`], [`owner`] | a job, its id and its states; who may know of it; no I/O |
-//! | [`tensor`], [`model`] | typed rows, and the description of a model: what it takes and what it answers |
+//! | [`tensor`], [`number`], [`model`] | typed rows, numbers that no type holds, and the description of a model: what it takes and what it answers |
 //! | [`store`] | one method for each transition of a job, plus the reads |
 //! | [`reader`] | blocking reads of the work streams |
 //! | [`keys`], [`scripts`] | every Redis key; the Lua scripts and their typed outcomes |
@@ -25,6 +25,7 @@ pub mod fuzzing;
 pub mod job;
 pub mod keys;
 pub mod model;
+pub mod number;
 pub mod owner;
 pub mod reader;
 pub mod replication;

@@ -35,7 +35,7 @@ async fn a_body_that_is_not_json() {
         (r#"{"data": [[5.1, 3.5, 1.4, 0.2]]} {}"#, "trailing characters at line 1 column 34"),
         (&row("NaN"), "expected value at line 1 column 12"),
         (&row("Infinity"), "expected value at line 1 column 12"),
-        (&row("1e999"), "number out of range at line 1 column 16"),
+        (&row("1e999, ]"), "expected value at line 1 column 19"),
         (&row("05.1"), "invalid number at line 1 column 13"),
         (&"[".repeat(200), "recursion limit exceeded at line 1 column 128"),
     ] {
@@ -124,8 +124,15 @@ async fn features_out_of_range() {
     let bounds = |given| format!("sepal_length must be greater than 0 and less than 10, but is {given}");
     let not_finite = "sepal_length must be a finite 32-bit float, and 1e+39 is none";
     let nearly_ten = bounds("9.9999999999");
+    let beyond = |given| format!("sepal_length must be a finite 32-bit float, and {given} is none");
+    let digits = "9".repeat(400);
     assert_refused(&[
         (&row("1e39"), "/data/0/0", "not_representable", not_finite),
+        (&row("1e400"), "/data/0/0", "not_representable", &beyond("1e400")),
+        (&row("-1E+400"), "/data/0/0", "not_representable", &beyond("-1E+400")),
+        (&row(&digits), "/data/0/0", "not_representable", &beyond(&format!("{}...", &digits[..40]))),
+        (r#"{"data": 1e400}"#, "/data", "type", "must be a list of rows, not a number"),
+        (r#"{"data": [1e400]}"#, "/data/0", "type", "must be a list of 4 values, not a number"),
         (&row("0.0"), "/data/0/0", "out_of_range", &bounds("0.0")),
         (&row("10.0"), "/data/0/0", "out_of_range", &bounds("10.0")),
         (&row("-1"), "/data/0/0", "out_of_range", &bounds("-1")),
@@ -157,6 +164,24 @@ async fn one_row_more_than_allowed() {
 }
 
 #[tokio::test]
+async fn a_number_that_no_float_holds_refuses_only_its_own_job_of_a_batch() {
+    let gateway = Gateway::start().await;
+    let (good, bad) = (FLOWER, row("1e400"));
+    let list = format!("[{good}, {bad}, {good}]");
+    let lines = format!("{good}\n{bad}\n{good}\n");
+    for (media_type, body) in [("application/json", list), ("application/x-ndjson", lines)] {
+        let headers = [("content-type", media_type)];
+        let answer = gateway.send(Method::POST, "/predict/batch", &headers, &body).await;
+        assert_eq!(answer.status, 207, "{}", answer.text());
+        let jobs = answer.json()["jobs"].clone();
+        assert_eq!((&answer.json()["accepted"], &answer.json()["refused"]), (&json!(2), &json!(1)));
+        let error = &jobs[1]["problem"]["errors"][0];
+        assert_eq!((&error["pointer"], &error["code"]), (&json!("/data/0/0"), &json!("not_representable")));
+        assert!(jobs[0]["job_id"].is_string() && jobs[2]["job_id"].is_string(), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn options_that_cannot_be_used() {
     let limit =
         |name: &str, given: &str| format!("{name} must be greater than 0 and at most 86400, but is {given}");
@@ -183,6 +208,13 @@ async fn options_that_cannot_be_used() {
             "must be a number, not a string".to_owned(),
         ),
         (r#""timeout_seconds": -1"#, "/timeout_seconds", "out_of_range", limit("", "-1")),
+        (r#""timeout_seconds": 1e400"#, "/timeout_seconds", "out_of_range", limit("", "1e400")),
+        (
+            r#""priority": 1e400"#,
+            "/priority",
+            "type",
+            "must be one of high, normal, low, not a number".to_owned(),
+        ),
         (r#""timeout_seconds": null"#, "/timeout_seconds", "type", "must be a number, not null".to_owned()),
         (
             r#""prio": "high""#,

@@ -5,7 +5,10 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{InputSpec, Model};
-use crate::tensor::{Batch, DType, Tensor, Values};
+use crate::{
+    number::{kind, large},
+    tensor::{Batch, DType, Tensor, Values},
+};
 
 /// A request with very many wrong elements is answered with the first ones.
 const MOST_ERRORS: usize = 20;
@@ -185,13 +188,16 @@ impl<'a> Reader<'a> {
 
     fn number(&mut self, number: usize, input: &InputSpec, feature: usize, value: &Value, place: &str) {
         let Value::Number(given) = value else {
-            let name = name_of(input, feature);
-            return self.refuse(place, format!("{name}must be a number, not {}", kind(value)), "type");
+            return match large(value) {
+                Some(given) => self.refuse_unrepresentable(input, feature, given, place),
+                None => {
+                    let name = name_of(input, feature);
+                    self.refuse(place, format!("{name}must be a number, not {}", kind(value)), "type");
+                }
+            };
         };
         let Some(as_float) = push(&mut self.values[number], given) else {
-            let (name, dtype) = (name_of(input, feature), type_name(input.dtype));
-            let detail = format!("{name}must be a finite {dtype}, and {given} is none");
-            return self.refuse(place, detail, "not_representable");
+            return self.refuse_unrepresentable(input, feature, given, place);
         };
         let too_small = input.greater_than.is_some_and(|bound| as_float <= bound);
         let too_large = input.less_than.is_some_and(|bound| as_float >= bound);
@@ -199,6 +205,21 @@ impl<'a> Reader<'a> {
             let name = name_of(input, feature);
             self.refuse(place, format!("{name}must be {}, but is {given}", bounds(input)), "out_of_range");
         }
+    }
+
+    fn refuse_unrepresentable(
+        &mut self,
+        input: &InputSpec,
+        feature: usize,
+        given: impl fmt::Display,
+        place: &str,
+    ) {
+        let (name, dtype) = (name_of(input, feature), type_name(input.dtype));
+        self.refuse(
+            place,
+            format!("{name}must be a finite {dtype}, and {given} is none"),
+            "not_representable",
+        );
     }
 
     fn refuse(&mut self, place: &str, detail: String, code: &'static str) {
@@ -264,18 +285,6 @@ fn type_name(dtype: DType) -> &'static str {
         DType::Double => "64-bit float",
         DType::Int32 => "32-bit integer",
         DType::Int64 => "64-bit integer",
-    }
-}
-
-/// What a JSON value is, for error messages.
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }
 
