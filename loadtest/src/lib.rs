@@ -15,8 +15,6 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use clap::Parser;
-
 use options::Options;
 use plan::Plan;
 
@@ -61,7 +59,7 @@ const UNUSABLE: u8 = 2;
 /// objectives hold, 1 if one is broken or the run was interrupted, 2 for wrong usage, no server, or a report that cannot
 /// be written.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let options = match Options::try_parse_from(args) {
+    let options = match Options::read(args) {
         Ok(options) => options,
         Err(error) => return usage(&error),
     };

@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use tepal_proxy::{
     config::{Args, Command, Config},
     doctor,
 };
-use tepal_shared::{shutdown, telemetry, tls, trace};
+use tepal_shared::{config::arguments, shutdown, telemetry, tls, trace};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
 
 fn start() -> Result<ExitCode, Failure> {
     tls::install_provider();
-    let args = Args::parse();
+    let args: Args = arguments();
     let command = args.command();
     if let Some(Command::Key(command)) = command {
         return Ok(command.run()?);

@@ -1,6 +1,8 @@
 //! Settings. Each is a flag and an environment variable of the same name; clap reads them as text, and [`Mistakes`]
-//! turns the text into types and collects everything that is wrong, so that one start tells it all.
+//! turns the text into types and collects everything that is wrong, so that one start reports it all.
 
+mod arguments;
+mod host;
 mod redis;
 
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
@@ -8,6 +10,7 @@ use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::
 use clap::Args;
 
 use self::redis::RedisArgs;
+pub use self::{arguments::arguments, host::Host};
 use crate::{
     connection::ConnectionSettings,
     keys::Keys,
@@ -175,6 +178,25 @@ impl Mistakes {
         }
     }
 
+    /// A port. For a Service, Kubernetes sets variables that look like ours: NAME_PORT is the whole address.
+    pub fn port(&mut self, name: &str, text: &str) -> u16 {
+        if !text.contains("://") {
+            return self.number(name, text, 1..=u16::MAX);
+        }
+        let service = name.trim_end_matches("_PORT").to_lowercase().replace('_', "-");
+        let reason = format!(
+            "`{text}` is an address, which Kubernetes puts into {name} when there is a Service named {service}; \
+             set {name} in the pod to the port alone, or set enableServiceLinks: false there"
+        );
+        self.add(name, reason);
+        1
+    }
+
+    /// Where another service is.
+    pub fn host(&mut self, name: &str, text: &str) -> Host {
+        self.parsed(name, text, Host::local())
+    }
+
     /// A length of time in milliseconds.
     pub fn millis(&mut self, name: &str, text: &str, range: RangeInclusive<u64>) -> Duration {
         Duration::from_millis(self.number(name, text, range))
@@ -239,12 +261,12 @@ impl CommonArgs {
     }
 
     fn trace(&self, mistakes: &mut Mistakes) -> Option<TraceSettings> {
+        let endpoint = self.otel_exporter_otlp_endpoint.as_deref()?;
         let text = &self.otel_traces_sampler_arg;
         let ratio = text.trim().parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
         if ratio.is_none() {
             mistakes.add("OTEL_TRACES_SAMPLER_ARG", format!("`{text}` is not a number from 0 to 1"));
         }
-        let endpoint = self.otel_exporter_otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty())?;
         if !endpoint.starts_with("http://") {
             mistakes.add(
                 "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -339,6 +361,36 @@ mod tests {
         let insecure = told(&["--redis-url", "rediss://h/#insecure"]);
         assert!(insecure.contains("REDIS_URL: #insecure would trust everybody"), "{insecure}");
         assert!(check(&["--redis-url", "rediss://h"]).is_ok());
-        assert!(check(&["--redis-ca-file", ""]).is_ok());
+    }
+
+    #[test]
+    fn what_is_overridden_is_not_checked() {
+        let others = ["--redis-port", "tcp://10.96.0.11:6379", "--redis-host", "http://h"];
+        let common = check(&[&["--redis-url", "redis://h:1"], &others[..]].concat()).unwrap();
+        assert_eq!(common.redis.display, "h:1");
+        assert!(check(&["--otel-traces-sampler-arg", "endpoint=http://h"]).is_ok(), "there are no traces");
+        let text = check(&others).unwrap_err().to_string();
+        assert!(text.contains("REDIS_HOST: `http://h` must be a host name"), "{text}");
+        assert!(text.contains("REDIS_PORT: `tcp://10.96.0.11:6379` is an address"), "{text}");
+    }
+
+    #[test]
+    fn a_port_that_kubernetes_set_is_reported_as_such() {
+        let mut mistakes = Mistakes::default();
+        mistakes.port("TF_SERVING_GRPC_PORT", "tcp://10.96.0.12:8500");
+        let text = mistakes.unless_any(Some(())).unwrap_err().to_string();
+        let expected = "TF_SERVING_GRPC_PORT: `tcp://10.96.0.12:8500` is an address, which Kubernetes puts into \
+             TF_SERVING_GRPC_PORT when there is a Service named tf-serving-grpc; set TF_SERVING_GRPC_PORT in the pod \
+             to the port alone, or set enableServiceLinks: false there";
+        assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn an_ipv6_address_of_redis_may_have_brackets() {
+        for host in ["::1", "[::1]"] {
+            assert_eq!(check(&["--redis-host", host]).unwrap().redis.display, "[::1]:6379");
+        }
+        assert_eq!(check(&["--redis-url", "redis://[::1]:7"]).unwrap().redis.display, "[::1]:7");
+        assert_eq!(check(&["--redis-url", "rediss://[::1]:7"]).unwrap().redis.display, "[::1]:7");
     }
 }

@@ -57,7 +57,14 @@ impl ConnectionSettings {
     pub fn new(url: &str) -> Result<Self, RedisError> {
         let info = url.into_connection_info()?;
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let display = info.addr().to_string();
+        let display = match info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
+                if host.contains(':') =>
+            {
+                format!("[{host}]:{port}")
+            }
+            address => address.to_string(),
+        };
         let (response_timeout, patience) = (Duration::from_secs(2), Duration::from_secs(1));
         Ok(Self { info, display, response_timeout, patience, has_identity: false })
     }

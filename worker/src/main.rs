@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use tepal_shared::{doctor::Command, shutdown, telemetry, tls, trace};
+use tepal_shared::{config::arguments, doctor::Command, shutdown, telemetry, tls, trace};
 use tepal_worker::{
     config::{Args, Config},
     doctor,
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
 
 fn start() -> Result<ExitCode, Failure> {
     tls::install_provider();
-    let args = Args::parse();
+    let args: Args = arguments();
     let command = args.command();
     let config = Config::try_from(args)?;
     let runtime = tokio::runtime::Runtime::new()?;

@@ -328,6 +328,27 @@ fn where_no_proxy_answers_one_sentence_says_so() {
 }
 
 #[test]
+fn a_variable_that_is_empty_is_not_given() {
+    let empty = |line: &str| -> Run {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tepal-loadtest"));
+        command.args(line.split_whitespace()).env("TEPAL_API_KEY", "").env("TEPAL_URL", "");
+        command.output().unwrap().into()
+    };
+    let other_mistake = empty("constant --rate 0");
+    assert_eq!(other_mistake.code, 2);
+    assert!(
+        other_mistake.stderr.contains("--rate") && !other_mistake.stderr.contains("--url"),
+        "{}",
+        other_mistake.stderr
+    );
+
+    // This server wants a key that is empty, and gets none.
+    let server = Server::start(Behaviour { key: Some(""), ..quick() });
+    let refused = empty(&format!("run --jobs 1 --url {}", server.url()));
+    assert!(refused.code == 2 && refused.stderr.contains("--api-key"), "{}", refused.stderr);
+}
+
+#[test]
 fn a_missing_key_is_said_before_the_run_and_a_given_one_is_sent() {
     let server = Server::start(Behaviour { key: Some("let-me-in"), ..quick() });
     let refused = report(&server, "run --jobs 5");

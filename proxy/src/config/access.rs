@@ -19,7 +19,7 @@ impl AccessArgs {
     /// The file, if there is to be one; it is read, so that what is wrong with it is told with the other mistakes.
     pub(super) fn check(&self, mistakes: &mut Mistakes) -> Option<PathBuf> {
         const NAME: &str = "API_KEYS_FILE";
-        let path = self.api_keys_file.clone().filter(|path| !path.as_os_str().is_empty())?;
+        let path = self.api_keys_file.clone()?;
         match Access::open(&path) {
             Ok(_) => {}
             Err(KeysError::Wrong(all)) => {

@@ -25,8 +25,7 @@ pub(super) struct SecurityArgs {
 impl SecurityArgs {
     /// Where the API's certificate is; `None` = plain HTTP.
     pub(super) fn certificate(&self, mistakes: &mut Mistakes) -> Option<CertificateFiles> {
-        let given = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
-        match (given(&self.tls_cert_file), given(&self.tls_key_file)) {
+        match (&self.tls_cert_file, &self.tls_key_file) {
             (Some(chain), Some(key)) => Some(CertificateFiles { chain: chain.into(), key: key.into() }),
             (None, None) => None,
             (Some(_), None) => {

@@ -50,15 +50,17 @@ pub(super) struct RedisArgs {
 
 impl RedisArgs {
     pub(super) fn check(&self, mistakes: &mut Mistakes) -> Option<ConnectionSettings> {
-        let port: u16 = mistakes.number("REDIS_PORT", &self.redis_port, 1..=u16::MAX);
-        let (name, url) = match &self.redis_url {
-            Some(url) => ("REDIS_URL", url.expose_secret().to_owned()),
-            None => ("REDIS_HOST", format!("redis://{}:{port}", bracketed(&self.redis_host))),
+        let url = match &self.redis_url {
+            Some(url) => url.expose_secret().to_owned(),
+            None => {
+                let host = mistakes.host("REDIS_HOST", &self.redis_host);
+                format!("redis://{host}:{}", mistakes.port("REDIS_PORT", &self.redis_port))
+            }
         };
         let settings = ConnectionSettings::new(&url).map_err(|_| {
             // The client library's message may repeat the URL with its password.
             mistakes.add(
-                name,
+                "REDIS_URL",
                 "must have the form redis://[[user]:password@]host[:port][/db], rediss:// for TLS",
             );
         });
@@ -71,9 +73,9 @@ impl RedisArgs {
     fn with_tls(&self, settings: ConnectionSettings, mistakes: &mut Mistakes) -> Option<ConnectionSettings> {
         let files = ClientFiles {
             prefix: "REDIS",
-            authorities: given(self.redis_ca_file.as_deref()),
-            certificate: given(self.redis_cert_file.as_deref()),
-            key: given(self.redis_key_file.as_deref()),
+            authorities: self.redis_ca_file.as_deref(),
+            certificate: self.redis_cert_file.as_deref(),
+            key: self.redis_key_file.as_deref(),
         };
         match settings.info.addr() {
             ConnectionAddr::TcpTls { insecure: true, .. } => {
@@ -95,14 +97,4 @@ impl RedisArgs {
             }
         }
     }
-}
-
-/// An empty variable is one that is not given.
-fn given(path: Option<&str>) -> Option<&str> {
-    path.filter(|path| !path.is_empty())
-}
-
-/// An IPv6 address needs brackets in a URL.
-fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }

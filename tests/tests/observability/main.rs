@@ -5,6 +5,7 @@
 mod acl;
 mod alerts;
 mod dashboards;
+mod empty_settings;
 mod faults;
 mod guide;
 mod image;

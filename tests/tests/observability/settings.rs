@@ -8,9 +8,9 @@ use tepal_tests::process::binary_path;
 use crate::{file, guide};
 
 /// Each setting's default, `""` for none.
-type Settings = BTreeMap<String, String>;
+pub(crate) type Settings = BTreeMap<String, String>;
 
-fn of_program(name: &str) -> Settings {
+pub(crate) fn of_program(name: &str) -> Settings {
     let output = Command::new(binary_path(name)).arg("--help").env_clear().output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     let entries = help.split("[env: ").skip(1);

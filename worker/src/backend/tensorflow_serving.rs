@@ -11,6 +11,7 @@ use tepal_proto::tensorflow::serving::{
     model_service_client::ModelServiceClient, prediction_service_client::PredictionServiceClient,
 };
 use tepal_shared::{
+    config::Host,
     model::Model,
     tensor::{Batch, Tensor},
     tls::{ClientTls, Peer, Reason},
@@ -21,7 +22,7 @@ use tonic::{
 };
 
 use super::{Backend, BackendError, OpenError, Verdict};
-use crate::config::{Config, ModelServer, ModelServerTls};
+use crate::config::{Config, ModelServer};
 
 /// The reply of a full batch of wide rows is larger than tonic's default limit of 4 MiB.
 const LARGEST_REPLY_BYTES: usize = 64 << 20;
@@ -43,9 +44,10 @@ impl TensorflowServing {
         let ModelServer { host, port, tls } = &config.model_server;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{host}:{port}"))
-            .map_err(|source| OpenError::Address { host: host.clone(), source })?;
+            .map_err(|source| OpenError::Address { host: host.to_string(), source })?;
         if let Some(tls) = tls {
-            endpoint = endpoint.tls_config(client_config(tls)).map_err(OpenError::Tls)?;
+            let expected = tls.name.as_ref().unwrap_or(host);
+            endpoint = endpoint.tls_config(client_config(&tls.client, expected)).map_err(OpenError::Tls)?;
         }
         let channel = endpoint
             .connect_timeout(Duration::from_secs(2))
@@ -141,9 +143,9 @@ impl TensorflowServing {
 }
 
 /// Whom to trust, what to show, and which name to expect.
-fn client_config(tls: &ModelServerTls) -> ClientTlsConfig {
-    let ClientTls { authorities, identity } = &tls.client;
-    let mut config = ClientTlsConfig::new();
+fn client_config(tls: &ClientTls, expected: &Host) -> ClientTlsConfig {
+    let ClientTls { authorities, identity } = tls;
+    let mut config = ClientTlsConfig::new().domain_name(expected.as_str());
     config = match authorities {
         Some(authorities) => config.ca_certificate(Certificate::from_pem(authorities)),
         None => config.with_webpki_roots(),
@@ -151,10 +153,7 @@ fn client_config(tls: &ModelServerTls) -> ClientTlsConfig {
     if let Some(identity) = identity {
         config = config.identity(Identity::from_pem(&identity.chain, identity.expose_key()));
     }
-    match &tls.name {
-        Some(name) => config.domain_name(name),
-        None => config,
-    }
+    config
 }
 
 impl Backend for TensorflowServing {

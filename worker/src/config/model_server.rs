@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tepal_shared::{
-    config::Mistakes,
+    config::{Host, Mistakes},
     tls::{ClientFiles, ClientTls},
 };
 
@@ -48,7 +48,7 @@ pub(super) struct ModelServerArgs {
 #[derive(Clone, Debug)]
 pub struct ModelServer {
     /// Its host.
-    pub host: String,
+    pub host: Host,
     /// Its gRPC port.
     pub port: u16,
     /// `None` without TLS.
@@ -61,14 +61,14 @@ pub struct ModelServerTls {
     /// Whom to trust, and what to show.
     pub client: ClientTls,
     /// The name in the server's certificate, if it is not the host.
-    pub name: Option<String>,
+    pub name: Option<Host>,
 }
 
 impl ModelServerArgs {
     pub(super) fn check(&self, mistakes: &mut Mistakes) -> ModelServer {
         ModelServer {
-            host: self.tf_serving_host.clone(),
-            port: mistakes.number("TF_SERVING_GRPC_PORT", &self.tf_serving_grpc_port, 1..=u16::MAX),
+            host: mistakes.host("TF_SERVING_HOST", &self.tf_serving_host),
+            port: mistakes.port("TF_SERVING_GRPC_PORT", &self.tf_serving_grpc_port),
             tls: self.tls(mistakes),
         }
     }
@@ -76,14 +76,14 @@ impl ModelServerArgs {
     fn tls(&self, mistakes: &mut Mistakes) -> Option<ModelServerTls> {
         let files = ClientFiles {
             prefix: "TF_SERVING",
-            authorities: given(self.tf_serving_ca_file.as_deref()),
-            certificate: given(self.tf_serving_cert_file.as_deref()),
-            key: given(self.tf_serving_key_file.as_deref()),
+            authorities: self.tf_serving_ca_file.as_deref(),
+            certificate: self.tf_serving_cert_file.as_deref(),
+            key: self.tf_serving_key_file.as_deref(),
         };
-        let name = given(self.tf_serving_tls_name.as_deref()).map(str::to_owned);
+        let name = self.tf_serving_tls_name.as_deref().map(|name| mistakes.host("TF_SERVING_TLS_NAME", name));
         let mut others = files.given();
         others.extend(name.as_ref().map(|_| "TF_SERVING_TLS_NAME".to_owned()));
-        let asked = given(self.tf_serving_tls.as_deref());
+        let asked = self.tf_serving_tls.as_deref();
         let is_on = asked.map_or(!others.is_empty(), |text| mistakes.parsed("TF_SERVING_TLS", text, false));
         if is_on {
             return Some(ModelServerTls { client: files.read(mistakes), name });
@@ -93,9 +93,4 @@ impl ModelServerArgs {
         }
         None
     }
-}
-
-/// An empty variable is one that is not given.
-fn given(text: Option<&str>) -> Option<&str> {
-    text.filter(|text| !text.is_empty())
 }

@@ -126,12 +126,27 @@ async fn a_model_that_cannot_be_loaded_is_told_with_its_file() {
 
 #[tokio::test]
 async fn a_host_that_is_no_host_is_told() {
-    let settings =
-        Settings::default().with("MODEL_BACKEND", "tensorflow_serving").with("TF_SERVING_HOST", "a b");
+    let hosts =
+        [("REDIS_HOST", "http://redis"), ("TF_SERVING_HOST", "a b"), ("TF_SERVING_TLS_NAME", "serving:8500")];
+    let settings = hosts.iter().fold(Settings::default(), |all, (name, value)| all.with(name, value));
 
-    let text = complaint(settings).await;
+    let text = complaint(settings.with("TF_SERVING_TLS", "true")).await;
 
-    assert!(text.contains("TF_SERVING_HOST `a b` is not a host name"), "{text}");
+    let right =
+        "must be a host name or an IP address, as in redis.example, 10.0.0.1 or ::1, without scheme or port";
+    for (name, value) in hosts {
+        assert!(text.contains(&format!("\n  {name}: `{value}` {right}")), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_kubernetes_set_for_a_service_is_told() {
+    let text = complaint(Settings::default().with("REDIS_PORT", "tcp://10.96.0.11:6379")).await;
+
+    let expected = "tepal-worker: a setting is wrong:\n  REDIS_PORT: `tcp://10.96.0.11:6379` is an address, which \
+        Kubernetes puts into REDIS_PORT when there is a Service named redis; set REDIS_PORT in the pod to the port alone, \
+        or set enableServiceLinks: false there";
+    assert_eq!(text, expected);
 }
 
 #[tokio::test]
