@@ -5,7 +5,7 @@
 //! server is down can be given the server's own port as its source port: it then connects to itself, and the
 //! server cannot come back.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::process;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -73,6 +73,25 @@ fn end_of_range() -> u16 {
         .and_then(|range| range.split_whitespace().next()?.parse().ok())
         .filter(|start| *start > LOWEST + 1_000)
         .unwrap_or(DEFAULT_EPHEMERAL)
+}
+
+/// A port of `[::1]` that leads to `addr`, as long as the test's runtime lives.
+///
+/// # Panics
+/// When this machine has no IPv6.
+pub async fn on_ipv6(addr: String) -> u16 {
+    let listener = tokio::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.expect("a port of [::1]");
+    let port = listener.local_addr().expect("it is bound").port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let addr = addr.clone();
+            tokio::spawn(async move {
+                let mut server = tokio::net::TcpStream::connect(&addr).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    port
 }
 
 #[cfg(test)]

@@ -1,19 +1,14 @@
 //! Settings as compositions, charts and Kubernetes give them: empty, or of no use beside others.
 
-use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use serde_json::json;
 use tepal_tests::{
     http::Client,
-    ports::free_port,
+    ports::{free_port, on_ipv6},
     process::{Service, ServiceBuilder, binary_path},
     redis::RedisServer,
     wait::eventually,
-};
-use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
 };
 
 use crate::{root, settings};
@@ -68,15 +63,7 @@ async fn a_setting_that_another_overrides_may_be_anything() {
 #[tokio::test]
 async fn redis_may_have_an_ipv6_address() {
     let redis = RedisServer::start().await;
-    let addr = format!("127.0.0.1:{}", redis.port());
-    let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port().to_string();
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let mut server = TcpStream::connect(&addr).await.unwrap();
-            tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
-        }
-    });
+    let port = on_ipv6(redis.addr()).await.to_string();
     for host in ["::1", "[::1]"] {
         complete_a_job(|program| program.env("REDIS_HOST", host).arg("--redis-port").arg(&port)).await;
     }

@@ -4,6 +4,7 @@ use tepal_shared::{job::JobStatus, worker_state::BackendState};
 use tepal_tests::{
     certificates::{Authority, Pair},
     model_server::{ModelServer, ServerSpec},
+    ports::on_ipv6,
     wait::eventually,
 };
 
@@ -69,4 +70,22 @@ async fn the_name_in_the_certificate_may_be_another_than_the_host() {
 
     let id = queue.submit(input(5.1)).await;
     assert_eq!(queue.completed(id).await.attempts, 1);
+}
+
+#[tokio::test]
+async fn a_secured_server_may_have_an_ipv6_address() {
+    let (queue, authority) = (Queue::start().await, Authority::new());
+    let pair = authority.issue(&["::1"]);
+    let server = ModelServer::start_secured(ServerSpec::iris(), &pair, &authority).await;
+    let port = on_ipv6(server.addr().to_string()).await;
+    let settings = secured(&server, &authority, Some(&authority.issue(&["worker"])));
+
+    for host in ["::1", "[::1]"] {
+        let at = settings.clone().with("TF_SERVING_HOST", host).with("TF_SERVING_GRPC_PORT", port);
+        let worker = queue.worker(at).await;
+        let id = queue.submit(input(5.1)).await;
+        assert_eq!(queue.completed(id).await.attempts, 1);
+        worker.sigterm();
+        assert!(worker.wait_exit(SOON).await.success());
+    }
 }
