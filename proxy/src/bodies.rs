@@ -71,6 +71,11 @@ impl Bodies {
         }
     }
 
+    /// Most bytes of one body.
+    pub(crate) fn largest(&self) -> usize {
+        self.limits.max_bytes
+    }
+
     /// What `read` makes of the whole body.
     pub(crate) async fn read<T>(
         &self,

@@ -1,4 +1,4 @@
-//! Every error answer: RFC 9457 problem details. This is the only file that knows error status codes. Answers never
+//! Every error answer: RFC 9457 problem details. Only this file gives an error its status code. Answers never
 //! hold an address, a key or a cause; causes go to the log.
 
 use std::{borrow::Cow, sync::Arc};
@@ -18,7 +18,7 @@ use serde::Serialize;
 use tepal_shared::{error::StoreError, job::JobStatus, model::InputError};
 
 /// A request with very many mistakes is answered with the first ones.
-pub(crate) const MOST_MISTAKES: usize = 20;
+pub(crate) const MOST_MISTAKES: usize = tepal_shared::model::MOST_ERRORS;
 
 /// Why a request was not carried out.
 #[derive(Debug)]

@@ -19,6 +19,8 @@ use crate::{bodies::Bodies, error::ApiError, json};
 /// Identifies a request in logs and answers.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context (<https://www.w3.org/TR/trace-context/>).
+/// A later version of the standard may have longer ones; this much is kept.
+pub(crate) const LONGEST_TRACEPARENT: usize = 256;
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The job id of the path; `None` when it is no id.
 pub(crate) struct PathId(Option<JobId>);
@@ -126,7 +128,7 @@ pub(crate) fn is_traceparent(value: &str) -> bool {
                 && is_id(parent_id, 16)
                 && is_hex(flags, 2)
                 && (rest.is_empty() || version != "00")
-                && is_visible_ascii(value.as_bytes(), 256)
+                && is_visible_ascii(value.as_bytes(), LONGEST_TRACEPARENT)
         }
         _ => false,
     }

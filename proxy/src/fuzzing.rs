@@ -14,7 +14,7 @@ use crate::{
     error::{ApiError, MOST_MISTAKES},
     extract, json, prefer,
     rate_limit::{RateLimit, address_in},
-    request::Submission,
+    request::{LONGEST_SECONDS, Submission},
     routes::{MOST_IDS, MOST_JOBS, fuzzing as routes},
     secret::Keys,
     serve::heads::Scanner,
@@ -92,7 +92,7 @@ fn check_accepted(submission: &Submission) {
     let [Values::Float(values)] = rows.inputs.as_slice() else { panic!("{:?}", rows.inputs) };
     assert_eq!(values.len(), 4 * rows.rows);
     assert!(values.iter().all(|value| *value > 0.0 && *value < 10.0));
-    let limits = Duration::from_millis(1)..=Duration::from_secs(86_400);
+    let limits = Duration::from_millis(1)..=Duration::from_secs(LONGEST_SECONDS.into());
     assert!([submission.max_queue, submission.timeout].iter().flatten().all(|limit| limits.contains(limit)));
 }
 
@@ -180,7 +180,7 @@ pub fn heads(bytes: &[u8]) {
 pub fn traceparent(value: &[u8]) {
     let headers = headers("traceparent", value);
     if let Some(kept) = extract::traceparent(&headers) {
-        assert!(extract::is_visible_ascii(kept.as_bytes(), 256));
+        assert!(extract::is_visible_ascii(kept.as_bytes(), extract::LONGEST_TRACEPARENT));
         assert!(extract::is_traceparent(&kept));
         assert_eq!(kept.split('-').map(str::len).take(4).collect::<Vec<_>>(), [2, 32, 16, 2]);
     }

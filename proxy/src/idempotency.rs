@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName};
 use sha2::{Digest as _, Sha256};
-use tepal_shared::job::Idempotency;
+use tepal_shared::job::{Idempotency, MOST_PARTITIONS};
 
 use crate::{
     error::{ApiError, Mistake},
@@ -12,7 +12,8 @@ use crate::{
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 const NAME: &str = "Idempotency-Key";
-const LONGEST: usize = 255;
+/// Most characters of a key.
+pub(crate) const LONGEST: usize = 255;
 
 /// The request's key, as its hash.
 #[derive(Debug)]
@@ -25,8 +26,7 @@ impl Key {
     pub(crate) fn read(headers: &HeaderMap, owner: Option<&str>) -> Result<Option<Self>, ApiError> {
         let Some(key) = extract::once(headers, &HEADER, NAME)? else { return Ok(None) };
         if !is_visible_ascii(key.as_bytes(), LONGEST) {
-            let detail = format!("must be 1 to {LONGEST} visible ASCII characters");
-            return Err(ApiError::Invalid(vec![Mistake::in_header(NAME, "format", detail)]));
+            return Err(malformed());
         }
         let mut hash = Sha256::new();
         if let Some(owner) = owner {
@@ -46,7 +46,7 @@ impl Key {
     /// The partition that holds the key's record: requests with the same key must meet there.
     pub(crate) fn partition(&self, partitions: u16) -> u8 {
         let number = u16::from_be_bytes([self.hash[0], self.hash[1]]);
-        (number % partitions.clamp(1, 256)) as u8
+        (number % partitions.clamp(1, MOST_PARTITIONS)) as u8
     }
 
     /// The key together with what it was used for.
@@ -58,6 +58,12 @@ impl Key {
         let request = format!("{priority} {max_queue_ms} {timeout_ms} {input}");
         Idempotency { key_hash: hex(&self.hash), fingerprint: hex(&Sha256::digest(request)) }
     }
+}
+
+/// The answer to a key of another form.
+pub(crate) fn malformed() -> ApiError {
+    let detail = format!("must be 1 to {LONGEST} visible ASCII characters");
+    ApiError::Invalid(vec![Mistake::in_header(NAME, "format", detail)])
 }
 
 /// The bytes as hexadecimal digits.

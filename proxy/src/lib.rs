@@ -1,4 +1,5 @@
-//! The proxy: HTTP in, jobs out. It never calls a model server and never waits for inference.
+//! The proxy: HTTP in, jobs out. It never calls a model server. A submission is answered as soon as Redis has the job, unless
+//! its client asks to wait for the outcome.
 //!
 //! | module | owns |
 //! | --- | --- |
@@ -6,7 +7,7 @@
 //! | [`request`], [`extract`], [`host`], [`json`] | the body of `POST /predict`; how ids, headers and JSON are read |
 //! | [`bodies`], [`budget`] | how large bodies may be, one and all together |
 //! | [`accept`], [`prefer`], [`follow`] | what form of answer a client wants and how long it waits; following a job |
-//! | [`openapi`] | the contract, made from the route table, the errors and the model |
+//! | [`openapi`] | the contract, made from the route table, the errors, the limits and the model |
 //! | [`error`] | every error answer, and every error status code |
 //! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
 //! | [`certificate`] | the certificate of the API, and its exchange while connections are open |

@@ -29,7 +29,7 @@ pub(crate) struct Route {
 pub(crate) struct Operation {
     id: &'static str,
     summary: &'static str,
-    description: &'static str,
+    description: String,
     parameters: Vec<Value>,
     body: Option<Value>,
     /// Status and OpenAPI response object of each success.

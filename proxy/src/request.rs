@@ -14,7 +14,8 @@ use crate::{
     json::pointer_to,
 };
 
-const LONGEST_SECONDS: f64 = 86_400.0;
+/// The largest `max_queue_seconds` and `timeout_seconds`.
+pub(crate) const LONGEST_SECONDS: u32 = 86_400;
 
 /// What a client wants done, checked.
 #[derive(Debug, Default)]
@@ -94,7 +95,7 @@ impl Reader {
                 return None;
             }
         };
-        let seconds = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= LONGEST_SECONDS);
+        let seconds = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= f64::from(LONGEST_SECONDS));
         if seconds.is_none() {
             let given = large(value).map_or_else(|| value.to_string(), str::to_owned);
             let detail = format!("must be greater than 0 and at most {LONGEST_SECONDS}, but is {given}");

@@ -32,7 +32,12 @@ use crate::{
     state::App,
 };
 
-pub(crate) use self::{batch::MOST as MOST_JOBS, jobs::CURSOR, lookup::MOST as MOST_IDS};
+pub(crate) use self::{
+    batch::MOST as MOST_JOBS,
+    jobs::{CURSOR, DEFAULT_LIMIT, MOST as MOST_LISTED, wrong_limit},
+    lookup::MOST as MOST_IDS,
+    submit::UNKNOWN_RETRY_AFTER,
+};
 
 /// The parts that read what clients send.
 #[cfg(any(fuzzing, test))]
@@ -47,17 +52,17 @@ pub(crate) mod fuzzing {
 /// Everything that the proxy answers. `observe` is around everything, the fallbacks, too; only preflights of browsers are
 /// answered before it, if pages of other origins may use the API at all.
 pub(crate) fn router(app: Arc<App>, allowed: Option<&AllowedOrigins>) -> Router {
-    let model = &app.model;
+    let (model, largest_body) = (&app.model, app.bodies.largest());
     let (read, submit, anybody) = (Some(Scope::Read), Some(Scope::Submit), None);
     let table = Table::default()
-        .post("/predict", submit, submit::predict, openapi::predict(model))
+        .post("/predict", submit, submit::predict, openapi::predict(model, largest_body))
         .post("/predict/test", submit, submit::predict_sample, openapi::predict_sample())
-        .post("/predict/batch", submit, batch::predict_all, openapi::predict_batch(model))
+        .post("/predict/batch", submit, batch::predict_all, openapi::predict_batch(model, largest_body))
         .get("/job/{id}", read, job::show, openapi::show())
         .delete("/job/{id}", submit, job::cancel, openapi::cancel())
         .post("/job/{id}/retry", submit, job::retry, openapi::retry())
         .get("/jobs", read, jobs::list, openapi::list())
-        .post("/jobs/lookup", read, lookup::look_up, openapi::look_up())
+        .post("/jobs/lookup", read, lookup::look_up, openapi::look_up(largest_body))
         .get("/health", anybody, health::health, openapi::health())
         .get("/metadata", read, metadata::metadata, openapi::metadata(model))
         .get("/livez", anybody, health::livez, plain("livez", "The process runs", vec![]))

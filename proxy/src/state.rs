@@ -6,7 +6,12 @@ use std::sync::{
 };
 
 use tepal_shared::{
-    RedisError, connection::Redis, job::JobId, model::Model, shutdown::Shutdown, store::JobStore,
+    RedisError,
+    connection::Redis,
+    job::{JobId, MOST_PARTITIONS},
+    model::Model,
+    shutdown::Shutdown,
+    store::JobStore,
     watchers::Watchers,
 };
 use tokio::sync::watch;
@@ -65,7 +70,7 @@ impl App {
     /// An id for a new job; partitions take turns.
     pub(crate) fn new_job_id(&self) -> JobId {
         let turn = self.next_partition.fetch_add(1, Ordering::Relaxed);
-        let partitions = usize::from(self.store.policy().partitions.clamp(1, 256));
+        let partitions = usize::from(self.store.policy().partitions.clamp(1, MOST_PARTITIONS));
         JobId::new((turn % partitions) as u8)
     }
 }

@@ -13,6 +13,7 @@ use self::redis::RedisArgs;
 pub use self::{arguments::arguments, host::Host};
 use crate::{
     connection::ConnectionSettings,
+    job::MOST_PARTITIONS,
     keys::Keys,
     model::{Model, ModelError},
     store::Policy,
@@ -255,7 +256,7 @@ impl CommonArgs {
             result_ttl: mistakes.seconds("RESULT_TTL_SECONDS", &self.result_ttl_seconds, 1..=31_536_000),
             max_lost: mistakes.number("MAX_LOST", &self.max_lost, 2..=1000),
             max_queue_depth: mistakes.number("MAX_QUEUE_DEPTH", &self.max_queue_depth, 0..=u64::MAX),
-            partitions: mistakes.number("PARTITIONS", &self.partitions, 1..=256),
+            partitions: mistakes.number("PARTITIONS", &self.partitions, 1..=MOST_PARTITIONS),
             ..Policy::default()
         }
     }
@@ -306,7 +307,7 @@ mod tests {
     fn no_settings_at_all_are_fine() {
         let common = check(&[]).unwrap();
         assert_eq!(common.redis.display, "127.0.0.1:6379");
-        assert_eq!(common.policy.lease, Duration::from_secs(10));
+        assert_eq!(common.policy, Policy::default());
         assert_eq!(common.model.name, "iris");
     }
 

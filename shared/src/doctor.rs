@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::{
     connection::{ConnectionSettings, Redis},
     error::StoreError,
+    job::MOST_PARTITIONS,
     keys::Keys,
     telemetry,
     tls::Reason,
@@ -174,7 +175,7 @@ fn judge_version(server: &str, version: &str) -> Finding {
 
 async fn rights(connection: &mut MultiplexedConnection, keys: &Keys, expected: Expected) -> Finding {
     const MEND: &str = "compose/users.acl has the rule that each service needs";
-    let last = expected.partitions.clamp(1, 256) - 1;
+    let last = expected.partitions.clamp(1, MOST_PARTITIONS) - 1;
     let mut needs = expected.role.needs(keys, 0);
     if last > 0 {
         needs.extend(expected.role.needs(keys, last as u8));

@@ -5,6 +5,9 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// Most partitions of a queue: a partition is one byte of a job's id.
+pub const MOST_PARTITIONS: u16 = 1 << 8;
+
 /// A job's id: a UUIDv7 (RFC 9562, section 5.7) whose last byte is the partition that holds the job, so that an id
 /// finds its own keys and the number of partitions can grow without moving data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

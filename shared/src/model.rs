@@ -6,5 +6,5 @@ mod input;
 mod output;
 
 pub use description::{InputSpec, Model, ModelError, OutputSpec};
-pub use input::{InputError, Rows};
+pub use input::{InputError, MOST_ERRORS, Rows};
 pub use output::{OutputError, Rendered};

@@ -22,7 +22,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The view as the scripts read it, see `sees` in `lua/lib.lua`: `*` is no owner's name.
+    /// The view as the scripts read it, see `sees` in `lua/found.lua`: `*` is no owner's name.
     #[must_use]
     pub fn as_argument(self) -> &'a str {
         match self {

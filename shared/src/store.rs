@@ -19,7 +19,7 @@ use redis::{Cmd, RedisError};
 use crate::{
     connection::{Answered, ConnectionSettings, Generation, Redis},
     error::StoreError,
-    job::{JobId, Priority},
+    job::{JobId, MOST_PARTITIONS, Priority},
     keys::{Keys, inbox},
     owner::View,
     replication::{Replicated, ReplicationPolicy},
@@ -33,7 +33,7 @@ pub use server::{AofState, ServerState};
 pub use upkeep::Swept;
 
 /// The numbers that the transitions need.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How long a worker owns a job without renewing.
     pub lease: Duration,
@@ -45,7 +45,7 @@ pub struct Policy {
     pub max_queue_depth: u64,
     /// Most dead letters kept in a partition.
     pub max_dead_letters: u64,
-    /// Number of partitions, 1 to 256.
+    /// Number of partitions, 1 to [`MOST_PARTITIONS`].
     pub partitions: u16,
     /// Silence after which a worker counts as dead.
     pub worker_timeout: Duration,
@@ -183,7 +183,7 @@ impl JobStore {
 
     /// Every partition's number.
     pub fn partitions(&self) -> impl Iterator<Item = u8> + use<> {
-        (0..self.policy.partitions.min(256)).map(|partition| partition as u8)
+        (0..self.policy.partitions.min(MOST_PARTITIONS)).map(|partition| partition as u8)
     }
 
     /// Grants waiting jobs to a consumer.

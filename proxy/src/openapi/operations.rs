@@ -4,18 +4,23 @@ use serde_json::{Value, json};
 use tepal_shared::{error::StoreError, job::JobStatus, model::Model};
 
 use super::{Operation, parts::*};
-use crate::{error::ApiError, routes::CURSOR};
+use crate::{
+    error::ApiError,
+    routes::{CURSOR, DEFAULT_LIMIT, MOST_IDS, MOST_JOBS, MOST_LISTED, UNKNOWN_RETRY_AFTER},
+};
 
-pub(crate) fn predict(model: &Model) -> Operation {
+pub(crate) fn predict(model: &Model, largest_body: usize) -> Operation {
     Operation {
         id: "predict",
         summary: "Submit a job",
-        description: "Checks the rows against the model's description, stores the job and answers at once. With \
-            `Prefer: wait=N` the answer comes as soon as the job has ended, at most N seconds later.",
+        description:
+            "Checks the rows against the model's description, stores the job and answers at once. With \
+            `Prefer: wait=N` the answer comes as soon as the job has ended, at most N seconds later."
+                .to_owned(),
         parameters: vec![idempotency_key(), prefer()],
         body: Some(body("Submission", &json!({"data": model.sample}))),
         answers: vec![(200, finished()), (202, accepted())],
-        errors: [reading_a_body(), submitting()].concat_errors(),
+        errors: [reading_a_body(largest_body), submitting()].concat_errors(),
     }
 }
 
@@ -23,7 +28,7 @@ pub(crate) fn predict_sample() -> Operation {
     Operation {
         id: "predictSample",
         summary: "Submit the model's sample",
-        description: "Submits the sample of the model's description; a body is ignored.",
+        description: "Submits the sample of the model's description; a body is ignored.".to_owned(),
         parameters: vec![idempotency_key(), prefer()],
         body: None,
         answers: vec![(200, finished()), (202, accepted())],
@@ -35,7 +40,7 @@ pub(crate) fn predict_sample() -> Operation {
     }
 }
 
-pub(crate) fn predict_batch(model: &Model) -> Operation {
+pub(crate) fn predict_batch(model: &Model, largest_body: usize) -> Operation {
     let job = json!({"data": model.sample});
     let lines = format!("{job}\n{job}\n");
     let answer = |description: &str, refused: bool| {
@@ -50,8 +55,10 @@ pub(crate) fn predict_batch(model: &Model) -> Operation {
     Operation {
         id: "predictBatch",
         summary: "Submit many jobs",
-        description: "Accepts up to 1000 jobs in one round trip, as a list or one a line. Each is a job of its own, with \
-            its own outcome, in the order of the request.",
+        description: format!(
+            "Accepts up to {MOST_JOBS} jobs in one round trip, as a list or one a line. Each is a job of its own, with its \
+             own outcome, in the order of the request."
+        ),
         parameters: vec![idempotency_key()],
         body: Some(json!({"required": true, "content": {
             "application/json": {"schema": schema("Batch"), "example": [job, job]},
@@ -69,7 +76,8 @@ pub(crate) fn predict_batch(model: &Model) -> Operation {
             (202, answer("All jobs are accepted", false)),
             (207, answer("Some jobs are refused; each position tells", true)),
         ],
-        errors: [reading_a_body(), vec![ApiError::NotDeclaredJsonLines], submitting()].concat_errors(),
+        errors: [reading_a_body(largest_body), vec![ApiError::NotDeclaredJsonLines], submitting()]
+            .concat_errors(),
     }
 }
 
@@ -88,7 +96,8 @@ pub(crate) fn show() -> Operation {
         id: "showJob",
         summary: "Read a job",
         description: "The job as it stands; with `Prefer: wait=N` as soon as it has ended; with `Accept: \
-            text/event-stream` an event for each change, the last one with the outcome.",
+            text/event-stream` an event for each change, the last one with the outcome."
+            .to_owned(),
         parameters: vec![
             job_id(),
             prefer(),
@@ -115,7 +124,9 @@ pub(crate) fn cancel() -> Operation {
     Operation {
         id: "cancelJob",
         summary: "Cancel a job",
-        description: "Ends a job that has not ended. Its record stays and can be read. Cancelling it again is fine.",
+        description:
+            "Ends a job that has not ended. Its record stays and can be read. Cancelling it again is fine."
+                .to_owned(),
         parameters: vec![job_id()],
         body: None,
         answers: vec![(200, json_answer("The job is cancelled", "Accepted", &cancelled))],
@@ -137,7 +148,7 @@ pub(crate) fn retry() -> Operation {
     Operation {
         id: "retryJob",
         summary: "Run a job again",
-        description: "Submits the input of a failed or cancelled job as a new job, which names the old one in `retry_of`.",
+        description: "Submits the input of a failed or cancelled job as a new job, which names the old one in `retry_of`.".to_owned(),
         parameters: vec![job_id(), prefer()],
         body: None,
         answers: vec![(200, finished()), (202, accepted())],
@@ -146,7 +157,7 @@ pub(crate) fn retry() -> Operation {
                 ApiError::NotAcceptable,
                 ApiError::JobNotFound,
                 ApiError::NotRepeatable(JobStatus::Completed),
-                ApiError::QueueFull(5),
+                ApiError::QueueFull(UNKNOWN_RETRY_AFTER),
                 out_of_memory(),
                 cannot_persist(),
                 unknown_outcome(),
@@ -170,7 +181,7 @@ pub(crate) fn list() -> Operation {
         id: "listJobs",
         summary: "List jobs",
         description: "Newest first, without results. While `next_cursor` is there, more may follow, also after a short or \
-            empty page of a filtered listing.",
+            empty page of a filtered listing.".to_owned(),
         parameters: vec![
             query("status", "Only jobs in this state", schema("JobStatus"), json!("failed")),
             query("priority", "Only jobs of this priority", schema("Priority"), json!("high")),
@@ -179,8 +190,8 @@ pub(crate) fn list() -> Operation {
             query(
                 "limit",
                 "Most jobs of the page",
-                json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}),
-                json!(50),
+                json!({"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": DEFAULT_LIMIT}),
+                json!(DEFAULT_LIMIT),
             ),
             query(
                 "cursor",
@@ -209,17 +220,19 @@ fn time_pattern() -> String {
     format!("^{day}[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{{1,9}})?[Zz]$")
 }
 
-pub(crate) fn look_up() -> Operation {
+pub(crate) fn look_up(largest_body: usize) -> Operation {
     let answer = json!({"jobs": [completed()], "not_found": ["a1b2c3"]});
     Operation {
         id: "lookUpJobs",
         summary: "Read many jobs",
-        description: "Up to 1000 jobs by their ids, in the order of the request. When the answer has grown large, the \
-            remaining ids are given back in `not_read`.",
+        description: format!(
+            "Up to {MOST_IDS} jobs by their ids, in the order of the request. When the answer has grown large, the \
+             remaining ids are given back in `not_read`."
+        ),
         parameters: vec![],
         body: Some(body("Lookup", &json!({"job_ids": [JOB_ID, "a1b2c3"]}))),
         answers: vec![(200, json_answer("The jobs", "LookupAnswer", &answer))],
-        errors: [reading_a_body(), reading()].concat_errors(),
+        errors: [reading_a_body(largest_body), reading()].concat_errors(),
     }
 }
 
@@ -229,7 +242,7 @@ pub(crate) fn health() -> Operation {
     Operation {
         id: "health",
         summary: "The state of each component",
-        description: "As of the last second.",
+        description: "As of the last second.".to_owned(),
         parameters: vec![],
         body: None,
         answers: vec![
@@ -248,7 +261,7 @@ pub(crate) fn metadata(model: &Model) -> Operation {
     Operation {
         id: "metadata",
         summary: "The model's signature",
-        description: "As TensorFlow Serving's REST API prints it.",
+        description: "As TensorFlow Serving's REST API prints it.".to_owned(),
         parameters: vec![],
         body: None,
         answers: vec![(200, json_answer("The metadata", "Metadata", &example))],
@@ -274,7 +287,7 @@ pub(crate) fn text(
     Operation {
         id,
         summary,
-        description: "",
+        description: String::new(),
         parameters: vec![],
         body: None,
         answers: vec![(200, answer)],
@@ -290,7 +303,7 @@ pub(crate) fn contract() -> Operation {
     Operation {
         id: "contract",
         summary: "This document",
-        description: "",
+        description: String::new(),
         parameters: vec![],
         body: None,
         answers: vec![(200, answer)],

@@ -5,7 +5,9 @@ use tepal_shared::error::StoreError;
 
 use crate::{
     error::{ApiError, Mistake},
+    idempotency,
     prefer::LONGEST_WAIT,
+    routes,
 };
 
 pub(super) const JOB_ID: &str = "019f1d2e-7b42-7d16-8a64-3c9f77b2e500";
@@ -81,7 +83,8 @@ pub(super) fn header(name: &str, description: &str, schema: &Value, example: &st
 }
 
 pub(super) fn idempotency_key() -> Value {
-    let schema = json!({"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"});
+    let pattern = format!("^[\\x21-\\x7e]{{1,{}}}$", idempotency::LONGEST);
+    let schema = json!({"type": "string", "pattern": pattern});
     header("Idempotency-Key", "The same key with the same request gives the same job", &schema, "order-4711")
 }
 
@@ -99,26 +102,21 @@ pub(super) fn invalid_body() -> ApiError {
 }
 
 pub(super) fn invalid_header() -> ApiError {
-    let detail = "must be 1 to 255 visible ASCII characters";
-    ApiError::Invalid(vec![Mistake::in_header("Idempotency-Key", "format", detail)])
+    idempotency::malformed()
 }
 
 pub(super) fn invalid_query() -> ApiError {
-    ApiError::Invalid(vec![Mistake::in_query(
-        "limit",
-        "out_of_range",
-        "must be a whole number from 1 to 1000",
-    )])
+    ApiError::Invalid(vec![routes::wrong_limit()])
 }
 
-pub(super) fn reading_a_body() -> Vec<ApiError> {
+pub(super) fn reading_a_body(largest: usize) -> Vec<ApiError> {
     vec![
         ApiError::NotAcceptable,
         ApiError::NotJson("it is empty".to_owned()),
         ApiError::BodyIncomplete,
         ApiError::RepeatedHeader("Content-Type"),
         ApiError::BodyTimeout,
-        ApiError::BodyTooLarge(1 << 20),
+        ApiError::BodyTooLarge(largest),
         ApiError::Overloaded,
         ApiError::NotDeclaredJson,
         invalid_body(),
@@ -128,7 +126,7 @@ pub(super) fn reading_a_body() -> Vec<ApiError> {
 pub(super) fn submitting() -> Vec<ApiError> {
     let mut errors = vec![
         ApiError::IdempotencyConflict,
-        ApiError::QueueFull(5),
+        ApiError::QueueFull(routes::UNKNOWN_RETRY_AFTER),
         out_of_memory(),
         cannot_persist(),
         unknown_outcome(),

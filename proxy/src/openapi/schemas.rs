@@ -7,7 +7,10 @@ use tepal_shared::{
     tensor::DType,
 };
 
-use crate::routes::{MOST_IDS, MOST_JOBS};
+use crate::{
+    request::LONGEST_SECONDS,
+    routes::{MOST_IDS, MOST_JOBS},
+};
 
 /// Every schema by its name.
 pub(super) fn all(model: &Model) -> Value {
@@ -15,7 +18,7 @@ pub(super) fn all(model: &Model) -> Value {
         json!({
             "type": "number",
             "exclusiveMinimum": 0,
-            "maximum": 86_400,
+            "maximum": LONGEST_SECONDS,
             "description": description,
         })
     };

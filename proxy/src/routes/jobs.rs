@@ -26,8 +26,10 @@ use crate::{
 
 pub(crate) use self::cursor::PATTERN as CURSOR;
 
-const DEFAULT_LIMIT: usize = 50;
-const MOST: usize = 1000;
+/// Jobs of a page when the query does not say.
+pub(crate) const DEFAULT_LIMIT: usize = 50;
+/// Most jobs of a page.
+pub(crate) const MOST: usize = 1000;
 /// A page looks at no more than this many log entries for each job that it may show, or at [`LEAST_SCAN`].
 const SCAN_FACTOR: usize = 10;
 const LEAST_SCAN: usize = 1000;
@@ -211,8 +213,7 @@ impl Listing {
             "created_before" => self.created_before = Some(unix_ms(name, value)?),
             "limit" => {
                 let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
-                let expected = format!("must be a whole number from 1 to {MOST}");
-                self.limit = limit.ok_or_else(|| Mistake::in_query(name, "out_of_range", expected))?;
+                self.limit = limit.ok_or_else(wrong_limit)?;
             }
             "cursor" if cursor::has_form(value) => self.cursor = Some(value.to_owned()),
             "cursor" => return Err(not_a_cursor()),
@@ -247,6 +248,11 @@ fn at_least(least: usize) -> usize {
     // Without random numbers, cursors are not sealed either.
     let random = getrandom::u32().unwrap_or_default() as usize;
     least + random % least
+}
+
+/// What is wrong with a limit that is none.
+pub(crate) fn wrong_limit() -> Mistake {
+    Mistake::in_query("limit", "out_of_range", format!("must be a whole number from 1 to {MOST}"))
 }
 
 /// Reads a query. No cursor that a client makes up is opened.

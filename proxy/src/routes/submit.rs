@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// What a client of a full queue is told while nobody knows how fast it drains, s.
-const UNKNOWN_RETRY_AFTER: u64 = 5;
+pub(crate) const UNKNOWN_RETRY_AFTER: u64 = 5;
 
 /// Accepts the rows of the body.
 pub(crate) async fn predict(

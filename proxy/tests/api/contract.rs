@@ -27,6 +27,14 @@ async fn the_contract_is_the_reviewed_one() {
 }
 
 #[tokio::test]
+async fn the_contract_has_the_limits_as_they_are_set() {
+    let site = Site::start(&[("MAX_BODY_BYTES", "2048")]).await;
+    let contract = site.client.get("/openapi.json").await.json();
+    let example = &contract["components"]["examples"]["payload_too_large"]["value"];
+    assert_eq!(example["detail"], "The body must hold at most 2048 bytes");
+}
+
+#[tokio::test]
 async fn every_operation_is_described_with_examples_and_problems() {
     let site = Site::start(&[]).await;
     let contract = site.client.get("/openapi.json").await.json();

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A request with very many wrong elements is answered with the first ones.
-const MOST_ERRORS: usize = 20;
+pub const MOST_ERRORS: usize = 20;
 
 /// Room is made ahead for no more elements than this: a list of many empty rows must not cost what full ones would.
 const MOST_AHEAD: usize = 1 << 16;
@@ -54,7 +54,7 @@ impl Model {
     /// Reads the value of `data`: a list of rows, each nested as the input's shape says.
     ///
     /// # Errors
-    /// The wrong elements, at most twenty.
+    /// The wrong elements, at most [`MOST_ERRORS`].
     pub fn read_rows(&self, data: &Value) -> Result<Rows, Vec<InputError>> {
         let rows = self.row_list(data).map_err(|error| vec![error])?;
         let mut reader = Reader::new(self, rows.len());
