@@ -17,7 +17,11 @@ use subtle::ConstantTimeEq as _;
 use tepal_shared::telemetry;
 use tracing::{error, info};
 
-pub(crate) use self::{caller::Caller, keyring::Keyring, scope::Scope};
+pub(crate) use self::{
+    caller::Caller,
+    keyring::Keyring,
+    scope::{Scope, Scopes},
+};
 use crate::reload::{Files, ReadError};
 
 /// Where a caller's key is.
@@ -118,6 +122,11 @@ impl Access {
     fn replace(&self, mut keyring: Keyring) {
         keyring.keep_counts_of(&self.keyring());
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
+    }
+
+    /// What callers without a key may do.
+    pub(crate) fn anonymous(&self) -> Scopes {
+        self.keyring().anonymous()
     }
 
     /// One line about the keys.

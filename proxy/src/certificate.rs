@@ -1,5 +1,7 @@
 //! The certificate of the API: read at the start, checked by the doctor, exchanged while connections are open.
 
+mod clients;
+
 use std::{
     path::PathBuf,
     sync::Arc,
@@ -20,6 +22,8 @@ use tokio_rustls::rustls::{
 use tracing::{error, info};
 use x509_cert::der::Decode as _;
 
+pub use self::clients::ClientCertificates;
+use self::clients::Verifier;
 use crate::reload::{Contents, Files, ReadError};
 
 /// The only protocol inside of TLS.
@@ -34,6 +38,8 @@ pub struct CertificateFiles {
     pub chain: PathBuf,
     /// PEM, not encrypted.
     pub key: PathBuf,
+    /// What clients have to show; `None` = nothing.
+    pub clients: Option<ClientCertificates>,
 }
 
 /// The certificate cannot be used.
@@ -48,11 +54,15 @@ pub enum CertificateError {
     /// The TLS library cannot work, whatever the certificate.
     #[error("TLS cannot be set up")]
     Setup(#[source] rustls::Error),
+    /// What is in the file of the authorities of clients is no authority.
+    #[error("TLS_CLIENT_CA_FILE cannot be used")]
+    Authorities(#[source] Unusable),
 }
 
 /// A certificate and key that belong together.
+#[derive(Clone)]
 struct Certificate {
-    key: CertifiedKey,
+    key: Arc<CertifiedKey>,
     valid_from: SystemTime,
     expires: SystemTime,
 }
@@ -63,8 +73,17 @@ pub(crate) type Current = watch::Receiver<Arc<ServerConfig>>;
 /// Keeps the certificate that connections get like the files.
 pub(crate) struct Renewal {
     files: Files<2>,
+    certificate: Certificate,
+    clients: Option<Clients>,
     current: watch::Sender<Arc<ServerConfig>>,
     expires: Gauge,
+}
+
+/// The authorities of clients, and their file.
+struct Clients {
+    settings: ClientCertificates,
+    file: Files<1>,
+    verifier: Verifier,
 }
 
 impl CertificateFiles {
@@ -75,11 +94,27 @@ impl CertificateFiles {
 
 /// Reads the certificate for the first time. `expires` is set to its end.
 pub(crate) fn open(files: &CertificateFiles, expires: Gauge) -> Result<(Current, Renewal), CertificateError> {
-    let (files, contents) = files.open()?;
+    let (pair, contents) = files.open()?;
     let certificate = Certificate::read(&contents)?;
     certificate.tell(&expires);
-    let (current, seen) = watch::channel(certificate.into_config()?);
-    Ok((seen, Renewal { files, current, expires }))
+    let clients = files.clients.clone().map(Clients::open).transpose()?;
+    let (current, seen) = watch::channel(config(&certificate, clients.as_ref())?);
+    Ok((seen, Renewal { files: pair, certificate, clients, current, expires }))
+}
+
+impl Clients {
+    fn open(settings: ClientCertificates) -> Result<Self, CertificateError> {
+        let (file, verifier) = settings.open()?;
+        Ok(Self { settings, file, verifier })
+    }
+
+    /// Waits for other authorities; for ever if there are to be none.
+    async fn changed(clients: &mut Option<Self>) -> Result<Contents<1>, ReadError> {
+        match clients {
+            Some(clients) => clients.file.changed().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Renewal {
@@ -87,18 +122,33 @@ impl Renewal {
     /// nothing.
     pub(crate) async fn run(mut self) {
         loop {
-            let changed = self.files.changed().await;
-            if let Err(error) = changed.map_err(CertificateError::from).and_then(|found| self.renew(&found)) {
+            let renewed = tokio::select! {
+                found = self.files.changed() => found.map_err(CertificateError::from).and_then(|found| self.renew(&found)),
+                found = Clients::changed(&mut self.clients) => found.map_err(CertificateError::from).and_then(|found| self.trust(&found)),
+            };
+            if let Err(error) = renewed {
                 let error = telemetry::chain(&error);
                 error!(action = "certificate_rejected", error, "the one in use is kept");
             }
         }
     }
 
-    fn renew(&self, contents: &Contents<2>) -> Result<(), CertificateError> {
-        let certificate = Certificate::read(contents)?;
-        certificate.tell(&self.expires);
-        self.current.send_replace(certificate.into_config()?);
+    fn renew(&mut self, contents: &Contents<2>) -> Result<(), CertificateError> {
+        self.certificate = Certificate::read(contents)?;
+        self.certificate.tell(&self.expires);
+        self.exchange()
+    }
+
+    fn trust(&mut self, [text]: &Contents<1>) -> Result<(), CertificateError> {
+        if let Some(clients) = &mut self.clients {
+            clients.verifier = clients.settings.verifier(text)?;
+            info!(action = "client_authorities_loaded");
+        }
+        self.exchange()
+    }
+
+    fn exchange(&self) -> Result<(), CertificateError> {
+        self.current.send_replace(config(&self.certificate, self.clients.as_ref())?);
         Ok(())
     }
 }
@@ -111,7 +161,11 @@ impl Certificate {
             .map_err(|error| Unusable::DamagedCertificate(error.into()))?;
         let validity = *leaf.tbs_certificate().validity();
         let time = |time: x509_cert::time::Time| UNIX_EPOCH + time.to_unix_duration();
-        Ok(Self { key, valid_from: time(validity.not_before), expires: time(validity.not_after) })
+        Ok(Self {
+            key: Arc::new(key),
+            valid_from: time(validity.not_before),
+            expires: time(validity.not_after),
+        })
     }
 
     fn tell(&self, expires: &Gauge) {
@@ -119,21 +173,34 @@ impl Certificate {
         expires.set(until.as_secs_f64());
         info!(action = "certificate_loaded", expires = %humantime::format_rfc3339_seconds(self.expires));
     }
-
-    fn into_config(self) -> Result<Arc<ServerConfig>, CertificateError> {
-        let resolver = Arc::new(SingleCertAndKey::from(self.key));
-        let mut config = ServerConfig::builder_with_provider(Arc::new(tls::provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(CertificateError::Setup)?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
-        config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
-        Ok(Arc::new(config))
-    }
 }
 
-/// What the doctor says of it.
-pub(crate) fn examine(files: &CertificateFiles) -> Finding {
+/// How connections are secured with this certificate. A new one forgets the sessions of the old one, so nobody resumes a
+/// session that an authority of before has vouched for.
+fn config(
+    certificate: &Certificate,
+    clients: Option<&Clients>,
+) -> Result<Arc<ServerConfig>, CertificateError> {
+    let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&certificate.key)));
+    let builder = ServerConfig::builder_with_provider(Arc::new(tls::provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(CertificateError::Setup)?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(resolver);
+    config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// What the doctor says of the certificate, and of the authorities of clients.
+pub(crate) fn examine(files: &CertificateFiles) -> Vec<Finding> {
+    let clients = files.clients.as_ref().map(ClientCertificates::examine);
+    std::iter::once(examine_pair(files)).chain(clients).collect()
+}
+
+fn examine_pair(files: &CertificateFiles) -> Finding {
     const SUBJECT: &str = "certificate";
     let contents = files.open().map(|(_, contents)| contents).map_err(CertificateError::from);
     let certificate = contents.and_then(|contents| Ok(Certificate::read(&contents)?));

@@ -15,7 +15,10 @@ use tepal_shared::{
 
 use self::{access::AccessArgs, security::SecurityArgs};
 use crate::access::command::KeyCommand;
-pub use crate::{certificate::CertificateFiles, cors::AllowedOrigins};
+pub use crate::{
+    certificate::{CertificateFiles, ClientCertificates},
+    cors::AllowedOrigins,
+};
 
 /// REST API of the Tepal inference gateway: takes jobs over HTTP and keeps them in Redis until a worker runs them.
 ///
@@ -149,6 +152,8 @@ pub struct Config {
     pub certificate: Option<CertificateFiles>,
     /// Whose pages may use the API from a browser; `None` = nobody's.
     pub cors: Option<AllowedOrigins>,
+    /// Where clients reach the API; `None` = where they read the contract.
+    pub public_url: Option<String>,
 }
 
 /// How many requests a client may make.
@@ -201,6 +206,7 @@ impl TryFrom<Args> for Config {
         let connections = args.connections(body.timeout, &mut mistakes);
         let certificate = args.security.certificate(&mut mistakes);
         let cors = args.security.origins(&mut mistakes);
+        let public_url = args.security.public_url(&mut mistakes);
         mistakes.unless_any(common.map(|common| Self {
             common,
             listen_addr,
@@ -211,6 +217,7 @@ impl TryFrom<Args> for Config {
             connections,
             certificate,
             cors,
+            public_url,
         }))
     }
 }
@@ -290,6 +297,38 @@ mod tests {
         let config = config(&["--replicas-required", "2", "--replication-timeout-ms", "300"]).unwrap();
         let expected = ReplicationPolicy { replicas: 2, timeout: Duration::from_millis(300) };
         assert_eq!(config.replication, Some(expected));
+    }
+
+    #[test]
+    fn settings_of_client_certificates_belong_together() {
+        let pair = ["--tls-cert-file", "c", "--tls-key-file", "k"];
+        let of = |flags: &[&str]| config(&[&pair[..], flags].concat());
+        let authorities = ["--tls-client-ca-file", "ca"];
+        for (word, is_required) in [(None, true), (Some("required"), true), (Some("optional"), false)] {
+            let word = word.map_or(Vec::new(), |word| vec!["--tls-client-auth", word]);
+            let clients = of(&[&authorities[..], &word].concat()).unwrap().certificate.unwrap().clients;
+            assert_eq!(clients, Some(ClientCertificates { authorities: "ca".into(), is_required }));
+        }
+        assert_eq!(of(&[]).unwrap().certificate.unwrap().clients, None);
+
+        let alone = config(&authorities).unwrap_err().to_string();
+        assert!(alone.contains("TLS_CLIENT_CA_FILE: needs TLS_CERT_FILE and TLS_KEY_FILE"), "{alone}");
+        let without = of(&["--tls-client-auth", "required"]).unwrap_err().to_string();
+        assert!(without.contains("TLS_CLIENT_AUTH: needs TLS_CLIENT_CA_FILE"), "{without}");
+        let word = of(&[&authorities[..], &["--tls-client-auth", "Yes"]].concat()).unwrap_err().to_string();
+        assert!(word.contains("TLS_CLIENT_AUTH: `Yes` must be optional or required"), "{word}");
+    }
+
+    #[test]
+    fn a_public_address_is_one_of_http_without_anything_behind_its_path() {
+        let url = |text: &str| config(&["--public-url", text]).map(|config| config.public_url);
+        assert_eq!(url("https://api.example/").unwrap().as_deref(), Some("https://api.example"));
+        assert_eq!(url("http://127.0.0.1:8000/a/b").unwrap().as_deref(), Some("http://127.0.0.1:8000/a/b"));
+        for bad in ["api.example", "ftp://a", "https://", "https://a?b", "https://u:p@a", "https://a#b", "/a"]
+        {
+            let error = url(bad).unwrap_err().to_string();
+            assert!(error.contains(&format!("PUBLIC_URL: `{bad}` is no address")), "{error}");
+        }
     }
 
     #[test]

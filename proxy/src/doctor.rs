@@ -20,7 +20,7 @@ pub async fn examine(config: &Config) -> Report {
     let mut report = examine_redis(&common.redis, &common.keys, expected).await;
     let without_redis = !report.is_healthy();
     report.findings.extend(config.api_keys_file.as_deref().map(keys));
-    report.findings.extend(config.certificate.as_ref().map(certificate::examine));
+    report.findings.extend(config.certificate.iter().flat_map(certificate::examine));
     // Without Redis, or without the right to run scripts, there is nothing more to learn.
     if !without_redis {
         report.findings.push(workers(config).await);

@@ -139,7 +139,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
             let (metrics, timeout) = (app.metrics.tls.clone(), config.connections.header_timeout);
             Arc::new(Handshakes { current, metrics, timeout })
         }),
-        router: routes::router(Arc::clone(&app), config.cors.as_ref()),
+        router: routes::router(Arc::clone(&app), &config),
     };
     let (limiting, letting_in, counting) = (Arc::clone(&app), Arc::clone(&app), Arc::clone(&app));
     let helpers = [

@@ -168,6 +168,7 @@ pub(crate) struct TlsMetrics {
     pub(crate) expires: Gauge,
     pub(crate) timeout: Counter,
     pub(crate) not_tls: Counter,
+    pub(crate) client_certificate: Counter,
     pub(crate) broken: Counter,
 }
 
@@ -360,6 +361,7 @@ impl TlsMetrics {
             expires: gauge!(TLS_EXPIRES),
             timeout: counter!(TLS_FAILED, "reason" => "timeout"),
             not_tls: counter!(TLS_FAILED, "reason" => "not_tls"),
+            client_certificate: counter!(TLS_FAILED, "reason" => "client_certificate"),
             broken: counter!(TLS_FAILED, "reason" => "broken"),
         }
     }

@@ -11,7 +11,7 @@ use tepal_shared::model::Model;
 
 pub(crate) use self::operations::*;
 use crate::{
-    access::Scope,
+    access::{Scope, Scopes},
     error::ApiError,
     rate_limit::{Excess, Policy},
 };
@@ -59,12 +59,21 @@ static INSUFFICIENT: [(Scope, ApiError); 2] = [
     (Scope::Submit, ApiError::InsufficientScope(Scope::Submit)),
 ];
 
+/// What the contract says of this service in particular.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deployment<'a> {
+    /// Where clients reach it; `None` = where they read the contract.
+    pub(crate) public_url: Option<&'a str>,
+    /// What callers without a key may do; `None` = there are no keys.
+    pub(crate) anonymous: Option<Scopes>,
+}
+
 /// The whole document.
-pub(crate) fn document(model: &Model, routes: &[Route]) -> Value {
+pub(crate) fn document(model: &Model, routes: &[Route], deployment: Deployment<'_>) -> Value {
     let mut paths = Map::new();
     for route in routes {
         let item = paths.entry(route.path).or_insert_with(|| json!({}));
-        item[route.method.as_str().to_ascii_lowercase()] = route.render();
+        item[route.method.as_str().to_ascii_lowercase()] = route.render(deployment.anonymous);
     }
     json!({
         "openapi": "3.1.0",
@@ -76,7 +85,7 @@ pub(crate) fn document(model: &Model, routes: &[Route]) -> Value {
                 problem whose `code` does not change.",
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
-        "servers": [{"url": "/"}],
+        "servers": [{"url": deployment.public_url.unwrap_or("/")}],
         "tags": [
             {"name": "jobs", "description": "Submitting, reading and ending jobs"},
             {"name": "service", "description": "The model and the state of the service"},
@@ -89,8 +98,8 @@ pub(crate) fn document(model: &Model, routes: &[Route]) -> Value {
                 "type": "apiKey",
                 "in": "header",
                 "name": "X-API-Key",
-                "description": "Needed where the service has keys and does not let in everybody. Each operation names the \
-                    scope that the key must have; `admin` has all of them.",
+                "description": "Each operation that needs a key names the scope that it must have; `admin` has all of \
+                    them. Where the service has no keys, no operation names one.",
             }},
         },
     })
@@ -111,7 +120,7 @@ fn examples(routes: &[Route]) -> Map<String, Value> {
 }
 
 impl Route {
-    fn render(&self) -> Value {
+    fn render(&self, anonymous: Option<Scopes>) -> Value {
         let (path, it) = (self.path, &self.operation);
         let is_job = path.starts_with("/job") || path.starts_with("/predict");
         let mut responses = Map::new();
@@ -129,9 +138,10 @@ impl Route {
             "parameters": it.parameters,
             "responses": responses,
         });
-        if let Some(scope) = self.scope {
-            // The second alternative is none at all: whether keys are asked for is a setting.
-            operation["security"] = json!([{SCHEME: [scope.as_str()]}, {}]);
+        if let Some((scope, anonymous)) = self.scope.zip(anonymous) {
+            let key = json!({SCHEME: [scope.as_str()]});
+            // The second alternative is none at all.
+            operation["security"] = if anonymous.allow(scope) { json!([key, {}]) } else { json!([key]) };
         }
         if let Some(body) = &it.body {
             operation["requestBody"] = body.clone();

@@ -23,12 +23,13 @@ use axum::{
 use tepal_shared::model::Model;
 
 use crate::{
-    access::Scope,
+    access::{Access, Scope},
     admission::Rules,
-    cors::{self, AllowedOrigins},
+    config::Config,
+    cors,
     error::ApiError,
     observe::observe,
-    openapi::{self, Operation, Route},
+    openapi::{self, Deployment, Operation, Route},
     state::App,
 };
 
@@ -51,7 +52,7 @@ pub(crate) mod fuzzing {
 
 /// Everything that the proxy answers. `observe` is around everything, the fallbacks, too; only preflights of browsers are
 /// answered before it, if pages of other origins may use the API at all.
-pub(crate) fn router(app: Arc<App>, allowed: Option<&AllowedOrigins>) -> Router {
+pub(crate) fn router(app: Arc<App>, config: &Config) -> Router {
     let (model, largest_body) = (&app.model, app.bodies.largest());
     let (read, submit, anybody) = (Some(Scope::Read), Some(Scope::Submit), None);
     let table = Table::default()
@@ -84,14 +85,18 @@ pub(crate) fn router(app: Arc<App>, allowed: Option<&AllowedOrigins>) -> Router 
             docs::page,
             openapi::text("docs", "This document for people", "text/html", "<html>", vec![]),
         );
-    let (router, rules) = table.with_contract(model);
+    let deployment = Deployment {
+        public_url: config.public_url.as_deref(),
+        anonymous: app.access.as_ref().map(Access::anonymous),
+    };
+    let (router, rules) = table.with_contract(model, deployment);
     let observing = (Arc::clone(&app), Arc::new(rules));
     let router = router
         .fallback(async || ApiError::NoSuchPath)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(middleware::from_fn_with_state(observing, observe))
         .with_state(app);
-    match allowed {
+    match &config.cors {
         Some(allowed) => router.layer(cors::layer(allowed)),
         None => router,
     }
@@ -156,10 +161,10 @@ impl Table {
         self
     }
 
-    fn with_contract(mut self, model: &Model) -> (Router<Arc<App>>, Rules) {
+    fn with_contract(mut self, model: &Model, deployment: Deployment<'_>) -> (Router<Arc<App>>, Rules) {
         let (path, operation) = ("/openapi.json", openapi::contract());
         self.routes.push(Route { path, method: Method::GET, scope: None, operation });
-        let document = Bytes::from(openapi::document(model, &self.routes).to_string());
+        let document = Bytes::from(openapi::document(model, &self.routes, deployment).to_string());
         (self.router.route(path, get(async move || docs::contract(document))), self.rules)
     }
 }

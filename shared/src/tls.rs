@@ -130,7 +130,7 @@ impl ClientFiles<'_> {
         let name = |what: &str| format!("{}_{what}_FILE", self.prefix);
         let authorities =
             self.authorities.and_then(|path| read(&name("CA"), path, mistakes)).filter(|text| {
-                let usable = roots(text);
+                let usable = roots(text.as_bytes());
                 let path = self.authorities.unwrap_or_default();
                 usable.map_err(|error| mistakes.add(&name("CA"), told(path, &error))).is_ok()
             });
@@ -174,9 +174,12 @@ fn told(path: &str, error: &Unusable) -> String {
 }
 
 /// The authorities in a PEM text, all of them usable.
-fn roots(text: &str) -> Result<RootCertStore, Unusable> {
+///
+/// # Errors
+/// When there is none, or one is damaged.
+pub fn roots(text: &[u8]) -> Result<RootCertStore, Unusable> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(text.as_bytes())? {
+    for certificate in certificates(text)? {
         roots.add(certificate).map_err(|error| Unusable::DamagedCertificate(error.into()))?;
     }
     Ok(roots)

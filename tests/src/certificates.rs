@@ -1,6 +1,7 @@
 //! Certificates for tests: an authority of a test's own and what it issues, as PEM files.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 /// Whom nobody trusts but who is told to. Clones are the same one.
@@ -92,16 +93,27 @@ impl Authority {
     /// # Panics
     /// When it cannot be made.
     pub async fn connect(&self, addr: &str) -> TlsStream<TcpStream> {
-        let stream = TcpStream::connect(addr).await.expect("a server that listens");
-        let connector = TlsConnector::from(Arc::new(self.client_config()));
-        let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        connector.connect(name, stream).await.unwrap_or_else(|error| panic!("no TLS with {addr}: {error}"))
+        let connected = self.try_connect(addr, self.client_config(None)).await;
+        connected.unwrap_or_else(|error| panic!("no TLS with {addr}: {error}"))
     }
 
-    /// What a client needs that trusts this authority and nobody else.
+    /// The same, with a configuration of the client's own.
+    ///
+    /// # Errors
+    /// When the handshake fails, as far as the client knows: one of TLS 1.3 may still be refused by the server.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn try_connect(&self, addr: &str, config: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(addr).await.expect("a server that listens");
+        let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+
+    /// What a client needs that trusts this authority and nobody else, and shows this certificate when it is asked.
     #[must_use]
-    pub fn client_config(&self) -> ClientConfig {
-        client_config(Some(&self.certificate()))
+    pub fn client_config(&self, identity: Option<&Pair>) -> ClientConfig {
+        client_config(Some(&self.certificate()), identity)
     }
 }
 
@@ -135,15 +147,17 @@ impl Pair {
 }
 
 /// What a client needs that trusts the authority in this file, or nobody.
-pub(crate) fn client_config(authority: Option<&Path>) -> ClientConfig {
+pub(crate) fn client_config(authority: Option<&Path>, identity: Option<&Pair>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     if let Some(path) = authority {
         let certificate = CertificateDer::from_pem_file(path).expect("a certificate");
         roots.add(certificate).expect("an authority");
     }
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring has all of them")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
+        .with_root_certificates(roots);
+    let Some(pair) = identity else { return builder.with_no_client_auth() };
+    let key = PrivateKeyDer::from_pem_file(&pair.key).expect("a key");
+    builder.with_client_auth_cert(vec![pair.der()], key).expect("a certificate with its key")
 }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
 
-use crate::certificates::{Authority, client_config};
+use crate::certificates::{Authority, Pair, client_config};
 use crate::wait::poll;
 
 /// The statuses after which a job never changes again.
@@ -90,13 +90,13 @@ impl Client {
     /// A client of `base`, e.g. `http://127.0.0.1:8000`, that waits up to 30 s for an answer.
     #[must_use]
     pub fn new(base: &str) -> Self {
-        Self::with_tls(base, client_config(None))
+        Self::with_tls(base, client_config(None, None))
     }
 
     /// The same for an `https://` base whose certificate is from this authority.
     #[must_use]
-    pub fn trusting(base: &str, authority: &Authority) -> Self {
-        Self::with_tls(base, authority.client_config())
+    pub fn trusting(base: &str, authority: &Authority, identity: Option<&Pair>) -> Self {
+        Self::with_tls(base, authority.client_config(identity))
     }
 
     fn with_tls(base: &str, tls: ClientConfig) -> Self {

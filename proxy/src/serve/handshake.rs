@@ -25,11 +25,16 @@ impl Handshakes {
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
         };
-        let TlsMetrics { timeout, not_tls, broken, .. } = &self.metrics;
+        let TlsMetrics { timeout, not_tls, client_certificate, broken, .. } = &self.metrics;
         let counter = match error.kind() {
             io::ErrorKind::TimedOut => timeout,
-            _ if is_not_tls(&error) => not_tls,
-            _ => broken,
+            _ => match cause(&error) {
+                Some(rustls::Error::InvalidMessage(_)) => not_tls,
+                Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_)) => {
+                    client_certificate
+                }
+                _ => broken,
+            },
         };
         counter.increment(1);
         debug!(action = "handshake_failed", %error);
@@ -46,8 +51,7 @@ impl Handshakes {
     }
 }
 
-/// Whether the first bytes were none of TLS.
-fn is_not_tls(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    matches!(cause, Some(rustls::Error::InvalidMessage(_)))
+/// What the TLS library says; only clients have certificates that could be wrong here.
+fn cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }

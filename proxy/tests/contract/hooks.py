@@ -14,7 +14,11 @@ def lines(ctx, value):
 
 @schemathesis.hook
 def before_call(ctx, case, **kwargs):
-    """A key that was used for another request is refused on purpose (422); here each well-formed key is used once."""
+    """A key that was used for another request is refused on purpose (422): here each well-formed key is used once. Only the
+    service can make a cursor, so one that merely has its form is refused (422): here it is left out."""
     key = (case.headers or {}).get("Idempotency-Key")
     if isinstance(key, str) and re.fullmatch("[!-~]{1,255}", key):
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
+    cursor = (case.query or {}).get("cursor")
+    if isinstance(cursor, str) and re.fullmatch("[A-Za-z0-9_-]{60}", cursor):
+        del case.query["cursor"]

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Checks the contract of a running service with schemathesis: run.sh [URL] [cases per operation]. Needs Redis, a proxy
-# without rate limit and a worker behind URL, and `schemathesis` (PyPI) in PATH.
+# without rate limit and a worker behind URL, and `schemathesis` (PyPI) in PATH. Where the service has keys, API_KEY is one
+# that may do everything.
 set -eu
 here=$(CDPATH='' cd "$(dirname "$0")" && pwd)
 cd "$here"
 SCHEMATHESIS_HOOKS=hooks PYTHONPATH="$here" exec schemathesis --config-file schemathesis.toml run \
     "${1:-http://127.0.0.1:8000}/openapi.json" --checks all --continue-on-failure --workers 4 \
-    --max-examples "${2:-200}" --request-timeout 10 --suppress-health-check all
+    --max-examples "${2:-200}" --request-timeout 10 --suppress-health-check all ${API_KEY:+--header "X-API-Key: $API_KEY"}

@@ -1,6 +1,6 @@
 //! API keys: who is let in, and for what.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tepal_tests::http::{Answer, Method};
 
 use crate::{
@@ -70,6 +70,8 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
     let mut asked = Vec::new();
     for (path, item) in contract["paths"].as_object().unwrap() {
         for (name, operation) in item.as_object().unwrap() {
+            let alternatives = operation["security"].as_array().map_or(0, Vec::len);
+            assert!(alternatives < 2, "a key is needed: {}", operation["security"]);
             let method: Method = name.to_uppercase().parse().unwrap();
             let real_path = path.replace("{id}", "none");
             let answer = gateway.as_key("", method.clone(), &real_path, "").await;
@@ -104,6 +106,23 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
     assert_eq!(asked, expected);
     // A method of another name is the same operation.
     assert_eq!(gateway.as_key("", Method::HEAD, "/jobs", "").await.status, 401);
+}
+
+#[tokio::test]
+async fn the_contract_says_where_the_service_is_and_who_needs_a_key() {
+    let keys = Keys::with("[anonymous]\nscopes = [\"read\"]\n");
+    keys.add("");
+    let settings = [("PUBLIC_URL", "https://api.example/tepal/")];
+    let contract = keys.gateway(&settings).await.get("/openapi.json").await.json();
+    assert_eq!(contract["servers"], json!([{"url": "https://api.example/tepal"}]));
+    let security = |method: &str, path: &str| contract["paths"][path][method]["security"].clone();
+    assert_eq!(security("get", "/jobs"), json!([{"apiKey": ["read"]}, {}]));
+    assert_eq!(security("post", "/predict"), json!([{"apiKey": ["submit"]}]));
+    assert_eq!(security("get", "/health"), Value::Null);
+
+    let contract = Gateway::start().await.get("/openapi.json").await.json();
+    assert_eq!(contract["servers"], json!([{"url": "/"}]));
+    assert!(!contract["paths"].to_string().contains("\"security\":"), "there are no keys");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@
 //! | `hostile` | attacks at scale: bounded time and memory, others are served |
 //! | `submit`, `job`, `listing`, `retry` | the operations on jobs |
 //! | `idempotency`, `full_queue` | one job for one key; refusing early |
-//! | `tls`, `redis_tls`, `cors` | secured connections; whose pages may use the API |
+//! | `tls`, `client_certificates`, `redis_tls`, `cors` | secured connections; whose pages may use the API |
 //! | `health`, `metadata`, `metrics` | what operators read |
 //! | `outage`, `data_loss`, `replication`, `shutdown` | what happens when parts fail or stop |
 //! | `api_page` | docs/api.md, command by command |
@@ -21,6 +21,7 @@
 mod access;
 mod api_page;
 mod bad_input;
+mod client_certificates;
 mod cors;
 mod cursors;
 mod data_loss;

@@ -63,7 +63,7 @@ impl Proxy {
     }
 
     /// The same with TLS: the proxy shows `pair`, which must hold the address 127.0.0.1, and the client trusts
-    /// `authority`.
+    /// `authority`. Should the proxy ask for a certificate, the client shows the same one.
     ///
     /// # Panics
     /// As [`start`](Self::start).
@@ -75,7 +75,7 @@ impl Proxy {
     ) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let base_url = format!("https://{address}");
-        let client = Client::trusting(&base_url, authority);
+        let client = Client::trusting(&base_url, authority, Some(pair));
         let builder = proxy(redis_url, &address)
             .env("TLS_CERT_FILE", pair.certificate.display())
             .env("TLS_KEY_FILE", pair.key.display());
