@@ -71,6 +71,7 @@ struct Certificate {
 pub(crate) type Current = watch::Receiver<Arc<ServerConfig>>;
 
 /// Keeps the certificate that connections get like the files.
+#[derive(Clone)]
 pub(crate) struct Renewal {
     files: Files<2>,
     certificate: Certificate,
@@ -80,6 +81,7 @@ pub(crate) struct Renewal {
 }
 
 /// The authorities of clients, and their file.
+#[derive(Clone)]
 struct Clients {
     settings: ClientCertificates,
     file: Files<1>,

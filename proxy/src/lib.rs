@@ -20,6 +20,7 @@
 //! | [`doctor`] | checks what the proxy needs, and tells what is wrong |
 //! | [`serve`], [`open_files`] | connections: accepts, limits and drains them; how many the operating system lets us have |
 //! | [`config`], [`state`] | settings; what all handlers share |
+//! | [`tasks`] | the background tasks |
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::panic, reason = "in a test, a failed unwrap is a failed test")
@@ -56,17 +57,17 @@ mod secret;
 mod security_headers;
 mod serve;
 mod state;
+mod tasks;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tepal_shared::{doctor::warn_about_default_user, shutdown::Shutdown};
+use tepal_shared::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::{
     access::Access,
     config::{Config, ConnectionLimits},
-    probe::Probe,
     serve::{Handshakes, Server},
     state::App,
 };
@@ -123,7 +124,7 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, StartError> {
 pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<(), StartError> {
     let (snapshots, snapshot) = tokio::sync::watch::channel(Arc::default());
     let keys = config.api_keys_file.as_deref().map(Access::open).transpose().map_err(StartError::ApiKeys)?;
-    let (access, mut keys_file) = keys.unzip();
+    let (access, keys_file) = keys.unzip();
     let app = Arc::new(App::new(&config, access, snapshot, shutdown.clone())?);
     let files = config.certificate.as_ref();
     let opened = files.map(|files| certificate::open(files, app.metrics.tls.expires.clone())).transpose()?;
@@ -141,33 +142,12 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
         }),
         router: routes::router(Arc::clone(&app), &config),
     };
-    let (limiting, letting_in, counting) = (Arc::clone(&app), Arc::clone(&app), Arc::clone(&app));
-    let helpers = [
-        tokio::spawn(async move {
-            if let Some(limit) = &limiting.rate_limit {
-                limit.upkeep().await;
-            }
-        }),
-        tokio::spawn(async move {
-            if let (Some(access), Some(file)) = (&letting_in.access, &mut keys_file) {
-                access.follow(file).await;
-            }
-        }),
-        tokio::spawn(Probe::new(Arc::clone(&app), snapshots).run()),
-        tokio::spawn(async move { counting.metrics.upkeep().await }),
-        tokio::spawn(warn_about_default_user(app.store.redis().clone(), config.common.keys.clone())),
-        tokio::spawn(async move {
-            if let Some(renewal) = renewal {
-                renewal.run().await;
-            }
-        }),
-    ];
+    let _tasks = tasks::start(&app, snapshots, keys_file, renewal);
     if let Ok(address) = listener.local_addr() {
         let scheme = if server.handshakes.is_some() { "https" } else { "http" };
         info!(action = "listening", %address, scheme, redis = app.store.redis().address());
     }
     server.run(listener, &shutdown).await;
-    helpers.iter().for_each(tokio::task::JoinHandle::abort);
     info!(action = "proxy_stopped");
     Ok(())
 }

@@ -47,12 +47,7 @@ fn start() -> Result<ExitCode, Failure> {
 async fn serve(config: Config) -> Result<(), Failure> {
     let spans = trace::start("proxy", config.common.trace.as_ref())?;
     let listener = tepal_proxy::bind(config.listen_addr).await?;
-    let (trigger, shutdown) = shutdown::channel();
-    tokio::spawn(async move {
-        let requested = shutdown::requested().await;
-        trigger.begin();
-        requested
-    });
+    let shutdown = shutdown::on_signal()?;
     let ended = tepal_proxy::run(config, listener, shutdown).await;
     spans.finish().await;
     ended?;

@@ -15,7 +15,7 @@ use metrics::{
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use tepal_shared::{job::Priority, telemetry};
+use tepal_shared::{job::Priority, supervisor, telemetry};
 
 use crate::access::Refusal;
 
@@ -50,6 +50,7 @@ const REDIS_AOF_OK: &str = "tepal_redis_aof_ok";
 const REDIS_AOF_BYTES: &str = "tepal_redis_aof_bytes";
 const TLS_FAILED: &str = "tepal_tls_handshakes_failed_total";
 const TLS_EXPIRES: &str = "tepal_tls_certificate_expires_seconds";
+const TASK_FAILURES: &str = "tepal_task_failures_total";
 const LOG_DROPPED: &str = "tepal_log_lines_dropped_total";
 const BUILD: &str = "tepal_build_info";
 /// The name that every Prometheus client library uses.
@@ -68,6 +69,7 @@ const COUNTERS: &[(&str, &str)] = &[
     (DATA_LOSS, "Times that Redis was found without the data it had before"),
     (REQUEUED, "Failed or cancelled jobs that were submitted again as new ones"),
     (CANCELLED, "Cancellations confirmed, repeated ones included"),
+    (TASK_FAILURES, "Times that a background task panicked or ended and was started again, by task"),
     (LOG_DROPPED, "Lines of the log that were dropped because the output did not take them"),
     (TLS_FAILED, "TLS handshakes that came to nothing, by reason"),
     (REDIS_EXPIRED, "Keys that expired in Redis since this proxy started"),
@@ -229,6 +231,11 @@ impl Metrics {
     /// The page for Prometheus.
     pub(crate) fn render(&self) -> String {
         self.log_dropped.absolute(telemetry::dropped_lines());
+        with_local_recorder(&self.recorder, || {
+            for (task, count) in supervisor::failures() {
+                counter!(TASK_FAILURES, "task" => task).absolute(count);
+            }
+        });
         self.handle.render()
     }
 

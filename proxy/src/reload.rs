@@ -27,7 +27,7 @@ pub struct ReadError {
 }
 
 /// Files that belong together, as a certificate and its key do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Files<const N: usize> {
     paths: [PathBuf; N],
     interval: Duration,

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::{
     error::StoreError,
     retry::Backoff,
-    scripts,
+    scripts, supervisor,
     tls::{ClientTls, Peer, Reason},
 };
 
@@ -169,7 +169,8 @@ impl Redis {
         let client = Client::open(settings.info.clone())?;
         let (link, _) = watch::channel(Link::Down);
         let shared = Arc::new(Shared { client, settings, link });
-        tokio::spawn(keep_connected(Arc::downgrade(&shared)));
+        let weak = Arc::downgrade(&shared);
+        tokio::spawn(supervisor::keep("redis_connection", move || keep_connected(Weak::clone(&weak))));
         Ok(Self { shared })
     }
 

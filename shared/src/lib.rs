@@ -14,6 +14,7 @@
 //! | [`doctor`] | what is wrong with Redis, and how to mend it |
 //! | [`worker_state`] | what a worker says of itself with each heartbeat |
 //! | [`config`], [`retry`], [`shutdown`] | settings, backoff, stopping |
+//! | [`supervisor`] | background tasks that outlive a bug |
 //! | [`telemetry`], [`trace`] | logs, and spans over OTLP |
 
 pub mod config;
@@ -33,6 +34,7 @@ pub mod retry;
 pub mod scripts;
 pub mod shutdown;
 pub mod store;
+pub mod supervisor;
 pub mod telemetry;
 pub mod tensor;
 pub mod tls;

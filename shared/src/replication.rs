@@ -2,14 +2,15 @@
 //! it. `WAIT` speaks of the writes of its own connection and holds that connection up, so submissions have one of
 //! their own, and one `WAIT` confirms all submissions that came before it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::{Cmd, FromRedisValue as _, RedisError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{
     connection::{Answered, ConnectionSettings, Generation, Redis},
     error::StoreError,
+    supervisor,
 };
 
 /// Submissions that may wait for one confirmation.
@@ -43,7 +44,9 @@ impl Replicated {
     pub(crate) fn open(settings: ConnectionSettings, policy: ReplicationPolicy) -> Result<Self, RedisError> {
         let redis = Redis::open(settings.with_response_timeout(policy.timeout + Duration::from_secs(2)))?;
         let (waiting, queue) = mpsc::channel(MOST_WAITING);
-        tokio::spawn(confirm(redis.clone(), policy, queue));
+        let (connection, queue) = (redis.clone(), Arc::new(Mutex::new(queue)));
+        let start = move || confirm(connection.clone(), policy, Arc::clone(&queue));
+        tokio::spawn(supervisor::keep("replication", start));
         Ok(Self { redis, policy, waiting })
     }
 
@@ -63,8 +66,8 @@ impl Replicated {
 }
 
 /// Confirms whatever waits with one `WAIT` after the other; ends with the last handle.
-async fn confirm(redis: Redis, policy: ReplicationPolicy, mut queue: mpsc::Receiver<Waiting>) {
-    let mut batch = Vec::new();
+async fn confirm(redis: Redis, policy: ReplicationPolicy, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
+    let (mut queue, mut batch) = (queue.lock().await, Vec::new());
     while queue.recv_many(&mut batch, MOST_WAITING).await > 0 {
         let reached = replicas_reached(&redis, policy).await;
         for waiting in batch.drain(..) {

@@ -1,6 +1,11 @@
 //! Stopping: one signal that every loop watches.
 
-use tokio::sync::watch;
+use std::io;
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 /// Tells every holder that the service is to stop. Clones share the signal.
 #[derive(Clone, Debug)]
@@ -52,14 +57,20 @@ impl Shutdown {
     }
 }
 
-/// Waits for Ctrl-C or SIGTERM.
+/// A signal that begins at Ctrl-C or SIGTERM; needs a tokio runtime.
 ///
 /// # Errors
 /// When the process may not install signal handlers.
-pub async fn requested() -> std::io::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt,
-        _ = terminate.recv() => Ok(()),
-    }
+pub fn on_signal() -> io::Result<Shutdown> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (trigger, shutdown) = channel();
+    // If it panicked, the trigger would go with it, and the service would stop.
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        trigger.begin();
+    });
+    Ok(shutdown)
 }

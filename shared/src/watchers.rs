@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::{connection::Redis, error::StoreError, job::JobId, keys::Keys, retry::Backoff};
+use crate::{connection::Redis, error::StoreError, job::JobId, keys::Keys, retry::Backoff, supervisor};
 
 /// How often a silent connection is checked, so that a half-open one does not leave waiters without news.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -76,7 +76,9 @@ impl Watchers {
     #[must_use]
     pub fn new(redis: Redis, keys: Keys) -> Self {
         let shared = Arc::new(Shared { keys, watched: Mutex::default(), stirred: Notify::new() });
-        let task = tokio::spawn(follow_for_ever(redis, Arc::clone(&shared)));
+        let watched = Arc::clone(&shared);
+        let follow = move || follow_for_ever(redis.clone(), Arc::clone(&watched));
+        let task = tokio::spawn(supervisor::keep("job_watcher", follow));
         Self { shared, _task: Arc::new(AbortOnDropHandle::new(task)) }
     }
 

@@ -32,5 +32,6 @@ pub mod model_server;
 pub mod ports;
 pub mod process;
 pub mod redis;
+pub mod saboteur;
 pub mod seeds;
 pub mod wait;

@@ -16,23 +16,21 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::{
     attempt::Runner,
     batch::{MicroBatch, Plan},
     concurrency::Slot,
     config::Config,
+    lease::Leases,
     liveness::{Pulse, Step},
-    metrics,
     suspects::{Suspects, Turn},
     taker::Taker,
 };
 
 /// After SIGTERM, how long giving back the rest may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Between a consumer's panic and its new beginning.
-const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// One consumer of the group: a loop and the batches that it has running.
 pub struct Consumer {
@@ -51,6 +49,18 @@ pub struct Consumer {
     tasks: JoinSet<()>,
     /// Told when one of those has panicked.
     panicked: Arc<Notify>,
+}
+
+/// What a consumer holds. When the consumer has ended, however it did, others run it.
+struct Held {
+    leases: Leases,
+    consumer: String,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.leases.abandon(&self.consumer);
+    }
 }
 
 /// All that it needs to run a batch.
@@ -79,9 +89,9 @@ impl Consumer {
         }
     }
 
-    /// Runs a consumer of that name until `shutdown` begins. One that panics, or whose batch does, leaves what it holds to
-    /// others, as if its process had died, and begins anew: a bug must not keep a job for ever.
-    pub async fn keep_running(
+    /// Runs a consumer of that name until `shutdown` begins. One that panics, or whose batch does, ends early and leaves its
+    /// jobs to others, as if its process had died: a bug must not keep a job for ever.
+    pub async fn run_or_fail(
         name: String,
         config: Arc<Config>,
         runner: Arc<Runner>,
@@ -89,23 +99,13 @@ impl Consumer {
         pulse: Pulse,
         shutdown: Shutdown,
     ) {
-        loop {
-            let (shared, suspects) = (Arc::clone(&runner), suspects.clone());
-            let consumer = Self::new(name.clone(), &config, shared, suspects, pulse.clone());
-            let panicked = Arc::clone(&consumer.panicked);
-            let ended = AssertUnwindSafe(consumer.run(shutdown.clone())).catch_unwind();
-            // Whatever the loop waits for. It may be cancelled here as a process may die anywhere.
-            let is_done = tokio::select! {
-                () = panicked.notified() => false,
-                ended = ended => ended.is_ok(),
-            };
-            if is_done {
-                return;
-            }
-            metrics::consumer_panicked();
-            error!(action = "consumer_failed", consumer = name, held = runner.leases.of(&name).len());
-            runner.leases.abandon(&name);
-            shutdown.or(tokio::time::sleep(RESTART_PAUSE)).await;
+        let _held = Held { leases: runner.leases.clone(), consumer: name.clone() };
+        let consumer = Self::new(name, &config, runner, suspects, pulse);
+        let panicked = Arc::clone(&consumer.panicked);
+        // Whatever the loop waits for. It may be cancelled here as a process may die anywhere.
+        tokio::select! {
+            () = panicked.notified() => {}
+            () = consumer.run(shutdown) => {}
         }
     }
 

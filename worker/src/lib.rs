@@ -43,14 +43,14 @@ use tepal_shared::{
     doctor::warn_about_default_user,
     shutdown::{self, Shutdown},
     store::JobStore,
+    supervisor::Tasks,
 };
-use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::{
     attempt::Runner, backend::Backend, batch::Limits, breaker::Breaker, concurrency::Concurrency,
     config::Config, consumer::Consumer, janitor::Janitor, lease::Leases, liveness::Liveness,
-    registry::Registry, suspects::Suspects,
+    monitor::Monitor, registry::Registry, suspects::Suspects,
 };
 
 /// The worker cannot start.
@@ -83,9 +83,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
     let liveness = Liveness::default();
     let metrics = metrics::install().map_err(StartError::Metrics)?;
     let addr = config.metrics_addr;
-    let monitor = monitor::open(addr, metrics.clone(), liveness.clone()).await;
-    tokio::spawn(monitor.map_err(|error| StartError::Monitor { addr, error })?);
-    tokio::spawn(metrics::upkeep(metrics));
+    let monitor = Monitor::open(addr, metrics.clone(), liveness.clone()).await;
+    let monitor = monitor.map_err(|error| StartError::Monitor { addr, error })?;
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.keep("monitor", move |_| monitor.clone().serve());
+    tasks.keep("metrics_upkeep", move |_| metrics::upkeep(metrics.clone()));
     let backend = backend::open(&config).map_err(StartError::Backend)?;
     work(config, backend, liveness, shutdown).await
 }
@@ -134,32 +136,35 @@ async fn work(
 
     // The helpers go on while consumers drain, so that leases are kept and the breaker is seen.
     let (stop_helpers, helpers_stop) = shutdown::channel();
-    let mut helpers = JoinSet::new();
-    helpers.spawn(breaker.clone().run(Arc::clone(&backend), helpers_stop.clone()));
+    let (mut helpers, mut consumers) = (Tasks::new(helpers_stop), Tasks::new(shutdown));
+    let probed = breaker.clone();
+    helpers.keep("breaker", move |stop| probed.clone().run(Arc::clone(&backend), stop));
     let pulse = liveness.watch("heartbeat".to_owned(), registry::INTERVAL);
-    helpers.spawn(registry.run(pulse, helpers_stop.clone()));
-    let (redis, keys, stop) = (store.redis().clone(), config.common.keys.clone(), helpers_stop.clone());
-    helpers.spawn(async move {
-        stop.or(warn_about_default_user(redis, keys)).await;
-    });
-    helpers.spawn(Janitor::new(store.clone()).run(helpers_stop.clone()));
+    helpers.keep("heartbeat", move |stop| registry.clone().run(pulse.clone(), stop));
+    let kept = store.clone();
+    helpers.keep("janitor", move |stop| Janitor::new(kept.clone()).run(stop));
+    let (redis, keys) = (store.redis().clone(), config.common.keys.clone());
+    helpers.finish("default_user_check", move || warn_about_default_user(redis.clone(), keys.clone()));
 
     let suspects = Suspects::new(config.common.policy.max_lost);
-    let mut consumers = JoinSet::new();
     for number in 0..config.num_workers {
         let name = format!("{}-{number}", config.worker_id);
         let pulse = liveness.watch(format!("lease keeper of {name}"), lease::keep_interval(&store));
-        helpers.spawn(leases.clone().keep(store.clone(), name.clone(), pulse, helpers_stop.clone()));
+        let (leases, store, consumer) = (leases.clone(), store.clone(), name.clone());
+        helpers.keep("lease_keeper", move |stop| {
+            leases.clone().keep(store.clone(), consumer.clone(), pulse.clone(), stop)
+        });
         let pulse = liveness.watch(format!("consumer {name}"), config.batch_max_wait);
-        let (config, runner) = (Arc::clone(&config), Arc::clone(&runner));
-        let (suspects, shutdown) = (suspects.clone(), shutdown.clone());
-        consumers.spawn(Consumer::keep_running(name, config, runner, suspects, pulse, shutdown));
+        let (config, runner, suspects) = (Arc::clone(&config), Arc::clone(&runner), suspects.clone());
+        consumers.keep("consumer", move |shutdown| {
+            let (config, runner, suspects) = (Arc::clone(&config), Arc::clone(&runner), suspects.clone());
+            Consumer::run_or_fail(name.clone(), config, runner, suspects, pulse.clone(), shutdown)
+        });
     }
-    consumers.join_all().await;
+    consumers.ended().await;
     stop_helpers.begin();
-    let helpers_ended = async { while helpers.join_next().await.is_some() {} };
-    // A helper may be in the middle of a call to a Redis that is gone; what it would say is not needed any more.
-    let _ = tokio::time::timeout(Duration::from_secs(2), helpers_ended).await;
+    // A helper may be in the middle of a call to a Redis that is gone; its outcome is not needed any more.
+    let _ = tokio::time::timeout(Duration::from_secs(2), helpers.ended()).await;
     info!(action = "worker_stopped", worker = config.worker_id);
     Ok(())
 }

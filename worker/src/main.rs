@@ -44,12 +44,7 @@ fn start() -> Result<ExitCode, Failure> {
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let spans = trace::start("worker", config.common.trace.as_ref())?;
-    let (trigger, shutdown) = shutdown::channel();
-    tokio::spawn(async move {
-        let requested = shutdown::requested().await;
-        trigger.begin();
-        requested
-    });
+    let shutdown = shutdown::on_signal()?;
     let ended = tepal_worker::run(config, shutdown).await;
     spans.finish().await;
     ended?;

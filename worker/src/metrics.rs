@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tepal_shared::{
     scripts::{Fence, Granted, Settled},
     store::Settlement,
-    telemetry,
+    supervisor, telemetry,
 };
 
 const PROCESSED: &str = "tepal_jobs_processed_total";
@@ -22,7 +22,7 @@ const REPAIRED: &str = "tepal_entries_repaired_total";
 const STALE: &str = "tepal_entries_stale_total";
 const GROUPS: &str = "tepal_groups_created_total";
 const REPEATED: &str = "tepal_settle_repeats_total";
-const PANICS: &str = "tepal_consumer_panics_total";
+const TASK_FAILURES: &str = "tepal_task_failures_total";
 const DATA_LOST: &str = "tepal_data_loss_total";
 const LOG_DROPPED: &str = "tepal_log_lines_dropped_total";
 const BREAKER: &str = "tepal_breaker_open";
@@ -65,6 +65,9 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 #[must_use]
 pub fn render(handle: &PrometheusHandle) -> String {
     counter!(LOG_DROPPED).absolute(telemetry::dropped_lines());
+    for (task, count) in supervisor::failures() {
+        counter!(TASK_FAILURES, "task" => task).absolute(count);
+    }
     handle.render()
 }
 
@@ -103,7 +106,10 @@ fn describe() {
         REPEATED,
         "Times that outcomes had to be recorded again because Redis did not take them"
     );
-    describe_counter!(PANICS, "Times that a consumer had to begin anew because of a bug");
+    describe_counter!(
+        TASK_FAILURES,
+        "Times that a background task panicked or ended and was started again, by task"
+    );
     describe_counter!(DATA_LOST, "Times that Redis came back without its data");
     describe_counter!(LOG_DROPPED, "Lines of the log that were dropped because the output did not take them");
     describe_gauge!(BREAKER, "1 while no jobs are taken because the backend does not answer, else 0");
@@ -122,7 +128,7 @@ fn describe() {
     for reason in ["lost", "cancelled", "missing"] {
         counter!(FENCED, "reason" => reason).absolute(0);
     }
-    for name in [RECLAIMED, REPAIRED, STALE, GROUPS, REPEATED, PANICS, DATA_LOST] {
+    for name in [RECLAIMED, REPAIRED, STALE, GROUPS, REPEATED, DATA_LOST] {
         counter!(name).absolute(0);
     }
     gauge!(HELD).set(0.0);
@@ -189,11 +195,6 @@ pub(crate) fn fenced(why: Fence) {
 /// Outcomes have to be recorded again.
 pub(crate) fn settle_repeated() {
     counter!(REPEATED).increment(1);
-}
-
-/// A consumer panicked and begins anew.
-pub(crate) fn consumer_panicked() {
-    counter!(PANICS).increment(1);
 }
 
 /// The breaker opened or closed.

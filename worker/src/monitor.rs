@@ -1,6 +1,6 @@
 //! What Prometheus and orchestrators read: /metrics and /livez, on a port of their own.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -10,23 +10,38 @@ use axum::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tracing::warn;
 
 use crate::{liveness::Liveness, metrics};
 
 /// The format that Prometheus reads (Prometheus documentation, "Exposition formats").
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Listens on `addr`, and then serves for ever.
-///
-/// # Errors
-/// When the address is taken or cannot be used.
-pub async fn open(
-    addr: SocketAddr,
-    handle: PrometheusHandle,
-    liveness: Liveness,
-) -> io::Result<impl Future<Output = io::Result<()>>> {
-    let listener = TcpListener::bind(addr).await?;
-    Ok(axum::serve(listener, router(handle, liveness)).into_future())
+/// The port, open. Clones share it.
+#[derive(Clone)]
+pub struct Monitor {
+    listener: Arc<std::net::TcpListener>,
+    router: Router,
+}
+
+impl Monitor {
+    /// Listens on `addr`.
+    ///
+    /// # Errors
+    /// When the address is taken or cannot be used.
+    pub async fn open(addr: SocketAddr, handle: PrometheusHandle, liveness: Liveness) -> io::Result<Self> {
+        let listener = Arc::new(TcpListener::bind(addr).await?.into_std()?);
+        Ok(Self { listener, router: router(handle, liveness) })
+    }
+
+    /// Serves for ever.
+    pub async fn serve(self) {
+        let listener = self.listener.try_clone().and_then(TcpListener::from_std);
+        let served = async { axum::serve(listener?, self.router).await };
+        if let Err(error) = served.await {
+            warn!(action = "monitor_failed", %error);
+        }
+    }
 }
 
 fn router(handle: PrometheusHandle, liveness: Liveness) -> Router {

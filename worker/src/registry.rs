@@ -21,6 +21,7 @@ use crate::{
 pub(crate) const INTERVAL: Duration = Duration::from_secs(3);
 
 /// Writes the heartbeat.
+#[derive(Clone)]
 pub struct Registry {
     worker_id: String,
     state: WorkerState,

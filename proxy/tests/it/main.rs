@@ -51,4 +51,5 @@ mod replication;
 mod retry;
 mod shutdown;
 mod submit;
+mod tasks;
 mod tls;

@@ -9,3 +9,4 @@ mod poison;
 mod priorities;
 mod redis_outage;
 mod shutdown;
+mod tasks;

@@ -17,7 +17,7 @@ const COUNTERS: [&str; 10] = [
     "tepal_entries_stale_total",
     "tepal_groups_created_total",
     "tepal_settle_repeats_total",
-    "tepal_consumer_panics_total",
+    "tepal_task_failures_total",
     "tepal_data_loss_total",
     "tepal_log_lines_dropped_total",
 ];

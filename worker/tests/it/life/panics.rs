@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use tepal_shared::{
     shutdown,
     store::Policy,
+    supervisor,
     tensor::{Batch, Tensor, Values},
     worker_state::BackendState,
 };
@@ -96,6 +97,7 @@ async fn a_batch_that_panics_keeps_no_job_for_ever_and_stops_no_consumer() {
     let error = "The worker was lost 3 times while running the job";
     assert_eq!(queue.failed(poison).await, (error.to_owned(), "worker_lost".to_owned(), 3));
     queue.assert_drained().await;
+    assert!(supervisor::failures()["consumer"] >= 3, "each panic is counted");
     trigger.begin();
     worker.await.unwrap().unwrap();
 }

@@ -1,0 +1,52 @@
+//! The proxy's background tasks. Each is supervised: one that panics starts again.
+
+use std::sync::Arc;
+
+use tepal_shared::{doctor::warn_about_default_user, supervisor::Tasks};
+use tokio::sync::watch;
+
+use crate::{
+    certificate::Renewal,
+    probe::{Probe, Snapshot},
+    reload::Files,
+    state::App,
+};
+
+/// Starts them; they end when the value is dropped.
+pub(crate) fn start(
+    app: &Arc<App>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    keys_file: Option<Files<1>>,
+    renewal: Option<Renewal>,
+) -> Tasks {
+    let mut tasks = Tasks::new(app.shutdown.clone());
+    let probed = Arc::clone(app);
+    tasks.keep("probe", move |_| Probe::new(Arc::clone(&probed), snapshots.clone()).run());
+    let counted = Arc::clone(app);
+    tasks.keep("metrics_upkeep", move |_| {
+        let app = Arc::clone(&counted);
+        async move { app.metrics.upkeep().await }
+    });
+    if let Some(limit) = app.rate_limit.clone() {
+        tasks.keep("rate_limit_upkeep", move |_| {
+            let limit = Arc::clone(&limit);
+            async move { limit.upkeep().await }
+        });
+    }
+    if let Some(file) = keys_file {
+        let let_in = Arc::clone(app);
+        tasks.keep("api_keys", move |_| follow_keys(Arc::clone(&let_in), file.clone()));
+    }
+    if let Some(renewal) = renewal {
+        tasks.keep("certificate", move |_| renewal.clone().run());
+    }
+    let (redis, keys) = (app.store.redis().clone(), app.store.keys().clone());
+    tasks.finish("default_user_check", move || warn_about_default_user(redis.clone(), keys.clone()));
+    tasks
+}
+
+async fn follow_keys(app: Arc<App>, mut file: Files<1>) {
+    if let Some(access) = &app.access {
+        access.follow(&mut file).await;
+    }
+}

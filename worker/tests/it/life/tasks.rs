@@ -1,0 +1,124 @@
+//! Bugs that panic in the tasks beside the consumers.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use clap::Parser as _;
+use futures_util::future::BoxFuture;
+use tepal_shared::{
+    job::Priority,
+    shutdown, supervisor,
+    tensor::{Batch, Tensor},
+};
+use tepal_tests::{saboteur::Saboteur, wait::eventually};
+use tepal_worker::{
+    backend::{self, Backend, BackendError},
+    config::{Args, Config},
+};
+use tokio::sync::Semaphore;
+
+use crate::{
+    flowers::input,
+    queue::{Queue, SOON},
+};
+
+/// Long enough for every task to fail once before the lease lapses; renewed every 4 s.
+const LEASE_MS: &str = "12000";
+
+/// The iris model, which answers when it may. Its second probe panics.
+struct Patient {
+    iris: Arc<dyn Backend>,
+    may_answer: Semaphore,
+    probes: AtomicUsize,
+}
+
+impl Backend for Patient {
+    fn name(&self) -> &'static str {
+        self.iris.name()
+    }
+
+    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
+        Box::pin(async move {
+            let _permit = self.may_answer.acquire().await.unwrap();
+            self.iris.predict(batch).await
+        })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<serde_json::Value, BackendError>> {
+        let earlier = self.probes.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            assert!(earlier != 1, "a bug of the test's own, in the probe");
+            self.iris.probe().await
+        })
+    }
+}
+
+fn config(url: &str) -> Config {
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
+    let args = ["tepal-worker", "--redis-url", url, "--models-dir", models, "--lease-ms", LEASE_MS];
+    let one = ["--num-workers", "1", "--max-in-flight", "1", "--inference-timeout-ms", "60000"];
+    Config::try_from(Args::try_parse_from(args.into_iter().chain(one)).unwrap()).unwrap()
+}
+
+/// How long the oldest entry has not been renewed, ms.
+fn idle_ms(queue: &Queue, stream: &str) -> u64 {
+    let pending = queue.redis.cli(&["XPENDING", stream, "workers", "-", "+", "1"]);
+    pending.lines().nth(2).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_task_that_panics_starts_again_and_does_its_work() {
+    let queue = Queue::start().await;
+    let stream = queue.store.keys().stream(0, Priority::Normal);
+    queue.redis.cli(&["ACL", "SETUSER", "worker", "on", ">secret", "~*", "&*", "+@all"]);
+    let config = config(&queue.redis.url().replace("redis://", "redis://worker:secret@"));
+    let iris = backend::open(&config).unwrap();
+    let backend = Arc::new(Patient { iris, may_answer: Semaphore::new(0), probes: AtomicUsize::new(0) });
+    let (saboteur, _guard) = Saboteur::start(&["heartbeat_failed", "renew_failed", "upkeep_failed"]);
+    let (trigger, shutdown) = shutdown::channel();
+    let worker = tokio::spawn(tepal_worker::run_with(config, Arc::<Patient>::clone(&backend), shutdown));
+    let running = queue.submit(input(5.1)).await;
+    eventually(SOON, "the job to run", async || queue.in_flight().await == 1).await;
+    let waiting = queue.submit(input(5.1)).await;
+
+    // The worker may touch no key: each of its tasks fails, says so, and panics.
+    queue.redis.cli(&["ACL", "SETUSER", "worker", "resetkeys"]);
+    eventually(SOON, "all tasks to panic", async || match saboteur.armed() {
+        armed if armed.is_empty() => Ok(()),
+        armed => Err(format!("{armed:?}")),
+    })
+    .await;
+    let idle_before = idle_ms(&queue, &stream);
+    let entries = queue.redis.cli(&["XRANGE", &stream, "-", "+"]);
+    let last = entries.lines().rfind(|line| line.contains('-') && line.len() < 20).unwrap();
+    queue.redis.cli(&["XDEL", &stream, last]);
+    queue.redis.cli(&["ACL", "SETUSER", "worker", "~*"]);
+
+    let renewed = async || idle_ms(&queue, &stream) < idle_before;
+    eventually(SOON, "the lease to be renewed", renewed).await;
+    let beats = async || {
+        let workers = queue.store.workers().await.unwrap();
+        workers.iter().any(|worker| worker.silence < Duration::from_secs(1))
+    };
+    eventually(SOON, "a heartbeat", beats).await;
+    let repaired = async || queue.redis.cli(&["XLEN", &stream]) == "2";
+    eventually(SOON, "the lost entry to be repaired", repaired).await;
+    let probed = async || backend.probes.load(Ordering::Relaxed) >= 4;
+    eventually(SOON, "more probes", probed).await;
+
+    backend.may_answer.add_permits(Semaphore::MAX_PERMITS >> 4);
+    let job = queue.completed(running).await;
+    assert_eq!(job.attempts, 1, "its lease lapsed");
+    queue.completed(waiting).await;
+    let failures = supervisor::failures();
+    for task in ["heartbeat", "lease_keeper", "janitor", "breaker"] {
+        assert_eq!(failures[task], 1, "{task}");
+    }
+    trigger.begin();
+    worker.await.unwrap().unwrap();
+}
