@@ -18,6 +18,7 @@ mod tests;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use tokio::runtime;
@@ -130,6 +131,12 @@ impl ModelServer {
         self.shared.log.count()
     }
 
+    /// Number of GetModelStatus calls so far, those included that wait to be handled.
+    #[must_use]
+    pub fn probe_count(&self) -> usize {
+        self.shared.probes.load(Ordering::Relaxed)
+    }
+
     /// Stops the server and waits until its port is free. Returns every Predict call that it had.
     pub async fn stop(mut self) -> Vec<CallRecord> {
         let shared = Arc::clone(&self.shared);
@@ -201,6 +208,9 @@ async fn serve(
     stop: &mut oneshot::Receiver<()>,
 ) -> bool {
     let mut builder = Server::builder();
+    if let Some(age) = service.shared().spec().max_connection_age {
+        builder = builder.max_connection_age(age);
+    }
     if let Some(tls) = tls {
         builder = builder.tls_config(tls).expect("certificates of the harness");
     }

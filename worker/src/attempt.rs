@@ -1,8 +1,9 @@
 //! One batch from its start to its recorded outcome.
 //!
-//! The model is called with the rows of all jobs; then each job is ended or given back in one round trip. A failure
-//! is read by its verdict alone: the backend is gone (give back, open the breaker), trying again may help (retry with
-//! backoff until the retries are used up), or it cannot help (split the batch until the job to blame is alone).
+//! The model is called with the rows of all jobs; then each job is ended or released in one round trip. What follows from
+//! a failed call is decided by its [`Verdict`] alone. Only a lone job is ever charged with a failure.
+
+mod outcome;
 
 use std::{
     sync::Arc,
@@ -18,16 +19,21 @@ use tepal_shared::{
     telemetry,
     tensor::Tensor,
 };
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::{
-    backend::{Backend, BackendError, Verdict},
+    attempt::outcome::Outcome,
+    backend::{Backend, BackendError, Evidence, Step, Verdict},
     batch::{Limits, MicroBatch},
+    batch_limit::BatchLimit,
     breaker::Breaker,
-    concurrency::{Concurrency, Epoch},
+    concurrency::{Concurrency, Epoch, Slot},
     config::Retry,
     lease::Leases,
-    metrics, spans,
+    metrics,
+    parts::{Part, Parts},
+    sample::Sample,
+    spans,
 };
 
 /// Runs batches; shared by all consumers of the process.
@@ -38,16 +44,20 @@ pub struct Runner {
     pub backend: Arc<dyn Backend>,
     /// Where outcomes are recorded.
     pub store: JobStore,
-    /// Told when the backend is gone.
+    /// Shows whether the backend or an input is to blame.
+    pub sample: Sample,
+    /// Stops the taking of jobs while the backend is gone.
     pub breaker: Breaker,
-    /// Told when the backend is overloaded.
+    /// Lowers the number of calls at a time when the backend is overloaded.
     pub concurrency: Concurrency,
+    /// Lowers the number of rows of a call when the backend fails calls for their size.
+    pub batch_limit: BatchLimit,
     /// The jobs that run.
     pub leases: Leases,
     /// When to try again and when to give up.
     pub retry: Retry,
-    /// When a call has enough jobs.
-    pub limits: Limits,
+    /// Most bytes of input of one call.
+    pub batch_max_bytes: usize,
 }
 
 /// What a model call came to.
@@ -56,6 +66,12 @@ enum Called {
     Failed(BackendError),
     /// No job of the batch is wanted any more.
     Abandoned,
+}
+
+/// A failure, and what follows from it for the jobs of the call.
+struct Failure {
+    error: BackendError,
+    step: Step,
 }
 
 impl Called {
@@ -67,16 +83,13 @@ impl Called {
     }
 }
 
-/// A job, how it goes on, and what the log says of it.
-struct Outcome<'a> {
-    attempt: &'a Attempt,
-    settlement: Settlement,
-    class_name: Option<String>,
-    /// The model call that it came of, when traces are on.
-    call: Option<spans::Call>,
-}
-
 impl Runner {
+    /// When a call has enough jobs at present.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { rows: self.batch_limit.rows(), bytes: self.batch_max_bytes }
+    }
+
     /// Gives jobs back that are not to be run now.
     pub async fn give_back(&self, attempts: &[Attempt]) {
         self.settle(attempts.iter().map(|attempt| Outcome::of(attempt, Settlement::Release)).collect()).await;
@@ -91,39 +104,90 @@ impl Runner {
         self.settle(outcomes.collect()).await;
     }
 
-    /// Runs a batch to the outcomes of its jobs.
-    pub async fn run(&self, batch: MicroBatch) {
-        let mut waiting = vec![batch];
-        while let Some(batch) = waiting.pop() {
-            if let Some((first, second)) = self.run_batch(batch).await {
-                waiting.extend([second, first]);
+    /// Runs a batch to the outcomes of its jobs, with as many calls as that takes.
+    pub async fn run(&self, batch: MicroBatch, slot: &mut Slot) {
+        let mut parts = Parts::of(batch);
+        while let Some(part) = parts.next(self.batch_limit.rows()) {
+            if !self.breaker.is_closed() {
+                let mut rest = parts.rest();
+                rest.extend(part.batch.items.into_iter().map(|item| item.attempt));
+                return self.give_back(&rest).await;
             }
+            if let Some(pause) = parts.pause() {
+                tokio::time::sleep(pause).await;
+            }
+            self.run_part(part, &mut parts, slot).await;
+        }
+        if let Some(rows) = parts.too_many_rows() {
+            self.batch_limit.lower(rows);
         }
     }
 
-    /// Runs one call and records what came of it, or gives two halves that are to be run instead.
-    async fn run_batch(&self, batch: MicroBatch) -> Option<(MicroBatch, MicroBatch)> {
+    /// Makes one call, and records what came of it unless there are to be others for these jobs.
+    async fn run_part(&self, mut part: Part, parts: &mut Parts, slot: &mut Slot) {
         let epoch = self.concurrency.pause().await;
+        part.called_at = Instant::now().into();
         let began = SystemTime::now();
-        let called = self.call(&batch).await;
-        let call = spans::Call::ended(&batch, self.backend.name(), began, called.error());
-        let mut outcomes = match called {
+        let called = self.call(&part.batch).await;
+        let call = spans::Call::ended(&part.batch, self.backend.name(), began, called.error());
+        let (batch, failure) = match called {
             Called::Answered(answer) => {
-                self.concurrency.succeeded();
-                self.breaker.succeeded();
-                self.results(&batch, &answer)
+                self.succeeded(&part, parts);
+                return self.settle(with_call(call, self.results(&part.batch, &answer))).await;
             }
+            Called::Abandoned => return,
             Called::Failed(error) => {
-                self.note(&error, epoch);
-                if error.verdict == Verdict::Reject && batch.items.len() > 1 {
-                    return batch.bisect();
-                }
-                batch.items.iter().map(|item| self.after_failure(&item.attempt, &error)).collect()
+                self.note(&error, epoch, &part);
+                parts.failed(error.verdict);
+                let Some(failed) = self.after_failure(error, part, parts, slot).await else { return };
+                failed
             }
-            Called::Abandoned => return None,
         };
-        outcomes.iter_mut().for_each(|outcome| outcome.call.clone_from(&call));
-        self.settle(outcomes).await;
+        let outcomes = batch.items.iter().map(|item| self.outcome(&item.attempt, &failure));
+        self.settle(with_call(call, outcomes.collect())).await;
+    }
+
+    fn succeeded(&self, part: &Part, parts: &mut Parts) {
+        self.concurrency.succeeded();
+        self.breaker.succeeded();
+        self.batch_limit.succeeded(part.batch.rows());
+        parts.succeeded();
+    }
+
+    /// Decides what follows from a failed call: more calls for its jobs, or the failure that is recorded for them.
+    async fn after_failure(
+        &self,
+        error: BackendError,
+        mut part: Part,
+        parts: &mut Parts,
+        slot: &mut Slot,
+    ) -> Option<(MicroBatch, Failure)> {
+        let mut step = error.verdict.step(parts.evidence(&part, self.breaker.vitals()));
+        if step == Step::Examine {
+            step = self.examine(&error, &mut part, parts).await;
+        }
+        match step {
+            Step::Split => {
+                metrics::batch_split(error.verdict.word());
+                parts.split(part);
+            }
+            Step::Wait => {
+                slot.wait_again().await;
+                parts.wait(part);
+            }
+            Step::Repeat | Step::Examine => parts.repeat(part),
+            Step::Stop | Step::Release | Step::Retry | Step::Fail => {
+                match step {
+                    Step::Stop if error.verdict == Verdict::Broken => {
+                        self.breaker.broken(&error, part.called_at, self.backend.as_ref()).await;
+                    }
+                    Step::Stop => self.breaker.open(&error),
+                    Step::Retry | Step::Fail => parts.blame_job(),
+                    _ => {}
+                }
+                return Some((part.batch, Failure { error, step }));
+            }
+        }
         None
     }
 
@@ -135,6 +199,7 @@ impl Runner {
         }
         metrics::batch(batch.items.len(), batch.rows());
         let started = Instant::now();
+        let _running = self.breaker.vitals().begin();
         let call = self.backend.predict(batch.concatenate(&self.model));
         let called = tokio::select! {
             biased;
@@ -162,16 +227,27 @@ impl Runner {
     }
 
     fn checked(&self, batch: &MicroBatch, answer: Tensor) -> Result<Tensor, BackendError> {
-        self.model.check_output(batch.rows(), &answer).map_err(BackendError::bad_answer)?;
+        let checked = self.model.check_output(batch.rows(), &answer);
+        checked.map_err(|error| BackendError::bad_answer(&error).because(error))?;
         Ok(answer)
     }
 
-    fn note(&self, error: &BackendError, began: Epoch) {
-        warn!(action = "inference_failed", code = error.code, %error);
-        match error.verdict {
-            Verdict::Unavailable | Verdict::Broken => self.breaker.open(error),
-            Verdict::Overloaded => self.concurrency.shrink(began),
-            Verdict::Retry | Verdict::Reject => {}
+    /// Tells all who look at the backend's state of a failed call.
+    fn note(&self, error: &BackendError, began: Epoch, part: &Part) {
+        let verdict = error.verdict;
+        let jobs = part.batch.items.len();
+        let chain = telemetry::chain(error);
+        warn!(action = "inference_failed", code = error.code, verdict = verdict.word(), jobs, error = chain);
+        match verdict {
+            Verdict::Silent => self.breaker.vitals().silent(),
+            _ if verdict.is_answer() => self.breaker.vitals().answered(),
+            _ => {}
+        }
+        if verdict.is_load() {
+            self.concurrency.shrink(began);
+        }
+        if verdict.blames_size() && part.is_shared() {
+            self.batch_limit.lower(part.batch.rows());
         }
     }
 
@@ -185,21 +261,43 @@ impl Runner {
                     class_name: result.class_name,
                     call: None,
                 },
-                Err(error) => self.after_failure(&item.attempt, &BackendError::bad_answer(error)),
+                Err(error) => Outcome::of(&item.attempt, BackendError::bad_answer(error).settlement()),
             });
         outcomes.collect()
     }
 
-    fn after_failure<'a>(&self, attempt: &'a Attempt, error: &BackendError) -> Outcome<'a> {
+    /// Finds out with the model's sample whether the backend or the batch is to blame.
+    async fn examine(&self, error: &BackendError, part: &mut Part, parts: &Parts) -> Step {
+        let vitals = self.breaker.vitals();
+        match self.sample.ask().await {
+            Ok(_) => {
+                vitals.succeeded();
+                part.examined();
+                error.verdict.step(parts.evidence(part, vitals))
+            }
+            // It is too busy to say.
+            Err(sample) if sample.verdict.is_load() => {
+                Verdict::Busy.step(Evidence { is_serving: true, ..parts.evidence(part, vitals) })
+            }
+            Err(sample) => {
+                warn!(action = "sample_failed", code = sample.code, error = telemetry::chain(&sample));
+                self.breaker.open_until_sample(error);
+                Step::Release
+            }
+        }
+    }
+
+    fn outcome<'a>(&self, attempt: &'a Attempt, failure: &Failure) -> Outcome<'a> {
+        let Failure { error, step } = failure;
         let may_retry = attempt.number() <= self.retry.max_retries;
-        let settlement = match error.verdict {
-            Verdict::Unavailable => Settlement::Release,
-            Verdict::Broken => self.after_break(attempt),
-            Verdict::Retry | Verdict::Overloaded if may_retry => {
+        let settlement = match step {
+            Step::Stop if error.verdict == Verdict::Broken => self.after_break(attempt),
+            Step::Retry if may_retry => {
                 let lease = self.store.policy().lease;
                 Settlement::Retry(retry_delay(self.retry.base, attempt.number(), lease))
             }
-            _ => Settlement::Fail { code: error.code.to_owned(), error: error.message.clone() },
+            Step::Retry | Step::Fail => error.settlement(),
+            _ => Settlement::Release,
         };
         Outcome::of(attempt, settlement)
     }
@@ -269,63 +367,22 @@ impl Runner {
 }
 
 fn out_of_time() -> BackendError {
-    BackendError::new(Verdict::Reject, "timeout", "The job ran longer than timeout_seconds")
+    BackendError::new(Verdict::Expired, "timeout", "The job ran longer than timeout_seconds")
+}
+
+fn with_call(call: Option<spans::Call>, mut outcomes: Vec<Outcome<'_>>) -> Vec<Outcome<'_>> {
+    outcomes.iter_mut().for_each(|outcome| outcome.call.clone_from(&call));
+    outcomes
+}
+
+impl BackendError {
+    fn settlement(&self) -> Settlement {
+        Settlement::Fail { code: self.code.to_owned(), error: self.message.clone() }
+    }
 }
 
 /// Redis refuses to write at present; what is to be recorded must not be lost.
 fn is_passing(error: &tepal_shared::error::StoreError) -> bool {
     use tepal_shared::error::StoreError;
     error.is_retryable() || matches!(error, StoreError::CannotPersist(_) | StoreError::OutOfMemory(_))
-}
-
-impl<'a> Outcome<'a> {
-    fn of(attempt: &'a Attempt, settlement: Settlement) -> Self {
-        Self { attempt, settlement, class_name: None, call: None }
-    }
-
-    /// What became of the attempt, in one word.
-    fn word(&self, settled: Settled) -> &'static str {
-        match (settled, &self.settlement) {
-            (Settled::Fenced(_), _) => "fenced",
-            (_, Settlement::Complete(_)) => "completed",
-            (_, Settlement::Fail { .. }) => "failed",
-            (_, Settlement::Retry(_)) => "retried",
-            (_, Settlement::Release | Settlement::Broken) => "released",
-        }
-    }
-
-    /// `took` is unknown for a job that was lost, which nobody holds any more.
-    fn log(&self, settled: Settled, took: Option<Duration>) {
-        let job_id = tracing::field::display(self.attempt.job_id);
-        let duration_ms = took.map(|took| took.as_micros() as f64 / 1000.0);
-        let attempt = self.attempt.token;
-        let request_id = self.attempt.request_id.as_deref();
-        let traceparent = self.attempt.traceparent.as_deref();
-        if let Settled::Fenced(why) = settled {
-            info!(action = "attempt_fenced", job_id, reason = why.word(), duration_ms, attempt, request_id);
-            return;
-        }
-        match &self.settlement {
-            Settlement::Complete(_) => {
-                let result = self.class_name.as_deref();
-                info!(
-                    action = "prediction_completed",
-                    job_id, duration_ms, result, attempt, request_id, traceparent
-                );
-            }
-            Settlement::Fail { code, .. } => {
-                warn!(
-                    action = "prediction_failed",
-                    job_id, duration_ms, code, attempt, request_id, traceparent
-                );
-            }
-            Settlement::Retry(delay) => {
-                let retry_ms = delay.as_millis() as u64;
-                info!(action = "attempt_retried", job_id, duration_ms, retry_ms, attempt, request_id);
-            }
-            Settlement::Release | Settlement::Broken => {
-                info!(action = "attempt_released", job_id, duration_ms, attempt, request_id)
-            }
-        }
-    }
 }

@@ -2,15 +2,17 @@
 
 mod onnx;
 mod tensorflow_serving;
+mod verdict;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use tensorflow_serving::fuzzing;
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{error::Error, fmt, str::FromStr, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use tepal_shared::tensor::{Batch, Tensor};
 
+pub use self::verdict::{Evidence, Step, Verdict};
 use crate::config::Config;
 
 /// Something that runs a model.
@@ -57,12 +59,13 @@ pub enum OpenError {
     )]
     NoOnnxFile(String),
     /// The ONNX file cannot be loaded.
-    #[error("the ONNX file {path} cannot be loaded: {reason}")]
+    #[error("the ONNX file {path} cannot be loaded")]
     Onnx {
         /// Which file.
         path: String,
-        /// Why not.
-        reason: String,
+        /// What the library that reads it says.
+        #[source]
+        source: Cause,
     },
     /// TF_SERVING_HOST and TF_SERVING_GRPC_PORT make no address.
     #[error("TF_SERVING_HOST `{host}` is not a host name")]
@@ -89,48 +92,42 @@ pub fn open(config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
     }
 }
 
-/// A call failed. What follows from it is decided by [`BackendError::verdict`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a failure came of, as a library reports it.
+pub type Cause = Box<dyn Error + Send + Sync>;
+
+/// A call failed. [`Verdict::step`] decides what follows.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} ({code})")]
 pub struct BackendError {
-    /// What follows.
+    /// Who is to blame, as far as the failure says.
     pub verdict: Verdict,
     /// One word for programs, the job's `error_code` if it comes to that.
     pub code: &'static str,
     /// A sentence for the client, the job's `error` if it comes to that.
     pub message: String,
-}
-
-/// What follows from a failed call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The backend is not there: give the jobs back, stop taking.
-    Unavailable,
-    /// The backend went away during the call: the same, and one of the jobs may be why.
-    Broken,
-    /// The backend is overloaded: try again, with fewer batches at a time.
-    Overloaded,
-    /// Trying again may help.
-    Retry,
-    /// Trying again cannot help; if several jobs were in the batch, only some may be to blame.
-    Reject,
+    /// What it came of, for the log.
+    #[source]
+    pub cause: Option<Cause>,
 }
 
 impl BackendError {
-    pub(crate) fn new(verdict: Verdict, code: &'static str, message: impl Into<String>) -> Self {
-        Self { verdict, code, message: message.into() }
+    /// A failure without a cause.
+    #[must_use]
+    pub fn new(verdict: Verdict, code: &'static str, message: impl Into<String>) -> Self {
+        Self { verdict, code, message: message.into(), cause: None }
+    }
+
+    /// The same with its cause.
+    #[must_use]
+    pub fn because(self, cause: impl Into<Cause>) -> Self {
+        Self { cause: Some(cause.into()), ..self }
     }
 
     pub(crate) fn timeout() -> Self {
-        Self::new(Verdict::Retry, "inference_timeout", "Model inference timeout")
+        Self::new(Verdict::Silent, "inference_timeout", "Model inference timeout")
     }
 
     pub(crate) fn bad_answer(reason: impl fmt::Display) -> Self {
-        Self::new(Verdict::Reject, "bad_model_answer", reason.to_string())
-    }
-}
-
-impl fmt::Display for BackendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.message, self.code)
+        Self::new(Verdict::Unusable, "bad_model_answer", reason.to_string())
     }
 }

@@ -114,14 +114,25 @@ impl MicroBatch {
         })
     }
 
-    /// Two batches of half the jobs each, to find the one that spoils the call; `None` for a single job.
+    /// Two batches of half the jobs each, to find the one that spoils the call; the second is `None` for a single job.
     #[must_use]
-    pub fn bisect(mut self) -> Option<(Self, Self)> {
-        if self.items.len() < 2 {
-            return None;
-        }
-        let second = self.items.split_off(self.items.len() / 2);
-        Some((self, Self { items: second }))
+    pub fn bisect(self) -> (Self, Option<Self>) {
+        let half = self.items.len().div_ceil(2);
+        self.split_at(half)
+    }
+
+    /// Keeps the jobs that fit into `max_rows` rows, at least one; gives the others.
+    pub fn split_off_above(&mut self, max_rows: usize) -> Option<Self> {
+        let fitting = self.split().take_while(|(item, from)| *from == 0 || from + item.rows.rows <= max_rows);
+        let count = fitting.count();
+        let (kept, rest) = std::mem::take(self).split_at(count);
+        *self = kept;
+        rest
+    }
+
+    fn split_at(mut self, count: usize) -> (Self, Option<Self>) {
+        let rest = self.items.split_off(count.min(self.items.len()));
+        (self, (!rest.is_empty()).then_some(Self { items: rest }))
     }
 }
 
@@ -205,8 +216,8 @@ pub(crate) mod tests {
         let plan = Plan::new(&iris(), [2, 1, 3].map(attempt).to_vec(), up_to(100));
         let batch = plan.batches[0].clone();
         assert_eq!(batch.split().map(|(_, from)| from).collect::<Vec<_>>(), [0, 2, 3]);
-        let (first, second) = batch.bisect().unwrap();
-        assert_eq!((first.items.len(), second.items.len()), (1, 2));
-        assert!(first.bisect().is_none());
+        let (first, second) = batch.bisect();
+        assert_eq!((first.items.len(), second.unwrap().items.len()), (2, 1));
+        assert!(first.bisect().1.unwrap().bisect().1.is_none());
     }
 }

@@ -12,13 +12,18 @@ use std::{
     time::Duration,
 };
 
-use tepal_shared::{retry::Backoff, shutdown::Shutdown};
-use tokio::sync::watch;
-use tracing::{info, warn};
+use tepal_shared::{retry::Backoff, shutdown::Shutdown, telemetry};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
+use tracing::{debug, info, warn};
 
 use crate::{
-    backend::{Backend, BackendError},
+    backend::{Backend, BackendError, Verdict},
     metrics,
+    sample::Sample,
+    vitals::Vitals,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -47,6 +52,11 @@ pub struct Breaker {
     state: Arc<watch::Sender<State>>,
     /// Whether a call succeeded since the breaker opened last.
     has_succeeded: Arc<AtomicBool>,
+    /// Whether a probe is not enough: the model must answer its sample.
+    needs_sample: Arc<AtomicBool>,
+    /// When a probe last showed that the backend had outlived a broken connection.
+    outlived_at: Arc<Mutex<Instant>>,
+    vitals: Vitals,
 }
 
 impl Breaker {
@@ -55,7 +65,19 @@ impl Breaker {
     pub fn new() -> Self {
         let (state, _) = watch::channel(State::Open { reason: "not probed yet".to_owned() });
         metrics::breaker_open(true);
-        Self { state: Arc::new(state), has_succeeded: Arc::default() }
+        Self {
+            state: Arc::new(state),
+            has_succeeded: Arc::default(),
+            needs_sample: Arc::default(),
+            outlived_at: Arc::new(Mutex::new(Instant::now())),
+            vitals: Vitals::default(),
+        }
+    }
+
+    /// What the calls show.
+    #[must_use]
+    pub fn vitals(&self) -> &Vitals {
+        &self.vitals
     }
 
     /// Follows the state.
@@ -79,6 +101,7 @@ impl Breaker {
 
     /// A call got its answer.
     pub fn succeeded(&self) {
+        self.vitals.succeeded();
         self.has_succeeded.store(true, Ordering::Relaxed);
     }
 
@@ -93,7 +116,29 @@ impl Breaker {
         });
         if opened {
             metrics::breaker_open(true);
-            warn!(action = "backend_down", %error);
+            warn!(action = "backend_down", error = telemetry::chain(error));
+        }
+    }
+
+    /// The backend refuses calls although its probe may succeed: it must answer the model's sample before the breaker
+    /// closes.
+    pub fn open_until_sample(&self, error: &BackendError) {
+        self.needs_sample.store(true, Ordering::Relaxed);
+        self.open(error);
+    }
+
+    /// A connection broke in the middle of a call that began then. A backend that served before and answers a probe at once is still
+    /// there: servers close old connections, now and then with a call on them.
+    pub async fn broken(&self, error: &BackendError, began: Instant, backend: &dyn Backend) {
+        let mut outlived_at = self.outlived_at.lock().await;
+        if *outlived_at >= began {
+            return;
+        }
+        let has_served = self.vitals.has_succeeded_since(*outlived_at);
+        if has_served && self.is_closed() && backend.probe().await.is_ok() {
+            *outlived_at = Instant::now();
+        } else {
+            self.open(error);
         }
     }
 
@@ -106,14 +151,19 @@ impl Breaker {
     }
 
     /// Probes the backend until `shutdown` begins.
-    pub async fn run(self, backend: Arc<dyn Backend>, shutdown: Shutdown) {
+    pub async fn run(self, backend: Arc<dyn Backend>, sample: Sample, shutdown: Shutdown) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
-            let probed = backend.probe().await;
+            let began = Instant::now();
+            let probed = self.probe(backend.as_ref(), &sample).await;
             let pause = async {
                 match probed {
                     Ok(metadata) => {
                         self.close(metadata);
+                        self.pause_while_closed(&mut backoff).await;
+                    }
+                    Err(error) if self.is_busy(&error, began) => {
+                        debug!(action = "probe_waits", error = telemetry::chain(&error));
                         self.pause_while_closed(&mut backoff).await;
                     }
                     Err(error) => {
@@ -128,6 +178,26 @@ impl Breaker {
         }
     }
 
+    async fn probe(&self, backend: &dyn Backend, sample: &Sample) -> Result<serde_json::Value, BackendError> {
+        let metadata = backend.probe().await?;
+        if self.needs_sample.load(Ordering::Relaxed) {
+            sample.ask().await?;
+            self.needs_sample.store(false, Ordering::Relaxed);
+        }
+        Ok(metadata)
+    }
+
+    /// Whether a backend that was there only has no time for the probe.
+    fn is_busy(&self, error: &BackendError, began: Instant) -> bool {
+        let lives = match error.verdict {
+            Verdict::Overloaded => true,
+            Verdict::Busy => self.vitals.is_serving(),
+            Verdict::Silent => self.vitals.has_lived_since(began),
+            _ => false,
+        };
+        lives && self.is_closed()
+    }
+
     /// A failed probe opens the breaker; if it is open already, only the reason may be new.
     fn note_failed_probe(&self, error: &BackendError) {
         self.open(error);
@@ -135,7 +205,7 @@ impl Breaker {
             let latest = State::Open { reason: error.to_string() };
             let changed = *state != latest;
             if changed {
-                warn!(action = "backend_down", %error);
+                warn!(action = "backend_down", error = telemetry::chain(error));
                 *state = latest;
             }
             changed

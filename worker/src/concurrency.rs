@@ -53,6 +53,8 @@ pub struct Epoch(u64);
 pub struct Slot {
     shared: Arc<Shared>,
     is_running: bool,
+    /// False while it waits to be given again.
+    is_given: bool,
 }
 
 impl Concurrency {
@@ -75,7 +77,7 @@ impl Concurrency {
                 let mut state = self.shared.lock();
                 if state.given < state.limit {
                     state.given += 1;
-                    return Slot { shared: Arc::clone(&self.shared), is_running: false };
+                    return Slot { shared: Arc::clone(&self.shared), is_running: false, is_given: true };
                 }
             }
             freed.await;
@@ -138,6 +140,29 @@ impl Slot {
             state.tell();
         }
     }
+
+    /// Gives the place free and waits for another one: after an overload fewer batches may run.
+    pub async fn wait_again(&mut self) {
+        self.give_free();
+        let concurrency = Concurrency { shared: Arc::clone(&self.shared) };
+        *self = concurrency.slot().await;
+        self.run();
+    }
+
+    fn give_free(&mut self) {
+        if !std::mem::take(&mut self.is_given) {
+            return;
+        }
+        let mut state = self.shared.lock();
+        state.given = state.given.saturating_sub(1);
+        if std::mem::take(&mut self.is_running) {
+            state.running = state.running.saturating_sub(1);
+            state.tell();
+        }
+        if state.given < state.limit {
+            self.shared.freed.notify_one();
+        }
+    }
 }
 
 impl State {
@@ -160,15 +185,7 @@ impl Shared {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.given = state.given.saturating_sub(1);
-        if self.is_running {
-            state.running = state.running.saturating_sub(1);
-            state.tell();
-        }
-        if state.given < state.limit {
-            self.shared.freed.notify_one();
-        }
+        self.give_free();
     }
 }
 
@@ -246,6 +263,20 @@ mod tests {
         let since = Instant::now();
         drop(concurrency.slot().await);
         assert!(since.elapsed() < Duration::from_millis(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_waits_again_counts_only_when_its_place_is_given() {
+        let (concurrency, mut slots) = busy(2, 2);
+        concurrency.shrink(concurrency.pause().await);
+        let (first, second) = slots.split_at_mut(1);
+        let mut waits = Box::pin(first[0].wait_again());
+        assert!((&mut waits).now_or_never().is_none(), "the other one runs");
+        second[0].give_free();
+        waits.await;
+        assert!(concurrency.slot().now_or_never().is_none());
+        drop(slots);
+        assert!(concurrency.slot().now_or_never().is_some());
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl Consumer {
         runner.leases.hold(&self.name, &sorted.give_back);
         self.alone_next = sorted.is_last_chance;
 
-        let plan = Plan::new(&runner.model, sorted.run, runner.limits);
+        let plan = Plan::new(&runner.model, sorted.run, runner.limits());
         let jobs = plan.batches.iter().map(|batch| batch.items.len()).sum();
         self.taker.note_rows(jobs, plan.batches.iter().map(MicroBatch::rows).sum());
         self.waiting.extend(plan.batches.into_iter().map(|batch| (batch, Arc::clone(&turn))));
@@ -194,7 +194,7 @@ impl Consumer {
         place.slot.run();
         let runner = Arc::clone(&self.runner);
         self.spawn(async move {
-            runner.run(batch).await;
+            runner.run(batch, &mut place.slot).await;
             drop((turn, place));
         });
     }

@@ -9,7 +9,9 @@
 //! | [`suspects`] | which of the taken jobs may run, when some were there as a worker died |
 //! | [`lease`] | keeps the jobs that run, and aborts those that were lost |
 //! | [`backend`] | the model behind one trait: in process, or a server |
-//! | [`breaker`], [`concurrency`] | when not to take jobs, and how many batches may run |
+//! | [`parts`] | the calls that a batch still needs, when one for all its jobs failed |
+//! | [`breaker`], [`vitals`], [`sample`] | whether the backend serves |
+//! | [`concurrency`], [`batch_limit`] | how many batches may run, and how large they may be |
 //! | [`janitor`] | forgets what expired, repairs what an operator broke |
 //! | [`doctor`] | checks what the worker needs, and tells what is wrong |
 //! | [`spans`] | a job's way through the worker, for traces |
@@ -19,6 +21,7 @@
 pub mod attempt;
 pub mod backend;
 pub mod batch;
+pub mod batch_limit;
 pub mod breaker;
 pub mod concurrency;
 pub mod config;
@@ -31,10 +34,13 @@ pub mod lease;
 pub mod liveness;
 pub mod metrics;
 pub mod monitor;
+pub mod parts;
 pub mod registry;
+pub mod sample;
 pub mod spans;
 pub mod suspects;
 pub mod taker;
+pub mod vitals;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -48,9 +54,9 @@ use tepal_shared::{
 use tracing::info;
 
 use crate::{
-    attempt::Runner, backend::Backend, batch::Limits, breaker::Breaker, concurrency::Concurrency,
+    attempt::Runner, backend::Backend, batch_limit::BatchLimit, breaker::Breaker, concurrency::Concurrency,
     config::Config, consumer::Consumer, janitor::Janitor, lease::Leases, liveness::Liveness,
-    monitor::Monitor, registry::Registry, suspects::Suspects,
+    monitor::Monitor, registry::Registry, sample::Sample, suspects::Suspects,
 };
 
 /// The worker cannot start.
@@ -117,6 +123,8 @@ async fn work(
     let concurrency = Concurrency::new(config.num_workers * config.max_in_flight);
     let leases = Leases::default();
     let registry = Registry::new(&config, backend.name(), store.clone(), breaker.clone(), leases.clone());
+    let sample =
+        Sample::new(Arc::clone(&backend), config.common.model.clone(), config.retry.inference_timeout);
     let runner = Arc::new(Runner {
         model: config.common.model.clone(),
         backend: Arc::clone(&backend),
@@ -124,8 +132,10 @@ async fn work(
         breaker: breaker.clone(),
         concurrency: concurrency.clone(),
         leases: leases.clone(),
+        batch_limit: BatchLimit::new(config.batch_max_rows),
+        sample: sample.clone(),
         retry: config.retry.clone(),
-        limits: Limits { rows: config.batch_max_rows, bytes: config.batch_max_bytes },
+        batch_max_bytes: config.batch_max_bytes,
     });
     info!(
         action = "worker_started",
@@ -138,7 +148,7 @@ async fn work(
     let (stop_helpers, helpers_stop) = shutdown::channel();
     let (mut helpers, mut consumers) = (Tasks::new(helpers_stop), Tasks::new(shutdown));
     let probed = breaker.clone();
-    helpers.keep("breaker", move |stop| probed.clone().run(Arc::clone(&backend), stop));
+    helpers.keep("breaker", move |stop| probed.clone().run(Arc::clone(&backend), sample.clone(), stop));
     let pulse = liveness.watch("heartbeat".to_owned(), registry::INTERVAL);
     helpers.keep("heartbeat", move |stop| registry.clone().run(pulse.clone(), stop));
     let kept = store.clone();

@@ -10,6 +10,8 @@ use tepal_shared::{
     supervisor, telemetry,
 };
 
+use crate::backend::Verdict;
+
 const PROCESSED: &str = "tepal_jobs_processed_total";
 const PROCESSING: &str = "tepal_job_processing_seconds";
 const WAIT: &str = "tepal_job_wait_seconds";
@@ -29,6 +31,8 @@ const BREAKER: &str = "tepal_breaker_open";
 const HELD: &str = "tepal_worker_jobs_held";
 const BATCHES_RUNNING: &str = "tepal_worker_batches_running";
 const BATCHES_LIMIT: &str = "tepal_worker_batches_limit";
+const ROWS_LIMIT: &str = "tepal_worker_batch_rows_limit";
+const SPLITS: &str = "tepal_batch_splits_total";
 const BUILD: &str = "tepal_build_info";
 /// The name that every Prometheus client library uses.
 const STARTED: &str = "process_start_time_seconds";
@@ -119,6 +123,11 @@ fn describe() {
         BATCHES_LIMIT,
         "Batches that this worker may run at a time; an overloaded backend halves it"
     );
+    describe_gauge!(
+        ROWS_LIMIT,
+        "Rows that one model call may have; a backend that fails calls for their size halves it for a while"
+    );
+    describe_counter!(SPLITS, "Failed model calls whose jobs were called again in halves, by reason");
     describe_gauge!(BUILD, "Always 1; the label tells the version");
     describe_gauge!(STARTED, Unit::Seconds, "When this process started, Unix time");
     // A rate over a counter that appears only with its first event misses that event.
@@ -128,6 +137,9 @@ fn describe() {
     for reason in ["lost", "cancelled", "missing"] {
         counter!(FENCED, "reason" => reason).absolute(0);
     }
+    for verdict in Verdict::SPLITTING {
+        counter!(SPLITS, "reason" => verdict.word()).absolute(0);
+    }
     for name in [RECLAIMED, REPAIRED, STALE, GROUPS, REPEATED, DATA_LOST] {
         counter!(name).absolute(0);
     }
@@ -135,8 +147,19 @@ fn describe() {
     // Until the model is loaded nothing can run.
     breaker_open(true);
     batches(0, 0);
+    batch_rows_limit(0);
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(STARTED).set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+}
+
+/// The number of rows that a call may have changed.
+pub(crate) fn batch_rows_limit(rows: usize) {
+    gauge!(ROWS_LIMIT).set(rows as f64);
+}
+
+/// The jobs of a failed call are called again in halves.
+pub(crate) fn batch_split(reason: &'static str) {
+    counter!(SPLITS, "reason" => reason).increment(1);
 }
 
 /// Jobs were granted.

@@ -16,8 +16,12 @@ pub enum Behaviour {
     Delay(Duration),
     /// Never answers. The call ends when the client gives up.
     Hang,
-    /// Fails the whole call with `INVALID_ARGUMENT` if any row's first value is above this.
-    FailRowsOver(f32),
+    /// Fails the whole call with this code if any row's first value is above this.
+    FailRowsOver(f32, Code),
+    /// Fails calls of more rows than this with a status.
+    FailCallsOver(usize, Code, String),
+    /// Fails calls of more bytes than this as gRPC's C++ library does, which has a limit of 4 MiB.
+    FailBytesOver(usize),
     /// Crashes if any row's first value is above this: every connection breaks, and the server is back at once.
     CrashOnRowsOver(f32),
     /// Answers with rows that are one value too long on the last axis.
@@ -35,6 +39,8 @@ pub enum Behaviour {
     /// Answers with 5 MiB in a further output, `padding`: more than a tonic client takes unless told
     /// otherwise.
     HugeReply,
+    /// Answers with so many bytes for each row in a further output, `padding`.
+    PadReply(usize),
 }
 
 /// Behaviours for the calls to come.

@@ -27,8 +27,14 @@ pub(super) fn outputs(
 
     let name = if *behaviour == Behaviour::MissingOutput { "other" } else { &spec.output.name };
     let mut outputs = BTreeMap::from([(name.to_owned(), tensor)]);
-    if *behaviour == Behaviour::HugeReply {
-        outputs.insert("padding".to_owned(), padding());
+    let padding = match behaviour {
+        Behaviour::HugeReply => PADDING_BYTES,
+        Behaviour::PadReply(row_bytes) => row_bytes * rows.count,
+        _ => 0,
+    };
+    if padding > 0 {
+        let tensor = TensorProto { tensor_content: vec![0; padding], ..TensorProto::default() };
+        outputs.insert("padding".to_owned(), tensor);
     }
     outputs
 }
@@ -97,9 +103,4 @@ fn encode(style: AnswerStyle, sizes: &[usize], values: Vec<f32>) -> TensorProto 
         }
     }
     tensor
-}
-
-fn padding() -> TensorProto {
-    let floats = PADDING_BYTES / size_of::<f32>();
-    encode(AnswerStyle::TensorContent, &[floats], vec![0.0; floats])
 }

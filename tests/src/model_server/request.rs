@@ -2,6 +2,7 @@
 //! are in tensorflow_serving/servables/tensorflow/predict_util.cc and model_servers/server_core.cc; those about
 //! shapes and types come from TensorFlow's kernels.
 
+use prost::Message as _;
 use tepal_proto::tensorflow::serving::model_spec::VersionChoice;
 use tepal_proto::tensorflow::serving::{ModelSpec, PredictRequest};
 use tepal_proto::tensorflow::{DataType, TensorProto};
@@ -18,6 +19,8 @@ const MAX_ELEMENTS: usize = 1 << 26;
 #[derive(Debug)]
 pub(super) struct Rows {
     pub(super) count: usize,
+    /// Length of the request.
+    pub(super) bytes: usize,
     /// All rows, one after the other.
     pub(super) values: Vec<f32>,
 }
@@ -75,7 +78,7 @@ pub(super) fn read_rows(spec: &ServerSpec, request: &PredictRequest) -> Result<R
         check_shape(&input.sizes, expected)?;
     }
     let count = common_count(&inputs)?;
-    Ok(Rows { count, values: interleave(count, &inputs) })
+    Ok(Rows { count, bytes: request.encoded_len(), values: interleave(count, &inputs) })
 }
 
 fn check_names(spec: &ServerSpec, request: &PredictRequest) -> Result<(), Status> {

@@ -1,7 +1,7 @@
 //! The calls of the gRPC API: who answers, and when.
 
 use std::future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use tepal_proto::tensorflow::serving::{
     GetModelMetadataRequest, GetModelMetadataResponse, GetModelStatusRequest, GetModelStatusResponse,
     ModelSpec, PredictRequest, PredictResponse,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::sleep;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::behaviour::{Behaviour, Script};
-use super::calls::{CallLog, CallOutcome};
+use super::calls::{CallLog, CallOutcome, RunningCall};
 use super::request::Rows;
 use super::spec::ServerSpec;
 use super::{describe, reply, request};
@@ -32,6 +32,9 @@ pub(super) struct Shared {
     spec: ServerSpec,
     script: Mutex<Script>,
     available: AtomicBool,
+    handlers: Semaphore,
+    /// Number of GetModelStatus calls.
+    pub(super) probes: AtomicUsize,
     pub(super) log: CallLog,
     /// Told when the server shall crash.
     pub(super) crash: Notify,
@@ -45,8 +48,24 @@ pub(super) struct Service {
 
 impl Shared {
     pub(super) fn new(spec: ServerSpec) -> Self {
-        let script = Mutex::new(Script::new());
-        Self { spec, script, available: AtomicBool::new(true), log: CallLog::default(), crash: Notify::new() }
+        Self {
+            script: Mutex::new(Script::new()),
+            available: AtomicBool::new(true),
+            handlers: Semaphore::new(spec.handlers),
+            probes: AtomicUsize::new(0),
+            log: CallLog::default(),
+            crash: Notify::new(),
+            spec,
+        }
+    }
+
+    pub(super) fn spec(&self) -> &ServerSpec {
+        &self.spec
+    }
+
+    /// Waits for a thread that handles the call, so to speak.
+    async fn handler(&self) -> SemaphorePermit<'_> {
+        self.handlers.acquire().await.expect("the semaphore is never closed")
     }
 
     pub(super) fn script(&self) -> MutexGuard<'_, Script> {
@@ -67,9 +86,9 @@ impl Shared {
     }
 
     /// A Predict whose rows, or what is wrong with them, are known.
-    async fn run(&self, rows: Result<Rows, Status>, running: usize) -> Result<PredictResponse, Status> {
-        if running > self.spec.max_concurrent_calls {
-            return Err(Status::resource_exhausted("too many concurrent calls"));
+    async fn run(&self, rows: Result<Rows, Status>, call: &RunningCall) -> Result<PredictResponse, Status> {
+        if call.running > self.spec.max_concurrent_calls {
+            return Err(Status::new(self.spec.refusal, "too many concurrent calls"));
         }
         let behaviour = self.script().take();
         match &behaviour {
@@ -79,15 +98,16 @@ impl Shared {
             _ => {}
         }
         let rows = rows?;
+        refuse_size(&behaviour, &rows)?;
         if let Behaviour::CrashOnRowsOver(limit) = behaviour
-            && refuse_rows_over(limit, &self.spec, &rows).is_err()
+            && refuse_rows_over(limit, Code::Unknown, &self.spec, &rows).is_err()
         {
             self.crash.notify_one();
             future::pending().await
         }
         pause(self.spec.cost(rows.count)).await;
-        if let Behaviour::FailRowsOver(limit) = behaviour {
-            refuse_rows_over(limit, &self.spec, &rows)?;
+        if let Behaviour::FailRowsOver(limit, code) = behaviour {
+            refuse_rows_over(limit, code, &self.spec, &rows)?;
         }
         let model_spec = Some(describe::model_spec(&self.spec, request::SIGNATURE));
         Ok(PredictResponse { outputs: reply::outputs(&self.spec, &rows, &behaviour), model_spec })
@@ -103,9 +123,10 @@ impl Service {
         &self.shared
     }
 
-    /// The real server takes requests of any size; tonic would stop at 4 MiB.
+    /// The real server takes requests of any size unless told otherwise; tonic would stop at 4 MiB.
     pub(super) fn into_prediction_service(self) -> PredictionServiceServer<Self> {
-        PredictionServiceServer::new(self).max_decoding_message_size(usize::MAX)
+        let limit = self.shared.spec.max_request_bytes;
+        PredictionServiceServer::new(self).max_decoding_message_size(limit)
     }
 
     pub(super) fn into_model_service(self) -> ModelServiceServer<Self> {
@@ -117,11 +138,12 @@ impl Service {
 impl PredictionService for Service {
     async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictResponse>, Status> {
         let (shared, request) = (&self.shared, request.into_inner());
+        let _handler = shared.handler().await;
         let rows = shared
             .check_model(request.model_spec.as_ref())
             .and_then(|()| request::read_rows(&shared.spec, &request));
         let call = shared.log.start(rows.as_ref().ok());
-        let result = shared.run(rows, call.running).await;
+        let result = shared.run(rows, &call).await;
         call.end(
             result
                 .as_ref()
@@ -135,6 +157,7 @@ impl PredictionService for Service {
         request: Request<GetModelMetadataRequest>,
     ) -> Result<Response<GetModelMetadataResponse>, Status> {
         let (shared, request) = (&self.shared, request.into_inner());
+        let _handler = shared.handler().await;
         if !shared.spec.with_metadata {
             return Err(Status::unimplemented(""));
         }
@@ -150,6 +173,8 @@ impl ModelService for Service {
         request: Request<GetModelStatusRequest>,
     ) -> Result<Response<GetModelStatusResponse>, Status> {
         let (shared, request) = (&self.shared, request.into_inner());
+        shared.probes.fetch_add(1, Ordering::Relaxed);
+        let _handler = shared.handler().await;
         if !shared.spec.with_status {
             return Err(Status::unimplemented(""));
         }
@@ -165,13 +190,22 @@ async fn pause(time: Duration) {
     }
 }
 
-fn refuse_rows_over(limit: f32, spec: &ServerSpec, rows: &Rows) -> Result<(), Status> {
+fn refuse_rows_over(limit: f32, code: Code, spec: &ServerSpec, rows: &Rows) -> Result<(), Status> {
     let first_values = rows.values.iter().step_by(spec.row_len());
     match first_values.copied().find(|first| *first > limit) {
-        Some(first) => {
-            Err(Status::invalid_argument(format!("a row starts with {first}, which is over {limit}")))
-        }
+        Some(first) => Err(Status::new(code, format!("a row starts with {first}, which is over {limit}"))),
         None => Ok(()),
+    }
+}
+
+fn refuse_size(behaviour: &Behaviour, rows: &Rows) -> Result<(), Status> {
+    match behaviour {
+        Behaviour::FailCallsOver(limit, code, text) if rows.count > *limit => Err(Status::new(*code, text)),
+        Behaviour::FailBytesOver(limit) if rows.bytes > *limit => {
+            let text = format!("Received message larger than max ({} vs. {limit})", rows.bytes);
+            Err(Status::resource_exhausted(text))
+        }
+        _ => Ok(()),
     }
 }
 

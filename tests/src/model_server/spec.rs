@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+use tonic::Code;
+
 /// The model itself: from the values of one row, all inputs one after the other, to the values of its output.
 pub type Compute = Arc<dyn Fn(&[f32]) -> Vec<f32> + Send + Sync>;
 
@@ -27,8 +30,16 @@ pub struct ServerSpec {
     pub call_cost: Duration,
     /// Time that each row adds to it.
     pub row_cost: Duration,
-    /// Predict calls that may run at a time; one more is answered `RESOURCE_EXHAUSTED`.
+    /// Predict calls that may run at a time; one more is answered with `refusal`.
     pub max_concurrent_calls: usize,
+    /// `RESOURCE_EXHAUSTED`, or `UNAVAILABLE` as TensorFlow Serving says when its batching queue is full.
+    pub refusal: Code,
+    /// Calls of any kind that are handled at a time; others wait.
+    pub handlers: usize,
+    /// Longest request that the gRPC library takes.
+    pub max_request_bytes: usize,
+    /// How long a connection lives before the server closes it in order.
+    pub max_connection_age: Option<Duration>,
     /// Whether GetModelMetadata exists; if not, it is answered `UNIMPLEMENTED`.
     pub with_metadata: bool,
     /// Whether GetModelStatus exists; if not, it is answered `UNIMPLEMENTED`.
@@ -98,6 +109,10 @@ impl ServerSpec {
             call_cost: Duration::ZERO,
             row_cost: Duration::ZERO,
             max_concurrent_calls: usize::MAX,
+            refusal: Code::ResourceExhausted,
+            handlers: Semaphore::MAX_PERMITS,
+            max_request_bytes: usize::MAX,
+            max_connection_age: None,
             with_metadata: true,
             with_status: true,
         }

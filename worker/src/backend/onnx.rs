@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tepal_shared::{
     model::{InputSpec, Model},
+    telemetry,
     tensor::{Batch, DType, Tensor, Values},
 };
 use tract_onnx::prelude::Tensor as TractTensor;
@@ -21,7 +22,7 @@ use tract_onnx::prelude::{
     TDim, TVec, TractResult, TypedRunnableModel,
 };
 
-use super::{Backend, BackendError, OpenError, Verdict};
+use super::{Backend, BackendError, Cause, OpenError, Verdict};
 
 /// Longest computation on a thread that has sockets and timers to serve; a longer one gets a thread of its own, which costs
 /// two changes of threads, on cores that slept some 0.1 ms each. Servers are advised to 10 to 100 us (Alice Ryhl, "Async: What
@@ -48,10 +49,8 @@ impl Onnx {
     pub(super) fn open(model: &Model) -> Result<Self, OpenError> {
         let path = model.onnx_file.as_ref().ok_or_else(|| OpenError::NoOnnxFile(model.name.clone()))?;
         let loaded = load(path, model).and_then(|plan| Ok((metadata(&plan, model)?, plan)));
-        let (metadata, plan) = loaded.map_err(|error| OpenError::Onnx {
-            path: path.display().to_string(),
-            reason: format!("{error:#}"),
-        })?;
+        let (metadata, plan) = loaded
+            .map_err(|error| OpenError::Onnx { path: path.display().to_string(), source: error.into() })?;
         let output_name = model.output.name.clone();
         Ok(Self { plan, output_name, metadata, pace: Arc::new(Pace::unknown()) })
     }
@@ -117,7 +116,7 @@ impl Backend for Onnx {
                 return work();
             }
             let computed = tokio::task::spawn_blocking(work).await;
-            computed.unwrap_or_else(|cancelled| Err(failed(&cancelled.to_string())))
+            computed.unwrap_or_else(|cancelled| Err(failed(cancelled)))
         })
     }
 
@@ -151,15 +150,17 @@ impl Pace {
 }
 
 /// The same input gives the same failure again, so there is nothing to retry.
-fn failed(reason: &str) -> BackendError {
-    BackendError::new(Verdict::Reject, "model_error", format!("Model inference failed: {reason}"))
+fn failed(cause: impl Into<Cause>) -> BackendError {
+    let cause = cause.into();
+    let message = format!("Model inference failed: {}", telemetry::chain(cause.as_ref()));
+    BackendError::new(Verdict::Unusable, "model_error", message).because(cause)
 }
 
 /// Runs the model. An operator that panics costs the batch and not the worker.
 fn compute(plan: &Arc<TypedRunnableModel>, name: String, batch: Batch) -> Result<Tensor, BackendError> {
     match catch_unwind(AssertUnwindSafe(|| run(plan, name, batch))) {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(failed(&format!("{error:#}"))),
+        Ok(Err(error)) => Err(failed(error)),
         Err(_) => Err(failed("the model panicked")),
     }
 }

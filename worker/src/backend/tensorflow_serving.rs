@@ -1,8 +1,12 @@
 //! Calls TensorFlow Serving over gRPC (`PredictionService`, `ModelService`).
 
 mod convert;
+mod failure;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -13,6 +17,7 @@ use tepal_proto::tensorflow::serving::{
 use tepal_shared::{
     config::Host,
     model::Model,
+    telemetry,
     tensor::{Batch, Tensor},
     tls::{ClientTls, Peer, Reason},
 };
@@ -20,6 +25,7 @@ use tonic::{
     Code, Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
+use tracing::debug;
 
 use super::{Backend, BackendError, OpenError, Verdict};
 use crate::config::{Config, ModelServer};
@@ -27,8 +33,10 @@ use crate::config::{Config, ModelServer};
 /// The reply of a full batch of wide rows is larger than tonic's default limit of 4 MiB.
 const LARGEST_REPLY_BYTES: usize = 64 << 20;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a client may see of a server's message; TensorFlow Serving itself cuts at 1024.
-const LONGEST_MESSAGE: usize = 200;
+/// How often a call that the server closed the connection on, without having seen it, is sent again. More than once,
+/// because a connection that closes is noticed a moment later.
+const MOST_RESENDS: u32 = 5;
+const RESEND_PAUSE: Duration = Duration::from_millis(5);
 
 /// A TensorFlow Serving that serves the model.
 pub(super) struct TensorflowServing {
@@ -37,6 +45,8 @@ pub(super) struct TensorflowServing {
     model: Model,
     /// The other end of a secured connection.
     peer: Option<Peer>,
+    /// Whether a call was answered since the server was last found away.
+    has_answered: AtomicBool,
 }
 
 impl TensorflowServing {
@@ -67,6 +77,7 @@ impl TensorflowServing {
                 prefix: "TF_SERVING",
                 has_identity: tls.client.identity.is_some(),
             }),
+            has_answered: AtomicBool::new(false),
         })
     }
 
@@ -80,17 +91,23 @@ impl TensorflowServing {
     }
 
     async fn call(&self, batch: Batch) -> Result<Tensor, BackendError> {
-        let inputs = batch.inputs.into_iter().map(convert::to_proto).collect();
-        let request =
-            PredictRequest { model_spec: Some(self.model_spec()), inputs, output_filter: Vec::new() };
-        let reply =
-            self.predictions.clone().predict(request).await.map_err(|status| self.failure(&status))?;
+        let predict = || {
+            let request = PredictRequest {
+                model_spec: Some(self.model_spec()),
+                inputs: batch.inputs.iter().map(convert::to_proto).collect(),
+                output_filter: Vec::new(),
+            };
+            let mut client = self.predictions.clone();
+            async move { client.predict(request).await }
+        };
+        let reply = self.send(predict).await.map_err(|status| self.failure(status))?;
         let mut outputs = reply.into_inner().outputs;
         let name = &self.model.output.name;
         let output = outputs.remove(name).ok_or_else(|| {
             BackendError::bad_answer(format!("The model answered without the output `{name}`"))
         })?;
-        convert::from_proto(name.clone(), output).map_err(BackendError::bad_answer)
+        convert::from_proto(name.clone(), output)
+            .map_err(|error| BackendError::bad_answer(&error).because(error))
     }
 
     async fn metadata(&self) -> Result<Value, BackendError> {
@@ -99,19 +116,28 @@ impl TensorflowServing {
             model_spec: Some(self.model_spec()),
             metadata_field: vec!["signature_def".to_owned()],
         };
-        match self.predictions.clone().get_model_metadata(request).await {
-            Ok(reply) => convert::metadata(reply.into_inner()).map_err(BackendError::bad_answer),
+        let ask = || {
+            let (mut client, request) = (self.predictions.clone(), request.clone());
+            async move { client.get_model_metadata(request).await }
+        };
+        match self.send(ask).await {
+            Ok(reply) => convert::metadata(reply.into_inner())
+                .map_err(|error| BackendError::bad_answer(&error).because(error)),
             // Some compatible servers have no such call: the description carries what it would say. One that has neither
             // call is not known to serve the model.
             Err(status) if status.code() == Code::Unimplemented && has_status => Ok(self.model.metadata()),
-            Err(status) => Err(self.failure(&status)),
+            Err(status) => Err(self.failure(status)),
         }
     }
 
     /// Whether the server has a call that tells; if so, the model is available.
     async fn check_status(&self) -> Result<bool, BackendError> {
         let request = GetModelStatusRequest { model_spec: Some(self.model_spec()) };
-        match self.models.clone().get_model_status(request).await {
+        let ask = || {
+            let (mut client, request) = (self.models.clone(), request.clone());
+            async move { client.get_model_status(request).await }
+        };
+        match self.send(ask).await {
             Ok(reply) if convert::is_available(&reply.get_ref().model_version_status) => Ok(true),
             Ok(_) => Err(BackendError::new(
                 Verdict::Unavailable,
@@ -120,25 +146,61 @@ impl TensorflowServing {
             )),
             Err(status) if status.code() == Code::Unimplemented => Ok(false),
             // The server may have refused our certificate, and closed the connection before that came through.
-            Err(status) => Err(self.explained(&status).unwrap_or_else(|| match self.tls_peer(&status) {
-                Some(peer) if !never_connected(&status) => unavailable(&peer.explain_closed()),
-                _ => from_status(&status),
-            })),
+            Err(status) => Err(match self.tls_peer(&status) {
+                Some(peer) if !failure::never_connected(&status) && peer.explain(&status).is_none() => {
+                    unavailable(&peer.explain_closed(), status)
+                }
+                _ => self.failure(status),
+            }),
         }
     }
 
-    fn failure(&self, status: &Status) -> BackendError {
-        self.explained(status).unwrap_or_else(|| from_status(status))
+    fn failure(&self, status: Status) -> BackendError {
+        match self.tls_peer(&status).and_then(|peer| peer.explain(&status)) {
+            Some(reason) => unavailable(&reason, status),
+            None => failure::from_status(status),
+        }
     }
 
-    /// The failure, if it is known why TLS is to blame.
-    fn explained(&self, status: &Status) -> Option<BackendError> {
-        Some(unavailable(&self.tls_peer(status)?.explain(status)?))
+    /// Asks about the model. Whether the server saw a question does not matter: one that worked is asked again when its
+    /// connection breaks.
+    async fn asked_again(&self) -> Result<Value, BackendError> {
+        let has_answered = self.has_answered.load(Ordering::Relaxed);
+        match self.metadata().await {
+            Err(error) if error.verdict == Verdict::Broken && has_answered => self.metadata().await,
+            asked => asked,
+        }
     }
 
     /// The server, if the connection to it failed and is to be secured.
     fn tls_peer(&self, status: &Status) -> Option<Peer> {
-        self.peer.filter(|_| is_connection_failure(status))
+        self.peer.filter(|_| failure::is_connection_failure(status))
+    }
+
+    /// Makes a call. If the server closed the connection in order, and had not seen the call, it is sent on a new one.
+    async fn send<T, Sent>(&self, call: impl Fn() -> Sent) -> Result<T, Status>
+    where
+        Sent: Future<Output = Result<T, Status>>,
+    {
+        let mut left = MOST_RESENDS;
+        loop {
+            let ended = call().await;
+            let failed = ended.as_ref().err().filter(|status| failure::is_connection_failure(status));
+            let Some(status) = failed else {
+                self.has_answered.store(true, Ordering::Relaxed);
+                return ended;
+            };
+            // A server that has not answered since it was found away is left to the breaker.
+            let may_resend = self.has_answered.load(Ordering::Relaxed) && left > 0;
+            if !may_resend || !failure::was_left_unsent(status) {
+                // Who broke a connection was there.
+                self.has_answered.fetch_and(failure::was_sent(status), Ordering::Relaxed);
+                return ended;
+            }
+            debug!(action = "call_sent_again", error = telemetry::chain(status));
+            left -= 1;
+            tokio::time::sleep(RESEND_PAUSE).await;
+        }
     }
 }
 
@@ -167,9 +229,9 @@ impl Backend for TensorflowServing {
 
     fn probe(&self) -> BoxFuture<'_, Result<Value, BackendError>> {
         Box::pin(async {
-            tokio::time::timeout(PROBE_TIMEOUT, self.metadata()).await.unwrap_or_else(|_| {
+            tokio::time::timeout(PROBE_TIMEOUT, self.asked_again()).await.unwrap_or_else(|_| {
                 Err(BackendError::new(
-                    Verdict::Unavailable,
+                    Verdict::Silent,
                     "model_unavailable",
                     "The model server does not answer",
                 ))
@@ -178,69 +240,9 @@ impl Backend for TensorflowServing {
     }
 }
 
-fn unavailable(reason: &Reason) -> BackendError {
+fn unavailable(reason: &Reason, status: Status) -> BackendError {
     let message = format!("The model server is not available: {reason}");
-    BackendError::new(Verdict::Unavailable, "model_unavailable", message)
-}
-
-/// What each status code means for a job; see the gRPC documentation, "Status codes and their use in gRPC".
-fn from_status(status: &Status) -> BackendError {
-    let message = |what: &str| {
-        let text: String = status.message().chars().take(LONGEST_MESSAGE).collect();
-        if text.is_empty() { what.to_owned() } else { format!("{what}: {text}") }
-    };
-    let (verdict, code, message) = match status.code() {
-        // A connection that broke in the middle of a call has the source of the break; the text has addresses.
-        _ if is_connection_failure(status) && was_sent(status) => {
-            (Verdict::Broken, "model_unavailable", "The connection to the model server broke".to_owned())
-        }
-        _ if status.code() == Code::Unavailable || is_connection_failure(status) => {
-            (Verdict::Unavailable, "model_unavailable", "The model server is not available".to_owned())
-        }
-        // Whatever the input: the model is not loaded, the server has no such call, or this worker may not make it.
-        Code::NotFound | Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied => {
-            let what = message("The model server takes no calls for the model");
-            (Verdict::Unavailable, "model_unavailable", what)
-        }
-        Code::DeadlineExceeded => return BackendError::timeout(),
-        Code::ResourceExhausted => {
-            (Verdict::Overloaded, "model_overloaded", message("The model server is overloaded"))
-        }
-        Code::Internal | Code::Unknown | Code::Aborted | Code::Cancelled => {
-            (Verdict::Retry, "model_error", message("Model inference failed"))
-        }
-        _ => (Verdict::Reject, "model_rejected", message("The model server rejected the request")),
-    };
-    BackendError::new(verdict, code, message)
-}
-
-/// tonic reports a lost connection as UNKNOWN or INTERNAL with the transport's error as the source.
-fn is_connection_failure(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error.is::<tonic::transport::Error>() || error.is::<std::io::Error>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// Whether the server may have seen the request of a call that failed with its connection. CANCELLED is what tonic makes of
-/// a call that found the connection closed.
-fn was_sent(status: &Status) -> bool {
-    !never_connected(status) && status.code() != Code::Cancelled
-}
-
-fn never_connected(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    BackendError::new(Verdict::Unavailable, "model_unavailable", message).because(status)
 }
 
 /// Answers as bytes, as they come out of the connection.
@@ -251,15 +253,15 @@ pub(crate) mod fuzzing {
     use tepal_proto::tensorflow::{TensorProto, serving::GetModelMetadataResponse};
     use tepal_shared::tensor::Tensor;
 
-    use super::convert;
+    use super::convert::{self, ConvertError};
 
     /// The output of a call; `None` when the bytes are no such message.
-    pub(crate) fn tensor(bytes: &[u8]) -> Option<Result<Tensor, String>> {
+    pub(crate) fn tensor(bytes: &[u8]) -> Option<Result<Tensor, ConvertError>> {
         Some(convert::from_proto("output".to_owned(), TensorProto::decode(bytes).ok()?))
     }
 
     /// A model's metadata; `None` when the bytes are no such message.
-    pub(crate) fn metadata(bytes: &[u8]) -> Option<Result<Value, String>> {
+    pub(crate) fn metadata(bytes: &[u8]) -> Option<Result<Value, ConvertError>> {
         Some(convert::metadata(GetModelMetadataResponse::decode(bytes).ok()?))
     }
 }

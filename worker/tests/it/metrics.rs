@@ -9,7 +9,8 @@ use crate::{
     settings::Settings,
 };
 
-const COUNTERS: [&str; 10] = [
+const COUNTERS: [&str; 11] = [
+    "tepal_batch_splits_total",
     "tepal_jobs_processed_total",
     "tepal_jobs_reclaimed_total",
     "tepal_outcomes_fenced_total",
@@ -21,12 +22,13 @@ const COUNTERS: [&str; 10] = [
     "tepal_data_loss_total",
     "tepal_log_lines_dropped_total",
 ];
-const GAUGES: [&str; 5] = [
+const GAUGES: [&str; 6] = [
     "tepal_breaker_open",
     "tepal_build_info",
     "tepal_worker_jobs_held",
     "tepal_worker_batches_running",
     "tepal_worker_batches_limit",
+    "tepal_worker_batch_rows_limit",
 ];
 const HISTOGRAMS: [&str; 5] = [
     "tepal_job_processing_seconds",

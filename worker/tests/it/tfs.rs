@@ -2,6 +2,7 @@
 
 mod answers;
 mod bad_answers;
+mod blame;
 mod crashes;
 mod limits;
 mod outage;

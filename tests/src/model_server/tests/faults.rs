@@ -85,7 +85,7 @@ async fn a_request_over_4_mib_is_answered() {
 #[tokio::test]
 async fn one_poison_row_fails_the_whole_batch() {
     let (server, mut client) = start(ServerSpec::iris()).await;
-    server.set_behaviour(Behaviour::FailRowsOver(6.0));
+    server.set_behaviour(Behaviour::FailRowsOver(6.0, Code::InvalidArgument));
 
     let poisoned = predict(&mut client, iris_request(&[SETOSA, VIRGINICA, SETOSA])).await.unwrap_err();
     let clean = predict(&mut client, iris_request(&[SETOSA, SETOSA])).await.unwrap();

@@ -1,6 +1,8 @@
 //! Between our tensors and TensorFlow's. Sends `tensor_content`, the fast form; reads both forms.
 
-use prost::Message as _;
+use std::num::TryFromIntError;
+
+use prost::{DecodeError, Message as _};
 use serde_json::{Map, Value, json};
 use tepal_proto::tensorflow::{
     DataType, SignatureDef, TensorInfo, TensorProto, TensorShapeProto,
@@ -10,8 +12,25 @@ use tepal_proto::tensorflow::{
 };
 use tepal_shared::tensor::{DType, Tensor, Values};
 
+/// An answer that is no answer.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub(crate) enum ConvertError {
+    #[error("The model answered with a negative axis length")]
+    NegativeAxis(#[source] TryFromIntError),
+    #[error("The model answered with {0}")]
+    DType(&'static str),
+    #[error("The model answered with the unknown type {0}")]
+    UnknownDType(i32),
+    #[error("The model answered with {given} bytes, not a multiple of {width}")]
+    Bytes { given: usize, width: usize },
+    #[error("The model server's metadata has no signature_def")]
+    NoSignatures,
+    #[error("The model server's signature_def cannot be read")]
+    Signatures(#[source] DecodeError),
+}
+
 /// The tensor under its input's name.
-pub(super) fn to_proto(tensor: Tensor) -> (String, TensorProto) {
+pub(super) fn to_proto(tensor: &Tensor) -> (String, TensorProto) {
     let dim = tensor.shape.iter().map(|size| Dim { size: *size as i64, name: String::new() }).collect();
     let tensor_content = match &tensor.values {
         Values::Float(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
@@ -25,7 +44,7 @@ pub(super) fn to_proto(tensor: Tensor) -> (String, TensorProto) {
         tensor_content,
         ..TensorProto::default()
     };
-    (tensor.name, proto)
+    (tensor.name.clone(), proto)
 }
 
 fn data_type(dtype: DType) -> DataType {
@@ -39,18 +58,18 @@ fn data_type(dtype: DType) -> DataType {
 
 /// The tensor of a reply. That it has the shape and the number of values that the model's description says is checked
 /// by the caller.
-pub(super) fn from_proto(name: String, proto: TensorProto) -> Result<Tensor, String> {
+pub(super) fn from_proto(name: String, proto: TensorProto) -> Result<Tensor, ConvertError> {
     let dims = proto.tensor_shape.unwrap_or_default().dim;
     let shape = dims.iter().map(|dim| usize::try_from(dim.size)).collect::<Result<Vec<_>, _>>();
-    let shape = shape.map_err(|_| "The model answered with a negative axis length".to_owned())?;
+    let shape = shape.map_err(ConvertError::NegativeAxis)?;
     let content = proto.tensor_content;
     let values = match DataType::try_from(proto.dtype) {
         Ok(DataType::DtFloat) => Values::Float(either(proto.float_val, &content, f32::from_le_bytes)?),
         Ok(DataType::DtDouble) => Values::Double(either(proto.double_val, &content, f64::from_le_bytes)?),
         Ok(DataType::DtInt32) => Values::Int32(either(proto.int_val, &content, i32::from_le_bytes)?),
         Ok(DataType::DtInt64) => Values::Int64(either(proto.int64_val, &content, i64::from_le_bytes)?),
-        Ok(other) => return Err(format!("The model answered with {}", other.as_str_name())),
-        Err(_) => return Err(format!("The model answered with the unknown type {}", proto.dtype)),
+        Ok(other) => return Err(ConvertError::DType(other.as_str_name())),
+        Err(_) => return Err(ConvertError::UnknownDType(proto.dtype)),
     };
     Ok(Tensor { name, shape, values })
 }
@@ -60,13 +79,13 @@ fn either<T, const N: usize>(
     typed: Vec<T>,
     content: &[u8],
     read: fn([u8; N]) -> T,
-) -> Result<Vec<T>, String> {
+) -> Result<Vec<T>, ConvertError> {
     if content.is_empty() {
         return Ok(typed);
     }
     let (values, rest) = content.as_chunks::<N>();
     if !rest.is_empty() {
-        return Err(format!("The model answered with {} bytes, not a multiple of {N}", content.len()));
+        return Err(ConvertError::Bytes { given: content.len(), width: N });
     }
     Ok(values.iter().map(|bytes| read(*bytes)).collect())
 }
@@ -78,12 +97,10 @@ pub(super) fn is_available(versions: &[ModelVersionStatus]) -> bool {
 
 /// The reply of GetModelMetadata as the REST API prints it
 /// (`GET /v1/models/<name>/metadata`; 64-bit integers are strings in proto3's JSON mapping).
-pub(super) fn metadata(reply: GetModelMetadataResponse) -> Result<Value, String> {
+pub(super) fn metadata(reply: GetModelMetadataResponse) -> Result<Value, ConvertError> {
     let spec = reply.model_spec.unwrap_or_default();
-    let packed =
-        reply.metadata.get("signature_def").ok_or("The model server's metadata has no signature_def")?;
-    let map = SignatureDefMap::decode(packed.value.as_slice())
-        .map_err(|_| "The model server's signature_def cannot be read".to_owned())?;
+    let packed = reply.metadata.get("signature_def").ok_or(ConvertError::NoSignatures)?;
+    let map = SignatureDefMap::decode(packed.value.as_slice()).map_err(ConvertError::Signatures)?;
     let signatures: Map<_, _> =
         map.signature_def.into_iter().map(|(name, signature)| (name, signature_json(signature))).collect();
     Ok(json!({
@@ -132,24 +149,24 @@ mod tests {
 
     #[test]
     fn a_tensor_survives_the_wire() {
-        let (name, proto) = to_proto(tensor());
+        let (name, proto) = to_proto(&tensor());
         assert_eq!(proto.tensor_content.len(), 8);
         assert_eq!(from_proto(name, proto), Ok(tensor()));
     }
 
     #[test]
     fn typed_values_are_read_as_well() {
-        let (name, mut proto) = to_proto(tensor());
+        let (name, mut proto) = to_proto(&tensor());
         (proto.tensor_content, proto.float_val) = (Vec::new(), vec![1.5, -2.0]);
         assert_eq!(from_proto(name, proto), Ok(tensor()));
     }
 
     #[test]
     fn half_a_number_and_foreign_types_are_errors() {
-        let (name, mut proto) = to_proto(tensor());
+        let (name, mut proto) = to_proto(&tensor());
         proto.tensor_content.pop();
-        assert!(from_proto(name.clone(), proto.clone()).unwrap_err().contains("7 bytes"));
+        assert!(from_proto(name.clone(), proto.clone()).unwrap_err().to_string().contains("7 bytes"));
         proto.dtype = DataType::DtString.into();
-        assert!(from_proto(name, proto).unwrap_err().contains("DT_STRING"));
+        assert!(from_proto(name, proto).unwrap_err().to_string().contains("DT_STRING"));
     }
 }

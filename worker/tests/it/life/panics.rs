@@ -64,8 +64,8 @@ impl Backend for Brittle {
         if self.is_up.load(Ordering::Relaxed) {
             return self.iris.probe();
         }
-        let message = "it went away".to_owned();
-        Box::pin(async { Err(BackendError { verdict: Verdict::Unavailable, code: "unavailable", message }) })
+        let gone = || BackendError::new(Verdict::Unavailable, "unavailable", "it went away");
+        Box::pin(async move { Err(gone()) })
     }
 }
 

@@ -1,0 +1,69 @@
+//! What becomes of one attempt, and the line that the log has of it.
+
+use std::time::Duration;
+
+use tepal_shared::{job::Attempt, scripts::Settled, store::Settlement};
+use tracing::{info, warn};
+
+use crate::spans;
+
+/// A job, how it goes on, and what the log says of it.
+pub(super) struct Outcome<'a> {
+    pub(super) attempt: &'a Attempt,
+    pub(super) settlement: Settlement,
+    pub(super) class_name: Option<String>,
+    /// The model call that it came of, when traces are on.
+    pub(super) call: Option<spans::Call>,
+}
+
+impl<'a> Outcome<'a> {
+    pub(super) fn of(attempt: &'a Attempt, settlement: Settlement) -> Self {
+        Self { attempt, settlement, class_name: None, call: None }
+    }
+
+    /// What became of the attempt, in one word.
+    pub(super) fn word(&self, settled: Settled) -> &'static str {
+        match (settled, &self.settlement) {
+            (Settled::Fenced(_), _) => "fenced",
+            (_, Settlement::Complete(_)) => "completed",
+            (_, Settlement::Fail { .. }) => "failed",
+            (_, Settlement::Retry(_)) => "retried",
+            (_, Settlement::Release | Settlement::Broken) => "released",
+        }
+    }
+
+    /// `took` is unknown for a job that was lost, which nobody holds any more.
+    pub(super) fn log(&self, settled: Settled, took: Option<Duration>) {
+        let job_id = tracing::field::display(self.attempt.job_id);
+        let duration_ms = took.map(|took| took.as_micros() as f64 / 1000.0);
+        let attempt = self.attempt.token;
+        let request_id = self.attempt.request_id.as_deref();
+        let traceparent = self.attempt.traceparent.as_deref();
+        if let Settled::Fenced(why) = settled {
+            info!(action = "attempt_fenced", job_id, reason = why.word(), duration_ms, attempt, request_id);
+            return;
+        }
+        match &self.settlement {
+            Settlement::Complete(_) => {
+                let result = self.class_name.as_deref();
+                info!(
+                    action = "prediction_completed",
+                    job_id, duration_ms, result, attempt, request_id, traceparent
+                );
+            }
+            Settlement::Fail { code, .. } => {
+                warn!(
+                    action = "prediction_failed",
+                    job_id, duration_ms, code, attempt, request_id, traceparent
+                );
+            }
+            Settlement::Retry(delay) => {
+                let retry_ms = delay.as_millis() as u64;
+                info!(action = "attempt_retried", job_id, duration_ms, retry_ms, attempt, request_id);
+            }
+            Settlement::Release | Settlement::Broken => {
+                info!(action = "attempt_released", job_id, duration_ms, attempt, request_id)
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The parts of a batch that are still to be called. A call that fails is halved until the job to blame is alone, or until
+//! the parts are small enough.
+
+use std::time::Duration;
+
+use tepal_shared::{job::Attempt, retry::Backoff};
+use tokio::time::Instant;
+
+use crate::{
+    backend::{Evidence, Verdict},
+    batch::MicroBatch,
+    vitals::Vitals,
+};
+
+/// Between failures in a row: a server in trouble is not called as fast as it fails.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Some jobs of a batch, and what their call has seen.
+#[derive(Debug)]
+pub struct Part {
+    /// The jobs.
+    pub batch: MicroBatch,
+    /// When it was called last.
+    pub called_at: Instant,
+    /// How often the call waited for an overloaded server.
+    waits: u32,
+    is_examined: bool,
+    is_repeated: bool,
+}
+
+/// What is left of a batch.
+#[derive(Debug)]
+pub struct Parts {
+    /// The next one is the last.
+    waiting: Vec<Part>,
+    began: Instant,
+    backoff: Backoff,
+    is_server_in_trouble: bool,
+    /// Fewest rows of a shared call that failed.
+    failed_rows: Option<usize>,
+    /// Whether a lone job failed, too.
+    is_job_to_blame: bool,
+}
+
+impl Part {
+    fn new(batch: MicroBatch) -> Self {
+        Self { batch, called_at: Instant::now(), waits: 0, is_examined: false, is_repeated: false }
+    }
+
+    /// Whether several jobs share the call.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.batch.items.len() > 1
+    }
+
+    /// The model has answered its sample.
+    pub fn examined(&mut self) {
+        self.is_examined = true;
+    }
+}
+
+impl Parts {
+    /// A batch of which nothing was called yet.
+    #[must_use]
+    pub fn of(batch: MicroBatch) -> Self {
+        Self {
+            waiting: vec![Part::new(batch)],
+            began: Instant::now(),
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            is_server_in_trouble: false,
+            failed_rows: None,
+            is_job_to_blame: false,
+        }
+    }
+
+    /// The next part, of at most so many rows unless it is a single job.
+    pub fn next(&mut self, max_rows: usize) -> Option<Part> {
+        let mut part = self.waiting.pop()?;
+        if let Some(rest) = part.batch.split_off_above(max_rows) {
+            self.waiting.push(Part::new(rest));
+        }
+        Some(part)
+    }
+
+    /// Takes what is left, to give it back.
+    pub fn rest(&mut self) -> Vec<Attempt> {
+        let parts = self.waiting.drain(..);
+        parts.flat_map(|part| part.batch.items).map(|item| item.attempt).collect()
+    }
+
+    /// What is known about a failed call.
+    #[must_use]
+    pub fn evidence(&self, part: &Part, vitals: &Vitals) -> Evidence {
+        Evidence {
+            is_shared: part.is_shared(),
+            is_serving: vitals.is_serving(),
+            has_succeeded: vitals.has_succeeded_since(self.began),
+            is_examined: part.is_examined,
+            is_repeated: part.is_repeated,
+            waits: part.waits,
+        }
+    }
+
+    /// A call succeeded.
+    pub fn succeeded(&mut self) {
+        self.backoff.reset();
+        self.is_server_in_trouble = false;
+    }
+
+    /// A call failed.
+    pub fn failed(&mut self, verdict: Verdict) {
+        self.is_server_in_trouble = matches!(verdict, Verdict::Failed | Verdict::Refused);
+    }
+
+    /// How long to wait before the next call.
+    pub fn pause(&mut self) -> Option<Duration> {
+        self.is_server_in_trouble.then(|| self.backoff.next_pause())
+    }
+
+    /// The failed part is called in halves.
+    pub fn split(&mut self, part: Part) {
+        let rows = part.batch.rows();
+        self.failed_rows = Some(self.failed_rows.map_or(rows, |fewest| fewest.min(rows)));
+        let (first, second) = part.batch.bisect();
+        self.waiting.extend(second.into_iter().chain([first]).map(Part::new));
+    }
+
+    /// The failed part is called again, after the server had time.
+    pub fn wait(&mut self, part: Part) {
+        self.waiting.push(Part { waits: part.waits + 1, ..part });
+    }
+
+    /// The failed part is called again at once.
+    pub fn repeat(&mut self, part: Part) {
+        self.waiting.push(Part { is_repeated: true, ..part });
+    }
+
+    /// A lone job failed.
+    pub fn blame_job(&mut self) {
+        self.is_job_to_blame = true;
+    }
+
+    /// When all parts have run: the number of rows that was too many, if nothing but the number explains the failures.
+    #[must_use]
+    pub fn too_many_rows(&self) -> Option<usize> {
+        self.failed_rows.filter(|_| !self.is_job_to_blame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Item, tests::attempt};
+
+    fn batch(rows: &[usize]) -> MicroBatch {
+        let item = |rows: &usize| Item {
+            attempt: attempt(*rows),
+            rows: tepal_shared::model::Rows { rows: *rows, inputs: Vec::new() },
+        };
+        MicroBatch { items: rows.iter().map(item).collect() }
+    }
+
+    fn rows(part: &Part) -> Vec<usize> {
+        part.batch.items.iter().map(|item| item.rows.rows).collect()
+    }
+
+    #[test]
+    fn a_part_has_no_more_rows_than_allowed_at_present() {
+        let mut parts = Parts::of(batch(&[1, 2, 3, 9, 1]));
+        let mut all = Vec::new();
+        while let Some(part) = parts.next(4) {
+            all.push(rows(&part));
+        }
+        assert_eq!(all, [vec![1, 2], vec![3], vec![9], vec![1]]);
+    }
+
+    #[test]
+    fn the_halves_of_a_failed_part_come_next() {
+        let mut parts = Parts::of(batch(&[1; 8]));
+        let whole = parts.next(8);
+        whole.into_iter().for_each(|part| parts.split(part));
+        let mut sizes = Vec::new();
+        while let Some(part) = parts.next(8) {
+            sizes.push(part.batch.rows());
+        }
+        assert_eq!((sizes, parts.too_many_rows()), (vec![4, 4], Some(8)));
+        parts.blame_job();
+        assert_eq!(parts.too_many_rows(), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! Signs of life of the backend. A server whose probe gets no answer may only be busy: calls that run or that were
+//! answered, also with a refusal, show that it lives.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// How long after a success a refused call counts as load, and not as an outage.
+const RECENT: Duration = Duration::from_secs(5);
+
+/// What the calls of this process show. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Vitals {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: usize,
+    answered_at: Option<Instant>,
+    succeeded_at: Option<Instant>,
+    /// A call got no answer in time, and none was answered since.
+    is_silent: bool,
+}
+
+/// A call that runs; dropping it ends it.
+#[derive(Debug)]
+pub struct Running {
+    vitals: Vitals,
+}
+
+impl Vitals {
+    /// A call begins.
+    #[must_use]
+    pub fn begin(&self) -> Running {
+        self.state().running += 1;
+        Running { vitals: self.clone() }
+    }
+
+    /// The backend answered, perhaps with a refusal.
+    pub fn answered(&self) {
+        let mut state = self.state();
+        (state.answered_at, state.is_silent) = (Some(Instant::now()), false);
+    }
+
+    /// A call succeeded.
+    pub fn succeeded(&self) {
+        self.answered();
+        self.state().succeeded_at = Some(Instant::now());
+    }
+
+    /// A call got no answer in time.
+    pub fn silent(&self) {
+        self.state().is_silent = true;
+    }
+
+    /// Whether a call has succeeded since then.
+    #[must_use]
+    pub fn has_succeeded_since(&self, since: Instant) -> bool {
+        self.state().succeeded_at.is_some_and(|at| at >= since)
+    }
+
+    /// Whether other calls run, or one succeeded a moment ago: a call that is refused meanwhile is one too many.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        let state = self.state();
+        state.works() || state.succeeded_at.is_some_and(|at| at.elapsed() < RECENT)
+    }
+
+    /// Whether anything shows that the backend has lived since then.
+    #[must_use]
+    pub fn has_lived_since(&self, since: Instant) -> bool {
+        let state = self.state();
+        state.works() || state.answered_at.is_some_and(|at| at >= since)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A call that runs is a sign of life until one has waited in vain.
+    fn works(&self) -> bool {
+        self.running > 0 && !self.is_silent
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.vitals.state().running -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_runs_is_a_sign_of_life_until_one_waits_in_vain() {
+        let vitals = Vitals::default();
+        let began = Instant::now();
+        assert!(!vitals.has_lived_since(began));
+        let running = vitals.begin();
+        assert!(vitals.has_lived_since(began) && vitals.is_serving());
+        vitals.silent();
+        assert!(!vitals.has_lived_since(began) && !vitals.is_serving());
+        vitals.answered();
+        assert!(vitals.has_lived_since(began));
+        drop(running);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!vitals.has_lived_since(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_shows_for_a_moment_that_a_refusal_is_load() {
+        let vitals = Vitals::default();
+        vitals.answered();
+        assert!(!vitals.is_serving(), "a refusal alone shows no service");
+        vitals.succeeded();
+        assert!(vitals.is_serving());
+        tokio::time::advance(RECENT).await;
+        assert!(!vitals.is_serving());
+    }
+}
