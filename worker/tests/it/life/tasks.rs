@@ -34,6 +34,7 @@ const LEASE_MS: &str = "12000";
 struct Patient {
     iris: Arc<dyn Backend>,
     may_answer: Semaphore,
+    calls: AtomicUsize,
     probes: AtomicUsize,
 }
 
@@ -44,6 +45,7 @@ impl Backend for Patient {
 
     fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
         Box::pin(async move {
+            self.calls.fetch_add(1, Ordering::Relaxed);
             let _permit = self.may_answer.acquire().await.unwrap();
             self.iris.predict(batch).await
         })
@@ -76,14 +78,16 @@ async fn a_task_that_panics_starts_again_and_does_its_work() {
     let queue = Queue::start().await;
     let stream = queue.store.keys().stream(0, Priority::Normal);
     queue.redis.cli(&["ACL", "SETUSER", "worker", "on", ">secret", "~*", "&*", "+@all"]);
-    let config = config(&queue.redis.url().replace("redis://", "redis://worker:secret@"));
+    let config = config(&format!("redis://worker:secret@{}", queue.redis.addr()));
     let iris = backend::open(&config).unwrap();
-    let backend = Arc::new(Patient { iris, may_answer: Semaphore::new(0), probes: AtomicUsize::new(0) });
+    let (calls, probes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let backend = Arc::new(Patient { iris, may_answer: Semaphore::new(0), calls, probes });
     let (saboteur, _guard) = Saboteur::start(&["heartbeat_failed", "renew_failed", "upkeep_failed"]);
     let (trigger, shutdown) = shutdown::channel();
     let worker = tokio::spawn(tepal_worker::run_with(config, Arc::<Patient>::clone(&backend), shutdown));
     let running = queue.submit(input(5.1)).await;
-    eventually(SOON, "the job to run", async || queue.in_flight().await == 1).await;
+    let is_running = async || backend.calls.load(Ordering::Relaxed) == 1;
+    eventually(SOON, "the job to run", is_running).await;
     let waiting = queue.submit(input(5.1)).await;
 
     // The worker may touch no key: each of its tasks fails, says so, and panics.
