@@ -1,7 +1,17 @@
 //! Every error answer: RFC 9457 problem details. Only this file gives an error its status code. Answers never
 //! hold an address, a key or a cause; causes go to the log.
 
+mod mistake;
+mod problem;
+
 use std::{borrow::Cow, sync::Arc};
+
+#[cfg(test)]
+pub(crate) use self::mistake::Place;
+pub(crate) use self::{
+    mistake::{LONGEST_POINTER, Mistake},
+    problem::MOST_BYTES,
+};
 
 use crate::{
     access::{Refusal, Scope},
@@ -14,8 +24,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
-use tepal_shared::{error::StoreError, job::JobStatus, model::InputError};
+use tepal_shared::{error::StoreError, job::JobStatus};
 
 /// A request with very many mistakes is answered with the first ones.
 pub(crate) const MOST_MISTAKES: usize = tepal_shared::model::MOST_ERRORS;
@@ -89,50 +98,12 @@ pub(crate) enum ApiError {
     Panicked,
 }
 
-/// One wrong part of a request.
-#[derive(Debug, Serialize)]
-pub(crate) struct Mistake {
-    #[serde(flatten)]
-    pub(crate) place: Place,
-    /// What was wrong and what is right.
-    pub(crate) detail: String,
-    /// One word for programs.
-    pub(crate) code: &'static str,
-}
-
-/// Where in a request a mistake is.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Place {
-    /// A JSON Pointer (RFC 6901) into the body.
-    Pointer(String),
-    /// A query parameter.
-    Parameter(String),
-    /// A header.
-    Header(&'static str),
-}
-
 /// What is the same for all errors of a kind.
 struct Kind {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
     retry_after: Option<u64>,
-}
-
-/// The body, with its members in the order of RFC 9457, then ours.
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    instance: &'a str,
-    code: &'a str,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "<[Mistake]>::is_empty")]
-    errors: &'a [Mistake],
 }
 
 impl ApiError {
@@ -254,7 +225,7 @@ impl ApiError {
                 "The body must be sent as Content-Type: application/json or application/x-ndjson, not compressed".into()
             }
             Self::NotJson(why) => format!("The body is not valid JSON: {why}").into(),
-            Self::Invalid(mistakes) => summary(mistakes).into(),
+            Self::Invalid(mistakes) => mistake::summary(mistakes).into(),
             Self::IdempotencyConflict => "The Idempotency-Key was used before with another request".into(),
             Self::RateLimited(excess) => too_many(*excess).into(),
             Self::QueueFull(_) => "The queue is full; try again later".into(),
@@ -298,21 +269,24 @@ impl ApiError {
         self.kind().retry_after
     }
 
-    /// The problem, JSON.
+    /// The problem, JSON, in at most [`MOST_BYTES`].
     pub(crate) fn problem(&self, instance: &str, request_id: &str) -> Vec<u8> {
+        self.problem_within(MOST_BYTES, instance, request_id)
+    }
+
+    /// The problem, with as many of its mistakes as fit into `most` bytes, but with one at least.
+    pub(crate) fn problem_within(&self, most: usize, instance: &str, request_id: &str) -> Vec<u8> {
         let Kind { status, code, title, .. } = self.kind();
-        let problem = Problem {
-            r#type: format!("/problems/{}", code.replace('_', "-")),
-            title,
-            status: status.as_u16(),
-            detail: &self.detail(),
-            instance,
-            code,
-            request_id,
-            errors: self.mistakes(),
-        };
-        // These types serialise without fail: they have string keys and no numbers but integers.
-        serde_json::to_vec(&problem).unwrap_or_default()
+        let detail = self.detail();
+        let head =
+            problem::Head { status: status.as_u16(), code, title, detail: &detail, instance, request_id };
+        head.problem(self.mistakes(), most)
+    }
+
+    /// What a program needs to know of the problem, JSON in at most 100 bytes.
+    pub(crate) fn brief_problem(&self) -> Vec<u8> {
+        let Kind { status, code, .. } = self.kind();
+        problem::brief(status.as_u16(), code)
     }
 }
 
@@ -383,44 +357,6 @@ fn too_many(Excess { policy, cost, retry_after }: Excess) -> String {
     match cost {
         1 => format!("Too many requests {who}; the next is taken after {retry_after} s"),
         jobs => format!("Too many requests {who}; a batch of {jobs} jobs is taken after {retry_after} s"),
-    }
-}
-
-/// The first mistake in full, and how many more there are.
-fn summary(mistakes: &[Mistake]) -> String {
-    let Some(first) = mistakes.first() else { return "The request is wrong".to_owned() };
-    let place = match &first.place {
-        Place::Pointer(pointer) if pointer.is_empty() => "The body",
-        Place::Pointer(pointer) => pointer.as_str(),
-        Place::Parameter(name) => name.as_str(),
-        Place::Header(name) => name,
-    };
-    match mistakes.len() - 1 {
-        0 => format!("{place} {}", first.detail),
-        more => format!("{place} {} (and {more} more)", first.detail),
-    }
-}
-
-impl Mistake {
-    /// A mistake in the body.
-    pub(crate) fn at(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { place: Place::Pointer(pointer.into()), detail: detail.into(), code }
-    }
-
-    /// A mistake in the query.
-    pub(crate) fn in_query(parameter: &str, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { place: Place::Parameter(parameter.to_owned()), detail: detail.into(), code }
-    }
-
-    /// A mistake in a header.
-    pub(crate) fn in_header(name: &'static str, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { place: Place::Header(name), detail: detail.into(), code }
-    }
-}
-
-impl From<InputError> for Mistake {
-    fn from(error: InputError) -> Self {
-        Self::at(error.pointer, error.code, error.detail)
     }
 }
 

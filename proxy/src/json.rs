@@ -2,13 +2,16 @@
 //! same name, so that two programs could read two different requests from the same bytes (RFC 7493, section 2.3, forbids
 //! them for that reason).
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use tepal_shared::number::replace_large;
 
-use crate::error::{ApiError, MOST_MISTAKES, Mistake};
+use crate::{
+    error::{ApiError, LONGEST_POINTER, MOST_MISTAKES, Mistake},
+    short::short,
+};
 
 /// Bytes as one JSON value.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
@@ -56,9 +59,9 @@ fn not_json(error: serde_json::Error) -> ApiError {
     ApiError::NotJson(error.to_string())
 }
 
-/// A JSON Pointer to a member of the body (RFC 6901, section 3).
+/// A JSON Pointer to a member of the body (RFC 6901, section 3), cut when it is long.
 pub(crate) fn pointer_to(name: &str) -> String {
-    Place { parent: None, step: Step::Member(name) }.to_string()
+    short(Place { parent: None, step: Step::Member(name) }, LONGEST_POINTER)
 }
 
 /// A value, and pointers to the members that it has more than once.
@@ -127,7 +130,14 @@ impl fmt::Display for Place<'_> {
             parent.fmt(f)?;
         }
         match self.step {
-            Step::Member(name) => write!(f, "/{}", name.replace('~', "~0").replace('/', "~1")),
+            Step::Member(name) => {
+                f.write_char('/')?;
+                name.chars().try_for_each(|letter| match letter {
+                    '~' => f.write_str("~0"),
+                    '/' => f.write_str("~1"),
+                    other => f.write_char(other),
+                })
+            }
             Step::Element(index) => write!(f, "/{index}"),
         }
     }
@@ -207,7 +217,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
             let place = Place { parent, step: Step::Member(&name) };
             let value = members.next_value_seed(self.at(&place))?;
             if fields.contains_key(&name) && self.repeated.len() < MOST_MISTAKES {
-                self.repeated.push(place.to_string());
+                self.repeated.push(short(place, LONGEST_POINTER));
             }
             fields.insert(name, value);
         }

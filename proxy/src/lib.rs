@@ -8,7 +8,7 @@
 //! | [`bodies`], [`budget`] | how large bodies may be, one and all together |
 //! | [`accept`], [`prefer`], [`follow`] | what form of answer a client wants and how long it waits; following a job |
 //! | [`openapi`] | the contract, made from the route table, the errors, the limits and the model |
-//! | [`error`] | every error answer, and every error status code |
+//! | [`error`], [`short`] | every error answer, and every error status code; how much of a client's text it repeats |
 //! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
 //! | [`certificate`] | the certificate of the API, and its exchange while connections are open |
 //! | [`cors`], [`security_headers`] | what browsers are told, and whose pages may use the API |
@@ -56,6 +56,7 @@ mod routes;
 mod secret;
 mod security_headers;
 mod serve;
+mod short;
 mod state;
 mod tasks;
 

@@ -36,7 +36,7 @@ use crate::{
 pub(crate) use self::{
     batch::MOST as MOST_JOBS,
     jobs::{CURSOR, DEFAULT_LIMIT, MOST as MOST_LISTED, wrong_limit},
-    lookup::MOST as MOST_IDS,
+    lookup::{LONGEST as LONGEST_ID, MOST as MOST_IDS},
     submit::UNKNOWN_RETRY_AFTER,
 };
 

@@ -9,7 +9,7 @@ use tepal_shared::{
 
 use crate::{
     request::LONGEST_SECONDS,
-    routes::{MOST_IDS, MOST_JOBS},
+    routes::{LONGEST_ID, MOST_IDS, MOST_JOBS},
 };
 
 /// Every schema by its name.
@@ -57,7 +57,9 @@ pub(super) fn all(model: &Model) -> Value {
                 "refused": {"type": "integer", "minimum": 0},
                 "jobs": {"type": "array", "items": {"oneOf": [
                     reference("Accepted"),
-                    {"type": "object", "required": ["problem"], "properties": {"problem": reference("Problem")}},
+                    {"type": "object", "required": ["problem"], "properties": {
+                        "problem": {"anyOf": [reference("Problem"), reference("BriefProblem")]},
+                    }},
                 ]}},
             },
         },
@@ -78,7 +80,8 @@ pub(super) fn all(model: &Model) -> Value {
                 "type": "array",
                 "minItems": 1,
                 "maxItems": MOST_IDS,
-                "items": {"type": "string"},
+                "description": "One that is given more than once is answered once",
+                "items": {"type": "string", "maxLength": LONGEST_ID},
             }},
         },
         "LookupAnswer": {
@@ -119,6 +122,16 @@ pub(super) fn all(model: &Model) -> Value {
             },
         },
         "Problem": problem(),
+        "BriefProblem": {
+            "type": "object",
+            "description": "A problem of a batch that has many, as far as a program needs it",
+            "required": ["type", "status", "code"],
+            "properties": {
+                "type": {"type": "string", "format": "uri-reference"},
+                "status": {"type": "integer", "minimum": 400, "maximum": 599},
+                "code": {"type": "string"},
+            },
+        },
     })
 }
 
@@ -171,7 +184,10 @@ fn problem() -> Value {
                 "type": "object",
                 "required": ["detail", "code"],
                 "properties": {
-                    "pointer": {"type": "string", "description": "JSON Pointer (RFC 6901) into the body"},
+                    "pointer": {
+                        "type": "string",
+                        "description": "JSON Pointer (RFC 6901) into the body; a long one is cut and ends in ...",
+                    },
                     "parameter": {"type": "string"},
                     "header": {"type": "string"},
                     "detail": {"type": "string"},

@@ -19,7 +19,7 @@ use super::submit;
 use crate::{
     access::Caller,
     admission,
-    error::{ApiError, Mistake},
+    error::{ApiError, MOST_BYTES, Mistake},
     extract,
     idempotency::Key,
     json,
@@ -31,6 +31,14 @@ use crate::{
 
 /// Most jobs of a batch.
 pub(crate) const MOST: usize = 1000;
+/// So many refused jobs get a complete problem, the others what a program needs.
+const COMPLETE: usize = 20;
+/// An answer holds at most so many bytes for each job, beside those of one error.
+const BYTES_A_JOB: usize = 128;
+/// No outcome but a complete problem takes more.
+const LEAST_BYTES_A_JOB: usize = 104;
+/// Bytes around a problem, and at the end.
+const FRAME: usize = r#"{"problem":}]}"#.len();
 const PATH: &str = "/predict/batch";
 const LINES: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
 
@@ -105,14 +113,30 @@ pub(crate) fn elements(body: &[u8], model: &Model) -> Result<Vec<Item<Submission
         return Err(wrong("type", "must be a list of jobs, or one job a line as application/x-ndjson"));
     };
     check_length(items.len())?;
-    Ok(items.into_iter().map(|item| read(item, model)).collect())
+    Ok(read_all(items, model))
 }
 
 /// The lines of an NDJSON body. A line that is no JSON spoils only itself.
 pub(crate) fn lines(body: &[u8], model: &Model) -> Result<Vec<Item<Submission>>, ApiError> {
     let lines = || body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     check_length(lines().take(MOST + 1).count())?;
-    Ok(lines().map(|line| read(json::parse(line), model)).collect())
+    Ok(read_all(lines().map(json::parse), model))
+}
+
+fn read_all(items: impl IntoIterator<Item = Item<Value>>, model: &Model) -> Vec<Item<Submission>> {
+    let mut refused = 0;
+    let read = |item| {
+        let mut outcome = read(item, model);
+        if let Err(ApiError::Invalid(mistakes)) = &mut outcome {
+            refused += 1;
+            if refused > COMPLETE {
+                // Nobody is told of the others.
+                mistakes.truncate(1);
+            }
+        }
+        outcome
+    };
+    items.into_iter().map(read).collect()
 }
 
 fn read(item: Item<Value>, model: &Model) -> Item<Submission> {
@@ -177,25 +201,96 @@ async fn submitted(
 
 fn answer(outcomes: &[Outcome], request_id: &str) -> Response {
     let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-    let mut body = format!(r#"{{"accepted":{},"refused":{refused},"jobs":["#, outcomes.len() - refused);
-    for (index, outcome) in outcomes.iter().enumerate() {
-        if index > 0 {
-            body.push(',');
-        }
-        match outcome {
-            Ok((id, status)) => body.push_str(&format!(r#"{{"job_id":"{id}","status":"{status}"}}"#)),
-            Err(error) => {
-                let problem = error.problem(&format!("{PATH}#/{index}"), request_id);
-                body.push_str(&format!(r#"{{"problem":{}}}"#, String::from_utf8_lossy(&problem)));
-            }
-        }
-    }
-    body.push_str("]}");
-    let mut response = super::json(body);
+    let mut response = super::json(body(outcomes, refused, request_id));
     *response.status_mut() = if refused == 0 { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
     let errors = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
     if let Some(seconds) = errors.filter_map(ApiError::retry_after).max() {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     response
+}
+
+/// The outcomes, in at most [`MOST_BYTES`] and [`BYTES_A_JOB`] for each.
+fn body(outcomes: &[Outcome], refused: usize, request_id: &str) -> String {
+    let mut body = format!(r#"{{"accepted":{},"refused":{refused},"jobs":["#, outcomes.len() - refused);
+    let most = MOST_BYTES + BYTES_A_JOB * outcomes.len();
+    let mut complete = refused.min(COMPLETE);
+    for (index, outcome) in outcomes.iter().enumerate() {
+        if index > 0 {
+            body.push(',');
+        }
+        let later = LEAST_BYTES_A_JOB * (outcomes.len() - index - 1);
+        let room = most.saturating_sub(later + body.len() + FRAME);
+        match outcome {
+            Ok((id, status)) => body.push_str(&format!(r#"{{"job_id":"{id}","status":"{status}"}}"#)),
+            Err(error) => {
+                let instance = format!("{PATH}#/{index}");
+                let problem = problem(error, &instance, request_id, room, &mut complete);
+                body.push_str(&format!(r#"{{"problem":{}}}"#, String::from_utf8_lossy(&problem)));
+            }
+        }
+    }
+    body.push_str("]}");
+    body
+}
+
+/// One of the next `complete` problems: complete if it fits, with as many of its mistakes as its share of the room holds.
+fn problem(error: &ApiError, instance: &str, request_id: &str, room: usize, complete: &mut usize) -> Vec<u8> {
+    if let Some(others) = complete.checked_sub(1) {
+        let share = (room / (others + 1)).min(MOST_BYTES);
+        *complete = others;
+        let problem = error.problem_within(share, instance, request_id);
+        if problem.len() <= room {
+            return problem;
+        }
+    }
+    error.brief_problem()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(body: &str) -> Vec<Value> {
+        let mut body: Value = serde_json::from_str(body).unwrap();
+        body["jobs"].as_array_mut().unwrap().iter_mut().map(|job| job["problem"].take()).collect()
+    }
+
+    fn refused(jobs: usize, mistakes: usize) -> Vec<Outcome> {
+        let mistake = || Mistake::at(format!("/{}", "~".repeat(5000)), "type", "\u{1}".repeat(5000));
+        let error = || ApiError::Invalid((0..mistakes).map(|_| mistake()).collect());
+        (0..jobs).map(|_| Err(error())).collect()
+    }
+
+    #[test]
+    fn refused_jobs_take_a_bounded_number_of_bytes_each() {
+        for jobs in [1, 2, 3, 19, 20, 21, 40, 999, 1000] {
+            for mistakes in [1, 20] {
+                let text = body(&refused(jobs, mistakes), jobs, &"\"".repeat(128));
+                assert!(text.len() <= MOST_BYTES + BYTES_A_JOB * jobs, "{jobs} {mistakes}: {}", text.len());
+                assert_eq!(problems(&text).len(), jobs);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_problems_are_complete_and_the_others_brief() {
+        let outcomes: Vec<Outcome> = (0..100).map(|_| Err(ApiError::QueueFull(5))).collect();
+        let problems = problems(&body(&outcomes, 100, "r-1"));
+        assert!(problems[..COMPLETE].iter().all(|problem| problem["detail"].is_string()));
+        assert_eq!(problems[COMPLETE - 1]["instance"], "/predict/batch#/19");
+        let brief = serde_json::json!({"type": "/problems/queue-full", "status": 503, "code": "queue_full"});
+        assert!(problems[COMPLETE..].iter().all(|problem| *problem == brief));
+    }
+
+    #[test]
+    fn the_jobs_of_a_small_batch_share_the_room_for_their_mistakes() {
+        let mistake =
+            |index| Mistake::at(format!("/data/0/{index}"), "type", "must be a number, not a string");
+        let outcomes: Vec<Outcome> =
+            (0..5).map(|_| Err(ApiError::Invalid((0..20).map(mistake).collect()))).collect();
+        let problems = problems(&body(&outcomes, 5, "r-1"));
+        let told = problems.iter().map(|problem| problem["errors"].as_array().unwrap().len());
+        assert!(told.clone().all(|errors| (3..20).contains(&errors)), "{:?}", told.collect::<Vec<_>>());
+    }
 }

@@ -1,6 +1,6 @@
 //! `POST /jobs/lookup`: reads many jobs at once.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     extract::{Request, State},
@@ -20,6 +20,9 @@ use crate::{
 
 /// Most ids of a request.
 pub(crate) const MOST: usize = 1000;
+/// Characters of an id.
+pub(crate) const LONGEST: usize = 64;
+const TOO_LONG: &str = "must have at most 64 characters";
 /// Results may be large: so many jobs are read at once, and no more once the answer has so many bytes.
 const AT_ONCE: usize = 50;
 const ENOUGH_BYTES: usize = 8 << 20;
@@ -32,7 +35,7 @@ pub(crate) async fn look_up(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let names = extract::json(&parts.headers, body, &app.bodies, owned_names).await?;
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let names = distinct(&names);
     let mut found = String::new();
     let mut not_found = Vec::new();
     let mut rest = names.as_slice();
@@ -79,6 +82,12 @@ async fn read<'a>(
     Ok(())
 }
 
+/// Each name once, in the order of the request.
+fn distinct(names: &[String]) -> Vec<&str> {
+    let mut seen = HashSet::with_capacity(names.len());
+    names.iter().map(String::as_str).filter(|name| seen.insert(*name)).collect()
+}
+
 fn owned_names(body: Value) -> Result<Vec<String>, ApiError> {
     let names = names(&body).map_err(|mistake| ApiError::Invalid(vec![mistake]))?;
     Ok(names.into_iter().map(str::to_owned).collect())
@@ -108,7 +117,11 @@ pub(crate) fn names<'a>(body: &'a Value) -> Result<Vec<&'a str>, Mistake> {
         }
     }
     let name = |(index, id): (usize, &'a Value)| {
-        id.as_str().ok_or_else(|| Mistake::at(format!("{place}/{index}"), "type", "must be a string"))
+        let mistake = |code, detail| Mistake::at(format!("{place}/{index}"), code, detail);
+        let id = id.as_str().ok_or_else(|| mistake("type", "must be a string"))?;
+        // No id is as long, and the answer repeats those of no job.
+        let is_short = id.chars().take(LONGEST + 1).count() <= LONGEST;
+        if is_short { Ok(id) } else { Err(mistake("length", TOO_LONG)) }
     };
     ids.iter().enumerate().map(name).collect()
 }

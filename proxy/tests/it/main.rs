@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `rate_limit` | how many requests a client may make |
 //! | `access`, `owners`, `key_file` | API keys: who is let in, who sees which jobs, and the file with the keys |
+//! | `amplification` | no answer is out of proportion to its request |
 //! | `bad_input`, `limits` | each kind of wrong request and its whole answer |
 //! | `framing` | heads that two programs could read differently |
 //! | `hostile` | attacks at scale: bounded time and memory, others are served |
@@ -19,6 +20,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
 mod access;
+mod amplification;
 mod api_page;
 mod bad_input;
 mod client_certificates;

@@ -1,0 +1,78 @@
+//! One wrong part of a request. What it repeats of the client's text is cut, so that no answer grows with it.
+
+use std::fmt::Display;
+
+use serde::Serialize;
+use tepal_shared::model::InputError;
+
+use crate::short::short;
+
+/// Bytes of a pointer or a parameter's name, as JSON. A longer one is cut and ends with three dots.
+pub(crate) const LONGEST_POINTER: usize = 200;
+/// Bytes of a detail, as JSON.
+const LONGEST_DETAIL: usize = 300;
+
+/// One wrong part of a request.
+#[derive(Debug, Serialize)]
+pub(crate) struct Mistake {
+    #[serde(flatten)]
+    pub(crate) place: Place,
+    /// What was wrong and what is right.
+    pub(crate) detail: String,
+    /// One word for programs.
+    pub(crate) code: &'static str,
+}
+
+/// Where in a request a mistake is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Place {
+    /// A JSON Pointer (RFC 6901) into the body.
+    Pointer(String),
+    /// A query parameter.
+    Parameter(String),
+    /// A header.
+    Header(&'static str),
+}
+
+impl Mistake {
+    /// A mistake in the body.
+    pub(crate) fn at(pointer: impl Display, code: &'static str, detail: impl Display) -> Self {
+        Self::new(Place::Pointer(short(pointer, LONGEST_POINTER)), code, detail)
+    }
+
+    /// A mistake in the query.
+    pub(crate) fn in_query(parameter: &str, code: &'static str, detail: impl Display) -> Self {
+        Self::new(Place::Parameter(short(parameter, LONGEST_POINTER)), code, detail)
+    }
+
+    /// A mistake in a header.
+    pub(crate) fn in_header(name: &'static str, code: &'static str, detail: impl Display) -> Self {
+        Self::new(Place::Header(name), code, detail)
+    }
+
+    fn new(place: Place, code: &'static str, detail: impl Display) -> Self {
+        Self { place, detail: short(detail, LONGEST_DETAIL), code }
+    }
+}
+
+impl From<InputError> for Mistake {
+    fn from(error: InputError) -> Self {
+        Self::at(error.pointer, error.code, error.detail)
+    }
+}
+
+/// The first mistake in full, and how many more there are.
+pub(super) fn summary(mistakes: &[Mistake]) -> String {
+    let Some(first) = mistakes.first() else { return "The request is wrong".to_owned() };
+    let place = match &first.place {
+        Place::Pointer(pointer) if pointer.is_empty() => "The body",
+        Place::Pointer(pointer) => pointer.as_str(),
+        Place::Parameter(name) => name.as_str(),
+        Place::Header(name) => name,
+    };
+    match mistakes.len() - 1 {
+        0 => format!("{place} {}", first.detail),
+        more => format!("{place} {} (and {more} more)", first.detail),
+    }
+}

@@ -1,0 +1,88 @@
+//! No answer is out of proportion to its request: a client cannot make the proxy work, hold or send much by asking for
+//! little.
+
+use tepal_shared::job::JobId;
+use tepal_tests::http::Method;
+
+use crate::gateway::{Gateway, JSON};
+
+/// Bytes of an answer that is one error.
+const ERROR: usize = 4 << 10;
+
+#[tokio::test]
+async fn an_error_repeats_no_more_than_the_beginning_of_a_name() {
+    let gateway = Gateway::start().await;
+    let name = "~".repeat(1_040_000);
+    let members = r#""":0,"#.repeat(21);
+    let nested = format!("{{\"{name}\":{{{}}}}}", members.trim_end_matches(','));
+    let unknown = format!("{{\"{name}\":0}}");
+    for path in ["/predict", "/predict/batch", "/jobs/lookup"] {
+        for body in [&nested, &unknown] {
+            let answer = gateway.send(Method::POST, path, &[JSON], body).await;
+            assert_eq!(answer.status, 422, "{path} {}", answer.text());
+            assert!(answer.body.len() <= ERROR, "{path}: {} bytes", answer.body.len());
+        }
+    }
+    let answer = gateway.predict(&unknown).await.json();
+    let pointer = answer["errors"][1]["pointer"].as_str().unwrap();
+    assert_eq!(pointer, format!("/{}...", "~0".repeat(100)).replace("~0...", "~..."));
+}
+
+#[tokio::test]
+async fn wrong_values_are_not_repeated_at_length() {
+    let gateway = Gateway::start().await;
+    let large = format!(r#"{{"beyond f64":"{}"}}"#, "9".repeat(1_000_000));
+    let many = vec![r#"[{"beyond f64":"\u0001"}, "", "", ""]"#; 20]
+        .join(",")
+        .replace("\\u0001", &"\\u0001".repeat(500));
+    for body in [
+        format!(r#"{{"data":[[{large}]]}}"#),
+        format!(r#"{{"data":[[{large}, 1, 1, 1]]}}"#),
+        format!(r#"{{"data":[{many}]}}"#),
+        format!(r#"{{"timeout_seconds":{large}}}"#),
+    ] {
+        let answer = gateway.predict(&body).await;
+        assert_eq!(answer.status, 422);
+        assert!(answer.body.len() <= ERROR, "{} bytes", answer.body.len());
+    }
+    let query = format!("/jobs?{}=1", "%01".repeat(2000));
+    let answer = gateway.get(&query).await;
+    assert_eq!(answer.status, 422);
+    assert!(answer.body.len() <= ERROR, "{} bytes", answer.body.len());
+    let answer = gateway.get(&format!("/nowhere/{}", "x".repeat(8000))).await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.body.len() <= ERROR, "{} bytes", answer.body.len());
+}
+
+#[tokio::test]
+async fn a_batch_of_wrong_jobs_is_answered_in_bounded_bytes_for_each() {
+    let gateway = Gateway::start().await;
+    let many = r#"{"a":0,"b":0,"c":0,"d":0,"e":0,"f":0,"g":0,"h":0,"i":0,"j":0}"#;
+    for (jobs, job, told) in [(1000, "0", 20), (1000, many, 20), (20, many, 10), (1, many, 1)] {
+        let body = format!("[{}]", vec![job; jobs].join(","));
+        let answer = gateway.send(Method::POST, "/predict/batch", &[JSON], &body).await;
+        assert_eq!(answer.status, 207);
+        assert!(answer.body.len() <= ERROR + 128 * jobs, "{jobs}: {} bytes", answer.body.len());
+        let answer = answer.json();
+        let problems = answer["jobs"].as_array().unwrap();
+        assert_eq!(problems.len(), jobs);
+        let is_complete = |job: &&serde_json::Value| job["problem"]["errors"].is_array();
+        let complete = problems.iter().filter(is_complete).count();
+        assert!((told..=20).contains(&complete), "{complete} are complete: {answer}");
+        assert!(problems.iter().all(|job| job["problem"]["code"] == "invalid_input"));
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_is_looked_up_many_times_is_answered_once() {
+    let gateway = Gateway::start().await;
+    let id = gateway.submit().await;
+    let unknown = JobId::new(0).to_string();
+    let ids = vec![format!(r#""{id}","{unknown}""#); 500].join(",");
+    let answer =
+        gateway.send(Method::POST, "/jobs/lookup", &[JSON], &format!(r#"{{"job_ids":[{ids}]}}"#)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = answer.json();
+    assert_eq!(answer["jobs"].as_array().unwrap().len(), 1);
+    assert_eq!(answer["not_found"], serde_json::json!([unknown]));
+}
