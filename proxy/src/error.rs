@@ -323,6 +323,9 @@ fn store_kind(error: &StoreError) -> Kind {
         StoreError::CannotPersist(_) => {
             kind(S::SERVICE_UNAVAILABLE, "redis_cannot_persist", "Job store cannot persist").retry_after(5)
         }
+        StoreError::WrongTopology(_) => {
+            kind(S::SERVICE_UNAVAILABLE, "redis_wrong_topology", "Wrong kind of job store").retry_after(5)
+        }
         StoreError::NotReplicated { .. } => {
             kind(S::SERVICE_UNAVAILABLE, "not_replicated", "Job not replicated").retry_after(1)
         }
@@ -338,6 +341,9 @@ fn store_detail(error: &StoreError) -> &'static str {
     match error {
         StoreError::OutOfMemory(_) => "The job store is out of memory and takes no new jobs",
         StoreError::CannotPersist(_) => "The job store cannot write to its disk and takes no changes",
+        StoreError::WrongTopology(_) => {
+            "The job store's address leads to a server that cannot hold the jobs; its operator must change it"
+        }
         StoreError::NotReplicated { .. } => {
             "The job was not stored safely in time; with an Idempotency-Key it can be sent again without being doubled"
         }

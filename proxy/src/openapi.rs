@@ -9,7 +9,7 @@ use axum::http::Method;
 use serde_json::{Map, Value, json};
 use tepal_shared::model::Model;
 
-pub(crate) use self::operations::*;
+pub(crate) use self::{operations::*, parts::wrong_topology};
 use crate::{
     access::{Scope, Scopes},
     error::ApiError,

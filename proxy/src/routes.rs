@@ -71,7 +71,7 @@ pub(crate) fn router(app: Arc<App>, config: &Config) -> Router {
             "/readyz",
             anybody,
             health::readyz,
-            plain("readyz", "The service wants traffic", vec![ApiError::NotReady]),
+            plain("readyz", "The service wants traffic", vec![ApiError::NotReady, openapi::wrong_topology()]),
         )
         .get(
             "/metrics",

@@ -247,7 +247,9 @@ impl CommonArgs {
         let trace = self.trace(mistakes);
         let model = Model::load(&self.models_dir, &self.model_name);
         let model = model.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", told(&error))).ok()?;
-        Some(Common { redis: redis?, keys: Keys::new(&self.queue_name), policy, model, log, trace })
+        let keys = Keys::new(&self.queue_name);
+        let redis = redis?.for_queue(&keys, policy.partitions);
+        Some(Common { redis, keys, policy, model, log, trace })
     }
 
     fn policy(&self, mistakes: &mut Mistakes) -> Policy {

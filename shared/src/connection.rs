@@ -1,156 +1,34 @@
 //! How Redis is reached, and reached again after it went away. Commands never wait for a reconnection longer than
 //! their caller allows; one background task reconnects with backoff and says so in the log.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+mod link;
+mod request;
+mod settings;
+mod topology;
+
+use std::{sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo, Pipeline, RedisError, ServerErrorKind, TlsCertificates, Value,
+    Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value,
     aio::{MultiplexedConnection, PubSub},
-    io::tcp::TcpSettings,
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
-use tracing::{info, warn};
+use tokio::time::{Instant, timeout};
 
-use crate::{
-    error::StoreError,
-    retry::Backoff,
-    scripts, supervisor,
-    tls::{ClientTls, Peer, Reason},
+pub(crate) use self::request::{Answered, break_connection, outcomes};
+use self::{
+    link::Shared,
+    request::{Request, is_refusal},
 };
+pub use self::{settings::ConnectionSettings, topology::WrongTopology};
+use crate::{error::StoreError, retry::Backoff};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How often an idle connection is checked, so that a half-open one is noticed before a request needs it.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a connection to a replica fails: as the changes sent over it would.
 const REPLICA: ErrorKind = ErrorKind::Server(ServerErrorKind::ReadOnly);
 
-/// Where Redis is and how long to wait for it.
-#[derive(Clone, Debug)]
-pub struct ConnectionSettings {
-    /// Address and credentials.
-    pub info: ConnectionInfo,
-    /// The address without credentials, for logs.
-    pub display: String,
-    /// Longest wait for the answer to a command that does not block.
-    pub response_timeout: Duration,
-    /// How long a call may wait for a reconnection and repeat itself before it fails.
-    pub patience: Duration,
-    has_identity: bool,
-}
-
-impl ConnectionSettings {
-    /// Settings for the Redis at `url` (`redis://[user:password@]host[:port][/db]`, `rediss://` for TLS).
-    ///
-    /// # Errors
-    /// When the URL is malformed.
-    pub fn new(url: &str) -> Result<Self, RedisError> {
-        let info = url.into_connection_info()?;
-        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let display = match info.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
-                if host.contains(':') =>
-            {
-                format!("[{host}]:{port}")
-            }
-            address => address.to_string(),
-        };
-        let (response_timeout, patience) = (Duration::from_secs(2), Duration::from_secs(1));
-        Ok(Self { info, display, response_timeout, patience, has_identity: false })
-    }
-
-    /// The same, with these credentials unless the URL has its own.
-    #[must_use]
-    pub fn with_missing_credentials(mut self, username: Option<&str>, password: Option<&str>) -> Self {
-        let mut settings = self.info.redis_settings().clone();
-        if settings.username().is_some() || settings.password().is_some() {
-            return self;
-        }
-        if let Some(username) = username {
-            settings = settings.set_username(username);
-        }
-        if let Some(password) = password {
-            settings = settings.set_password(password);
-        }
-        self.info = self.info.set_redis_settings(settings);
-        self
-    }
-
-    /// The same, with these certificates; for a `rediss://` URL.
-    ///
-    /// # Errors
-    /// When the client library rejects them.
-    pub fn with_tls(mut self, tls: &ClientTls) -> Result<Self, RedisError> {
-        let client_tls = tls.identity.as_ref().map(|identity| ClientTlsConfig {
-            client_cert: identity.chain.clone().into_bytes(),
-            client_key: identity.expose_key().to_owned().into_bytes(),
-        });
-        self.has_identity = client_tls.is_some();
-        let root_cert = tls.authorities.clone().map(String::into_bytes);
-        let client = Client::build_with_tls(self.info, TlsCertificates { client_tls, root_cert })?;
-        self.info = client.get_connection_info().clone();
-        Ok(self)
-    }
-
-    /// The same, with another limit for answers.
-    #[must_use]
-    pub fn with_response_timeout(mut self, response_timeout: Duration) -> Self {
-        self.response_timeout = response_timeout;
-        self
-    }
-
-    /// The same, with another patience.
-    #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self
-    }
-}
-
-impl ConnectionSettings {
-    /// Why no connection came about, if TLS or the role of the node is to blame.
-    pub(crate) fn explain(&self, error: &RedisError) -> Option<Reason> {
-        if error.kind() == REPLICA {
-            let mend =
-                "wait until it is promoted, or set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary";
-            return Some(Reason { what: "Redis is a read-only replica".to_owned(), mend: mend.to_owned() });
-        }
-        let peer = Peer { name: "Redis", prefix: "REDIS", has_identity: self.has_identity };
-        let is_tls = matches!(self.info.addr(), ConnectionAddr::TcpTls { .. });
-        peer.explain(error).or_else(|| (is_tls && is_closed(error)).then(|| peer.explain_closed()))
-    }
-}
-
-/// Whether the other end closed a connection that there was.
-fn is_closed(error: &RedisError) -> bool {
-    error.is_connection_dropped() && !error.is_connection_refusal()
-}
-
 /// Which connection in the order of connecting; tells an old failure from a new one.
 pub(crate) type Generation = u64;
-
-/// The state of the shared connection.
-#[derive(Clone)]
-enum Link {
-    Down,
-    Up { generation: Generation, connection: MultiplexedConnection },
-}
-
-struct Shared {
-    client: Client,
-    settings: ConnectionSettings,
-    link: watch::Sender<Link>,
-}
 
 /// A handle to one shared, multiplexed connection. Clones are cheap; commands of all clones are pipelined by
 /// themselves. Never run a blocking command on it: use [`Redis::dedicated`].
@@ -166,25 +44,29 @@ impl Redis {
     /// # Errors
     /// When the client library rejects the address.
     pub fn open(settings: ConnectionSettings) -> Result<Self, RedisError> {
-        let client = Client::open(settings.info.clone())?;
-        let (link, _) = watch::channel(Link::Down);
-        let shared = Arc::new(Shared { client, settings, link });
-        let weak = Arc::downgrade(&shared);
-        tokio::spawn(supervisor::keep("redis_connection", move || keep_connected(Weak::clone(&weak))));
-        Ok(Self { shared })
+        Ok(Self { shared: Shared::open(settings)? })
     }
 
     /// Whether the last probe or command found Redis answering, as a primary.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        matches!(*self.shared.link.borrow(), Link::Up { .. })
+        self.shared.state().is_ok()
+    }
+
+    /// Why Redis cannot be used, unless it is up: `Disconnected` or `WrongTopology`.
+    #[must_use]
+    pub fn down(&self) -> Option<StoreError> {
+        self.shared.state().err()
+    }
+
+    /// Which connection is up.
+    pub(crate) fn generation(&self) -> Result<Generation, StoreError> {
+        self.shared.state()
     }
 
     /// Waits until Redis answers.
     pub async fn up(&self) {
-        let mut link = self.shared.link.subscribe();
-        // The sender lives as long as `self`.
-        let _ = link.wait_for(|link| matches!(link, Link::Up { .. })).await;
+        self.shared.up().await;
     }
 
     /// The address, without credentials.
@@ -196,9 +78,9 @@ impl Redis {
     /// A connection of its own for commands that block for up to `longest_block`.
     ///
     /// # Errors
-    /// When Redis cannot be reached, or is a replica.
+    /// When Redis cannot be reached, is a replica, or cannot serve the queue.
     pub async fn dedicated(&self, longest_block: Duration) -> Result<MultiplexedConnection, StoreError> {
-        self.shared.connect(longest_block + Duration::from_secs(5)).await.map_err(StoreError::from)
+        self.shared.connect(longest_block + Duration::from_secs(5)).await
     }
 
     /// A connection of its own for subscriptions.
@@ -226,13 +108,21 @@ impl Redis {
     }
 
     /// Runs a pipeline of commands that are each safe to repeat, and gives one outcome for each. The pipeline must
-    /// have been told to ignore errors.
+    /// ignore errors.
     ///
     /// # Errors
     /// When the pipeline as a whole failed; failures of single commands are in the list.
     pub async fn run_all(&self, pipeline: &Pipeline) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        self.run_all_on(pipeline).await.map(|(_, outcomes)| outcomes)
+    }
+
+    /// [`Redis::run_all`], with the connection on which the pipeline was answered.
+    pub(crate) async fn run_all_on(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<(Generation, Vec<Result<Value, StoreError>>), StoreError> {
         if pipeline.is_empty() {
-            return Ok(Vec::new()); // The client library refuses to send nothing.
+            return Ok((0, Vec::new())); // The client library refuses to send nothing.
         }
         let Answered { generation, value, earlier } = self.patiently(Request::Many(pipeline)).await?;
         let outcomes = outcomes(value);
@@ -242,7 +132,7 @@ impl Redis {
         match earlier {
             // What is refused now may have been done by the earlier sending.
             Some(error) if outcomes.iter().any(is_refusal) => Err(error),
-            _ => Ok(outcomes),
+            _ => Ok((generation, outcomes)),
         }
     }
 
@@ -275,187 +165,8 @@ impl Redis {
     }
 }
 
-/// What became of each command of a pipeline that was told to ignore errors.
-pub(crate) fn outcomes(reply: Value) -> Vec<Result<Value, StoreError>> {
-    let values = match reply {
-        Value::Array(values) => values,
-        other => vec![other],
-    };
-    let outcome = |value| match value {
-        Value::ServerError(error) => Err(StoreError::from(RedisError::from(error))),
-        value => Ok(value),
-    };
-    values.into_iter().map(outcome).collect()
-}
-
-/// Whether the connection that answered a pipeline so must not be used again: it leads to a node that was demoted.
-pub(crate) fn break_connection(outcomes: &[Result<Value, StoreError>]) -> bool {
-    outcomes.iter().any(|outcome| outcome.as_ref().is_err_and(StoreError::breaks_connection))
-}
-
-/// The answer to a request.
-pub(crate) struct Answered {
-    /// The connection on which it came.
-    pub(crate) generation: Generation,
-    /// What Redis said.
-    pub(crate) value: Value,
-    /// How an earlier sending of the same request failed that may have been executed, or may still be.
-    pub(crate) earlier: Option<StoreError>,
-}
-
-/// Whether Redis says that it did not execute a command, for a reason that may not have been there before.
-fn is_refusal(outcome: &Result<Value, StoreError>) -> bool {
-    use StoreError::{CannotPersist, NotReady, OutOfMemory};
-    matches!(outcome, Err(OutOfMemory(_) | CannotPersist(_) | NotReady(_)))
-}
-
-/// What is sent over the shared connection.
-#[derive(Clone, Copy)]
-enum Request<'a> {
-    One(&'a Cmd),
-    Many(&'a Pipeline),
-}
-
-impl Request<'_> {
-    /// Sends it, and once more if Redis had forgotten the scripts.
-    async fn send(self, connection: &mut MultiplexedConnection) -> Result<Value, RedisError> {
-        let outcome = self.send_once(connection).await;
-        if !mentions_unknown_script(&outcome) {
-            return outcome;
-        }
-        scripts::load_all(connection).await?;
-        self.send_once(connection).await
-    }
-
-    async fn send_once(self, connection: &mut MultiplexedConnection) -> Result<Value, RedisError> {
-        match self {
-            Self::One(command) => command.query_async(connection).await,
-            Self::Many(pipeline) => pipeline.query_async(connection).await,
-        }
-    }
-}
-
-fn mentions_unknown_script(outcome: &Result<Value, RedisError>) -> bool {
-    match outcome {
-        Ok(Value::Array(values)) => values
-            .iter()
-            .any(|value| matches!(value, Value::ServerError(error) if error.code() == "NOSCRIPT")),
-        Ok(_) => false,
-        Err(error) => error.code() == Some("NOSCRIPT"),
-    }
-}
-
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Redis").field("address", &self.address()).field("up", &self.is_up()).finish()
-    }
-}
-
-impl Shared {
-    async fn connection(&self, give_up: Instant) -> Result<(Generation, MultiplexedConnection), StoreError> {
-        if let Link::Up { generation, connection } = &*self.link.borrow() {
-            return Ok((*generation, connection.clone()));
-        }
-        let mut link = self.link.subscribe();
-        let up = link.wait_for(|link| matches!(link, Link::Up { .. }));
-        match tokio::time::timeout_at(give_up, up).await {
-            Ok(Ok(link)) => match &*link {
-                Link::Up { generation, connection } => Ok((*generation, connection.clone())),
-                Link::Down => Err(StoreError::Disconnected),
-            },
-            _ => Err(StoreError::Disconnected),
-        }
-    }
-
-    /// Marks the connection of that generation as unusable; a newer one is left alone.
-    fn discard(&self, broken: Generation) {
-        self.link.send_if_modified(|link| {
-            let is_current = matches!(link, Link::Up { generation, .. } if *generation == broken);
-            if is_current {
-                *link = Link::Down;
-            }
-            is_current
-        });
-    }
-
-    async fn connect(&self, response_timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(response_timeout));
-        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        expect_primary(&mut connection).await?;
-        Ok(connection)
-    }
-
-    async fn connect_ready(&self) -> Result<MultiplexedConnection, RedisError> {
-        let mut connection = self.connect(self.settings.response_timeout).await?;
-        scripts::load_all(&mut connection).await?;
-        Ok(connection)
-    }
-}
-
-/// A replica answers, too, but what it holds may be old and it takes no changes. Every user may send HELLO, whatever the
-/// ACL, and its answer comes even while a replica has lost its primary.
-async fn expect_primary(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-    let told: HashMap<String, Value> = redis::cmd("HELLO").query_async(connection).await?;
-    match told.get("role") {
-        Some(Value::BulkString(role)) if role == b"replica" => {
-            Err(RedisError::from((REPLICA, "it says so itself")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Connects, watches the connection, connects again; ends when the last handle is gone.
-async fn keep_connected(shared: Weak<Shared>) {
-    let mut generation = 0;
-    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut down_since: Option<Instant> = None;
-    loop {
-        let Some(alive) = shared.upgrade() else { return };
-        match alive.connect_ready().await {
-            Ok(connection) => {
-                generation += 1;
-                backoff.reset();
-                let outage_ms = down_since.take().map(|since| since.elapsed().as_millis() as u64);
-                info!(action = "redis_connected", address = alive.settings.display, outage_ms);
-                alive.link.send_replace(Link::Up { generation, connection: connection.clone() });
-                let link = alive.link.subscribe();
-                drop(alive);
-                until_broken(&shared, link, generation, connection).await;
-                down_since = Some(Instant::now());
-            }
-            Err(error) => {
-                down_since.get_or_insert_with(Instant::now);
-                let pause = backoff.next_pause();
-                let retry_ms = pause.as_millis() as u64;
-                let reason = alive.settings.explain(&error);
-                let error = reason.map_or_else(|| error.to_string(), |reason| format!("{reason} ({error})"));
-                warn!(action = "redis_unreachable", address = alive.settings.display, error, retry_ms);
-                drop(alive);
-                tokio::time::sleep(pause).await;
-            }
-        }
-    }
-}
-
-/// Returns when the connection of `generation` was discarded, by a caller or by a failed probe.
-async fn until_broken(
-    shared: &Weak<Shared>,
-    mut link: watch::Receiver<Link>,
-    generation: Generation,
-    mut connection: MultiplexedConnection,
-) {
-    let is_discarded =
-        |link: &Link| !matches!(link, Link::Up { generation: current, .. } if *current == generation);
-    loop {
-        if timeout(PROBE_INTERVAL, link.wait_for(is_discarded)).await.is_ok() {
-            return;
-        }
-        let Some(alive) = shared.upgrade() else { return };
-        let probe = expect_primary(&mut connection).await;
-        if probe.is_err_and(|error| StoreError::from(error).breaks_connection()) {
-            alive.discard(generation);
-        }
     }
 }

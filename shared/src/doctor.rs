@@ -91,12 +91,7 @@ async fn reach(settings: &ConnectionSettings) -> (Option<MultiplexedConnection>,
             );
         }
     };
-    let explained = match &error {
-        // It never was a connection.
-        StoreError::Ambiguous(cause) | StoreError::NotReady(cause) => settings.explain(cause),
-        _ => None,
-    };
-    let Reason { what, mend } = explained.unwrap_or_else(|| without_tls(&error));
+    let Reason { what, mend } = settings.explain(&error).unwrap_or_else(|| without_tls(&error));
     (None, Finding::wrong(SUBJECT, format!("{address}: {what}"), mend))
 }
 

@@ -2,6 +2,8 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use crate::connection::WrongTopology;
+
 /// A call to the job store failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -27,6 +29,9 @@ pub enum StoreError {
     /// A stream or its consumer group is gone: the data was lost or removed.
     #[error("a stream or its consumer group is missing in Redis")]
     GroupMissing(#[source] RedisError),
+    /// The server at the address cannot serve the queue. Nothing was executed.
+    #[error("Redis cannot serve the queue")]
+    WrongTopology(#[source] WrongTopology),
     /// Executed, but too few replicas confirmed it in time: a failover may lose it.
     #[error("only {reached} of {required} replicas confirmed the write")]
     NotReplicated {
@@ -61,10 +66,28 @@ impl StoreError {
         matches!(self, Self::Refused(error) if error.detail() == Some("no such key"))
     }
 
+    /// What the client library said, if it said anything.
+    #[must_use]
+    pub(crate) fn cause(&self) -> Option<&RedisError> {
+        match self {
+            Self::Ambiguous(cause)
+            | Self::NotReady(cause)
+            | Self::OutOfMemory(cause)
+            | Self::CannotPersist(cause)
+            | Self::Forbidden(cause)
+            | Self::GroupMissing(cause)
+            | Self::Refused(cause) => Some(cause),
+            Self::Disconnected
+            | Self::WrongTopology(_)
+            | Self::NotReplicated { .. }
+            | Self::Protocol { .. } => None,
+        }
+    }
+
     /// Whether the connection that the call used must not be used again.
     #[must_use]
     pub(crate) fn breaks_connection(&self) -> bool {
-        matches!(self, Self::Ambiguous(_))
+        matches!(self, Self::Ambiguous(_) | Self::WrongTopology(_))
             || matches!(self, Self::NotReady(error) if error.code().is_some_and(is_topology_change))
     }
 }
@@ -76,6 +99,9 @@ fn is_topology_change(code: &str) -> bool {
 
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
+        if let Some(topology) = WrongTopology::from_reply(&error) {
+            return Self::WrongTopology(topology);
+        }
         match error.kind() {
             ErrorKind::Io => return Self::Ambiguous(error),
             ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {

@@ -333,6 +333,7 @@ impl RedisServer {
 fn spawn(options: &RedisOptions, dir: &Path) -> Process {
     let mut command = options.command();
     command.arg(dir.join("redis.conf")).current_dir(dir);
+    command.args(options.is_sentinel.then_some("--sentinel"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Process::spawn("redis-server", &mut command).unwrap_or_else(|error| {
         panic!(

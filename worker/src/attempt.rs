@@ -381,8 +381,8 @@ impl BackendError {
     }
 }
 
-/// Redis refuses to write at present; what is to be recorded must not be lost.
+/// Redis refuses to write at present; an outcome that is not recorded yet must not be lost.
 fn is_passing(error: &tepal_shared::error::StoreError) -> bool {
-    use tepal_shared::error::StoreError;
-    error.is_retryable() || matches!(error, StoreError::CannotPersist(_) | StoreError::OutOfMemory(_))
+    use tepal_shared::error::StoreError::{CannotPersist, OutOfMemory, WrongTopology};
+    error.is_retryable() || matches!(error, CannotPersist(_) | OutOfMemory(_) | WrongTopology(_))
 }

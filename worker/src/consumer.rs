@@ -131,9 +131,12 @@ impl Consumer {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
                     let pause = backoff.next_pause();
-                    let retry_ms = pause.as_millis() as u64;
-                    let error = telemetry::chain(&error);
-                    warn!(action = "take_failed", consumer = self.name, error, retry_ms);
+                    // The connection itself logs a wrong topology, once.
+                    if !matches!(error, StoreError::WrongTopology(_)) {
+                        let retry_ms = pause.as_millis() as u64;
+                        let error = telemetry::chain(&error);
+                        warn!(action = "take_failed", consumer = self.name, error, retry_ms);
+                    }
                     shutdown.or(tokio::time::sleep(pause)).await;
                 }
             }

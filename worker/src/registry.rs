@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tepal_shared::{
+    error::StoreError,
     shutdown::Shutdown,
     store::JobStore,
     telemetry,
@@ -84,8 +85,10 @@ impl Registry {
         self.state.in_flight = self.leases.len() as u64;
         // A state of plain text and numbers always has a JSON form.
         let state = serde_json::to_string(&self.state).unwrap_or_default();
-        if let Err(error) = self.store.heartbeat(&self.worker_id, &state).await {
-            warn!(action = "heartbeat_failed", error = telemetry::chain(&error));
+        match self.store.heartbeat(&self.worker_id, &state).await {
+            // The connection itself logs a wrong topology, once.
+            Ok(_) | Err(StoreError::WrongTopology(_)) => {}
+            Err(error) => warn!(action = "heartbeat_failed", error = telemetry::chain(&error)),
         }
     }
 }

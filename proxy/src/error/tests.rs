@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io};
 
-use tepal_shared::RedisError;
+use tepal_shared::{RedisError, connection::WrongTopology};
 
 use super::*;
 
@@ -46,6 +46,7 @@ fn all() -> Vec<ApiError> {
         ApiError::Store(StoreError::CannotPersist(redis())),
         ApiError::Store(StoreError::Forbidden(redis())),
         ApiError::Store(StoreError::GroupMissing(redis())),
+        ApiError::Store(StoreError::WrongTopology(WrongTopology::Sentinel)),
         ApiError::Store(StoreError::NotReplicated { reached: 0, required: 1 }),
         ApiError::Store(StoreError::Refused(redis())),
         ApiError::Store(StoreError::Protocol { script: "submit", reason: "canary".to_owned() }),
@@ -97,6 +98,7 @@ fn is_listed(error: &ApiError) -> bool {
             | StoreError::Forbidden(_)
             | StoreError::GroupMissing(_)
             | StoreError::NotReplicated { .. }
+            | StoreError::WrongTopology(_)
             | StoreError::Refused(_)
             | StoreError::Protocol { .. } => true,
         },

@@ -269,6 +269,7 @@ pub(crate) fn metadata(model: &Model) -> Operation {
             ApiError::NotAcceptable,
             ApiError::NoMetadata,
             ApiError::Store(StoreError::Disconnected),
+            wrong_topology(),
         ],
     }
 }

@@ -1,7 +1,7 @@
 //! What several operations have in common: parameters, answers, and the errors of their steps.
 
 use serde_json::{Value, json};
-use tepal_shared::error::StoreError;
+use tepal_shared::{connection::WrongTopology, error::StoreError};
 
 use crate::{
     error::{ApiError, Mistake},
@@ -138,7 +138,11 @@ pub(super) fn submitting() -> Vec<ApiError> {
 
 pub(super) fn reading() -> Vec<ApiError> {
     let unexpected = StoreError::Protocol { script: "read", reason: String::new() };
-    vec![ApiError::Store(unexpected), ApiError::Store(StoreError::Disconnected)]
+    vec![ApiError::Store(unexpected), ApiError::Store(StoreError::Disconnected), wrong_topology()]
+}
+
+pub(crate) fn wrong_topology() -> ApiError {
+    ApiError::Store(StoreError::WrongTopology(WrongTopology::Sentinel))
 }
 
 pub(super) fn out_of_memory() -> ApiError {

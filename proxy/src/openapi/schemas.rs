@@ -100,7 +100,9 @@ pub(super) fn all(model: &Model) -> Value {
                 "status": {"enum": ["healthy", "unhealthy"]},
                 "components": {
                     "type": "object",
-                    "additionalProperties": {"enum": ["ok", "down", "read_only", "misconfigured", "full"]},
+                    "additionalProperties": {
+                        "enum": ["ok", "down", "read_only", "misconfigured", "full", "wrong_topology"],
+                    },
                 },
                 "warnings": {"type": "array", "items": {
                     "type": "object",

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Map, Value, json};
+use tepal_shared::error::StoreError;
 
 use crate::{
     error::ApiError,
@@ -37,9 +38,11 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
 
 fn components(app: &App, snapshot: &Snapshot) -> Map<String, Value> {
     let mut components = Map::new();
+    let down = app.store.redis().down();
     // While Redis is down nothing is known of the workers: their last words may be wrong by now.
-    let Some(workers) = snapshot.workers.as_ref().filter(|_| app.store.redis().is_up()) else {
-        components.insert("redis".to_owned(), "down".into());
+    let Some(workers) = snapshot.workers.as_ref().filter(|_| down.is_none()) else {
+        let is_wrong = matches!(down, Some(StoreError::WrongTopology(_)));
+        components.insert("redis".to_owned(), if is_wrong { "wrong_topology" } else { "down" }.into());
         return components;
     };
     let redis = snapshot.trouble.as_ref().map_or("ok", Trouble::word);
@@ -70,7 +73,11 @@ pub(crate) async fn livez() -> &'static str {
 
 /// The process can do its work and wants traffic.
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
-    if app.store.redis().is_up() && !app.shutdown.has_begun() { Ok("ok") } else { Err(ApiError::NotReady) }
+    match app.store.redis().down() {
+        Some(wrong @ StoreError::WrongTopology(_)) => Err(wrong.into()),
+        None if !app.shutdown.has_begun() => Ok("ok"),
+        _ => Err(ApiError::NotReady),
+    }
 }
 
 /// The metrics as Prometheus reads them (text format 0.0.4).

@@ -12,7 +12,9 @@ use crate::{error::ApiError, state::App};
 pub(crate) async fn metadata(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let snapshot = app.snapshot();
     // As in /health: while Redis is down nothing is known of the workers.
-    let workers = snapshot.workers.as_ref().filter(|_| app.store.redis().is_up());
-    let workers = workers.ok_or(StoreError::Disconnected)?;
+    if let Some(error) = app.store.redis().down() {
+        return Err(error.into());
+    }
+    let workers = snapshot.workers.as_ref().ok_or(StoreError::Disconnected)?;
     workers.metadata.clone().map(json).ok_or(ApiError::NoMetadata)
 }

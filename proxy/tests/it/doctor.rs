@@ -17,7 +17,7 @@ use crate::{gateway::SOON, keys};
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
 
 /// What the doctor printed, and whether it found nothing wrong.
-async fn doctor(redis_url: &str, settings: &[(&str, &str)]) -> (bool, String) {
+pub(crate) async fn doctor(redis_url: &str, settings: &[(&str, &str)]) -> (bool, String) {
     let settings = [&[("MODELS_DIR", MODELS), ("REDIS_URL", redis_url)], settings].concat();
     let doctor = Service::binary("tepal-proxy").envs(&settings).arg("doctor").start();
     let status = doctor.wait_exit(SOON).await;
@@ -27,7 +27,7 @@ async fn doctor(redis_url: &str, settings: &[(&str, &str)]) -> (bool, String) {
 }
 
 /// The line of a check.
-fn line<'a>(text: &'a str, subject: &str) -> &'a str {
+pub(crate) fn line<'a>(text: &'a str, subject: &str) -> &'a str {
     let found = text.lines().find(|line| line.get(7..).is_some_and(|line| line.starts_with(subject)));
     found.unwrap_or_else(|| panic!("no line about {subject}: {text}"))
 }

@@ -55,3 +55,4 @@ mod shutdown;
 mod submit;
 mod tasks;
 mod tls;
+mod topology;

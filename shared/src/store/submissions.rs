@@ -251,6 +251,9 @@ fn after_shared_call(error: StoreError) -> StoreError {
         StoreError::Disconnected => {
             StoreError::Ambiguous(RedisError::from(io::Error::other("Redis went away between two calls")))
         }
+        StoreError::WrongTopology(topology) => {
+            StoreError::Ambiguous(RedisError::from(io::Error::other(topology)))
+        }
         StoreError::NotReady(error)
         | StoreError::OutOfMemory(error)
         | StoreError::CannotPersist(error)

@@ -7,6 +7,7 @@ use std::process::Command;
 use super::RedisServer;
 use super::shipped::{HARNESS, PASSWORD, Users, compose, memory_limit};
 use crate::certificates::{Authority, Pair};
+use crate::ports::free_port;
 
 /// When the append-only file reaches the disk: `appendfsync`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub struct RedisOptions {
     /// The queue whose Redis is to be as it is shipped.
     shipped_for: Option<String>,
     users: Option<Users>,
+    pub(super) is_sentinel: bool,
 }
 
 /// What a server with TLS needs, and what its clients do.
@@ -109,6 +111,20 @@ impl RedisOptions {
     pub fn tls(mut self, authority: &Authority, wants_clients: bool) -> Self {
         let (server, client) = (authority.issue(&["127.0.0.1"]), authority.issue(&["harness"]));
         self.tls = Some(Tls { authority: authority.clone(), client, server, wants_clients });
+        self
+    }
+
+    /// Makes it a node of a Redis Cluster, which owns no slots yet.
+    #[must_use]
+    pub fn cluster_node(self) -> Self {
+        let bus = format!("cluster-port {}", free_port());
+        self.config("cluster-enabled yes").config("cluster-require-full-coverage no").config(&bus)
+    }
+
+    /// Makes it a Sentinel, which watches nothing.
+    #[must_use]
+    pub fn sentinel(mut self) -> Self {
+        self.is_sentinel = true;
         self
     }
 
