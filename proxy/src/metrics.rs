@@ -42,6 +42,7 @@ const REDIS_MAX_MEMORY: &str = "tepal_redis_max_memory_bytes";
 const REDIS_KEYS: &str = "tepal_redis_keys";
 const REDIS_EXPIRED: &str = "tepal_redis_expired_keys_total";
 const DATA_LOSS: &str = "tepal_data_loss_total";
+const JOBS_LOST: &str = "tepal_jobs_lost_total";
 const REDIS_EVICTED: &str = "tepal_redis_evicted_keys_total";
 const REDIS_COMMANDS: &str = "tepal_redis_commands_total";
 const REDIS_CLIENTS: &str = "tepal_redis_clients";
@@ -66,7 +67,8 @@ const COUNTERS: &[(&str, &str)] = &[
     (SUBMITTED, "Jobs accepted, by priority"),
     (REPEATED, "Submissions that an idempotency key led to an existing job"),
     (REFUSED, "Submissions not accepted, by the code of the answer, such as queue_full or outcome_unknown"),
-    (DATA_LOSS, "Times that Redis was found without the data it had before"),
+    (DATA_LOSS, "Times that Redis was found without jobs or log entries that it had before"),
+    (JOBS_LOST, "Accepted jobs that Redis lost, as far as this process can know: at least so many"),
     (REQUEUED, "Failed or cancelled jobs that were submitted again as new ones"),
     (CANCELLED, "Cancellations confirmed, repeated ones included"),
     (TASK_FAILURES, "Times that a background task panicked or ended and was started again, by task"),
@@ -152,6 +154,7 @@ pub(crate) struct Gauges {
     pub(crate) workers_live: Gauge,
     pub(crate) redis_up: Gauge,
     pub(crate) data_loss: Counter,
+    pub(crate) jobs_lost: Counter,
     pub(crate) redis: RedisGauges,
 }
 
@@ -339,6 +342,7 @@ impl Gauges {
             workers_live: gauge!(WORKERS_LIVE),
             redis_up: gauge!(REDIS_UP),
             data_loss: counter!(DATA_LOSS),
+            jobs_lost: counter!(JOBS_LOST),
             redis: RedisGauges::new(),
         }
     }

@@ -15,7 +15,7 @@ use axum::body::Bytes;
 use tepal_shared::{
     error::StoreError,
     scripts::WorkerRecord,
-    store::{JobStore, QueueState, ServerState},
+    store::{JobStore, LogMark, Loss, QueueState, ServerState},
     telemetry,
     worker_state::{BackendState, WorkerState},
 };
@@ -42,8 +42,8 @@ pub(crate) struct Snapshot {
     pub(crate) workers: Option<Workers>,
     /// What is wrong with a Redis that answers.
     pub(crate) trouble: Option<Trouble>,
-    /// When Redis was found without the data it had before.
-    pub(crate) data_lost_at: Option<SystemTime>,
+    /// When jobs were last found to be lost, and what is known of that.
+    pub(crate) loss: Option<(SystemTime, Loss)>,
     /// In how many seconds a full queue may have room again, as far as that is known.
     pub(crate) full_retry_after: Option<u64>,
 }
@@ -137,39 +137,47 @@ impl Probe {
             let server = self.app.store.server_state().await?;
             let queues = Queues::look(&self.app).await?;
             let refusal = self.app.store.refusal().await?;
+            let loss = self.data.look(&self.app.store, &queues.logs).await;
             // It writes once for each data set, and would wait for a Redis that takes no changes.
-            let epochs = if refusal.is_some() { Ok(Vec::new()) } else { identity(&self.app).await };
-            Ok::<_, StoreError>((workers, server, queues, refusal, epochs))
+            let secret = match refusal {
+                Some(_) => Ok(()),
+                None => self.app.secret.refresh(&self.app.store).await.map(drop),
+            };
+            Ok::<_, StoreError>((workers, server, queues, refusal, loss, secret))
         });
         let outcome = looked.await.unwrap_or(Err(StoreError::Disconnected));
-        let failure = outcome.as_ref().map_or_else(Some, |(.., epochs)| epochs.as_ref().err());
+        let failure = match &outcome {
+            Ok((.., loss, secret)) => loss.as_ref().err().or(secret.as_ref().err()),
+            Err(error) => Some(error),
+        };
         self.log_failure(failure);
         match outcome {
-            Ok((workers, server, queues, refusal, epochs)) => {
-                self.watch_data(epochs.unwrap_or_default());
+            Ok((workers, server, queues, refusal, loss, _)) => {
+                if let Ok(Some(loss)) = loss {
+                    self.report(loss);
+                }
                 let workers = Workers::from_records(workers);
                 self.set_gauges(&workers, server, &queues);
                 let full_retry_after =
                     self.drain_rate.retry_after(Instant::now(), queues.ended(), queues.outstanding());
                 let trouble = Trouble::of(&self.app.store, server, refusal.as_ref());
-                let data_lost_at = self.data.lost_at(Instant::now());
-                self.publish(Snapshot { workers: Some(workers), trouble, data_lost_at, full_retry_after });
+                let loss = self.data.last(Instant::now());
+                self.publish(Snapshot { workers: Some(workers), trouble, loss, full_retry_after });
             }
             Err(_) => self.publish_down(),
         }
     }
 
     /// Jobs that Redis lost cannot be brought back, but it must not happen unseen.
-    fn watch_data(&mut self, epochs: Vec<(u8, String)>) {
-        if self.data.saw(epochs, Instant::now()) {
-            self.app.metrics.gauges.data_loss.increment(1);
-            error!(action = "redis_data_lost", "Redis came back without its data");
-        }
+    fn report(&self, loss: Loss) {
+        self.app.metrics.gauges.data_loss.increment(1);
+        self.app.metrics.gauges.jobs_lost.increment(loss.at_least());
+        error!(action = "redis_data_lost", jobs = loss.at_least(), reason = %loss);
     }
 
     fn publish_down(&self) {
-        let data_lost_at = self.data.lost_at(Instant::now());
-        self.publish(Snapshot { data_lost_at, ..Snapshot::default() });
+        let loss = self.data.last(Instant::now());
+        self.publish(Snapshot { loss, ..Snapshot::default() });
     }
 
     /// Logs the first of several failures in a row that have the same cause.
@@ -239,21 +247,11 @@ impl Workers {
     }
 }
 
-/// The identity of each partition's data set. The queue's secret is a part of that, too.
-async fn identity(app: &App) -> Result<Vec<(u8, String)>, StoreError> {
-    let mut epochs = Vec::new();
-    for partition in app.store.partitions() {
-        epochs.push((partition, app.store.epoch(partition).await?));
-    }
-    app.secret.refresh(&app.store).await?;
-    Ok(epochs)
-}
-
 /// The queues of all partitions together.
 #[derive(Default)]
 struct Queues {
     by_priority: [QueueState; 3],
-    accepted: u64,
+    logs: Vec<(u8, LogMark)>,
     oldest_waiting: Option<Duration>,
     dead_letters: u64,
 }
@@ -263,7 +261,7 @@ impl Queues {
         let mut queues = Self::default();
         for partition in app.store.partitions() {
             let partition_state = app.store.partition_state(partition).await?;
-            queues.accepted += partition_state.accepted;
+            queues.logs.push((partition, partition_state.log));
             for (total, state) in queues.by_priority.iter_mut().zip(partition_state.queues) {
                 total.new += state.new;
                 total.waiting += state.waiting;
@@ -285,6 +283,7 @@ impl Queues {
 
     /// Jobs that ever ended, whoever accepted them.
     fn ended(&self) -> u64 {
-        self.accepted.saturating_sub(self.outstanding())
+        let accepted: u64 = self.logs.iter().map(|(_, log)| log.added).sum();
+        accepted.saturating_sub(self.outstanding())
     }
 }

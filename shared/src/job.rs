@@ -37,6 +37,13 @@ impl JobId {
         Uuid::from_slice(bytes).map(Self)
     }
 
+    /// When the id was made, Unix ms, by the clock of the proxy that made it.
+    #[must_use]
+    pub fn created_ms(self) -> u64 {
+        let [a, b, c, d, e, f, ..] = *self.as_bytes();
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+
     /// The partition whose keys hold the job.
     #[must_use]
     pub fn partition(self) -> u8 {

@@ -73,12 +73,6 @@ impl Keys {
         self.key(partition, "idem:", key_hash)
     }
 
-    /// Identifies the data set; a new value means that Redis lost its data.
-    #[must_use]
-    pub fn epoch(&self, partition: u8) -> String {
-        self.key(partition, "epoch", "")
-    }
-
     /// What the proxies derive their keys from. A worker must not read it, see compose/users.acl.
     #[must_use]
     pub fn secret(&self) -> String {
@@ -112,7 +106,6 @@ mod tests {
             keys.dead(7),
             keys.alone(7),
             keys.idempotency(7, "ab"),
-            keys.epoch(7),
         ] {
             assert!(key.starts_with("{predict_queue:7}:"), "{key}");
         }

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{Cmd, FromRedisValue as _, RedisError};
+use redis::{FromRedisValue as _, RedisError};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{
@@ -50,9 +50,9 @@ impl Replicated {
         Ok(Self { redis, policy, waiting })
     }
 
-    /// Runs submissions; the caller has those confirmed that were accepted.
-    pub(crate) async fn run(&self, command: &Cmd) -> Result<Answered, StoreError> {
-        self.redis.run_on(command).await
+    /// The connection for submissions; the caller has those confirmed that were accepted.
+    pub(crate) fn redis(&self) -> &Redis {
+        &self.redis
     }
 
     /// Waits until the replicas have what was written on that connection; fails with `NotReplicated` only.

@@ -4,6 +4,7 @@
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod log;
+mod loss;
 mod reads;
 mod secret;
 mod server;
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub use log::{LogEntry, LogPage, LogPlace};
+pub use loss::{LogMark, LogWatch, LookedUp, Loss};
 pub use reads::{PartitionState, QueueState};
 pub use secret::QueueSecret;
 pub use server::{AofState, ServerState};
@@ -123,14 +125,15 @@ pub struct JobStore {
     policy: Policy,
     gathered: submissions::Gathered,
     last_out_of_memory: server::LastOutOfMemory,
+    acknowledged: loss::Acknowledged,
 }
 
 impl JobStore {
     /// A store of the queue that `keys` names.
     #[must_use]
     pub fn new(redis: Redis, keys: Keys, policy: Policy) -> Self {
-        let (gathered, last_out_of_memory) = Default::default();
-        Self { redis, replicated: None, keys, policy, gathered, last_out_of_memory }
+        let (gathered, last_out_of_memory, acknowledged) = Default::default();
+        Self { redis, replicated: None, keys, policy, gathered, last_out_of_memory, acknowledged }
     }
 
     /// The same store, whose submissions are acknowledged only when replicas hold them.
@@ -148,11 +151,13 @@ impl JobStore {
 
     /// Runs a script that accepts jobs.
     async fn run_submission(&self, command: &Cmd) -> Result<Answered, StoreError> {
-        let outcome = match &self.replicated {
-            Some(replicated) => replicated.run(command).await,
-            None => self.redis.run_on(command).await,
-        };
+        let outcome = self.submissions().run_on(command).await;
         outcome.inspect_err(|error| self.last_out_of_memory.note(error))
+    }
+
+    /// The connection for scripts that accept jobs.
+    fn submissions(&self) -> &Redis {
+        self.replicated.as_ref().map_or(&self.redis, Replicated::redis)
     }
 
     /// Waits until enough replicas have what was accepted on that connection.
@@ -289,7 +294,10 @@ impl JobStore {
         let Answered { generation, value, earlier } = self.run_submission(&command).await?;
         let requeued = Requeued::parse(value)?;
         match (requeued, earlier) {
-            (Requeued::Accepted, _) => self.confirmed(generation).await?,
+            (Requeued::Accepted, _) => {
+                self.confirmed(generation).await?;
+                self.acknowledged.add([id].into_iter(), generation);
+            }
             // The earlier sending may find room.
             (Requeued::Full { .. }, Some(error)) => return Err(error),
             _ => {}

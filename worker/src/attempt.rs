@@ -14,7 +14,7 @@ use tepal_shared::{
     job::Attempt,
     model::{InputError, Model},
     retry::{Backoff, retry_delay},
-    scripts::Settled,
+    scripts::{Fence, Settled},
     store::{JobStore, Settlement},
     telemetry,
     tensor::Tensor,
@@ -355,6 +355,9 @@ impl Runner {
 
     fn finished(&self, outcome: &Outcome<'_>, settled: Settled) {
         let hold = self.leases.let_go(outcome.attempt);
+        if let (Some(hold), Settled::Fenced(Fence::Missing)) = (hold, settled) {
+            self.leases.note_missing(&self.store, outcome.attempt.job_id, hold);
+        }
         let took = hold.map(|hold| hold.took);
         outcome.log(settled, took);
         let granted_at = hold.map(|hold| hold.granted_at);

@@ -1,12 +1,18 @@
 //! Keeps the stored data in order while workers come and go: forgets expired jobs in the log, queues orphaned jobs
-//! again, and removes the consumers of dead workers. Every worker has one; what two of them do at once is harmless.
+//! again, removes the consumers of dead workers, and reports jobs that Redis lost. Every worker has one; what two of them
+//! do at once is harmless.
 
 use std::{collections::HashMap, time::Duration};
 
-use tepal_shared::{error::StoreError, shutdown::Shutdown, store::JobStore, telemetry};
+use tepal_shared::{
+    error::StoreError,
+    shutdown::Shutdown,
+    store::{JobStore, LogWatch, Loss},
+    telemetry,
+};
 use tracing::{error, info, warn};
 
-use crate::metrics;
+use crate::{lease::Leases, metrics};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Jobs looked at in one script run: keeps it about a millisecond.
@@ -24,8 +30,8 @@ pub struct Janitor {
     store: JobStore,
     /// For each partition and kind of sweep, where it goes on.
     sweeps: HashMap<(u8, Sweep), String>,
-    /// For each partition, which data set was seen last.
-    epochs: HashMap<u8, String>,
+    logs: LogWatch,
+    leases: Leases,
 }
 
 /// What is looked at.
@@ -38,10 +44,10 @@ enum Sweep {
 }
 
 impl Janitor {
-    /// A janitor of the store's queue.
+    /// A janitor of the store's queue, in the worker that holds these jobs.
     #[must_use]
-    pub fn new(store: JobStore) -> Self {
-        Self { store, sweeps: HashMap::new(), epochs: HashMap::new() }
+    pub fn new(store: JobStore, leases: Leases) -> Self {
+        Self { store, sweeps: HashMap::new(), logs: LogWatch::default(), leases }
     }
 
     /// Works until `shutdown` begins.
@@ -50,18 +56,24 @@ impl Janitor {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while shutdown.or(ticks.tick()).await.is_some() {
             match shutdown.or(self.round()).await {
+                // The connection itself logs a wrong topology, once.
+                Some(Ok(()) | Err(StoreError::WrongTopology(_))) => {}
                 Some(Err(error)) => warn!(action = "upkeep_failed", error = telemetry::chain(&error)),
-                Some(Ok(())) => {}
-                None => return,
+                None => break,
             }
         }
+        self.report(None);
     }
 
     async fn round(&mut self) -> Result<(), StoreError> {
         let silence = self.store.policy().lease * SILENT_LEASES;
         let live: Vec<String> = self.store.workers().await?.into_iter().map(|worker| worker.id).collect();
+        match self.watch_logs().await {
+            // The worker's user has the rights of an older ACL file. The proxies watch the logs, too.
+            Err(StoreError::Forbidden(_)) => self.report(None),
+            outcome => outcome?,
+        }
         for partition in self.store.partitions() {
-            self.watch_epoch(partition).await?;
             self.sweep(partition, Sweep::Expired).await?;
             self.sweep(partition, Sweep::All).await?;
             let pruned = self.store.prune(partition, &live, silence).await?;
@@ -73,14 +85,21 @@ impl Janitor {
     }
 
     /// Jobs that Redis lost cannot be brought back, but it must not happen unseen.
-    async fn watch_epoch(&mut self, partition: u8) -> Result<(), StoreError> {
-        let epoch = self.store.epoch(partition).await?;
-        let before = self.epochs.insert(partition, epoch.clone());
-        if before.is_some_and(|before| before != epoch) {
-            metrics::data_lost();
-            error!(action = "redis_data_lost", partition, "Redis came back without its data");
+    async fn watch_logs(&mut self) -> Result<(), StoreError> {
+        let mut logs = Vec::new();
+        for partition in self.store.partitions() {
+            logs.push((partition, self.store.log_mark(partition).await?));
         }
+        self.report(self.logs.went_back(&logs));
+        self.logs.saw(&logs);
         Ok(())
+    }
+
+    fn report(&self, went_back: Option<u64>) {
+        if let Some(loss) = Loss::of(self.leases.take_missing(), went_back) {
+            metrics::data_lost(loss.at_least());
+            error!(action = "redis_data_lost", jobs = loss.at_least(), reason = %loss);
+        }
     }
 
     async fn sweep(&mut self, partition: u8, what: Sweep) -> Result<(), StoreError> {

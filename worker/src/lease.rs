@@ -14,7 +14,7 @@ use tepal_shared::{
     job::{Attempt, JobId, Priority},
     scripts::Fence,
     shutdown::Shutdown,
-    store::JobStore,
+    store::{JobStore, LookedUp},
     telemetry,
 };
 use tokio::sync::Notify;
@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 use crate::{
     liveness::{Pulse, Step},
     metrics,
+    missing::Missing,
 };
 
 /// Jobs renewed in one call: keeps the script short.
@@ -32,6 +33,7 @@ const CHUNK: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub struct Leases {
     held: Arc<Mutex<HashMap<JobId, Held>>>,
+    missing: Missing,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,7 @@ struct Held {
 /// How long an attempt was held.
 #[derive(Clone, Copy, Debug)]
 pub struct Hold {
+    since: Instant,
     /// When it was granted.
     pub granted_at: SystemTime,
     /// The time from then to its outcome.
@@ -133,7 +136,20 @@ impl Leases {
     pub fn let_go(&self, attempt: &Attempt) -> Option<Hold> {
         let mut held = self.lock();
         let job = remove(&mut held, attempt.job_id, attempt.token)?;
-        Some(Hold { granted_at: job.granted_at, took: job.since.elapsed() })
+        Some(job.hold())
+    }
+
+    /// Redis does not have a job that was held like this. Unless it can have expired meanwhile, it was lost.
+    pub fn note_missing(&self, store: &JobStore, id: JobId, hold: Hold) {
+        if store.must_exist(id, hold.since) {
+            self.missing.add(id);
+        }
+    }
+
+    /// The lost jobs that were found since the last call.
+    #[must_use]
+    pub fn take_missing(&self) -> LookedUp {
+        self.missing.take(self.len())
     }
 
     /// Nobody runs what `consumer` held, so that its leases lapse and others run it.
@@ -185,7 +201,14 @@ impl Leases {
     async fn renew(&self, store: &JobStore, partition: u8, consumer: &str, jobs: &[Attempt]) {
         let held: Vec<_> = jobs.iter().map(|job| (job.job_id, job.token, job.priority)).collect();
         match store.renew(partition, consumer, &held).await {
-            Ok(gone) => gone.into_iter().for_each(|(id, why)| self.lose(id, &held, why)),
+            Ok(gone) => {
+                for (id, why) in gone {
+                    let hold = self.lose(id, &held, why);
+                    if let (Some(hold), Fence::Missing) = (hold, why) {
+                        self.note_missing(store, id, hold);
+                    }
+                }
+            }
             // The next tick tries again; two may fail before a lease lapses.
             Err(error) => {
                 warn!(action = "renew_failed", consumer, jobs = jobs.len(), error = telemetry::chain(&error));
@@ -193,16 +216,17 @@ impl Leases {
         }
     }
 
-    fn lose(&self, id: JobId, renewed: &[(JobId, u64, Priority)], why: Fence) {
+    fn lose(&self, id: JobId, renewed: &[(JobId, u64, Priority)], why: Fence) -> Option<Hold> {
         // The job may have ended, or even been granted to us again, while the call was under way.
         let token = renewed.iter().find(|(renewed, ..)| *renewed == id).map(|(_, token, _)| *token);
         let mut held = self.lock();
         if held.get(&id).is_some_and(|job| job.is_settling) {
-            return;
+            return None;
         }
-        if let Some(job) = token.and_then(|token| remove(&mut held, id, token)) {
-            job.end(why);
-        }
+        let job = token.and_then(|token| remove(&mut held, id, token))?;
+        let hold = job.hold();
+        job.end(why);
+        Some(hold)
     }
 
     /// Each critical section leaves the map whole, so a panic elsewhere does not spoil it.
@@ -227,6 +251,10 @@ fn remove(held: &mut HashMap<JobId, Held>, id: JobId, token: u64) -> Option<Held
 }
 
 impl Held {
+    fn hold(&self) -> Hold {
+        Hold { since: self.since, granted_at: self.granted_at, took: self.since.elapsed() }
+    }
+
     /// The attempt is over without an outcome of ours; its batch may be over with it.
     fn end(self, why: Fence) {
         let (job_id, attempt) = (tracing::field::display(self.attempt.job_id), self.attempt.token);

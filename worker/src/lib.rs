@@ -12,6 +12,7 @@
 //! | [`parts`] | the calls that a batch still needs, when one for all its jobs failed |
 //! | [`breaker`], [`vitals`], [`sample`] | whether the backend serves |
 //! | [`concurrency`], [`batch_limit`] | how many batches may run, and how large they may be |
+//! | [`missing`] | held jobs that Redis lost |
 //! | [`janitor`] | forgets what expired, repairs what an operator broke |
 //! | [`doctor`] | checks what the worker needs, and tells what is wrong |
 //! | [`spans`] | a job's way through the worker, for traces |
@@ -33,6 +34,7 @@ pub mod janitor;
 pub mod lease;
 pub mod liveness;
 pub mod metrics;
+pub mod missing;
 pub mod monitor;
 pub mod parts;
 pub mod registry;
@@ -151,8 +153,8 @@ async fn work(
     helpers.keep("breaker", move |stop| probed.clone().run(Arc::clone(&backend), sample.clone(), stop));
     let pulse = liveness.watch("heartbeat".to_owned(), registry::INTERVAL);
     helpers.keep("heartbeat", move |stop| registry.clone().run(pulse.clone(), stop));
-    let kept = store.clone();
-    helpers.keep("janitor", move |stop| Janitor::new(kept.clone()).run(stop));
+    let (kept, held) = (store.clone(), leases.clone());
+    helpers.keep("janitor", move |stop| Janitor::new(kept.clone(), held.clone()).run(stop));
     let (redis, keys) = (store.redis().clone(), config.common.keys.clone());
     helpers.finish("default_user_check", move || warn_about_default_user(redis.clone(), keys.clone()));
 

@@ -27,6 +27,7 @@ const REPEATED: &str = "tepal_settle_repeats_total";
 const TASK_FAILURES: &str = "tepal_task_failures_total";
 const DATA_LOST: &str = "tepal_data_loss_total";
 const LOG_DROPPED: &str = "tepal_log_lines_dropped_total";
+const JOBS_LOST: &str = "tepal_jobs_lost_total";
 const BREAKER: &str = "tepal_breaker_open";
 const HELD: &str = "tepal_worker_jobs_held";
 const BATCHES_RUNNING: &str = "tepal_worker_batches_running";
@@ -114,8 +115,12 @@ fn describe() {
         TASK_FAILURES,
         "Times that a background task panicked or ended and was started again, by task"
     );
-    describe_counter!(DATA_LOST, "Times that Redis came back without its data");
     describe_counter!(LOG_DROPPED, "Lines of the log that were dropped because the output did not take them");
+    describe_counter!(DATA_LOST, "Times that Redis was found without jobs or log entries that it had before");
+    describe_counter!(
+        JOBS_LOST,
+        "Accepted jobs that Redis lost, as far as this process can know: at least so many"
+    );
     describe_gauge!(BREAKER, "1 while no jobs are taken because the backend does not answer, else 0");
     describe_gauge!(HELD, "Jobs that this worker holds");
     describe_gauge!(BATCHES_RUNNING, "Batches that this worker runs");
@@ -140,7 +145,7 @@ fn describe() {
     for verdict in Verdict::SPLITTING {
         counter!(SPLITS, "reason" => verdict.word()).absolute(0);
     }
-    for name in [RECLAIMED, REPAIRED, STALE, GROUPS, REPEATED, DATA_LOST] {
+    for name in [RECLAIMED, REPAIRED, STALE, GROUPS, REPEATED, DATA_LOST, JOBS_LOST] {
         counter!(name).absolute(0);
     }
     gauge!(HELD).set(0.0);
@@ -241,7 +246,8 @@ pub(crate) fn repaired(count: u64) {
     counter!(REPAIRED).increment(count);
 }
 
-/// Redis came back without its data.
-pub(crate) fn data_lost() {
+/// Redis lost at least so many jobs.
+pub(crate) fn data_lost(jobs: u64) {
     counter!(DATA_LOST).increment(1);
+    counter!(JOBS_LOST).increment(jobs);
 }

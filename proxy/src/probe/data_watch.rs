@@ -1,70 +1,60 @@
-//! Notices that Redis lost its data: it answers, but with another data set than before.
+//! Notices that Redis lost jobs: those that this proxy acknowledged last, or what the log had. See [`Loss`].
 
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime},
+use std::time::{Duration, SystemTime};
+
+use tepal_shared::{
+    error::StoreError,
+    store::{JobStore, LogMark, LogWatch, Loss},
 };
-
 use tokio::time::Instant;
 
-/// How long /health tells of a loss: as long as results are kept by default, so that whoever asks for a lost job can
+/// How long /health reports a loss: as long as results are kept by default, so that whoever asks for a lost job can
 /// learn what became of it.
-const TOLD_FOR: Duration = Duration::from_secs(86_400);
+const REPORTED_FOR: Duration = Duration::from_secs(86_400);
 
-/// The data set of each partition as it was seen last.
+/// What was in Redis at the last look.
 #[derive(Debug, Default)]
 pub(super) struct DataWatch {
-    epochs: HashMap<u8, String>,
-    lost: Option<(Instant, SystemTime)>,
+    logs: LogWatch,
+    last: Option<(Instant, SystemTime, Loss)>,
 }
 
 impl DataWatch {
-    /// Takes a look at some partitions' data sets; whether one is not the same as before.
-    pub(super) fn saw(&mut self, epochs: Vec<(u8, String)>, now: Instant) -> bool {
-        let mut is_lost = false;
-        for (partition, epoch) in epochs {
-            let before = self.epochs.insert(partition, epoch.clone());
-            is_lost |= before.is_some_and(|before| before != epoch);
-        }
-        if is_lost {
-            self.lost = Some((now, SystemTime::now()));
-        }
-        is_lost
+    /// Compares Redis with what it had; `logs` is the state of each partition's log now. A look that fails is repeated as
+    /// a whole by the next one.
+    pub(super) async fn look(
+        &mut self,
+        store: &JobStore,
+        logs: &[(u8, LogMark)],
+    ) -> Result<Option<Loss>, StoreError> {
+        let went_back = self.logs.went_back(logs);
+        let jobs = store.look_up_acknowledged(&self.logs.doubtful(logs)).await?;
+        self.logs.saw(logs);
+        let loss = Loss::of(jobs, went_back);
+        self.last = loss.map(|loss| (Instant::now(), SystemTime::now(), loss)).or(self.last);
+        Ok(loss)
     }
 
-    /// When the last loss was noticed, if it is still worth telling.
-    pub(super) fn lost_at(&self, now: Instant) -> Option<SystemTime> {
-        self.lost.filter(|(noticed, _)| now.duration_since(*noticed) < TOLD_FOR).map(|(_, at)| at)
+    /// When the last loss was noticed and what is known of it, for a day.
+    pub(super) fn last(&self, now: Instant) -> Option<(SystemTime, Loss)> {
+        let recent = self.last.filter(|(noticed, ..)| now.duration_since(*noticed) < REPORTED_FOR);
+        recent.map(|(_, at, loss)| (at, loss))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tepal_shared::store::LookedUp;
+
     use super::*;
 
-    fn epochs(names: [&str; 2]) -> Vec<(u8, String)> {
-        names.into_iter().zip(0..).map(|(name, partition)| (partition, name.to_owned())).collect()
-    }
-
     #[test]
-    fn another_data_set_is_a_loss_and_a_new_partition_is_none() {
-        let (mut watch, now) = (DataWatch::default(), Instant::now());
-        assert!(!watch.saw(vec![(0, "a".to_owned())], now));
-        assert!(!watch.saw(epochs(["a", "b"]), now));
-        assert!(!watch.saw(Vec::new(), now));
-        assert_eq!(watch.lost_at(now), None);
-
-        assert!(watch.saw(epochs(["a", "c"]), now));
-        assert!(watch.lost_at(now).is_some());
-        assert!(!watch.saw(epochs(["a", "c"]), now), "told once");
-    }
-
-    #[test]
-    fn a_loss_is_told_for_a_day() {
-        let (mut watch, now) = (DataWatch::default(), Instant::now());
-        watch.saw(epochs(["a", "b"]), now);
-        watch.saw(epochs(["c", "d"]), now);
-        assert!(watch.lost_at(now + TOLD_FOR - Duration::from_secs(1)).is_some());
-        assert_eq!(watch.lost_at(now + TOLD_FOR), None);
+    fn a_loss_is_reported_for_a_day() {
+        let noticed = Instant::now();
+        let loss = Loss::of(LookedUp { missing: 1, of: 2 }, None);
+        let last = loss.map(|loss| (noticed, SystemTime::now(), loss));
+        let watch = DataWatch { last, ..DataWatch::default() };
+        assert!(watch.last(noticed + REPORTED_FOR - Duration::from_secs(1)).is_some());
+        assert_eq!(watch.last(noticed + REPORTED_FOR), None);
     }
 }

@@ -58,9 +58,9 @@ fn components(app: &App, snapshot: &Snapshot) -> Map<String, Value> {
 
 /// What an operator should know although the service works.
 fn warnings(snapshot: &Snapshot) -> Vec<Value> {
-    let data_lost = snapshot.data_lost_at.map(|at| {
+    let data_lost = snapshot.loss.map(|(at, loss)| {
         let at = humantime::format_rfc3339_seconds(at);
-        let detail = format!("Redis lost its data, noticed at {at}; jobs that were accepted before are gone");
+        let detail = format!("Redis lost jobs, noticed at {at}: {loss}");
         json!({"code": "redis_data_lost", "detail": detail})
     });
     data_lost.into_iter().collect()

@@ -183,13 +183,10 @@ impl Gateway {
         fields
     }
 
-    /// The keys in Redis but those that belong to the data set as a whole.
+    /// The keys in Redis but the one that belongs to the queue as a whole.
     pub(crate) fn keys(&self) -> BTreeSet<String> {
         let keys = self.redis.cli(&["KEYS", "*"]);
-        keys.lines()
-            .filter(|key| !key.ends_with(":epoch") && !key.ends_with(":secret"))
-            .map(str::to_owned)
-            .collect()
+        keys.lines().filter(|key| !key.ends_with(":secret")).map(str::to_owned).collect()
     }
 
     /// Number of jobs that were ever accepted in the first partition.

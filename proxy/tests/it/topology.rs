@@ -22,7 +22,7 @@ fn wrong_topology() -> Problem {
 
 /// A node of a cluster that owns these slots.
 async fn node(slots: &[&str]) -> RedisServer {
-    let node = RedisServer::options().cluster_node().start().await;
+    let node = RedisServer::shipped().cluster_node().start().await;
     if !slots.is_empty() {
         node.cli(&[&["CLUSTER", "ADDSLOTSRANGE"], slots].concat());
     }
@@ -47,7 +47,7 @@ async fn two_nodes(first: &[&str], second: &[&str]) -> [RedisServer; 2] {
 
 /// Everything that asks a proxy at this address is refused, for this reason.
 async fn is_refused(redis: &RedisServer, settings: &[(&str, &str)], reason: &str) {
-    let proxy = Proxy::start(&redis.url(), settings).await;
+    let proxy = Proxy::start(&redis.proxy_url(), settings).await;
     let line_of_log = proxy.wait_for_log("redis_wrong_topology", SOON).await;
     assert!(line_of_log.contains(reason), "{line_of_log}");
     let client = proxy.client();
@@ -66,7 +66,7 @@ async fn is_refused(redis: &RedisServer, settings: &[(&str, &str)], reason: &str
     // It has tried again in the meantime, and said nothing more.
     assert_eq!(said(&proxy), 1);
 
-    let (is_well, text) = doctor(&redis.url(), settings).await;
+    let (is_well, text) = doctor(&redis.proxy_url(), settings).await;
     assert!(!is_well);
     assert!(line(&text, "Redis").contains(reason), "{text}");
 }

@@ -1,10 +1,13 @@
 //! What readers ask of the store. Nothing here changes a job.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue as _, Pipeline, Value};
 
-use super::JobStore;
+use super::{
+    JobStore,
+    loss::{LogMark, log_mark_from},
+};
 use crate::{
     error::StoreError,
     job::{Job, JobId, JobStatus, Priority},
@@ -38,8 +41,8 @@ const WAITING: &str = "waiting";
 pub struct PartitionState {
     /// Each priority's stream, in the order of [`Priority::ALL`].
     pub queues: [QueueState; 3],
-    /// Jobs that were ever accepted, by whichever proxy. It starts again from 0 when Redis loses its data.
-    pub accepted: u64,
+    /// How far the log of accepted jobs has come.
+    pub log: LogMark,
 }
 
 /// How much work a priority's stream holds.
@@ -174,25 +177,9 @@ impl JobStore {
             };
         }
         if let Some(log) = outcomes.next() {
-            state.accepted = entries_added(log)?;
+            state.log = log_mark_from(log)?;
         }
         Ok(state)
-    }
-}
-
-/// How many entries a stream ever had, from the reply of XINFO STREAM.
-fn entries_added(reply: Result<Value, StoreError>) -> Result<u64, StoreError> {
-    match reply {
-        Ok(info) => {
-            let info: HashMap<String, Value> = redis::from_redis_value(info).map_err(parsing)?;
-            let added = info.get("entries-added").ok_or_else(|| StoreError::Protocol {
-                script: "read",
-                reason: "XINFO STREAM told no `entries-added`".to_owned(),
-            })?;
-            u64::from_redis_value_ref(added).map_err(parsing)
-        }
-        Err(error) if error.is_missing_key() => Ok(0),
-        Err(error) => Err(error),
     }
 }
 

@@ -173,6 +173,9 @@ impl JobStore {
                 *outcome = Err(error.clone());
             }
         }
+        let accepted =
+            jobs.iter().zip(&outcomes).filter(|(_, outcome)| matches!(outcome, Ok(Submitted::Accepted)));
+        self.acknowledged.add(accepted.map(|((id, _), _)| *id), generation);
         Ok(outcomes)
     }
 

@@ -1,10 +1,6 @@
-//! What keeps the stored data in order: forgetting what expired, repairing what an operator broke, and noticing that
-//! Redis lost its data.
+//! What keeps the stored data in order: forgetting what expired, and repairing what an operator broke.
 
 use std::time::Duration;
-
-use redis::{FromRedisValue as _, Value};
-use uuid::Uuid;
 
 use super::{JobStore, millis};
 use crate::{
@@ -82,28 +78,4 @@ impl JobStore {
             word => reply.unknown(word),
         }
     }
-
-    /// The identity of the partition's data set, made on the first call. If it is another one than before, Redis has
-    /// lost its data.
-    ///
-    /// # Errors
-    /// Any [`StoreError`].
-    pub async fn epoch(&self, partition: u8) -> Result<String, StoreError> {
-        let key = self.keys.epoch(partition);
-        // Reading works under memory pressure, too; only a new data set has to be named.
-        let mut read = redis::cmd("GET");
-        read.arg(&key);
-        if let Some(epoch) = epoch_in(self.redis.run(&read).await?)? {
-            return Ok(epoch);
-        }
-        let candidate = Uuid::new_v4().to_string();
-        let mut name = redis::cmd("SET");
-        name.arg(&key).arg(&candidate).arg("NX").arg("GET");
-        Ok(epoch_in(self.redis.run(&name).await?)?.unwrap_or(candidate))
-    }
-}
-
-fn epoch_in(reply: Value) -> Result<Option<String>, StoreError> {
-    Option::from_redis_value(reply)
-        .map_err(|error| StoreError::Protocol { script: "epoch", reason: error.to_string() })
 }

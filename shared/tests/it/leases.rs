@@ -178,9 +178,8 @@ pub(crate) async fn the_state_of_the_queue_tells_new_waiting_and_running_jobs_ap
         queue.submit_at(priority).await;
     }
 
-    let PartitionState { queues: [high, normal, low], accepted } =
-        queue.store.partition_state(0).await.unwrap();
-    assert_eq!(accepted, 6);
+    let PartitionState { queues: [high, normal, low], log } = queue.store.partition_state(0).await.unwrap();
+    assert_eq!(log.added, 6);
     assert_eq!(high, QueueState::default());
     assert_eq!(normal, QueueState { new: 3, waiting: 1, in_flight: 1 });
     assert_eq!(low, QueueState { new: 1, waiting: 0, in_flight: 0 });

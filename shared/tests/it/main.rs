@@ -5,6 +5,7 @@
 //! | `transitions` | one table: every script in every state, its outcome and the state after |
 //! | `submit`, `together`, `delivery`, `leases`, `giving_back`, `deadlines`, `ends`, `owners`, `repairs`, `upkeep` | one behaviour a test |
 //! | `endurance` | a long backlog, many pending entries, memory over many cycles |
+//! | `loss` | jobs that Redis lost are counted, and no others |
 //! | `reconnect` | Redis goes away, comes back, or its answer is lost |
 //! | `model_test` | random sequences against an in-memory model (`model`) |
 //! | `mutants` | each guard in the Lua scripts is needed: without it a named test fails (`altered`) |
@@ -31,6 +32,7 @@ mod ends;
 mod endurance;
 mod giving_back;
 mod leases;
+mod loss;
 mod model;
 mod model_test;
 mod mutants;

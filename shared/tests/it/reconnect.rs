@@ -28,13 +28,13 @@ fn impatient(queue: &Queue, url: &str) -> JobStore {
 }
 
 /// The same queue with a fault proxy between the store and Redis.
-async fn behind_a_proxy(queue: &Queue) -> (FaultProxy, Queue) {
+pub(crate) async fn behind_a_proxy(queue: &Queue) -> (FaultProxy, Queue) {
     let proxy = FaultProxy::start(&queue.server.addr()).await;
     let through = Queue::through(&queue.server, &proxy.addr(), SOON).await;
     (proxy, through)
 }
 
-async fn with_aof() -> Queue {
+pub(crate) async fn with_aof() -> Queue {
     Queue::on(&Arc::new(RedisServer::options().aof(Fsync::Always).start().await)).await
 }
 
@@ -187,7 +187,7 @@ pub(crate) async fn a_blocked_reader_outlives_a_restart(_: &Queue) {
 }
 
 /// Demotes the server to a replica of another, to which the proxy leads from now on.
-async fn fail_over(server: &RedisServer, proxy: &FaultProxy) -> RedisServer {
+pub(crate) async fn fail_over(server: &RedisServer, proxy: &FaultProxy) -> RedisServer {
     let promoted = RedisServer::start().await;
     proxy.lead_to(&promoted.addr());
     server.cli(&["REPLICAOF", "127.0.0.1", &promoted.port().to_string()]);
@@ -222,18 +222,6 @@ pub(crate) async fn a_pipeline_that_a_demoted_primary_refuses_ends_its_connectio
 
     assert!(matches!(demoted, Err(StoreError::NotReady(_))), "{demoted:?}");
     assert_eq!(promoted.unwrap(), Settled::Fenced(Fence::Missing));
-}
-
-pub(crate) async fn losing_all_data_changes_the_epoch(queue: &Queue) {
-    let epoch = queue.store.epoch(0).await.unwrap();
-    assert_eq!(queue.store.epoch(0).await.unwrap(), epoch);
-    queue.submit_and_take("w").await;
-
-    queue.redis::<String>(&["FLUSHALL"]).await;
-
-    assert_ne!(queue.store.epoch(0).await.unwrap(), epoch);
-    let id = queue.submit().await;
-    assert_eq!(queue.takeable("w").await, [id]);
 }
 
 /// A transition whose first answer is lost.
@@ -405,7 +393,6 @@ as_tests![
     a_blocked_reader_outlives_a_restart,
     a_reader_leaves_a_primary_that_was_demoted,
     a_pipeline_that_a_demoted_primary_refuses_ends_its_connection,
-    losing_all_data_changes_the_epoch,
     a_call_whose_answer_was_lost_is_repeated_and_counts_once,
     an_answer_that_stays_lost_is_told_as_an_unknown_outcome,
     a_queue_that_is_full_for_the_repetition_says_nothing_of_the_first_sending,

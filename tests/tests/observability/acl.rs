@@ -245,7 +245,7 @@ async fn nobody_may_do_what_is_not_theirs() {
         &["KEYS", "*"],
         &["SCAN", "0"],
         &["GET", "foreign"],
-        &["DEL", "{predict_queue:0}:epoch"],
+        &["DEL", "{predict_queue:0}:log"],
         &["SUBSCRIBE", "foreign"],
         &["ACL", "LIST"],
         &["SHUTDOWN"],

@@ -9,7 +9,7 @@ use crate::{
     settings::Settings,
 };
 
-const COUNTERS: [&str; 11] = [
+const COUNTERS: [&str; 12] = [
     "tepal_batch_splits_total",
     "tepal_jobs_processed_total",
     "tepal_jobs_reclaimed_total",
@@ -21,6 +21,7 @@ const COUNTERS: [&str; 11] = [
     "tepal_task_failures_total",
     "tepal_data_loss_total",
     "tepal_log_lines_dropped_total",
+    "tepal_jobs_lost_total",
 ];
 const GAUGES: [&str; 6] = [
     "tepal_breaker_open",

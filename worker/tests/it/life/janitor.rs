@@ -91,17 +91,45 @@ async fn jobs_of_a_group_that_an_operator_destroyed_run_again_and_end_once() {
 async fn lost_data_is_noticed_and_counted_and_work_goes_on() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     let worker = queue.worker(Settings::serving(&server)).await;
-    let epoch = queue.store.keys().epoch(0);
-    let known = async || queue.redis.cli(&["EXISTS", &epoch]) == "1";
-    eventually(SOON, "the identity of the data", known).await;
+    let ids = queue.submit_all((0..3).map(|_| input(5.1))).await;
+    queue.all_completed(&ids).await;
+    looked_at_the_log(&queue).await;
 
     queue.redis.cli(&["FLUSHALL"]);
 
     counted(&worker, "tepal_data_loss_total", 1.0).await;
-    worker.wait_for_log("redis_data_lost", SOON).await;
+    counted(&worker, "tepal_jobs_lost_total", 3.0).await;
+    worker.wait_for_log("went back by 3 entries", SOON).await;
     let ids = queue.submit_all((0..10).map(|_| input(5.1))).await;
     queue.all_completed(&ids).await;
     queue.assert_drained().await;
+}
+
+/// Waits until a janitor has seen all that is in the log now.
+async fn looked_at_the_log(queue: &Queue) {
+    let looks = || {
+        let stats = queue.redis.cli(&["INFO", "commandstats"]);
+        let calls = stats.split_once("cmdstat_xinfo|stream:calls=").map_or("0", |(_, rest)| rest);
+        calls.split(',').next().unwrap().parse::<u64>().unwrap()
+    };
+    let before = looks();
+    eventually(SOON, "the janitor", async || looks() >= before + 2).await;
+}
+
+#[tokio::test]
+async fn held_jobs_that_redis_lost_are_counted() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    server.set_behaviour(Behaviour::Hang);
+    let worker = queue.worker(Settings::serving(&server).with_lease_ms(1000)).await;
+    let ids = queue.submit_all((0..4).map(|_| input(5.1))).await;
+    running(&server, 1).await;
+    // The renewal of a lease finds one gone, and none that was cancelled.
+    queue.redis.cli(&["DEL", &queue.store.keys().job(ids[0])]);
+    queue.store.cancel(ids[1], tepal_shared::owner::View::All).await.unwrap();
+
+    counted(&worker, "tepal_jobs_lost_total", 1.0).await;
+    counted(&worker, "tepal_data_loss_total", 1.0).await;
+    worker.wait_for_log("remembered jobs are gone", SOON).await;
 }
 
 #[tokio::test]

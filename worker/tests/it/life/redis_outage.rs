@@ -87,3 +87,29 @@ async fn a_worker_goes_on_after_redis_lost_its_data_and_its_scripts() {
         "three at the start, then more"
     );
 }
+
+#[tokio::test]
+async fn an_address_that_leads_to_a_sentinel_is_named_once_and_left_alone() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    let sentinel = RedisServer::options().sentinel().start().await;
+    let worker = queue.worker(Settings::serving(&server).with("REDIS_URL", sentinel.url())).await;
+
+    let line = worker.wait_for_log("redis_wrong_topology", SOON).await;
+    assert!(line.contains("set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary"), "{line}");
+    // Each try makes a connection, and so does each look.
+    let looks = std::cell::Cell::new(0);
+    let tries = || {
+        looks.set(looks.get() + 1);
+        let stats = sentinel.cli(&["INFO", "stats"]);
+        let received = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        received.unwrap().trim().parse::<u64>().unwrap() - looks.get()
+    };
+    let before = tries();
+    eventually(SOON, "further tries", async || tries() >= before + 4).await;
+
+    let said = |what: &str| worker.logs().lines().iter().filter(|line| line.contains(what)).count();
+    assert_eq!(said("redis_wrong_topology"), 1);
+    for failure in ["take_failed", "heartbeat_failed", "upkeep_failed"] {
+        assert_eq!(said(failure), 0, "{failure}");
+    }
+}
