@@ -60,8 +60,8 @@ pub async fn examine_redis(settings: &ConnectionSettings, keys: &Keys, expected:
         listpack(&mut connection).await,
         clock(&mut connection).await,
     ]);
-    if expected.replicas > 0 {
-        report.findings.push(from_info("replicas", &info, |info| replicas(info, expected.replicas)));
+    if expected.role == Role::Proxy {
+        report.findings.extend(replicas(&info, expected.replicas));
     }
     report
 }
@@ -232,13 +232,36 @@ fn eviction(info: &BTreeMap<String, String>) -> Finding {
     Finding::ok("eviction", format!("noeviction; {limit}"))
 }
 
-fn replicas(info: &BTreeMap<String, String>, needed: u32) -> Finding {
-    let seen = field(info, "connected_slaves");
-    if seen.parse::<u32>().is_ok_and(|seen| seen >= needed) {
-        return Finding::ok("replicas", format!("{seen} connected, {needed} must confirm"));
+/// Whether enough replicas confirm each job; with replicas of which none must, whether a failover can lose jobs.
+fn replicas(info: &Info, needed: u32) -> Option<Finding> {
+    const SUBJECT: &str = "replicas";
+    let info = match info {
+        Ok(info) => info,
+        Err(why) => return (needed > 0).then(|| Finding::unknown(SUBJECT, why)),
+    };
+    let seen: u32 = field(info, "connected_slaves").parse().unwrap_or_default();
+    // Redis writes this field only with `min-replicas-to-write`.
+    let must_be_in_step = info.contains_key("min_slaves_good_slaves");
+    if seen < needed {
+        let what = format!("{seen} connected, but {needed} must confirm each job: every submission fails");
+        return Some(Finding::wrong(SUBJECT, what, "connect replicas, or lower REPLICAS_REQUIRED"));
     }
-    let what = format!("{seen} connected, but {needed} must confirm each job: every submission fails");
-    Finding::wrong("replicas", what, "connect replicas, or lower REPLICAS_REQUIRED")
+    match (seen, needed) {
+        (0, _) => None,
+        (_, 0) if must_be_in_step => {
+            Some(Finding::ok(SUBJECT, format!("{seen} connected, and min-replicas-to-write is set")))
+        }
+        (_, 0) => {
+            let what = format!(
+                "{seen} connected, but the primary accepts jobs without them: after a failover, an old primary goes on \
+                 accepting jobs that are then thrown away"
+            );
+            let mend = "CONFIG SET min-replicas-to-write 1 on each node, and put it into the configuration, or set \
+                        REPLICAS_REQUIRED=1";
+            Some(Finding::wrong(SUBJECT, what, mend))
+        }
+        _ => Some(Finding::ok(SUBJECT, format!("{seen} connected, {needed} must confirm"))),
+    }
 }
 
 async fn setting(connection: &mut MultiplexedConnection, name: &str) -> Result<String, String> {
@@ -337,8 +360,10 @@ mod tests {
 
     #[test]
     fn too_few_replicas_and_a_failing_file_are_wrong() {
-        assert_eq!(replicas(&info(&[("connected_slaves", "2")]), 2).verdict, Verdict::Ok);
-        assert_eq!(replicas(&info(&[("connected_slaves", "1")]), 2).verdict, Verdict::Wrong);
+        let of = |pairs, needed| replicas(&Ok(info(pairs)), needed).map(|finding| finding.verdict);
+        assert_eq!(of(&[("connected_slaves", "2")], 2), Some(Verdict::Ok));
+        assert_eq!(of(&[("connected_slaves", "1")], 2), Some(Verdict::Wrong));
+        assert_eq!(of(&[("connected_slaves", "0")], 0), None);
         let failing = [("aof_enabled", "1"), ("aof_last_write_status", "err")];
         assert!(
             persistence(&info(&failing)).detail.contains("the last write to the append-only file failed")

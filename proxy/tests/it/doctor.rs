@@ -10,6 +10,7 @@ use tepal_shared::{
 use tepal_tests::{
     process::{Proxy, Service},
     redis::{Fsync, RedisServer},
+    wait::eventually,
 };
 
 use crate::{gateway::SOON, keys};
@@ -110,6 +111,26 @@ async fn replicas_that_are_required_and_missing_are_told() {
 
     assert!(!is_well);
     assert!(line(&text, "replicas: 0 connected, but 1 must confirm").contains("REPLICAS_REQUIRED"), "{text}");
+}
+
+#[tokio::test]
+async fn a_failover_that_can_lose_jobs_is_wrong() {
+    let primary = sound().await;
+    let replica = RedisServer::options().config(&format!("replicaof 127.0.0.1 {}", primary.port()));
+    let _replica = replica.start().await;
+    let online = async || primary.cli(&["INFO", "replication"]).contains("state=online");
+    eventually(SOON, "the replica", online).await;
+
+    let (is_well, text) = doctor(&primary.url(), &[]).await;
+    assert!(!is_well);
+    let wrong = line(&text, "replicas: 1 connected, but the primary accepts jobs without them");
+    assert!(wrong.contains("min-replicas-to-write 1") && wrong.contains("REPLICAS_REQUIRED=1"), "{text}");
+
+    let (is_well, text) = doctor(&primary.url(), &[("REPLICAS_REQUIRED", "1")]).await;
+    assert!(is_well && line(&text, "replicas: 1 connected, 1 must confirm").starts_with("ok"), "{text}");
+    primary.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    let (is_well, text) = doctor(&primary.url(), &[]).await;
+    assert!(is_well && line(&text, "replicas: 1 connected, and min-replicas").starts_with("ok"), "{text}");
 }
 
 #[tokio::test]
