@@ -58,6 +58,8 @@ pub(crate) struct JobRecord {
     pub(crate) status: Status,
     /// From `created_at` to `finished_at`, by the server's clock; if it gave both.
     pub(crate) turnaround: Option<Duration>,
+    /// How long the answer may be cached: so long the service keeps a job that has ended.
+    pub(crate) max_age: Option<Duration>,
     /// The body as it came, to compare with a later read.
     pub(crate) body: Bytes,
 }
@@ -98,19 +100,19 @@ impl Api {
     /// # Errors
     /// As [`Api::record`], a body that is no job record, or the record of another job.
     pub(crate) async fn job(&self, id: &str, wait: Option<Duration>) -> Result<JobRecord, Failure> {
-        let bytes = self.record(id, wait).await?;
+        let Answer { body: bytes, max_age, .. } = self.record(id, wait).await?;
         let body: JobBody<'_> = serde_json::from_slice(&bytes).map_err(|_| FailureKind::Malformed)?;
         if body.job_id != id {
             return Err(FailureKind::OtherJob.into());
         }
-        Ok(JobRecord { status: body.status, turnaround: body.turnaround(), body: bytes })
+        Ok(JobRecord { status: body.status, turnaround: body.turnaround(), max_age, body: bytes })
     }
 
-    /// As [`Api::job`], but only the bytes of the answer, whatever they are, for whoever compares them.
+    /// As [`Api::job`], but the answer as it came, whatever its body is, for whoever compares the bytes.
     ///
     /// # Errors
     /// What the client reports, or any status but 200.
-    pub(crate) async fn record(&self, id: &str, wait: Option<Duration>) -> Result<Bytes, Failure> {
+    pub(crate) async fn record(&self, id: &str, wait: Option<Duration>) -> Result<Answer, Failure> {
         let mut request = self.request(Method::GET, &format!("/job/{id}"));
         let seconds = wait.map_or(0, |wait| wait.as_secs());
         if seconds > 0 {
@@ -118,7 +120,8 @@ impl Api {
         }
         let limit = self.timeout + Duration::from_secs(seconds);
         let answer = self.send(request, Bytes::new(), limit).await?;
-        expect_status(&answer, 200).cloned()
+        expect_status(&answer, 200)?;
+        Ok(answer)
     }
 
     /// `GET /health`: is everything healthy?

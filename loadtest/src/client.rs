@@ -7,7 +7,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{HeaderMap, RETRY_AFTER};
+use hyper::header::{CACHE_CONTROL, HeaderMap, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -27,6 +27,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     /// `Retry-After`, if it was given in seconds.
     pub(crate) retry_after: Option<Duration>,
+    /// `max-age` of `Cache-Control`.
+    pub(crate) max_age: Option<Duration>,
     /// The whole body.
     pub(crate) body: Bytes,
 }
@@ -110,13 +112,20 @@ impl Pool {
             if error.is::<hyper::Error>() { FailureKind::ConnectionLost } else { FailureKind::Malformed }
         })?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        Ok(Answer { status: head.status, retry_after: retry_after(&head.headers), body: body.to_bytes() })
+        let (retry_after, max_age) = (retry_after(&head.headers), max_age(&head.headers));
+        Ok(Answer { status: head.status, retry_after, max_age, body: body.to_bytes() })
     }
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let mut directives = headers.get(CACHE_CONTROL)?.to_str().ok()?.split(',');
+    let seconds = directives.find_map(|directive| directive.trim().strip_prefix("max-age="))?;
+    Some(Duration::from_secs(seconds.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -129,5 +138,12 @@ mod tests {
         assert_eq!(read("3"), Some(Duration::from_secs(3)));
         assert_eq!(read("Wed, 21 Oct 2015 07:28:00 GMT"), None);
         assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn max_age_is_found_among_other_directives() {
+        let read = |value: &str| max_age(&HeaderMap::from_iter([(CACHE_CONTROL, value.parse().unwrap())]));
+        assert_eq!(read("private, max-age=60, immutable"), Some(Duration::from_secs(60)));
+        assert_eq!((read("private, no-cache"), max_age(&HeaderMap::new())), (None, None));
     }
 }

@@ -68,7 +68,7 @@ impl Follower {
             match self.take_turn(&job).await {
                 Seen::Terminal(record) => {
                     self.recorder.end_job(&record, job.intended.elapsed());
-                    self.jobs.end(job, &record.body);
+                    self.jobs.end(job, &record.body, record.max_age);
                 }
                 Seen::Forgotten => {
                     self.recorder.lose_job();

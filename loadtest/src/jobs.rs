@@ -3,7 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -27,11 +27,23 @@ pub(crate) struct Job {
     pub(crate) seat: Option<OwnedSemaphorePermit>,
 }
 
+/// `max-age` counts whole seconds, by another clock than the one that a job expires by.
+const INACCURACY: Duration = Duration::from_secs(2);
+
 /// A job as it was first seen to be terminal.
 #[derive(Clone, Debug)]
 pub(crate) struct Ended {
     pub(crate) id: Arc<str>,
     pub(crate) body: Bytes,
+    /// Until then the service certainly keeps it; `None` if it says nothing about that.
+    pub(crate) kept_until: Option<Instant>,
+}
+
+impl Ended {
+    /// Whether the service may have forgotten the job by now.
+    pub(crate) fn may_have_expired(&self) -> bool {
+        self.kept_until.is_some_and(|until| Instant::now() >= until)
+    }
 }
 
 /// A cheap handle to the jobs of one run.
@@ -113,9 +125,9 @@ impl Jobs {
         self.0.queued.add_permits(1);
     }
 
-    /// The job was seen to be terminal, with this record.
-    pub(crate) fn end(&self, job: Job, body: &Bytes) {
-        self.lock().take_sample(&job.id, body);
+    /// The job was seen to be terminal, with this record, which may be cached for `max_age`.
+    pub(crate) fn end(&self, job: Job, body: &Bytes, max_age: Option<Duration>) {
+        self.lock().take_sample(&job.id, body, max_age);
         self.remove(job);
     }
 
@@ -184,7 +196,7 @@ impl Table {
         }
     }
 
-    fn take_sample(&mut self, id: &Arc<str>, body: &Bytes) {
+    fn take_sample(&mut self, id: &Arc<str>, body: &Bytes, max_age: Option<Duration>) {
         self.sample.seen += 1;
         let place = if self.sample.kept.len() < self.sample.size {
             self.sample.kept.len()
@@ -193,7 +205,9 @@ impl Table {
         };
         if place < self.sample.size {
             // A copy, because the body may be a slice of a much larger read buffer.
-            let ended = Ended { id: Arc::clone(id), body: Bytes::copy_from_slice(body) };
+            let body = Bytes::copy_from_slice(body);
+            let kept_until = max_age.map(|age| Instant::now() + age.saturating_sub(INACCURACY));
+            let ended = Ended { id: Arc::clone(id), body, kept_until };
             self.sample.keep(place, ended);
         }
     }
@@ -220,7 +234,7 @@ mod tests {
     fn an_ended_job_leaves_the_table() {
         let jobs = Jobs::new(10, Rng::new(1, 0));
         assert!(jobs.accept(job(1)) && jobs.accept(job(2)));
-        jobs.end(job(1), &Bytes::from_static(b"{}"));
+        jobs.end(job(1), &Bytes::from_static(b"{}"), None);
         jobs.lose(job(2));
         assert_eq!(jobs.outstanding(), 0);
         assert_eq!(jobs.sample().len(), 1);
@@ -233,7 +247,7 @@ mod tests {
         assert!(jobs.accept(job(1)));
         assert!(!jobs.accept(job(1)));
         assert_eq!(jobs.outstanding(), 1);
-        jobs.end(job(1), &Bytes::from_static(b"{}"));
+        jobs.end(job(1), &Bytes::from_static(b"{}"), None);
         assert!(!jobs.accept(job(1)));
         assert_eq!(jobs.outstanding(), 0);
     }
@@ -243,7 +257,7 @@ mod tests {
         let jobs = Jobs::new(100, Rng::new(1, 0));
         for id in 0..20_000 {
             jobs.accept(job(id));
-            jobs.end(job(id), &Bytes::from_static(b"{}"));
+            jobs.end(job(id), &Bytes::from_static(b"{}"), None);
         }
         let sample = jobs.sample();
         let late = sample.iter().filter(|ended| ended.id.parse::<usize>().unwrap() >= 10_000).count();

@@ -10,6 +10,7 @@ use crate::api::{JobRecord, Status};
 use crate::failure::{Failure, FailureKind};
 use crate::latency::Latency;
 use crate::summary::{JobSummary, PhaseSummary, Rates, Summary};
+use crate::verify::Verification;
 
 pub(crate) use timeline::{Timeline, Window};
 pub(crate) use totals::Operation;
@@ -186,9 +187,11 @@ impl Recorder {
     }
 
     /// How reading a sample of terminal jobs again went.
-    pub(crate) fn verify(&self, verified: u64, changed: u64, unverified: u64) {
+    pub(crate) fn verify(&self, verification: &Verification) {
+        let Verification { verified, changed, unverified, expired, .. } = *verification;
         let jobs = &mut self.lock().jobs;
-        (jobs.verified, jobs.changed, jobs.unverified) = (verified, changed, unverified);
+        (jobs.verified, jobs.changed, jobs.unverified, jobs.expired) =
+            (verified, changed, unverified, expired);
     }
 
     /// No request will be intended after now; so far, the generator was that `busy`.

@@ -162,7 +162,7 @@ impl Session {
             verification = verify::read_again(&self.follow_api, self.jobs.sample(), limit) => verification,
             () = self.stop.hurried() => Verification::default(),
         };
-        self.recorder.verify(verification.verified, verification.changed, verification.unverified);
+        self.recorder.verify(&verification);
         verification
     }
 }

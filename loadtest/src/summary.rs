@@ -49,6 +49,8 @@ pub(crate) struct JobSummary {
     pub(crate) changed: u64,
     /// Terminal jobs that could not be read again.
     pub(crate) unverified: u64,
+    /// Terminal jobs that the service need not keep any more, and did not.
+    pub(crate) expired: u64,
 }
 
 /// Times and rates; rates are per second.

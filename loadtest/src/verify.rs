@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::api::Api;
+use crate::client::Answer;
 use crate::failure::Failure;
 use crate::jobs::Ended;
 
@@ -38,6 +39,8 @@ pub(crate) struct Verification {
     pub(crate) verified: u64,
     pub(crate) changed: u64,
     pub(crate) unverified: u64,
+    /// Gone after the service had kept them as long as it promised.
+    pub(crate) expired: u64,
     pub(crate) examples: Vec<Change>,
 }
 
@@ -52,14 +55,14 @@ pub(crate) async fn read_again(api: &Api, sample: Vec<Ended>, limit: Duration) -
     }
     let _ = tokio::time::timeout(limit, readers.join_all()).await;
     let mut result = std::mem::take(&mut *result.lock().unwrap_or_else(PoisonError::into_inner));
-    result.unverified = total - result.verified;
+    result.unverified = total - result.verified - result.expired;
     result
 }
 
 async fn run_reader(api: Api, left: Arc<Mutex<Vec<Ended>>>, result: Arc<Mutex<Verification>>) {
     while let Some(ended) = next(&left) {
         let answer = read(&api, &ended.id).await;
-        result.lock().unwrap_or_else(PoisonError::into_inner).add(&ended, answer);
+        result.lock().unwrap_or_else(PoisonError::into_inner).add(&ended, answer.map(|answer| answer.body));
     }
 }
 
@@ -67,7 +70,7 @@ fn next(left: &Mutex<Vec<Ended>>) -> Option<Ended> {
     left.lock().unwrap_or_else(PoisonError::into_inner).pop()
 }
 
-async fn read(api: &Api, id: &str) -> Result<Bytes, Failure> {
+async fn read(api: &Api, id: &str) -> Result<Answer, Failure> {
     let mut answer = api.record(id, None).await;
     for _ in 1..TRIES {
         match &answer {
@@ -84,6 +87,9 @@ impl Verification {
         let after = match answer {
             Ok(body) if body == ended.body => return self.verified += 1,
             Ok(body) => shown(&body),
+            Err(failure) if failure.is_not_found() && ended.may_have_expired() => {
+                return self.expired += 1;
+            }
             Err(failure) if failure.is_not_found() => failure.kind.to_string(),
             Err(_) => return,
         };
@@ -106,7 +112,7 @@ mod tests {
 
     #[test]
     fn any_other_byte_and_a_vanished_job_are_changes_but_a_failed_read_is_not() {
-        let ended = Ended { id: "a".into(), body: Bytes::from_static(b"{\"n\":1}") };
+        let ended = Ended { id: "a".into(), body: Bytes::from_static(b"{\"n\":1}"), kept_until: None };
         let mut result = Verification::default();
         result.add(&ended, Ok(Bytes::from_static(b"{\"n\":1}")));
         result.add(&ended, Ok(Bytes::from_static(b"{\"n\": 1}")));
@@ -114,5 +120,16 @@ mod tests {
         result.add(&ended, Err(FailureKind::Timeout.into()));
         assert_eq!((result.verified, result.changed), (3, 2));
         assert_eq!(result.examples[1].after, "status 404");
+    }
+
+    #[test]
+    fn a_job_may_vanish_once_the_service_need_not_keep_it_and_may_never_differ() {
+        let kept_until = Some(std::time::Instant::now());
+        let ended = Ended { id: "a".into(), body: Bytes::from_static(b"1"), kept_until };
+        let mut result = Verification::default();
+        result.add(&ended, Err(FailureKind::Status(404).into()));
+        result.add(&ended, Ok(Bytes::from_static(b"1")));
+        result.add(&ended, Ok(Bytes::from_static(b"2")));
+        assert_eq!((result.verified, result.changed, result.expired), (2, 1, 1));
     }
 }

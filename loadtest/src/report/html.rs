@@ -207,6 +207,7 @@ fn jobs(report: &Report, out: &mut Formatter<'_>) -> fmt::Result {
         ("read again", jobs.verified),
         ("changed since their end", jobs.changed),
         ("could not be read again", jobs.unverified),
+        ("expired before they were read again", jobs.expired),
     ] {
         writeln!(out, "<tr><td>{name}</td><td>{count}</td></tr>")?;
     }

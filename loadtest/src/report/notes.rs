@@ -17,6 +17,7 @@ pub(super) fn notes(report: &Report, is_ramp: bool) -> Vec<String> {
         limited(report),
         unfinished(report),
         unverified(report),
+        expired(report),
     ];
     all.into_iter().flatten().chain(is_ramp.then(|| knee(report))).collect()
 }
@@ -83,6 +84,13 @@ fn unverified(report: &Report) -> Option<String> {
     let jobs = report.summary.jobs.unverified;
     (jobs > 0)
         .then(|| format!("{jobs} ended jobs could not be read again, so nothing is known about their bytes."))
+}
+
+fn expired(report: &Report) -> Option<String> {
+    let jobs = report.summary.jobs.expired;
+    (jobs > 0).then(|| {
+        format!("{jobs} sampled jobs had expired when they were to be read again, so they were not compared.")
+    })
 }
 
 fn knee(report: &Report) -> String {

@@ -143,6 +143,15 @@ fn a_result_that_changes_is_noticed() {
 }
 
 #[test]
+fn a_job_that_expires_during_the_run_is_no_change() {
+    let server = Server::start(Behaviour { keeps: Some(Duration::from_secs(3)), ..quick() });
+    let run = report(&server, "constant --rate 50 --duration 6s --get-ratio 0");
+    assert_eq!((run.code, run.number("/summary/jobs/changed")), (0, 0.0), "{}", run.stdout);
+    assert!(run.number("/summary/jobs/verified") > 0.0 && run.number("/summary/jobs/expired") > 0.0);
+    assert!(run.notes("had expired"), "{}", run.stdout);
+}
+
+#[test]
 fn an_id_given_twice_is_noticed() {
     let server =
         Server::start(Behaviour { repeats_id: Some(4), job_time: Duration::from_secs(1), ..quick() });

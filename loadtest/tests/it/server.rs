@@ -30,6 +30,8 @@ pub(crate) struct Behaviour {
     pub(crate) hangs: Option<u64>,
     /// This job's record changes after its first terminal read.
     pub(crate) changes: Option<u64>,
+    /// So long an ended job is kept, as its answers say; without it, for ever.
+    pub(crate) keeps: Option<Duration>,
     /// This job ends as failed.
     pub(crate) fails: Option<u64>,
     /// This job gets the id of the one before.
@@ -222,7 +224,11 @@ impl Shared {
     fn find(&self, id: &str) -> Option<FakeJob> {
         let mut state = self.state.lock().unwrap();
         state.seen.reads += 1;
-        state.jobs.get(id).filter(|job| self.behaviour.forgets != Some(job.number)).cloned()
+        let is_known = |job: &&FakeJob| {
+            let is_kept = self.behaviour.keeps.is_none_or(|keeps| job.done_at.elapsed() <= keeps);
+            is_kept && self.behaviour.forgets != Some(job.number)
+        };
+        state.jobs.get(id).filter(is_known).cloned()
     }
 
     fn done_at(&self, job: &FakeJob) -> Instant {
@@ -246,6 +252,11 @@ impl Shared {
             format!(r#""status":"completed","result":{{"prediction":{}}}"#, u8::from(changed))
         };
         let times = r#""created_at":"2026-01-01T00:00:00.000Z","finished_at":"2026-01-01T00:00:00.250Z""#;
-        reply(200, format!(r#"{{"job_id":"{id}",{outcome},{times},"attempts":1}}"#))
+        let mut response = reply(200, format!(r#"{{"job_id":"{id}",{outcome},{times},"attempts":1}}"#));
+        if let Some(keeps) = self.behaviour.keeps {
+            let max_age = format!("private, max-age={}, immutable", keeps.as_secs());
+            response.headers_mut().insert("cache-control", max_age.parse().unwrap());
+        }
+        response
     }
 }
