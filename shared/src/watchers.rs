@@ -1,6 +1,7 @@
 //! Tells whoever waits for a job that it has changed. All waiters of a process share one connection to Redis, which
 //! follows the channels of exactly those jobs that somebody waits for. It never says what changed: the waiter reads
-//! the job, so that a message lost with a connection costs nothing.
+//! the job, so that a message lost with a connection costs nothing. Redis publishes nothing when a job is deleted or
+//! flushed, so [`look_for_missing`] checks for that.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +11,7 @@ use std::{
 
 use futures_util::StreamExt as _;
 use redis::{
-    RedisError,
+    FromRedisValue as _, RedisError,
     aio::{PubSub, PubSubSink},
 };
 use tokio::{
@@ -27,6 +28,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often the watched jobs are checked for existence.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Most channels in one command: keeps a reconnection with thousands of waiters from blocking Redis.
 const CHANNELS_A_COMMAND: usize = 500;
 /// Leaving a channel that was never joined is always allowed and always confirmed: a check of the connection.
@@ -149,6 +152,10 @@ impl Shared {
         !self.lock().channels.is_empty()
     }
 
+    fn channels(&self) -> Vec<String> {
+        self.lock().channels.keys().cloned().collect()
+    }
+
     /// A new connection follows nothing yet.
     fn start_over(&self) {
         let mut watched = self.lock();
@@ -227,7 +234,7 @@ async fn follow_for_ever(redis: Redis, shared: Arc<Shared>) {
         }
         redis.up().await;
         let error = match redis.pubsub().await {
-            Ok(connection) => follow(&shared, connection, &mut contact).await,
+            Ok(connection) => follow(&redis, &shared, connection, &mut contact).await,
             Err(error) => error,
         };
         sleep(contact.failed(&error)).await;
@@ -235,7 +242,7 @@ async fn follow_for_ever(redis: Redis, shared: Arc<Shared>) {
 }
 
 /// Follows what is watched until the connection fails.
-async fn follow(shared: &Shared, connection: PubSub, contact: &mut Contact<'_>) -> StoreError {
+async fn follow(redis: &Redis, shared: &Shared, connection: PubSub, contact: &mut Contact<'_>) -> StoreError {
     let (sink, mut messages) = connection.split();
     shared.start_over();
     let reading = async {
@@ -247,6 +254,25 @@ async fn follow(shared: &Shared, connection: PubSub, contact: &mut Contact<'_>) 
     tokio::select! {
         error = reading => error,
         error = keep_joined(shared, sink, contact) => error,
+        error = look_for_missing(redis, shared) => error,
+    }
+}
+
+/// Wakes waiters whose job does not exist any more, since nobody publishes that. One command asks for up to
+/// [`CHANNELS_A_COMMAND`] jobs how many of them exist; if any is missing, all of these are read. A Redis that does not answer
+/// is left to the checks of the connections.
+async fn look_for_missing(redis: &Redis, shared: &Shared) -> StoreError {
+    loop {
+        sleep(LOOK_INTERVAL).await;
+        // A job's channel has the name of its hash.
+        for jobs in shared.channels().chunks(CHANNELS_A_COMMAND) {
+            let mut command = redis::cmd("EXISTS");
+            command.arg(jobs);
+            let Ok(reply) = redis.run(&command).await else { break };
+            if usize::from_redis_value(reply).is_ok_and(|existing| existing < jobs.len()) {
+                jobs.iter().for_each(|job| shared.tell(job, false));
+            }
+        }
     }
 }
 

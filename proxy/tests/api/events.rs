@@ -167,3 +167,22 @@ async fn what_does_not_exist_is_a_problem_as_always() {
     assert_eq!(answer.status, 404);
     assert_eq!(answer.header("content-type"), Some("application/problem+json"));
 }
+
+#[tokio::test]
+async fn the_stream_of_a_job_that_is_gone_ends_and_others_go_on() {
+    let site = Site::start(&[]).await;
+    let (gone, kept) = (site.submit().await, site.submit().await);
+    let mut streams = [Events::open(&site, &gone, "").await, Events::open(&site, &kept, "").await];
+    for events in &mut streams {
+        assert_eq!(events.status().await, told("status", "pending"));
+    }
+    eventually(SOON, "the jobs are followed", || async { site.channels() == 2 }).await;
+
+    site.redis.cli(&["DEL", &site.store.keys().job(gone.parse().unwrap())]);
+
+    let [of_gone, of_kept] = &mut streams;
+    assert!(timeout(SOON, of_gone.next()).await.expect("the end in time").is_none());
+    site.redis.cli(&["DEL", &site.store.keys().job(kept.parse().unwrap())]);
+    assert!(timeout(SOON, of_kept.next()).await.expect("the end in time").is_none());
+    assert_eq!(site.client.request(Method::GET, &format!("/job/{gone}"), &[], "").await.status, 404);
+}

@@ -286,3 +286,25 @@ async fn waits_end_when_the_proxy_stops() {
     assert!(status.success());
     assert!(begun.elapsed() < Duration::from_secs(30));
 }
+
+#[tokio::test]
+async fn a_wait_for_a_job_that_is_gone_ends_soon_with_404() {
+    let site = Site::start(&[]).await;
+    for flush in [false, true] {
+        let id = site.submit().await;
+        let key = site.store.keys().job(id.parse().unwrap());
+        let removing = async {
+            eventually(SOON, "the job is followed", || async { site.channels() == 1 }).await;
+            if flush {
+                site.redis.cli(&["FLUSHALL"])
+            } else {
+                site.redis.cli(&["DEL", &key])
+            };
+        };
+        let begun = Instant::now();
+        let (answer, ()) = tokio::join!(get(&site.client, &id, WAIT), removing);
+        assert_eq!(answer.status, 404, "{}", answer.text());
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        eventually(SOON, "the job is not followed any more", || async { site.channels() == 0 }).await;
+    }
+}
