@@ -55,6 +55,12 @@ impl Keys {
         self.key(partition, "log", "")
     }
 
+    /// Between which times, and up to which id, the log's ids were ahead of the clock; see `lua/accept.lua`.
+    #[must_use]
+    pub fn log_ahead(&self, partition: u8) -> String {
+        self.key(partition, "log:ahead", "")
+    }
+
     /// Jobs that failed for good.
     #[must_use]
     pub fn dead(&self, partition: u8) -> String {
@@ -103,6 +109,7 @@ mod tests {
             keys.stream(7, Priority::High),
             keys.job(id),
             keys.log(7),
+            keys.log_ahead(7),
             keys.dead(7),
             keys.alone(7),
             keys.idempotency(7, "ab"),

@@ -49,7 +49,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SUBMIT = "submit" + LIB + ACCEPT;
+    SUBMIT = "submit" + LIB + CLOCK + ACCEPT;
     TAKE = "take" + LIB + CLOCK + END + GRANT;
     START = "start" + LIB + CLOCK + END + GRANT;
     RENEW = "renew" + LIB + HOLD;
@@ -58,7 +58,7 @@ scripts! {
     RELEASE = "release" + LIB + CLOCK + HOLD;
     FAIL = "fail" + LIB + CLOCK + HOLD + END;
     CANCEL = "cancel" + LIB + CLOCK + FOUND + END;
-    REQUEUE = "requeue" + LIB + FOUND + ACCEPT;
+    REQUEUE = "requeue" + LIB + CLOCK + FOUND + ACCEPT;
     EXPIRE = "expire" + LIB + CLOCK + FOUND + END;
     HEARTBEAT = "heartbeat" + LIB + CLOCK;
     WORKERS = "workers" + LIB + CLOCK;

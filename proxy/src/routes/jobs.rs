@@ -36,10 +36,6 @@ const LEAST_SCAN: usize = 1000;
 /// A filtered page reads at least so many jobs at a time.
 const LEAST_CHUNK: usize = 100;
 
-/// A job's own time is read before its place in the log is given, and with older Redis a little time passes between
-/// the two. So much is allowed for.
-const LOG_DELAY_MS: u64 = 1000;
-
 /// What the query asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Listing {
@@ -114,7 +110,12 @@ async fn page(
     start: Option<LogPlace>,
 ) -> Result<(Vec<Job>, Option<LogPlace>), ApiError> {
     let mut jobs = Vec::new();
-    let mut place = listing.start(start);
+    let bound = match listing.created_before {
+        Some(before) => Some(app.store.log_before(before).await?),
+        None => None,
+    };
+    // The cursor or the filter's time, whichever is earlier.
+    let mut place = start.into_iter().chain(bound).min();
     let Bounds { mut to_scan, chunk } = Bounds::of(listing, view);
     while to_scan > 0 {
         let mut log = app.store.log(place, chunk.min(to_scan)).await?;
@@ -129,7 +130,7 @@ async fn page(
         follow::bring_up_to_date(app, &mut read).await?;
         let mut read = read.into_iter();
         for entry in &log.entries {
-            // The log is in the order of time, and no job is younger than its place in it.
+            // The log is in the order of acceptance, and no job is younger than its place in it.
             if listing.created_after.is_some_and(|after| entry.place.ms <= after) {
                 return Ok((jobs, None));
             }
@@ -157,16 +158,6 @@ fn end_after(log: &mut LogPage, view: View<'_>, most: usize) {
 }
 
 impl Listing {
-    /// Where in the log to begin: at the cursor or at the filter's time, whichever is earlier.
-    fn start(&self, cursor: Option<LogPlace>) -> Option<LogPlace> {
-        let first = self.created_before.map(|before| LogPlace {
-            ms: before.saturating_add(LOG_DELAY_MS),
-            seq: u64::MAX,
-            partition: u8::MAX,
-        });
-        cursor.into_iter().chain(first).min()
-    }
-
     fn is_filtered(&self) -> bool {
         self.status.is_some() || self.priority.is_some()
     }
@@ -328,16 +319,6 @@ mod tests {
              &created_after=1970-01-01T00:00:01.5Z&created_before=1970-01-02T00%3A00:00Z"
         );
         assert_eq!(read(&uri), Ok(expected));
-    }
-
-    #[test]
-    fn a_page_begins_at_the_cursor_or_at_the_upper_bound() {
-        let cursor = LogPlace { ms: 5, seq: 2, partition: 1 };
-        let start = |created_before, cursor| Listing { created_before, ..Listing::default() }.start(cursor);
-        assert_eq!(start(None, None), None);
-        assert_eq!(start(Some(9_000), Some(cursor)), Some(cursor));
-        assert_eq!(start(Some(0), None).map(|place| place.ms), Some(LOG_DELAY_MS));
-        assert_eq!(start(Some(u64::MAX), None).map(|place| place.ms), Some(u64::MAX));
     }
 
     #[test]

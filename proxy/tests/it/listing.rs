@@ -1,6 +1,6 @@
 //! `GET /jobs`: pages, filters and cursors.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use serde_json::{Value, json};
 use tepal_shared::{
@@ -207,4 +207,31 @@ async fn parameters_that_cannot_be_used() {
         let expected = invalid(&[(place, code, detail)]);
         expected.assert(&answer, "/jobs", &format!("{} {detail}", &place[1..]));
     }
+}
+
+#[tokio::test]
+async fn jobs_that_came_after_the_clock_was_ahead_have_the_right_time_and_are_found_by_it() {
+    let gateway = Gateway::start().await;
+    let first = gateway.submit().await;
+    // While the clock is a day ahead, a job comes and goes. Ids never decrease, so they stay ahead.
+    let created_at = async |id| gateway.store.job(id).await.unwrap().unwrap().created_at_ms;
+    let tomorrow = format!("{}-0", created_at(first).await + 86_400_000);
+    let keys = gateway.store.keys();
+    for key in [keys.log(0), keys.stream(0, Priority::Normal)] {
+        gateway.redis.cli(&["XADD", &key, &tomorrow, "id", "x"]);
+        gateway.redis.cli(&["XDEL", &key, &tomorrow]);
+    }
+
+    let second = gateway.submit().await;
+    let times = [created_at(first).await, created_at(second).await];
+    assert!((times[0]..times[0] + 60_000).contains(&times[1]), "{times:?}");
+    let listed = async |query: &str, ms: u64| {
+        let time = humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + Duration::from_millis(ms));
+        ids(&gateway.get(&format!("/jobs?{query}={time}")).await.json())
+    };
+    let both = [second.to_string(), first.to_string()];
+    assert_eq!(listed("created_before", times[1] + 1).await, both);
+    assert_eq!(listed("created_before", times[0]).await, [""; 0]);
+    assert_eq!(listed("created_after", times[0] - 1).await, both);
+    assert_eq!(listed("created_after", times[1]).await, [""; 0]);
 }

@@ -4,22 +4,10 @@ local function outstanding(high, normal, low)
   return redis.call('XLEN', high) + redis.call('XLEN', normal) + redis.call('XLEN', low)
 end
 
--- Writes a new pending job into its stream, its hash and the log. The id of its entry begins with the server's time, so
--- that nobody has to ask for it. `log_id`: the id's 16 bytes; `owner`: '' = nobody; `record`: key of the idempotency
--- record, which is forgotten with the job, or nil; `max_queue_ms`: longest wait in the queue, 0 = no limit; `...`: further
--- fields, flat.
-local function accept(job, id, stream, log, log_id, owner, record, max_queue_ms, ...)
-  local entry = redis.call('XADD', stream, '*', 'id', id)
-  local created_at = string.match(entry, '^%d+')
-  redis.call('HSET', job, 'status', 'pending', 'created_at', created_at, 'entry', entry, ...)
-  if max_queue_ms > 0 then
-    redis.call('HSET', job, 'queue_deadline', int(tonumber(created_at) + max_queue_ms))
-  end
-  if owner ~= '' then
-    redis.call('HSET', job, 'owner', owner)
-  elseif not record then
-    redis.call('XADD', log, '*', 'id', log_id)
-    return
+-- Lists a job in the log; returns the id of its log entry. See `accept`.
+local function list(log, log_id, owner, record)
+  if owner == '' and not record then
+    return redis.call('XADD', log, '*', 'id', log_id)
   end
   local entry_fields = { 'id', log_id }
   if owner ~= '' then
@@ -30,5 +18,45 @@ local function accept(job, id, stream, log, log_id, owner, record, max_queue_ms,
     table.insert(entry_fields, 'idem')
     table.insert(entry_fields, string.match(record, '[^:]+$'))
   end
-  redis.call('XADD', log, '*', unpack(entry_fields))
+  return redis.call('XADD', log, '*', unpack(entry_fields))
+end
+
+-- Ids of the log that are further ahead of the clock are noted, ms.
+local AHEAD = 1000
+-- The server's time, asked for at most once a call.
+local now
+
+-- When the job of a log entry is accepted, Unix ms: no later than the entry's id. Ids never decrease, so after the clock was
+-- ahead and went back they stand still, and only TIME tells the time. The first id of a millisecond is the time itself.
+-- Between which times and up to which id the ids were ahead is kept under the log's name and ':ahead', for listings by time.
+local function accepted_at(log, entry)
+  local id_ms, number = string.match(entry, '^(%d+)-(%d+)$')
+  if number == '0' then
+    return id_ms
+  end
+  now = now or server_now()
+  id_ms = tonumber(id_ms)
+  if id_ms > now + AHEAD then
+    local key = log .. ':ahead'
+    local from, to = string.match(redis.call('GET', key) or '', '^(%d+) (%d+)$')
+    if not from or now < tonumber(from) or id_ms > tonumber(to) then
+      redis.call('SET', key, int(math.min(now, tonumber(from or now))) .. ' ' .. int(math.max(id_ms, tonumber(to or 0))))
+    end
+  end
+  return int(math.min(id_ms, now))
+end
+
+-- Writes a new pending job into the log, its stream and its hash. `log_id`: the id's 16 bytes; `owner`: '' = nobody; `record`:
+-- key of the idempotency record, which is forgotten with the job, or nil; `max_queue_ms`: longest wait in the queue, 0 = no
+-- limit; `...`: further fields, flat.
+local function accept(job, id, stream, log, log_id, owner, record, max_queue_ms, ...)
+  local created_at = accepted_at(log, list(log, log_id, owner, record))
+  local entry = redis.call('XADD', stream, '*', 'id', id)
+  redis.call('HSET', job, 'status', 'pending', 'created_at', created_at, 'entry', entry, ...)
+  if max_queue_ms > 0 then
+    redis.call('HSET', job, 'queue_deadline', int(tonumber(created_at) + max_queue_ms))
+  end
+  if owner ~= '' then
+    redis.call('HSET', job, 'owner', owner)
+  end
 end

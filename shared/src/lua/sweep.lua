@@ -8,7 +8,7 @@
 -- ARGV[1]  prefix of the job hashes' keys
 -- ARGV[2]  log entry id after which to begin; '-' = at the oldest
 -- ARGV[3]  most log entries to look at
--- ARGV[4]  only jobs that were accepted so long ago, ms; 0 = all
+-- ARGV[4]  stop at the first job that was accepted more recently than so long ago, ms; 0 = do not stop
 -- ARGV[5]  prefix of the idempotency records' keys
 -- Returns  {"swept", next log entry id or '-' at the end, forgotten, repaired}
 local function last_delivered(stream)
@@ -84,15 +84,25 @@ local function is_reachable(number, entry)
 end
 
 local from = ARGV[2] == '-' and '-' or '(' .. ARGV[2]
-local till = ARGV[4] == '0' and '+' or int(math.max(server_now() - tonumber(ARGV[4]), 0))
-local entries = redis.call('XRANGE', KEYS[1], from, till, 'COUNT', ARGV[3])
-local forgotten, orphans = {}, {}
+local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[3])
+local now, min_age = server_now(), tonumber(ARGV[4])
+-- By the job's own time: the log's ids may be ahead of it. A time in the future is that of a clock which was wrong, and says
+-- nothing about the jobs behind.
+local function is_recent(created_at)
+  local accepted = tonumber(created_at or 0)
+  return accepted > now - min_age and accepted <= now
+end
+
+local forgotten, orphans, at_end = {}, {}, #entries < tonumber(ARGV[3])
 for _, entry in ipairs(entries) do
   local id = id_of(entry[2][2])
-  local job = id and redis.call('HMGET', ARGV[1] .. id, 'status', 'entry', 'priority') or {}
+  local job = id and redis.call('HMGET', ARGV[1] .. id, 'status', 'entry', 'priority', 'created_at') or {}
   if not job[1] then
     table.insert(forgotten, entry[1])
     forget_record(record_of(entry[2]), id)
+  elseif min_age > 0 and is_recent(job[4]) then
+    at_end = true
+    break
   elseif not TERMINAL[job[1]] then
     local number = STREAM_OF[job[3] or 'normal'] or STREAM_OF.normal
     if not is_reachable(number, job[2]) then
@@ -111,5 +121,4 @@ for _, job in ipairs(orphans) do
   local entry = redis.call('XADD', job.stream, '*', 'id', job.id)
   redis.call('HSET', ARGV[1] .. job.id, 'status', 'pending', 'entry', entry)
 end
-local at_end = #entries < tonumber(ARGV[3])
 return { 'swept', at_end and '-' or entries[#entries][1], #forgotten, #orphans }

@@ -8,7 +8,7 @@ use crate::{error::StoreError, job::JobId};
 /// A place in the logs of all partitions, which together read newest first: by falling `(ms, seq, partition)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogPlace {
-    /// First part of the log entry's id: when the job was accepted, Unix ms.
+    /// First part of the log entry's id, Unix ms: when the job was accepted, or later, see `lua/accept.lua`.
     pub ms: u64,
     /// Second part of the log entry's id: tells apart the entries of one millisecond.
     pub seq: u64,
@@ -70,7 +70,32 @@ pub struct LogPage {
     pub more: bool,
 }
 
+/// How far ids may be ahead of the clock without a note of it: `AHEAD` in `lua/accept.lua`.
+const UNNOTED: u64 = 1000;
+
 impl JobStore {
+    /// Where to begin in the log for jobs that were accepted before a time, Unix ms: all of them are at or after this place.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn log_before(&self, before_ms: u64) -> Result<LogPlace, StoreError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.ignore_errors();
+        for partition in self.partitions() {
+            pipeline.cmd("GET").arg(self.keys.log_ahead(partition));
+        }
+        let mut ms = before_ms.saturating_add(UNNOTED);
+        for note in self.redis.run_all(&pipeline).await? {
+            let note: Option<String> = redis::from_redis_value(note?).map_err(parsing)?;
+            let times = note.as_deref().and_then(|note| note.split_once(' '));
+            let times = times.and_then(|(from, to)| Some((from.parse::<u64>().ok()?, to.parse().ok()?)));
+            if let Some((_, to)) = times.filter(|(from, _)| *from < before_ms) {
+                ms = ms.max(to);
+            }
+        }
+        Ok(LogPlace { ms, seq: u64::MAX, partition: u8::MAX })
+    }
+
     /// A part of the log of all partitions, newest first, from `after` (exclusive) on. Reads about `2 * limit` entries,
     /// however many partitions there are, and gives 1 to `limit` of them unless the log ends.
     ///

@@ -33,6 +33,9 @@ const FIELDS: [&str; 15] = [
     "owner",
 ];
 
+/// How many entries of a stream are looked at for the oldest job: the first ones may have come while the clock was ahead.
+const LOOK: usize = 16;
+
 /// The consumer that owns entries nobody runs; see `lua/lib.lua`.
 const WAITING: &str = "waiting";
 
@@ -112,7 +115,8 @@ impl JobStore {
         u64::from_redis_value(self.redis.run(&command).await?).map_err(parsing)
     }
 
-    /// Time since the submission of the partition's oldest job that nobody runs; `None` when no job waits.
+    /// Time since the submission of the partition's oldest job that nobody runs; `None` when no job waits. By the jobs' own
+    /// times: the ids of their entries may be ahead of the clock.
     ///
     /// # Errors
     /// Any [`StoreError`].
@@ -122,28 +126,47 @@ impl JobStore {
         pipeline.ignore_errors();
         for stream in &streams {
             pipeline.cmd("XPENDING").arg(stream).arg(GROUP);
-            pipeline.cmd("XPENDING").arg(stream).arg(GROUP).arg("-").arg("+").arg(1).arg(WAITING);
+            pipeline.cmd("XPENDING").arg(stream).arg(GROUP).arg("-").arg("+").arg(LOOK).arg(WAITING);
         }
         let mut outcomes = self.redis.run_all(&pipeline).await?.into_iter();
-        let mut oldest = Vec::new();
         let mut pipeline = Pipeline::new();
-        pipeline.ignore_errors().cmd("TIME");
+        pipeline.ignore_errors();
         for stream in &streams {
             let (Some(pending), Some(waiting)) = (outcomes.next(), outcomes.next()) else { break };
-            oldest.extend(unless_group_missing(waiting)?.and_then(first_entry_ms));
+            for entry in unless_group_missing(waiting)?.map(pending_entries).unwrap_or_default() {
+                pipeline.cmd("XRANGE").arg(stream).arg(&entry).arg(&entry);
+            }
             // Ended entries are deleted, so whatever is left behind the newest pending entry was never taken.
             let newest_pending = unless_group_missing(pending)?.and_then(newest_pending_entry);
             let start = newest_pending.map_or_else(|| "-".to_owned(), |entry| format!("({entry}"));
-            pipeline.cmd("XRANGE").arg(stream).arg(start).arg("+").arg("COUNT").arg(1);
+            pipeline.cmd("XRANGE").arg(stream).arg(start).arg("+").arg("COUNT").arg(LOOK);
+        }
+        let mut oldest = Vec::new();
+        for entries in self.redis.run_all(&pipeline).await? {
+            oldest.extend(job_ids(entries?));
+        }
+        self.greatest_age(&oldest).await
+    }
+
+    /// Time since the submission of the job that was submitted first. A time in the future is that of a clock which was wrong.
+    async fn greatest_age(&self, ids: &[JobId]) -> Result<Option<Duration>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(1 + ids.len());
+        pipeline.ignore_errors().cmd("TIME");
+        for id in ids {
+            pipeline.cmd("HGET").arg(self.keys.job(*id)).arg("created_at");
         }
         let mut outcomes = self.redis.run_all(&pipeline).await?.into_iter();
         let time = outcomes.next().transpose()?.unwrap_or(Value::Nil);
         let (seconds, micros): (u64, u64) = redis::from_redis_value(time).map_err(parsing)?;
-        for first in outcomes {
-            oldest.extend(first_entry_ms(first?));
-        }
         let now_ms = seconds * 1000 + micros / 1000;
-        Ok(oldest.into_iter().min().map(|ms| Duration::from_millis(now_ms.saturating_sub(ms))))
+        let mut greatest = None;
+        for created_at in outcomes {
+            // A job that was taken away meanwhile does not wait.
+            let created_at: Option<u64> = redis::from_redis_value(created_at?).unwrap_or_default();
+            let age = created_at.map(|ms| Duration::from_millis(now_ms.saturating_sub(ms)));
+            greatest = greatest.max(age);
+        }
+        Ok(greatest)
     }
 
     /// How much work the partition holds. Asked for in one go, so that its numbers fit each other.
@@ -206,12 +229,16 @@ pub(super) fn newest_pending_entry(summary: Value) -> Option<String> {
     redis::from_redis_value(parts.into_iter().nth(2)?).ok()?
 }
 
-/// When the first entry of a reply of XRANGE or of XPENDING's long form was added: the first part of its id, Unix ms.
-pub(super) fn first_entry_ms(entries: Value) -> Option<u64> {
-    let Value::Array(entries) = entries else { return None };
-    let Some(Value::Array(entry)) = entries.into_iter().next() else { return None };
-    let id: String = redis::from_redis_value(entry.into_iter().next()?).ok()?;
-    id.split('-').next()?.parse().ok()
+/// The ids of the entries in the long form of XPENDING.
+pub(super) fn pending_entries(reply: Value) -> Vec<String> {
+    let entries: Vec<(String, Value, Value, Value)> = redis::from_redis_value(reply).unwrap_or_default();
+    entries.into_iter().map(|(entry, ..)| entry).collect()
+}
+
+/// The jobs of a work stream's entries. One that is not understood is left out.
+pub(super) fn job_ids(entries: Value) -> Vec<JobId> {
+    let entries: Vec<(String, Vec<String>)> = redis::from_redis_value(entries).unwrap_or_default();
+    entries.into_iter().filter_map(|(_, fields)| fields.get(1)?.parse().ok()).collect()
 }
 
 pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreError> {

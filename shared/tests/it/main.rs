@@ -26,6 +26,7 @@ macro_rules! as_tests {
 }
 
 mod altered;
+mod clock;
 mod deadlines;
 mod delivery;
 mod ends;

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::{
     altered::{Alteration, Altered},
-    deadlines, delivery, ends, endurance, giving_back, leases, owners,
+    clock, deadlines, delivery, ends, endurance, giving_back, leases, owners,
     queue::{Queue, SOON},
     repairs, submit, together, transitions, upkeep,
 };
@@ -56,8 +56,14 @@ mutants! {
         submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
     limit_counts_one_stream: "accept.lua" " + redis.call('XLEN', normal) + redis.call('XLEN', low)" => "",
         submit::the_limit_counts_every_job_that_has_not_ended;
-    accepted_jobs_are_not_listed: "accept.lua" "    redis.call('XADD', log, '*', 'id', log_id)\n" => "",
+    accepted_jobs_are_not_listed: "accept.lua" "return redis.call('XADD', log, '*', 'id', log_id)" => "return '1-0'",
         submit::an_accepted_job_waits_and_is_listed_newest_first;
+    ids_are_the_time: "accept.lua" "if number == '0' then" => "if true then",
+        clock::jobs_have_the_right_time_after_the_clock_was_ahead;
+    ids_that_are_ahead_are_not_noted: "accept.lua" "if id_ms > now + AHEAD then" => "if false then",
+        clock::a_listing_by_time_begins_where_the_ids_were_ahead;
+    only_the_last_ids_that_are_ahead_are_noted: "accept.lua" "math.min(now, tonumber(from or now))" => "now",
+        clock::a_listing_by_time_begins_where_the_ids_were_ahead;
     requeue_makes_two_jobs: "requeue.lua" "redis.call('EXISTS', KEYS[1]) == 1" => "false",
         submit::a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_record;
     requeue_takes_unfinished_jobs: "requeue.lua" "(old[1] ~= 'failed' and old[1] ~= 'cancelled') or " => "",
@@ -284,8 +290,10 @@ mutants! {
         submit::a_key_is_remembered_as_long_as_its_job;
     sweep_forgets_keys_of_later_jobs: "sweep.lua" "known and string.match(known, ' (.+)$') == id" => "known",
         submit::a_key_is_remembered_as_long_as_its_job;
-    sweep_of_expired_jobs_looks_at_all: "sweep.lua" "ARGV[4] == '0' and '+'" => "true and '+'",
+    sweep_of_expired_jobs_looks_at_all: "sweep.lua" "min_age > 0 and is_recent(job[4])" => "false",
         upkeep::a_sweep_of_what_can_have_expired_looks_at_no_younger_jobs;
+    sweep_waits_for_a_wrong_clock: "sweep.lua" " and accepted <= now" => "",
+        clock::expired_jobs_are_forgotten_after_the_clock_was_ahead;
     sweep_stops_at_a_job_without_entry: "sweep.lua" "not entry or " => "",
         upkeep::a_job_without_its_entry_is_queued_again_or_cancelled;
     ends_need_an_entry: "end.lua" "  if job.entry then\n" => "  if true then\n",

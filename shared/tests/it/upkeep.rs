@@ -84,16 +84,12 @@ pub(crate) async fn a_sweep_forgets_expired_jobs(queue: &Queue) {
 }
 
 pub(crate) async fn a_sweep_of_what_can_have_expired_looks_at_no_younger_jobs(queue: &Queue) {
-    let (old, young) = (queue.submit().await, queue.submit().await);
-    let log = queue.store.keys().log(0);
-    queue.redis::<u64>(&["DEL", &log]).await;
-    // The entries' ids are the times of acceptance: one so long ago that its result would be gone, one just now.
-    for (id, at) in [(old, "1000-0"), (young, "*")] {
-        let mut command = redis::cmd("XADD");
-        command.arg(&log).arg(at).arg("id").arg(&id.as_bytes()[..]);
-        queue.store.redis().run(&command).await.unwrap();
+    let [expired, old, _young, behind] =
+        [queue.submit().await, queue.submit().await, queue.submit().await, queue.submit().await];
+    for id in [expired, behind] {
         queue.redis::<u64>(&["DEL", &queue.store.keys().job(id)]).await;
     }
+    queue.set_field(old, "created_at", "1000").await;
 
     let swept = queue.store.sweep_expired(0, None, 100).await.unwrap();
 

@@ -1,0 +1,112 @@
+//! Redis's clock was ahead for a while and is right again. Ids of streams never decrease: those of later entries are ahead
+//! of the clock until it has caught up. Adding an entry with such an id has the same effect.
+
+use std::time::Duration;
+
+use tepal_shared::{
+    job::{JobId, NewJob, Priority},
+    scripts::Expired,
+    store::{Settlement, Swept},
+};
+use tepal_tests::wait::eventually;
+
+use crate::queue::{DONE, Queue, SOON, new_job};
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Redis's time, Unix ms.
+async fn now(queue: &Queue) -> u64 {
+    let (seconds, micros): (u64, u64) = queue.redis(&["TIME"]).await;
+    seconds * 1000 + micros / 1000
+}
+
+/// A job that is accepted while the clock is so far ahead. With it, the clock is right again.
+async fn accepted_ahead(queue: &Queue, ahead_ms: u64) -> JobId {
+    let (id, at) = (JobId::new(0), (now(queue).await + ahead_ms).to_string());
+    let (keys, entry) = (queue.store.keys(), format!("{at}-0"));
+    let stream = keys.stream(0, Priority::Normal);
+    let fields = ["status", "pending", "created_at", &at, "entry", &entry, "input", "[]"];
+    queue.redis::<u64>(&[&["HSET", &keys.job(id)], &fields[..]].concat()).await;
+    queue.redis::<String>(&["XADD", &stream, &entry, "id", &id.to_string()]).await;
+    let mut command = redis::cmd("XADD");
+    command.arg(keys.log(0)).arg(&entry).arg("id").arg(&id.as_bytes()[..]);
+    queue.store.redis().run(&command).await.unwrap();
+    id
+}
+
+pub(crate) async fn jobs_have_the_right_time_after_the_clock_was_ahead(queue: &Queue) {
+    accepted_ahead(queue, DAY_MS).await;
+    let first = now(queue).await;
+
+    let job = NewJob { max_queue: Some(Duration::from_millis(1)), ..new_job() };
+    let ids = [queue.submit_job(&job).await, queue.submit_job(&job).await];
+
+    let last = now(queue).await;
+    for id in ids {
+        let created_at = queue.job(id).await.created_at_ms;
+        assert!((first..=last).contains(&created_at), "{created_at} is not in {first}..={last}");
+        let is_late =
+            async || queue.store.expire(id).await.unwrap() == Expired::Failed("queue_timeout".into());
+        eventually(SOON, "the deadline to pass", is_late).await;
+    }
+}
+
+pub(crate) async fn a_listing_by_time_begins_where_the_ids_were_ahead(queue: &Queue) {
+    let unchanged = now(queue).await;
+    let mut expected = Vec::new();
+    let mut later = 0;
+    for days in [1, 2] {
+        accepted_ahead(queue, days * DAY_MS).await;
+        expected.push(queue.submit().await);
+        if days == 1 {
+            let submitted = queue.job(expected[0]).await.created_at_ms;
+            eventually(SOON, "time to pass", async || now(queue).await > submitted + 1).await;
+            later = submitted + 1;
+        }
+    }
+
+    let place = queue.store.log_before(later).await.unwrap();
+    let log = queue.store.log(Some(place), 10).await.unwrap().entries;
+    let listed: Vec<_> = log.iter().map(|entry| entry.id).collect();
+    assert!(expected.iter().all(|id| listed.contains(id)), "{log:?}");
+    assert_eq!(queue.store.log_before(unchanged - 1).await.unwrap().ms, unchanged + 999);
+}
+
+pub(crate) async fn expired_jobs_are_forgotten_after_the_clock_was_ahead(queue: &Queue) {
+    accepted_ahead(queue, DAY_MS).await;
+    let expired = queue.submit().await;
+    queue.redis::<u64>(&["DEL", &queue.store.keys().job(expired)]).await;
+    queue.submit().await;
+
+    let swept = queue.store.sweep_expired(0, None, 100).await.unwrap();
+
+    assert_eq!(swept, Swept { next: None, forgotten: 1, repaired: 0 });
+}
+
+pub(crate) async fn the_oldest_job_is_found_by_its_own_time(queue: &Queue) {
+    assert_eq!(queue.store.oldest_waiting(0).await.unwrap(), None);
+    let ahead = accepted_ahead(queue, DAY_MS).await;
+    assert_eq!(queue.store.oldest_waiting(0).await.unwrap(), Some(Duration::ZERO));
+    let id = queue.submit().await;
+    queue.set_field(id, "created_at", &(now(queue).await - 60_000).to_string()).await;
+
+    let minute = Duration::from_secs(60)..Duration::from_secs(60) + SOON;
+    let is_a_minute = async || {
+        let age = queue.store.oldest_waiting(0).await.unwrap().unwrap();
+        assert!(minute.contains(&age), "{age:?}");
+    };
+    is_a_minute().await;
+    // The same when they wait for their next attempts.
+    for attempt in queue.take("w", 10).await.attempts {
+        assert_eq!(queue.settle(&attempt, Settlement::Release).await, DONE);
+    }
+    is_a_minute().await;
+    assert_eq!(queue.field(ahead, "waited_ms").await.as_deref(), Some("0"));
+}
+
+as_tests![
+    jobs_have_the_right_time_after_the_clock_was_ahead,
+    a_listing_by_time_begins_where_the_ids_were_ahead,
+    expired_jobs_are_forgotten_after_the_clock_was_ahead,
+    the_oldest_job_is_found_by_its_own_time,
+];
