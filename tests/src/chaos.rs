@@ -10,11 +10,13 @@
 //! | `traffic`, `story`, `order` | what clients do: one story for each job |
 //! | `lanes`, `process_faults`, `network_faults`, `model_faults` | what goes wrong, and whether it really hit |
 //! | `holdings` | which jobs a worker holds, as Redis sees it |
+//! | `justification` | names the fault that justifies each failed job |
 //! | `evidence` | reads everything back and asks the checker |
 //! | [`Report`] | the table, and the history of each job that broke a promise |
 
 mod evidence;
 mod holdings;
+mod justification;
 mod lanes;
 mod model_faults;
 mod network_faults;
@@ -32,11 +34,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use justification::{Failures, justify};
+pub use model_faults::{LARGE_BATCHES, NOT_READY, names as model_fault_names};
 pub use order::oracle;
 pub use recovery::Recovery;
 pub use report::Report;
 pub use stack::Stack;
-pub use tally::{Tallied, Tally};
+pub use tally::{Injected, Tallied, Tally};
 
 use crate::history::{Event, Recorder};
 use crate::redis::Fsync;
@@ -52,6 +56,8 @@ pub struct Options {
     pub rate: f64,
     /// What goes wrong.
     pub faults: Faults,
+    /// With [`Faults::All`]: the faults of model servers that are injected, and nothing else. Empty for everything.
+    pub only: Vec<String>,
     /// The services' `LEASE_MS`.
     pub lease: Duration,
     /// When Redis syncs its append-only file.
@@ -73,6 +79,7 @@ impl Options {
             seed,
             rate: 250.0,
             faults: Faults::All,
+            only: Vec::new(),
             lease: Duration::from_secs(2),
             fsync: Fsync::Always,
             settle_within: Duration::from_secs(120),
@@ -87,6 +94,19 @@ impl Options {
     pub fn with(self, faults: Faults) -> Self {
         let lease = if faults == Faults::All { self.lease } else { Duration::from_secs(10) };
         Self { faults, lease, ..self }
+    }
+
+    /// The same with these faults of model servers only; jobs have no time limits of their own.
+    ///
+    /// # Panics
+    /// When there is no such fault.
+    #[must_use]
+    pub fn only(self, names: &[&str]) -> Self {
+        let known = model_fault_names();
+        let unknown = names.iter().find(|name| !known.contains(name));
+        assert!(unknown.is_none(), "there is no fault {unknown:?}, but {known:?}");
+        let only = names.iter().map(|name| (*name).to_owned()).collect();
+        Self { faults: Faults::All, lease: Duration::from_secs(10), only, ..self }
     }
 }
 

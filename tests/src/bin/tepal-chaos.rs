@@ -30,6 +30,10 @@ struct Args {
     /// What goes wrong: with `none`, nothing may be repaired either
     #[arg(long, value_enum, default_value_t = Wrong::All)]
     faults: Wrong,
+    /// Inject only these faults of model servers, such as `model server: refuses large batches`; jobs then have no time
+    /// limits of their own, and none may fail for them
+    #[arg(long)]
+    only: Vec<String>,
     /// Folder for logs and history; by default a new one in the temporary directory
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -65,6 +69,8 @@ async fn main() -> ExitCode {
         Wrong::RollingRestart => Faults::RollingRestart,
         Wrong::All => Faults::All,
     });
+    let only: Vec<&str> = args.only.iter().map(String::as_str).collect();
+    let options = if only.is_empty() { options } else { options.only(&only) };
     let report = chaos::run(&options).await;
     // A closed pipe takes nothing from the verdict.
     let _ = writeln!(stdout(), "{report}");

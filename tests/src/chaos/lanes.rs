@@ -1,7 +1,7 @@
 //! Injects faults until the time is over: several lanes side by side, each one fault after the other.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::time::sleep;
 
@@ -46,9 +46,10 @@ impl Lanes {
             }
             Faults::All => {}
         }
-        let lanes = (0..).zip(LANES).map(|(number, lane)| {
+        let runs = |lane: &Lane| options.only.is_empty() || matches!(lane, Lane::Model);
+        let lanes = (0..).zip(LANES).filter(|(_, lane)| runs(lane)).map(|(number, lane)| {
             let rng = Rng::new(options.seed, u64::MAX - number);
-            tokio::spawn(self.clone().lane(lane, rng, options.lease))
+            tokio::spawn(self.clone().lane(lane, rng, options.clone()))
         });
         let mut kills = Vec::new();
         for lane in lanes.collect::<Vec<_>>() {
@@ -66,7 +67,7 @@ impl Lanes {
         }
     }
 
-    async fn lane(self, lane: Lane, mut rng: Rng, lease: Duration) -> Vec<Kill> {
+    async fn lane(self, lane: Lane, mut rng: Rng, options: Options) -> Vec<Kill> {
         let mut kills = Vec::new();
         loop {
             let pause = match lane {
@@ -79,9 +80,9 @@ impl Lanes {
             }
             sleep(pause).await;
             match lane {
-                Lane::Processes => kills.extend(process_faults::inject(&self, &mut rng, lease).await),
+                Lane::Processes => kills.extend(process_faults::inject(&self, &mut rng, options.lease).await),
                 Lane::Network => network_faults::inject(&self, &mut rng).await,
-                Lane::Model => model_faults::inject(&self, &mut rng).await,
+                Lane::Model => model_faults::inject(&self, &mut rng, &options.only).await,
             }
         }
     }

@@ -1,36 +1,70 @@
-//! Model servers that fail single calls.
+//! Model servers that fail single calls, or all calls of a kind for a while.
 
 use std::time::Duration;
 
+use tokio::time::sleep;
 use tonic::Code;
 
 use super::lanes::Lanes;
 use super::rng::Rng;
-use crate::model_server::Behaviour;
+use crate::history::now_us;
+use crate::model_server::{Behaviour, CallOutcome, ModelServer};
 use crate::wait::poll;
 
 /// How long a fault waits for calls that it can hit.
 const WAITS: Duration = Duration::from_secs(2);
+/// The server fails calls of more rows than the largest job has.
+pub const LARGE_BATCHES: &str = "model server: refuses large batches";
+/// The server fails every call, as while a version is swapped.
+pub const NOT_READY: &str = "model server: FAILED_PRECONDITION";
 
-/// Spoils the next calls of one server.
-pub(super) async fn inject(lanes: &Lanes, rng: &mut Rng) {
+/// Spoils the next calls of one server, or what it does for a while.
+pub(super) async fn inject(lanes: &Lanes, rng: &mut Rng, only: &[String]) {
     let _calm = lanes.stack.quiet.read().await;
     let models: Vec<_> = lanes.stack.workers.iter().filter_map(|worker| worker.model.as_ref()).collect();
-    let model = *rng.pick(&models);
-    let (kind, behaviour) = draw(rng);
-    let calls = rng.within(1..6);
-    let before = model.server.call_count();
-    model.server.script_next(calls as usize, behaviour);
-    let since = || model.server.call_count() - before;
-    let _ = poll(WAITS, || async { since() >= calls as usize }).await;
-    model.server.script_nothing();
-    lanes.tally.add(kind, (since() as u64).min(calls));
+    let server = &rng.pick(&models).server;
+    let mut all = kinds(rng);
+    all.retain(|(kind, _)| only.is_empty() || only.iter().any(|name| name == kind));
+    let (kind, behaviour) = rng.pick(&all).clone();
+    lanes.tally.note(&format!("begins: {kind}"));
+    let began_us = now_us();
+    let touched = match kind {
+        LARGE_BATCHES | NOT_READY => for_a_while(server, behaviour, rng.millis(2_000..5_000)).await,
+        _ => next_calls(server, behaviour, rng.within(1..6)).await,
+    };
+    lanes.tally.add(kind, began_us, touched);
 }
 
-fn draw(rng: &mut Rng) -> (&'static str, Behaviour) {
+async fn next_calls(server: &ModelServer, behaviour: Behaviour, calls: u64) -> u64 {
+    let before = server.call_count();
+    server.script_next(calls as usize, behaviour);
+    let since = || (server.call_count() - before) as u64;
+    let _ = poll(WAITS, || async { since() >= calls }).await;
+    server.script_nothing();
+    since().min(calls)
+}
+
+async fn for_a_while(server: &ModelServer, behaviour: Behaviour, time: Duration) -> u64 {
+    let before = server.call_count();
+    server.set_behaviour(behaviour);
+    sleep(time).await;
+    server.set_behaviour(Behaviour::Normal);
+    let calls = server.calls().split_off(before);
+    calls.iter().filter(|call| matches!(call.outcome, CallOutcome::Failed(_))).count() as u64
+}
+
+/// The names of all kinds.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    kinds(&mut Rng::new(0, 0)).into_iter().map(|(kind, _)| kind).collect()
+}
+
+fn kinds(rng: &mut Rng) -> Vec<(&'static str, Behaviour)> {
     let status = |code, text: &str| Behaviour::Status(code, text.to_owned());
     let slow = rng.millis(300..3_500);
-    let all = [
+    let largest = super::order::MOST_ROWS as usize;
+    let oom = "OOM when allocating tensor".to_owned();
+    vec![
         ("model call: UNAVAILABLE", status(Code::Unavailable, "going away")),
         ("model call: INTERNAL", status(Code::Internal, "broken")),
         ("model call: DEADLINE_EXCEEDED", status(Code::DeadlineExceeded, "too late")),
@@ -43,6 +77,7 @@ fn draw(rng: &mut Rng) -> (&'static str, Behaviour) {
         ("model call: missing row", Behaviour::MissingRow),
         ("model call: missing output", Behaviour::MissingOutput),
         ("model call: too few values", Behaviour::ShortValues),
-    ];
-    rng.pick(&all).clone()
+        (LARGE_BATCHES, Behaviour::FailCallsOver(largest, Code::ResourceExhausted, oom)),
+        (NOT_READY, status(Code::FailedPrecondition, "Serving signature key not found")),
+    ]
 }

@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use super::lanes::Lanes;
 use super::rng::Rng;
 use crate::fault_proxy::{FaultHits, FaultProxy};
+use crate::history::now_us;
 use crate::wait::poll;
 
 /// How long a fault waits for a reply that it can drop.
@@ -46,11 +47,11 @@ pub(super) async fn inject(lanes: &Lanes, rng: &mut Rng) {
     let (place, link) = *rng.pick(&links);
     let kind = rng.weighted(&KINDS);
     lanes.tally.note(&format!("begins: {place} {kind:?}"));
-    let before = link.hits();
+    let (before, began_us) = (link.hits(), now_us());
     let what = apply(kind, place, link, rng).await;
     link.pass();
     link.drop_no_replies();
-    lanes.tally.add(&format!("{place}: {what}"), touched(kind, before, link.hits()));
+    lanes.tally.add(&format!("{place}: {what}"), began_us, touched(kind, before, link.hits()));
 }
 
 async fn apply(kind: Kind, place: &str, link: &FaultProxy, rng: &mut Rng) -> &'static str {

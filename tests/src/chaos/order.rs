@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::rng::Rng;
 
 /// Most rows of a job.
-const MOST_ROWS: u64 = 4;
+pub(super) const MOST_ROWS: u64 = 4;
 /// Up to here all sums of the model are exact in an f32.
 const LARGEST_SCORE: u64 = 1 << 22;
 
@@ -33,6 +33,11 @@ impl Order {
             max_queue_seconds: rng.chance(0.02).then_some(1.0),
             timeout_seconds: rng.chance(0.03).then_some(2.5),
         }
+    }
+
+    /// The same without time limits of its own: nothing justifies that it fails.
+    pub(super) fn patient(self) -> Self {
+        Self { max_queue_seconds: None, timeout_seconds: None, ..self }
     }
 
     /// The body of `POST /predict`.

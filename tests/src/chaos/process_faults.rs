@@ -99,6 +99,7 @@ async fn until_it_holds_jobs(lanes: &Lanes, node: &WorkerNode) {
 }
 
 async fn kill_worker(lanes: &Lanes, rng: &mut Rng, alone: Option<Duration>) -> Option<Kill> {
+    let began_us = now_us();
     let (node, _guard) = worker(lanes, rng).await;
     lanes.stack.save_repairs(node).await;
     until_it_holds_jobs(lanes, node).await;
@@ -112,7 +113,7 @@ async fn kill_worker(lanes: &Lanes, rng: &mut Rng, alone: Option<Duration>) -> O
         sleep(rng.millis(0..1_000)).await;
     }
     node.process.restart().await;
-    lanes.tally.add("kill -9 worker", held.len() as u64);
+    lanes.tally.add("kill -9 worker", began_us, held.len() as u64);
     let jobs = held.into_iter().map(|held| (held.job, held.attempt)).collect();
     Some(Kill { at_us, alone: alone.is_some(), jobs })
 }
@@ -132,6 +133,7 @@ async fn until_given_away(lanes: &Lanes, held: &[Held], within: Duration) -> u64
 
 /// A zombie: frozen until its leases have lapsed and others run its jobs, then thawed with its results in hand.
 async fn freeze_worker(lanes: &Lanes, rng: &mut Rng, lease: Duration) {
+    let began_us = now_us();
     let (node, _guard) = worker(lanes, rng).await;
     until_it_holds_jobs(lanes, node).await;
     node.process.sigstop();
@@ -140,7 +142,7 @@ async fn freeze_worker(lanes: &Lanes, rng: &mut Rng, lease: Duration) {
     sleep(rng.millis(0..500)).await;
     node.process.sigcont();
     node.process.ready().await;
-    lanes.tally.add("freeze worker past its lease", gone);
+    lanes.tally.add("freeze worker past its lease", began_us, gone);
 }
 
 async fn stop_worker(lanes: &Lanes, rng: &mut Rng) {
@@ -150,6 +152,7 @@ async fn stop_worker(lanes: &Lanes, rng: &mut Rng) {
 
 /// SIGTERM while it holds jobs, and a new start when it has ended.
 pub(super) async fn stop_and_start(lanes: &Lanes, node: &WorkerNode) {
+    let began_us = now_us();
     lanes.stack.save_repairs(node).await;
     until_it_holds_jobs(lanes, node).await;
     let count = held(lanes, node.process.pid()).await.len() as u64;
@@ -157,7 +160,7 @@ pub(super) async fn stop_and_start(lanes: &Lanes, node: &WorkerNode) {
     let status = node.process.wait_exit(STOPS_WITHIN).await;
     assert!(status.success(), "a worker that was told to stop ended with {status}");
     node.process.restart().await;
-    lanes.tally.add("SIGTERM worker", count);
+    lanes.tally.add("SIGTERM worker", began_us, count);
 }
 
 async fn until_it_is_asked(node: &ProxyNode) {
@@ -166,16 +169,18 @@ async fn until_it_is_asked(node: &ProxyNode) {
 }
 
 async fn kill_proxy(lanes: &Lanes, rng: &mut Rng) {
+    let began_us = now_us();
     let (node, _guard) = proxy(lanes, rng).await;
     until_it_is_asked(node).await;
     let asked = node.in_flight.load(std::sync::atomic::Ordering::Relaxed);
     node.process.kill9();
     sleep(rng.millis(0..500)).await;
     node.process.restart().await;
-    lanes.tally.add("kill -9 proxy", asked);
+    lanes.tally.add("kill -9 proxy", began_us, asked);
 }
 
 async fn freeze_proxy(lanes: &Lanes, rng: &mut Rng) {
+    let began_us = now_us();
     let (node, _guard) = proxy(lanes, rng).await;
     until_it_is_asked(node).await;
     node.process.sigstop();
@@ -183,26 +188,28 @@ async fn freeze_proxy(lanes: &Lanes, rng: &mut Rng) {
     let asked = node.in_flight.load(std::sync::atomic::Ordering::Relaxed);
     node.process.sigcont();
     node.process.ready().await;
-    lanes.tally.add("freeze proxy", asked);
+    lanes.tally.add("freeze proxy", began_us, asked);
 }
 
 async fn kill_redis(lanes: &Lanes, rng: &mut Rng) {
+    let began_us = now_us();
     let _guard = lanes.stack.redis_lock.lock().await;
     let clients = clients(lanes).await;
     lanes.stack.redis.kill9();
     sleep(rng.millis(0..1_500)).await;
     lanes.stack.redis.restart().await;
-    lanes.tally.add("kill -9 Redis", clients);
+    lanes.tally.add("kill -9 Redis", began_us, clients);
 }
 
 async fn freeze_redis(lanes: &Lanes, rng: &mut Rng) {
+    let began_us = now_us();
     let _guard = lanes.stack.redis_lock.lock().await;
     let clients = clients(lanes).await;
     lanes.stack.redis.sigstop();
     sleep(rng.millis(300..4_500)).await;
     lanes.stack.redis.sigcont();
     lanes.stack.redis.wait_ready().await;
-    lanes.tally.add("freeze Redis", clients);
+    lanes.tally.add("freeze Redis", began_us, clients);
 }
 
 /// Connections of the services to Redis; 0 when it does not answer.

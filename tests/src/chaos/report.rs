@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::evidence::Found;
 use super::recovery::{Kill, Recovery, p50_and_max};
-use super::{Options, Stack, Tallied, Tally};
+use super::{Failures, Options, Stack, Tallied, Tally, justify};
 use crate::history::{Event, History, JobDump, Outcome, Verdict};
 
 /// Violations printed in the table; all are in `violations.txt`.
@@ -27,6 +27,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// The faults.
     pub faults: BTreeMap<String, Tallied>,
+    /// Why jobs failed.
+    pub failures: Failures,
     /// Jobs of killed workers.
     pub recovery: Recovery,
     /// From the end of the faults until no job was outstanding.
@@ -47,11 +49,14 @@ impl Report {
         if let Some(slowest) = recovery.alone.last().filter(|slowest| **slowest > bound) {
             problems.push(format!("a job of a killed worker waited {slowest:?} for its next attempt"));
         }
+        let failures = justify(&found.history.last, &tally.injected());
+        problems.extend(failures.unjustified.iter().cloned());
         Self {
             options: options.clone(),
             redis_version: version.unwrap_or("unknown").to_owned(),
             verdict: found.verdict,
             faults: tally.all(),
+            failures,
             recovery,
             settled_after: found.settled_after,
             problems,
@@ -149,6 +154,7 @@ impl fmt::Display for Report {
         writeln!(f, "redis-server {}, appendfsync {fsync:?}\n", self.redis_version)?;
         self.write_jobs(f)?;
         self.write_faults(f)?;
+        self.write_failures(f)?;
         self.write_recovery(f)?;
         writeln!(f, "\nlogs and history: {}", dir.display())?;
         if self.holds() {
@@ -201,6 +207,14 @@ impl Report {
             writeln!(f, "{kind:<44} {tried:>8} {hit:>8} {touched:>8}")?;
         }
         writeln!(f, "{:<44} {:>8} {:>8}", "all", self.tried(), self.hits())
+    }
+
+    fn write_failures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n{:<20} {:<35} {:>8}", "failed jobs", "justified by", "jobs")?;
+        for ((code, why), jobs) in &self.failures.justified {
+            writeln!(f, "{code:<20} {why:<35} {jobs:>8}")?;
+        }
+        writeln!(f, "{:<56} {:>8}", "by nothing", self.failures.unjustified.len())
     }
 
     fn tried(&self) -> u64 {

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::Stack;
 use super::order::Order;
 use super::rng::Rng;
 use super::stack::ProxyNode;
+use super::{Options, Stack};
 use crate::history::{Event, Recorder, now_us};
 use crate::http::{Answer, Bytes, Method, NoAnswer, is_terminal};
 
@@ -56,9 +56,10 @@ impl ProxyNode {
 }
 
 impl Story {
-    pub(super) fn new(stack: Arc<Stack>, recorder: Recorder, seed: u64, serial: u64) -> Self {
-        let mut rng = Rng::new(seed, serial);
-        let order = Order::draw(&mut rng, seed, serial);
+    pub(super) fn new(stack: Arc<Stack>, recorder: Recorder, options: &Options, serial: u64) -> Self {
+        let mut rng = Rng::new(options.seed, serial);
+        let order = Order::draw(&mut rng, options.seed, serial);
+        let order = if options.only.is_empty() { order } else { order.patient() };
         Self { stack, recorder, rng, order }
     }
 

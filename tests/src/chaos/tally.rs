@@ -12,7 +12,19 @@ use crate::history::now_us;
 #[derive(Debug)]
 pub struct Tally {
     kinds: Mutex<BTreeMap<String, Tallied>>,
+    injected: Mutex<Vec<Injected>>,
     log: Mutex<File>,
+}
+
+/// A fault that hit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Injected {
+    /// Its kind.
+    pub kind: String,
+    /// When it began, see [`now_us`].
+    pub began_us: u64,
+    /// When it ended.
+    pub ended_us: u64,
 }
 
 /// How a kind of fault went.
@@ -30,7 +42,7 @@ impl Tally {
     /// Nothing yet. Each fault is written to `faults.log` as it begins and ends.
     pub(super) fn new(dir: &Path) -> Self {
         let log = File::create(dir.join("faults.log")).expect("the faults can be logged");
-        Self { kinds: Mutex::default(), log: Mutex::new(log) }
+        Self { kinds: Mutex::default(), injected: Mutex::default(), log: Mutex::new(log) }
     }
 
     /// A fault begins.
@@ -40,13 +52,23 @@ impl Tally {
     }
 
     /// One fault was injected and touched so many jobs, connections, replies or calls.
-    pub(super) fn add(&self, kind: &str, touched: u64) {
+    pub(super) fn add(&self, kind: &str, began_us: u64, touched: u64) {
         self.note(&format!("ended: {kind}, touched {touched}"));
         let mut kinds = self.kinds.lock().expect("no panic while held");
         let tallied = kinds.entry(kind.to_owned()).or_default();
         tallied.tried += 1;
         tallied.hit += u64::from(touched > 0);
         tallied.touched += touched;
+        if touched > 0 {
+            let injected = Injected { kind: kind.to_owned(), began_us, ended_us: now_us() };
+            self.injected.lock().expect("no panic while held").push(injected);
+        }
+    }
+
+    /// Every fault that hit.
+    #[must_use]
+    pub fn injected(&self) -> Vec<Injected> {
+        self.injected.lock().expect("no panic while held").clone()
     }
 
     /// Every kind that was tried.

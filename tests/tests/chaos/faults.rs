@@ -1,6 +1,6 @@
 //! Runs in which much goes wrong.
 
-use tepal_tests::chaos::Faults;
+use tepal_tests::chaos::{Faults, LARGE_BATCHES, NOT_READY};
 
 use crate::Run;
 
@@ -12,4 +12,20 @@ async fn under_faults_no_job_is_lost_or_doubled() {
     for seed in SEEDS {
         Run::until(10, seed, Faults::All, |report| report.hits() >= 10 && report.jobs() >= 400).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_server_that_is_not_ready_or_refuses_large_batches_fails_no_job() {
+    for seconds in [20, 40, 80] {
+        let run = Run::with(seconds, 31, |options| options.only(&[LARGE_BATCHES, NOT_READY])).await;
+        let report = run.report().await;
+        report.assert_holds();
+        let failed = report.history.last.jobs.values().filter(|job| job.status() == "failed").count();
+        assert_eq!(failed, 0, "{report}");
+        let has_hit = |kind| report.faults.get(kind).is_some_and(|tallied| tallied.hit > 0);
+        if has_hit(LARGE_BATCHES) && has_hit(NOT_READY) {
+            return;
+        }
+    }
+    panic!("the faults hit nothing");
 }

@@ -29,13 +29,17 @@ struct Run {
 impl Run {
     /// Writes to a directory of its own, and is gentle enough for debug builds on a loaded machine.
     async fn new(seconds: u64, seed: u64, faults: Faults) -> Self {
+        Self::with(seconds, seed, |options| options.with(faults)).await
+    }
+
+    async fn with(seconds: u64, seed: u64, change: impl FnOnce(Options) -> Options) -> Self {
         let turn = TURN.lock().await;
         let dir = tempfile::Builder::new().prefix("tepal-chaos-").tempdir().unwrap();
         let mut options = Options::new(Duration::from_secs(seconds), seed, dir.path().to_owned());
         options.rate = 80.0;
         // How long recovery takes is measured by `make chaos`; here others may have the processor.
         options.recovery_slack = Duration::from_secs(20);
-        Self { options: options.with(faults), _dir: dir, _turn: turn }
+        Self { options: change(options), _dir: dir, _turn: turn }
     }
 
     async fn report(&self) -> Report {
