@@ -40,6 +40,8 @@ impl Rules {
 pub(crate) struct Admission {
     /// What its caller has left; `None` when it is not counted.
     pub(crate) budget: Option<Budget>,
+    /// Where it is counted.
+    pub(crate) account: Option<Account>,
     /// Why it is not let in.
     pub(crate) refusal: Option<ApiError>,
     /// Who sends it, if anybody asks.
@@ -54,7 +56,8 @@ pub(crate) fn decide(app: &App, rules: &Rules, path: Option<&str>, request: &mut
         Some(access) => access.identify(request.headers()),
     };
     // A wrong key counts with the address, so that nobody tries many.
-    let budget = account(app, identified.as_ref().ok(), request).map(|account| account.spend());
+    let account = account(app, identified.as_ref().ok(), request);
+    let budget = account.as_ref().map(Account::spend);
     let refusal = match &identified {
         Ok(caller) => rules.scope(path, request.method()).and_then(|scope| caller.refusal(scope)),
         Err(refusal) => Some(*refusal),
@@ -72,7 +75,7 @@ pub(crate) fn decide(app: &App, rules: &Rules, path: Option<&str>, request: &mut
         }
     }
     let excess = budget.and_then(|budget| budget.excess).map(ApiError::RateLimited);
-    Admission { budget, refusal: excess.or_else(|| refusal.map(ApiError::from)), caller }
+    Admission { budget, account, refusal: excess.or_else(|| refusal.map(ApiError::from)), caller }
 }
 
 /// Where a request is counted; `None` when its sender may make any number.

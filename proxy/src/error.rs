@@ -362,7 +362,7 @@ fn too_many(Excess { policy, cost, retry_after }: Excess) -> String {
     };
     match cost {
         1 => format!("Too many requests {who}; the next is taken after {retry_after} s"),
-        jobs => format!("Too many requests {who}; a batch of {jobs} jobs is taken after {retry_after} s"),
+        cost => format!("Too many requests {who}; one that counts as {cost} is taken after {retry_after} s"),
     }
 }
 

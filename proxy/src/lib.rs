@@ -14,7 +14,7 @@
 //! | [`cors`], [`security_headers`] | what browsers are told, and whose pages may use the API |
 //! | [`reload`] | files that may change while the proxy runs |
 //! | [`admission`] | whether a request is let in |
-//! | [`access`], [`rate_limit`] | API keys and what each may do; how many requests a client may make |
+//! | [`access`], [`rate_limit`], [`cost`] | API keys and what each may do; how many requests a client may make, and as how many one counts |
 //! | [`secret`] | the queue's secret, shared by all proxies, and what is sealed with it |
 //! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
 //! | [`doctor`] | checks what the proxy needs, and tells what is wrong |
@@ -34,6 +34,7 @@ mod budget;
 mod certificate;
 pub mod config;
 mod cors;
+mod cost;
 pub mod doctor;
 mod error;
 mod extract;

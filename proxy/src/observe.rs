@@ -19,10 +19,10 @@ use crate::{
     accept,
     access::Caller,
     admission::{self, Rules},
+    cost,
     error::ApiError,
     extract::{self, REQUEST_ID},
     host,
-    rate_limit::Budget,
     state::App,
 };
 
@@ -49,8 +49,9 @@ pub(crate) async fn observe(
         None => contained(next.run(request)).await,
         Some(error) => error.into_response(),
     };
-    // A handler may have found that the request counts as more than one.
-    if let Some(budget) = response.extensions_mut().remove::<Budget>().or(admission.budget) {
+    // The request may have turned out to count as more than one.
+    let settled = admission.account.as_ref().and_then(|account| cost::settle(account, &mut response));
+    if let Some(budget) = settled.or(admission.budget) {
         budget.tell(response.headers_mut());
     }
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {

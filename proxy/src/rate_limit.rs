@@ -1,52 +1,34 @@
-//! How many requests a client may make: for each key, or for each address of those without one, by the generic cell rate
-//! algorithm, in this process. With several proxies a client has the limit of each.
+//! How many requests a client may make in any minute: for each key, or for each address of those without one, in this
+//! process. With several proxies a client has the limit of each.
+
+mod clients;
+mod window;
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::BuildHasher as _,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use governor::{
-    InsufficientCapacity, NotUntil, Quota, RateLimiter,
-    clock::{Clock as _, DefaultClock, QuantaInstant},
-    middleware::{StateInformationMiddleware, StateSnapshot},
-    state::{InMemoryState, NotKeyed, keyed::DashMapStateStore},
-};
 use ipnet::IpNet;
 
+use self::{
+    clients::{Client, Clients},
+    window::{Moment, SECONDS, Window},
+};
 use crate::config::RateLimitSettings;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 // draft-ietf-httpapi-ratelimit-headers-10.
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STATE: HeaderName = HeaderName::from_static("ratelimit");
-/// Clients remembered one by one, some 100 bytes each; beyond that they share [`BUCKETS`].
-const MOST_CLIENTS: usize = 100_000;
-const BUCKETS: u64 = 4096;
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-const WINDOW_SECONDS: u32 = 60;
 
 /// The address on the other end of a request's connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
-
-/// Whose requests are counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Client {
-    V4(u32),
-    /// The first half of an address: the rest is the client's to choose (RFC 6177).
-    V6(u64),
-    /// One of many, while there are too many to tell apart.
-    Bucket(u64),
-}
 
 /// Whose limit it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +45,8 @@ pub(crate) struct Budget {
     policy: Policy,
     limit: u32,
     remaining: u32,
+    /// Seconds until the limit is whole again.
+    whole_in: u64,
     /// Why the request is refused; `None` when it was within the limit.
     pub(crate) excess: Option<Excess>,
 }
@@ -87,32 +71,26 @@ pub(crate) enum Account {
     Key(Arc<KeyLimit>),
 }
 
-type Middleware = StateInformationMiddleware;
-type Limiter = RateLimiter<Client, DashMapStateStore<Client>, DefaultClock, Middleware>;
-type Checked = Result<Result<StateSnapshot, NotUntil<QuantaInstant>>, InsufficientCapacity>;
-
 /// Counts the requests of all clients without a key.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
-    limiter: Limiter,
+    clients: Clients,
+    start: Instant,
     limit: NonZeroU32,
     trusted: Vec<IpNet>,
-    is_crowded: AtomicBool,
-    /// Seeded anew in each process, so that nobody can choose a bucket.
-    hasher: RandomState,
 }
 
 /// Counts the requests of one key.
 #[derive(Debug)]
 pub(crate) struct KeyLimit {
-    limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock, Middleware>,
+    window: Mutex<Window>,
+    start: Instant,
     limit: NonZeroU32,
 }
 
 impl KeyLimit {
     pub(crate) fn new(per_minute: NonZeroU32) -> Self {
-        let limiter = RateLimiter::direct(Quota::per_minute(per_minute)).with_middleware();
-        Self { limiter, limit: per_minute }
+        Self { window: Mutex::default(), start: Instant::now(), limit: per_minute }
     }
 
     /// Most requests a minute.
@@ -124,18 +102,21 @@ impl KeyLimit {
 impl Account {
     /// Counts a request.
     pub(crate) fn spend(&self) -> Budget {
-        self.budget(NonZeroU32::MIN, Duration::ZERO)
+        self.charge(1, 1)
     }
 
-    /// Counts what a request costs beside the one that was counted already. Nothing is counted when that is too much; who
-    /// asks again then will have spent one more by the time that it comes to this.
-    pub(crate) fn spend_more(&self, more: NonZeroU32) -> Budget {
-        let one = Duration::from_secs(u64::from(WINDOW_SECONDS)) / self.limit();
-        let mut budget = self.budget(more, one);
-        if let Some(excess) = &mut budget.excess {
-            excess.cost += 1;
-        }
-        budget
+    /// Counts what a request costs beside the one that was counted already. Nothing is counted when that is too much; the
+    /// next try needs one more.
+    pub(crate) fn spend_more(&self, more: u32) -> Budget {
+        self.charge(more, more.saturating_add(1))
+    }
+
+    /// Counts what a request turned out to cost. Later requests wait for it.
+    pub(crate) fn owe(&self, more: u32) -> Budget {
+        self.within(|window, now| {
+            window.add(now, more);
+            self.budget(window, now)
+        })
     }
 
     /// Most requests a minute, and most that one request may cost.
@@ -153,44 +134,54 @@ impl Account {
         }
     }
 
-    /// `later`: how much longer than the limiter says it takes until there is enough.
-    fn budget(&self, cost: NonZeroU32, later: Duration) -> Budget {
-        let (checked, now): (Checked, _) = match self {
-            Self::Address(limit, client) => {
-                (limit.limiter.check_key_n(client, cost), limit.limiter.clock().now())
-            }
-            Self::Key(limit) => (limit.limiter.check_n(cost), limit.limiter.clock().now()),
-        };
-        let (policy, limit) = (self.policy(), self.limit());
-        let wait = match checked {
-            Ok(Ok(state)) => {
-                return Budget { policy, limit, remaining: state.remaining_burst_capacity(), excess: None };
-            }
-            Ok(Err(not_until)) => not_until.wait_time_from(now) + later,
-            Err(_) => Duration::from_secs(u64::from(WINDOW_SECONDS)),
-        };
-        // Rounded up: a client that comes a little early is refused again.
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        let excess = Excess { policy, cost: cost.get(), retry_after: seconds.max(1) };
-        Budget { policy, limit, remaining: 0, excess: Some(excess) }
+    /// `next`: what must be left for the next try.
+    fn charge(&self, cost: u32, next: u32) -> Budget {
+        self.within(|window, now| {
+            let wait = window.spend(now, cost, self.limit(), next).err();
+            let retry_after = wait.map(|wait| seconds(wait).max(1));
+            let excess =
+                retry_after.map(|retry_after| Excess { policy: self.policy(), cost: next, retry_after });
+            Budget { excess, ..self.budget(window, now) }
+        })
     }
+
+    fn budget(&self, window: &Window, now: Moment) -> Budget {
+        let (policy, limit) = (self.policy(), self.limit());
+        let (remaining, whole_in) = (window.left(limit), seconds(window.time_until_whole(now)));
+        Budget { policy, limit, remaining, whole_in, excess: None }
+    }
+
+    fn within<T>(&self, work: impl FnOnce(&mut Window, Moment) -> T) -> T {
+        match self {
+            Self::Address(limit, client) => {
+                limit.clients.with(*client, |window| work(window, Moment::since(limit.start)))
+            }
+            Self::Key(limit) => {
+                let mut window = limit.window.lock().unwrap_or_else(PoisonError::into_inner);
+                work(&mut window, Moment::since(limit.start))
+            }
+        }
+    }
+}
+
+/// Rounded up: a client that comes a little early is refused again.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 impl RateLimit {
     pub(crate) fn new(settings: &RateLimitSettings) -> Self {
-        let quota = Quota::per_minute(settings.per_minute);
         Self {
-            limiter: RateLimiter::dashmap(quota).with_middleware(),
+            clients: Clients::new(),
+            start: Instant::now(),
             limit: settings.per_minute,
             trusted: settings.trusted_proxies.clone(),
-            is_crowded: AtomicBool::new(false),
-            hasher: RandomState::new(),
         }
     }
 
     /// Where requests of that origin are counted.
     pub(crate) fn account(self: &Arc<Self>, peer: Peer, headers: &HeaderMap) -> Account {
-        let client = self.client(self.origin(peer.0.to_canonical(), headers));
+        let client = self.clients.client(self.origin(peer.0.to_canonical(), headers));
         Account::Address(Arc::clone(self), client)
     }
 
@@ -212,27 +203,13 @@ impl RateLimit {
         origin
     }
 
-    fn client(&self, origin: IpAddr) -> Client {
-        if self.is_crowded.load(Ordering::Relaxed) {
-            return Client::Bucket(self.hasher.hash_one(network(origin)) % BUCKETS);
-        }
-        network(origin)
-    }
-
-    /// Forgets clients whose limit is whole again.
-    fn tidy(&self) {
-        self.limiter.retain_recent();
-        self.limiter.shrink_to_fit();
-        self.is_crowded.store(self.limiter.len() > MOST_CLIENTS, Ordering::Relaxed);
-    }
-
     /// Bounds the memory, for as long as the process lives.
     pub(crate) async fn upkeep(&self) {
         let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.tidy();
+            self.clients.tidy(Moment::since(self.start));
         }
     }
 }
@@ -249,23 +226,15 @@ impl Policy {
 impl Budget {
     /// Tells the client its limit and what is left of it.
     pub(crate) fn tell(self, headers: &mut HeaderMap) {
-        let Self { policy, limit, remaining, .. } = self;
+        let Self { policy, limit, remaining, whole_in, .. } = self;
         let name = policy.as_str();
-        let restored_in = ((limit - remaining.min(limit)) * WINDOW_SECONDS).div_ceil(limit);
-        let policy = HeaderValue::try_from(format!(r#""{name}";q={limit};w={WINDOW_SECONDS}"#));
-        let state = HeaderValue::try_from(format!(r#""{name}";r={remaining};t={restored_in}"#));
+        let policy = HeaderValue::try_from(format!(r#""{name}";q={limit};w={SECONDS}"#));
+        let state = HeaderValue::try_from(format!(r#""{name}";r={remaining};t={whole_in}"#));
         // Digits and ASCII punctuation always make a header value.
         if let (Ok(policy), Ok(state)) = (policy, state) {
             headers.insert(POLICY, policy);
             headers.insert(STATE, state);
         }
-    }
-}
-
-fn network(address: IpAddr) -> Client {
-    match address {
-        IpAddr::V4(address) => Client::V4(address.to_bits()),
-        IpAddr::V6(address) => Client::V6((address.to_bits() >> 64) as u64),
     }
 }
 
@@ -290,10 +259,6 @@ mod tests {
         limit.account(Peer(address.parse().unwrap()), &HeaderMap::new())
     }
 
-    fn more(more: u32) -> NonZeroU32 {
-        NonZeroU32::new(more).unwrap()
-    }
-
     fn origin(limit: &RateLimit, peer: &str, forwarded: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for value in forwarded {
@@ -311,7 +276,7 @@ mod tests {
 
         assert_eq!([(); 3].map(|()| spend("192.0.2.1").remaining), [2, 1, 0]);
         let refused = spend("192.0.2.1");
-        assert!((1..=20).contains(&refused.excess.unwrap().retry_after), "{refused:?}");
+        assert!((59..=61).contains(&refused.excess.unwrap().retry_after), "{refused:?}");
         assert_eq!(spend("192.0.2.2").excess, None);
         // As a dual-stack socket shows an IPv4 peer.
         assert!(spend("::ffff:192.0.2.1").excess.is_some());
@@ -350,39 +315,30 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_shares_buckets_and_is_forgotten_when_it_has_gone() {
-        let limit = limit(u32::MAX, &[]);
-        let spend = |number: u32| {
-            limit.account(Peer(IpAddr::V4(number.into())), &HeaderMap::new()).spend();
-        };
-        (0..=MOST_CLIENTS as u32).for_each(spend);
-        limit.is_crowded.store(true, Ordering::Relaxed);
-        let before = limit.limiter.len();
-        (0..2 * MOST_CLIENTS as u32).for_each(|number| spend(number << 8));
-        assert!(limit.limiter.len() <= before + BUCKETS as usize);
-        // So high a limit is whole again at once.
-        limit.tidy();
-        assert_eq!(limit.limiter.len(), 0);
-        assert!(!limit.is_crowded.load(Ordering::Relaxed));
-    }
-
-    #[test]
     fn a_request_that_costs_more_counts_as_many_or_not_at_all() {
         let account = account(&limit(10, &[]), "192.0.2.1");
         assert_eq!(account.spend().remaining, 9);
-        assert_eq!(account.spend_more(more(6)).remaining, 3);
+        assert_eq!(account.spend_more(6).remaining, 3);
         account.spend();
-        let excess = account.spend_more(more(4)).excess.unwrap();
-        // Two are left, and one of them goes with the next try: three more must come, at six seconds each.
-        assert_eq!((excess.cost, excess.policy), (5, Policy::Address));
-        assert!((13..=18).contains(&excess.retry_after), "{excess:?}");
-        assert_eq!(account.spend_more(more(2)).remaining, 0);
-        assert!(account.spend_more(more(11)).excess.is_some());
+        let refused = account.spend_more(4);
+        let excess = refused.excess.unwrap();
+        assert_eq!((excess.cost, excess.policy, refused.remaining), (5, Policy::Address, 2));
+        assert!((59..=61).contains(&excess.retry_after), "{excess:?}");
+        assert_eq!(account.spend_more(2).remaining, 0);
+        assert!(account.spend_more(11).excess.is_some());
+    }
+
+    #[test]
+    fn what_a_request_turned_out_to_cost_is_taken_from_later_ones() {
+        let account = account(&limit(10, &[]), "192.0.2.1");
+        account.spend();
+        assert_eq!(account.owe(9).remaining, 0);
+        assert!(account.spend().excess.is_some());
     }
 
     #[test]
     fn a_key_has_a_limit_of_its_own() {
-        let account = Account::Key(Arc::new(KeyLimit::new(more(2))));
+        let account = Account::Key(Arc::new(KeyLimit::new(NonZeroU32::new(2).unwrap())));
         assert_eq!([(); 2].map(|()| account.spend().remaining), [1, 0]);
         assert_eq!(account.spend().excess.unwrap().policy, Policy::Key);
     }
@@ -390,10 +346,12 @@ mod tests {
     #[test]
     fn the_headers_tell_limit_and_rest() {
         let mut headers = HeaderMap::new();
-        Budget { policy: Policy::Address, limit: 100, remaining: 70, excess: None }.tell(&mut headers);
+        Budget { policy: Policy::Address, limit: 100, remaining: 70, whole_in: 18, excess: None }
+            .tell(&mut headers);
         assert_eq!(headers[POLICY], r#""client";q=100;w=60"#);
         assert_eq!(headers[STATE], r#""client";r=70;t=18"#);
-        Budget { policy: Policy::Key, limit: 600, remaining: 0, excess: None }.tell(&mut headers);
+        Budget { policy: Policy::Key, limit: 600, remaining: 0, whole_in: 60, excess: None }
+            .tell(&mut headers);
         assert_eq!(headers[POLICY], r#""key";q=600;w=60"#);
         assert_eq!(headers[STATE], r#""key";r=0;t=60"#);
     }

@@ -8,47 +8,46 @@ use std::{
 
 /// The length of the window.
 pub(super) const SECONDS: u64 = 60;
-const TICKS_A_SECOND: u32 = 16;
-/// Of what was spent in one tick, nothing comes back before the window has passed since the tick's end.
-const LENGTH: u32 = SECONDS as u32 * TICKS_A_SECOND + 1;
+const LENGTH: Moment = Moment(SECONDS * 1_000_000_000);
+/// What is spent within so much time is remembered together, and comes back together.
+const STEP: u64 = 2_000_000_000;
 
-/// A moment, in sixteenths of a second since the process began to count; it lasts for eight years.
+/// A moment, in nanoseconds since the process began to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tick(u32);
+pub(super) struct Moment(u64);
 
-impl Tick {
+impl Moment {
     pub(super) fn since(start: Instant) -> Self {
-        let ticks = start.elapsed().as_millis() * u128::from(TICKS_A_SECOND) / 1000;
-        // Two windows later than the first moment, so that every moment has one before it.
-        Self(u32::try_from(ticks).unwrap_or(u32::MAX - 2 * LENGTH) + 2 * LENGTH)
+        Self(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    fn second(self) -> u32 {
-        self.0 / TICKS_A_SECOND
+    /// A moment so much later.
+    #[cfg(test)]
+    pub(super) fn after_seconds(self, seconds: u64) -> Self {
+        Self(self.0 + seconds * 1_000_000_000)
+    }
+
+    fn step(self) -> u64 {
+        self.0 / STEP
     }
 
     /// The time until what was spent at that moment comes back.
     fn until_back(self, now: Self) -> Duration {
-        let left = (self.0 + LENGTH).saturating_sub(now.0);
-        Duration::from_secs_f64(f64::from(left) / f64::from(TICKS_A_SECOND))
-    }
-
-    fn is_over(self, now: Self) -> bool {
-        self.0 + LENGTH <= now.0
+        Duration::from_nanos(self.0.saturating_add(LENGTH.0).saturating_sub(now.0))
     }
 }
 
-/// What was spent, second by second; at most 62 of them.
+/// What was spent, step by step; at most 31 of them.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// What was spent in a second, and the last moment at which something was.
-    seconds: VecDeque<(Tick, u32)>,
+    /// What was spent in a step, and the last moment at which something was.
+    steps: VecDeque<(Moment, u32)>,
     spent: u64,
 }
 
 impl Window {
     /// Spends the cost if no more than `limit` is spent then, else says how long it takes until `wanted` is left.
-    pub(super) fn spend(&mut self, now: Tick, cost: u32, limit: u32, wanted: u32) -> Result<(), Duration> {
+    pub(super) fn spend(&mut self, now: Moment, cost: u32, limit: u32, wanted: u32) -> Result<(), Duration> {
         self.forget(now);
         if self.spent + u64::from(cost) <= u64::from(limit) {
             self.add(now, cost);
@@ -58,16 +57,16 @@ impl Window {
     }
 
     /// Adds a cost that was not known before; the window may hold more than the limit then.
-    pub(super) fn add(&mut self, now: Tick, cost: u32) {
+    pub(super) fn add(&mut self, now: Moment, cost: u32) {
         self.forget(now);
         self.spent += u64::from(cost);
-        match self.seconds.back_mut() {
+        match self.steps.back_mut() {
             // Moments do not go back: an earlier one is another thread's.
-            Some((last, spent)) if last.second() >= now.second() => {
+            Some((last, spent)) if last.step() >= now.step() => {
                 *last = now.max(*last);
                 *spent = spent.saturating_add(cost);
             }
-            _ => self.seconds.push_back((now, cost)),
+            _ => self.steps.push_back((now, cost)),
         }
     }
 
@@ -77,29 +76,32 @@ impl Window {
     }
 
     /// The time until nothing is spent.
-    pub(super) fn time_until_whole(&self, now: Tick) -> Duration {
-        self.seconds.back().map_or(Duration::ZERO, |(last, _)| last.until_back(now))
+    pub(super) fn time_until_whole(&self, now: Moment) -> Duration {
+        self.steps.back().map_or(Duration::ZERO, |(last, _)| last.until_back(now))
     }
 
     /// Whether nothing is spent.
-    pub(super) fn is_whole(&mut self, now: Tick) -> bool {
+    pub(super) fn is_whole(&mut self, now: Moment) -> bool {
         self.forget(now);
-        self.seconds.is_empty()
+        self.steps.is_empty()
     }
 
-    fn time_until_left(&self, now: Tick, wanted: u32, limit: u32) -> Duration {
+    fn time_until_left(&self, now: Moment, wanted: u32, limit: u32) -> Duration {
         let most = u64::from(limit.saturating_sub(wanted));
         let mut spent = self.spent;
-        let enough = self.seconds.iter().find(|(_, of_second)| {
-            spent = spent.saturating_sub(u64::from(*of_second));
+        let enough = self.steps.iter().find(|(_, of_step)| {
+            spent = spent.saturating_sub(u64::from(*of_step));
             spent <= most
         });
         enough.map_or(Duration::from_secs(SECONDS), |(last, _)| last.until_back(now))
     }
 
-    fn forget(&mut self, now: Tick) {
-        while let Some((_, spent)) = self.seconds.pop_front_if(|(last, _)| last.is_over(now)) {
-            self.spent = self.spent.saturating_sub(u64::from(spent));
+    fn forget(&mut self, now: Moment) {
+        while let Some((last, spent)) = self.steps.front()
+            && last.until_back(now).is_zero()
+        {
+            self.spent = self.spent.saturating_sub(u64::from(*spent));
+            self.steps.pop_front();
         }
     }
 }
@@ -108,8 +110,8 @@ impl Window {
 mod tests {
     use super::*;
 
-    fn at(seconds: f64) -> Tick {
-        Tick((seconds * f64::from(TICKS_A_SECOND)) as u32 + 2 * LENGTH)
+    fn at(seconds: f64) -> Moment {
+        Moment((seconds * 1e9) as u64)
     }
 
     #[test]
@@ -129,9 +131,9 @@ mod tests {
                 assert!(within <= 100, "{within} from {first} on, every {pause} s");
             }
             // And little less: a client that keeps to the limit is not refused.
-            let fair = (400.0 / pause).min(100.0 * 400.0 / 62.0);
+            let fair = (400.0 / pause).min(100.0 * 400.0 / 63.0);
             assert!(let_in.len() as f64 >= fair - 1.0, "{} every {pause} s", let_in.len());
-            assert!(window.seconds.len() <= 62, "{}", window.seconds.len());
+            assert!(window.steps.len() <= 31, "{}", window.steps.len());
         }
     }
 
@@ -142,11 +144,11 @@ mod tests {
             window.spend(at(moment), 2, 8, 2).unwrap();
         }
         for cost in 1..=8 {
-            let mut window = Window { seconds: window.seconds.clone(), ..window };
+            let mut window = Window { steps: window.steps.clone(), ..window };
             let wait = window.spend(at(30.0), cost, 8, cost).unwrap_err();
-            let early = window.spend(at(30.0 + wait.as_secs_f64() - 0.2), cost, 8, cost);
+            let early = window.spend(at(30.0 + wait.as_secs_f64() - 0.01), cost, 8, cost);
             assert!(early.is_err(), "{cost}");
-            assert_eq!(window.spend(at(30.0 + wait.as_secs_f64()), cost, 8, cost), Ok(()), "{cost}");
+            assert_eq!(window.spend(at(30.001 + wait.as_secs_f64()), cost, 8, cost), Ok(()), "{cost}");
         }
     }
 
@@ -158,8 +160,8 @@ mod tests {
         assert_eq!(window.left(10), 0);
         // The first comes back first, but that is not enough.
         let wait = window.spend(at(10.0), 1, 10, 1).unwrap_err();
-        assert!((59.9..60.2).contains(&wait.as_secs_f64()), "{wait:?}");
-        assert!(!window.is_whole(at(70.0)) && window.is_whole(at(70.2)));
+        assert!((59.9..=60.0).contains(&wait.as_secs_f64()), "{wait:?}");
+        assert!(!window.is_whole(at(69.9)) && window.is_whole(at(70.1)));
         assert_eq!(window.left(10), 10);
     }
 }

@@ -1,12 +1,12 @@
 //! `POST /predict/batch`: accepts many jobs in one round trip to Redis. Each is a job of its own: one that is refused
 //! does not keep the others back.
 
-use std::{num::NonZeroU32, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header::RETRY_AFTER},
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use serde_json::Value;
 use tepal_shared::{
@@ -18,13 +18,12 @@ use tepal_shared::{
 use super::submit;
 use crate::{
     access::Caller,
-    admission,
+    cost::{Tab, Work},
     error::{ApiError, MOST_BYTES, Mistake},
     extract,
     idempotency::Key,
     json,
     observe::request_id,
-    rate_limit::{Account, Budget},
     request::Submission,
     state::App,
 };
@@ -47,43 +46,29 @@ type Outcome = Result<(JobId, JobStatus), ApiError>;
 
 /// Accepts the jobs of the body: a JSON array, or one JSON object a line. Each counts as one request.
 pub(crate) async fn predict_all(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
-    let account = admission::account(&app, Some(&caller), &request);
-    let mut budget = None;
-    let accepting = accept_all(&app, &caller, request, |jobs| {
-        budget = account.as_ref().map_or(Ok(None), |account| charge(account, jobs))?;
-        Ok(())
-    });
-    let outcome = accepting.await.inspect_err(|error| app.metrics.refused(error.code()));
-    let mut response = outcome.into_response();
-    if let Some(budget) = budget {
-        response.extensions_mut().insert(budget);
-    }
-    response
+    let mut tab = Tab::open(&app, &caller, &request);
+    let outcome = accept_all(&app, &caller, request, &mut tab).await;
+    let outcome = outcome.inspect_err(|error| app.metrics.refused(error.code()));
+    tab.close(Work::default(), outcome)
 }
 
-/// Counts the jobs of a batch but the first, which the request itself was counted as.
-fn charge(account: &Account, jobs: usize) -> Result<Option<Budget>, ApiError> {
-    let limit = account.limit();
+/// Charges the jobs of a batch but the first, as which the request was admitted.
+fn charge(tab: &mut Tab, jobs: usize) -> Result<(), ApiError> {
     let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
-    if jobs > limit {
+    if let Some(limit) = tab.limit().filter(|limit| jobs > *limit) {
         let detail = format!(
             "must hold at most {limit} jobs: each counts as a request, of which {limit} a minute are allowed"
         );
         return Err(wrong("too_many_jobs", &detail));
     }
-    let Some(more) = NonZeroU32::new(jobs.saturating_sub(1)) else { return Ok(None) };
-    let budget = account.spend_more(more);
-    match budget.excess {
-        Some(excess) => Err(ApiError::RateLimited(excess)),
-        None => Ok(Some(budget)),
-    }
+    tab.charge(jobs.saturating_sub(1))
 }
 
 async fn accept_all(
     app: &App,
     caller: &Caller,
     request: Request,
-    charge: impl FnOnce(usize) -> Result<(), ApiError>,
+    tab: &mut Tab,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
@@ -94,7 +79,7 @@ async fn accept_all(
     }
     let read = if is_lines { lines } else { elements };
     let items = app.bodies.read(body, |bytes| read(bytes, &app.model)).await?;
-    charge(items.len())?;
+    charge(tab, items.len())?;
     let jobs = new_jobs(app, caller, headers, items)?;
     let outcomes = submitted(app, caller, jobs, started).await?;
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {

@@ -5,7 +5,7 @@ mod cursor;
 use std::{sync::Arc, time::UNIX_EPOCH};
 
 use axum::{
-    extract::{Query, State},
+    extract::{Query, Request, State},
     http::Uri,
     response::Response,
 };
@@ -19,6 +19,7 @@ use tepal_shared::{
 use super::{job::JobView, json};
 use crate::{
     access::Caller,
+    cost::{Tab, Work},
     error::{ApiError, MOST_MISTAKES, Mistake},
     follow,
     state::App,
@@ -65,20 +66,33 @@ struct Bounds {
 }
 
 /// One page.
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    uri: Uri,
+pub(crate) async fn list(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
+    let mut tab = Tab::open(&app, &caller, &request);
+    let mut work = Work::default();
+    let outcome = listed(&app, &caller, request.uri(), &mut tab, &mut work).await;
+    tab.close(work, outcome)
+}
+
+async fn listed(
+    app: &App,
+    caller: &Caller,
+    uri: &Uri,
+    tab: &mut Tab,
+    work: &mut Work,
 ) -> Result<Response, ApiError> {
-    let listing = Listing::read(&uri).map_err(ApiError::Invalid)?;
+    let listing = Listing::read(uri).map_err(ApiError::Invalid)?;
+    // It may read fewer jobs, and does not get them back.
+    let least = Work { jobs_read: listing.limit, ..Work::default() };
+    tab.charge_for(least)?;
     let view = caller.view();
     let start = match &listing.cursor {
-        Some(text) => Some(open(&app, text, &listing, view).await?),
+        Some(text) => Some(open(app, text, &listing, view).await?),
         None => None,
     };
-    let (jobs, next) = page(&app, view, &listing, start).await?;
+    let (jobs, next) = page(app, view, &listing, start, work).await?;
+    work.jobs_read = work.jobs_read.max(least.jobs_read);
     let next_cursor = match next {
-        Some(place) => Some(seal(&app, place, &listing, view).await?),
+        Some(place) => Some(seal(app, place, &listing, view).await?),
         None => None,
     };
     let page = Page { jobs: jobs.iter().map(JobView::of).collect(), next_cursor };
@@ -108,6 +122,7 @@ async fn page(
     view: View<'_>,
     listing: &Listing,
     start: Option<LogPlace>,
+    work: &mut Work,
 ) -> Result<(Vec<Job>, Option<LogPlace>), ApiError> {
     let mut jobs = Vec::new();
     let bound = match listing.created_before {
@@ -119,6 +134,7 @@ async fn page(
     let Bounds { mut to_scan, chunk } = Bounds::of(listing, view);
     while to_scan > 0 {
         let mut log = app.store.log(place, chunk.min(to_scan)).await?;
+        work.entries_scanned += log.entries.len();
         if !listing.is_filtered() {
             end_after(&mut log, view, listing.limit + 1 - jobs.len());
         }
@@ -127,6 +143,7 @@ async fn page(
         // What the caller does not see is not even read.
         let seen = log.entries.iter().filter(|entry| is_seen(entry));
         let mut read = app.store.listed(&seen.map(|entry| entry.id).collect::<Vec<JobId>>()).await?;
+        work.jobs_read += read.len();
         follow::bring_up_to_date(app, &mut read).await?;
         let mut read = read.into_iter();
         for entry in &log.entries {

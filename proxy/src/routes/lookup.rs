@@ -12,6 +12,7 @@ use tepal_shared::{job::JobId, owner::View};
 use super::{job, json};
 use crate::{
     access::Caller,
+    cost::{Tab, Work},
     error::{ApiError, Mistake},
     extract, follow,
     json::pointer_to,
@@ -28,21 +29,33 @@ const AT_ONCE: usize = 50;
 const ENOUGH_BYTES: usize = 8 << 20;
 
 /// The jobs that the body names, in its order.
-pub(crate) async fn look_up(
-    State(app): State<Arc<App>>,
-    caller: Caller,
+pub(crate) async fn look_up(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
+    let mut tab = Tab::open(&app, &caller, &request);
+    let mut work = Work::default();
+    let outcome = found(&app, &caller, request, &mut tab, &mut work).await;
+    tab.close(work, outcome)
+}
+
+async fn found(
+    app: &App,
+    caller: &Caller,
     request: Request,
+    tab: &mut Tab,
+    work: &mut Work,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let names = extract::json(&parts.headers, body, &app.bodies, owned_names).await?;
     let names = distinct(&names);
+    let known = Work { jobs_read: names.len(), ..Work::default() };
+    tab.charge_for(known)?;
+    *work = known;
     let mut found = String::new();
     let mut not_found = Vec::new();
     let mut rest = names.as_slice();
     while !rest.is_empty() && found.len() < ENOUGH_BYTES {
         let (now, later) = rest.split_at(rest.len().min(AT_ONCE));
         rest = later;
-        read(&app, caller.view(), now, &mut found, &mut not_found).await?;
+        read(app, caller.view(), now, &mut found, &mut not_found).await?;
     }
     let list = |names: &[&str]| Value::from(names).to_string();
     let mut answer = format!(r#"{{"jobs":[{found}],"not_found":{}"#, list(&not_found));
