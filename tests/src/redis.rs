@@ -3,6 +3,7 @@
 //! `TEPAL_TEST_REDIS` names another server binary (a `valkey-server`, another version), so that the whole
 //! suite can be run against it.
 
+mod monitor;
 mod options;
 mod shipped;
 
@@ -15,6 +16,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ClientTlsConfig, RedisError, TlsCertificates, Value};
 use tempfile::TempDir;
 
+pub use monitor::{Executed, Monitor, rights};
 pub use options::{Fsync, RedisOptions};
 
 use crate::ports::{free_port, is_free};

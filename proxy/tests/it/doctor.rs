@@ -116,8 +116,7 @@ async fn replicas_that_are_required_and_missing_are_told() {
 #[tokio::test]
 async fn a_failover_that_can_lose_jobs_is_wrong() {
     let primary = sound().await;
-    let replica = RedisServer::options().config(&format!("replicaof 127.0.0.1 {}", primary.port()));
-    let _replica = replica.start().await;
+    let _replica = RedisServer::shipped().replica_of(&primary).start().await;
     let online = async || primary.cli(&["INFO", "replication"]).contains("state=online");
     eventually(SOON, "the replica", online).await;
 

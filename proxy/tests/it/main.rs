@@ -51,6 +51,7 @@ mod rate_limit;
 mod redis_tls;
 mod replication;
 mod retry;
+mod rights;
 mod shutdown;
 mod submit;
 mod tasks;

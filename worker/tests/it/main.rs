@@ -12,5 +12,6 @@ mod monitor;
 mod onnx;
 mod partitions;
 mod queue;
+mod rights;
 mod settings;
 mod tfs;

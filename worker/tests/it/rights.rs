@@ -1,0 +1,116 @@
+//! The commands that the doctor tries are those that the worker and its scripts call, on the same kinds of keys.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tepal_shared::{
+    doctor::Role,
+    job::{Idempotency, NewJob, Priority},
+    keys::Keys,
+};
+use tepal_tests::{
+    model_server::{Behaviour, ModelServer, ServerSpec},
+    redis::{RedisServer, rights},
+    wait::eventually,
+};
+use tonic::Code;
+
+use crate::{
+    flowers::input,
+    queue::{Queue, SOON},
+    settings::Settings,
+};
+
+/// The doctor needs it, not the service.
+const BY_THE_DOCTOR: &str = "PING";
+/// Called only when a take has read more than a batch may hold, which the tests of `take` show.
+const RARE: &str = "XGROUP SETID $stream";
+/// `MONITOR` does not show it.
+const NOT_SHOWN: &str = "ACL DRYRUN";
+/// Of the connection itself: every user may do it, or does without it.
+const CONNECTING: [&str; 3] = ["HELLO", "AUTH", "CLIENT SETINFO"];
+
+/// The beginnings of a partition's keys and what they are.
+fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
+    let mut kinds = vec![
+        (keys.job_prefix(0), "$job"),
+        (keys.log(0), "$log"),
+        (keys.dead(0), "$dead"),
+        (keys.alone(0), "$alone"),
+        (keys.idempotency(0, ""), "$idem"),
+        (keys.workers(), "$workers"),
+    ];
+    kinds.extend(keys.streams(0).map(|stream| (stream, "$stream")));
+    kinds
+}
+
+/// What a worker finds that starts after others died.
+async fn leave_behind(queue: &Queue) {
+    let dead = queue.submit(input(5.1)).await;
+    queue.take_for_a_dead_worker(dead).await;
+    queue.lapse(dead);
+    let lost = queue.submit(input(5.1)).await;
+    let entry = &queue.hash(lost)["entry"];
+    queue.redis.cli(&["XDEL", &queue.store.keys().stream(0, Priority::Normal), entry]);
+    let late = NewJob { max_queue: Some(Duration::from_millis(1)), input: input(5.1), ..NewJob::default() };
+    queue.submit_job(0, late).await;
+    // A group that somebody removed, and the heartbeat of a worker that died long ago.
+    queue.redis.cli(&["XGROUP", "DESTROY", &queue.store.keys().stream(0, Priority::Low), "workers"]);
+    queue.redis.cli(&["HSET", &queue.store.keys().workers(), "dead", "1700000000000 {}"]);
+}
+
+/// Jobs that end in every way. Their records expire at once, with the idempotency key of one.
+async fn exercise(queue: &Queue, server: &ModelServer) {
+    let key = Idempotency { key_hash: "aa".to_owned(), fingerprint: "bb".to_owned() };
+    queue.submit_job(0, NewJob { idempotency: Some(key), input: input(5.1), ..NewJob::default() }).await;
+    for behaviour in [
+        Behaviour::Status(Code::Internal, String::new()),
+        Behaviour::Status(Code::InvalidArgument, String::new()),
+        Behaviour::Delay(Duration::from_millis(600)),
+    ] {
+        server.script_next(1, behaviour);
+        let calls = server.call_count();
+        queue.submit(input(5.1)).await;
+        eventually(SOON, "the call", async || server.call_count() > calls).await;
+    }
+    // Several, so that one waits for another's call.
+    server.set_behaviour(Behaviour::CrashOnRowsOver(9.0));
+    for killer in queue.submit_all((0..4).map(|_| input(9.9))).await {
+        let has_ended =
+            async || queue.store.job(killer).await.unwrap().is_none_or(|job| job.status.is_terminal());
+        eventually(SOON, "a job that kills the server to end", has_ended).await;
+    }
+}
+
+#[tokio::test]
+async fn the_doctor_tries_what_the_worker_calls_and_nothing_else() {
+    let (queue, server) =
+        (Queue::on(RedisServer::start().await), ModelServer::start(ServerSpec::iris()).await);
+    queue.redis.cli(&["ACL", "SETUSER", "tepal-worker", "on", ">secret", "~*", "&*", "+@all"]);
+    leave_behind(&queue).await;
+    let monitor = queue.redis.monitor();
+    let url = format!("redis://tepal-worker:secret@{}", queue.redis.addr());
+    let settings = Settings::serving(&server).with_lease_ms(300).with("RETRY_BASE_MS", 1);
+    let _worker = queue.worker(settings.with("RESULT_TTL_SECONDS", 1).with("REDIS_URL", url)).await;
+    exercise(&queue, &server).await;
+
+    let kinds = kinds(queue.store.keys());
+    let needs = Role::Worker.needs(queue.store.keys(), 0);
+    let tried = rights(needs.iter().map(Vec::as_slice), &kinds);
+    // Some commands come with the janitor's rounds.
+    eventually(2 * SOON, "the same commands", async || {
+        let clients = queue.redis.clients_of("tepal-worker");
+        let executed = monitor.executed();
+        let of_worker = executed.iter().filter(|executed| clients.contains(&executed.by));
+        let mut called = rights(of_worker.map(|executed| executed.words.as_slice()), &kinds);
+        called.retain(|command| !CONNECTING.contains(&command.as_str()));
+        called.extend([BY_THE_DOCTOR, NOT_SHOWN, RARE].map(str::to_owned));
+        let difference = |a: &BTreeSet<String>, b| a.difference(b).cloned().collect::<Vec<_>>();
+        let [unchecked, needless] = [difference(&called, &tried), difference(&tried, &called)];
+        if unchecked.is_empty() && needless.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("called and not tried: {unchecked:?}; tried and not called: {needless:?}"))
+        }
+    })
+    .await;
+}
