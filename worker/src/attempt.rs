@@ -206,7 +206,10 @@ impl Runner {
             () = watch.abandoned() => return Called::Abandoned,
             answer = tokio::time::timeout(limit, call) => match answer {
                 Ok(answer) => answer.and_then(|answer| self.checked(batch, answer)),
-                Err(_) => Err(too_late()),
+                Err(_) => {
+                    self.breaker.vitals().given_up(started.into(), self.retry.inference_timeout);
+                    Err(too_late())
+                }
             },
         };
         metrics::inference(started.elapsed(), called.is_ok());
@@ -238,10 +241,8 @@ impl Runner {
         let jobs = part.batch.items.len();
         let chain = telemetry::chain(error);
         warn!(action = "inference_failed", code = error.code, verdict = verdict.word(), jobs, error = chain);
-        match verdict {
-            Verdict::Silent => self.breaker.vitals().silent(),
-            _ if verdict.is_answer() => self.breaker.vitals().answered(),
-            _ => {}
+        if verdict.is_answer() {
+            self.breaker.vitals().answered();
         }
         if verdict.is_load() {
             self.concurrency.shrink(began);

@@ -22,7 +22,9 @@ struct State {
     running: usize,
     answered_at: Option<Instant>,
     succeeded_at: Option<Instant>,
-    /// A call got no answer in time, and none was answered since.
+    /// When the first of the calls that were given up began, if none was answered since.
+    unanswered_since: Option<Instant>,
+    /// The backend had long enough to answer one of them.
     is_silent: bool,
 }
 
@@ -43,7 +45,7 @@ impl Vitals {
     /// The backend answered, perhaps with a refusal.
     pub fn answered(&self) {
         let mut state = self.state();
-        (state.answered_at, state.is_silent) = (Some(Instant::now()), false);
+        (state.answered_at, state.unanswered_since, state.is_silent) = (Some(Instant::now()), None, false);
     }
 
     /// A call succeeded.
@@ -52,9 +54,11 @@ impl Vitals {
         self.state().succeeded_at = Some(Instant::now());
     }
 
-    /// A call got no answer in time.
-    pub fn silent(&self) {
-        self.state().is_silent = true;
+    /// A call that began then was given up. Calls with little time show together what one with `enough` shows alone.
+    pub fn given_up(&self, began: Instant, enough: Duration) {
+        let mut state = self.state();
+        let first = *state.unanswered_since.get_or_insert(began);
+        state.is_silent |= first.elapsed() >= enough;
     }
 
     /// Whether a call has succeeded since then.
@@ -99,6 +103,8 @@ impl Drop for Running {
 mod tests {
     use super::*;
 
+    const ENOUGH: Duration = Duration::from_secs(10);
+
     #[tokio::test(start_paused = true)]
     async fn a_call_that_runs_is_a_sign_of_life_until_one_waits_in_vain() {
         let vitals = Vitals::default();
@@ -106,13 +112,30 @@ mod tests {
         assert!(!vitals.has_lived_since(began));
         let running = vitals.begin();
         assert!(vitals.has_lived_since(began) && vitals.is_serving());
-        vitals.silent();
+        tokio::time::advance(ENOUGH).await;
+        vitals.given_up(began, ENOUGH);
         assert!(!vitals.has_lived_since(began) && !vitals.is_serving());
         vitals.answered();
         assert!(vitals.has_lived_since(began));
         drop(running);
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(!vitals.has_lived_since(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_with_little_time_show_together_that_the_backend_is_silent() {
+        let vitals = Vitals::default();
+        let _running = vitals.begin();
+        for _ in 0..9 {
+            let began = Instant::now();
+            tokio::time::advance(ENOUGH / 10).await;
+            vitals.given_up(began, ENOUGH);
+            assert!(vitals.is_serving());
+        }
+        let began = Instant::now();
+        tokio::time::advance(ENOUGH / 10).await;
+        vitals.given_up(began, ENOUGH);
+        assert!(!vitals.is_serving());
     }
 
     #[tokio::test(start_paused = true)]

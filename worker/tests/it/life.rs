@@ -2,6 +2,7 @@
 
 mod cancelling;
 mod crashes;
+mod hung;
 mod janitor;
 mod leases;
 mod panics;
