@@ -137,9 +137,9 @@ impl Runner {
             }
             Called::Abandoned => return,
             Called::Failed(error) => {
-                self.note(&error, epoch, &part);
+                self.note(&error, &part);
                 parts.failed(error.verdict);
-                let Some(failed) = self.after_failure(error, part, parts, slot).await else { return };
+                let Some(failed) = self.after_failure(error, epoch, part, parts, slot).await else { return };
                 failed
             }
         };
@@ -158,6 +158,7 @@ impl Runner {
     async fn after_failure(
         &self,
         error: BackendError,
+        began: Epoch,
         mut part: Part,
         parts: &mut Parts,
         slot: &mut Slot,
@@ -165,6 +166,9 @@ impl Runner {
         let mut step = error.verdict.step(parts.evidence(&part, self.breaker.vitals()));
         if step == Step::Examine {
             step = self.examine(&error, &mut part, parts).await;
+        }
+        if error.verdict.is_load() && step != Step::Stop {
+            self.concurrency.shrink(began);
         }
         match step {
             Step::Split => {
@@ -236,16 +240,13 @@ impl Runner {
     }
 
     /// Tells all who look at the backend's state of a failed call.
-    fn note(&self, error: &BackendError, began: Epoch, part: &Part) {
+    fn note(&self, error: &BackendError, part: &Part) {
         let verdict = error.verdict;
         let jobs = part.batch.items.len();
         let chain = telemetry::chain(error);
         warn!(action = "inference_failed", code = error.code, verdict = verdict.word(), jobs, error = chain);
         if verdict.is_answer() {
             self.breaker.vitals().answered();
-        }
-        if verdict.is_load() {
-            self.concurrency.shrink(began);
         }
         if verdict.blames_size() && part.is_shared() {
             self.batch_limit.lower(part.batch.rows());

@@ -87,7 +87,7 @@ async fn a_server_that_dies_in_the_middle_of_calls_costs_no_attempt() {
 async fn calls_answered_unavailable_are_repeated_with_pauses_and_cost_no_attempt() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.set_behaviour(Behaviour::Status(Code::Unavailable, "batch threads are busy".to_owned()));
-    let _worker = queue.worker(Settings::serving(&server).with("RECLAIM_INTERVAL_MS", 10)).await;
+    let worker = queue.worker(Settings::serving(&server).with("RECLAIM_INTERVAL_MS", 10)).await;
 
     let id = queue.submit(input(5.1)).await;
     let several = async || server.calls().len() >= 5;
@@ -100,6 +100,8 @@ async fn calls_answered_unavailable_are_repeated_with_pauses_and_cost_no_attempt
     let calls = server.calls();
     let pauses: Vec<_> = calls.windows(2).map(|pair| pair[1].started - pair[0].started).collect();
     assert!(pauses[3] > pauses[0], "the pauses do not grow: {pauses:?}");
+    let limit = worker.metrics().await.metric("tepal_worker_batches_limit");
+    assert_eq!(limit, 8.0, "an outage is no overload");
 }
 
 #[tokio::test]
