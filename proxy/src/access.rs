@@ -8,6 +8,7 @@ mod secret;
 
 use std::{
     path::Path,
+    str::Utf8Error,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -67,7 +68,13 @@ pub enum KeysError {
     /// It cannot be read.
     #[error(transparent)]
     Unreadable(#[from] ReadError),
-    /// It can, but what stands in it is wrong: a sentence for each mistake.
+    /// It holds other bytes than text.
+    #[error("it is not UTF-8")]
+    NotUtf8(#[from] Utf8Error),
+    /// It holds other text than TOML.
+    #[error("it is not TOML")]
+    NotToml(#[from] toml::de::Error),
+    /// It is TOML, but what stands in it is wrong: a sentence for each mistake.
     #[error("{}", .0.join("; "))]
     Wrong(Vec<String>),
 }
@@ -82,7 +89,7 @@ impl Access {
     /// Lets in whom the file allows. Blocks, so it is for the start.
     pub(crate) fn open(path: &Path) -> Result<(Self, Files<1>), KeysError> {
         let (file, [contents]) = Files::open([path.to_owned()])?;
-        let keyring = Keyring::read(&contents).map_err(KeysError::Wrong)?;
+        let keyring = Keyring::read(&contents)?;
         Ok((Self { keyring: RwLock::new(Arc::new(keyring)) }, file))
     }
 
@@ -109,7 +116,7 @@ impl Access {
         info!(action = "api_keys_loaded", keys = self.keyring().len());
         loop {
             let read = file.changed().await.map_err(KeysError::from);
-            match read.and_then(|[contents]| Keyring::read(&contents).map_err(KeysError::Wrong)) {
+            match read.and_then(|[contents]| Keyring::read(&contents)) {
                 Ok(keyring) => {
                     info!(action = "api_keys_loaded", keys = keyring.len());
                     self.replace(keyring);

@@ -17,6 +17,7 @@ use crate::{
     keys::Keys,
     model::{Model, ModelError},
     store::Policy,
+    telemetry,
     trace::TraceSettings,
 };
 
@@ -244,6 +245,10 @@ impl CommonArgs {
             format: mistakes.parsed("LOG_FORMAT", &self.log_format, LogFormat::Auto),
             filter: self.log_level.clone(),
         };
+        if !telemetry::is_filter(&log.filter) {
+            let right = "must be a level, or levels by module as in `info,tepal_worker=debug`";
+            mistakes.add("LOG_LEVEL", format!("`{}` {right}", log.filter));
+        }
         let trace = self.trace(mistakes);
         let model = Model::load(&self.models_dir, &self.model_name);
         let model = model.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", told(&error))).ok()?;
@@ -281,7 +286,7 @@ impl CommonArgs {
 }
 
 fn told(error: &ModelError) -> String {
-    crate::telemetry::chain(error)
+    telemetry::chain(error)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use serde::Serialize;
 use tracing::{
     Event, Subscriber, error,
     field::{Field, Visit},
+    level_filters::LevelFilter,
 };
 use tracing_subscriber::{
     EnvFilter,
@@ -60,6 +61,13 @@ pub fn complain(program: &str, error: &(dyn Error + 'static)) {
     if thread::Builder::new().spawn(writing).is_ok() {
         let _ = done.recv_timeout(LAST_WORDS);
     }
+}
+
+/// Whether `filter` is one. A lone word that is no level would be taken for a module, and everything else be silent.
+pub(crate) fn is_filter(filter: &str) -> bool {
+    let is_directive =
+        |part: &str| part.contains(['=', '[', ']']) || part.trim().parse::<LevelFilter>().is_ok();
+    EnvFilter::builder().parse(filter).is_ok() && filter.split(',').all(is_directive)
 }
 
 /// Starts logging for the service `component`.
@@ -196,6 +204,24 @@ mod tests {
     use tracing::info;
 
     use super::*;
+
+    #[test]
+    fn a_filter_has_levels_alone_or_by_module() {
+        for filter in [
+            "info",
+            "WARN",
+            "off",
+            "",
+            "info,tepal_worker=debug",
+            "error,tepal_proxy=trace",
+            "[batch{rows}]=debug",
+        ] {
+            assert!(is_filter(filter), "{filter}");
+        }
+        for filter in ["loud", "inof,tepal_worker=debug", "tepal_worker=loud", "tepal_worker", "info;debug"] {
+            assert!(!is_filter(filter), "{filter}");
+        }
+    }
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);

@@ -6,6 +6,7 @@ use tepal_shared::owner;
 use toml::{Table, Value};
 
 use super::{
+    KeysError,
     scope::{Scope, Scopes},
     secret,
 };
@@ -37,14 +38,12 @@ impl Keyring {
     /// Reads a file.
     ///
     /// # Errors
-    /// Everything that is wrong with it, a sentence each.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Vec<String>> {
-        let table = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()).and_then(|text| {
-            text.parse::<Table>().map_err(|error| format!("it is not TOML: {}", error.to_string().trim_end()))
-        });
+    /// Everything that is wrong with it.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, KeysError> {
+        let table = std::str::from_utf8(bytes)?.parse::<Table>()?;
         let mut reader = Reader::default();
-        let keyring = reader.keyring(&table.map_err(|why| vec![why])?);
-        if reader.mistakes.is_empty() { Ok(keyring) } else { Err(reader.mistakes) }
+        let keyring = reader.keyring(&table);
+        if reader.mistakes.is_empty() { Ok(keyring) } else { Err(KeysError::Wrong(reader.mistakes)) }
     }
 
     pub(super) fn key(&self, id: &str) -> Option<&Arc<Key>> {
@@ -227,12 +226,18 @@ fn digest(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
+    use std::{error::Error as _, str::Utf8Error};
+
+    use tepal_shared::telemetry;
+
     use super::*;
 
     const DIGEST: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     fn mistakes(text: &str) -> Vec<String> {
-        Keyring::read(text.as_bytes()).unwrap_err()
+        let error = Keyring::read(text.as_bytes()).unwrap_err();
+        let KeysError::Wrong(mistakes) = error else { panic!("{error:?}") };
+        mistakes
     }
 
     #[test]
@@ -296,13 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_toml_is_told_with_its_place() {
-        assert!(
-            mistakes("[[key]\n")[0].starts_with("it is not TOML: TOML parse error at line 1"),
-            "{:?}",
-            mistakes("[[key]\n")
-        );
-        assert_eq!(Keyring::read(b"\xff").unwrap_err(), ["it is not UTF-8"]);
+    fn what_is_not_toml_is_told_with_its_place_and_keeps_its_cause() {
+        let error = Keyring::read(b"[[key]\n").unwrap_err();
+        assert!(error.source().is_some_and(|cause| cause.is::<toml::de::Error>()), "{error:?}");
+        let text = telemetry::chain(&error);
+        assert!(text.starts_with("it is not TOML: TOML parse error at line 1"), "{text}");
+        let error = Keyring::read(b"\xff").unwrap_err();
+        assert!(error.source().is_some_and(|cause| cause.is::<Utf8Error>()), "{error:?}");
+        assert!(telemetry::chain(&error).starts_with("it is not UTF-8: "), "{error:?}");
         assert_eq!(mistakes("key = 1"), ["`key` must be written as [[key]], once for each key"]);
     }
 }

@@ -22,10 +22,11 @@ impl AccessArgs {
         let path = self.api_keys_file.clone()?;
         match Access::open(&path) {
             Ok(_) => {}
+            Err(KeysError::Unreadable(error)) => mistakes.add(NAME, telemetry::chain(&error)),
             Err(KeysError::Wrong(all)) => {
                 all.iter().for_each(|why| mistakes.add(NAME, format!("{}: {why}", path.display())));
             }
-            Err(error) => mistakes.add(NAME, telemetry::chain(&error)),
+            Err(error) => mistakes.add(NAME, format!("{}: {}", path.display(), telemetry::chain(&error))),
         }
         Some(path)
     }

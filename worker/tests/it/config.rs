@@ -29,6 +29,7 @@ async fn every_wrong_setting_is_told_at_once_and_once() {
         ("MAX_QUEUE_DEPTH", "-1"),
         ("MAX_LOST", "1"),
         ("LOG_FORMAT", "xml"),
+        ("LOG_LEVEL", "loud"),
         ("NUM_WORKERS", "0"),
         ("MAX_IN_FLIGHT", "many"),
         ("BATCH_MAX_ROWS", "0"),
