@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::json;
 use tepal_tests::model_server::Behaviour;
 use tepal_tests::wait::eventually;
-use tonic::Code;
 
 use crate::alerts::alerts;
 use crate::prometheus::Prometheus;
@@ -59,8 +58,8 @@ async fn alerts_notice_real_faults() {
     stack.workers.iter().for_each(|worker| worker.sigcont());
     watch.sees("TepalEntriesRepaired").await;
 
-    // Half of the workers' model refuses everything, then goes away.
-    stack.model_server.set_behaviour(Behaviour::Status(Code::InvalidArgument, String::new()));
+    // Half of the workers' model gives answers that are no use, then goes away.
+    stack.model_server.set_behaviour(Behaviour::WrongShape);
     watch.sees("TepalJobFailureRatioHigh").await;
     watch.sees("TepalDeadLettersGrowing").await;
     stack.model_server.set_available(false);
