@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
-    budget::{Budget, Share},
+    budget::{Budget, Meter, Share},
     config::BodyLimits,
     error::ApiError,
 };
@@ -17,16 +17,13 @@ use crate::{
 const SMALL: usize = 8 << 10;
 /// Larger ones are read elsewhere than where others are answered.
 const QUICK: usize = 32 << 10;
-/// So many bodies of the largest size may be there at the same time, or more of smaller ones.
-const LARGEST_AT_ONCE: usize = 64;
-
 /// How bodies are read.
 #[derive(Debug)]
 pub(crate) struct Bodies {
     limits: BodyLimits,
     budget: Arc<Budget>,
-    /// Who has one makes sense of a large body. JSON that is as costly as it can be takes some 10 ms and 100 times its
-    /// size for each MiB: half of the processors remain for everybody else, and memory is bounded.
+    /// Who has one reads a large body. JSON that is as costly as it can be takes some 10 ms for each MiB: half of the
+    /// processors remain for everybody else.
     turns: Semaphore,
 }
 
@@ -66,7 +63,7 @@ impl Bodies {
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
             limits,
-            budget: Budget::new(SMALL, limits.max_bytes.saturating_mul(LARGEST_AT_ONCE)),
+            budget: Budget::new(SMALL, limits.memory_bytes),
             turns: Semaphore::new((processors / 2).max(1)),
         }
     }
@@ -76,19 +73,27 @@ impl Bodies {
         self.limits.max_bytes
     }
 
-    /// What `read` makes of the whole body.
+    /// What `read` makes of the whole body, and the memory that it holds: keep it as long as what was read. A large body
+    /// is read with a meter.
     pub(crate) async fn read<T>(
         &self,
         body: Body,
-        read: impl FnOnce(&[u8]) -> Result<T, ApiError>,
-    ) -> Result<T, ApiError> {
+        read: impl FnOnce(&[u8], &mut Meter) -> Result<T, ApiError>,
+    ) -> Result<(T, Share), ApiError> {
         let whole = self.whole(body).await?;
         if whole.len() <= QUICK {
-            return read(&whole);
+            return Ok((read(&whole, &mut Meter::off())?, whole.share));
         }
         // The semaphore is never closed, so there is always a turn.
         let _turn = self.turns.acquire().await.ok();
-        tokio::task::block_in_place(|| read(&whole))
+        let mut meter = Meter::on(self.budget.share());
+        let outcome = tokio::task::block_in_place(|| read(&whole, &mut meter))?;
+        Ok((outcome, whole.share))
+    }
+
+    /// Memory for an answer.
+    pub(crate) fn share(&self) -> Share {
+        self.budget.share()
     }
 
     async fn whole(&self, body: Body) -> Result<Whole, ApiError> {

@@ -7,6 +7,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+/// A meter takes so much at a time.
+const METER_STEP: usize = 64 << 10;
+
 /// What all clients together may hold.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -65,6 +68,48 @@ impl Drop for Share {
     }
 }
 
+/// What reading a document takes from the budget, as it is read.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    /// `None` when it need not be counted.
+    share: Option<Share>,
+    /// Taken from the budget and not used yet.
+    credit: usize,
+    is_exceeded: bool,
+}
+
+impl Meter {
+    /// Counts nothing.
+    pub(crate) fn off() -> Self {
+        Self { share: None, credit: 0, is_exceeded: false }
+    }
+
+    pub(crate) fn on(share: Share) -> Self {
+        Self { share: Some(share), credit: 0, is_exceeded: false }
+    }
+
+    /// Takes so many bytes; `false` when there is no room for them.
+    #[must_use]
+    pub(crate) fn take(&mut self, bytes: usize) -> bool {
+        let Some(share) = &mut self.share else { return true };
+        if bytes > self.credit {
+            let more = bytes.max(METER_STEP);
+            if !share.grow(more) {
+                self.is_exceeded = true;
+                return false;
+            }
+            self.credit += more;
+        }
+        self.credit -= bytes;
+        true
+    }
+
+    /// Whether there was no room for something.
+    pub(crate) fn is_exceeded(&self) -> bool {
+        self.is_exceeded
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +136,16 @@ mod tests {
             assert!(share.grow(8) && !share.grow(1));
             share.clear();
         }
+    }
+    #[test]
+    fn a_meter_takes_what_is_used_and_gives_it_back() {
+        let budget = Budget::new(0, 140_000);
+        let mut meter = Meter::on(budget.share());
+        assert!((0..1000).all(|_| meter.take(65)));
+        assert!(meter.take(30_000) && !meter.is_exceeded());
+        assert!(!meter.take(100_000) && meter.is_exceeded());
+        drop(meter);
+        assert!(budget.share().grow(140_000));
+        assert!(Meter::off().take(usize::MAX));
     }
 }

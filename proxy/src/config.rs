@@ -20,6 +20,9 @@ pub use crate::{
     cors::AllowedOrigins,
 };
 
+/// How many times its size a body of numbers takes at least while it is read.
+const READING_FACTOR: usize = 8;
+
 /// REST API of the Tepal inference gateway: takes jobs over HTTP and keeps them in Redis until a worker runs them.
 ///
 /// Every setting is a flag or the environment variable named beside it.
@@ -56,6 +59,15 @@ pub struct Args {
         help_heading = "HTTP"
     )]
     max_body_bytes: String,
+    /// Memory for bodies and answers above 8 KiB, all together, bytes; what does not fit is answered with 503
+    #[arg(
+        long,
+        env = "BODY_MEMORY_BYTES",
+        default_value = "67108864",
+        value_name = "BYTES",
+        help_heading = "HTTP"
+    )]
+    body_memory_bytes: String,
     /// Longest time for a request's headers to arrive, ms; a new connection that sends nothing is closed after it, too
     #[arg(
         long,
@@ -170,6 +182,8 @@ pub struct RateLimitSettings {
 pub struct BodyLimits {
     /// Largest body.
     pub max_bytes: usize,
+    /// What all bodies and answers together may hold.
+    pub memory_bytes: usize,
     /// Longest time for all of it to arrive.
     pub timeout: Duration,
 }
@@ -254,8 +268,17 @@ impl Args {
     }
 
     fn body(&self, mistakes: &mut Mistakes) -> BodyLimits {
+        let max_bytes = mistakes.number("MAX_BODY_BYTES", &self.max_body_bytes, 64..=1 << 30);
+        let memory_bytes = mistakes.number("BODY_MEMORY_BYTES", &self.body_memory_bytes, 1 << 20..=1 << 40);
+        if memory_bytes < max_bytes * READING_FACTOR {
+            let detail = format!(
+                "must be at least {READING_FACTOR} times MAX_BODY_BYTES ({max_bytes}), which reading a body can take"
+            );
+            mistakes.add("BODY_MEMORY_BYTES", detail);
+        }
         BodyLimits {
-            max_bytes: mistakes.number("MAX_BODY_BYTES", &self.max_body_bytes, 64..=1 << 30),
+            max_bytes,
+            memory_bytes,
             timeout: mistakes.millis("BODY_TIMEOUT_MS", &self.body_timeout_ms, 1..=3_600_000),
         }
     }
@@ -286,7 +309,7 @@ mod tests {
     fn no_settings_at_all_are_fine() {
         let config = config(&[]).unwrap();
         assert_eq!(config.listen_addr.to_string(), "0.0.0.0:8000");
-        assert_eq!(config.body.max_bytes, 1 << 20);
+        assert_eq!((config.body.max_bytes, config.body.memory_bytes), (1 << 20, 64 << 20));
         assert_eq!(config.replication, None);
         let per_minute = NonZeroU32::new(100).unwrap();
         assert_eq!(config.rate_limit, Some(RateLimitSettings { per_minute, trusted_proxies: Vec::new() }));
@@ -329,6 +352,14 @@ mod tests {
             let error = url(bad).unwrap_err().to_string();
             assert!(error.contains(&format!("PUBLIC_URL: `{bad}` is no address")), "{error}");
         }
+    }
+
+    #[test]
+    fn the_memory_holds_a_body_of_the_largest_size() {
+        assert_eq!(config(&["--max-body-bytes", "8388608"]).unwrap().body.memory_bytes, 64 << 20);
+        let text = config(&["--max-body-bytes", "8388609"]).unwrap_err().to_string();
+        assert!(text.contains("BODY_MEMORY_BYTES: must be at least 8 times MAX_BODY_BYTES"), "{text}");
+        assert!(config(&["--max-body-bytes", "8388609", "--body-memory-bytes", "67108872"]).is_ok());
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub(crate) enum ApiError {
     BodyIncomplete,
     /// The body is larger than this many bytes.
     BodyTooLarge(usize),
-    /// Too many large bodies are there already.
+    /// Large bodies and answers hold all the memory that they may.
     Overloaded,
     /// The body is not declared as plain JSON.
     NotDeclaredJson,
@@ -132,7 +132,7 @@ impl ApiError {
                 Some(tepal_shared::telemetry::chain(error).into())
             }
             Self::QueueFull(_) => Some("the queue is full".into()),
-            Self::Overloaded => Some("too many large bodies are being sent".into()),
+            Self::Overloaded => Some("large bodies and answers hold BODY_MEMORY_BYTES".into()),
             Self::NoMetadata => Some("no live worker has told the model's metadata".into()),
             Self::NoRandomness => Some("the operating system gives no random bytes".into()),
             Self::Panicked => {
@@ -217,7 +217,7 @@ impl ApiError {
             Self::BodyTimeout => "The body did not arrive in time".into(),
             Self::BodyIncomplete => "The body did not arrive completely".into(),
             Self::BodyTooLarge(most) => format!("The body must hold at most {most} bytes").into(),
-            Self::Overloaded => "Too many large bodies are being sent; try again later".into(),
+            Self::Overloaded => "Large bodies and answers hold all memory that they may; try again later".into(),
             Self::NotDeclaredJson => {
                 "The body must be sent as Content-Type: application/json, not compressed".into()
             }

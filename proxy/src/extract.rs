@@ -14,7 +14,7 @@ use axum::{
 use serde_json::Value;
 use tepal_shared::job::JobId;
 
-use crate::{bodies::Bodies, error::ApiError, json};
+use crate::{bodies::Bodies, budget::Share, error::ApiError, json};
 
 /// Identifies a request in logs and answers.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -41,17 +41,17 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     }
 }
 
-/// What `read` makes of the body, which must be JSON.
+/// What `read` makes of the body, which must be JSON, and the memory that it holds.
 pub(crate) async fn json<T>(
     headers: &HeaderMap,
     body: Body,
     bodies: &Bodies,
     read: impl FnOnce(Value) -> Result<T, ApiError>,
-) -> Result<T, ApiError> {
+) -> Result<(T, Share), ApiError> {
     if !is_declared(headers, &["application/json"])? {
         return Err(ApiError::NotDeclaredJson);
     }
-    bodies.read(body, |bytes| read(json::parse(bytes)?)).await
+    bodies.read(body, |bytes, meter| read(json::parse(bytes, meter)?)).await
 }
 
 /// The value of a header that may be given only once. Programs differ in which of several they take.

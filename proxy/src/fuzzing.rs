@@ -10,6 +10,7 @@ use tepal_shared::{model::Model, tensor::Values};
 
 use crate::{
     accept,
+    budget::Meter,
     config::RateLimitSettings,
     error::{ApiError, MOST_BYTES, MOST_MISTAKES},
     extract, json, prefer,
@@ -32,13 +33,16 @@ static BEHIND_A_PROXY: LazyLock<RateLimit> = LazyLock::new(|| {
 
 /// The body of `POST /predict`.
 pub fn submission(body: &[u8]) {
-    let outcome = json::parse(body).and_then(|body| Submission::read(body, &IRIS).map_err(ApiError::Invalid));
+    let outcome = json::parse(body, &mut Meter::off())
+        .and_then(|body| Submission::read(body, &IRIS).map_err(ApiError::Invalid));
     check(&outcome);
 }
 
 /// The body of `POST /predict/batch`, in both its forms.
 pub fn batch(body: &[u8]) {
-    for outcome in [routes::elements(body, &IRIS), routes::lines(body, &IRIS)] {
+    for outcome in
+        [routes::elements(body, &IRIS, &mut Meter::off()), routes::lines(body, &IRIS, &mut Meter::off())]
+    {
         match outcome {
             Ok(items) => {
                 assert!((1..=MOST_JOBS).contains(&items.len()));
@@ -51,7 +55,7 @@ pub fn batch(body: &[u8]) {
 
 /// The body of `POST /jobs/lookup`.
 pub fn lookup(body: &[u8]) {
-    match json::parse(body) {
+    match json::parse(body, &mut Meter::off()) {
         Ok(body) => match routes::names(&body) {
             Ok(names) => assert!((1..=MOST_IDS).contains(&names.len())),
             Err(mistake) => check_error(&ApiError::Invalid(vec![mistake])),

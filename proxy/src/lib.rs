@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`routes`] | the whole route table and the order of the middleware: read this first |
 //! | [`request`], [`extract`], [`host`], [`json`] | the body of `POST /predict`; how ids, headers and JSON are read |
-//! | [`bodies`], [`budget`] | how large bodies may be, one and all together |
+//! | [`bodies`], [`answer`], [`budget`] | how much memory bodies and answers may hold, one and all together |
 //! | [`accept`], [`prefer`], [`follow`] | what form of answer a client wants and how long it waits; following a job |
 //! | [`openapi`] | the contract, made from the route table, the errors, the limits and the model |
 //! | [`error`], [`short`] | every error answer, and every error status code; how much of a client's text it repeats |
@@ -29,6 +29,7 @@
 mod accept;
 pub mod access;
 mod admission;
+mod answer;
 mod bodies;
 mod budget;
 mod certificate;

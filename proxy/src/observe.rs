@@ -19,7 +19,7 @@ use crate::{
     accept,
     access::Caller,
     admission::{self, Rules},
-    cost,
+    answer, cost,
     error::ApiError,
     extract::{self, REQUEST_ID},
     host,
@@ -46,7 +46,7 @@ pub(crate) async fn observe(
     let misdirected = (!host::is_right(&request)).then_some(ApiError::BadHost);
     let refusal = misdirected.or(admission.refusal).or_else(|| objection(route.as_ref(), &request));
     let mut response = match refusal {
-        None => contained(next.run(request)).await,
+        None => answer::pay_or_refuse(&app.bodies, contained(next.run(request)).await),
         Some(error) => error.into_response(),
     };
     // The request may have turned out to count as more than one.

@@ -115,7 +115,8 @@ pub(crate) fn show() -> Operation {
             (204, json!({"description": "A stream would have nothing more to tell"})),
             (304, json!({"description": "The job has not changed"})),
         ],
-        errors: [vec![ApiError::NotAcceptable, ApiError::JobNotFound], reading()].concat_errors(),
+        errors: [vec![ApiError::NotAcceptable, ApiError::JobNotFound, ApiError::Overloaded], reading()]
+            .concat_errors(),
     }
 }
 
@@ -202,7 +203,7 @@ pub(crate) fn list() -> Operation {
         ],
         body: None,
         answers: vec![(200, json_answer("A page", "Page", &page))],
-        errors: [vec![ApiError::NotAcceptable, invalid_query()], reading()].concat_errors(),
+        errors: [vec![ApiError::NotAcceptable, ApiError::Overloaded, invalid_query()], reading()].concat_errors(),
     }
 }
 

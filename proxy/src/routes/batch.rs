@@ -18,6 +18,8 @@ use tepal_shared::{
 use super::submit;
 use crate::{
     access::Caller,
+    answer::{IsPaid, paid},
+    budget::{Meter, Share},
     cost::{Tab, Work},
     error::{ApiError, MOST_BYTES, Mistake},
     extract,
@@ -78,14 +80,19 @@ async fn accept_all(
         return Err(ApiError::NotDeclaredJsonLines);
     }
     let read = if is_lines { lines } else { elements };
-    let items = app.bodies.read(body, |bytes| read(bytes, &app.model)).await?;
+    let (items, _memory) = app.bodies.read(body, |bytes, meter| read(bytes, &app.model, meter)).await?;
     charge(tab, items.len())?;
+    let mut share = app.bodies.share();
+    // Before anything is stored.
+    if !share.grow(MOST_BYTES + BYTES_A_JOB * items.len()) {
+        return Err(ApiError::Overloaded);
+    }
     let jobs = new_jobs(app, caller, headers, items)?;
     let outcomes = submitted(app, caller, jobs, started).await?;
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
         app.metrics.refused(error.code());
     }
-    Ok(answer(&outcomes, request_id(headers).unwrap_or_default()))
+    Ok(answer(&outcomes, request_id(headers).unwrap_or_default(), share))
 }
 
 pub(crate) type Item<T> = Result<T, ApiError>;
@@ -93,8 +100,12 @@ pub(crate) type Item<T> = Result<T, ApiError>;
 type Prepared = Item<((JobId, Arc<NewJob>), Submit)>;
 
 /// The elements of a JSON array.
-pub(crate) fn elements(body: &[u8], model: &Model) -> Result<Vec<Item<Submission>>, ApiError> {
-    let Some(items) = json::parse_list(body, MOST)? else {
+pub(crate) fn elements(
+    body: &[u8],
+    model: &Model,
+    meter: &mut Meter,
+) -> Result<Vec<Item<Submission>>, ApiError> {
+    let Some(items) = json::parse_list(body, MOST, meter)? else {
         return Err(wrong("type", "must be a list of jobs, or one job a line as application/x-ndjson"));
     };
     check_length(items.len())?;
@@ -102,10 +113,15 @@ pub(crate) fn elements(body: &[u8], model: &Model) -> Result<Vec<Item<Submission
 }
 
 /// The lines of an NDJSON body. A line that is no JSON spoils only itself.
-pub(crate) fn lines(body: &[u8], model: &Model) -> Result<Vec<Item<Submission>>, ApiError> {
+pub(crate) fn lines(
+    body: &[u8],
+    model: &Model,
+    meter: &mut Meter,
+) -> Result<Vec<Item<Submission>>, ApiError> {
     let lines = || body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     check_length(lines().take(MOST + 1).count())?;
-    Ok(read_all(lines().map(json::parse), model))
+    let items = read_all(lines().map(|line| json::parse(line, meter)), model);
+    if meter.is_exceeded() { Err(ApiError::Overloaded) } else { Ok(items) }
 }
 
 fn read_all(items: impl IntoIterator<Item = Item<Value>>, model: &Model) -> Vec<Item<Submission>> {
@@ -184,9 +200,10 @@ async fn submitted(
     Ok(refused.into_iter().filter_map(next).collect())
 }
 
-fn answer(outcomes: &[Outcome], request_id: &str) -> Response {
+fn answer(outcomes: &[Outcome], request_id: &str, share: Share) -> Response {
     let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-    let mut response = super::json(body(outcomes, refused, request_id));
+    let mut response = super::json(paid(body(outcomes, refused, request_id), share));
+    response.extensions_mut().insert(IsPaid);
     *response.status_mut() = if refused == 0 { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
     let errors = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
     if let Some(seconds) = errors.filter_map(ApiError::retry_after).max() {

@@ -12,6 +12,8 @@ use tepal_shared::{job::JobId, owner::View};
 use super::{job, json};
 use crate::{
     access::Caller,
+    answer::{self, IsPaid},
+    budget::Share,
     cost::{Tab, Work},
     error::{ApiError, Mistake},
     extract, follow,
@@ -24,9 +26,14 @@ pub(crate) const MOST: usize = 1000;
 /// Characters of an id.
 pub(crate) const LONGEST: usize = 64;
 const TOO_LONG: &str = "must have at most 64 characters";
-/// Results may be large: so many jobs are read at once, and no more once the answer has so many bytes.
+/// So many jobs are read at once.
 const AT_ONCE: usize = 50;
-const ENOUGH_BYTES: usize = 8 << 20;
+/// What the jobs of an answer may take, beside the ids that it repeats.
+const MOST_BYTES: usize = (8 << 20) - MOST * BYTES_OF_ID;
+/// At most, as JSON: six for each character.
+const BYTES_OF_ID: usize = 6 * LONGEST + 3;
+/// A job without its result takes less, if its error is short; nothing of the client's is in it.
+const BYTES_WITHOUT_RESULT: usize = 1024;
 
 /// The jobs that the body names, in its order.
 pub(crate) async fn look_up(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
@@ -44,55 +51,93 @@ async fn found(
     work: &mut Work,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let names = extract::json(&parts.headers, body, &app.bodies, owned_names).await?;
+    let (names, _memory) = extract::json(&parts.headers, body, &app.bodies, owned_names).await?;
     let names = distinct(&names);
     let known = Work { jobs_read: names.len(), ..Work::default() };
     tab.charge_for(known)?;
     *work = known;
-    let mut found = String::new();
-    let mut not_found = Vec::new();
+    let mut found = Found::new(app.bodies.share());
     let mut rest = names.as_slice();
-    while !rest.is_empty() && found.len() < ENOUGH_BYTES {
-        let (now, later) = rest.split_at(rest.len().min(AT_ONCE));
+    while !rest.is_empty() {
+        let next = found.room_for(app, rest).await?;
+        if next == 0 {
+            break;
+        }
+        let (now, later) = rest.split_at(next);
+        found.read(app, caller.view(), now).await?;
         rest = later;
-        read(app, caller.view(), now, &mut found, &mut not_found).await?;
     }
-    let list = |names: &[&str]| Value::from(names).to_string();
-    let mut answer = format!(r#"{{"jobs":[{found}],"not_found":{}"#, list(&not_found));
-    if !rest.is_empty() {
-        answer.push_str(&format!(r#","not_read":{}"#, list(rest)));
+    if rest.len() == names.len() {
+        return Err(ApiError::Overloaded);
     }
-    answer.push('}');
-    Ok(json(answer))
+    Ok(found.answer(rest))
 }
 
-/// Appends the jobs' bodies to `found`, and the names of those that do not exist for the caller to `not_found`.
-async fn read<'a>(
-    app: &App,
-    view: View<'_>,
-    names: &[&'a str],
-    found: &mut String,
-    not_found: &mut Vec<&'a str>,
-) -> Result<(), ApiError> {
-    let ids: Vec<Option<JobId>> = names.iter().map(|name| name.parse().ok()).collect();
-    let known: Vec<JobId> = ids.iter().copied().flatten().collect();
-    let mut jobs = app.store.jobs(&known).await?.into_iter();
-    for (name, id) in names.iter().zip(ids) {
-        let job = match id.and_then(|_| jobs.next().flatten()) {
-            Some(job) if view.shows(job.owner.as_deref()) => follow::up_to_date(app, job).await?,
-            _ => None,
-        };
-        match job {
-            Some(job) => {
-                if !found.is_empty() {
-                    found.push(',');
-                }
-                found.push_str(&job::body(&job));
-            }
-            None => not_found.push(name),
-        }
+/// What was found so far, and the memory for it.
+struct Found<'a> {
+    jobs: String,
+    not_found: Vec<&'a str>,
+    share: Share,
+}
+
+impl<'a> Found<'a> {
+    fn new(share: Share) -> Self {
+        Self { jobs: String::new(), not_found: Vec::new(), share }
     }
-    Ok(())
+
+    /// How many of the next jobs fit into the answer, whose memory is taken before they are read. One always fits into an
+    /// answer of its own.
+    async fn room_for(&mut self, app: &App, names: &[&str]) -> Result<usize, ApiError> {
+        let names = &names[..names.len().min(AT_ONCE)];
+        let ids: Vec<JobId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let mut sizes = app.store.result_bytes(&ids).await?.into_iter();
+        let (mut count, mut bytes) = (0, 0);
+        for name in names {
+            let size = if name.parse::<JobId>().is_ok() { sizes.next().unwrap_or(0) } else { 0 };
+            let more = bytes + size + BYTES_WITHOUT_RESULT;
+            let is_first = count == 0 && self.jobs.is_empty();
+            if !is_first && self.jobs.len() + more > MOST_BYTES {
+                break;
+            }
+            (count, bytes) = (count + 1, more);
+        }
+        Ok(if self.share.grow(bytes) { count } else { 0 })
+    }
+
+    /// Reads the jobs of these names.
+    async fn read(&mut self, app: &App, view: View<'_>, names: &[&'a str]) -> Result<(), ApiError> {
+        let ids: Vec<Option<JobId>> = names.iter().map(|name| name.parse().ok()).collect();
+        let known: Vec<JobId> = ids.iter().copied().flatten().collect();
+        let mut jobs = app.store.jobs(&known).await?.into_iter();
+        for (name, id) in names.iter().zip(ids) {
+            let job = match id.and_then(|_| jobs.next().flatten()) {
+                Some(job) if view.shows(job.owner.as_deref()) => follow::up_to_date(app, job).await?,
+                _ => None,
+            };
+            match job {
+                Some(job) => {
+                    if !self.jobs.is_empty() {
+                        self.jobs.push(',');
+                    }
+                    self.jobs.push_str(&job::body(&job));
+                }
+                None => self.not_found.push(name),
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(self, not_read: &[&str]) -> Response {
+        let list = |names: &[&str]| Value::from(names).to_string();
+        let mut text = format!(r#"{{"jobs":[{}],"not_found":{}"#, self.jobs, list(&self.not_found));
+        if !not_read.is_empty() {
+            text.push_str(&format!(r#","not_read":{}"#, list(not_read)));
+        }
+        text.push('}');
+        let mut answer = json(answer::paid(text, self.share));
+        answer.extensions_mut().insert(IsPaid);
+        answer
+    }
 }
 
 /// Each name once, in the order of the request.

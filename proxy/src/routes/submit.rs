@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::{job, json};
 use crate::{
     access::{Caller, Scope},
+    answer,
     error::ApiError,
     extract, follow,
     idempotency::Key,
@@ -43,7 +44,7 @@ pub(crate) async fn predict(
     let (parts, body) = request.into_parts();
     let outcome = async {
         let read = |body| Submission::read(body, &app.model).map_err(ApiError::Invalid);
-        let submission = extract::json(&parts.headers, body, &app.bodies, read).await?;
+        let (submission, _memory) = extract::json(&parts.headers, body, &app.bodies, read).await?;
         submit(&app, &caller, &parts.headers, submission).await
     };
     outcome.await.inspect_err(|error| app.metrics.refused(error.code()))
@@ -149,7 +150,10 @@ pub(super) async fn answer(
     let wait = prefer::wait(headers).filter(|_| caller.may(Scope::Read));
     let Some(wait) = wait else { return accepted(id, status) };
     let mut response = match follow::ended(app, caller.view(), id, wait).await {
-        Ok(Some(job)) if job.status.is_terminal() => finished(&job),
+        // The job is stored, so an answer that is too large for now must not be a refusal.
+        Ok(Some(job)) if job.status.is_terminal() => {
+            answer::pay(&app.bodies, finished(&job)).unwrap_or_else(|| accepted(id, job.status))
+        }
         Ok(job) => accepted(id, job.map_or(status, |job| job.status)),
         // The job is accepted, whatever became of the wait.
         Err(error) => {

@@ -218,9 +218,10 @@ async fn an_answer_does_not_grow_without_bound() {
         site.settle(&attempt, tepal_shared::store::Settlement::Complete(result.clone())).await;
     }
     let first = lookup(&site, &json!(ids(&answer))).await.json();
-    assert_eq!(first["jobs"].as_array().unwrap().len(), 50);
+    let shown = first["jobs"].as_array().unwrap().len();
+    assert!((36..42).contains(&shown), "{shown}");
     let second = lookup(&site, &first["not_read"]).await.json();
-    assert_eq!(second["jobs"].as_array().unwrap().len(), 10);
+    assert_eq!(second["jobs"].as_array().unwrap().len(), 60 - shown);
     assert_eq!(second.get("not_read"), None);
 }
 

@@ -1,10 +1,15 @@
 //! No answer is out of proportion to its request: a client cannot make the proxy work, hold or send much by asking for
 //! little.
 
-use tepal_shared::job::JobId;
-use tepal_tests::http::Method;
+use serde_json::json;
+use tepal_shared::{
+    job::{JobId, Priority},
+    store::Settlement,
+};
+use tepal_tests::{http::Method, wait::eventually};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
-use crate::gateway::{Gateway, JSON};
+use crate::gateway::{FLOWER, Gateway, JSON, SOON};
 
 /// Bytes of an answer that is one error.
 const ERROR: usize = 4 << 10;
@@ -85,4 +90,71 @@ async fn an_id_that_is_looked_up_many_times_is_answered_once() {
     let answer = answer.json();
     assert_eq!(answer["jobs"].as_array().unwrap().len(), 1);
     assert_eq!(answer["not_found"], serde_json::json!([unknown]));
+}
+
+/// Jobs with results of this size.
+async fn large_jobs(gateway: &Gateway, count: usize, bytes: usize) -> Vec<String> {
+    let result = json!({"prediction": 0, "text": "x".repeat(bytes)}).to_string();
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(gateway.store_job(Priority::Normal).await.to_string());
+        gateway.settle(&gateway.take_one().await, Settlement::Complete(result.clone())).await;
+    }
+    ids
+}
+
+#[tokio::test]
+async fn no_answer_is_larger_than_eight_mebibytes() {
+    let gateway = Gateway::start().await;
+    let mut rest = large_jobs(&gateway, 20, 1_000_000).await;
+    let mut answers = 0;
+    while !rest.is_empty() {
+        let body = json!({"job_ids": rest}).to_string();
+        let answer = gateway.send(Method::POST, "/jobs/lookup", &[JSON], &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.body.len() <= 8 << 20, "{}", answer.body.len());
+        let answer = answer.json();
+        assert!(!answer["jobs"].as_array().unwrap().is_empty());
+        rest = answer["not_read"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|id| id.as_str().unwrap().into())
+            .collect();
+        answers += 1;
+    }
+    assert_eq!(answers, 3);
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_hold_bounded_memory() {
+    let gateway = Gateway::with(&[("BODY_MEMORY_BYTES", "16777216")]).await;
+    let id = &large_jobs(&gateway, 1, 4_000_000).await[0];
+    let ask = format!("GET /job/{id} HTTP/1.1\r\nhost: tepal\r\n\r\n");
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let mut connection = TcpStream::connect(gateway.proxy.addr()).await.unwrap();
+        connection.write_all(ask.repeat(10).as_bytes()).await.unwrap();
+        silent.push(connection);
+    }
+    // The kernel takes the first ones; the proxy holds what it does not take.
+    let refused = async || {
+        let answer = gateway.get(&format!("/job/{id}")).await;
+        (answer.status == 503).then(|| answer.json()["code"].clone())
+    };
+    assert_eq!(eventually(SOON, "no memory is left", refused).await, "overloaded");
+    assert_eq!(gateway.predict(FLOWER).await.status, 202, "small requests go on");
+    drop(silent);
+    let taken = async || gateway.get(&format!("/job/{id}")).await.status == 200;
+    eventually(SOON, "the memory comes back", taken).await;
+}
+
+#[tokio::test]
+async fn a_body_that_takes_too_much_to_read_is_refused() {
+    let gateway = Gateway::with(&[("BODY_MEMORY_BYTES", "8388608")]).await;
+    let body = format!("{{\"data\":[{}0]}}", "0,".repeat(500_000));
+    let answer = gateway.predict(&body).await;
+    assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("overloaded")));
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert_eq!(gateway.predict(FLOWER).await.status, 202);
 }

@@ -83,6 +83,20 @@ impl JobStore {
         ids.iter().zip(outcomes).map(|(id, outcome)| job_from(*id, outcome?)).collect()
     }
 
+    /// Bytes of the jobs' results, in order and in one round trip; 0 where there is none.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn result_bytes(&self, ids: &[JobId]) -> Result<Vec<usize>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(ids.len());
+        pipeline.ignore_errors();
+        for id in ids {
+            pipeline.cmd("HSTRLEN").arg(self.keys.job(*id)).arg("result");
+        }
+        let outcomes = self.redis.run_all(&pipeline).await?;
+        outcomes.into_iter().map(|outcome| usize::from_redis_value(outcome?).map_err(parsing)).collect()
+    }
+
     fn read_call(&self, id: JobId) -> Cmd {
         let mut command = redis::cmd("HMGET");
         command.arg(self.keys.job(id)).arg(&FIELDS[..]);

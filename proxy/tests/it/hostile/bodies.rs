@@ -10,6 +10,7 @@ use crate::gateway::FLOWER;
 
 /// Smaller than the default, so that the test moves fewer bytes.
 const LARGEST: (&str, &str) = ("MAX_BODY_BYTES", "262144");
+const MEMORY: (&str, &str) = ("BODY_MEMORY_BYTES", "16777216");
 const LARGEST_BYTES: usize = 1 << 18;
 const JSON: &str = "content-type: application/json\r\n";
 
@@ -65,7 +66,8 @@ async fn bodies_that_do_not_end() {
 
 #[tokio::test]
 async fn large_bodies_together_are_bounded_and_small_ones_do_not_wait_for_them() {
-    let mut siege = Siege::lay("large bodies held open", &[LARGEST, ("BODY_TIMEOUT_MS", "5000")]).await;
+    let mut siege =
+        Siege::lay("large bodies held open", &[LARGEST, MEMORY, ("BODY_TIMEOUT_MS", "5000")]).await;
     let count = attackers(150);
     // All but the last byte of the largest body that is allowed.
     let start = head("POST /predict", &format!("{JSON}content-length: {LARGEST_BYTES}\r\n"));
