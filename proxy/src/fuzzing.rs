@@ -64,6 +64,33 @@ pub fn lookup(body: &[u8]) {
     }
 }
 
+/// A body for any operation: what answers it keeps its proportion.
+pub fn ratio(body: &[u8]) {
+    let errors = [
+        json::parse(body, &mut Meter::off())
+            .and_then(|body| Submission::read(body, &IRIS).map_err(ApiError::Invalid))
+            .err(),
+        json::parse(body, &mut Meter::off())
+            .and_then(|body| match routes::names(&body) {
+                // Those of no job are repeated.
+                Ok(names) => {
+                    let repeated = Value::from(names).to_string().len();
+                    assert!(repeated <= 2 * body.to_string().len(), "{repeated}");
+                    Ok(())
+                }
+                Err(mistake) => Err(ApiError::Invalid(vec![mistake])),
+            })
+            .err(),
+    ];
+    errors.iter().flatten().for_each(check_error);
+    let read: [fn(&[u8], &Model, &mut Meter) -> _; 2] = [routes::elements, routes::lines];
+    for items in read.into_iter().filter_map(|read| read(body, &IRIS, &mut Meter::off()).ok()) {
+        let most = MOST_BYTES + routes::BYTES_A_JOB * items.len();
+        let answer = routes::answer_to(items);
+        assert!(answer.len() <= most, "{} bytes", answer.len());
+    }
+}
+
 /// A cursor of `GET /jobs`: any place can be sealed and opened.
 pub fn cursor(place: &[u8]) {
     if let Some(place) = place.first_chunk() {
@@ -206,6 +233,7 @@ mod tests {
         replay("submission", submission);
         replay("batch", batch);
         replay("lookup", lookup);
+        replay("ratio", ratio);
         replay("listing", listing);
         replay("cursor", cursor);
         replay("prefer", prefer);

@@ -44,7 +44,7 @@ pub(crate) use self::{
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing {
     pub(crate) use super::{
-        batch::{elements, lines},
+        batch::{BYTES_A_JOB, answer_to, elements, lines},
         jobs::{check_listing, cursor_round_trip},
         lookup::names,
     };

@@ -35,7 +35,7 @@ pub(crate) const MOST: usize = 1000;
 /// So many refused jobs get a complete problem, the others what a program needs.
 const COMPLETE: usize = 20;
 /// An answer holds at most so many bytes for each job, beside those of one error.
-const BYTES_A_JOB: usize = 128;
+pub(crate) const BYTES_A_JOB: usize = 128;
 /// No outcome but a complete problem takes more.
 const LEAST_BYTES_A_JOB: usize = 104;
 /// Bytes around a problem, and at the end.
@@ -198,6 +198,15 @@ async fn submitted(
     // There is one outcome for each job, so none is missing.
     let next = |refused: Option<ApiError>| refused.map_or_else(|| taken.next(), |error| Some(Err(error)));
     Ok(refused.into_iter().filter_map(next).collect())
+}
+
+/// The answer to these items, had all that can be stored been stored.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn answer_to(items: Vec<Item<Submission>>) -> String {
+    let stored = |_| (JobId::new(0), JobStatus::Processing);
+    let outcomes: Vec<Outcome> = items.into_iter().map(|item| item.map(stored)).collect();
+    let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    body(&outcomes, refused, "00000000-0000-0000-0000-000000000000")
 }
 
 fn answer(outcomes: &[Outcome], request_id: &str, share: Share) -> Response {
