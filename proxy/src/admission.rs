@@ -11,6 +11,10 @@ use crate::{
     state::App,
 };
 
+/// Requests for these are not counted; each connection gets only so many answers a second.
+pub(crate) const UNCOUNTED: [&str; 6] =
+    ["/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json"];
+
 /// What each route asks of its callers, as the route table says. A path that is not in it is open to everybody, and
 /// requests for it are not counted: who watches the service must always be answered.
 #[derive(Debug, Default)]

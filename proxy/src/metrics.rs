@@ -3,11 +3,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{PoisonError, RwLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{Mutex, PoisonError, RwLock},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use axum::http::{Method, StatusCode};
+use axum::{
+    body::Bytes,
+    http::{Method, StatusCode},
+};
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram, with_local_recorder,
@@ -114,6 +117,8 @@ const DURATION_SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     10.0, 30.0, 60.0,
 ];
+/// Making the page takes milliseconds: who asks more often gets the same again.
+const PAGE_LIFETIME: Duration = Duration::from_millis(100);
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// The label of requests that no route matched.
 const UNMATCHED: &str = "unmatched";
@@ -131,6 +136,8 @@ pub(crate) struct Metrics {
     requeued: Counter,
     cancelled: Counter,
     log_dropped: Counter,
+    /// The page as it was last made, and when.
+    last_page: Mutex<Option<(Instant, Bytes)>>,
     /// What the probe sets.
     pub(crate) gauges: Gauges,
     pub(crate) tls: TlsMetrics,
@@ -225,6 +232,7 @@ impl Metrics {
             requeued,
             cancelled,
             log_dropped,
+            last_page: Mutex::default(),
             gauges,
             tls,
             connections,
@@ -232,7 +240,19 @@ impl Metrics {
     }
 
     /// The page for Prometheus.
-    pub(crate) fn render(&self) -> String {
+    pub(crate) fn page(&self) -> Bytes {
+        let mut last = self.last_page.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((made, page)) if made.elapsed() < PAGE_LIFETIME => page.clone(),
+            _ => {
+                let page = Bytes::from(self.render());
+                *last = Some((Instant::now(), page.clone()));
+                page
+            }
+        }
+    }
+
+    fn render(&self) -> String {
         self.log_dropped.absolute(telemetry::dropped_lines());
         with_local_recorder(&self.recorder, || {
             for (task, count) in supervisor::failures() {

@@ -5,6 +5,7 @@ mod docs;
 mod health;
 mod job;
 mod jobs;
+mod kept;
 mod lookup;
 mod metadata;
 mod submit;
@@ -13,9 +14,8 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    body::Bytes,
     handler::Handler,
-    http::{HeaderValue, Method, header::CONTENT_TYPE},
+    http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE},
     middleware,
     response::{IntoResponse as _, Response},
     routing::{MethodFilter, get, on},
@@ -33,6 +33,7 @@ use crate::{
     state::App,
 };
 
+use self::kept::Kept;
 pub(crate) use self::{
     batch::MOST as MOST_JOBS,
     jobs::{CURSOR, DEFAULT_LIMIT, MOST as MOST_LISTED, wrong_limit},
@@ -164,8 +165,10 @@ impl Table {
     fn with_contract(mut self, model: &Model, deployment: Deployment<'_>) -> (Router<Arc<App>>, Rules) {
         let (path, operation) = ("/openapi.json", openapi::contract());
         self.routes.push(Route { path, method: Method::GET, scope: None, operation });
-        let document = Bytes::from(openapi::document(model, &self.routes, deployment).to_string());
-        (self.router.route(path, get(async move || docs::contract(document))), self.rules)
+        let document = openapi::document(model, &self.routes, deployment).to_string();
+        let kept = Kept::new(document, "application/json");
+        let answer = async move |headers: HeaderMap| kept.answer(&headers);
+        (self.router.route(path, get(answer)), self.rules)
     }
 }
 

@@ -3,6 +3,7 @@
 mod handshake;
 pub(crate) mod heads;
 mod overdue;
+mod pace;
 mod patience;
 mod places;
 mod refusals;
@@ -28,6 +29,7 @@ use tracing::{debug, info, warn};
 pub(crate) use self::handshake::Handshakes;
 use self::{
     overdue::overdue,
+    pace::Pace,
     patience::Patience,
     places::{Place, Places},
     refusals::Refusals,
@@ -144,14 +146,21 @@ impl Connection {
         let stream = Patience::new(stream, Arc::clone(&place), server.limits.write_timeout);
         let overdue = overdue(Arc::clone(&place), server.limits);
         let seen = Arc::clone(&place);
+        let pace = Pace::default();
         let service = service_fn(move |request: Request<Incoming>| {
             let (mut request, unread) = unread::lend(request);
             request.extensions_mut().insert(peer);
             let place = Arc::clone(&place);
+            let turn = pace.turn(request.uri().path());
             let answering = place.begin().then(|| server.router.clone().call(request));
             async move {
                 // Nothing was done for a request that arrived after the place was lost.
                 let answering = answering.ok_or(io::ErrorKind::ConnectionAborted)?;
+                if let Some(turn) = turn
+                    && !place.wait_until(turn).await
+                {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
                 let Ok(mut answer) = match unread {
                     None => answering.await,
                     // In a box: it is needed rarely, and each request would hold as much.

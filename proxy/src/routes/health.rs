@@ -1,23 +1,22 @@
 //! `/health` for people and monitoring, `/livez` and `/readyz` for orchestrators, `/metrics` for Prometheus.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use axum::{
-    extract::State,
-    http::{HeaderValue, header::CONTENT_TYPE},
-    response::{IntoResponse as _, Response},
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use serde_json::{Map, Value, json};
 use tepal_shared::error::StoreError;
 
+use super::kept::Kept;
 use crate::{
     error::ApiError,
     probe::{Snapshot, Trouble},
     state::App,
 };
 
+static OK: LazyLock<Kept> = LazyLock::new(|| Kept::new("ok", "text/plain; charset=utf-8"));
+
 /// The state of each component, from memory.
-pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
+pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let snapshot = app.snapshot();
     let components = components(&app, &snapshot);
     let is_healthy = components.values().all(|state| state == "ok");
@@ -29,10 +28,12 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     if !warnings.is_empty() {
         body.insert("warnings".to_owned(), warnings.into());
     }
-    let mut response = super::json(Value::Object(body).to_string());
-    if !is_healthy {
-        ApiError::mark_unavailable(&mut response);
+    let body = Value::Object(body).to_string();
+    if is_healthy {
+        return Kept::new(body, "application/json").answer(&headers);
     }
+    let mut response = super::json(body);
+    ApiError::mark_unavailable(&mut response);
     response
 }
 
@@ -67,23 +68,17 @@ fn warnings(snapshot: &Snapshot) -> Vec<Value> {
 }
 
 /// The process runs.
-pub(crate) async fn livez() -> &'static str {
-    "ok"
+pub(crate) async fn livez(headers: HeaderMap) -> Response {
+    OK.answer(&headers)
 }
 
 /// The process can do its work and wants traffic.
-pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
-    match app.store.redis().down() {
-        Some(wrong @ StoreError::WrongTopology(_)) => Err(wrong.into()),
-        None if !app.shutdown.has_begun() => Ok("ok"),
-        _ => Err(ApiError::NotReady),
-    }
+pub(crate) async fn readyz(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let is_ready = app.store.redis().is_up() && !app.shutdown.has_begun();
+    if is_ready { Ok(OK.answer(&headers)) } else { Err(ApiError::NotReady) }
 }
 
 /// The metrics as Prometheus reads them (text format 0.0.4).
-pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let mut response = app.metrics.render().into_response();
-    let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, format);
-    response
+pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    Kept::new(app.metrics.page(), "text/plain; version=0.0.4; charset=utf-8").answer(&headers)
 }

@@ -15,7 +15,10 @@ use axum::{
     response::Response,
 };
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     budget::{Budget, Share},
@@ -178,6 +181,13 @@ impl Place {
             own.head.clear();
         }
         is_kept
+    }
+
+    /// Waits without working on the request; `false` if the place was given to another connection meanwhile.
+    pub(super) async fn wait_until(&self, moment: Instant) -> bool {
+        self.rest(Rest::Waiting);
+        sleep_until(moment).await;
+        self.begin()
     }
 
     /// Keeps the place until the answer is sent.

@@ -16,6 +16,10 @@ use std::{
 
 use futures_util::future::join_all;
 use serde_json::Value;
+use tepal_shared::{
+    job::{JobId, Priority},
+    store::Settlement,
+};
 use tepal_tests::http::Client;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -50,6 +54,15 @@ impl Siege {
     /// Where the attackers connect.
     fn addr(&self) -> SocketAddr {
         self.gateway.proxy.addr().parse().unwrap()
+    }
+
+    /// A job with a result of 100 KB.
+    async fn large_job(&mut self) -> JobId {
+        let id = self.gateway.store_job(Priority::Normal).await;
+        let result = serde_json::json!({"prediction": 0, "text": "x".repeat(100_000)}).to_string();
+        self.gateway.settle(&self.gateway.take_one().await, Settlement::Complete(result)).await;
+        self.submitted += 1;
+        id
     }
 
     /// Others come, one after the other, each with a connection of its own, and get what they ask for.

@@ -5,11 +5,16 @@ use crate::{
     gateway::{FLOWER, Gateway, JSON},
 };
 use serde_json::json;
+use std::time::{Duration, Instant};
 use tepal_shared::{
     job::{JobId, Priority},
     store::Settlement,
 };
 use tepal_tests::http::{Answer, Method};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 const LIMIT: (&str, &str) = ("RATE_LIMIT_PER_MINUTE", "3");
 
@@ -125,4 +130,27 @@ async fn a_filtered_listing_pays_for_each_job_that_it_looks_at() {
     assert_eq!((answer.status, remaining(&answer)), (200, Some("97")), "{}", answer.text());
     let answer = gateway.get("/jobs?limit=10").await;
     assert_eq!((answer.status, remaining(&answer)), (200, Some("96")), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn what_is_not_counted_is_answered_ten_times_a_second_and_once_for_each_who_has_it() {
+    let gateway = Gateway::with(&[LIMIT]).await;
+    for path in ["/livez", "/readyz", "/metrics", "/docs", "/openapi.json"] {
+        let first = gateway.get(path).await;
+        let tag = first.header("etag").unwrap_or_else(|| panic!("{path} has no tag")).to_owned();
+        if path != "/metrics" {
+            let again = gateway.send(Method::GET, path, &[("if-none-match", &tag)], "").await;
+            assert_eq!((again.status, again.body.len()), (304, 0), "{path}");
+        }
+    }
+    let mut connection = TcpStream::connect(gateway.proxy.addr()).await.unwrap();
+    let ask = "GET /openapi.json HTTP/1.1\r\nhost: tepal\r\n\r\n".repeat(19)
+        + "GET /livez HTTP/1.1\r\nhost: tepal\r\nconnection: close\r\n\r\n";
+    let started = Instant::now();
+    connection.write_all(ask.as_bytes()).await.unwrap();
+    let mut answers = Vec::new();
+    connection.read_to_end(&mut answers).await.unwrap();
+    let answers = String::from_utf8_lossy(&answers);
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 20);
+    assert!(started.elapsed() >= Duration::from_secs(1), "twenty within {:?}", started.elapsed());
 }

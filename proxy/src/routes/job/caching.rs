@@ -6,14 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::{
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY},
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY},
     },
     response::Response,
 };
 use tepal_shared::job::Job;
 
 use super::{shown, view};
-use crate::state::App;
+use crate::{routes::kept, state::App};
 
 /// A finished job never changes, but its owner may want it forgotten on the client's side, too.
 const LONGEST_S: u64 = 3600;
@@ -22,7 +22,7 @@ const LONGEST_S: u64 = 3600;
 pub(super) fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Response {
     let tag = format!("\"{}\"", view::tag(job));
     let mut response = shown(job);
-    if names(request, &tag) {
+    if kept::names(request, &tag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         *response.body_mut() = axum::body::Body::empty();
         response.headers_mut().remove(CONTENT_TYPE);
@@ -38,16 +38,6 @@ pub(super) fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Response
     response
 }
 
-/// Whether `If-None-Match` has this tag; strong and weak forms are equal here.
-fn names(request: &HeaderMap, tag: &str) -> bool {
-    let lines = request.get_all(IF_NONE_MATCH).into_iter().filter_map(|line| line.to_str().ok());
-    // None of our tags has a comma.
-    lines
-        .flat_map(|line| line.split(','))
-        .map(str::trim)
-        .any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
-}
-
 /// Not longer than the job is kept.
 fn cache_control(job: &Job, result_ttl_s: u64) -> HeaderValue {
     let no_cache = HeaderValue::from_static("private, no-cache");
@@ -58,25 +48,4 @@ fn cache_control(job: &Job, result_ttl_s: u64) -> HeaderValue {
     let left_s = (finished_at_ms / 1000).saturating_add(result_ttl_s).saturating_sub(now_s);
     let max_age = left_s.min(LONGEST_S).min(result_ttl_s);
     HeaderValue::try_from(format!("private, max-age={max_age}, immutable")).unwrap_or(no_cache)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tag_is_found_in_every_form() {
-        let is_named = |line: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(IF_NONE_MATCH, line.parse().unwrap());
-            names(&headers, "\"a-1\"")
-        };
-        for good in ["\"a-1\"", "W/\"a-1\"", "*", "\"x\", W/\"a-1\" ,\"y\""] {
-            assert!(is_named(good), "{good}");
-        }
-        for bad in ["", "a-1", "\"a-2\"", "w/\"a-1\"", "\"A-1\""] {
-            assert!(!is_named(bad), "{bad}");
-        }
-        assert!(!names(&HeaderMap::new(), "\"a-1\""));
-    }
 }

@@ -120,7 +120,8 @@ async fn who_does_not_read_the_answers_is_cut_off() {
     let count = attackers(20);
     let mut silent = connect(count, siege.addr()).await;
     // Each asks for more than the buffers of the connection hold.
-    let questions = "GET /openapi.json HTTP/1.1\r\nhost: tepal\r\n\r\n".repeat(500);
+    let id = siege.large_job().await;
+    let questions = format!("GET /job/{id} HTTP/1.1\r\nhost: tepal\r\n\r\n").repeat(500);
     for connection in &mut silent {
         connection.write_all(questions.as_bytes()).await.unwrap();
     }
