@@ -28,12 +28,12 @@ struct Site {
 
 impl Site {
     async fn start(word: &str) -> Self {
-        let (redis, authority) = (RedisServer::start().await, Authority::new());
+        let (redis, authority) = (RedisServer::shipped().start().await, Authority::new());
         let pair = authority.issue(HERE);
         let trusted = authority.certificate().with_file_name("trusted.pem");
         fs::copy(authority.certificate(), &trusted).unwrap();
         let settings = [("TLS_CLIENT_CA_FILE", trusted.to_str().unwrap()), ("TLS_CLIENT_AUTH", word)];
-        let proxy = Proxy::start_secured(&redis.url(), &pair, &authority, &settings).await;
+        let proxy = Proxy::start_secured(&redis.proxy_url(), &pair, &authority, &settings).await;
         Self { authority, trusted, proxy, _redis: redis }
     }
 
@@ -123,26 +123,26 @@ async fn told(redis_url: &str, settings: &[(&str, &str)], command: &[&str]) -> (
 
 #[tokio::test]
 async fn a_file_without_authorities_is_told_at_the_start_and_by_the_doctor() {
-    let (redis, authority) = (RedisServer::start().await, Authority::new());
+    let (redis, authority) = (RedisServer::shipped().start().await, Authority::new());
     let pair = authority.issue(HERE);
     let [certificate, key] = [&pair.certificate, &pair.key].map(|path| path.to_str().unwrap());
     let with = |authorities: &'static str| {
         [("TLS_CERT_FILE", certificate), ("TLS_KEY_FILE", key), ("TLS_CLIENT_CA_FILE", authorities)]
     };
     let mut settings = with("/nowhere.pem");
-    let (code, text) = told(&redis.url(), &settings, &[]).await;
+    let (code, text) = told(&redis.proxy_url(), &settings, &[]).await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("tepal-proxy: cannot read /nowhere.pem"), "{text}");
     settings[2].1 = key;
-    let (code, text) = told(&redis.url(), &settings, &[]).await;
+    let (code, text) = told(&redis.proxy_url(), &settings, &[]).await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("TLS_CLIENT_CA_FILE cannot be used: it holds no certificate (PEM"), "{text}");
-    let (_, text) = told(&redis.url(), &settings, &["doctor"]).await;
+    let (_, text) = told(&redis.proxy_url(), &settings, &["doctor"]).await;
     assert!(text.contains("WRONG  client certificates: TLS_CLIENT_CA_FILE cannot be used"), "{text}");
 
     let authority = authority.certificate();
     settings[2].1 = authority.to_str().unwrap();
-    let (_, text) = told(&redis.url(), &settings, &["doctor"]).await;
+    let (_, text) = told(&redis.proxy_url(), &settings, &["doctor"]).await;
     let right = "ok     client certificates: clients must show one; authorities: 1, the first until ";
     assert!(text.contains(right), "{text}");
 }

@@ -10,9 +10,9 @@ use crate::gateway::{SOON, store};
 #[tokio::test]
 async fn a_task_that_panics_starts_again_and_does_its_work() {
     let (saboteur, _guard) = Saboteur::start(&["health_changed", "redis_unreachable"]);
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::shipped().start().await;
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
-    let url = redis.url();
+    let url = redis.proxy_url();
     let args = ["tepal-proxy", "--redis-url", &url, "--models-dir", models, "--listen-addr", "127.0.0.1:0"];
     let config = Config::try_from(Args::try_parse_from(args).unwrap()).unwrap();
     let listener = tepal_proxy::bind(config.listen_addr).await.unwrap();
