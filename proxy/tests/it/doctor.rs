@@ -116,6 +116,8 @@ async fn replicas_that_are_required_and_missing_are_told() {
 #[tokio::test]
 async fn a_failover_that_can_lose_jobs_is_wrong() {
     let primary = sound().await;
+    // By default the primary waits 5 s for more replicas before it sends its data.
+    primary.cli(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
     let _replica = RedisServer::shipped().replica_of(&primary).start().await;
     let online = async || primary.cli(&["INFO", "replication"]).contains("state=online");
     eventually(SOON, "the replica", online).await;
