@@ -132,9 +132,15 @@ async fn page(
     // The cursor or the filter's time, whichever is earlier.
     let mut place = start.into_iter().chain(bound).min();
     let Bounds { mut to_scan, chunk } = Bounds::of(listing, view);
+    if view != View::All {
+        // What was scanned depends on others' jobs, and the caller sees what it pays.
+        work.entries_scanned = to_scan;
+    }
     while to_scan > 0 {
         let mut log = app.store.log(place, chunk.min(to_scan)).await?;
-        work.entries_scanned += log.entries.len();
+        if view == View::All {
+            work.entries_scanned += log.entries.len();
+        }
         if !listing.is_filtered() {
             end_after(&mut log, view, listing.limit + 1 - jobs.len());
         }

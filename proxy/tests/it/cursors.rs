@@ -271,3 +271,27 @@ async fn cursors_work_as_soon_as_redis_is_there() {
     };
     eventually(SOON, "the listing to be answered", answered).await;
 }
+
+/// The price of a page is in the RateLimit header.
+#[tokio::test]
+async fn what_a_page_costs_does_not_depend_on_the_jobs_of_others() {
+    let keys = Keys::with("");
+    let bob = keys.add("--owner bob --requests-per-minute 100");
+    let gateway = keys.gateway(&[]).await;
+    let costs = async |gateway: &Gateway| {
+        let before = remaining(&gateway.as_key(&bob, Method::GET, "/job/none", "").await);
+        before - remaining(&list(gateway, &bob, "limit=1").await)
+    };
+    // A page that looked at nothing pays for the thousand entries that it may look at.
+    assert!((2..=3).contains(&costs(&gateway).await));
+    for _ in 0..1_000 {
+        store(&gateway, "ann").await;
+    }
+    assert!((2..=3).contains(&costs(&gateway).await));
+}
+
+fn remaining(answer: &Answer) -> u32 {
+    let header = answer.header("ratelimit").unwrap_or_else(|| panic!("{}", answer.text()));
+    let rest = header.split("r=").nth(1).and_then(|rest| rest.split(';').next());
+    rest.and_then(|rest| rest.parse().ok()).unwrap_or_else(|| panic!("{header}"))
+}
