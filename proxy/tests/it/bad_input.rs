@@ -322,11 +322,13 @@ async fn a_job_that_does_not_exist() {
 #[tokio::test]
 async fn an_id_that_is_none() {
     let gateway = Gateway::start().await;
-    for id in
-        ["a1b2c3", "0", "%00", "%ff", "..%2f", "019f1d2e-7a31-7c05-9f53-2b8e66a1d4zz", &"1".repeat(3000)]
-    {
+    let longest = "1".repeat(1024 - "/job//retry".len());
+    for id in ["a1b2c3", "0", "%00", "%ff", "..%2f", "019f1d2e-7a31-7c05-9f53-2b8e66a1d4zz", &longest] {
         assert_no_job(&gateway, id).await;
     }
+    // An error does not repeat a path of any length.
+    let path = format!("/job/{}", "1".repeat(3000));
+    job_not_found().assert(&gateway.get(&path).await, &format!("{}...", &path[..1024]), "Job not found");
 }
 
 #[tokio::test]
