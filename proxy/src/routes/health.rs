@@ -74,8 +74,11 @@ pub(crate) async fn livez(headers: HeaderMap) -> Response {
 
 /// The process can do its work and wants traffic.
 pub(crate) async fn readyz(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let is_ready = app.store.redis().is_up() && !app.shutdown.has_begun();
-    if is_ready { Ok(OK.answer(&headers)) } else { Err(ApiError::NotReady) }
+    match app.store.redis().down() {
+        Some(wrong @ StoreError::WrongTopology(_)) => Err(wrong.into()),
+        None if !app.shutdown.has_begun() => Ok(OK.answer(&headers)),
+        _ => Err(ApiError::NotReady),
+    }
 }
 
 /// The metrics as Prometheus reads them (text format 0.0.4).
