@@ -1,14 +1,19 @@
 //! Redis's clock was ahead for a while and is right again. Ids of streams never decrease: those of later entries are ahead
-//! of the clock until it has caught up. Adding an entry with such an id has the same effect.
+//! of the clock until it has caught up. Adding an entry with such an id has the same effect; the last test shifts the clock.
 
-use std::time::Duration;
+use std::{
+    process::Command,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use tempfile::TempDir;
 use tepal_shared::{
     job::{JobId, NewJob, Priority},
     scripts::Expired,
     store::{Settlement, Swept},
 };
-use tepal_tests::wait::eventually;
+use tepal_tests::{redis::RedisServer, wait::eventually};
 
 use crate::queue::{DONE, Queue, SOON, new_job};
 
@@ -110,3 +115,70 @@ as_tests![
     expired_jobs_are_forgotten_after_the_clock_was_ahead,
     the_oldest_job_is_found_by_its_own_time,
 ];
+
+/// A Redis whose clock the test shifts, see `shifted_clock.c`.
+struct ShiftedClock {
+    queue: Queue,
+    dir: TempDir,
+}
+
+impl ShiftedClock {
+    async fn start() -> Self {
+        let dir = TempDir::new().unwrap();
+        let (library, shift) = (dir.path().join("shifted_clock.so"), dir.path().join("shift"));
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/shifted_clock.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
+        assert!(compiler.status().expect("a C compiler").success());
+        std::fs::write(&shift, "0").unwrap();
+        let preload = format!("LD_PRELOAD={}", library.display());
+        let file = format!("SHIFT_FILE={}", shift.display());
+        let server = RedisServer::options().through(&["env", &preload, &file]).start().await;
+        Self { queue: Queue::on(&Arc::new(server)).await, dir }
+    }
+
+    /// Shifts the clock by so many seconds from the right time.
+    async fn set(&self, seconds: i64) {
+        std::fs::write(self.dir.path().join("shift"), seconds.to_string()).unwrap();
+        let right = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+        let is_set = async || (now(&self.queue).await as i64 / 1000 - right() - seconds).abs() < 60;
+        eventually(SOON, "the clock to be set", is_set).await;
+    }
+}
+
+/// One job comes while the clock is wrong; all others are as if it had never been.
+#[tokio::test]
+async fn a_clock_that_was_shifted_for_a_moment_harms_no_later_job() {
+    for day in [86_400, -86_400] {
+        let clock = ShiftedClock::start().await;
+        let queue = &clock.queue;
+        let before = queue.submit().await;
+        clock.set(day).await;
+        let meanwhile = queue.submit().await;
+        clock.set(0).await;
+
+        let first = now(queue).await;
+        let job = NewJob { max_queue: Some(Duration::from_millis(1)), ..new_job() };
+        let late = queue.submit_job(&job).await;
+        let after = queue.submit().await;
+
+        let last = now(queue).await;
+        for id in [late, after] {
+            let created_at = queue.job(id).await.created_at_ms;
+            assert!((first..=last).contains(&created_at), "{day}: {created_at} is not in {first}..={last}");
+        }
+        let is_late =
+            async || queue.store.expire(late).await.unwrap() == Expired::Failed("queue_timeout".into());
+        eventually(SOON, "the deadline to pass", is_late).await;
+        let place = queue.store.log_before(last + 1).await.unwrap();
+        let listed = queue.store.log(Some(place), 10).await.unwrap().entries;
+        assert!(listed.iter().any(|entry| entry.id == after), "{day}: {listed:?}");
+        assert!(queue.store.oldest_waiting(0).await.unwrap().is_some());
+        let granted = queue.take("w", 10).await.attempts;
+        let ids: Vec<_> = granted.iter().map(|attempt| attempt.job_id).collect();
+        assert_eq!(ids, [before, meanwhile, after], "{day}");
+        for attempt in &granted {
+            assert_eq!(queue.settle(attempt, Settlement::Complete("{}".into())).await, DONE, "{day}");
+        }
+    }
+}
