@@ -1,6 +1,6 @@
 //! Runs in which much goes wrong.
 
-use tepal_tests::chaos::{Faults, LARGE_BATCHES, NOT_READY};
+use tepal_tests::chaos::{Faults, LARGE_BATCHES, NOT_READY, Options};
 
 use crate::Run;
 
@@ -17,7 +17,9 @@ async fn under_faults_no_job_is_lost_or_doubled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_server_that_is_not_ready_or_refuses_large_batches_fails_no_job() {
     for seconds in [20, 40, 80] {
-        let run = Run::with(seconds, 31, |options| options.only(&[LARGE_BATCHES, NOT_READY])).await;
+        // Jobs must queue up: a batch is large only if its jobs waited.
+        let only = |options: Options| Options { rate: 300.0, ..options.only(&[LARGE_BATCHES, NOT_READY]) };
+        let run = Run::with(seconds, 31, only).await;
         let report = run.report().await;
         report.assert_holds();
         let failed = report.history.last.jobs.values().filter(|job| job.status() == "failed").count();
@@ -26,6 +28,7 @@ async fn a_model_server_that_is_not_ready_or_refuses_large_batches_fails_no_job(
         if has_hit(LARGE_BATCHES) && has_hit(NOT_READY) {
             return;
         }
+        println!("too little happened in {seconds} s to show anything:\n{report}");
     }
     panic!("the faults hit nothing");
 }
