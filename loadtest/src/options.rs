@@ -157,7 +157,7 @@ pub(crate) struct Common {
     /// Plain reads of a recent job for each submission (default 1); no effect on `run`
     #[arg(long, global = true, value_name = "RATIO", help_heading = "Load")]
     pub(crate) get_ratio: Option<f64>,
-    /// Probes of /health per second (default 5; in the preset 20)
+    /// Probes of /health per second (default 4)
     #[arg(long, global = true, value_name = "RATE", help_heading = "Load")]
     pub(crate) health_rate: Option<f64>,
     /// Decides arrivals and samples, so that a run can be repeated

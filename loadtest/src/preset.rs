@@ -18,9 +18,6 @@ use crate::profile::Profile;
 /// Above the 100 req/s that must be exceeded, so that chance in the arrivals cannot decide it.
 const RATE: f64 = 120.0;
 
-/// Enough probes in 30 s that the p99 is not simply the maximum.
-pub(crate) const HEALTH_RATE: f64 = 20.0;
-
 /// One worker at 20 predictions/s, the slowest installation that meets the targets, needs this for 30 s of load.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(240);
 
