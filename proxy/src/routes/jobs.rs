@@ -61,6 +61,8 @@ struct Page<'a> {
 struct Bounds {
     /// Most entries.
     to_scan: usize,
+    /// The entries that a caller pays for when it must not learn how many were scanned.
+    to_charge: usize,
     /// How many are read at a time.
     chunk: usize,
 }
@@ -131,10 +133,10 @@ async fn page(
     };
     // The cursor or the filter's time, whichever is earlier.
     let mut place = start.into_iter().chain(bound).min();
-    let Bounds { mut to_scan, chunk } = Bounds::of(listing, view);
+    let Bounds { mut to_scan, to_charge, chunk } = Bounds::of(listing, view);
     if view != View::All {
-        // What was scanned depends on others' jobs, and the caller sees what it pays.
-        work.entries_scanned = to_scan;
+        // The number of scanned entries depends on others' jobs, and the caller sees its charge.
+        work.entries_scanned = to_charge;
     }
     while to_scan > 0 {
         let mut log = app.store.log(place, chunk.min(to_scan)).await?;
@@ -242,7 +244,7 @@ impl Listing {
 }
 
 impl Bounds {
-    /// For a caller that does not see all jobs, both numbers are random. A page that always ended after the same number of
+    /// For a caller that does not see all jobs, `to_scan` and `chunk` are random. A page that always ended after the same number of
     /// entries, or always took the same number of reads, would show the exact times of others' jobs to a caller that moves
     /// its start.
     fn of(listing: &Listing, view: View<'_>) -> Self {
@@ -251,9 +253,10 @@ impl Bounds {
         let chunk = listing.limit + 1;
         if view == View::All {
             let least = if listing.is_filtered() { LEAST_CHUNK } else { 0 };
-            return Self { to_scan, chunk: chunk.max(least) };
+            return Self { to_scan, to_charge: to_scan, chunk: chunk.max(least) };
         }
-        Self { to_scan: at_least(to_scan), chunk: at_least(chunk.max(LEAST_CHUNK)) }
+        let chunk = at_least(chunk.max(LEAST_CHUNK));
+        Self { to_scan: at_least(to_scan), to_charge: to_scan, chunk }
     }
 }
 

@@ -150,7 +150,8 @@ async fn a_key_has_its_own_limit_instead_of_its_addresss() {
     let keys = Keys::with("[anonymous]\nscopes = [\"read\"]\n");
     let (small, free) = (keys.add("--requests-per-minute 2"), keys.add(""));
     let gateway = keys.gateway(&[("RATE_LIMIT_PER_MINUTE", "3")]).await;
-    let get = async |key: &str| gateway.as_key(key, Method::GET, "/jobs?limit=9", "").await;
+    let path = format!("/job/{}", gateway.submit_as(&free).await);
+    let get = async |key: &str| gateway.as_key(key, Method::GET, &path, "").await;
     for state in [r#""key";r=1"#, r#""key";r=0"#] {
         assert_eq!(left(&get(&small).await), (Some(r#""key";q=2;w=60"#), Some(state)));
     }
