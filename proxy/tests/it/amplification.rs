@@ -7,7 +7,7 @@ use tepal_shared::{
     store::Settlement,
 };
 use tepal_tests::{http::Method, wait::eventually};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpSocket};
 
 use crate::gateway::{FLOWER, Gateway, JSON, SOON};
 
@@ -133,11 +133,13 @@ async fn answers_that_nobody_reads_hold_bounded_memory() {
     let ask = format!("GET /job/{id} HTTP/1.1\r\nhost: tepal\r\n\r\n");
     let mut silent = Vec::new();
     for _ in 0..20 {
-        let mut connection = TcpStream::connect(gateway.proxy.addr()).await.unwrap();
-        connection.write_all(ask.repeat(10).as_bytes()).await.unwrap();
+        // A small buffer, so that the proxy and not the kernel holds the answer.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut connection = socket.connect(gateway.proxy.addr().parse().unwrap()).await.unwrap();
+        connection.write_all(ask.as_bytes()).await.unwrap();
         silent.push(connection);
     }
-    // The kernel takes the first ones; the proxy holds what it does not take.
     let refused = async || {
         let answer = gateway.get(&format!("/job/{id}")).await;
         (answer.status == 503).then(|| answer.json()["code"].clone())
