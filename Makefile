@@ -1,4 +1,4 @@
-# What a person types. Each target is one command of the project's own tools; `make help` lists them.
+# The commands that people type. Each target runs one of the project's own tools; `make help` lists them.
 PORT       ?= 8000
 REDIS_PORT ?= 6390
 WORKERS    ?= 2
@@ -10,7 +10,7 @@ SECONDS    ?= 600
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: ## build and start everything with the in-process model; options PORT=8000 REDIS_PORT=6390 WORKERS=2
+up: ## build Tepal and start it with the in-process model; options PORT=8000 REDIS_PORT=6390 WORKERS=2
 	@compose/local.sh up --port '$(PORT)' --redis-port '$(REDIS_PORT)' --workers '$(WORKERS)'
 
 monitor: ## watch what `make up` started with a local Prometheus; options PORT=8000 METRICS_PORT=9100 CONSOLE_PORT=9090
@@ -33,20 +33,20 @@ test-redis-versions: ## test restarts, power loss and a full disk on Redis 7.0, 
 	@compose/local.sh install
 	@tests/redis-versions.sh '$(abspath $(or $(CARGO_TARGET_DIR),target))/redis-versions'
 
-load: ## load what `make up` started with what the specification asks for, and judge it; options PORT=8000 LENGTH=30s
+load: ## run the specification's load against what `make up` started, and judge it; options PORT=8000 LENGTH=30s
 	@mkdir -p .run
 	@cargo run --quiet --release -p tepal-loadtest -- preset specification --url 'http://127.0.0.1:$(PORT)' \
 		--duration '$(or $(LENGTH),30s)' --html .run/load.html --json .run/load.json
 
 # About 20 minutes; for a first look: make bench SECONDS=1 ROUNDS=1 JOBS=20000 OUT=/tmp/bench.md
 bench: SECONDS := 5
-bench: ## measure every figure of docs/performance.md and write them there; options SECONDS=5 ROUNDS=3 JOBS=200000
+bench: ## measure every figure of docs/performance.md and write it there; options SECONDS=5 ROUNDS=3 JOBS=200000
 	@compose/local.sh install
 	cargo build --release -p tepal-proxy -p tepal-worker
 	cargo bench --quiet -p tepal-loadtest --bench tepal -- --seconds '$(SECONDS)' --rounds '$(or $(ROUNDS),3)' \
 		--jobs '$(or $(JOBS),200000)' --out '$(abspath $(or $(OUT),docs/performance.md))'
 
-chaos: ## kill, freeze and cut everything for a while and prove that no job was lost or doubled; options SECONDS=600 SEED=1
+chaos: ## kill, freeze and cut off every part, then prove that no job was lost or doubled; options SECONDS=600 SEED=1
 	@compose/local.sh install
 	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-chaos' --seconds '$(SECONDS)' $(if $(SEED),--seed '$(SEED)')
@@ -56,7 +56,7 @@ DENY = cargo deny check licenses bans sources && \
 	if cargo deny fetch db 2>/dev/null; then cargo deny check advisories; \
 	else echo "NOT CHECKED: known vulnerabilities, since the database of RustSec cannot be fetched"; fi
 
-lint: ## formatting, clippy with warnings denied, licences and advisories where cargo-deny is installed
+lint: ## check the format, clippy with warnings denied, and licences and advisories where cargo-deny is installed
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(DENY); else echo "NOT CHECKED: deny.toml, since cargo-deny is not installed"; fi
@@ -64,7 +64,7 @@ lint: ## formatting, clippy with warnings denied, licences and advisories where 
 fuzz: SECONDS := 60
 fuzz: TARGET := submission
 # Needs `cargo install cargo-fuzz --locked` and a nightly toolchain. No sanitizer: our code has no `unsafe`.
-fuzz: ## send random input to what reads input; options TARGET=submission (ls tests/fuzz/targets) SECONDS=60
+fuzz: ## send random input to a parser; options TARGET=submission (ls tests/fuzz/targets) SECONDS=60
 	@mkdir -p 'tests/fuzz/corpus/$(TARGET)'
 	cargo +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none '$(TARGET)' \
 		'tests/fuzz/corpus/$(TARGET)' 'tests/fuzz/seeds/$(TARGET)' -- -max_total_time='$(SECONDS)' -print_final_stats=1
