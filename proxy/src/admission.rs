@@ -15,8 +15,7 @@ use crate::{
 pub(crate) const UNCOUNTED: [&str; 6] =
     ["/livez", "/readyz", "/health", "/metrics", "/docs", "/openapi.json"];
 
-/// What each route asks of its callers, as the route table says. A path that is not in it is open to everybody, and
-/// requests for it are not counted: who watches the service must always be answered.
+/// What each route asks of its callers, as the route table says. A path that is not in it is open to everybody.
 #[derive(Debug, Default)]
 pub(crate) struct Rules(Vec<(&'static str, Method, Scope)>);
 
@@ -52,9 +51,13 @@ pub(crate) struct Admission {
     pub(crate) caller: Option<Caller>,
 }
 
-/// Decides about a request for the route `path`. One that is let in carries its [`Caller`] with it, but no longer its key.
+/// Decides about a request for the route `path`; `None` when no route has the request's path. A request that is let in
+/// carries its [`Caller`] with it, but no longer its key. Every request counts, one that no route matches included, except
+/// those for [`UNCOUNTED`] paths: whoever watches the service must always be answered.
 pub(crate) fn decide(app: &App, rules: &Rules, path: Option<&str>, request: &mut Request) -> Admission {
-    let Some(path) = path.filter(|path| rules.guard(path)) else { return Admission::default() };
+    if path.is_some_and(|path| UNCOUNTED.contains(&path)) {
+        return Admission::default();
+    }
     let identified = match &app.access {
         None => Ok(Caller::Anybody),
         Some(access) => access.identify(request.headers()),
@@ -62,9 +65,12 @@ pub(crate) fn decide(app: &App, rules: &Rules, path: Option<&str>, request: &mut
     // A wrong key counts with the address, so that nobody tries many.
     let account = account(app, identified.as_ref().ok(), request);
     let budget = account.as_ref().map(Account::spend);
-    let refusal = match &identified {
-        Ok(caller) => rules.scope(path, request.method()).and_then(|scope| caller.refusal(scope)),
-        Err(refusal) => Some(*refusal),
+    let refusal = match (path.filter(|path| rules.guard(path)), &identified) {
+        (None, _) => None,
+        (Some(path), Ok(caller)) => {
+            rules.scope(path, request.method()).and_then(|scope| caller.refusal(scope))
+        }
+        (Some(_), Err(refusal)) => Some(*refusal),
     };
     let caller = identified.ok();
     if let Some(refusal) = refusal {

@@ -3,7 +3,7 @@
 mod access;
 mod security;
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
@@ -154,8 +154,10 @@ pub struct Config {
     pub replication: Option<ReplicationPolicy>,
     /// Who may do what; `None` = everybody everything.
     pub api_keys_file: Option<PathBuf>,
-    /// How many requests a client may make; `None` = any number.
-    pub rate_limit: Option<RateLimitSettings>,
+    /// Most requests of one client a minute; `None` = any number.
+    pub rate_limit: Option<NonZeroU32>,
+    /// Networks of proxies before this one: their X-Forwarded-For is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
     /// How much a request's body may hold and how long it may take.
     pub body: BodyLimits,
     /// How connections are held and let go.
@@ -166,15 +168,6 @@ pub struct Config {
     pub cors: Option<AllowedOrigins>,
     /// Where clients reach the API; `None` = where they read the contract.
     pub public_url: Option<String>,
-}
-
-/// How many requests a client may make.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RateLimitSettings {
-    /// Most requests of one client a minute.
-    pub per_minute: NonZeroU32,
-    /// Whose X-Forwarded-For is believed.
-    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// How much a request's body may hold and how long it may take.
@@ -215,7 +208,9 @@ impl TryFrom<Args> for Config {
         let listen_addr = mistakes.parsed("LISTEN_ADDR", &args.listen_addr, any_addr);
         let replication = args.replication(&mut mistakes);
         let api_keys_file = args.access.check(&mut mistakes);
-        let rate_limit = args.rate_limit(&mut mistakes);
+        let per_minute = mistakes.number("RATE_LIMIT_PER_MINUTE", &args.rate_limit_per_minute, 0..=u32::MAX);
+        let rate_limit = NonZeroU32::new(per_minute);
+        let trusted_proxies = args.trusted_proxies(&mut mistakes);
         let body = args.body(&mut mistakes);
         let connections = args.connections(body.timeout, &mut mistakes);
         let certificate = args.security.certificate(&mut mistakes);
@@ -227,6 +222,7 @@ impl TryFrom<Args> for Config {
             replication,
             api_keys_file,
             rate_limit,
+            trusted_proxies,
             body,
             connections,
             certificate,
@@ -254,8 +250,7 @@ impl Args {
         (replicas > 0).then_some(ReplicationPolicy { replicas, timeout })
     }
 
-    fn rate_limit(&self, mistakes: &mut Mistakes) -> Option<RateLimitSettings> {
-        let per_minute = mistakes.number("RATE_LIMIT_PER_MINUTE", &self.rate_limit_per_minute, 0..=u32::MAX);
+    fn trusted_proxies(&self, mistakes: &mut Mistakes) -> Arc<[IpNet]> {
         let nets = self.trusted_proxies.as_deref().unwrap_or_default().split(',').map(str::trim);
         let mut trusted_proxies = Vec::new();
         for net in nets.filter(|net| !net.is_empty()) {
@@ -264,7 +259,7 @@ impl Args {
                 Err(_) => mistakes.add("TRUSTED_PROXIES", format!("`{net}` is no network like 10.0.0.0/8")),
             }
         }
-        Some(RateLimitSettings { per_minute: NonZeroU32::new(per_minute)?, trusted_proxies })
+        trusted_proxies.into()
     }
 
     fn body(&self, mistakes: &mut Mistakes) -> BodyLimits {
@@ -311,8 +306,7 @@ mod tests {
         assert_eq!(config.listen_addr.to_string(), "0.0.0.0:8000");
         assert_eq!((config.body.max_bytes, config.body.memory_bytes), (1 << 20, 64 << 20));
         assert_eq!(config.replication, None);
-        let per_minute = NonZeroU32::new(100).unwrap();
-        assert_eq!(config.rate_limit, Some(RateLimitSettings { per_minute, trusted_proxies: Vec::new() }));
+        assert_eq!((config.rate_limit, config.trusted_proxies.len()), (NonZeroU32::new(100), 0));
     }
 
     #[test]

@@ -2,7 +2,13 @@
 //! are. A unit test runs the committed seeds through the same functions.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a finding")]
 
-use std::{net::IpAddr, num::NonZeroU32, path::Path, sync::LazyLock, time::Duration};
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
@@ -11,7 +17,6 @@ use tepal_shared::{model::Model, tensor::Values};
 use crate::{
     accept,
     budget::Meter,
-    config::RateLimitSettings,
     error::{ApiError, MOST_BYTES, MOST_MISTAKES},
     extract, json, prefer,
     rate_limit::{RateLimit, address_in},
@@ -27,8 +32,8 @@ static IRIS: LazyLock<Model> = LazyLock::new(|| {
 });
 static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::derive(&[7; 32]).unwrap());
 static BEHIND_A_PROXY: LazyLock<RateLimit> = LazyLock::new(|| {
-    let trusted_proxies = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()).into();
-    RateLimit::new(&RateLimitSettings { per_minute: NonZeroU32::MIN, trusted_proxies })
+    let trusted = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap());
+    RateLimit::new(NonZeroU32::MIN, Arc::new(trusted))
 });
 
 /// The body of `POST /predict`.

@@ -18,7 +18,6 @@ use self::{
     clients::{Client, Clients},
     window::{Moment, SECONDS, Window},
 };
-use crate::config::RateLimitSettings;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 // draft-ietf-httpapi-ratelimit-headers-10.
@@ -77,7 +76,7 @@ pub(crate) struct RateLimit {
     clients: Clients,
     start: Instant,
     limit: NonZeroU32,
-    trusted: Vec<IpNet>,
+    trusted: Arc<[IpNet]>,
 }
 
 /// Counts the requests of one key.
@@ -170,19 +169,20 @@ fn seconds(time: Duration) -> u64 {
 }
 
 impl RateLimit {
-    pub(crate) fn new(settings: &RateLimitSettings) -> Self {
-        Self {
-            clients: Clients::new(),
-            start: Instant::now(),
-            limit: settings.per_minute,
-            trusted: settings.trusted_proxies.clone(),
-        }
+    pub(crate) fn new(per_minute: NonZeroU32, trusted: Arc<[IpNet]>) -> Self {
+        Self { clients: Clients::new(), start: Instant::now(), limit: per_minute, trusted }
     }
 
     /// Where requests of that origin are counted.
     pub(crate) fn account(self: &Arc<Self>, peer: Peer, headers: &HeaderMap) -> Account {
         let client = self.clients.client(self.origin(peer.0.to_canonical(), headers));
         Account::Address(Arc::clone(self), client)
+    }
+
+    /// Where a request is counted whose head cannot be read. `None` for a trusted proxy: it sends the requests of others.
+    pub(crate) fn account_of_peer(self: &Arc<Self>, peer: Peer) -> Option<Account> {
+        let is_trusted = is_in(&self.trusted, peer.0.to_canonical());
+        (!is_trusted).then(|| self.account(peer, &HeaderMap::new()))
     }
 
     /// Where a request comes from: the connection's peer, or, behind proxies of ours, the last hop that is not one. What
@@ -193,7 +193,7 @@ impl RateLimit {
         let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         let mut origin = peer;
         for hop in hops {
-            if !self.trusted.iter().any(|net| net.contains(&origin)) {
+            if !is_in(&self.trusted, origin) {
                 break;
             }
             let hop = std::str::from_utf8(hop.trim_ascii()).ok();
@@ -238,6 +238,11 @@ impl Budget {
     }
 }
 
+/// Whether one of the networks has this address.
+fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}
+
 /// An address as proxies write it: alone, in brackets, or with a port.
 pub(crate) fn address_in(hop: &str) -> Option<IpAddr> {
     let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
@@ -249,10 +254,8 @@ mod tests {
     use super::*;
 
     fn limit(per_minute: u32, trusted: &[&str]) -> Arc<RateLimit> {
-        Arc::new(RateLimit::new(&RateLimitSettings {
-            per_minute: NonZeroU32::new(per_minute).unwrap(),
-            trusted_proxies: trusted.iter().map(|net| net.parse().unwrap()).collect(),
-        }))
+        let trusted = trusted.iter().map(|net| net.parse().unwrap()).collect();
+        Arc::new(RateLimit::new(NonZeroU32::new(per_minute).unwrap(), trusted))
     }
 
     fn account(limit: &Arc<RateLimit>, address: &str) -> Account {

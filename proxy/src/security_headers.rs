@@ -30,14 +30,6 @@ impl SecurityHeaders {
         }
     }
 
-    /// The same as lines of an answer's head.
-    pub(crate) fn lines(self) -> String {
-        let line = |(name, value): (HeaderName, HeaderValue)| {
-            format!("{name}: {}\r\n", value.to_str().unwrap_or_default())
-        };
-        self.all().map(line).collect()
-    }
-
     fn all(self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         ALWAYS.into_iter().chain(self.is_tls.then_some(UNDER_TLS))
     }

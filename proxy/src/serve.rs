@@ -35,7 +35,10 @@ use self::{
     refusals::Refusals,
 };
 use crate::{
-    config::ConnectionLimits, metrics::ConnectionMetrics, rate_limit::Peer, security_headers::SecurityHeaders,
+    config::ConnectionLimits,
+    metrics::ConnectionMetrics,
+    rate_limit::{Peer, RateLimit},
+    security_headers::SecurityHeaders,
 };
 
 /// Pause after a failed accept, which is mostly a lack of file descriptors: others must be closed first.
@@ -52,6 +55,8 @@ pub(crate) struct Server {
     /// Bytes of the largest body that is taken.
     pub(crate) largest_body: usize,
     pub(crate) metrics: ConnectionMetrics,
+    /// `None` when no address is limited.
+    pub(crate) rate_limit: Option<Arc<RateLimit>>,
     /// `None` for plain HTTP.
     pub(crate) handshakes: Option<Arc<Handshakes>>,
 }
@@ -170,7 +175,8 @@ impl Connection {
                 Ok::<_, io::Error>(place.hold(answer))
             }
         });
-        let stream = TokioIo::new(Refusals::new(stream, seen, headers));
+        let account = server.rate_limit.as_ref().and_then(|limit| limit.account_of_peer(peer));
+        let stream = TokioIo::new(Refusals::new(stream, seen, headers, account));
         tokio::select! {
             // What the connection waits for is known after it has run.
             biased;

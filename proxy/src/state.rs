@@ -54,7 +54,9 @@ impl App {
             bodies: Bodies::new(config.body),
             metrics: Metrics::new().map_err(StartError::Metrics)?,
             access,
-            rate_limit: config.rate_limit.as_ref().map(|settings| Arc::new(RateLimit::new(settings))),
+            rate_limit: config
+                .rate_limit
+                .map(|per_minute| Arc::new(RateLimit::new(per_minute, Arc::clone(&config.trusted_proxies)))),
             secret: Secret::default(),
             shutdown,
             snapshot,

@@ -1,5 +1,5 @@
 //! Requests that are no HTTP, or too long for it, are answered by the HTTP library itself, with a bare status. This
-//! turns those answers into problems like all others, on their way to the socket.
+//! turns those answers into problems like all others, on their way to the socket, and counts the requests.
 
 use std::{
     io,
@@ -8,11 +8,19 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{heads::Heads, places::Place};
-use crate::{error::ApiError, extract, security_headers::SecurityHeaders};
+use crate::{
+    error::ApiError,
+    extract::{self, REQUEST_ID},
+    rate_limit::Account,
+    security_headers::SecurityHeaders,
+};
 
 /// What a client that speaks HTTP/2 without asking sends first (RFC 9113, section 3.4), as far as it is a request of HTTP/1.1
 /// with another version.
@@ -22,6 +30,8 @@ const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 pub(super) struct Refusals<S> {
     stream: Heads<S>,
     headers: SecurityHeaders,
+    /// Where refused requests are counted.
+    account: Option<Account>,
     /// How much of [`HTTP2`] has arrived; `None` when the client sends something else.
     preface: Option<usize>,
     /// What is left to write of a refusal.
@@ -30,9 +40,27 @@ pub(super) struct Refusals<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Refusals<S> {
-    pub(super) fn new(stream: S, place: Arc<Place>, headers: SecurityHeaders) -> Self {
+    pub(super) fn new(
+        stream: S,
+        place: Arc<Place>,
+        headers: SecurityHeaders,
+        account: Option<Account>,
+    ) -> Self {
         let stream = Heads::new(stream, place);
-        Self { stream, headers, preface: Some(0), refusal: Vec::new(), written: 0 }
+        Self { stream, headers, account, preface: Some(0), refusal: Vec::new(), written: 0 }
+    }
+
+    /// The problem instead of a bare refusal.
+    fn problem_for(&self, answer: &[u8]) -> Option<Vec<u8>> {
+        // What follows HTTP/2's preface is no head.
+        let known = self.stream.error().filter(|_| self.preface != Some(HTTP2.len()));
+        let (mut error, head) = refused(answer, known)?;
+        let mut more = HeaderMap::new();
+        if let Some(budget) = self.account.as_ref().map(Account::spend) {
+            budget.tell(&mut more);
+            error = budget.excess.map_or(error, ApiError::RateLimited);
+        }
+        problem(&error, head, more, self.headers)
     }
 
     fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -47,9 +75,9 @@ impl<S: AsyncWrite + Unpin> Refusals<S> {
     }
 }
 
-/// The problem instead of a bare refusal: `known`, or what the status says. Our own errors have bodies, so an empty 4xx is
-/// never one of ours.
-fn problem_for(answer: &[u8], known: Option<ApiError>, headers: SecurityHeaders) -> Option<Vec<u8>> {
+/// What the HTTP library refuses with these bytes: `known`, or what the status says; and its head. Our own errors have
+/// bodies, so an empty 4xx is never one of ours.
+fn refused(answer: &[u8], known: Option<ApiError>) -> Option<(ApiError, &str)> {
     if !answer.starts_with(b"HTTP/1.1 4") {
         return None;
     }
@@ -61,22 +89,31 @@ fn problem_for(answer: &[u8], known: Option<ApiError>, headers: SecurityHeaders)
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => ApiError::HeadersTooLarge,
         _ => return None,
     };
+    Some((error, head))
+}
+
+/// The problem with the lines of the library's `head` and these `more`.
+fn problem(error: &ApiError, head: &str, mut more: HeaderMap, headers: SecurityHeaders) -> Option<Vec<u8>> {
     let id = extract::request_id(&HeaderMap::new());
-    let id = id.to_str().unwrap_or_default();
-    let body = error.problem("", id);
-    let mut problem = Vec::with_capacity(512);
+    let body = error.problem("", id.to_str().unwrap_or_default());
+    more.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    more.insert(CONTENT_LENGTH, body.len().into());
+    more.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    more.insert(REQUEST_ID, id);
+    headers.add_to(&mut more);
+    if let Some(seconds) = error.retry_after() {
+        more.insert(RETRY_AFTER, seconds.into());
+    }
     let status = StatusCode::from_u16(error.status()).ok()?;
-    problem.extend_from_slice(format!("HTTP/1.1 {status}\r\n").as_bytes());
+    let mut problem = format!("HTTP/1.1 {status}\r\n").into_bytes();
     for line in head.lines().skip(1).filter(|line| !line.is_empty() && *line != "content-length: 0") {
         problem.extend_from_slice(line.as_bytes());
         problem.extend_from_slice(b"\r\n");
     }
-    let more = format!(
-        "content-type: application/problem+json\r\ncontent-length: {}\r\ncache-control: no-store\r\nx-request-id: {id}\r\n{}\r\n",
-        body.len(),
-        headers.lines(),
-    );
-    problem.extend_from_slice(more.as_bytes());
+    for (name, value) in &more {
+        problem.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    problem.extend_from_slice(b"\r\n");
     problem.extend_from_slice(&body);
     Some(problem)
 }
@@ -117,9 +154,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Refusals<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.refusal.is_empty() {
-            // What follows HTTP/2's preface is no head.
-            let known = self.stream.error().filter(|_| self.preface != Some(HTTP2.len()));
-            match problem_for(bytes, known, self.headers) {
+            match self.problem_for(bytes) {
                 Some(problem) => self.refusal = problem,
                 None => return Pin::new(&mut self.stream).poll_write(context, bytes),
             }

@@ -3,6 +3,7 @@
 use crate::{
     expect::problem,
     gateway::{FLOWER, Gateway, JSON},
+    keys::Keys,
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use tepal_shared::{
     job::{JobId, Priority},
     store::Settlement,
 };
-use tepal_tests::http::{Answer, Method};
+use tepal_tests::http::{Answer, Method, raw};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -50,7 +51,7 @@ async fn a_client_over_its_limit_is_told_when_to_come_again_and_stores_nothing()
 async fn requests_of_every_kind_count_but_those_of_who_watches_the_service_do_not() {
     let gateway = Gateway::with(&[LIMIT]).await;
     gateway.is_ready().await;
-    for path in ["/health", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/nothing"] {
+    for path in ["/health", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs"] {
         let answer = gateway.get(path).await;
         assert_eq!((answer.header("ratelimit"), answer.status == 429), (None, false), "{path}");
     }
@@ -60,6 +61,69 @@ async fn requests_of_every_kind_count_but_those_of_who_watches_the_service_do_no
     assert_eq!(remaining(&gateway.get("/jobs?limit=9").await), Some("0"));
     assert_eq!(gateway.get("/metadata").await.status, 429);
     assert_eq!(gateway.get("/health").await.header("ratelimit"), None);
+}
+
+#[tokio::test]
+async fn refused_and_unmatched_requests_count() {
+    let gateway = Gateway::with(&[("RATE_LIMIT_PER_MINUTE", "8")]).await;
+    let large = " ".repeat((1 << 20) + 1);
+    let text = [("content-type", "text/plain")];
+    for (method, path, headers, body, status, left) in [
+        (Method::GET, "/nothing", &text, "", 404, "7"),
+        (Method::PUT, "/predict", &text, "", 405, "6"),
+        (Method::POST, "/predict", &[JSON], large.as_str(), 413, "5"),
+        (Method::POST, "/predict", &text, "{}", 415, "4"),
+        (Method::POST, "/predict", &[JSON], "{", 400, "3"),
+        (Method::POST, "/nothing/here", &text, large.as_str(), 404, "2"),
+        (Method::DELETE, "/livez", &text, "", 405, ""),
+        (Method::GET, "/jobs", &[("accept", "text/plain")], "", 406, "1"),
+        (Method::OPTIONS, "/jobs", &text, "", 405, "0"),
+        (Method::GET, "/nothing", &text, "", 429, "0"),
+    ] {
+        let answer = gateway.send(method, path, headers, body).await;
+        let expected = Some(left).filter(|left| !left.is_empty());
+        assert_eq!((answer.status, remaining(&answer)), (status, expected), "{path}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn an_unmatched_request_counts_with_the_key_it_shows() {
+    let keys = Keys::with("");
+    let key = keys.add("--requests-per-minute 3");
+    let gateway = keys.gateway(&[LIMIT]).await;
+    let left = async |key: &str| {
+        let answer = gateway.send(Method::GET, "/nothing", &[("x-api-key", key)], "").await;
+        assert_eq!(answer.status, 404);
+        answer.header("ratelimit").unwrap().split(';').take(2).collect::<Vec<_>>().join(";")
+    };
+    assert_eq!(left(&key).await, r#""key";r=2"#);
+    assert_eq!(left("tepal_none_wrong").await, r#""client";r=2"#);
+}
+
+#[tokio::test]
+async fn requests_that_are_no_http_count_with_the_address() {
+    let malformed = b"GET /jobs HTTP/1.1\nhost: tepal\r\n\r\n";
+    let gateway = Gateway::with(&[LIMIT]).await;
+    let refused = async |bytes: &[u8]| {
+        let answer = raw(gateway.proxy.addr(), bytes).await;
+        String::from_utf8(answer).unwrap()
+    };
+    for left in [2, 1, 0] {
+        let answer = refused(malformed).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.contains(&format!("ratelimit: \"client\";r={left};t=60\r\n")), "{answer}");
+    }
+    let answer = refused(b"\0\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("\r\nretry-after: "), "{answer}");
+    assert!(answer.contains("\"code\":\"rate_limited\""), "{answer}");
+    assert_eq!(gateway.get("/jobs").await.status, 429);
+
+    // A trusted proxy sends the requests of many: its own address pays for none of them.
+    let behind = Gateway::with(&[LIMIT, ("TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    for _ in 0..4 {
+        let answer = raw(behind.proxy.addr(), malformed).await;
+        assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+    }
 }
 
 #[tokio::test]
