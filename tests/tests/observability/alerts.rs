@@ -81,3 +81,13 @@ fn every_alert_has_its_section_in_the_guide() {
         guide::sections().into_iter().filter(|title| title.starts_with("Tepal")).collect();
     assert_eq!(sections, named, "left: docs/operations.md, right: compose/alerts.yml");
 }
+
+#[test]
+fn the_overview_of_the_guide_has_every_alert_with_its_severity() {
+    let severity = |alert: &Alert| format!("{{ severity: {} }}", guide::alerts()[&alert.name]);
+    let alerts = alerts();
+    assert_eq!(guide::alerts().len(), alerts.len());
+    for alert in &alerts {
+        assert_eq!(severity(alert), alert.severity, "{}", alert.name);
+    }
+}

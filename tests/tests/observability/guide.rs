@@ -1,5 +1,7 @@
 //! Reads docs/operations.md: its headings and its tables.
 
+use std::collections::BTreeMap;
+
 use crate::file;
 
 /// The rows of all tables in the chapter `## title`, cell by cell, without the code marks.
@@ -19,4 +21,14 @@ pub(crate) fn rows(title: &str) -> Vec<Vec<String>> {
 pub(crate) fn sections() -> Vec<String> {
     let guide = file("docs/operations.md");
     guide.lines().filter_map(|line| line.strip_prefix("### ")).map(str::to_owned).collect()
+}
+
+/// Each alert of the overview with its severity.
+pub(crate) fn alerts() -> BTreeMap<String, String> {
+    let guide = file("docs/operations.md");
+    let row = |line: &str| {
+        let (name, rest) = line.strip_prefix("| [")?.split_once(']')?;
+        Some((name.to_owned(), rest.split(" | ").nth(1)?.to_owned()))
+    };
+    guide.lines().filter_map(row).collect()
 }
