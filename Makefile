@@ -5,7 +5,7 @@ WORKERS    ?= 2
 SECONDS    ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-valkey test-redis-versions lint fuzz fmt bench load chaos monitor
+.PHONY: help up test test-valkey test-redis-versions lint fuzz fmt bench load chaos hostile monitor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,14 @@ chaos: ## kill, freeze and cut off every part, then prove that no job was lost o
 	@compose/local.sh install
 	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-chaos' --seconds '$(SECONDS)' $(if $(SEED),--seed '$(SEED)')
+
+# About 40 minutes; for a first look: make hostile SECONDS=5 ONLY=streams BODIES=1048576
+hostile: SECONDS := 20
+hostile: ## attack a proxy in every known way and prove that others are served; options SECONDS=20 ONLY=name,... BODIES=bytes,... OUT=page
+	@compose/local.sh install
+	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
+	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-hostile' --seconds '$(SECONDS)' $(if $(ONLY),--only '$(ONLY)') \
+		$(if $(BODIES),--bodies '$(BODIES)') $(if $(OUT),--out '$(abspath $(OUT))')
 
 # Licences, duplicates and sources can be checked anywhere, advisories where their database can be fetched.
 DENY = cargo deny check licenses bans sources && \

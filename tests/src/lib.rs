@@ -15,6 +15,7 @@
 //! - [`fault_proxy`]: a TCP proxy that cuts, delays and swallows
 //! - [`history`]: the history checker, invariants I1 to I10
 //! - [`chaos`]: fault runs over all of it
+//! - [`hostile`]: attacks on a proxy, beside honest clients
 //! - [`seeds`]: the inputs of the fuzz targets, for tests without a fuzzer
 #![allow(
     clippy::expect_used,
@@ -27,6 +28,7 @@ pub mod certificates;
 pub mod chaos;
 pub mod fault_proxy;
 pub mod history;
+pub mod hostile;
 pub mod http;
 pub mod model_server;
 pub mod ports;

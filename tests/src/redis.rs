@@ -150,6 +150,12 @@ impl RedisServer {
         self.process().pid()
     }
 
+    /// Whether the current process has not ended.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process().is_running()
+    }
+
     /// The server's directory: `redis.conf`, `redis.log`, `appendonlydir/`.
     #[must_use]
     pub fn dir(&self) -> &Path {

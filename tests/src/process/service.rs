@@ -20,6 +20,8 @@ pub enum Sink {
     /// To the [`Logs`].
     #[default]
     Logs,
+    /// To `/dev/null`: a flood of requests logs more than a harness should read.
+    Nothing,
     /// To a full disk.
     FullDisk,
     /// To a pipe whose reader is gone.
@@ -103,6 +105,7 @@ impl ServiceBuilder {
         let full = || -> Stdio { File::options().write(true).open("/dev/full").expect("/dev/full").into() };
         match self.sink {
             Sink::FullDisk => command.stdout(full()).stderr(full()),
+            Sink::Nothing => command.stdout(Stdio::null()).stderr(Stdio::null()),
             Sink::Logs | Sink::ClosedPipe | Sink::UnreadPipe => command.stdout(handle()).stderr(handle()),
         };
         let process = Process::spawn(&self.name, &mut command)
@@ -110,7 +113,7 @@ impl ServiceBuilder {
         match self.sink {
             Sink::Logs => logs.follow(output),
             Sink::UnreadPipe => logs.ignore(output),
-            Sink::FullDisk | Sink::ClosedPipe => drop(output),
+            Sink::FullDisk | Sink::Nothing | Sink::ClosedPipe => drop(output),
         }
         process
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
 mod fault_proxy;
+mod hostile;
 mod http;
 mod process;
 mod redis;

@@ -1,0 +1,204 @@
+//! The attacks. Each tries for the whole time to take what belongs to others: memory, processors, connections, storage.
+
+mod bodies;
+mod connections;
+mod work;
+
+use super::field::{Field, Orders};
+use super::tally::{Summary, Tally};
+use std::sync::Arc;
+
+/// An attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attack {
+    RepeatedMembers,
+    RepeatedIds,
+    LargeAnswers,
+    Zeros,
+    LargeBodies,
+    WideJson,
+    RefusedBodies,
+    Unmatched,
+    Lookups,
+    Listings,
+    Contract,
+    Probes,
+    Streams,
+    Waits,
+    SlowHeads,
+    EndlessHeads,
+    SlowBodies,
+    Idle,
+    Churn,
+    Garbage,
+    Storage,
+    Flood,
+    Everything,
+}
+
+use Attack::*;
+
+/// `MAX_CONNECTIONS` where all of them are to be taken, as it was measured first.
+const FEW_CONNECTIONS: &str = "200";
+/// A limit is judged over more than the minute for which it holds, s.
+const MORE_THAN_A_MINUTE: f64 = 70.0;
+
+impl Attack {
+    pub(super) const ALL: [Self; 23] = [
+        RepeatedMembers,
+        RepeatedIds,
+        LargeAnswers,
+        Zeros,
+        LargeBodies,
+        WideJson,
+        RefusedBodies,
+        Unmatched,
+        Lookups,
+        Listings,
+        Contract,
+        Probes,
+        Streams,
+        Waits,
+        SlowHeads,
+        EndlessHeads,
+        SlowBodies,
+        Idle,
+        Churn,
+        Garbage,
+        Storage,
+        Flood,
+        Everything,
+    ];
+
+    /// Name and what is done.
+    fn about(self) -> (&'static str, &'static str) {
+        match self {
+            RepeatedMembers => {
+                ("repeated-members", "the largest bodies, with a long name and a member repeated 21 times")
+            }
+            RepeatedIds => {
+                ("repeated-ids", "lookups of one large job's id, a hundred times; nobody reads the answers")
+            }
+            LargeAnswers => ("large-answers", "lookups of 80 large jobs, 8 MiB; nobody reads the answers"),
+            Zeros => ("zeros", "batches of 100 and 1,000 times 0"),
+            LargeBodies => {
+                ("large-bodies", "90 of the largest bodies from each address, all but their last byte")
+            }
+            WideJson => ("wide-json", "the largest bodies, lists of empty objects"),
+            RefusedBodies => (
+                "refused-bodies",
+                "one address, 400 connections on 200 places, bodies that are refused, byte by byte",
+            ),
+            Unmatched => ("unmatched", "paths and methods that do not exist, 50 in a pipeline"),
+            Lookups => ("lookups", "lookups of 1,000 ids"),
+            Listings => ("listings", "listings that scan 10,000 entries"),
+            Contract => ("contract", "/openapi.json, 200 in a pipeline, 100 connections"),
+            Probes => ("probes", "/metrics and /health, 200 in a pipeline, 100 connections"),
+            Streams => ("streams", "2,000 event streams on one large job, which then runs"),
+            Waits => ("waits", "1,800 waits of 60 s for one job, which then runs"),
+            SlowHeads => ("slow-heads", "2,000 heads, byte by byte"),
+            EndlessHeads => ("endless-heads", "2,000 heads of 64 KiB that do not end"),
+            SlowBodies => ("slow-bodies", "1,000 bodies, byte by byte"),
+            Idle => ("idle", "12,000 connections on 10,000 places that ask for nothing"),
+            Churn => ("churn", "connections that are opened and closed"),
+            Garbage => ("garbage", "bytes that are no HTTP, behind a good request"),
+            Storage => ("storage", "one address, the largest jobs, each cancelled at once"),
+            Flood => ("flood", "submissions far beyond the limit, 20 in a pipeline"),
+            Everything => ("everything", "all of these at once, each from four addresses of its own"),
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        self.about().0
+    }
+
+    pub(super) fn what(self) -> &'static str {
+        self.about().1
+    }
+
+    /// Settings of the proxy that differ from the composition's.
+    pub(super) fn settings(self) -> Option<(&'static str, &'static str)> {
+        (self == RefusedBodies).then_some(("MAX_CONNECTIONS", FEW_CONNECTIONS))
+    }
+
+    /// How long it lasts, if it is to last so long.
+    pub(super) fn seconds(self, wanted: f64, is_short: bool) -> f64 {
+        if self == Flood && !is_short { wanted.max(MORE_THAN_A_MINUTE) } else { wanted }
+    }
+
+    async fn run(self, field: &Field) {
+        if self == Everything { everything(field).await } else { self.run_alone(field).await }
+    }
+
+    async fn run_alone(self, field: &Field) {
+        match self {
+            RepeatedMembers => bodies::repeated_members(field).await,
+            RepeatedIds => work::repeated_ids(field).await,
+            LargeAnswers => work::large_answers(field).await,
+            Zeros => bodies::zeros(field).await,
+            LargeBodies => bodies::held(field).await,
+            WideJson => bodies::wide(field).await,
+            RefusedBodies => bodies::refused(&field.alone()).await,
+            Unmatched => work::unmatched(field).await,
+            Lookups => work::lookups(field).await,
+            Listings => work::listings(field).await,
+            Contract => work::contract(field).await,
+            Probes => work::probes(field).await,
+            Streams => connections::streams(field).await,
+            Waits => work::waits(field).await,
+            SlowHeads => connections::slow_heads(field).await,
+            EndlessHeads => connections::endless_heads(field).await,
+            SlowBodies => bodies::slow(field).await,
+            Idle => connections::idle(field).await,
+            Churn => connections::churn(field).await,
+            Garbage => connections::garbage(field).await,
+            Storage => bodies::storage(&field.alone()).await,
+            Flood => work::flood(field).await,
+            // It consists of the others.
+            Everything => {}
+        }
+    }
+}
+
+/// Carries out orders; for a process of its own.
+///
+/// # Panics
+/// When there is no such attack.
+pub(super) async fn attack(orders: &Orders) -> Summary {
+    let attack = Attack::ALL.into_iter().find(|attack| attack.name() == orders.attack);
+    let tally = Arc::new(Tally::new());
+    let field = Field::new(orders, Arc::clone(&tally));
+    attack.expect("the name of an attack").run(&field).await;
+    tally.summary()
+}
+
+async fn everything(field: &Field) {
+    let others: Vec<_> = Attack::ALL.into_iter().filter(|attack| *attack != Everything).collect();
+    let mut all = tokio::task::JoinSet::new();
+    for (number, attack) in others.into_iter().enumerate() {
+        let field = field.elsewhere(number);
+        all.spawn(async move { attack.run_alone(&field).await });
+    }
+    while let Some(done) = all.join_next().await {
+        done.expect("an attack does not panic");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attacks_have_names_of_their_own() {
+        let mut names: Vec<_> = Attack::ALL.map(Attack::name).into();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Attack::ALL.len());
+    }
+
+    #[test]
+    fn a_limit_is_watched_for_more_than_a_minute() {
+        assert!(Flood.seconds(20.0, false) > 60.0);
+        assert_eq!((Flood.seconds(2.0, true), Churn.seconds(20.0, false)), (2.0, 20.0));
+    }
+}

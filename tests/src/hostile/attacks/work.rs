@@ -1,0 +1,62 @@
+//! Requests that make the proxy and Redis work, or answer much.
+
+use serde_json::json;
+
+use super::super::field::{Field, Volley};
+use super::super::wire::{get, head_of, post};
+
+fn lookup(ids: &[String]) -> Vec<u8> {
+    post("/jobs/lookup", json!({ "job_ids": ids }).to_string().as_bytes())
+}
+
+/// 4 kB that ask for 10 MB.
+pub(super) async fn repeated_ids(field: &Field) {
+    let ids = vec![field.seeds.large.first().expect("a large job").clone(); 100];
+    field.never_read(95, &Volley::one(lookup(&ids))).await;
+}
+
+/// Answers of nearly 8 MiB.
+pub(super) async fn large_answers(field: &Field) {
+    field.never_read(10, &Volley::one(lookup(&field.seeds.large))).await;
+}
+
+/// 1,000 jobs for each request.
+pub(super) async fn lookups(field: &Field) {
+    field.hammer(2, &Volley::one(lookup(&field.seeds.small)).costing(21)).await;
+}
+
+/// Pages without a match, of which each reads 10,000 jobs.
+pub(super) async fn listings(field: &Field) {
+    field.hammer(2, &Volley::one(get("/jobs?status=failed&limit=1000", "")).costing(21)).await;
+}
+
+/// What is not counted.
+pub(super) async fn contract(field: &Field) {
+    field.hammer(5, &Volley::one(get("/openapi.json", "")).costing(0).pipelined(200)).await;
+}
+
+/// The same for what is made anew now and then.
+pub(super) async fn probes(field: &Field) {
+    let both = [get("/metrics", ""), get("/health", "")].concat();
+    let volley = Volley { requests: 200, ..Volley::one(both).costing(0).pipelined(100) };
+    field.hammer(5, &volley).await;
+}
+
+/// Requests for which there is no operation.
+pub(super) async fn unmatched(field: &Field) {
+    let methods = Volley::one(head_of("DELETE /predict", "").into_bytes()).pipelined(50);
+    let paths = Volley::one(get("/no/such/path", "")).pipelined(50);
+    tokio::join!(field.hammer(1, &methods), field.hammer(1, &paths));
+}
+
+/// Submissions beyond the limit.
+pub(super) async fn flood(field: &Field) {
+    let submission = post("/predict", br#"{"data":[[5.1,3.5,1.4,0.2]]}"#);
+    field.hammer(1, &Volley::one(submission).pipelined(20)).await;
+}
+
+/// Requests that last a minute.
+pub(super) async fn waits(field: &Field) {
+    let path = format!("/job/{}", field.seeds.held);
+    field.hammer(90, &Volley::one(get(&path, "prefer: wait=60\r\n"))).await;
+}
