@@ -17,15 +17,15 @@ use crate::config::Config;
 
 /// Something that runs a model.
 pub trait Backend: Send + Sync + 'static {
-    /// The word for it in /health, metrics and logs.
+    /// Its name in /health, metrics and logs.
     fn name(&self) -> &'static str;
 
-    /// Runs all rows of a batch; the answer's first axis is the batch axis. Dropping the future aborts the call where
-    /// that is possible.
+    /// Runs all rows of a batch. The first axis of the answer is the batch axis. Dropping the future aborts the call if
+    /// the backend can abort.
     fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>>;
 
-    /// Whether the model can be called now, and its metadata as TensorFlow Serving's REST API prints it. Never costs
-    /// a job.
+    /// Checks whether the model can be called now. Returns its metadata as TensorFlow Serving's REST API prints it. Never
+    /// uses a job.
     fn probe(&self) -> BoxFuture<'_, Result<serde_json::Value, BackendError>>;
 }
 
@@ -63,21 +63,21 @@ pub enum OpenError {
     Onnx {
         /// Which file.
         path: String,
-        /// What the library that reads it says.
+        /// The error of the library that reads it.
         #[source]
         source: Cause,
     },
-    /// TF_SERVING_HOST and TF_SERVING_GRPC_PORT make no address.
+    /// TF_SERVING_HOST and TF_SERVING_GRPC_PORT are not an address.
     #[error("TF_SERVING_HOST `{host}` is not a host name")]
     Address {
-        /// What was given.
+        /// The value of the setting.
         host: String,
-        /// What the client library says.
+        /// The error of the client library.
         #[source]
         source: tonic::transport::Error,
     },
     /// The certificates or the name in the server's certificate cannot be used.
-    #[error("the settings TF_SERVING_... of TLS cannot be used; TF_SERVING_TLS_NAME must be a host name")]
+    #[error("the TLS settings TF_SERVING_... cannot be used; TF_SERVING_TLS_NAME must be a host name")]
     Tls(#[source] tonic::transport::Error),
 }
 
@@ -92,20 +92,20 @@ pub fn open(config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
     }
 }
 
-/// What a failure came of, as a library reports it.
+/// The cause of a failure, as a library reports it.
 pub type Cause = Box<dyn Error + Send + Sync>;
 
-/// A call failed. [`Verdict::step`] decides what follows.
+/// A failed call. [`Verdict::step`] decides what the worker does next.
 #[derive(Debug, thiserror::Error)]
 #[error("{message} ({code})")]
 pub struct BackendError {
-    /// Who is to blame, as far as the failure says.
+    /// Who is to blame, as far as the failure shows.
     pub verdict: Verdict,
-    /// One word for programs, the job's `error_code` if it comes to that.
+    /// One word for programs: the `error_code` of the job if it fails.
     pub code: &'static str,
-    /// A sentence for the client, the job's `error` if it comes to that.
+    /// A sentence for the client: the `error` of the job if it fails.
     pub message: String,
-    /// What it came of, for the log.
+    /// The cause, for the log.
     #[source]
     pub cause: Option<Cause>,
 }

@@ -1,5 +1,5 @@
-//! Turns granted jobs into model calls. Jobs share a call when nothing speaks against it; a job that was there when a
-//! worker or the model server died, or that has its own time limit, is called alone.
+//! Groups claimed jobs into model calls. Most jobs share a call. A job in quarantine, or with its own time limit, is
+//! called alone.
 
 use tepal_shared::{
     job::Attempt,
@@ -34,7 +34,7 @@ pub struct Limits {
     pub bytes: usize,
 }
 
-/// What becomes of a set of granted jobs.
+/// The calls for a set of claimed jobs, and the jobs that cannot be called.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// The calls to make.
@@ -114,14 +114,14 @@ impl MicroBatch {
         })
     }
 
-    /// Two batches of half the jobs each, to find the one that spoils the call; the second is `None` for a single job.
+    /// Two batches of half the jobs each, to find the job that makes the call fail. The second is `None` for a single job.
     #[must_use]
     pub fn bisect(self) -> (Self, Option<Self>) {
         let half = self.items.len().div_ceil(2);
         self.split_at(half)
     }
 
-    /// Keeps the jobs that fit into `max_rows` rows, at least one; gives the others.
+    /// Keeps the jobs that fit into `max_rows` rows, at least one. Returns the others.
     pub fn split_off_above(&mut self, max_rows: usize) -> Option<Self> {
         let fitting = self.split().take_while(|(item, from)| *from == 0 || from + item.rows.rows <= max_rows);
         let count = fitting.count();

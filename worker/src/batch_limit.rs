@@ -1,5 +1,5 @@
-//! How many rows a call may have at present. A backend that fails calls for their size halves the number for a while; then
-//! it doubles again, step by step. Each step that fails doubles the while.
+//! How many rows a call may have now. When a backend fails calls because of their size, the limit is halved for a while.
+//! Then it doubles again, step by step. Each step that fails doubles the wait before the next one.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -40,7 +40,7 @@ impl BatchLimit {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Most rows of a call that begins now.
+    /// Most rows of a call that starts now.
     #[must_use]
     pub fn rows(&self) -> usize {
         let mut state = self.state();
@@ -54,7 +54,7 @@ impl BatchLimit {
         state.limit
     }
 
-    /// A call of so many rows failed, perhaps for their number.
+    /// A call of this many rows failed, perhaps because of their number.
     pub fn lower(&self, rows: usize) {
         let mut state = self.state();
         let limit = (rows / 2).max(1);
@@ -70,7 +70,7 @@ impl BatchLimit {
         info!(action = "batch_limit_lowered", rows = limit);
     }
 
-    /// A call of so many rows succeeded.
+    /// A call of this many rows succeeded.
     pub fn succeeded(&self, rows: usize) {
         let mut state = self.state();
         if state.is_trying && rows > state.limit / 2 {

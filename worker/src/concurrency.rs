@@ -1,5 +1,5 @@
-//! How many batches may run at a time. An overloaded backend halves the number and gets a pause; successes let the
-//! number grow back, slowly, because the only way to find the limit of a backend is to be refused.
+//! The adaptive limiter: how many batches may run at a time. An overload of the backend halves the number and causes a
+//! pause. Successes raise the number again, slowly, because only a refusal shows the limit of a backend.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,7 +13,7 @@ use crate::metrics;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Successes that each of the places must have seen before there is one more.
+/// Successes for each slot before another slot is added.
 const SUCCESSES_PER_PLACE: usize = 8;
 
 /// The number of batches that may run in this process. Clones share it.
@@ -32,28 +32,28 @@ struct Shared {
 struct State {
     limit: usize,
     max: usize,
-    /// Places that are given away; a consumer has one before it looks for jobs.
+    /// Slots that are taken. A consumer takes one before it claims jobs.
     given: usize,
-    /// Those in which a batch runs.
+    /// Taken slots in which a batch runs.
     running: usize,
     successes: usize,
     /// Grows with each overload.
     epoch: Epoch,
-    /// No call begins before this.
+    /// No call starts before this.
     resume_at: Option<Instant>,
     backoff: Backoff,
 }
 
-/// When a call began, counted in overloads. Calls of one epoch that fail together are one sign of overload, not several.
+/// When a call started, counted in overloads. Calls of one epoch that fail together are one overload, not several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch(u64);
 
-/// The right to run one batch; dropping it gives the place free.
+/// A slot: the right to run one batch. Dropping it frees the slot.
 #[derive(Debug)]
 pub struct Slot {
     shared: Arc<Shared>,
     is_running: bool,
-    /// False while it waits to be given again.
+    /// False while it waits for another slot.
     is_given: bool,
 }
 
@@ -68,7 +68,7 @@ impl Concurrency {
         Self { shared: Arc::new(Shared { state: Mutex::new(state), freed: Notify::new() }) }
     }
 
-    /// Waits for a place, and for the end of the pause after an overload.
+    /// Waits for a free slot, and for the end of the pause after an overload.
     pub async fn slot(&self) -> Slot {
         loop {
             let freed = self.shared.freed.notified();
@@ -84,7 +84,7 @@ impl Concurrency {
         }
     }
 
-    /// Waits for the end of the pause after an overload; a call that begins then belongs to the epoch that is returned.
+    /// Waits for the end of the pause after an overload. A call that starts then belongs to the returned epoch.
     pub async fn pause(&self) -> Epoch {
         loop {
             let pause = {
@@ -98,13 +98,13 @@ impl Concurrency {
         }
     }
 
-    /// The present limit.
+    /// The current limit.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.shared.lock().limit
     }
 
-    /// The backend said that it is overloaded, to a call that began in this epoch.
+    /// The backend reported an overload to a call that started in this epoch.
     pub fn shrink(&self, began: Epoch) {
         let mut state = self.shared.lock();
         if began == state.epoch {
@@ -132,7 +132,7 @@ impl Concurrency {
 }
 
 impl Slot {
-    /// The batch begins.
+    /// The batch starts.
     pub fn run(&mut self) {
         if !std::mem::replace(&mut self.is_running, true) {
             let mut state = self.shared.lock();
@@ -141,7 +141,7 @@ impl Slot {
         }
     }
 
-    /// Gives the place free and waits for another one: after an overload fewer batches may run.
+    /// Frees the slot and waits for another one: after an overload fewer batches may run.
     pub async fn wait_again(&mut self) {
         self.give_free();
         let concurrency = Concurrency { shared: Arc::clone(&self.shared) };
@@ -177,7 +177,7 @@ impl State {
 }
 
 impl Shared {
-    /// Each critical section leaves the numbers whole, so a panic elsewhere does not spoil them.
+    /// Each critical section leaves the numbers consistent, so a panic elsewhere does not break them.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -195,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    /// With `running` of `max` places taken.
+    /// With `running` of `max` slots taken.
     fn busy(max: usize, running: usize) -> (Concurrency, Vec<Slot>) {
         let concurrency = Concurrency::new(max);
         let mut slots: Vec<_> = (0..running).filter_map(|_| concurrency.slot().now_or_never()).collect();

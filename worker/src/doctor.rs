@@ -1,4 +1,4 @@
-//! `tepal-worker doctor`: what is wrong with this worker's surroundings. Changes nothing, and costs one model call.
+//! `tepal-worker doctor`: checks what this worker needs. Changes nothing, and costs one model call.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ async fn examine_model(config: &Config) -> Vec<Finding> {
     }
 }
 
-/// Whether `model.toml` says what the backend says.
+/// Whether `model.toml` and the backend agree.
 fn description(config: &Config, metadata: &Value) -> Finding {
     const SUBJECT: &str = "description";
     let model = &config.common.model;
@@ -99,7 +99,7 @@ fn differences(model: &Model, metadata: &Value) -> Vec<String> {
     differences
 }
 
-/// How the tensor differs from what the model says of it.
+/// How the described tensor differs from the model's.
 fn tensor(kind: &str, all: &Value, name: &str, dtype: DType, row: &[usize]) -> Vec<String> {
     let Some(seen) = all.get(name) else {
         return vec![format!("the model has no {kind} `{name}`, but {}", names(all))];
@@ -118,7 +118,7 @@ fn tensor(kind: &str, all: &Value, name: &str, dtype: DType, row: &[usize]) -> V
     let sizes: Vec<_> = sizes.collect();
     let described: Vec<_> =
         std::iter::once("-1".to_owned()).chain(row.iter().map(usize::to_string)).collect();
-    // A size of -1 takes any length.
+    // A size of -1 accepts any length.
     let fits = |(seen, described): (&&str, &String)| *seen == described || *seen == "-1";
     if sizes.len() != described.len() || !sizes.iter().zip(&described).all(fits) {
         let (seen, described) = (sizes.join(", "), described.join(", "));
@@ -132,7 +132,7 @@ fn names(object: &Value) -> String {
     if names.is_empty() { "none at all".to_owned() } else { format!("`{}`", names.join("`, `")) }
 }
 
-/// The proof of all that: the model is called with the sample of its description.
+/// Calls the model with the sample of its description.
 async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
     const SUBJECT: &str = "sample";
     let rows = match model.read_rows(&model.sample) {

@@ -1,5 +1,5 @@
-//! What the fuzz targets in `tests/fuzz` call: what a model server answers, with what must hold whatever the bytes are. A
-//! unit test runs the committed seeds through the same functions.
+//! Entry points of the fuzz targets in `tests/fuzz`: answers of a model server, and what must hold for any bytes. A unit test
+//! runs the committed seeds through the same functions.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a finding")]
 
 use std::{path::Path, sync::LazyLock};
@@ -14,7 +14,7 @@ static IRIS: LazyLock<Model> = LazyLock::new(|| {
     Model::load(models, "iris").unwrap()
 });
 
-/// A tensor as TensorFlow Serving sends it, in answer to a call of as many rows as its first axis says.
+/// A tensor as TensorFlow Serving sends it. The call had as many rows as its first axis.
 pub fn model_reply(bytes: &[u8]) {
     let Some(Ok(answer)) = backend::tensor(bytes) else { return };
     let rows = answer.shape.first().copied().unwrap_or(1);
@@ -25,7 +25,7 @@ pub fn model_reply(bytes: &[u8]) {
     }
 }
 
-/// A result is JSON, and says what the answer says.
+/// A result is JSON with the values of the answer.
 fn check_rendered(answer: &Tensor, from: usize, rows: usize) {
     let width = IRIS.output.elements();
     let is_finite = finite(answer, from * width, (from + rows) * width);
@@ -50,7 +50,7 @@ fn finite(answer: &Tensor, start: usize, end: usize) -> bool {
     }
 }
 
-/// What TensorFlow Serving says of a model.
+/// TensorFlow Serving's metadata of a model.
 pub fn model_metadata(bytes: &[u8]) {
     if let Some(Ok(metadata)) = backend::metadata(bytes) {
         assert!(metadata["metadata"]["signature_def"].is_object());

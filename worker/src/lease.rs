@@ -1,5 +1,5 @@
-//! The jobs that run in this process: their leases are renewed at a third of their length, and a batch whose jobs are
-//! all lost or cancelled is told to stop.
+//! The jobs that this process holds. The lease keeper renews their leases at a third of the lease, and stops a batch whose
+//! jobs are all lost or cancelled.
 
 use std::{
     collections::HashMap,
@@ -44,8 +44,8 @@ struct Held {
     granted_at: SystemTime,
     /// The batch that runs the job, once it is in one.
     batch: Option<Arc<BatchWatch>>,
-    /// Whether its outcome is being recorded. The answer to that is what counts: a renewal that comes to Redis behind it
-    /// finds a job that has ended.
+    /// Whether its outcome is being recorded. Only the answer to that counts: a renewal that Redis runs later finds a job
+    /// that has ended.
     is_settling: bool,
 }
 
@@ -59,7 +59,7 @@ pub struct Hold {
     pub took: Duration,
 }
 
-/// Tells a batch when none of its jobs is wanted any more.
+/// Signals to a batch that all its jobs are lost or cancelled.
 #[derive(Debug, Default)]
 pub struct BatchWatch {
     wanted: AtomicUsize,
@@ -83,8 +83,8 @@ impl BatchWatch {
 }
 
 impl Leases {
-    /// From now on the jobs' leases are renewed for `consumer`. A job whose lease lapsed may be granted again to the
-    /// very process that still runs it: then the earlier attempt is over.
+    /// Starts to renew the leases of the jobs for `consumer`. A process can claim a job again that it still runs, after the
+    /// lease lapsed. Then the earlier attempt is over.
     pub fn hold(&self, consumer: &str, attempts: &[Attempt]) {
         let (since, granted_at) = (Instant::now(), SystemTime::now());
         let mut held = self.lock();
@@ -99,7 +99,7 @@ impl Leases {
         metrics::jobs_held(held.len());
     }
 
-    /// The jobs begin to run as one batch; jobs that were lost meanwhile are not waited for.
+    /// The jobs start to run as one batch. Jobs that were lost meanwhile do not count for it.
     pub fn watch<'a>(&self, attempts: impl Iterator<Item = &'a Attempt>) -> Arc<BatchWatch> {
         let watch = Arc::new(BatchWatch::default());
         let mut held = self.lock();
@@ -113,7 +113,7 @@ impl Leases {
         watch
     }
 
-    /// How long the attempt has been held; `None` when it is not, any more.
+    /// How long the attempt has been held; `None` if it no longer is.
     #[must_use]
     pub fn held_for(&self, attempt: &Attempt) -> Option<Duration> {
         let held = self.lock();
@@ -121,7 +121,7 @@ impl Leases {
         Some(job.since.elapsed())
     }
 
-    /// The outcomes of the attempts are about to be recorded. Their leases are renewed until that is done.
+    /// The outcomes of the attempts will be recorded now. Their leases are renewed until then.
     pub fn settling<'a>(&self, attempts: impl Iterator<Item = &'a Attempt>) {
         let mut held = self.lock();
         for attempt in attempts {
@@ -132,27 +132,27 @@ impl Leases {
         }
     }
 
-    /// The attempt has an outcome; tells how long it was held. A later attempt at the same job stays held.
+    /// The attempt has an outcome. Returns how long it was held. A later attempt at the same job stays held.
     pub fn let_go(&self, attempt: &Attempt) -> Option<Hold> {
         let mut held = self.lock();
         let job = remove(&mut held, attempt.job_id, attempt.token)?;
         Some(job.hold())
     }
 
-    /// Redis does not have a job that was held like this. Unless it can have expired meanwhile, it was lost.
+    /// Redis does not have a job that was held. Unless it can have expired meanwhile, Redis lost it.
     pub fn note_missing(&self, store: &JobStore, id: JobId, hold: Hold) {
         if store.must_exist(id, hold.since) {
             self.missing.add(id);
         }
     }
 
-    /// The lost jobs that were found since the last call.
+    /// The lost jobs found since the last call.
     #[must_use]
     pub fn take_missing(&self) -> LookedUp {
         self.missing.take(self.len())
     }
 
-    /// Nobody runs what `consumer` held, so that its leases lapse and others run it.
+    /// Stops to renew the leases of `consumer`, so that they lapse and other consumers run its jobs.
     pub fn abandon(&self, consumer: &str) {
         let mut held = self.lock();
         for (_, job) in held.extract_if(|_, job| job.consumer == consumer) {
@@ -217,7 +217,7 @@ impl Leases {
     }
 
     fn lose(&self, id: JobId, renewed: &[(JobId, u64, Priority)], why: Fence) -> Option<Hold> {
-        // The job may have ended, or even been granted to us again, while the call was under way.
+        // The job may have ended, or this process may have claimed it again, during the call.
         let token = renewed.iter().find(|(renewed, ..)| *renewed == id).map(|(_, token, _)| *token);
         let mut held = self.lock();
         if held.get(&id).is_some_and(|job| job.is_settling) {
@@ -229,7 +229,7 @@ impl Leases {
         Some(hold)
     }
 
-    /// Each critical section leaves the map whole, so a panic elsewhere does not spoil it.
+    /// Each critical section leaves the map consistent, so a panic elsewhere does not break it.
     fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -255,7 +255,7 @@ impl Held {
         Hold { since: self.since, granted_at: self.granted_at, took: self.since.elapsed() }
     }
 
-    /// The attempt is over without an outcome of ours; its batch may be over with it.
+    /// The attempt is over without an outcome from this worker. Its batch may be over, too.
     fn end(self, why: Fence) {
         let (job_id, attempt) = (tracing::field::display(self.attempt.job_id), self.attempt.token);
         info!(action = "job_gone", job_id, reason = why.word(), attempt);

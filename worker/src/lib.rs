@@ -1,21 +1,21 @@
-//! The worker: takes jobs in batches, calls the model and records each outcome.
+//! The worker: claims jobs, calls the model with batches of them, and settles each outcome.
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`attempt`] | one batch from its start to its recorded outcome: read this first |
-//! | [`consumer`] | runs batches when there is a place for them |
-//! | [`taker`] | takes jobs: what waits, what is due again, what arrives |
+//! | [`attempt`] | one batch from its start to its settled outcomes: read this first |
+//! | [`consumer`] | starts batches when batch slots are free |
+//! | [`taker`] | fetcher: claims waiting jobs, jobs due again, arriving jobs |
 //! | [`batch`] | turns jobs into model calls: reads, groups, concatenates, splits |
-//! | [`suspects`] | which of the taken jobs may run, when some were there as a worker died |
-//! | [`lease`] | keeps the jobs that run, and aborts those that were lost |
+//! | [`suspects`] | quarantine: which claimed jobs may run, after a worker was lost |
+//! | [`lease`] | renews the leases of held jobs, and stops lost ones |
 //! | [`backend`] | the model behind one trait: in process, or a server |
-//! | [`parts`] | the calls that a batch still needs, when one for all its jobs failed |
+//! | [`parts`] | the calls that a batch still needs after a call failed |
 //! | [`breaker`], [`vitals`], [`sample`] | whether the backend serves |
-//! | [`concurrency`], [`batch_limit`] | how many batches may run, and how large they may be |
+//! | [`concurrency`], [`batch_limit`] | adaptive limiter: how many batches may run; how large they may be |
 //! | [`missing`] | held jobs that Redis lost |
-//! | [`janitor`] | forgets what expired, repairs what an operator broke |
-//! | [`doctor`] | checks what the worker needs, and tells what is wrong |
-//! | [`spans`] | a job's way through the worker, for traces |
+//! | [`janitor`] | deletes expired jobs, repairs lost entries |
+//! | [`doctor`] | checks what the worker needs, and reports what is wrong |
+//! | [`spans`] | the spans of a job in the worker |
 //! | [`registry`] | the heartbeat in Redis |
 //! | [`liveness`], [`monitor`] | whether the loops still move; the port with /metrics and /livez |
 
@@ -75,7 +75,7 @@ pub enum StartError {
     Monitor {
         /// Which address.
         addr: SocketAddr,
-        /// Why not; it stands in the sentence.
+        /// Why not; it is part of the message.
         error: io::Error,
     },
     /// The metrics cannot be set up.
@@ -83,7 +83,7 @@ pub enum StartError {
     Metrics(#[source] metrics_exporter_prometheus::BuildError),
 }
 
-/// Runs the worker until `shutdown` begins and its jobs are finished or given back.
+/// Runs the worker until `shutdown` begins and its jobs are finished or released.
 ///
 /// # Errors
 /// When it cannot start. Once it runs, it outlives every failure of Redis and of the model server.
@@ -100,7 +100,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
     work(config, backend, liveness, shutdown).await
 }
 
-/// [`run`] with any other backend, and without a port for metrics, of which a process can have only one.
+/// [`run`] with any other backend, and without the metrics port, of which a process can have only one.
 ///
 /// # Errors
 /// As [`run`].
@@ -146,7 +146,7 @@ async fn work(
         model = config.common.model.name
     );
 
-    // The helpers go on while consumers drain, so that leases are kept and the breaker is seen.
+    // The helpers run while consumers drain, so that leases are renewed and the breaker works.
     let (stop_helpers, helpers_stop) = shutdown::channel();
     let (mut helpers, mut consumers) = (Tasks::new(helpers_stop), Tasks::new(shutdown));
     let probed = breaker.clone();
@@ -175,7 +175,7 @@ async fn work(
     }
     consumers.ended().await;
     stop_helpers.begin();
-    // A helper may be in the middle of a call to a Redis that is gone; its outcome is not needed any more.
+    // A helper may be in the middle of a call to an unreachable Redis. Its outcome is no longer needed.
     let _ = tokio::time::timeout(Duration::from_secs(2), helpers.ended()).await;
     info!(action = "worker_stopped", worker = config.worker_id);
     Ok(())

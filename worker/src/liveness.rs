@@ -1,6 +1,6 @@
-//! Whether the loops of this worker still move, for /livez. A loop may wait for a model server that is away, or for a
-//! batch that runs, as long as it takes; every other step has a bound. A Redis outage stops no loop: each call to Redis
-//! fails within seconds, and the loop tries again.
+//! Whether the loops of this worker still move, for /livez. A loop may wait without limit for an unreachable model server
+//! or for a running batch. Every other step has a time limit. A Redis outage stops no loop: each call to Redis fails within
+//! seconds, and the loop tries again.
 
 use std::{
     collections::BTreeMap,
@@ -35,14 +35,14 @@ struct Loop {
     bound: Duration,
 }
 
-/// What a loop does.
+/// What a loop does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Something short, or something with a time limit of its own.
+    /// A step that is short or has its own time limit.
     Work,
-    /// It waits until another batch may run, which takes as long as those that run now.
+    /// It waits for a batch slot, as long as the running batches take.
     WaitForPlace,
-    /// It waits for something that may take any time.
+    /// It waits for something without a time limit.
     WaitForBackend,
 }
 
@@ -53,7 +53,7 @@ pub struct Pulse {
     state: Arc<Mutex<State>>,
 }
 
-/// A batch that runs, until it is dropped.
+/// A running batch. Dropping it ends the batch.
 #[derive(Debug)]
 pub struct Running {
     state: Arc<Mutex<State>>,
@@ -68,7 +68,7 @@ impl Liveness {
         Pulse { name, state: Arc::clone(&self.state) }
     }
 
-    /// A sentence about a loop that does not move any more.
+    /// A sentence about a loop that has stopped moving.
     #[must_use]
     pub fn stalled(&self) -> Option<String> {
         let state = lock(&self.state);
@@ -81,7 +81,7 @@ impl Liveness {
 }
 
 impl Loop {
-    /// How long it has not moved although it could.
+    /// How long the loop has not moved although it could.
     fn still(&self, state: &State) -> Option<Duration> {
         let since = match self.step {
             Step::Work => self.since,
@@ -93,7 +93,7 @@ impl Loop {
 }
 
 impl Pulse {
-    /// The loop begins a step.
+    /// The loop starts a step.
     pub fn step(&self, step: Step) {
         if let Some(watched) = lock(&self.state).loops.get_mut(&self.name) {
             (watched.step, watched.since) = (step, Instant::now());
@@ -105,7 +105,7 @@ impl Pulse {
         lock(&self.state).loops.remove(&self.name);
     }
 
-    /// A batch begins to run.
+    /// A batch starts to run.
     #[must_use]
     pub fn batch(&self) -> Running {
         lock(&self.state).running += 1;
@@ -121,7 +121,7 @@ impl Drop for Running {
     }
 }
 
-/// Each critical section leaves the state whole, so a panic elsewhere does not spoil it.
+/// Each critical section leaves the state consistent, so a panic elsewhere does not break it.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -35,7 +35,7 @@ fn start() -> Result<ExitCode, Failure> {
     }
     let log = telemetry::start("worker", &config.common.log)?;
     let ended = runtime.block_on(serve(config));
-    // What still computes then, computes for nobody.
+    // Nobody needs the result of a computation that still runs then.
     runtime.shutdown_background();
     drop(log);
     ended?;

@@ -1,5 +1,5 @@
-//! Jobs that this worker held and Redis does not have any more, although they cannot have expired: the leases and outcomes
-//! of all held jobs are written anyway, so nothing is asked for their sake.
+//! Jobs that this worker held and Redis no longer has, although they cannot have expired. The worker renews and settles all
+//! held jobs anyway, so finding the lost ones costs no command.
 
 use std::{
     collections::HashSet,
@@ -8,17 +8,17 @@ use std::{
 
 use tepal_shared::{job::JobId, store::LookedUp};
 
-/// Those found since the last report. Clones share them.
+/// The lost jobs found since the last report. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Missing(Arc<Mutex<HashSet<JobId>>>);
 
 impl Missing {
-    /// Redis does not have the job.
+    /// Records that Redis does not have the job.
     pub fn add(&self, id: JobId) {
         self.lock().insert(id);
     }
 
-    /// What was found since the last call, of those and of the `held` jobs that Redis still has.
+    /// The lost jobs since the last call, and how many jobs were held: those and the `held` ones that Redis still has.
     #[must_use]
     pub fn take(&self, held: usize) -> LookedUp {
         let missing = std::mem::take(&mut *self.lock()).len() as u64;

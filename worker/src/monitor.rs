@@ -1,4 +1,4 @@
-//! What Prometheus and orchestrators read: /metrics and /livez, on a port of their own.
+//! Serves /metrics for Prometheus and /livez for orchestrators, on a separate port.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{liveness::Liveness, metrics};
 /// The format that Prometheus reads (Prometheus documentation, "Exposition formats").
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The port, open. Clones share it.
+/// The open port. Clones share it.
 #[derive(Clone)]
 pub struct Monitor {
     listener: Arc<std::net::TcpListener>,

@@ -1,4 +1,4 @@
-//! Tells the others, with a heartbeat in Redis, that this worker lives and how its backend is.
+//! The heartbeat: writes to Redis that this worker lives, and the state of its backend.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
     liveness::{Pulse, Step},
 };
 
-/// A third of the silence after which a worker counts as dead by default.
+/// A third of the default silence after which a worker counts as dead.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(3);
 
 /// Writes the heartbeat.
@@ -32,7 +32,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The registry entry of this process.
+    /// The heartbeat of this process.
     #[must_use]
     pub fn new(config: &Config, backend: &str, store: JobStore, breaker: Breaker, leases: Leases) -> Self {
         let state = WorkerState {
@@ -49,7 +49,8 @@ impl Registry {
         Self { worker_id: config.worker_id.clone(), state, store, breaker, leases }
     }
 
-    /// Beats until `shutdown` begins, and at once when the backend's state changes; then says farewell.
+    /// Writes heartbeats until `shutdown` begins, also at once when the state of the backend changes. Then removes the worker
+    /// from the list of live workers.
     pub async fn run(mut self, pulse: Pulse, shutdown: Shutdown) {
         let mut breaker = self.breaker.watch();
         loop {
@@ -83,7 +84,7 @@ impl Registry {
             }
         }
         self.state.in_flight = self.leases.len() as u64;
-        // A state of plain text and numbers always has a JSON form.
+        // A state of text and numbers always has a JSON form.
         let state = serde_json::to_string(&self.state).unwrap_or_default();
         match self.store.heartbeat(&self.worker_id, &state).await {
             // The connection itself logs a wrong topology, once.

@@ -1,6 +1,5 @@
-//! A job's way through the worker as spans, recorded when an attempt has its outcome: `wait`, then `attempt` with
-//! `model call` and `settle`. The `batch` that the call was made for is a span of its own, linked with all its jobs; it
-//! stands in the trace of the first of them.
+//! The spans of a job in the worker, recorded when an attempt has its outcome: `wait`, then `attempt` with `model call` and
+//! `settle`. The `batch` of the call is a separate span in the trace of its first job, with links to all its jobs.
 
 use std::time::SystemTime;
 
@@ -11,7 +10,7 @@ use tepal_shared::{
 
 use crate::{backend::BackendError, batch::MicroBatch};
 
-/// A model call that was made.
+/// A finished model call.
 #[derive(Clone, Debug)]
 pub struct Call {
     span: (SystemTime, SystemTime),
@@ -20,7 +19,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// The call for `batch` that began then and has just ended; `None` when nobody records it.
+    /// The call for `batch` that started then and has just ended; `None` without traces.
     #[must_use]
     pub fn ended(
         batch: &MicroBatch,
@@ -53,8 +52,8 @@ impl Call {
     }
 }
 
-/// An attempt that has its outcome just now. When it was granted is not known of one that was lost meanwhile; then its
-/// call is the first that is known of it.
+/// An attempt that has just got its outcome. If it was lost meanwhile, its start is unknown; then the span starts with its
+/// call.
 pub fn attempt(
     attempt: &Attempt,
     granted_at: Option<SystemTime>,
@@ -64,7 +63,7 @@ pub fn attempt(
     let Some(submit) = trace::recorded(attempt.traceparent.as_deref()) else { return };
     let now = SystemTime::now();
     let granted = granted_at.or(call.map(|call| call.span.0)).unwrap_or(now);
-    // Later attempts follow earlier ones; only before the first did the job just wait.
+    // Only before the first attempt did the job just wait.
     if attempt.token == 1 {
         part("wait", SpanKind::Consumer, &submit, (granted - attempt.age, granted)).record();
     }

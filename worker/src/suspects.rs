@@ -1,7 +1,7 @@
-//! Jobs that were in a worker's hands when it died, or in a call when the model server went away. One of them may be what
-//! kills workers or model servers, and the others must not fail with it as `worker_lost` or `model_lost`. So each process
-//! takes them one at a time, which means that none of them waits in its hands for a turn; and one that would fail with the
-//! next lost worker, or whose call broke off although it was called alone, runs while the process holds nothing else.
+//! Quarantine. A suspect is a job that a worker held when it died, or whose model call broke off. It may be what kills
+//! workers or model servers, and other jobs must not fail with it as `worker_lost` or `model_lost`. So each process claims
+//! suspects one at a time, and no suspect waits in a process for its turn. If a suspect would fail with the next lost
+//! worker, or if its lone call broke off, it runs while the process holds no other job.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,11 +11,11 @@ use std::{
 use tepal_shared::job::Attempt;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-/// After a suspect was seen, more are expected for this long, whatever a look says: those that another consumer has in
-/// its hands, to give them back, are not to be found meanwhile.
+/// After a suspect was seen, more are expected for this long, whatever a search finds: a search does not find the suspects
+/// that another consumer is about to release.
 const EXPECTED_FOR: Duration = Duration::from_secs(1);
 
-/// What a process knows of suspects. Clones share it.
+/// What a process knows about suspects. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Suspects {
     max_lost: u64,
@@ -32,39 +32,39 @@ struct Expectation {
 /// The right to hold jobs.
 #[derive(Debug)]
 pub enum Turn {
-    /// As others in the process do.
+    /// Together with other consumers of the process.
     Shared(OwnedRwLockReadGuard<()>),
-    /// While nobody else in the process does.
+    /// While no other consumer of the process holds jobs.
     Alone(OwnedRwLockWriteGuard<()>),
 }
 
-/// What becomes of jobs that were taken.
+/// The decision about claimed jobs.
 #[derive(Debug, Default)]
 pub struct Sorted {
-    /// Those to run now.
+    /// Jobs to run now.
     pub run: Vec<Attempt>,
-    /// Those to give back, to be taken one at a time.
+    /// Jobs to release, to be claimed one at a time.
     pub give_back: Vec<Attempt>,
-    /// Whether what was given back must run alone in the process.
+    /// Whether the released jobs must run alone in the process.
     pub is_last_chance: bool,
 }
 
 impl Suspects {
-    /// Nothing is known yet. A process may have been started because a suspect killed the last one, so suspects are
-    /// expected. A job fails when it has lost `max_lost` workers.
+    /// Expects suspects, because a suspect may have killed the previous process. A job fails when it has lost `max_lost`
+    /// workers.
     #[must_use]
     pub fn new(max_lost: u32) -> Self {
         let expectation = Arc::new(Mutex::new(Expectation { are_expected: true, seen_at: None }));
         Self { max_lost: u64::from(max_lost), expectation, turns: Arc::default() }
     }
 
-    /// Whether jobs should be taken one at a time.
+    /// Whether jobs should be claimed one at a time.
     #[must_use]
     pub fn are_expected(&self) -> bool {
         self.expectation().are_expected
     }
 
-    /// A careful look found none.
+    /// A full search found no suspect.
     pub fn none_found(&self) {
         let mut expectation = self.expectation();
         if expectation.seen_at.is_none_or(|at| at.elapsed() >= EXPECTED_FOR) {
@@ -86,8 +86,8 @@ impl Suspects {
         if alone { Turn::Alone(turns.write_owned().await) } else { Turn::Shared(turns.read_owned().await) }
     }
 
-    /// Decides which of the jobs that were taken in this turn run now. As long as suspects may run in this turn, one
-    /// does: otherwise workers could pass them on to each other for ever.
+    /// Decides which of the jobs claimed in this turn run now. If suspects may run in this turn, one of them runs. Otherwise
+    /// workers could pass them to each other for ever.
     #[must_use]
     pub fn sort(&self, attempts: Vec<Attempt>, turn: &Turn) -> Sorted {
         let (mut give_back, mut run): (Vec<_>, Vec<_>) = attempts.into_iter().partition(is_suspect);
@@ -109,7 +109,7 @@ impl Suspects {
     }
 }
 
-/// Whether the job's worker, or the model server in the middle of its call, was lost before.
+/// Whether the job lost a worker before, or the model server during its call.
 #[must_use]
 pub fn is_suspect(attempt: &Attempt) -> bool {
     attempt.lost > 0 || attempt.broken > 0

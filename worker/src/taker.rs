@@ -1,7 +1,7 @@
-//! What a consumer does to get jobs. A busy one takes what waits, as many as a call may hold; an idle one blocks on the
-//! streams and starts what arrives. New jobs and due ones (retries, jobs of lost workers) are both found by `take`;
-//! blocking reads only end the wait for the next one. While jobs of lost workers are about, jobs are taken one at a
-//! time, see [`Suspects`].
+//! The fetcher: claims jobs for a consumer. A busy consumer calls `take`, which claims new jobs and those due again
+//! (retries, jobs of lost workers), as many as a call may hold. An idle consumer blocks on the streams and starts the jobs
+//! that arrive. A blocking read is only a wake-up; `take` claims everything else. While suspects are expected, jobs are
+//! claimed one at a time, see [`Suspects`].
 
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,10 @@ use crate::{
     suspects::{Suspects, is_suspect},
 };
 
-/// Longest script run: a take of this many jobs stays well below 5 ms.
+/// Most jobs of one take: its script then runs well below 5 ms.
 const MOST_JOBS: usize = 256;
-/// The order in which the streams are read, take by take: high comes first eleven times of sixteen, normal three and
-/// low two, so that a saturated high priority leaves the others a share of 19 and 12 per cent.
+/// The order in which the streams are read, take by take: high is first in eleven of sixteen takes, normal in three and low
+/// in two. So a saturated high priority leaves shares of 19 and 12 per cent to the others.
 const ORDERS: [[Priority; 3]; 16] = {
     use Priority::{High, Low, Normal};
     let mut orders = [[High, Normal, Low]; 16];
@@ -36,7 +36,7 @@ const ORDERS: [[Priority; 3]; 16] = {
     orders
 };
 
-/// Takes jobs for one consumer.
+/// Claims jobs for one consumer.
 pub struct Taker {
     consumer: String,
     store: JobStore,
@@ -48,9 +48,9 @@ pub struct Taker {
     batch_max_wait: Duration,
     /// Whether the last jobs arrived while nothing else waited.
     has_waited: bool,
-    /// Rows of a job, on average, in the last take.
+    /// Average rows of a job in the last take.
     rows_per_job: usize,
-    /// The partition to take from next.
+    /// The partition of the next take.
     partition: u8,
     looks: Vec<Look>,
 }
@@ -60,18 +60,18 @@ pub struct Taker {
 struct Look {
     /// Number of takes; decides the order of the streams.
     takes: usize,
-    /// When entries that are due again were last looked for.
+    /// When a take last searched for entries that are due again.
     due_at: Option<Instant>,
-    /// Where the next look for them goes on; `0-0` = at the oldest.
+    /// Where the next search continues; `0-0` = at the oldest entry.
     due_from: [String; 3],
-    /// Of each stream, how far the search for suspects has come.
+    /// How far the search for suspects has come in each stream.
     searched: [Search; 3],
 }
 
-/// A search over all pending entries of a stream. With many of them it takes several calls.
+/// A search of all pending entries of a stream. With many entries it takes several calls.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Search {
-    /// Since it was asked for, no call began at the oldest entry.
+    /// No call has started at the oldest entry yet.
     Wanted,
     Begun,
     Ended,
@@ -89,7 +89,7 @@ impl Look {
         }
     }
 
-    /// A call looked for due entries and came as far as `cursors`.
+    /// A call searched for due entries as far as `cursors`.
     fn went_on(&mut self, cursors: [String; 3]) {
         for (search, (from, to)) in self.searched.iter_mut().zip(self.due_from.iter().zip(&cursors)) {
             if *search == Search::Wanted && from == OLDEST {
@@ -102,7 +102,7 @@ impl Look {
         (self.due_at, self.due_from) = (Some(Instant::now()), cursors);
     }
 
-    /// Whether the last look for due entries had enough before it came to the end.
+    /// Whether the last search for due entries had enough jobs before it reached the end.
     fn is_unfinished(&self) -> bool {
         self.due_from.iter().any(|from| from != OLDEST)
     }
@@ -117,7 +117,7 @@ impl Look {
 }
 
 impl Taker {
-    /// Takes jobs for `consumer`.
+    /// Claims jobs for `consumer`.
     #[must_use]
     pub fn new(consumer: String, config: &Config, store: JobStore, suspects: Suspects) -> Self {
         let partitions = usize::from(store.policy().partitions);
@@ -143,11 +143,11 @@ impl Taker {
         }
     }
 
-    /// Jobs, as many as one call may hold if their rows are what they were last time; none when nothing arrived for a
-    /// while. Never cancel it: see [`Reader`].
+    /// Claims as many jobs as one call may hold, if they have as many rows as the last ones. Returns none if nothing arrived
+    /// for a while. Never cancel it: see [`Reader`].
     ///
     /// # Errors
-    /// Any [`StoreError`], when there are no jobs for that reason.
+    /// Any [`StoreError`], if it is the reason for claiming no jobs.
     pub async fn next(&mut self) -> Result<Vec<Attempt>, StoreError> {
         let mut attempts = match self.suspects.are_expected() {
             true => self.take_carefully().await?,
@@ -171,8 +171,8 @@ impl Taker {
         self.has_waited
     }
 
-    /// Tells how large the jobs were. Without that, one worker would take hundreds of large jobs, more than it can run
-    /// at a time, while others have nothing to do.
+    /// Records how large the jobs were. Without it, one worker would claim hundreds of large jobs, more than it can run at a
+    /// time, while others are idle.
     pub fn note_rows(&mut self, jobs: usize, rows: usize) {
         if jobs > 0 {
             self.rows_per_job = rows.div_ceil(jobs).max(1);
@@ -183,7 +183,7 @@ impl Taker {
         (self.batch_max_rows / self.rows_per_job).clamp(1, MOST_JOBS)
     }
 
-    /// Takes one job, and more if it is no suspect. Suspects are expected until all pending entries have been searched.
+    /// Claims one job, and more if it is no suspect. Suspects are expected until all pending entries have been searched.
     async fn take_carefully(&mut self) -> Result<Vec<Attempt>, StoreError> {
         for _ in 0..self.looks.len() {
             let partition = self.next_partition();
@@ -205,7 +205,7 @@ impl Taker {
                     self.take_more(&mut attempts).await;
                     return Ok(attempts);
                 }
-                // Another consumer of the process may have searched all of it, too.
+                // Another consumer of the process may have searched everything, too.
                 if is_searched || !self.suspects.are_expected() {
                     break;
                 }
@@ -225,11 +225,11 @@ impl Taker {
             return;
         }
         let more = self.take(first.job_id.partition(), limit, max_bytes).await;
-        // The jobs in hand are worth more than the news that no more could be had.
+        // Return the claimed jobs, not the error of the second call.
         attempts.extend(more.unwrap_or_default());
     }
 
-    /// Takes from the first partition that has something, beginning where the last take ended.
+    /// Claims from the first partition that has jobs, starting after the partition of the last take.
     async fn take_from_any(&mut self, limit: usize) -> Result<Vec<Attempt>, StoreError> {
         for _ in 0..self.looks.len() {
             let partition = self.next_partition();
@@ -292,7 +292,7 @@ impl Taker {
         }
         match failed {
             Some(error) if attempts.is_empty() => return Err(error),
-            // The jobs in hand are run; the next read starts what could not be started.
+            // The claimed jobs run; the next read starts the others.
             Some(error) => {
                 warn!(action = "take_failed", consumer = self.consumer, error = telemetry::chain(&error));
             }
@@ -301,7 +301,7 @@ impl Taker {
         Ok(attempts)
     }
 
-    /// Counts and logs what was found on the way to the granted jobs.
+    /// Counts and logs what a claim found beside the granted jobs.
     fn noted(&self, granted: Granted) -> Vec<Attempt> {
         metrics::granted(&granted);
         for (job_id, code) in &granted.ended {

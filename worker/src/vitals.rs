@@ -1,5 +1,5 @@
-//! Signs of life of the backend. A server whose probe gets no answer may only be busy: calls that run or that were
-//! answered, also with a refusal, show that it lives.
+//! Signs of life of the backend. A server that does not answer a probe may only be busy. Running calls and answered calls,
+//! also refused ones, show that it lives.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,10 +8,10 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long after a success a refused call counts as load, and not as an outage.
+/// How long after a success a refused call counts as load, not as an outage.
 const RECENT: Duration = Duration::from_secs(5);
 
-/// What the calls of this process show. Clones share it.
+/// The signs of life that this process has seen. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Vitals {
     state: Arc<Mutex<State>>,
@@ -22,20 +22,20 @@ struct State {
     running: usize,
     answered_at: Option<Instant>,
     succeeded_at: Option<Instant>,
-    /// When the first of the calls that were given up began, if none was answered since.
+    /// Start of the first abandoned call, if no call was answered since.
     unanswered_since: Option<Instant>,
-    /// The backend had long enough to answer one of them.
+    /// Whether the backend had enough time to answer one of the abandoned calls.
     is_silent: bool,
 }
 
-/// A call that runs; dropping it ends it.
+/// A running call. Dropping it ends the call.
 #[derive(Debug)]
 pub struct Running {
     vitals: Vitals,
 }
 
 impl Vitals {
-    /// A call begins.
+    /// A call starts.
     #[must_use]
     pub fn begin(&self) -> Running {
         self.state().running += 1;
@@ -54,27 +54,27 @@ impl Vitals {
         self.state().succeeded_at = Some(Instant::now());
     }
 
-    /// A call that began then was given up. Calls with little time show together what one with `enough` shows alone.
+    /// A call that started at `began` was abandoned. Several calls with short limits together count like one with `enough` time.
     pub fn given_up(&self, began: Instant, enough: Duration) {
         let mut state = self.state();
         let first = *state.unanswered_since.get_or_insert(began);
         state.is_silent |= first.elapsed() >= enough;
     }
 
-    /// Whether a call has succeeded since then.
+    /// Whether a call has succeeded since this time.
     #[must_use]
     pub fn has_succeeded_since(&self, since: Instant) -> bool {
         self.state().succeeded_at.is_some_and(|at| at >= since)
     }
 
-    /// Whether other calls run, or one succeeded a moment ago: a call that is refused meanwhile is one too many.
+    /// Whether other calls run, or one succeeded a moment ago. A call that is refused then is one too many.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         let state = self.state();
         state.works() || state.succeeded_at.is_some_and(|at| at.elapsed() < RECENT)
     }
 
-    /// Whether anything shows that the backend has lived since then.
+    /// Whether there is a sign of life since this time.
     #[must_use]
     pub fn has_lived_since(&self, since: Instant) -> bool {
         let state = self.state();
@@ -87,7 +87,7 @@ impl Vitals {
 }
 
 impl State {
-    /// A call that runs is a sign of life until one has waited in vain.
+    /// A running call is a sign of life until one call has waited in vain.
     fn works(&self) -> bool {
         self.running > 0 && !self.is_silent
     }

@@ -1,4 +1,4 @@
-//! What becomes of one attempt, and the line that the log has of it.
+//! The outcome of one attempt, and its log line.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tracing::{info, warn};
 
 use crate::spans;
 
-/// A job, how it goes on, and what the log says of it.
+/// A job, its outcome, and the facts for its log line.
 pub(super) struct Outcome<'a> {
     pub(super) attempt: &'a Attempt,
     pub(super) settlement: Settlement,
     pub(super) class_name: Option<String>,
-    /// The model call that it came of, when traces are on.
+    /// The model call, when traces are on.
     pub(super) call: Option<spans::Call>,
 }
 
@@ -21,7 +21,7 @@ impl<'a> Outcome<'a> {
         Self { attempt, settlement, class_name: None, call: None }
     }
 
-    /// What became of the attempt, in one word.
+    /// The outcome of the attempt in one word.
     pub(super) fn word(&self, settled: Settled) -> &'static str {
         match (settled, &self.settlement) {
             (Settled::Fenced(_), _) => "fenced",
@@ -32,7 +32,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// `took` is unknown for a job that was lost, which nobody holds any more.
+    /// `took` is unknown for a lost job, which nobody holds any more.
     pub(super) fn log(&self, settled: Settled, took: Option<Duration>) {
         let job_id = tracing::field::display(self.attempt.job_id);
         let duration_ms = took.map(|took| took.as_micros() as f64 / 1000.0);

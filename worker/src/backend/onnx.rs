@@ -1,4 +1,4 @@
-//! Runs an ONNX model in this process with tract: optimised once for any number of rows.
+//! Runs an ONNX model in this process with tract, optimised once for any number of rows.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -24,10 +24,9 @@ use tract_onnx::prelude::{
 
 use super::{Backend, BackendError, Cause, OpenError, Verdict};
 
-/// Longest computation on a thread that has sockets and timers to serve; a longer one gets a thread of its own, which costs
-/// two changes of threads, on cores that slept some 0.1 ms each. Servers are advised to 10 to 100 us (Alice Ryhl, "Async: What
-/// is blocking?"), but nothing that a worker's threads serve is in such a hurry, and a lone row that finds cold caches takes
-/// longer.
+/// Longest computation on a runtime thread. A longer one gets its own thread, which costs two switches of threads: some 0.1
+/// ms each on cores that slept. The advice for servers is 10 to 100 us (Alice Ryhl, "Async: What is blocking?"). But a
+/// worker's threads serve nothing that urgent, and a lone row with cold caches takes longer.
 const LONGEST_STEP: Duration = Duration::from_micros(500);
 
 /// A loaded model.
@@ -38,10 +37,10 @@ pub(super) struct Onnx {
     pace: Arc<Pace>,
 }
 
-/// How long a row took of late.
+/// How long a row took recently.
 #[derive(Debug)]
 struct Pace {
-    /// Nanoseconds, a moving average; before the first batch more than any.
+    /// Nanoseconds, a moving average. Before the first batch it is larger than any time.
     per_row: AtomicU64,
 }
 
@@ -69,10 +68,10 @@ fn load(path: &std::path::Path, model: &Model) -> TractResult<Arc<TypedRunnableM
     graph.into_optimized()?.into_runnable()
 }
 
-/// What the description says, but for the output, of which the loaded model knows itself. The inputs were given to it.
+/// The description, with the output of the loaded model. The model got its inputs from the description.
 fn metadata(plan: &TypedRunnableModel, model: &Model) -> TractResult<Value> {
     let output = plan.model().output_fact(0)?;
-    // What only a call decides, the batch axis above all, takes any length.
+    // An axis that only a call decides, above all the batch axis, accepts any length.
     let size = |length: &TDim| length.to_i64().map_or_else(|_| "-1".to_owned(), |length| length.to_string());
     let dims: Vec<_> = output.shape.iter().map(|length| json!({"size": size(length)})).collect();
     let mut metadata = model.metadata();
@@ -131,7 +130,7 @@ impl Pace {
         Self { per_row: AtomicU64::new(u64::MAX) }
     }
 
-    /// How long a batch of so many rows is likely to take.
+    /// Expected time of a batch of this many rows.
     fn expects(&self, rows: usize) -> Duration {
         Duration::from_nanos(self.per_row.load(Ordering::Relaxed).saturating_mul(rows as u64))
     }
@@ -142,21 +141,21 @@ impl Pace {
         let done = work();
         let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX) / rows.max(1) as u64;
         let before = self.per_row.load(Ordering::Relaxed);
-        // Several batches at a time may each overwrite what another wrote: one measurement more or less does not matter.
+        // Concurrent batches may overwrite each other's measurements. One more or less does not matter.
         let average = if before == u64::MAX { took } else { before - before / 4 + took / 4 };
         self.per_row.store(average, Ordering::Relaxed);
         done
     }
 }
 
-/// The same input gives the same failure again, so there is nothing to retry.
+/// The same input fails again, so a retry is useless.
 fn failed(cause: impl Into<Cause>) -> BackendError {
     let cause = cause.into();
     let message = format!("Model inference failed: {}", telemetry::chain(cause.as_ref()));
     BackendError::new(Verdict::Unusable, "model_error", message).because(cause)
 }
 
-/// Runs the model. An operator that panics costs the batch and not the worker.
+/// Runs the model. An operator that panics fails the batch, not the worker.
 fn compute(plan: &Arc<TypedRunnableModel>, name: String, batch: Batch) -> Result<Tensor, BackendError> {
     match catch_unwind(AssertUnwindSafe(|| run(plan, name, batch))) {
         Ok(Ok(answer)) => Ok(answer),

@@ -33,8 +33,8 @@ use crate::config::{Config, ModelServer};
 /// The reply of a full batch of wide rows is larger than tonic's default limit of 4 MiB.
 const LARGEST_REPLY_BYTES: usize = 64 << 20;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a call that the server closed the connection on, without having seen it, is sent again. More than once,
-/// because a connection that closes is noticed a moment later.
+/// How often a call is sent again whose connection the server closed before it saw the call. More than once, because the
+/// client notices a moment later that a connection closes.
 const MOST_RESENDS: u32 = 5;
 const RESEND_PAUSE: Duration = Duration::from_millis(5);
 
@@ -43,9 +43,9 @@ pub(super) struct TensorflowServing {
     predictions: PredictionServiceClient<Channel>,
     models: ModelServiceClient<Channel>,
     model: Model,
-    /// The other end of a secured connection.
+    /// The server, for explanations of failed handshakes; `None` without TLS.
     peer: Option<Peer>,
-    /// Whether a call was answered since the server was last found away.
+    /// Whether the server answered a call since it was last unreachable.
     has_answered: AtomicBool,
 }
 
@@ -123,14 +123,14 @@ impl TensorflowServing {
         match self.send(ask).await {
             Ok(reply) => convert::metadata(reply.into_inner())
                 .map_err(|error| BackendError::bad_answer(&error).because(error)),
-            // Some compatible servers have no such call: the description carries what it would say. One that has neither
-            // call is not known to serve the model.
+            // Some compatible servers lack this call; the description has the same facts. A server that lacks both calls is
+            // not known to serve the model.
             Err(status) if status.code() == Code::Unimplemented && has_status => Ok(self.model.metadata()),
             Err(status) => Err(self.failure(status)),
         }
     }
 
-    /// Whether the server has a call that tells; if so, the model is available.
+    /// Asks GetModelStatus. `false` if the server lacks this call; `true` if the model is available.
     async fn check_status(&self) -> Result<bool, BackendError> {
         let request = GetModelStatusRequest { model_spec: Some(self.model_spec()) };
         let ask = || {
@@ -145,7 +145,7 @@ impl TensorflowServing {
                 "The model server has no available version of the model",
             )),
             Err(status) if status.code() == Code::Unimplemented => Ok(false),
-            // The server may have refused our certificate, and closed the connection before that came through.
+            // The server may have rejected our certificate and closed the connection before the alert arrived.
             Err(status) => Err(match self.tls_peer(&status) {
                 Some(peer) if !failure::never_connected(&status) && peer.explain(&status).is_none() => {
                     unavailable(&peer.explain_closed(), status)
@@ -162,8 +162,8 @@ impl TensorflowServing {
         }
     }
 
-    /// Asks about the model. Whether the server saw a question does not matter: one that worked is asked again when its
-    /// connection breaks.
+    /// Asks about the model. If the connection breaks and it worked before, asks again: it does not matter whether the server
+    /// saw the first question.
     async fn asked_again(&self) -> Result<Value, BackendError> {
         let has_answered = self.has_answered.load(Ordering::Relaxed);
         match self.metadata().await {
@@ -177,7 +177,7 @@ impl TensorflowServing {
         self.peer.filter(|_| failure::is_connection_failure(status))
     }
 
-    /// Makes a call. If the server closed the connection in order, and had not seen the call, it is sent on a new one.
+    /// Makes a call. If the server closed the connection in order and did not see the call, sends it on a new connection.
     async fn send<T, Sent>(&self, call: impl Fn() -> Sent) -> Result<T, Status>
     where
         Sent: Future<Output = Result<T, Status>>,
@@ -190,10 +190,10 @@ impl TensorflowServing {
                 self.has_answered.store(true, Ordering::Relaxed);
                 return ended;
             };
-            // A server that has not answered since it was found away is left to the breaker.
+            // The breaker deals with a server that has not answered since it was unreachable.
             let may_resend = self.has_answered.load(Ordering::Relaxed) && left > 0;
             if !may_resend || !failure::was_left_unsent(status) {
-                // Who broke a connection was there.
+                // A server that broke a connection was reachable.
                 self.has_answered.fetch_and(failure::was_sent(status), Ordering::Relaxed);
                 return ended;
             }
@@ -204,7 +204,7 @@ impl TensorflowServing {
     }
 }
 
-/// Whom to trust, what to show, and which name to expect.
+/// Trusted authorities, client certificate, and the expected name.
 fn client_config(tls: &ClientTls, expected: &Host) -> ClientTlsConfig {
     let ClientTls { authorities, identity } = tls;
     let mut config = ClientTlsConfig::new().domain_name(expected.as_str());
@@ -245,7 +245,7 @@ fn unavailable(reason: &Reason, status: Status) -> BackendError {
     BackendError::new(Verdict::Unavailable, "model_unavailable", message).because(status)
 }
 
-/// Answers as bytes, as they come out of the connection.
+/// Answers as bytes, as the connection delivers them.
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing {
     use prost::Message as _;

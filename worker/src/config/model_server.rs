@@ -44,7 +44,7 @@ pub(super) struct ModelServerArgs {
     tf_serving_tls_name: Option<String>,
 }
 
-/// How TensorFlow Serving is reached.
+/// The address of TensorFlow Serving, and its TLS settings.
 #[derive(Clone, Debug)]
 pub struct ModelServer {
     /// Its host.
@@ -55,10 +55,10 @@ pub struct ModelServer {
     pub tls: Option<ModelServerTls>,
 }
 
-/// How the connection to TensorFlow Serving is secured.
+/// TLS of the connection to TensorFlow Serving.
 #[derive(Clone, Debug)]
 pub struct ModelServerTls {
-    /// Whom to trust, and what to show.
+    /// Trusted authorities and client certificate.
     pub client: ClientTls,
     /// The name in the server's certificate, if it is not the host.
     pub name: Option<Host>,

@@ -1,4 +1,4 @@
-//! Between our tensors and TensorFlow's. Sends `tensor_content`, the fast form; reads both forms.
+//! Converts between our tensors and TensorFlow's. Sends `tensor_content`, the fast form, and reads both forms.
 
 use std::num::TryFromIntError;
 
@@ -12,7 +12,7 @@ use tepal_proto::tensorflow::{
 };
 use tepal_shared::tensor::{DType, Tensor, Values};
 
-/// An answer that is no answer.
+/// An answer that cannot be used.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(crate) enum ConvertError {
     #[error("The model answered with a negative axis length")]
@@ -56,8 +56,7 @@ fn data_type(dtype: DType) -> DataType {
     }
 }
 
-/// The tensor of a reply. That it has the shape and the number of values that the model's description says is checked
-/// by the caller.
+/// The tensor of a reply. The caller checks its shape and number of values against the description.
 pub(super) fn from_proto(name: String, proto: TensorProto) -> Result<Tensor, ConvertError> {
     let dims = proto.tensor_shape.unwrap_or_default().dim;
     let shape = dims.iter().map(|dim| usize::try_from(dim.size)).collect::<Result<Vec<_>, _>>();
@@ -90,7 +89,7 @@ fn either<T, const N: usize>(
     Ok(values.iter().map(|bytes| read(*bytes)).collect())
 }
 
-/// Whether some version answers Predict.
+/// Whether any version answers Predict.
 pub(super) fn is_available(versions: &[ModelVersionStatus]) -> bool {
     versions.iter().any(|version| version.state() == State::Available)
 }

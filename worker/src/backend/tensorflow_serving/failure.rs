@@ -1,5 +1,5 @@
-//! What a gRPC status means: who is to blame for it, and what a client may read of it. The statuses are explained in
-//! "Status codes and their use in gRPC" (grpc.github.io/grpc/core/md_doc_statuscodes.html).
+//! The meaning of a gRPC status: who is to blame, and what a client may read of it. For the statuses see "Status codes
+//! and their use in gRPC" (grpc.github.io/grpc/core/md_doc_statuscodes.html).
 
 use std::error::Error;
 
@@ -7,13 +7,13 @@ use tonic::{Code, Status};
 
 use crate::backend::{BackendError, Verdict};
 
-/// What a client may see of a server's message; TensorFlow Serving itself cuts at 1024.
+/// How much of a server's message a client may see. TensorFlow Serving itself cuts at 1024.
 const LONGEST_MESSAGE: usize = 200;
 
 /// The failure that a status reports. It keeps the status as its source.
 pub(super) fn from_status(status: Status) -> BackendError {
     let (verdict, code, what) = classify(&status);
-    // Texts about connections and deadlines have addresses in them, those of proxies included.
+    // Texts about connections and deadlines contain addresses, also of proxies.
     let is_internal = is_connection_failure(&status)
         || matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
         || status.message().is_empty();
@@ -49,15 +49,15 @@ fn classify(status: &Status) -> (Verdict, &'static str, &'static str) {
         Code::NotFound | Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied => {
             (Verdict::Refused, "model_rejected", "The model server takes no calls for the model")
         }
-        // OK never comes here, and ALREADY_EXISTS has no meaning for a prediction.
+        // OK is no failure, and ALREADY_EXISTS has no meaning for a prediction.
         Code::FailedPrecondition | Code::OutOfRange | Code::DataLoss | Code::AlreadyExists | Code::Ok => {
             (Verdict::Refused, "model_rejected", "The model server rejected the request")
         }
     }
 }
 
-/// Whether a limit on the size of a message was exceeded, the server's or ours. The codes are those of an overload and of
-/// the server's state; only the text tells. This is the one place where a decision depends on a text.
+/// Whether a message exceeded a size limit, the server's or ours. Servers use the codes of an overload or of a wrong state
+/// for it, so only the text shows it. Nowhere else does a decision depend on a text.
 fn is_about_size(status: &Status) -> bool {
     const TEXTS: [&str; 4] = [
         // gRPC's C++ and Go libraries, for both directions.
@@ -78,18 +78,18 @@ pub(super) fn is_connection_failure(status: &Status) -> bool {
     causes(status).any(|cause| cause.is::<tonic::transport::Error>() || cause.is::<std::io::Error>())
 }
 
-/// Whether no connection could be made.
+/// Whether the connection could not be opened.
 pub(super) fn never_connected(status: &Status) -> bool {
     causes(status).any(|cause| cause.is::<tonic::ConnectError>())
 }
 
-/// Whether the server closed the connection in order before it saw the call, as it does when a connection is old. Then
-/// the call can be sent on a new connection.
+/// Whether the server closed the connection in order before it saw the call, for example because the connection is old.
+/// Then the call can be sent on a new connection.
 pub(super) fn was_left_unsent(status: &Status) -> bool {
     is_connection_failure(status) && !was_sent(status) && !never_connected(status)
 }
 
-/// Whether the server may have seen the request of a call that failed with its connection.
+/// Whether the server may have seen the call before the connection broke.
 pub(super) fn was_sent(status: &Status) -> bool {
     if never_connected(status) {
         return false;
