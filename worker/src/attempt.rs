@@ -12,7 +12,7 @@ use std::{
 
 use tepal_shared::{
     job::Attempt,
-    model::{InputError, Model},
+    model::{InputError, Model, OutputError},
     retry::{Backoff, retry_delay},
     scripts::{Fence, Settled},
     store::{JobStore, Settlement},
@@ -58,6 +58,8 @@ pub struct Runner {
     pub retry: Retry,
     /// Most bytes of input of one call.
     pub batch_max_bytes: usize,
+    /// Largest result of a job, bytes.
+    pub max_result_bytes: usize,
 }
 
 /// What a model call came to.
@@ -253,18 +255,20 @@ impl Runner {
         }
     }
 
-    /// Cuts the answer into the jobs' results. A job whose rows hold NaN fails alone.
+    /// Cuts the answer into the jobs' results. A job whose rows hold NaN, or whose result is too large, fails alone.
     fn results<'a>(&self, batch: &'a MicroBatch, answer: &Tensor) -> Vec<Outcome<'a>> {
-        let outcomes =
-            batch.split().map(|(item, from)| match self.model.render(answer, from, item.rows.rows) {
+        let outcomes = batch.split().map(|(item, from)| {
+            let rows = from..from + item.rows.rows;
+            match self.model.render(answer, rows, self.max_result_bytes) {
                 Ok(result) => Outcome {
                     attempt: &item.attempt,
                     settlement: Settlement::Complete(result.json),
                     class_name: result.class_name,
                     call: None,
                 },
-                Err(error) => Outcome::of(&item.attempt, BackendError::bad_answer(error).settlement()),
-            });
+                Err(error) => Outcome::of(&item.attempt, no_result(&error)),
+            }
+        });
         outcomes.collect()
     }
 
@@ -368,6 +372,16 @@ impl Runner {
         if let Some(took) = took {
             metrics::settled(&outcome.settlement, settled, took);
         }
+    }
+}
+
+/// The end of a job whose rows of a good answer make no result. Another attempt would get the same ones.
+fn no_result(error: &OutputError) -> Settlement {
+    match error {
+        OutputError::TooLarge { .. } => {
+            Settlement::Fail { code: "result_too_large".to_owned(), error: error.to_string() }
+        }
+        _ => BackendError::bad_answer(error).settlement(),
     }
 }
 

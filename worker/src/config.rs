@@ -14,6 +14,9 @@ use self::model_server::ModelServerArgs;
 pub use self::model_server::{ModelServer, ModelServerTls};
 use crate::backend::Kind;
 
+/// Half of what Redis takes as one value by default (`proto-max-bulk-len`).
+const MOST_RESULT_BYTES: usize = 256 << 20;
+
 /// Takes jobs in batches from the queue, calls the model and records each outcome.
 ///
 /// Every setting is a flag or the environment variable named beside it.
@@ -43,6 +46,15 @@ pub struct Args {
         help_heading = "Work"
     )]
     batch_max_bytes: String,
+    /// Largest result of a job, bytes of JSON; a job with a larger one fails as result_too_large
+    #[arg(
+        long,
+        env = "MAX_RESULT_BYTES",
+        default_value = "8388608",
+        value_name = "BYTES",
+        help_heading = "Work"
+    )]
+    max_result_bytes: String,
     /// How long a batch that is not full waits for more jobs, ms, at most a third of the lease; 0 takes what is there
     #[arg(long, env = "BATCH_MAX_WAIT_MS", default_value = "0", value_name = "MS", help_heading = "Work")]
     batch_max_wait_ms: String,
@@ -112,6 +124,8 @@ pub struct Config {
     pub batch_max_rows: usize,
     /// After this many bytes no further job is added to a call, or claimed.
     pub batch_max_bytes: usize,
+    /// Largest result of a job, bytes of JSON.
+    pub max_result_bytes: usize,
     /// How long a batch that is not full waits for more jobs.
     pub batch_max_wait: Duration,
     /// How often entries that are due again are looked for.
@@ -151,6 +165,8 @@ impl TryFrom<Args> for Config {
         let max_in_flight = mistakes.number("MAX_IN_FLIGHT", &args.max_in_flight, 1..=1024);
         let batch_max_rows = mistakes.number("BATCH_MAX_ROWS", &args.batch_max_rows, 1..=4096);
         let batch_max_bytes = mistakes.number("BATCH_MAX_BYTES", &args.batch_max_bytes, 1..=1 << 30);
+        let max_result_bytes =
+            mistakes.number("MAX_RESULT_BYTES", &args.max_result_bytes, 1..=MOST_RESULT_BYTES);
         let batch_max_wait = mistakes.millis("BATCH_MAX_WAIT_MS", &args.batch_max_wait_ms, 0..=60_000);
         // Jobs that wait for others to fill a batch are not renewed yet.
         if let Some(common) = common.as_ref().filter(|common| batch_max_wait > common.policy.lease / 3) {
@@ -175,6 +191,7 @@ impl TryFrom<Args> for Config {
             max_in_flight,
             batch_max_rows,
             batch_max_bytes,
+            max_result_bytes,
             batch_max_wait,
             reclaim_interval,
             retry,

@@ -151,7 +151,8 @@ async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
             return Finding::wrong(SUBJECT, what, "see the model server's log");
         }
     };
-    let rendered = model.check_output(rows.rows, &answer).and_then(|()| model.render(&answer, 0, rows.rows));
+    let rendered =
+        model.check_output(rows.rows, &answer).and_then(|()| model.render(&answer, 0..rows.rows, usize::MAX));
     match rendered {
         Ok(rendered) => {
             let class = rendered.class_name.map_or_else(String::new, |class| format!(": {class}"));

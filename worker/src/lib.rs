@@ -138,6 +138,7 @@ async fn work(
         sample: sample.clone(),
         retry: config.retry.clone(),
         batch_max_bytes: config.batch_max_bytes,
+        max_result_bytes: config.max_result_bytes,
     });
     info!(
         action = "worker_started",

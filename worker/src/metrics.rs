@@ -13,6 +13,7 @@ use tepal_shared::{
 use crate::backend::Verdict;
 
 const PROCESSED: &str = "tepal_jobs_processed_total";
+const FAILED: &str = "tepal_jobs_failed_total";
 const PROCESSING: &str = "tepal_job_processing_seconds";
 const WAIT: &str = "tepal_job_wait_seconds";
 const INFERENCE: &str = "tepal_inference_seconds";
@@ -37,6 +38,25 @@ const SPLITS: &str = "tepal_batch_splits_total";
 const BUILD: &str = "tepal_build_info";
 /// The name that every Prometheus client library uses.
 const STARTED: &str = "process_start_time_seconds";
+
+/// Every `error_code` of a job; docs/api.md says what each means.
+const ERROR_CODES: [&str; 13] = [
+    "bad_model_answer",
+    "inference_timeout",
+    "invalid_input",
+    "model_error",
+    "model_lost",
+    "model_overloaded",
+    "model_rejected",
+    "payload_too_large_for_model",
+    "queue_timeout",
+    "result_too_large",
+    "timeout",
+    "worker_lost",
+    OTHER_CODE,
+];
+/// One that a later release made.
+const OTHER_CODE: &str = "other";
 
 /// From a tenth of a millisecond to half a minute.
 const CALL_SECONDS: &[f64] = &[
@@ -90,6 +110,7 @@ fn describe() {
         PROCESSED,
         "Attempts by what became of the job: completed, failed, retried, released, fenced"
     );
+    describe_counter!(FAILED, "Jobs that failed, by error_code");
     describe_histogram!(PROCESSING, Unit::Seconds, "Time from the grant of a job to its recorded outcome");
     describe_histogram!(
         WAIT,
@@ -139,6 +160,9 @@ fn describe() {
     for outcome in ["completed", "failed", "retried", "released", "fenced"] {
         counter!(PROCESSED, "outcome" => outcome).absolute(0);
     }
+    for code in ERROR_CODES {
+        counter!(FAILED, "code" => code).absolute(0);
+    }
     for reason in ["lost", "cancelled", "missing"] {
         counter!(FENCED, "reason" => reason).absolute(0);
     }
@@ -172,8 +196,8 @@ pub(crate) fn granted(granted: &Granted) {
     for attempt in granted.attempts.iter().filter(|attempt| attempt.token == 1) {
         histogram!(WAIT, "priority" => attempt.priority.as_str()).record(attempt.age);
     }
-    if !granted.ended.is_empty() {
-        counter!(PROCESSED, "outcome" => "failed").increment(granted.ended.len() as u64);
+    for (_, code) in &granted.ended {
+        failed(code);
     }
     for (name, count) in
         [(RECLAIMED, granted.reclaimed), (STALE, granted.stale), (GROUPS, granted.groups_created)]
@@ -202,21 +226,31 @@ pub(crate) fn settled(settlement: &Settlement, settled: Settled, took: Duration)
         Settled::Fenced(why) => return fenced(why),
         Settled::Done { repaired } => repaired,
     };
-    let outcome = match settlement {
-        Settlement::Complete(_) => "completed",
-        Settlement::Fail { .. } => "failed",
-        Settlement::Retry(_) => "retried",
-        Settlement::Release | Settlement::Broken => "released",
-    };
-    counter!(PROCESSED, "outcome" => outcome).increment(1);
+    match settlement {
+        Settlement::Complete(_) => processed("completed"),
+        Settlement::Fail { code, .. } => failed(code),
+        Settlement::Retry(_) => processed("retried"),
+        Settlement::Release | Settlement::Broken => processed("released"),
+    }
     if repaired {
         counter!(REPAIRED).increment(1);
     }
 }
 
+fn processed(outcome: &'static str) {
+    counter!(PROCESSED, "outcome" => outcome).increment(1);
+}
+
+/// A job failed, with this `error_code`.
+fn failed(code: &str) {
+    processed("failed");
+    let code = ERROR_CODES.into_iter().find(|known| *known == code).unwrap_or(OTHER_CODE);
+    counter!(FAILED, "code" => code).increment(1);
+}
+
 /// An attempt turned out to hold its job no longer.
 pub(crate) fn fenced(why: Fence) {
-    counter!(PROCESSED, "outcome" => "fenced").increment(1);
+    processed("fenced");
     counter!(FENCED, "reason" => why.word()).increment(1);
 }
 
@@ -250,4 +284,23 @@ pub(crate) fn repaired(count: u64) {
 pub(crate) fn data_lost(jobs: u64) {
     counter!(DATA_LOST).increment(1);
     counter!(JOBS_LOST).increment(jobs);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_error_code_of_the_documentation_is_counted_as_itself() {
+        let page = include_str!("../../docs/api.md");
+        let (_, table) = page.split_once("### Why a job failed").unwrap_or_default();
+        let (_, table) = table.split_once("| --- |").unwrap_or_default();
+        let (table, _) = table.split_once("\n## ").unwrap_or_default();
+        let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+        let codes = cells.flat_map(|(codes, _)| codes.split("`, `").map(|code| code.trim_matches('`')));
+        let counted = ERROR_CODES.into_iter().filter(|code| *code != OTHER_CODE);
+        assert_eq!(codes.collect::<BTreeSet<_>>(), counted.collect::<BTreeSet<_>>());
+    }
 }

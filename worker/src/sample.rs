@@ -37,7 +37,7 @@ impl Sample {
         let rendered = self
             .model
             .check_output(rows.rows, &answer)
-            .and_then(|()| self.model.render(&answer, 0, rows.rows));
+            .and_then(|()| self.model.render(&answer, 0..rows.rows, usize::MAX));
         rendered.map_err(|error| BackendError::bad_answer(&error).because(error))
     }
 }

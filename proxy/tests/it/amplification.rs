@@ -126,6 +126,27 @@ async fn no_answer_is_larger_than_eight_mebibytes() {
     assert_eq!(answers, 3);
 }
 
+/// `MAX_RESULT_BYTES` of a worker, by default, and the least memory for bodies of the default size.
+const LARGEST_RESULT: usize = 8 << 20;
+
+#[tokio::test]
+async fn the_largest_result_can_be_read_with_the_least_memory_and_everything_around_it() {
+    let gateway = Gateway::with(&[("BODY_MEMORY_BYTES", &LARGEST_RESULT.to_string())]).await;
+    let around = json!({"prediction": 0, "text": ""}).to_string().len();
+    let id = large_jobs(&gateway, 1, LARGEST_RESULT - around).await.remove(0);
+
+    let plain = gateway.get(&format!("/job/{id}")).await;
+    let waited = gateway.send(Method::GET, &format!("/job/{id}"), &[("prefer", "wait=1")], "").await;
+    let body = json!({"job_ids": [id]}).to_string();
+    let looked_up = gateway.send(Method::POST, "/jobs/lookup", &[JSON], &body).await;
+
+    for answer in [plain, waited, looked_up] {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let size = answer.body.len();
+        assert!((LARGEST_RESULT..LARGEST_RESULT + 1024).contains(&size), "{size} bytes");
+    }
+}
+
 #[tokio::test]
 async fn answers_that_nobody_reads_hold_bounded_memory() {
     let gateway = Gateway::with(&[("BODY_MEMORY_BYTES", "16777216")]).await;

@@ -1,5 +1,10 @@
 //! Checks a model's answer against the description, and writes it as the JSON that clients read.
 
+use std::{
+    io::{self, Write},
+    ops::Range,
+};
+
 use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
 use super::Model;
@@ -35,6 +40,12 @@ pub enum OutputError {
     /// NaN or infinity.
     #[error("The model answered with a value that is not a finite number")]
     NotFinite,
+    /// The result as JSON has more bytes than it may.
+    #[error("The result is larger than {most} bytes")]
+    TooLarge {
+        /// What it may have.
+        most: usize,
+    },
 }
 
 /// A job's result.
@@ -68,27 +79,28 @@ impl Model {
         Ok(())
     }
 
-    /// Writes the rows `from .. from + rows` of a checked answer as one job's result.
+    /// Writes these rows of a checked answer as one job's result of at most `most` bytes.
     ///
     /// # Errors
-    /// When one of them holds NaN or infinity.
-    pub fn render(&self, answer: &Tensor, from: usize, rows: usize) -> Result<Rendered, OutputError> {
+    /// When one of them holds NaN or infinity, or the result is larger. Then no more than `most` bytes were written.
+    pub fn render(&self, answer: &Tensor, rows: Range<usize>, most: usize) -> Result<Rendered, OutputError> {
         let width = self.output.elements();
-        let (start, end) = (from * width, (from + rows) * width);
+        let (start, end) = (rows.start * width, rows.end * width);
         match &answer.values {
-            Values::Float(values) => self.render_rows(&values[start..end], width, |value| value.is_finite()),
-            Values::Double(values) => self.render_rows(&values[start..end], width, |value| value.is_finite()),
-            Values::Int32(values) => self.render_rows(&values[start..end], width, |_| true),
-            Values::Int64(values) => self.render_rows(&values[start..end], width, |_| true),
+            Values::Float(values) => self.render_rows(&values[start..end], most, |value| value.is_finite()),
+            Values::Double(values) => self.render_rows(&values[start..end], most, |value| value.is_finite()),
+            Values::Int32(values) => self.render_rows(&values[start..end], most, |_| true),
+            Values::Int64(values) => self.render_rows(&values[start..end], most, |_| true),
         }
     }
 
     fn render_rows<T: Copy + PartialOrd + Serialize>(
         &self,
         values: &[T],
-        width: usize,
+        most: usize,
         is_finite: impl Fn(T) -> bool,
     ) -> Result<Rendered, OutputError> {
+        let width = self.output.elements();
         if !values.iter().all(|value| is_finite(*value)) {
             return Err(OutputError::NotFinite);
         }
@@ -99,8 +111,7 @@ impl Model {
             Row::Plain { .. } => None,
         };
         let result = JobResult { first, predictions: (rows.len() > 1).then_some(&rows) };
-        // Numbers, labels of the description and fixed names always have a JSON form.
-        Ok(Rendered { json: serde_json::to_string(&result).unwrap_or_default(), class_name })
+        Ok(Rendered { json: written(&result, most)?, class_name })
     }
 
     fn row<'a, T: Copy + PartialOrd + Serialize>(&'a self, values: &'a [T]) -> Row<'a, T> {
@@ -109,6 +120,38 @@ impl Model {
             Some(class_name) => Row::Classified { prediction: class, class_name, probabilities: values },
             None => Row::Plain { prediction: Nested { values, shape: &self.output.shape } },
         }
+    }
+}
+
+/// The result as JSON.
+fn written(result: &impl Serialize, most: usize) -> Result<String, OutputError> {
+    let mut text = Bounded { bytes: Vec::with_capacity(128), most };
+    // Numbers, labels of the description and fixed names always have a JSON form, so only the limit is an error.
+    serde_json::to_writer(&mut text, result).map_err(|_| OutputError::TooLarge { most })?;
+    Ok(String::from_utf8(text.bytes).unwrap_or_default())
+}
+
+/// Takes at most so many bytes.
+struct Bounded {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > self.most - self.bytes.len() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -164,13 +207,16 @@ mod tests {
 
     use super::{super::description::tests::flowers, *};
 
+    /// No limit.
+    const ANY: usize = usize::MAX;
+
     fn answer(shape: &[usize], values: &[f32]) -> Tensor {
         Tensor { name: "p".to_owned(), shape: shape.to_vec(), values: Values::Float(values.to_vec()) }
     }
 
     #[test]
     fn one_row_reads_as_specified() {
-        let rendered = flowers().render(&answer(&[1, 2], &[0.25, 0.75]), 0, 1).unwrap();
+        let rendered = flowers().render(&answer(&[1, 2], &[0.25, 0.75]), 0..1, ANY).unwrap();
         assert_eq!(rendered.class_name.as_deref(), Some("tulip"));
         let json: Value = serde_json::from_str(&rendered.json).unwrap();
         assert_eq!(json, json!({"prediction": 1, "class_name": "tulip", "probabilities": [0.25, 0.75]}));
@@ -179,7 +225,7 @@ mod tests {
     #[test]
     fn several_rows_add_a_list_and_a_job_sees_only_its_own() {
         let answer = answer(&[3, 2], &[0.9, 0.1, 0.2, 0.8, 0.6, 0.4]);
-        let rendered = flowers().render(&answer, 1, 2).unwrap();
+        let rendered = flowers().render(&answer, 1..3, ANY).unwrap();
         let json: Value = serde_json::from_str(&rendered.json).unwrap();
         assert_eq!(json["class_name"], "tulip");
         assert_eq!(json["predictions"][1]["class_name"], "rose");
@@ -188,8 +234,18 @@ mod tests {
 
     #[test]
     fn floats_are_written_as_short_as_they_are_exact() {
-        let rendered = flowers().render(&answer(&[1, 2], &[0.1, 0.9]), 0, 1).unwrap();
+        let rendered = flowers().render(&answer(&[1, 2], &[0.1, 0.9]), 0..1, ANY).unwrap();
         assert!(rendered.json.contains("[0.1,0.9]"), "{}", rendered.json);
+    }
+
+    #[test]
+    fn a_result_has_as_many_bytes_as_it_may_and_no_more() {
+        let answer = answer(&[3, 2], &[0.9, 0.1, 0.2, 0.8, 0.6, 0.4]);
+        let size = flowers().render(&answer, 0..3, ANY).unwrap().json.len();
+        assert!(flowers().render(&answer, 0..3, size).is_ok());
+        for most in [0, 1, size / 2, size - 1] {
+            assert_eq!(flowers().render(&answer, 0..3, most), Err(OutputError::TooLarge { most }));
+        }
     }
 
     #[test]
@@ -199,14 +255,14 @@ mod tests {
         assert_eq!(error, "The model answered with shape [1, 2] instead of [2, 2]");
         let error = model.check_output(1, &answer(&[1, 2], &[0.5])).unwrap_err().to_string();
         assert_eq!(error, "The model answered with 1 values instead of 2");
-        assert_eq!(model.render(&answer(&[1, 2], &[0.5, f32::NAN]), 0, 1), Err(OutputError::NotFinite));
+        assert_eq!(model.render(&answer(&[1, 2], &[0.5, f32::NAN]), 0..1, ANY), Err(OutputError::NotFinite));
     }
 
     #[test]
     fn an_answer_without_classes_keeps_its_shape() {
         let mut model = flowers();
         (model.output.labels, model.output.shape) = (Vec::new(), vec![2, 1]);
-        let rendered = model.render(&answer(&[1, 2, 1], &[1.5, 2.0]), 0, 1).unwrap();
+        let rendered = model.render(&answer(&[1, 2, 1], &[1.5, 2.0]), 0..1, ANY).unwrap();
         assert_eq!(
             rendered,
             Rendered { json: r#"{"prediction":[[1.5],[2.0]]}"#.to_owned(), class_name: None }

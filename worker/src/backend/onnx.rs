@@ -216,8 +216,8 @@ mod tests {
         let model = model("compose/models", "iris");
         let answer = predict(&model, serde_json::json!([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])).await;
         model.check_output(2, &answer).unwrap();
-        assert_eq!(model.render(&answer, 0, 1).unwrap().class_name.as_deref(), Some("setosa"));
-        assert_eq!(model.render(&answer, 1, 1).unwrap().class_name.as_deref(), Some("virginica"));
+        assert_eq!(model.render(&answer, 0..1, usize::MAX).unwrap().class_name.as_deref(), Some("setosa"));
+        assert_eq!(model.render(&answer, 1..2, usize::MAX).unwrap().class_name.as_deref(), Some("virginica"));
     }
 
     #[test]
@@ -237,6 +237,6 @@ mod tests {
         let model = model("tests/models", "toy");
         let answer = predict(&model, model.sample.clone()).await;
         model.check_output(1, &answer).unwrap();
-        assert_eq!(model.render(&answer, 0, 1).unwrap().json, r#"{"prediction":[11.5]}"#);
+        assert_eq!(model.render(&answer, 0..1, usize::MAX).unwrap().json, r#"{"prediction":[11.5]}"#);
     }
 }

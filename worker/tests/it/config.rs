@@ -34,6 +34,7 @@ async fn every_wrong_setting_is_told_at_once_and_once() {
         ("MAX_IN_FLIGHT", "many"),
         ("BATCH_MAX_ROWS", "0"),
         ("BATCH_MAX_BYTES", "0"),
+        ("MAX_RESULT_BYTES", "0"),
         ("BATCH_MAX_WAIT_MS", "-5"),
         ("RECLAIM_INTERVAL_MS", "0"),
         ("MAX_RETRIES", "2.5"),

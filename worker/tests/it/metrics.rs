@@ -9,9 +9,10 @@ use crate::{
     settings::Settings,
 };
 
-const COUNTERS: [&str; 12] = [
+const COUNTERS: [&str; 13] = [
     "tepal_batch_splits_total",
     "tepal_jobs_processed_total",
+    "tepal_jobs_failed_total",
     "tepal_jobs_reclaimed_total",
     "tepal_outcomes_fenced_total",
     "tepal_entries_repaired_total",
@@ -106,6 +107,8 @@ async fn outcomes_and_calls_are_counted_by_what_they_came_to() {
     let expected = [
         "tepal_jobs_processed_total{outcome=\"retried\"} 1\n",
         "tepal_jobs_processed_total{outcome=\"failed\"} 1\n",
+        "tepal_jobs_failed_total{code=\"model_rejected\"} 1\n",
+        "tepal_jobs_failed_total{code=\"result_too_large\"} 0\n",
         "tepal_jobs_processed_total{outcome=\"completed\"} 1\n",
         "tepal_jobs_processed_total{outcome=\"released\"} 0\n",
         "tepal_inference_seconds_count{outcome=\"ok\"} 1\n",
