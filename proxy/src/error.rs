@@ -62,6 +62,8 @@ pub(crate) enum ApiError {
     AlreadyFinished(JobStatus),
     /// The job did not fail and was not cancelled.
     NotRepeatable(JobStatus),
+    /// The job failed or was cancelled, but its input is not kept any more.
+    InputExpired(JobStatus),
     /// The body did not arrive in time.
     BodyTimeout,
     /// The body ended early or was malformed as HTTP.
@@ -163,7 +165,9 @@ impl ApiError {
             Self::NotAcceptable => kind(S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
             Self::JobNotFound => kind(S::NOT_FOUND, "job_not_found", "Job not found"),
             Self::AlreadyFinished(_) => kind(S::CONFLICT, "job_already_finished", "Job already finished"),
-            Self::NotRepeatable(_) => kind(S::CONFLICT, "job_not_repeatable", "Job cannot be repeated"),
+            Self::NotRepeatable(_) | Self::InputExpired(_) => {
+                kind(S::CONFLICT, "job_not_repeatable", "Job cannot be repeated")
+            }
             Self::BodyTimeout => kind(S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
             Self::BodyIncomplete => kind(S::BAD_REQUEST, "incomplete_body", "Incomplete body"),
             Self::BodyTooLarge(_) => kind(S::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large"),
@@ -213,6 +217,9 @@ impl ApiError {
             }
             Self::NotRepeatable(status) => {
                 format!("The job is {status}; only failed and cancelled jobs can be repeated").into()
+            }
+            Self::InputExpired(status) => {
+                format!("The job is {status}, but its input has expired; send it as a new job").into()
             }
             Self::BodyTimeout => "The body did not arrive in time".into(),
             Self::BodyIncomplete => "The body did not arrive completely".into(),

@@ -3,17 +3,17 @@
 
 mod arguments;
 mod host;
+mod queue;
 mod redis;
 
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
 
-use self::redis::RedisArgs;
 pub use self::{arguments::arguments, host::Host};
+use self::{queue::QueueArgs, redis::RedisArgs};
 use crate::{
     connection::ConnectionSettings,
-    job::MOST_PARTITIONS,
     keys::Keys,
     model::{Model, ModelError},
     store::Policy,
@@ -26,42 +26,8 @@ use crate::{
 pub struct CommonArgs {
     #[command(flatten)]
     redis: RedisArgs,
-    /// Name of the queue; services with the same name share their jobs
-    #[arg(
-        long,
-        env = "QUEUE_NAME",
-        default_value = "predict_queue",
-        value_name = "NAME",
-        help_heading = "Queue"
-    )]
-    queue_name: String,
-    /// Number of partitions of the queue, 1 to 256; the same for every service, may grow
-    #[arg(long, env = "PARTITIONS", default_value = "1", value_name = "N", help_heading = "Queue")]
-    partitions: String,
-    /// How long a worker owns a job without renewing, ms; the same for every service
-    #[arg(long, env = "LEASE_MS", default_value = "10000", value_name = "MS", help_heading = "Queue")]
-    lease_ms: String,
-    /// How long a finished job is kept, s
-    #[arg(
-        long,
-        env = "RESULT_TTL_SECONDS",
-        default_value = "86400",
-        value_name = "S",
-        help_heading = "Queue"
-    )]
-    result_ttl_seconds: String,
-    /// Most unfinished jobs of a partition before new ones are refused; 0 = no limit
-    #[arg(
-        long,
-        env = "MAX_QUEUE_DEPTH",
-        default_value = "1000000",
-        value_name = "N",
-        help_heading = "Queue"
-    )]
-    max_queue_depth: String,
-    /// A job fails when its worker was lost this many times
-    #[arg(long, env = "MAX_LOST", default_value = "3", value_name = "N", help_heading = "Queue")]
-    max_lost: String,
+    #[command(flatten)]
+    queue: QueueArgs,
     /// Folder that holds one folder with a model.toml for each model
     #[arg(
         long,
@@ -236,11 +202,8 @@ impl Mistakes {
 impl CommonArgs {
     /// Checks the settings; whatever is wrong goes to `mistakes`, and then the answer may be `None`.
     pub fn check(&self, mistakes: &mut Mistakes) -> Option<Common> {
-        let policy = self.policy(mistakes);
+        let (keys, policy) = self.queue.check(mistakes);
         let redis = self.redis.check(mistakes);
-        if self.queue_name.is_empty() || self.queue_name.contains(['{', '}']) {
-            mistakes.add("QUEUE_NAME", format!("`{}` must be a name without braces", self.queue_name));
-        }
         let log = LogSettings {
             format: mistakes.parsed("LOG_FORMAT", &self.log_format, LogFormat::Auto),
             filter: self.log_level.clone(),
@@ -252,20 +215,8 @@ impl CommonArgs {
         let trace = self.trace(mistakes);
         let model = Model::load(&self.models_dir, &self.model_name);
         let model = model.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", told(&error))).ok()?;
-        let keys = Keys::new(&self.queue_name);
         let redis = redis?.for_queue(&keys, policy.partitions);
         Some(Common { redis, keys, policy, model, log, trace })
-    }
-
-    fn policy(&self, mistakes: &mut Mistakes) -> Policy {
-        Policy {
-            lease: mistakes.millis("LEASE_MS", &self.lease_ms, 300..=3_600_000),
-            result_ttl: mistakes.seconds("RESULT_TTL_SECONDS", &self.result_ttl_seconds, 1..=31_536_000),
-            max_lost: mistakes.number("MAX_LOST", &self.max_lost, 2..=1000),
-            max_queue_depth: mistakes.number("MAX_QUEUE_DEPTH", &self.max_queue_depth, 0..=u64::MAX),
-            partitions: mistakes.number("PARTITIONS", &self.partitions, 1..=MOST_PARTITIONS),
-            ..Policy::default()
-        }
     }
 
     fn trace(&self, mistakes: &mut Mistakes) -> Option<TraceSettings> {
@@ -316,6 +267,18 @@ mod tests {
         assert_eq!(common.redis.display, "127.0.0.1:6379");
         assert_eq!(common.policy, Policy::default());
         assert_eq!(common.model.name, "iris");
+    }
+
+    #[test]
+    fn an_input_is_not_kept_longer_than_its_job() {
+        let kept = |flags: &[&str]| check(flags).map(|common| common.policy.failed_input_ttl.as_secs());
+        let hour = ["--result-ttl-seconds", "3600"];
+        assert_eq!(kept(&[]).unwrap(), 43_200);
+        assert_eq!(kept(&hour).unwrap(), 3600, "nobody asked for more");
+        assert_eq!(kept(&[&hour[..], &["--failed-input-ttl-seconds", "60"]].concat()).unwrap(), 60);
+        let error = kept(&[&hour[..], &["--failed-input-ttl-seconds", "3601"]].concat()).unwrap_err();
+        let told = "FAILED_INPUT_TTL_SECONDS: `3601` is more than RESULT_TTL_SECONDS, which is 3600";
+        assert!(error.to_string().contains(told), "{error}");
     }
 
     #[test]

@@ -49,6 +49,18 @@ impl Keys {
         self.key(id.partition(), "job:", &id.to_string())
     }
 
+    /// The input of a job that failed or was cancelled; see `lua/end.lua`.
+    #[must_use]
+    pub fn input(&self, id: JobId) -> String {
+        [self.input_prefix(id.partition()), id.to_string()].concat()
+    }
+
+    /// What every such key of the partition begins with.
+    #[must_use]
+    pub fn input_prefix(&self, partition: u8) -> String {
+        self.key(partition, "input:", "")
+    }
+
     /// One entry for each accepted job, in time order.
     #[must_use]
     pub fn log(&self, partition: u8) -> String {
@@ -108,6 +120,7 @@ mod tests {
         for key in [
             keys.stream(7, Priority::High),
             keys.job(id),
+            keys.input(id),
             keys.log(7),
             keys.log_ahead(7),
             keys.dead(7),

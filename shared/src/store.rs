@@ -41,6 +41,8 @@ pub struct Policy {
     pub lease: Duration,
     /// How long a terminal job is kept.
     pub result_ttl: Duration,
+    /// How long the input of a failed or cancelled job is kept, at most `result_ttl`.
+    pub failed_input_ttl: Duration,
     /// A job fails when its worker was lost this many times.
     pub max_lost: u32,
     /// Most outstanding jobs of a partition; 0 = no limit.
@@ -58,6 +60,7 @@ impl Default for Policy {
         Self {
             lease: Duration::from_secs(10),
             result_ttl: Duration::from_secs(86_400),
+            failed_input_ttl: Duration::from_secs(43_200),
             max_lost: 3,
             max_queue_depth: 1_000_000,
             max_dead_letters: 10_000,
@@ -208,6 +211,7 @@ impl JobStore {
                 command.arg("").arg("").arg("");
             }
         }
+        command.arg(seconds(self.policy.failed_input_ttl));
         Granted::parse(&scripts::TAKE, self.redis.run(&command).await?)
     }
 
@@ -228,6 +232,7 @@ impl JobStore {
     pub(crate) fn start_call(&self, partition: u8, consumer: &str, max_bytes: usize) -> Cmd {
         let mut command = self.grant_call(&scripts::START, partition, consumer);
         command.arg(inbox(consumer)).arg(max_bytes).arg(millis(self.policy.lease));
+        command.arg(seconds(self.policy.failed_input_ttl));
         command
     }
 
@@ -240,7 +245,7 @@ impl JobStore {
             .arg(self.keys.job_prefix(partition))
             .arg(consumer)
             .arg(self.policy.max_lost)
-            .arg(self.policy.result_ttl.as_secs().max(1))
+            .arg(seconds(self.policy.result_ttl))
             .arg(self.policy.max_dead_letters);
         command
     }
@@ -270,7 +275,8 @@ impl JobStore {
     pub async fn cancel(&self, id: JobId, view: View<'_>) -> Result<Cancelled, StoreError> {
         let [high, normal, low] = self.keys.streams(id.partition());
         let mut command = scripts::CANCEL.call(&[self.keys.job(id), high, normal, low]);
-        command.arg(self.policy.result_ttl.as_secs().max(1)).arg(view.as_argument());
+        command.arg(seconds(self.policy.result_ttl)).arg(view.as_argument());
+        command.arg(seconds(self.policy.failed_input_ttl));
         Cancelled::parse(self.redis.run(&command).await?)
     }
 
@@ -282,8 +288,8 @@ impl JobStore {
     pub async fn requeue(&self, old: JobId, id: JobId, origin: Origin<'_>) -> Result<Requeued, StoreError> {
         let partition = old.partition();
         let [high, normal, low] = self.keys.streams(partition);
-        let keys = [self.keys.job(id), high, normal, low, self.keys.log(partition), self.keys.job(old)];
-        let mut command = scripts::REQUEUE.call(&keys);
+        let [log, old_job, input] = [self.keys.log(partition), self.keys.job(old), self.keys.input(old)];
+        let mut command = scripts::REQUEUE.call(&[self.keys.job(id), high, normal, low, log, old_job, input]);
         command
             .arg(id.to_string())
             .arg(old.to_string())
@@ -315,8 +321,9 @@ impl JobStore {
         let mut command = scripts::EXPIRE.call(&keys);
         command
             .arg(id.to_string())
-            .arg(self.policy.result_ttl.as_secs().max(1))
-            .arg(self.policy.max_dead_letters);
+            .arg(seconds(self.policy.result_ttl))
+            .arg(self.policy.max_dead_letters)
+            .arg(seconds(self.policy.failed_input_ttl));
         Expired::parse(self.redis.run(&command).await?)
     }
 }
@@ -332,6 +339,11 @@ fn add_origin(command: &mut Cmd, request_id: Option<&str>, traceparent: Option<&
 /// No longer than what Lua can add to a time and still count exactly, which is up to 2^53.
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX).min(1 << 52)
+}
+
+/// A lifetime for Redis, which takes 0 for none at all.
+fn seconds(span: Duration) -> u64 {
+    span.as_secs().max(1)
 }
 
 fn stream_number(priority: Priority) -> usize {

@@ -25,6 +25,7 @@ fn all() -> Vec<ApiError> {
         ApiError::JobNotFound,
         ApiError::AlreadyFinished(JobStatus::Completed),
         ApiError::NotRepeatable(JobStatus::Pending),
+        ApiError::InputExpired(JobStatus::Failed),
         ApiError::BodyTimeout,
         ApiError::BodyIncomplete,
         ApiError::BodyTooLarge(1),
@@ -73,6 +74,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::JobNotFound
         | ApiError::AlreadyFinished(_)
         | ApiError::NotRepeatable(_)
+        | ApiError::InputExpired(_)
         | ApiError::BodyTimeout
         | ApiError::BodyIncomplete
         | ApiError::BodyTooLarge(_)

@@ -108,6 +108,7 @@ async fn requeue(app: &App, caller: &Caller, id: &PathId, headers: &HeaderMap) -
             Ok(submit::answer(app, caller, headers, new, JobStatus::Pending).await)
         }
         Requeued::NotRepeatable(status) => Err(ApiError::NotRepeatable(status)),
+        Requeued::InputExpired(status) => Err(ApiError::InputExpired(status)),
         Requeued::Missing => Err(ApiError::JobNotFound),
         Requeued::Full { .. } => Err(submit::queue_full(app)),
     }

@@ -1,11 +1,11 @@
 //! `POST /job/{id}/retry`: a failed or cancelled job again, as a new one.
 
 use tepal_shared::job::JobId;
-use tepal_tests::http::Method;
+use tepal_tests::{http::Method, wait::eventually};
 
 use crate::{
     expect::problem,
-    gateway::{FLOWER_INPUT, Gateway, accepted},
+    gateway::{FLOWER_INPUT, Gateway, SOON, accepted},
 };
 
 #[tokio::test]
@@ -55,6 +55,27 @@ async fn a_job_that_did_not_fail_is_not_repeated() {
         expected.assert(&answer, &path, &detail);
     }
     assert_eq!(gateway.log_length(), 3);
+}
+
+#[tokio::test]
+async fn a_job_whose_input_has_expired_is_not_repeated() {
+    let gateway = Gateway::with(&[("FAILED_INPUT_TTL_SECONDS", "1")]).await;
+    let id = gateway.submit().await;
+    gateway.delete(&format!("/job/{id}")).await;
+    let before = gateway.get(&format!("/job/{id}")).await;
+    let input = gateway.store.keys().input(id);
+    let has_expired = async || gateway.redis.cli(&["EXISTS", &input]) == "0";
+    eventually(SOON, "the input to expire", has_expired).await;
+
+    let path = format!("/job/{id}/retry");
+    let answer = gateway.post(&path).await;
+
+    let expected = problem(409, "job_not_repeatable", "Job cannot be repeated");
+    let detail = "The job is cancelled, but its input has expired; send it as a new job";
+    expected.assert(&answer, &path, detail);
+    let after = gateway.get(&format!("/job/{id}")).await;
+    assert_eq!((after.status, after.text()), (200, before.text()), "the job stays as it was");
+    assert_eq!(gateway.log_length(), 1);
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
     let mut kinds = vec![
         (keys.job_prefix(0), "$job"),
         (keys.log_ahead(0), "$ahead"),
+        (keys.input_prefix(0), "$input"),
         (keys.log(0), "$log"),
         (keys.dead(0), "$dead"),
         (keys.alone(0), "$alone"),

@@ -36,6 +36,8 @@ const PROXY: &[&str] = &[
     "EXPIRE $job 1",
     "GET $idem",
     "SET $idem v",
+    "GET $input",
+    "SET $input v EX 1",
     "GET $ahead",
     "SET $ahead v",
     "GET $secret",
@@ -73,6 +75,7 @@ const WORKER: &[&str] = &[
     "EXPIRE $job 1",
     "GET $idem",
     "EXPIRE $idem 1",
+    "SET $input v EX 1",
     "GET $alone",
     "SET $alone v EX 1",
     "XADD $stream * f v",
@@ -117,6 +120,7 @@ impl Role {
 pub(super) fn with_keys(commands: &[&str], keys: &Keys, partition: u8) -> Vec<Vec<String>> {
     let key = |word: &str| match word {
         "$job" => keys.job(JobId::new(partition)),
+        "$input" => keys.input(JobId::new(partition)),
         "$stream" => keys.stream(partition, Priority::Normal),
         "$log" => keys.log(partition),
         "$ahead" => keys.log_ahead(partition),

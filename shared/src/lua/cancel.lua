@@ -6,6 +6,7 @@
 -- KEYS[4]  stream of priority low
 -- ARGV[1]  lifetime of a terminal job, s
 -- ARGV[2]  whose jobs the caller sees: an owner; '' = those of nobody; '*' = all
+-- ARGV[3]  lifetime of its input, s
 -- Returns  {"cancelled"} also when it was cancelled before | {"ended", status} it completed or failed before | {"missing"}
 --          or not seen
 local job = redis.call('HMGET', KEYS[1], 'status', 'entry', 'priority', 'owner', 'created_at')
@@ -21,5 +22,7 @@ if TERMINAL[status] then
 end
 
 local stream = KEYS[1 + STREAM_OF[job[3] or 'normal']]
-end_job({ key = KEYS[1], stream = stream, entry = job[2], created_at = job[5] }, server_now(), 'cancelled', ARGV[1])
+local record =
+  { key = KEYS[1], stream = stream, entry = job[2], created_at = job[5], ttl_s = ARGV[1], input_ttl_s = ARGV[3] }
+end_job(record, server_now(), 'cancelled')
 return { 'cancelled' }

@@ -33,7 +33,7 @@ end
 
 local now = server_now()
 for i, key in ipairs(ending) do
-  close_job(key, accepted[i], now, 'completed', ARGV[1], false, 'result', results[i])
+  close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', results[i])
 end
 for number, ended in ipairs(entries) do
   if #ended > 0 then

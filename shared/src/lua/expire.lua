@@ -8,6 +8,7 @@
 -- ARGV[1]  job id
 -- ARGV[2]  lifetime of a terminal job, s
 -- ARGV[3]  most dead letters kept
+-- ARGV[4]  lifetime of its input, s
 -- Returns  {"expired", error code} | {"kept", status} no deadline is missed, or the job has ended | {"missing"}
 local job = redis.call('HMGET', KEYS[1], 'status', 'entry', 'priority', 'attempt', 'released', 'waited_ms',
   'queue_deadline', 'run_deadline', 'created_at')
@@ -22,6 +23,7 @@ end
 
 local attempts = tonumber(job[4] or 0) - tonumber(job[5] or 0)
 local stream = KEYS[1 + STREAM_OF[job[3] or 'normal']]
-local record = { key = KEYS[1], id = ARGV[1], stream = stream, entry = job[2], created_at = job[9], attempts = attempts }
-fail_job(record, now, ARGV[2], { key = KEYS[5], max = ARGV[3] }, why)
+local record = { key = KEYS[1], id = ARGV[1], stream = stream, entry = job[2], created_at = job[9], attempts = attempts,
+  ttl_s = ARGV[2], input_ttl_s = ARGV[4] }
+fail_job(record, now, { key = KEYS[5], max = ARGV[3] }, why)
 return { 'expired', why.code }

@@ -9,6 +9,7 @@
 -- ARGV[4]  error, a sentence for the client
 -- ARGV[5]  lifetime of a terminal job, s
 -- ARGV[6]  most dead letters kept
+-- ARGV[7]  lifetime of its input, s
 -- Returns  {"failed"} also when this very attempt had failed it before | {"lost"} | {"cancelled"} | {"missing"}
 local job = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'entry', 'released', 'error_code',
   'created_at')
@@ -21,6 +22,7 @@ if refused then
 end
 
 local attempts = tonumber(job[2]) - tonumber(job[4] or 0)
-local record = { key = KEYS[1], id = ARGV[2], stream = KEYS[2], entry = job[3], created_at = job[6], attempts = attempts }
-fail_job(record, server_now(), ARGV[5], { key = KEYS[3], max = ARGV[6] }, { code = ARGV[3], message = ARGV[4] })
+local record = { key = KEYS[1], id = ARGV[2], stream = KEYS[2], entry = job[3], created_at = job[6], attempts = attempts,
+  ttl_s = ARGV[5], input_ttl_s = ARGV[7] }
+fail_job(record, server_now(), { key = KEYS[3], max = ARGV[6] }, { code = ARGV[3], message = ARGV[4] })
 return { 'failed' }

@@ -1,6 +1,6 @@
 -- grant: what `take` and `start` share: turns delivered entries into granted attempts. Stands behind lib.
 -- `grants`: {streams, dead = {key, max}, alone = {key, idle_ms of a job that has to wait}, prefix, now, max_lost, ttl_s,
--- max_bytes, lease_ms, count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0}; `jobs`: eleven
+-- input_ttl_s, max_bytes, lease_ms, count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0}; `jobs`: eleven
 -- values a job in one list, since a list in a list costs Redis a buffer of its own.
 local function grant(grants, number, entry, id)
   local stream, key = grants.streams[number], grants.prefix .. id
@@ -32,9 +32,9 @@ local function grant(grants, number, entry, id)
     end
   end
   if why then
-    local record =
-      { key = key, id = id, stream = stream, entry = entry, created_at = created_at, attempts = attempt - released }
-    fail_job(record, grants.now, grants.ttl_s, grants.dead, why)
+    local record = { key = key, id = id, stream = stream, entry = entry, created_at = created_at,
+      attempts = attempt - released, ttl_s = grants.ttl_s, input_ttl_s = grants.input_ttl_s }
+    fail_job(record, grants.now, grants.dead, why)
     table.insert(grants.ended, { id, why.code })
     return
   end

@@ -7,13 +7,15 @@
 -- KEYS[4]  stream of priority low
 -- KEYS[5]  log stream
 -- KEYS[6]  old job hash
+-- KEYS[7]  the old job's input, string
 -- ARGV[1]  new job id
 -- ARGV[2]  old job id
 -- ARGV[3]  most outstanding jobs of the partition; 0 = no limit
 -- ARGV[4]  new job id, its 16 bytes
 -- ARGV[5]  whose jobs the caller sees: an owner; '' = those of nobody; '*' = all
 -- ARGV[6...]  further field, value pairs of the new job hash
--- Returns  {"accepted"} | {"unfinished", status} the old job is not failed or cancelled | {"missing"} or not seen | {"full", outstanding}
+-- Returns  {"accepted"} | {"unfinished", status} the old job is not failed or cancelled | {"expired", status} its input
+--          is not kept any more | {"missing"} or not seen | {"full", outstanding}
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return { 'accepted' }
 end
@@ -21,15 +23,20 @@ local old = redis.call('HMGET', KEYS[6], 'status', 'priority', 'input', 'owner')
 if not old[1] or not sees(ARGV[5], old[4]) then
   return { 'missing' }
 end
-if (old[1] ~= 'failed' and old[1] ~= 'cancelled') or not old[3] then
+if old[1] ~= 'failed' and old[1] ~= 'cancelled' then
   return { 'unfinished', old[1] }
+end
+-- Earlier releases kept it in the hash.
+local input = old[3] or redis.call('GET', KEYS[7])
+if not input then
+  return { 'expired', old[1] }
 end
 local limit = tonumber(ARGV[3])
 local depth = outstanding(KEYS[2], KEYS[3], KEYS[4])
 if limit > 0 and depth >= limit then
   return { 'full', depth }
 end
-local fields = { 'input', old[3], 'retry_of', ARGV[2], unpack(ARGV, 6) }
+local fields = { 'input', input, 'retry_of', ARGV[2], unpack(ARGV, 6) }
 if old[2] then
   table.insert(fields, 'priority')
   table.insert(fields, old[2])

@@ -14,11 +14,12 @@
 -- ARGV[6]  inbox: the name by which the consumer reads
 -- ARGV[7]  bytes of input after which no further job is granted, and the rest of the inbox is due at once
 -- ARGV[8]  lease, ms
+-- ARGV[9]  lifetime of the input of a failed job, s
 -- Returns  as take
 local CHUNK = 16
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
   alone = { key = KEYS[5], idle_ms = 0 }, now = server_now(), max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4],
-  max_bytes = tonumber(ARGV[7]), lease_ms = ARGV[8], count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0 }
+  input_ttl_s = ARGV[9], max_bytes = tonumber(ARGV[7]), lease_ms = ARGV[8], count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0 }
 for number, stream in ipairs(grants.streams) do
   local delivered = redis.pcall('XPENDING', stream, GROUP, '-', '+', CHUNK, ARGV[6])
   -- Without its group a stream has delivered nothing. `take` makes the group.

@@ -18,6 +18,7 @@
 -- ARGV[10]  XAUTOCLAIM cursor of stream 1; '' = do not look for due entries this time
 -- ARGV[11]  cursor of stream 2
 -- ARGV[12]  cursor of stream 3
+-- ARGV[13]  lifetime of the input of a failed job, s
 -- Returns  {"granted", jobs, ended, reclaimed, stale, cursors, groups_created};
 --          jobs = for each id, stream number, attempt, released, lost, broken, age_ms, run time left, ms or -1, request
 --          id, traceparent, input, all in one list; ended = {id, error code} of jobs that failed instead of being granted
@@ -29,7 +30,7 @@ local MOST_CLEARED = 64
 local WAIT = 250
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
   alone = { key = KEYS[5], idle_ms = int(math.max(tonumber(ARGV[9]) - WAIT, 0)) }, now = server_now(),
-  max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], max_bytes = tonumber(ARGV[8]), lease_ms = ARGV[9], count = 0, jobs = {},
+  max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], input_ttl_s = ARGV[13], max_bytes = tonumber(ARGV[8]), lease_ms = ARGV[9], count = 0, jobs = {},
   ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0 }
 local want = tonumber(ARGV[7])
 local groups_created = 0

@@ -250,6 +250,8 @@ pub enum Requeued {
     Accepted,
     /// The old job has not failed and was not cancelled.
     NotRepeatable(JobStatus),
+    /// The old job failed or was cancelled, but its input is not kept any more.
+    InputExpired(JobStatus),
     /// No such job.
     Missing,
     /// The queue is at its limit.
@@ -264,6 +266,7 @@ impl Requeued {
         let mut reply = Reply::new(&REQUEUE, value)?;
         match reply.word()?.as_str() {
             "accepted" => Ok(Self::Accepted),
+            "expired" => Ok(Self::InputExpired(reply.parsed("a status")?)),
             "unfinished" => Ok(Self::NotRepeatable(reply.parsed("a status")?)),
             "missing" => Ok(Self::Missing),
             "full" => Ok(Self::Full { outstanding: reply.count("the queue's length")? }),

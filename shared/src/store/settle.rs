@@ -2,7 +2,7 @@
 
 use redis::{Cmd, Pipeline, Value};
 
-use super::{JobStore, Settlement, millis, stream_number};
+use super::{JobStore, Policy, Settlement, millis, seconds, stream_number};
 use crate::{
     error::StoreError,
     job::Attempt,
@@ -68,7 +68,7 @@ impl JobStore {
         let mut keys = self.keys.streams(partition).to_vec();
         keys.extend(jobs.iter().map(|(attempt, _)| self.keys.job(attempt.job_id)));
         let mut command = scripts::COMPLETE.call(&keys);
-        command.arg(self.policy.result_ttl.as_secs().max(1));
+        command.arg(seconds(self.policy.result_ttl));
         for (attempt, result) in jobs {
             command.arg(attempt.token).arg(stream_number(attempt.priority)).arg(*result);
         }
@@ -86,8 +86,9 @@ impl JobStore {
         let lease_ms = millis(self.policy.lease);
         match settlement {
             Settlement::Fail { code, error } => {
-                let ttl_s = self.policy.result_ttl.as_secs().max(1);
-                command.arg(code).arg(error).arg(ttl_s).arg(self.policy.max_dead_letters)
+                let Policy { result_ttl, failed_input_ttl, max_dead_letters, .. } = &self.policy;
+                command.arg(code).arg(error).arg(seconds(*result_ttl)).arg(*max_dead_letters);
+                command.arg(seconds(*failed_input_ttl))
             }
             Settlement::Retry(delay) => command.arg(millis(*delay)).arg(lease_ms),
             Settlement::Broken => command.arg(lease_ms).arg(1),

@@ -29,7 +29,7 @@ pub(crate) async fn a_job_that_waited_too_long_is_not_run(queue: &Queue) {
     let granted = queue.take("w", 10).await;
 
     assert_eq!((ids(&granted), granted.ended), (vec![], vec![(id, "queue_timeout".to_owned())]));
-    assert_eq!(queue.state(id).await, "failed 0/0/0 - input error ttl dead");
+    assert_eq!(queue.state(id).await, "failed 0/0/0 - error ttl dead kept");
 }
 
 pub(crate) async fn a_reader_sees_a_missed_deadline_without_any_worker(queue: &Queue) {
@@ -123,7 +123,7 @@ pub(crate) async fn a_job_that_ran_too_long_ends_under_its_worker(queue: &Queue)
 
     assert!(!queue.renews("w", &attempt).await);
     assert_ne!(queue.settle(&attempt, complete()).await, DONE);
-    assert_eq!(queue.state(id).await, "failed 1/0/0 - input error ttl dead");
+    assert_eq!(queue.state(id).await, "failed 1/0/0 - error ttl dead kept");
 }
 
 pub(crate) async fn a_lost_job_whose_time_is_over_times_out(queue: &Queue) {
@@ -135,7 +135,7 @@ pub(crate) async fn a_lost_job_whose_time_is_over_times_out(queue: &Queue) {
     let granted = queue.take("heir", 10).await;
 
     assert_eq!((granted.reclaimed, granted.ended), (1, vec![(id, "timeout".to_owned())]));
-    assert_eq!(queue.state(id).await, "failed 1/0/1 - input error ttl dead");
+    assert_eq!(queue.state(id).await, "failed 1/0/1 - error ttl dead kept");
 }
 
 as_tests![

@@ -107,7 +107,7 @@ pub(crate) async fn repeating_a_settlement_changes_nothing(queue: &Queue) {
     let lease = queue.store.policy().lease;
     for (settlement, after) in [
         (complete(), "completed 1/0/0 - result ttl"),
-        (fail(), "failed 1/0/0 - input error ttl dead"),
+        (fail(), "failed 1/0/0 - error ttl dead kept"),
         (Settlement::Retry(lease), "pending 1/0/0 waiting input next"),
         (Settlement::Release, "pending 1/1/0 waiting input next"),
         (Settlement::Broken, "pending 1/1/0 waiting input next"),

@@ -152,7 +152,7 @@ pub(crate) async fn a_job_that_loses_its_worker_too_often_fails(queue: &Queue) {
 
     assert_eq!((ids(&granted), granted.reclaimed), (vec![], 1));
     assert_eq!(granted.ended, [(id, "worker_lost".to_owned())]);
-    assert_eq!(queue.state(id).await, "failed 3/0/3 - input error ttl dead");
+    assert_eq!(queue.state(id).await, "failed 3/0/3 - error ttl dead kept");
     assert_eq!(queue.job(id).await.error_code.as_deref(), Some("worker_lost"));
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct ModelJob {
     /// The token of the attempt that completed it.
     pub(crate) completed_by: Option<u64>,
     error_code: Option<&'static str>,
+    /// Whether its kept input has expired.
+    is_input_gone: bool,
 }
 
 /// An attempt that was granted; it may be a zombie's by now.
@@ -132,6 +134,7 @@ impl Model {
             overdue: false,
             completed_by: None,
             error_code: None,
+            is_input_gone: false,
         });
     }
 
@@ -287,12 +290,21 @@ impl Model {
     }
 
     pub(crate) fn requeue(&mut self, index: usize, id: JobId) -> Requeued {
-        let ModelJob { status, priority, bytes, .. } = self.jobs[index];
+        let ModelJob { status, priority, bytes, is_input_gone, .. } = self.jobs[index];
         if !matches!(status, JobStatus::Failed | JobStatus::Cancelled) {
             return Requeued::NotRepeatable(status);
         }
+        if is_input_gone {
+            return Requeued::InputExpired(status);
+        }
         self.accept(id, priority, bytes);
         Requeued::Accepted
+    }
+
+    /// The input that was kept at its end expires, if there is one.
+    pub(crate) fn lose_input(&mut self, index: usize) {
+        let job = &mut self.jobs[index];
+        job.is_input_gone = matches!(job.status, JobStatus::Failed | JobStatus::Cancelled);
     }
 
     /// Its run time passes, which begins with the first attempt; whether it has begun and not ended.
@@ -361,6 +373,12 @@ impl ModelJob {
         }
     }
 
+    /// The length of the input that is kept apart from the record.
+    pub(crate) fn kept_bytes(&self) -> Option<usize> {
+        let is_kept = matches!(self.status, JobStatus::Failed | JobStatus::Cancelled) && !self.is_input_gone;
+        is_kept.then_some(self.bytes)
+    }
+
     /// The line that `Snapshot::state` should give.
     pub(crate) fn state(&self) -> String {
         let Self { status, attempt, released, lost, .. } = self;
@@ -371,12 +389,13 @@ impl ModelJob {
         };
         let words = match status {
             JobStatus::Completed => " result ttl",
-            JobStatus::Failed => " input error ttl dead",
-            JobStatus::Cancelled => " input ttl",
+            JobStatus::Failed => " error ttl dead",
+            JobStatus::Cancelled => " ttl",
             JobStatus::Pending | JobStatus::Processing => " input",
         };
         let next = if self.waits_for_retry && !status.is_terminal() { " next" } else { "" };
         let limits = if self.overdue && !status.is_terminal() { " limits" } else { "" };
-        format!("{status} {attempt}/{released}/{lost} {place}{words}{next}{limits}")
+        let kept = if self.kept_bytes().is_some() { " kept" } else { "" };
+        format!("{status} {attempt}/{released}/{lost} {place}{words}{next}{limits}{kept}")
     }
 }

@@ -59,6 +59,8 @@ enum Step {
     Renew(usize),
     Cancel(usize),
     Requeue(usize),
+    /// The input that was kept at a job's end expires.
+    LoseInput(usize),
     /// The job's own run time passes.
     Overrun(usize),
     Expire(usize),
@@ -99,7 +101,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(grant, way)| Step::Settle { grant, way }),
         2 => subject.clone().prop_map(Step::Renew),
         1 => subject.clone().prop_map(Step::Cancel),
-        1 => subject.clone().prop_map(Step::Requeue),
+        2 => subject.clone().prop_map(Step::Requeue),
+        1 => subject.clone().prop_map(Step::LoseInput),
         1 => subject.clone().prop_map(Step::Overrun),
         1 => subject.prop_map(Step::Expire),
         4 => (0..CONSUMERS.len()).prop_map(Step::Age),
@@ -127,6 +130,8 @@ fn the_model_notices_broken_scripts() {
         ("end.lua", "  redis.call('XDEL', stream, unpack(entries))\n", ""),
         ("sweep.lua", "#redis.call('XPENDING', stream, GROUP, entry, entry, 1) == 1", "true"),
         ("submit.lua", "of == fingerprint and ", ""),
+        ("end.lua", "input, 'EX', job.input_ttl_s", "'', 'EX', job.input_ttl_s"),
+        ("requeue.lua", "old[3] or redis.call('GET', KEYS[7])", "''"),
         ("grant.lua", "if grants.bytes >= grants.max_bytes then", "if false then"),
         ("take.lua", "'SETID', stream, GROUP, last", "'SETID', stream, GROUP, '0'"),
     ] {
@@ -232,6 +237,12 @@ impl Run {
                 let requeued = store.requeue(old, id, ANYONE).await.unwrap();
                 prop_assert_eq!(requeued, self.model.requeue(index, id));
             }
+            Step::LoseInput(number) => {
+                let Some(index) = job(number) else { return Ok(()) };
+                self.model.lose_input(index);
+                let key = store.keys().input(self.model.jobs[index].id);
+                self.queue.redis::<u64>(&["DEL", &key]).await;
+            }
             Step::Overrun(number) => {
                 let Some(index) = job(number) else { return Ok(()) };
                 if self.model.overrun(index) {
@@ -296,6 +307,7 @@ impl Run {
             prop_assert_eq!(seen.state(job.id), job.state(), "{} after {:?}", job.id, after);
             let result = job.completed_by.map(|token| result_of(job.id, token));
             prop_assert_eq!(seen.field(job.id, "result"), result.as_deref());
+            prop_assert_eq!(seen.kept_input(job.id).map(str::len), job.kept_bytes());
         }
         let outstanding = self.model.jobs.iter().filter(|job| !job.status.is_terminal()).count();
         prop_assert_eq!(seen.length(), outstanding as u64);

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::{
     altered::{Alteration, Altered},
-    clock, deadlines, delivery, ends, endurance, giving_back, leases, owners,
+    clock, deadlines, delivery, ends, endurance, giving_back, inputs, leases, owners,
     queue::{Queue, SOON},
     repairs, submit, together, transitions, upkeep,
 };
@@ -66,8 +66,12 @@ mutants! {
         clock::a_listing_by_time_begins_where_the_ids_were_ahead;
     requeue_makes_two_jobs: "requeue.lua" "redis.call('EXISTS', KEYS[1]) == 1" => "false",
         submit::a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_record;
-    requeue_takes_unfinished_jobs: "requeue.lua" "(old[1] ~= 'failed' and old[1] ~= 'cancelled') or " => "",
+    requeue_takes_unfinished_jobs: "requeue.lua" "if old[1] ~= 'failed' and old[1] ~= 'cancelled' then" => "if false then",
         transitions::every_script_does_in_every_state_what_the_table_says;
+    requeue_makes_inputs_up: "requeue.lua" "if not input then" => "if false then",
+        inputs::a_job_whose_input_has_expired_does_not_run_again_and_stays_as_it_was;
+    requeue_ignores_earlier_releases: "requeue.lua" "old[3] or " => "",
+        inputs::a_job_that_an_earlier_release_ended_runs_again;
     requeue_exceeds_the_limit: "requeue.lua" "depth >= limit" => "depth > limit",
         submit::a_full_queue_takes_no_repetition;
     requeue_ignores_short_memory: "requeue.lua" "#!lua\n" => "#!lua flags=allow-oom\n",
@@ -234,11 +238,17 @@ mutants! {
         ends::every_end_is_published_to_whoever_waits_for_it;
     end_counts_from_another_moment: "end.lua" "int(age(created_at, now))" => "0",
         ends::every_end_tells_when_it_was;
-    end_keeps_every_input: "end.lua" "drop_fields(key, 'input')" => "drop_fields(key)",
+    end_leaves_the_input_in_the_record: "end.lua" "'HDEL', key, 'input', " => "'HDEL', key, ",
         transitions::every_script_does_in_every_state_what_the_table_says;
-    end_keeps_no_input: "end.lua" "  if keep_input then" => "  if false then",
+    end_keeps_no_input: "end.lua" "    redis.call('SET', input_key(job.key), input, 'EX', job.input_ttl_s)\n" => "",
         submit::a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_record;
-    end_leaves_transient_fields: "end.lua" "'HDEL', key, 'entry', 'next_attempt_at', " => "'HDEL', key, ",
+    end_keeps_the_input_for_ever: "end.lua" "input, 'EX', job.input_ttl_s" => "input",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    end_keeps_the_input_as_long_as_the_job: "end.lua" "'EX', job.input_ttl_s" => "'EX', job.ttl_s",
+        transitions::every_script_does_in_every_state_what_the_table_says;
+    end_needs_an_input: "end.lua" "  if input then" => "  if true then",
+        inputs::a_damaged_job_without_input_can_end;
+    end_leaves_transient_fields: "end.lua" "'input', 'entry', 'next_attempt_at', " => "'input', ",
         transitions::every_script_does_in_every_state_what_the_table_says;
     dead_letters_are_never_trimmed: "end.lua" "'MAXLEN', '~', dead.max, " => "",
         ends::dead_letters_are_kept_up_to_a_limit;

@@ -241,12 +241,12 @@ impl Lost {
     const ALL: [(Self, &'static str); 8] = [
         (Self::Submit, "pending 0/0/0 new input"),
         (Self::Complete, "completed 1/0/0 - result ttl"),
-        (Self::Fail, "failed 1/0/0 - input error ttl dead"),
+        (Self::Fail, "failed 1/0/0 - error ttl dead kept"),
         (Self::Retry, "pending 1/0/0 waiting input next"),
         (Self::Release, "pending 1/1/0 waiting input next"),
-        (Self::Cancel, "cancelled 1/0/0 - input ttl"),
+        (Self::Cancel, "cancelled 1/0/0 - ttl kept"),
         (Self::Requeue, "pending 0/0/0 new input"),
-        (Self::Expire, "failed 1/0/0 - input error ttl dead"),
+        (Self::Expire, "failed 1/0/0 - error ttl dead kept"),
     ];
 
     /// The attempt whose job the transition changes, and the id in the request.

@@ -43,7 +43,7 @@ pub(crate) async fn damaged(queue: &Queue, damage: Damage) -> (Queue, Attempt) {
 pub(crate) async fn a_running_job_can_end_whatever_became_of_its_entry(queue: &Queue) {
     for damage in EVERY_DAMAGE {
         for (settlement, after) in
-            [(complete(), "completed 1/0/0 - result ttl"), (fail(), "failed 1/0/0 - input error ttl dead")]
+            [(complete(), "completed 1/0/0 - result ttl"), (fail(), "failed 1/0/0 - error ttl dead kept")]
         {
             let (queue, attempt) = damaged(queue, damage).await;
 

@@ -24,12 +24,15 @@ const WORDS: [(&str, &[&str]); 6] = [
 /// See the module.
 pub(crate) struct Snapshot {
     jobs: HashMap<JobId, (Hash, i64)>,
+    /// The inputs that are kept apart from the hashes, with what is left of their lives, s.
+    inputs: HashMap<JobId, (String, i64)>,
     /// (Stream, entry id) -> job id.
     entries: HashMap<(usize, String), String>,
     /// (Stream, entry id) -> the consumer whose pending list holds it.
     owners: HashMap<(usize, String), String>,
     dead: HashSet<String>,
     result_ttl_s: u64,
+    failed_input_ttl_s: u64,
 }
 
 impl Snapshot {
@@ -44,6 +47,7 @@ impl Snapshot {
         }
         for id in ids {
             reads.cmd("HGETALL").arg(keys.job(*id)).cmd("TTL").arg(keys.job(*id));
+            reads.cmd("GET").arg(keys.input(*id)).cmd("TTL").arg(keys.input(*id));
         }
         let replies: Vec<Value> = reads.query_async(&mut queue.connection()).await.unwrap();
         let mut replies = replies.into_iter();
@@ -57,9 +61,15 @@ impl Snapshot {
             let pending = pending.map(|reply| parsed::<Pending>(Some(reply))).unwrap_or_default();
             owners.extend(pending.into_iter().map(|(entry, owner, ..)| ((stream, entry), owner)));
         }
-        let jobs = ids.iter().map(|id| (*id, (parsed(replies.next()), parsed(replies.next()))));
-        let result_ttl_s = queue.store.policy().result_ttl.as_secs();
-        Self { jobs: jobs.collect(), entries, owners, dead, result_ttl_s }
+        let (mut jobs, mut inputs) = (HashMap::new(), HashMap::new());
+        for id in ids {
+            jobs.insert(*id, (parsed(replies.next()), parsed(replies.next())));
+            let (input, ttl_s) = (parsed::<Option<String>>(replies.next()), parsed(replies.next()));
+            inputs.extend(input.map(|input| (*id, (input, ttl_s))));
+        }
+        let [result_ttl_s, failed_input_ttl_s] =
+            [queue.store.policy().result_ttl, queue.store.policy().failed_input_ttl].map(|ttl| ttl.as_secs());
+        Self { jobs, inputs, entries, owners, dead, result_ttl_s, failed_input_ttl_s }
     }
 
     /// Entries in all streams.
@@ -77,9 +87,14 @@ impl Snapshot {
         self.jobs[&id].0.get(field).map(String::as_str)
     }
 
+    /// The input of a job that failed or was cancelled.
+    pub(crate) fn kept_input(&self, id: JobId) -> Option<&str> {
+        self.inputs.get(&id).map(|(input, _)| input.as_str())
+    }
+
     /// `status attempt/released/lost place words`. The place is `new` (in the stream, never delivered), a consumer
     /// (in its pending list), `-` (nowhere), or a fault. The words tell which fields the hash has, whether the key
-    /// has the TTL of a terminal job, and whether there is a dead letter.
+    /// has the TTL of a terminal job, whether there is a dead letter, and whether the input is kept apart with its own TTL.
     pub(crate) fn state(&self, id: JobId) -> String {
         let (hash, ttl_s) = &self.jobs[&id];
         let place = self.place(id);
@@ -91,16 +106,12 @@ impl Snapshot {
         let mut words = vec![text("status", "statusless").to_owned(), counters, place];
         let has = |fields: &[&str]| fields.iter().any(|field| hash.contains_key(*field));
         words.extend(WORDS.iter().filter(|(_, fields)| has(fields)).map(|(word, _)| (*word).to_owned()));
-        match u64::try_from(*ttl_s) {
-            Ok(left) if left + 60 > self.result_ttl_s && left <= self.result_ttl_s => {
-                words.push("ttl".to_owned())
-            }
-            Ok(left) => words.push(format!("ttl={left}")),
-            Err(_) => {}
-        }
+        words.extend((*ttl_s >= 0).then(|| lifetime("ttl", *ttl_s, self.result_ttl_s)));
         if self.dead.contains(&id.to_string()) {
             words.push("dead".to_owned());
         }
+        let kept = self.inputs.get(&id);
+        words.extend(kept.map(|(_, ttl_s)| lifetime("kept", *ttl_s, self.failed_input_ttl_s)));
         words.join(" ")
     }
 
@@ -116,6 +127,12 @@ impl Snapshot {
             (Some(place), None) => self.owners.get(place).map_or("new", String::as_str).to_owned(),
         }
     }
+}
+
+/// The word alone if about so much of a life is left.
+fn lifetime(word: &str, left_s: i64, whole_s: u64) -> String {
+    let is_whole = u64::try_from(left_s).is_ok_and(|left_s| left_s + 60 > whole_s && left_s <= whole_s);
+    if is_whole { word.to_owned() } else { format!("{word}={left_s}") }
 }
 
 fn parsed<T: FromRedisValue>(reply: Option<Value>) -> T {

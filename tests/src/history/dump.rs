@@ -12,6 +12,9 @@ use serde_json::Value;
 pub struct Final {
     /// Job id -> its hash.
     pub jobs: BTreeMap<String, JobDump>,
+    /// Job id -> the input that is kept apart from the hash, of jobs that failed or were cancelled.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
     /// Key of a work stream -> its state. The log and the dead letters are no work streams.
     pub streams: BTreeMap<String, StreamDump>,
     /// How many idempotency keys there are.
@@ -72,7 +75,7 @@ impl Final {
     /// When Redis fails.
     pub async fn read(connection: &mut MultiplexedConnection, queue: &str) -> RedisResult<Self> {
         let mut dump = Self::default();
-        let mut jobs = Vec::new();
+        let (mut jobs, mut inputs) = (Vec::new(), Vec::new());
         for key in keys(connection, &format!("{{{queue}:*")).await? {
             match key.split_once("}:").map(|(_, rest)| rest) {
                 Some(rest) if rest.starts_with("stream:") => {
@@ -80,11 +83,15 @@ impl Final {
                 }
                 Some(rest) if rest.starts_with("idem:") => dump.idempotency_keys += 1,
                 Some(rest) if rest.starts_with("job:") => jobs.push(key),
+                Some(rest) if rest.starts_with("input:") => inputs.push(key),
                 _ => {}
             }
         }
         for some in jobs.chunks(500) {
             dump.jobs.extend(read_jobs(connection, some).await?);
+        }
+        for some in inputs.chunks(500) {
+            dump.inputs.extend(read_inputs(connection, some).await?);
         }
         Ok(dump)
     }
@@ -112,6 +119,15 @@ async fn stream(connection: &mut MultiplexedConnection, key: &str) -> RedisResul
     let pending = groups.iter().filter_map(|group| group.get("pending"));
     let pending = pending.map(redis::from_redis_value_ref::<u64>);
     Ok(StreamDump { length, pending: pending.sum::<Result<u64, _>>()? })
+}
+
+async fn read_inputs(
+    connection: &mut MultiplexedConnection,
+    keys: &[String],
+) -> RedisResult<Vec<(String, String)>> {
+    let inputs: Vec<Option<String>> = redis::cmd("MGET").arg(keys).query_async(connection).await?;
+    let ids = keys.iter().map(|key| key.split_once("}:input:").map_or("", |(_, id)| id));
+    Ok(ids.zip(inputs).filter_map(|(id, input)| Some((id.to_owned(), input?))).collect())
 }
 
 async fn read_jobs(

@@ -43,9 +43,11 @@ fn one_job_a_key(case: &mut Case<'_>) {
 /// I8 and I9: every job that no client knows must come from an unknown submit of its own.
 fn nobody_unexplained(case: &mut Case<'_>) {
     let known = |id: &str| case.jobs.get(id).is_some_and(|job| job.accepted);
-    let unknown = case.history.last.jobs.iter().filter(|(id, _)| !known(id));
-    let (again, orphans): (Vec<_>, Vec<_>) =
-        unknown.map(|(id, job)| Orphan::new(id, job)).partition(|orphan| orphan.retry_of.is_some());
+    let last = &case.history.last;
+    let unknown = last.jobs.iter().filter(|(id, _)| !known(id));
+    let (again, orphans): (Vec<_>, Vec<_>) = unknown
+        .map(|(id, job)| Orphan::new(id, job, last.inputs.get(id)))
+        .partition(|orphan| orphan.retry_of.is_some());
     let slots = open_slots(case);
     let edges: Vec<Vec<usize>> = orphans
         .iter()
@@ -91,9 +93,10 @@ struct Orphan<'a> {
 }
 
 impl<'a> Orphan<'a> {
-    fn new(id: &'a str, job: &'a JobDump) -> Self {
+    fn new(id: &'a str, job: &'a JobDump, kept_input: Option<&String>) -> Self {
         let retry_of = job.fields.get("retry_of").map(String::as_str);
-        Self { id, retry_of, input: job.json("input"), result: job.json("result") }
+        let input = job.json("input").or_else(|| serde_json::from_str(kept_input?).ok());
+        Self { id, retry_of, input, result: job.json("result") }
     }
 
     /// Whether it may come from a submit of this input: the input is kept until a job completes, and then the

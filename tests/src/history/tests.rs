@@ -74,12 +74,13 @@ fn good() -> History {
     let jobs = [
         ("done", job("completed", &[("result", "2")])),
         ("again", job("completed", &[("result", "4"), ("attempt", "2"), ("lost", "1")])),
-        ("bad", job("failed", &[("input", "3"), ("error", "model says no")])),
+        ("bad", job("failed", &[("error", "model says no")])),
         ("stopped", job("cancelled", &[("attempt", "0")])),
         ("unseen", job("completed", &[("result", "10")])),
     ];
     let last = Final {
         jobs: jobs.map(|(id, job)| (id.to_owned(), job)).into(),
+        inputs: [("bad".to_owned(), "3".to_owned())].into(),
         streams: [("{q:0}:stream:normal".to_owned(), StreamDump::default())].into(),
         idempotency_keys: 1,
         repairs: 1,
@@ -91,6 +92,11 @@ impl History {
     fn and(mut self, event: Event) -> Self {
         let at_us = self.records.last().map_or(0, |record| record.ended_us) + 1_000_000;
         self.records.push(Record::at(at_us, event));
+        self
+    }
+
+    fn with_input(mut self, id: &str, input: &str) -> Self {
+        self.last.inputs.insert(id.to_owned(), input.to_owned());
         self
     }
 

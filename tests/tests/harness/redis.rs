@@ -148,6 +148,7 @@ async fn a_dump_holds_jobs_streams_and_keys() {
         "XADD {q:0}:stream:high * id c",
         "XADD {q:0}:log * id a",
         "SET {q:0}:idem:1 a",
+        "SET {q:1}:input:b [1]",
         "SET {other:0}:job:x y",
     ] {
         server.cli(&command.split(' ').collect::<Vec<_>>());
@@ -159,6 +160,7 @@ async fn a_dump_holds_jobs_streams_and_keys() {
     assert_eq!((dump.jobs["a"].status(), dump.jobs["a"].number("attempt")), ("pending", 1));
     assert_eq!(dump.jobs["a"].ttl_ms, None);
     assert!(matches!(dump.jobs["b"], JobDump { ttl_ms: Some(1..=100_000), .. }));
+    assert_eq!(dump.inputs, [("b".to_owned(), "[1]".to_owned())].into());
     assert_eq!(dump.streams, [("{q:0}:stream:high".to_owned(), StreamDump { length: 2, pending: 1 })].into());
     assert_eq!(dump.idempotency_keys, 1);
 }

@@ -26,6 +26,7 @@ async fn every_wrong_setting_is_told_at_once_and_once() {
         ("PARTITIONS", "257"),
         ("LEASE_MS", "soon"),
         ("RESULT_TTL_SECONDS", "0"),
+        ("FAILED_INPUT_TTL_SECONDS", "0"),
         ("MAX_QUEUE_DEPTH", "-1"),
         ("MAX_LOST", "1"),
         ("LOG_FORMAT", "xml"),

@@ -33,6 +33,7 @@ const CONNECTING: [&str; 3] = ["HELLO", "AUTH", "CLIENT SETINFO"];
 fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
     let mut kinds = vec![
         (keys.job_prefix(0), "$job"),
+        (keys.input_prefix(0), "$input"),
         (keys.log(0), "$log"),
         (keys.dead(0), "$dead"),
         (keys.alone(0), "$alone"),
