@@ -1,7 +1,7 @@
 #!/bin/sh
-# Starts the program of the same name with the settings that are in files, as Docker and Kubernetes hand out secrets: if
-# REDIS_PASSWORD_FILE or MODEL_BACKEND_FILE names a file, its text is the value. It stands in the PATH under the program's
-# own name, so `docker exec CONTAINER tepal-proxy doctor` has the same settings as the service.
+# Reads settings from files, as Docker and Kubernetes deliver secrets, and starts the program of the same name: if
+# REDIS_PASSWORD_FILE or MODEL_BACKEND_FILE names a file, its text is the value. The script is in the PATH under the name of
+# the program, so `docker exec CONTAINER tepal-proxy doctor` has the same settings as the service.
 set -eu
 if [ -n "${REDIS_PASSWORD_FILE:-}" ]; then
   REDIS_PASSWORD=$(cat "$REDIS_PASSWORD_FILE")

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Copies the files of the checkout that the services of compose.yaml read into a volume, readable for every user. In a
-# checkout that was made with a strict umask they are readable for its owner only.
+# Copies the files that the services of compose.yaml read from the checkout into a volume, readable for every user. In a
+# checkout made with a strict umask only its owner can read them.
 #
 #   files.sh CHECKOUT DIR
 #
-# What has not changed is left alone, so a running service never misses a file.
+# Unchanged files are not touched, so a running service never misses a file.
 set -eu
 checkout=$1
 dir=$2

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Health check that needs nothing but bash: does GET PATH of a service in this container answer 2xx?
 #
-#   http-ok SETTING ADDRESS PATH     SETTING is the setting with the address that the service listens on, as in
+#   http-ok SETTING ADDRESS PATH     SETTING is the setting with the address that the service listens on, such as
 #                                    LISTEN_ADDR; ADDRESS is its default
 #
-# With TLS, which bash cannot speak, an open port must do.
+# With TLS, which bash cannot use, an open port is enough.
 address=${!1:-$2}
 port=${address##*:} host=${address%:*}
 host=${host#[} host=${host%]}

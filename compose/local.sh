@@ -9,9 +9,9 @@
 #   --redis-port N      port of the private Redis (6390)
 #   --workers N         number of worker processes (2)
 #   --metrics-port N    first port of the workers' metrics; each takes the next free one (9100)
-#   --programs DIR      start tepal-proxy and tepal-worker from there instead of building them
+#   --programs DIR      start tepal-proxy and tepal-worker from DIR instead of building them
 #
-# The jobs are in $TEPAL_DATA_DIR (.run) and are there again at the next start; so are the passwords of Redis's users.
+# Jobs and passwords of Redis's users are kept in $TEPAL_DATA_DIR (.run). The next start uses them again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,7 +32,7 @@ install_package() {
   say "Installing $2 ..."
   local as_root=""
   [ "$(id -u)" -eq 0 ] || as_root="sudo"
-  # A package manager that fails says why; what it means for us is said below.
+  # A package manager that fails says why. What it means for Tepal is reported below.
   if command -v apt-get >/dev/null; then
     $as_root apt-get update -q && $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends "$2"
   elif command -v dnf >/dev/null; then
@@ -43,8 +43,8 @@ install_package() {
   command -v "$1" >/dev/null || die "$1 is missing and could not be installed; please install it"
 }
 
-# Redis as a program only: Tepal starts its own. RUNLEVEL=1 above keeps Debian's package from starting the system's
-# Redis where no systemd runs; where it does run, that Redis listens on port 6379 and disturbs nothing here.
+# Only the program of Redis is needed: Tepal starts its own server. RUNLEVEL=1 above keeps Debian's package from starting the
+# system's Redis where no systemd runs. With systemd that Redis listens on port 6379 and does no harm.
 install_redis() {
   local name=redis-server
   command -v apt-get >/dev/null || name=redis
@@ -54,7 +54,7 @@ install_redis() {
   [ "${version:-0}" -ge 7 ] || die "$(command -v redis-server) is too old; Tepal needs Redis 7.0 or later"
 }
 
-# Small images leave them out. Without flock, the lock below would seem to be taken.
+# Small images lack them. Without flock, the lock below would seem to be taken.
 check_tools() {
   local tool
   for tool in flock setsid; do
@@ -86,7 +86,7 @@ check_number() {
   [[ "$2" =~ ^[1-9][0-9]{0,4}$ ]] && [ "$2" -le "$3" ] || die "$1 must be a number from 1 to $3, not '$2'"
 }
 
-# Whether something listens on that port of this machine.
+# Whether something listens on the port.
 is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 refuse_taken_ports() {
@@ -104,15 +104,15 @@ next_metrics_port() {
   done
 }
 
-# Two Redis servers writing the same append-only file would destroy it. The parts inherit the lock, so that it also
-# protects from a start while some part of a killed one still runs.
+# Two Redis servers that write the same append-only file would destroy it. The parts inherit the lock, so a new start also
+# fails while a part of a killed one still runs.
 lock_data() {
   mkdir -p "$data"
   exec 9>"$data/lock"
   flock --nonblock 9 || die "Tepal already runs with the data in $data; for a second one: make up TEPAL_DATA_DIR=.run-2 ..."
 }
 
-# Makes the users of Redis, as the composition has them. Leaves the ACL file in `users`.
+# Makes the same users of Redis as the composition. Sets `users` to the ACL file.
 make_users() {
   local template=users-7.2.acl version secrets
   version=$(redis-server --version | sed -n 's/.* v=\([0-9]*\.[0-9]*\)\..*/\1/p')
@@ -126,13 +126,13 @@ make_users() {
 
 password_of() { cat "$data/secrets/$1/password"; }
 
-# Leaves the folder of the programs in `programs`.
+# Sets `programs` to the folder of the programs.
 build() {
   command -v cargo >/dev/null || die "cargo is missing; install Rust 1.88 or later, see https://rustup.rs"
   say "Building; the first time takes some minutes ..."
   # Without the lock: cargo may leave a compiler cache running.
   cargo build --release -p tepal-proxy -p tepal-worker 9>&-
-  # Asked of cargo, since settings of the user may put it elsewhere.
+  # cargo knows it; the user's settings may change it.
   local target
   target=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
   programs=$target/release
@@ -141,8 +141,8 @@ build() {
 pids=()
 names=()
 
-# start NAME PROGRAM...: starts a part in the background, its output in a file. A session of its own keeps the terminal's
-# Ctrl-C from it: this script stops the parts in order.
+# start NAME PROGRAM...: starts a part in the background, its output in a file. Its own session keeps the terminal's Ctrl-C
+# from it: this script stops the parts in order.
 start() {
   local name=$1
   shift
@@ -154,7 +154,7 @@ start() {
 # Services first, so that they drain while Redis, the first of the parts, still answers.
 stop_all() {
   trap - EXIT
-  # Who asks twice does not want to wait.
+  # A second Ctrl-C means: do not wait.
   trap 'kill -KILL "${pids[@]}" 2>/dev/null || true' INT TERM HUP
   if [ "${#pids[@]}" -gt 0 ]; then
     stop_parts "${pids[@]:1}"
@@ -181,7 +181,7 @@ is_healthy() {
   [[ "$status" == *" 200 "* ]]
 }
 
-# Ends the script if a part has ended, which none should.
+# Ends the script if a part has ended.
 check_parts() {
   local i
   for i in "${!pids[@]}"; do

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Watches what `make up` started with a Prometheus on this machine: the rules and alerts of production, its console on a
-# printed port. Ctrl-C stops it.
+# Watches what `make up` started with a local Prometheus, with the rules and alerts of production. Prints the address of its
+# console. Ctrl-C stops it.
 #
 #   --port N            port of the API (8000)
-#   --metrics-port N    from which port on to look for workers (9100)
+#   --metrics-port N    first port at which to search for workers (9100)
 #   --console-port N    port of Prometheus, or the next free one (9090)
 #
-# What was measured is in $TEPAL_DATA_DIR/prometheus (.run/prometheus).
+# The measurements are kept in $TEPAL_DATA_DIR/prometheus (.run/prometheus).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
   shift 2
 done
 
-# Whether metrics with that name are served on that port.
+# Whether the port serves metrics with this name.
 serves() { [[ "$(curl -sf --max-time 2 "http://127.0.0.1:$1/metrics")" == *$'\n'"$2"* ]]; }
 is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 

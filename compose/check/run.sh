@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks compose.yaml, the Dockerfile and Grafana's dashboards with the tools of those who know. No Docker engine is
-# needed. A tool that is not on this machine and cannot be fetched is skipped, aloud.
+# Checks compose.yaml, the Dockerfile and Grafana's dashboards with the tools of their makers. No Docker engine is needed. A
+# tool that is missing and cannot be fetched is skipped with a message.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -9,7 +9,7 @@ mkdir -p "$tools"
 
 skip() { printf 'SKIPPED: %s\n' "$*"; }
 
-# A plugin of docker, or a program of its own; the first version does not know the present format.
+# A plugin of docker, or a separate program. Compose 1 does not know the current format.
 compose=()
 if docker compose version >/dev/null 2>&1; then
   compose=(docker compose)
