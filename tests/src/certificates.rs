@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
-/// Whom nobody trusts but who is told to. Clones are the same one.
+/// A certificate authority. Only those trust it who are configured to. Clones are the same authority.
 #[derive(Clone, Debug)]
 pub struct Authority {
     shared: Arc<Shared>,
@@ -133,10 +133,10 @@ impl Pair {
         CertificateDer::from_pem_file(&self.certificate).expect("a certificate")
     }
 
-    /// Puts these files in the place of others, in one step each, as certbot does.
+    /// Replaces other files by these, in one step each, as certbot does.
     ///
     /// # Panics
-    /// When the other place cannot be written.
+    /// When the other files cannot be written.
     pub fn replace(&self, other: &Self) {
         for (from, to) in [(&self.certificate, &other.certificate), (&self.key, &other.key)] {
             let fresh = to.with_extension("fresh");

@@ -115,7 +115,7 @@ impl Options {
 pub enum Faults {
     /// Nothing.
     None,
-    /// The workers are told to stop, one after the other, and started again.
+    /// The workers get SIGTERM, one after the other, and are started again.
     RollingRestart,
     /// Everything.
     All,

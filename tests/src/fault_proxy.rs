@@ -134,7 +134,7 @@ impl FaultProxy {
     }
 
     /// Passes everything on. Connections that lost bytes to [`half_open`](Self::half_open) stay dead, as they
-    /// would in a network: end them with [`cut_all`](Self::cut_all), or wait until the client gives them up.
+    /// would in a network: end them with [`cut_all`](Self::cut_all), or wait until the client closes them.
     pub fn pass(&self) {
         self.set(Mode::Pass);
     }

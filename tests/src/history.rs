@@ -44,7 +44,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idempotency_key: Option<String>,
     },
-    /// A client sent a job and does not know what became of it: a lost connection, a timeout, a 500.
+    /// A client submitted a job and does not know the outcome: a lost connection, a timeout, a 500.
     SubmitUnknown {
         /// The rows that were sent.
         input: Value,
@@ -62,7 +62,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idempotency_key: Option<String>,
     },
-    /// A client wanted a job run again and does not know what became of that.
+    /// A client requeued a job and does not know the outcome.
     RequeueUnknown {
         /// The job that was to be run again.
         of: String,
@@ -94,7 +94,7 @@ pub enum Event {
         id: String,
         /// The attempt number, which is the fencing token.
         attempt: u64,
-        /// What became of it.
+        /// Its outcome.
         outcome: Outcome,
     },
     /// The test injected a fault, and it hit: a killed process, a proxy's
@@ -117,7 +117,7 @@ pub enum Outcome {
     Failed,
     /// The job waits for its next attempt.
     Retried,
-    /// The job was given back without using an attempt.
+    /// The job was released without using an attempt.
     Released,
     /// The worker no longer held the job, and its outcome was refused.
     Fenced,
@@ -129,7 +129,7 @@ pub enum Outcome {
 pub struct Record {
     /// When the call began.
     pub began_us: u64,
-    /// When its answer was there. Equal to `began_us` for what is no call.
+    /// When its answer arrived. Equal to `began_us` for a record that is no call.
     pub ended_us: u64,
     /// What happened.
     #[serde(flatten)]

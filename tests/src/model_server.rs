@@ -54,7 +54,7 @@ impl ModelServer {
         Self::start_on((Ipv4Addr::LOCALHOST, 0).into(), spec).await
     }
 
-    /// Starts a server on the given address. It has no memory of one that ran there before.
+    /// Starts a server on this address. It remembers nothing of a server that ran there before.
     ///
     /// # Panics
     /// When the port cannot be opened.
@@ -113,7 +113,7 @@ impl ModelServer {
         self.shared.script().next.clear();
     }
 
-    /// Whether the model is loaded, as it is at the start. While it is not, GetModelStatus tells `LOADING`
+    /// Whether the model is loaded, as it is at the start. While it is not, GetModelStatus reports `LOADING`
     /// and the other calls are answered `NOT_FOUND`.
     pub fn set_available(&self, available: bool) {
         self.shared.set_available(available);

@@ -1,4 +1,4 @@
-//! Free loopback ports for servers that cannot be told to use port 0, or that must come back on the same
+//! Free loopback ports for servers that cannot use port 0, or that must come back on the same
 //! port.
 //!
 //! Ports come from below the kernel's ephemeral range. From inside it, a client that reconnects while the
@@ -20,7 +20,7 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 /// server, yet no other test process can reserve the same number until this process ends.
 static RESERVED: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
 
-/// A TCP port on 127.0.0.1 that nothing listens on and that no other test will be given while this process
+/// A TCP port on 127.0.0.1 that nothing listens on and that no other test gets while this process
 /// lives.
 ///
 /// # Panics

@@ -1,5 +1,5 @@
-//! Bugs on demand: a subscriber that panics in the task that logs a certain action, once for each. It works for tasks of the
-//! test's own thread, so for services that run within a test.
+//! Panics on demand: a log subscriber panics in the task that logs a certain action, once for each action. It works for tasks
+//! of the test's own thread, that is, for services that run within a test.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -12,7 +12,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// What one look at the awaited condition gave: `Option<T>`, `bool`, or `Result<T, state>` where the `Err`
-/// tells the state that was seen instead (it appears in the panic text).
+/// describes the state that was seen instead (it appears in the panic text).
 pub trait Seen {
     /// What the wait returns once the condition holds.
     type Value;
@@ -68,7 +68,7 @@ where
     }
 }
 
-/// [`eventually`] that hands the failure text back instead of panicking.
+/// [`eventually`] that returns the failure text instead of panicking.
 ///
 /// It takes a closure that returns a future: unlike an async closure it may borrow nothing mutably, but the
 /// wait can be part of a spawned task (the compiler cannot yet see that an async closure's future is `Send`).

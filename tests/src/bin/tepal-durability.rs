@@ -126,7 +126,7 @@ async fn kill_again_and_again(level: Level, args: &Args) -> Lost {
     lost
 }
 
-/// Submits until `after`, kills Redis and starts it again; gives how many acknowledged jobs are gone, and of how many.
+/// Submits until `after`, kills Redis and starts it again. Returns how many acknowledged jobs are lost, and of how many.
 async fn kill_once(redis: &RedisServer, proxy: &Proxy, after: Duration, clients: usize) -> (usize, usize) {
     redis.cli(&["FLUSHALL"]);
     let client = proxy.client().with_timeout(Duration::from_secs(2));

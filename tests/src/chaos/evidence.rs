@@ -29,7 +29,7 @@ pub(super) struct Found {
     pub(super) problems: Vec<String>,
 }
 
-/// Gathers and checks. `halfway` was read while the run went on.
+/// Collects the evidence and checks it. `halfway` was read during the run.
 pub(super) async fn gather(
     stack: &Arc<Stack>,
     recorder: &Recorder,
@@ -59,7 +59,7 @@ pub(super) async fn gather(
 }
 
 fn rules(options: &Options) -> Rules {
-    // A frozen worker logs the start of what it was granted just before only when it is thawed.
+    // A worker that was frozen right after a claim logs the start of those jobs only when it continues.
     let log_delay = if options.faults == Faults::All {
         options.lease * 2 + Duration::from_secs(5)
     } else {
@@ -77,7 +77,7 @@ async fn nothing_outstanding(stack: &Stack) -> Result<(), String> {
     }
 }
 
-/// Reads every accepted job once more; returns how many gave no answer.
+/// Reads every accepted job once more; returns how many reads had no answer.
 async fn read_all(stack: &Arc<Stack>, recorder: &Recorder) -> usize {
     let accepted: BTreeSet<String> = recorder
         .records()

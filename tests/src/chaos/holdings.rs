@@ -26,7 +26,7 @@ fn stream_key(priority: &str) -> String {
     format!("{{{QUEUE}:0}}:stream:{priority}")
 }
 
-/// Number of unfinished jobs, whoever has them.
+/// Number of unfinished jobs, in any state.
 pub(super) async fn outstanding(connection: &mut MultiplexedConnection) -> RedisResult<u64> {
     let mut sum = 0;
     for priority in PRIORITIES {
@@ -49,7 +49,7 @@ pub(super) async fn of_worker(connection: &mut MultiplexedConnection, pid: u32) 
     Ok(held)
 }
 
-/// How many of these entries are not in that consumer's hands any more.
+/// How many of these entries that consumer no longer holds.
 pub(super) async fn given_away(connection: &mut MultiplexedConnection, held: &[Held]) -> RedisResult<u64> {
     let mut gone = 0;
     for was in held {

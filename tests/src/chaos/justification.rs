@@ -1,12 +1,12 @@
-//! A job may fail only because of a fault that can have failed it, or of a time limit of its own. What no fault justifies
-//! is a broken promise.
+//! A job may fail only because of a fault that can have failed it, or because of its own time limit. A failure that no fault
+//! justifies is a broken promise.
 
 use std::collections::BTreeMap;
 
 use super::Injected;
 use crate::history::{Final, JobDump};
 
-/// How long after its end a fault may show: a call that hangs is given up after three seconds, and a retry comes later.
+/// How long after its end a fault may have effects: a hanging call is abandoned after three seconds, and a retry comes later.
 const SHOWS_WITHIN_US: u64 = 10_000_000;
 
 /// Why jobs failed.
@@ -14,7 +14,7 @@ const SHOWS_WITHIN_US: u64 = 10_000_000;
 pub struct Failures {
     /// Error code, and what justifies it -> number of jobs.
     pub justified: BTreeMap<(String, String), u64>,
-    /// What is said of each job that failed for no reason.
+    /// A sentence about each job that failed for no reason.
     pub unjustified: Vec<String>,
 }
 

@@ -15,10 +15,10 @@ use crate::wait::poll;
 const WAITS: Duration = Duration::from_secs(2);
 /// The server fails calls of more rows than the largest job has.
 pub const LARGE_BATCHES: &str = "model server: refuses large batches";
-/// The server fails every call, as while a version is swapped.
+/// The server fails every call, as servers do while a version is swapped.
 pub const NOT_READY: &str = "model server: FAILED_PRECONDITION";
 
-/// Spoils the next calls of one server, or what it does for a while.
+/// Makes the next calls of one server fail, or all its calls of a kind for a while.
 pub(super) async fn inject(lanes: &Lanes, rng: &mut Rng, only: &[String]) {
     let _calm = lanes.stack.quiet.read().await;
     let models: Vec<_> = lanes.stack.workers.iter().filter_map(|worker| worker.model.as_ref()).collect();

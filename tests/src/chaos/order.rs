@@ -35,7 +35,7 @@ impl Order {
         }
     }
 
-    /// The same without time limits of its own: nothing justifies that it fails.
+    /// The same without time limits of its own: no time limit can justify that it fails.
     pub(super) fn patient(self) -> Self {
         Self { max_queue_seconds: None, timeout_seconds: None, ..self }
     }

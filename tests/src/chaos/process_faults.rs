@@ -13,16 +13,16 @@ use super::stack::{ProxyNode, WorkerNode};
 use crate::history::now_us;
 use crate::wait::poll;
 
-/// How long a fault waits for the moment in which it hits.
+/// How long a fault waits for a moment in which it can hit.
 const WAITS: Duration = Duration::from_secs(2);
-/// A worker that was told to stop must have ended after this: its drain timeout, what it may take to give the rest
-/// back, and to say farewell, and some time for a loaded machine.
+/// After SIGTERM a worker must have ended within this time: its drain timeout, the time to release the other jobs and to
+/// remove its heartbeat, and some time for a loaded machine.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     KillWorker,
-    /// With no other fault until its jobs run again: tells how long that takes.
+    /// With no other fault until its jobs run again, to measure how long that takes.
     KillWorkerAlone,
     FreezeWorker,
     StopWorker,
@@ -64,7 +64,7 @@ pub(super) async fn inject(lanes: &Lanes, rng: &mut Rng, lease: Duration) -> Opt
     None
 }
 
-/// A worker that no other fault has in its hands.
+/// A worker that no other fault uses.
 async fn worker<'a>(lanes: &'a Lanes, rng: &mut Rng) -> (&'a WorkerNode, MutexGuard<'a, ()>) {
     loop {
         let node = rng.pick(&lanes.stack.workers);
@@ -83,7 +83,7 @@ async fn proxy<'a>(lanes: &'a Lanes, rng: &mut Rng) -> (&'a ProxyNode, MutexGuar
     (node, guard)
 }
 
-/// What the worker holds; nothing when Redis cannot tell.
+/// The jobs that the worker holds; none when Redis does not answer.
 async fn held(lanes: &Lanes, pid: u32) -> Vec<Held> {
     let read = async {
         let mut connection = lanes.stack.redis_connection().await?;
@@ -118,7 +118,7 @@ async fn kill_worker(lanes: &Lanes, rng: &mut Rng, alone: Option<Duration>) -> O
     Some(Kill { at_us, alone: alone.is_some(), jobs })
 }
 
-/// Waits until others have taken the entries over; returns how many.
+/// Waits until others have reclaimed the entries; returns how many.
 async fn until_given_away(lanes: &Lanes, held: &[Held], within: Duration) -> u64 {
     let gone = Mutex::new(0);
     let _ = poll(within, || async {
@@ -131,7 +131,7 @@ async fn until_given_away(lanes: &Lanes, held: &[Held], within: Duration) -> u64
     gone.into_inner()
 }
 
-/// A zombie: frozen until its leases have lapsed and others run its jobs, then thawed with its results in hand.
+/// A zombie: frozen until its leases have lapsed and others run its jobs. Then it continues and tries to store its results.
 async fn freeze_worker(lanes: &Lanes, rng: &mut Rng, lease: Duration) {
     let began_us = now_us();
     let (node, _guard) = worker(lanes, rng).await;

@@ -9,7 +9,7 @@ use crate::history::{Event, Record};
 #[derive(Clone, Debug)]
 pub(super) struct Kill {
     pub(super) at_us: u64,
-    /// Whether no other fault was injected until its jobs were taken over.
+    /// Whether no other fault was injected until its jobs were reclaimed.
     pub(super) alone: bool,
     /// Job and its newest attempt.
     pub(super) jobs: Vec<(String, u64)>,

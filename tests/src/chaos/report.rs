@@ -1,4 +1,4 @@
-//! What a run came to: the table, and files with everything about each job that broke a promise.
+//! The report of a run: the table, and files with everything about each job that broke a promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,7 +23,7 @@ pub struct Report {
     pub options: Options,
     /// The server's version.
     pub redis_version: String,
-    /// What the checker says.
+    /// The verdict of the checker.
     pub verdict: Verdict,
     /// The faults.
     pub faults: BTreeMap<String, Tallied>,
@@ -88,7 +88,7 @@ impl Report {
         self.history.last.jobs.len()
     }
 
-    /// How often an outcome of a worker that no longer held the job was refused.
+    /// How often an outcome was rejected because its worker no longer held the job.
     #[must_use]
     pub fn fenced(&self) -> usize {
         self.settled(Outcome::Fenced)
@@ -103,7 +103,7 @@ impl Report {
         self.history.last.jobs.values().map(number).sum()
     }
 
-    /// Logs, violations, and what is known of each job that is named in one.
+    /// Writes logs, violations, and everything that is known about each job in a violation.
     pub(super) fn write_files(&self, stack: &Stack) {
         let dir = &self.options.dir;
         let nodes = stack.workers.iter().map(|node| ("worker", node.process.logs()));

@@ -1,5 +1,5 @@
-//! The processes of a run and what lies between them: every service reaches Redis, and its model server, through a
-//! fault proxy of its own.
+//! The processes of a run and the connections between them: every service reaches Redis, and its model server, through its
+//! own fault proxy.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,9 +33,9 @@ pub struct Stack {
     pub(super) proxies: Vec<ProxyNode>,
     pub(super) workers: Vec<WorkerNode>,
     pub(super) redis_lock: Mutex<()>,
-    /// Held for reading while a fault lasts; whoever measures something undisturbed holds it for writing.
+    /// Locked for reading while a fault lasts, and for writing during a measurement that no fault may disturb.
     pub(super) quiet: RwLock<()>,
-    /// Repairs counted by worker processes that are gone.
+    /// Repairs counted by worker processes that have ended.
     repairs_before: AtomicU64,
 }
 
@@ -44,7 +44,7 @@ pub struct Stack {
 pub(super) struct ProxyNode {
     pub(super) process: Proxy,
     pub(super) client: Client,
-    /// Requests that clients have sent to it and not been answered.
+    /// Requests to it that have no answer yet.
     pub(super) in_flight: AtomicU64,
     pub(super) link: FaultProxy,
     pub(super) lock: Mutex<()>,
@@ -88,7 +88,7 @@ impl Stack {
         }
     }
 
-    /// A connection of the test's own, past all faults.
+    /// The test's own connection, which no fault touches.
     pub(super) async fn redis_connection(&self) -> Result<MultiplexedConnection, RedisError> {
         self.connect(Duration::from_secs(2)).await
     }
@@ -172,7 +172,7 @@ impl WorkerNode {
                 ("TF_SERVING_HOST", "127.0.0.1".to_owned()),
                 ("TF_SERVING_GRPC_PORT", model.link.port().to_string()),
             ]),
-            // The model itself takes no time: so that the worker has jobs in its hands when it is hit.
+            // The model itself takes no time. With this, the worker holds jobs when it is hit.
             None => env.push(("BATCH_MAX_WAIT_MS", "50".to_owned())),
         }
         let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();

@@ -1,5 +1,4 @@
-//! What one client does: submits a job, and perhaps reads it, cancels it, follows it to its end and has it run again.
-//! Everything that it learns is recorded.
+//! One client: submits a job, and perhaps reads, cancels, follows or requeues it. It records every answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,13 +89,13 @@ impl Story {
         &self.stack.proxies[index]
     }
 
-    /// Must be refused, and nothing may remain of it.
+    /// A submission that must be refused, and of which nothing may remain.
     async fn submit_nonsense(&mut self) {
         let rows = serde_json::json!([[[1, 2], [3, 4]]]);
         self.submit_to(self.rng.clone().index(self.stack.proxies.len()), &rows, None).await;
     }
 
-    /// Without a key a client that does not know what became of its job can only leave it.
+    /// Without a key, a client that does not know the outcome of its submission can only give up.
     async fn submit_once(&mut self) -> Option<String> {
         for _ in 0..3 {
             let index = self.rng.index(self.stack.proxies.len());
@@ -110,7 +109,7 @@ impl Story {
         None
     }
 
-    /// With a key it can ask until it knows; some ask both proxies at the same time.
+    /// With a key, a client repeats the submission until it knows. Some send it to both proxies at the same time.
     async fn insist(&mut self) -> Option<String> {
         let (rows, key) = (self.order.rows.clone(), self.order.key.clone());
         for try_number in 1..=TRIES {
@@ -146,7 +145,7 @@ impl Story {
         event
     }
 
-    /// Reads the job; `None` when nothing is known.
+    /// Reads the job; `None` without a usable answer.
     async fn read(&mut self, id: &str) -> Option<serde_json::Value> {
         let patience: &[(&str, &str)] = if self.rng.chance(0.2) { &[("prefer", "wait=1")] } else { &[] };
         let began_us = now_us();
@@ -171,7 +170,7 @@ impl Story {
         is_acked
     }
 
-    /// Reads until the job has ended, once more a while later, and has some of those without a result run again.
+    /// Reads until the job has ended, and once more a while later. Requeues some of the jobs without a result.
     async fn follow(&mut self, id: &str) {
         let give_up = Instant::now() + FOLLOWED_FOR;
         while Instant::now() < give_up {

@@ -1,5 +1,5 @@
-//! Steady traffic: stories begin at their times, however slow the answers are, up to a bound: clients that ask again
-//! and again must not be what keeps a slow machine from recovering.
+//! Steady traffic: stories start at their times, however slow the answers are, up to a limit. Clients that repeat requests
+//! must not keep a slow machine from recovering.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::history::Recorder;
 /// Stories under way at a time; the next one waits.
 const MOST: usize = 600;
 
-/// Begins stories at the run's rate until the time is over, and returns when all have ended.
+/// Starts stories at the run's rate until the time is over, and returns when all have ended.
 pub(super) async fn run(stack: Arc<Stack>, recorder: Recorder, options: Options, until: Instant) {
     let began = Instant::now();
     let mut stories = JoinSet::new();

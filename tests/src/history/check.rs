@@ -68,10 +68,10 @@ pub(super) struct Case<'a> {
     pub(super) oracle: &'a dyn Fn(&Value, &Value) -> bool,
     pub(super) jobs: BTreeMap<&'a str, JobFacts<'a>>,
     pub(super) unknown: Vec<Attempted<'a>>,
-    /// Job -> how often running it again had an unknown outcome.
+    /// Job -> how many requeues of it had an unknown outcome.
     pub(super) unknown_requeues: BTreeMap<&'a str, usize>,
     pub(super) refused: Vec<Attempted<'a>>,
-    /// Idempotency key -> the jobs that clients were told.
+    /// Idempotency key -> the jobs that clients got for it.
     pub(super) keys: BTreeMap<&'a str, BTreeSet<&'a str>>,
     pub(super) verdict: Verdict,
 }

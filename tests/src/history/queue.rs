@@ -71,7 +71,7 @@ fn nobody_unexplained(case: &mut Case<'_>) {
     }
 }
 
-/// A job that was run again makes at most one job for each time that a client does not know the outcome.
+/// A requeued job makes at most one new job for each requeue of unknown outcome.
 fn unexplained_repeats(case: &Case<'_>, again: &[Orphan<'_>]) -> Vec<(Invariant, String, &'static str)> {
     let mut open = case.unknown_requeues.clone();
     let mut found = Vec::new();
@@ -84,7 +84,7 @@ fn unexplained_repeats(case: &Case<'_>, again: &[Orphan<'_>]) -> Vec<(Invariant,
     found
 }
 
-/// A job of which no client knows.
+/// A job that no client knows.
 struct Orphan<'a> {
     id: &'a str,
     retry_of: Option<&'a str>,
@@ -111,7 +111,7 @@ impl<'a> Orphan<'a> {
 }
 
 /// The inputs of unknown submits that may have made a job of which no client knows. Submits with one
-/// idempotency key count once, and not at all when a later one told the job.
+/// idempotency key count once, and not at all when a later one returned the job's id.
 fn open_slots<'a>(case: &Case<'a>) -> Vec<&'a Value> {
     let mut seen = BTreeSet::new();
     let open = case

@@ -1,4 +1,4 @@
-//! What the server tells about its model: GetModelMetadata and GetModelStatus.
+//! GetModelMetadata and GetModelStatus.
 
 use std::collections::BTreeMap;
 

@@ -123,7 +123,7 @@ impl Service {
         &self.shared
     }
 
-    /// The real server takes requests of any size unless told otherwise; tonic would stop at 4 MiB.
+    /// The real server accepts requests of any size by default; tonic would stop at 4 MiB.
     pub(super) fn into_prediction_service(self) -> PredictionServiceServer<Self> {
         let limit = self.shared.spec.max_request_bytes;
         PredictionServiceServer::new(self).max_decoding_message_size(limit)

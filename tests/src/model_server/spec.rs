@@ -32,7 +32,7 @@ pub struct ServerSpec {
     pub row_cost: Duration,
     /// Predict calls that may run at a time; one more is answered with `refusal`.
     pub max_concurrent_calls: usize,
-    /// `RESOURCE_EXHAUSTED`, or `UNAVAILABLE` as TensorFlow Serving says when its batching queue is full.
+    /// `RESOURCE_EXHAUSTED`, or `UNAVAILABLE` like TensorFlow Serving when its batching queue is full.
     pub refusal: Code,
     /// Calls of any kind that are handled at a time; others wait.
     pub handlers: usize,

@@ -1,4 +1,4 @@
-//! What a child printed: stdout and stderr line by line, in one buffer that outlives the child.
+//! The output of a child: stdout and stderr line by line, in one buffer that outlives the child.
 
 use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ struct Shared {
 }
 
 impl Logs {
-    /// Copies the lines of `pipe` into the buffer from a thread of its own, until the pipe is closed.
+    /// Starts a thread that copies the lines of `pipe` into the buffer until the pipe is closed.
     pub fn follow(&self, pipe: impl Read + Send + 'static) {
         let shared = Arc::clone(&self.shared);
         shared.open_pipes.fetch_add(1, Ordering::SeqCst);
@@ -72,7 +72,7 @@ impl Logs {
     /// Waits until everything an ended child printed is in the buffer.
     pub(super) async fn settled(&self) {
         let settled = || async { self.shared.open_pipes.load(Ordering::SeqCst) == 0 };
-        // A grandchild may hold the pipe open; then what is here must do.
+        // A grandchild may hold the pipe open. Then the lines so far must do.
         let _ = poll(Duration::from_secs(1), settled).await;
     }
 }

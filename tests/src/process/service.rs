@@ -1,4 +1,4 @@
-//! One of the workspace's binaries as a child process: only the settings the test gives, its logs captured.
+//! A binary of the workspace as a child process, with only the settings of the test, and with its logs captured.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -225,7 +225,7 @@ impl Service {
         status
     }
 
-    /// Kills the process if it still runs and starts it anew with the same settings and the same log buffer.
+    /// Kills the process if it still runs, and starts it again with the same settings and the same log buffer.
     pub fn restart(&self) {
         let mut process = self.process.lock().expect("no panic while held");
         process.kill9();

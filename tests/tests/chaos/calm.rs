@@ -15,7 +15,7 @@ async fn without_faults_nothing_is_repaired_and_no_lease_lapses() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_of_all_workers_uses_no_attempt() {
-    // Every worker was stopped with jobs in its hands.
+    // Every worker was stopped while it held jobs.
     let (_run, report) = Run::until(8, 12, Faults::RollingRestart, |report| report.hits() >= 4).await;
 
     assert_eq!((report.history.last.repairs, report.verdict.ambiguous), (0, 0), "{report}");

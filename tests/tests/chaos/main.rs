@@ -1,4 +1,4 @@
-//! Short fault runs. `make chaos` runs the same for as long as one likes.
+//! Short fault runs. `make chaos` runs the same for any time.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -46,7 +46,7 @@ impl Run {
         chaos::run(&self.options).await
     }
 
-    /// A run that holds and in which enough happened. A slow machine is given longer for it.
+    /// A run that keeps every promise and in which enough happened. A slow machine gets more time.
     async fn until(
         seconds: u64,
         seed: u64,

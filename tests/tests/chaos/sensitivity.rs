@@ -1,4 +1,4 @@
-//! A checker that cannot fail proves nothing. Here somebody does by hand, on the running system, what a broken script
+//! A checker that cannot fail proves nothing. Here the test does, on the running system, what a broken script
 //! or a worker without a fence would do: each must be noticed.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Clients that remember what they were told.
+//! Clients that remember every acknowledgement and every outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ pub(crate) struct Clients {
     running: JoinSet<Acknowledged>,
 }
 
-/// What clients were told.
+/// The acknowledgements and outcomes that clients got.
 #[derive(Debug, Default)]
 pub(crate) struct Acknowledged {
     /// Ids of accepted jobs.

@@ -43,7 +43,7 @@ async fn logs_are_json_and_hold_no_input_and_no_secret() {
     let locked_out = Worker::start(&mistyped, &[debug]).await;
     locked_out.wait_for_log("redis_unreachable", SOON).await;
 
-    // A line may be written after the client knows of what it tells; the log of a stopped service is complete.
+    // A line may be written after the client has its answer. The log of a stopped service is complete.
     over_grpc.sigterm();
     over_grpc.wait_exit(SOON).await;
     let services: [(&Service, &str); 4] =

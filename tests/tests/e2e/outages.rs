@@ -80,7 +80,7 @@ async fn a_job_waits_for_the_model_server_and_completes_when_it_is_back() {
     let _server = ModelServer::start_on(addr, ServerSpec::iris()).await;
     let job = client.finished(&id, SOON).await;
     assert_eq!((&job["status"], &job["result"]["class_name"]), (&json!("completed"), &json!("setosa")));
-    // What the outage cost was given back.
+    // Jobs were released, so the outage used no attempt.
     assert_eq!(job["attempts"], 1);
     healthy(&client).await;
 }

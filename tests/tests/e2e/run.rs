@@ -1,5 +1,5 @@
-//! Clients of a queue that serves the toy model, with a history of what they did: every job has an input of its own and
-//! a score that is known beforehand, so the checker can tell a lost, doubled or mixed-up job.
+//! Clients of a queue that serves the toy model, with their history. Every job has a unique input and a score that is known
+//! beforehand, so the checker notices a lost, doubled or mixed-up job.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -145,7 +145,7 @@ impl Run {
         accepted.collect()
     }
 
-    /// Waits until every accepted job is completed; gives the bodies.
+    /// Waits until every accepted job is completed; returns the bodies.
     pub(crate) async fn all_completed(&self) -> Vec<Value> {
         let mut jobs = Vec::new();
         for id in self.ids() {

@@ -1,4 +1,4 @@
-//! Several workers on one queue, and what becomes of the jobs of one that is killed.
+//! Several workers on one queue, and the jobs of a worker that is killed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -99,7 +99,7 @@ async fn one_call_worker(redis: &RedisServer, server: &ModelServer) -> Worker {
     worker
 }
 
-/// The jobs that this worker says it completed; each must be there once.
+/// The jobs that this worker logged as completed; each must appear once.
 fn completed_by(worker: &Worker) -> BTreeSet<String> {
     let lines = worker.logs().json();
     let completed: Vec<&Value> =

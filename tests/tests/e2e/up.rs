@@ -1,5 +1,5 @@
-//! `compose/local.sh up`, which `make up` is: starts everything, says what to try, and leaves nothing behind. And what
-//! `compose/monitor.sh`, which watches it, says of its options.
+//! `compose/local.sh up`, the script of `make up`: it starts everything, prints what to try, and leaves nothing behind. Also
+//! the options of `compose/monitor.sh`.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,14 +17,14 @@ use tepal_tests::wait::eventually;
 
 use crate::{SOON, root};
 
-/// How `up` is started here: with programs that are built already, on free ports, with data of its own.
+/// How the test starts `up`: with programs that are already built, on free ports, with its own data.
 struct Up {
     port: u16,
     redis_port: u16,
     data: TempDir,
 }
 
-/// A running `up` in a process group of its own, as a shell starts what a person types.
+/// A running `up` in its own process group, as a shell starts a command.
 struct Running<'a> {
     up: &'a Up,
     process: Process,
@@ -52,7 +52,7 @@ impl Up {
         command
     }
 
-    /// Starts it and waits until it says what to try.
+    /// Starts it and waits until it prints what to try.
     async fn start(&self) -> Running<'_> {
         let (pipe, writer) = std::io::pipe().unwrap();
         let mut command = self.command();
@@ -108,7 +108,7 @@ impl Running<'_> {
         assert!(Command::new("kill").args(["-s", name, "--", &group]).status().unwrap().success());
     }
 
-    /// Waits for the end; gives the exit code. Nothing may be left.
+    /// Waits for the end and returns the exit code. No process may remain.
     async fn end(&self) -> Option<i32> {
         let status = self.process.wait_exit(SOON).await;
         assert_eq!(self.up.processes(), Vec::<String>::new());

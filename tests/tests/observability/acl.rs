@@ -208,7 +208,7 @@ async fn both_services_do_all_their_work_as_their_users() {
     assert_eq!(again.status, 202, "{}", again.text());
     let late = json!({ "data": rows, "max_queue_seconds": 1 });
     let late = client.post_json("/predict", &late).await.json()["job_id"].as_str().unwrap().to_owned();
-    // The reader fails it: nobody else is there.
+    // A reader fails it, because the worker is stopped.
     assert_eq!(client.finished(&late, SOON).await["error_code"], "queue_timeout");
     worker.sigcont();
     assert_eq!(client.finished(&ids[1], SOON).await["status"], "completed");

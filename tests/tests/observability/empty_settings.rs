@@ -1,4 +1,4 @@
-//! Settings as compositions, charts and Kubernetes give them: empty, or of no use beside others.
+//! Settings as compositions, charts and Kubernetes set them: empty, or without effect beside others.
 
 use std::time::Duration;
 

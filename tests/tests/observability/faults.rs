@@ -47,7 +47,7 @@ async fn alerts_notice_real_faults() {
     stack.redis.cli(&["CONFIG", "SET", "appendonly", "yes"]);
     watch.waits("TepalAofFailing", false).await;
 
-    // Somebody deletes what Tepal needs: jobs that no worker has yet. A stopped one is given a job by its blocked read.
+    // Somebody deletes jobs that no worker has yet. Redis delivers a job to a stopped worker's blocked read.
     stack.workers.iter().for_each(|worker| worker.sigstop());
     let client = stack.proxies[0].client();
     let low = json!({ "data": [[5.1, 3.5, 1.4, 0.2]], "priority": "low" });
@@ -58,7 +58,7 @@ async fn alerts_notice_real_faults() {
     stack.workers.iter().for_each(|worker| worker.sigcont());
     watch.sees("TepalEntriesRepaired").await;
 
-    // Half of the workers' model gives answers that are no use, then goes away.
+    // The model of half of the workers returns unusable answers, then becomes unreachable.
     stack.model_server.set_behaviour(Behaviour::WrongShape);
     watch.sees("TepalJobFailureRatioHigh").await;
     watch.sees("TepalDeadLettersGrowing").await;

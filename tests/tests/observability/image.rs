@@ -32,7 +32,7 @@ fn copy(words: &str, dir: &Path) {
     let to = dir.join(to);
     for source in sources {
         let from = root().join(source);
-        // A folder is copied with what is in it, a file into the folder.
+        // A folder is copied with its content, a file into the folder.
         let from = if from.is_dir() { format!("{}/.", from.display()) } else { from.display().to_string() };
         std::fs::create_dir_all(&to).unwrap();
         shell(&format!("cp -R '{from}' '{}'", to.display()), dir);
@@ -159,7 +159,7 @@ fn files_that_only_their_owner_may_read_become_readable_for_all() {
     assert_eq!(run("find to -type d -mindepth 1 ! -perm -o+x"), "");
     run("diff -r checkout/compose/models to/models; diff checkout/compose/redis.conf to/redis.conf");
 
-    // Again: what changed is copied anew, what is gone goes, and the rest stays as it is.
+    // Again: changed files are copied, deleted files are deleted, and the others stay as they are.
     let before = run("ls -i to/redis.conf");
     run("echo '# mine' >>checkout/compose/alerts.yml; rm checkout/compose/models/iris/model.onnx");
     run(copied);

@@ -74,14 +74,14 @@ async fn every_panel_has_data_and_every_alert_something_to_look_at() {
     assert!(firing.is_empty(), "a healthy stack raises alerts: {firing:?}");
 }
 
-/// Each metric's type, as a page tells it.
+/// Each metric's type on a page of metrics.
 fn types(page: &Answer) -> BTreeMap<String, String> {
     let text = page.text();
     let words = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     words.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
 }
 
-/// Each metric's type, as the guide tells it.
+/// Each metric's type in the guide.
 fn told(program: &str) -> BTreeMap<String, String> {
     let rows = guide::rows("Metrics");
     let of_program = rows.iter().filter(|row| row[2] == "both" || row[2] == program);

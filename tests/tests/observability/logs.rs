@@ -1,4 +1,4 @@
-//! What the services log: the guide's table of actions is complete, and lines have their form and tell no secret.
+//! The logs of the services: the guide's table of actions is complete, and lines have their form and hold no secret.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The tables of settings and `--help` say the same.
+//! The tables of settings and `--help` agree.
 
 use std::collections::BTreeMap;
 use std::process::Command;

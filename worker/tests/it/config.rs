@@ -1,4 +1,4 @@
-//! Settings that cannot work: the process says what is wrong, all of it, and ends.
+//! Settings that cannot work: the process reports everything that is wrong, and ends.
 
 use std::{net::TcpListener, path::Path};
 
@@ -8,7 +8,7 @@ use crate::{queue::SOON, settings::Settings};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
 
-/// Starts the worker, which must end by itself and with a failure; gives what it printed.
+/// Starts the worker, which must end by itself and with a failure. Returns its output.
 async fn complaint(settings: Settings) -> String {
     let settings =
         Settings::default().with("MODELS_DIR", MODELS).with("METRICS_ADDR", "127.0.0.1:0").and(settings);

@@ -38,7 +38,7 @@ async fn sound() -> RedisServer {
     RedisServer::shipped().start().await
 }
 
-/// A sound Redis and a model server; what the doctor says of them with these further settings.
+/// The doctor's report on a healthy Redis and a model server, with these further settings.
 async fn with_server(spec: ServerSpec) -> (RedisServer, ModelServer) {
     (sound().await, ModelServer::start(spec).await)
 }
@@ -289,7 +289,7 @@ async fn a_model_that_fails_at_its_sample_is_told() {
     }
 }
 
-/// What the doctor says of the toy's ONNX file with another description.
+/// The doctor's report on the toy's ONNX file with another description.
 async fn doctor_of_toy(change: impl Fn(&str) -> String) -> (bool, String) {
     let redis = sound().await;
     let models = tempfile::tempdir().unwrap();

@@ -24,13 +24,13 @@ pub(crate) fn flowers() -> Vec<Flower> {
 }
 
 impl Flower {
-    /// The input of a job of its own.
+    /// The input of a job with this flower alone.
     pub(crate) fn input(&self) -> String {
         format!("[{}]", self.row)
     }
 }
 
-/// The input of a job of one row that can be told from others by its first value.
+/// The input of a job of one row, with a unique first value.
 pub(crate) fn input(first: f32) -> String {
     format!("[[{first},3.5,1.4,0.2]]")
 }

@@ -1,4 +1,4 @@
-//! Workers that are killed, frozen, told to stop or cut off from Redis, and long, cancelled and unimportant jobs.
+//! Workers that are killed, frozen, stopped or cut off from Redis; long jobs, cancelled jobs, and jobs of low priority.
 
 mod cancelling;
 mod crashes;

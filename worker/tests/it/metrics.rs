@@ -86,7 +86,7 @@ async fn only_batches_that_run_are_counted_as_running() {
 
     queue.store.cancel(first, View::All).await.unwrap();
 
-    // The consumers wait for jobs again, with a place in hand.
+    // The consumers wait for jobs again, each with a slot.
     let is_idle = async || running().await == 0.0;
     tepal_tests::wait::eventually(SOON, "no batch to run", is_idle).await;
     assert_eq!(worker.metrics().await.metric("tepal_worker_batches_limit"), 2.0);

@@ -1,4 +1,4 @@
-//! What the server answers, tells and refuses when nothing was scripted.
+//! What the server answers, reports and refuses when nothing was scripted.
 
 use tepal_proto::tensorflow::serving::model_service_client::ModelServiceClient;
 use tepal_proto::tensorflow::serving::model_spec::VersionChoice;

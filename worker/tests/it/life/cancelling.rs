@@ -30,7 +30,7 @@ async fn cancelling_a_running_job_aborts_its_call() {
 
     calls_end(&server, &[CallOutcome::Cancelled]).await;
     let ended = server.calls()[0].ended.unwrap();
-    // A renewal, every third of the lease, tells the worker; the rest is for a busy machine.
+    // The worker learns of it with the next renewal, after a third of the lease. The rest is for a busy machine.
     let took = ended - cancelled_at;
     assert!(took < Duration::from_millis(LEASE_MS / 3 + 1_000), "{took:?}");
     let line = worker.wait_for_log("job_gone", SOON).await;

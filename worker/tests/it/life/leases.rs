@@ -100,14 +100,14 @@ async fn a_thawed_worker_that_takes_its_own_job_again_keeps_the_new_lease() {
     running(&server, 1).await;
 
     worker.sigstop();
-    // Somebody else had the job meanwhile and gave it back: both what the worker runs and what it will be given is this
-    // job, and whether it hears first of its loss or of the new grant is a matter of luck.
+    // Another worker claimed the job meanwhile and released it. So the worker runs this job and will claim it again, and it
+    // may notice the loss or the new claim first.
     queue.take_over_and_release(id).await;
     worker.sigcont();
 
     let job = queue.completed(id).await;
     assert_eq!((job.status, job.attempts), (JobStatus::Completed, 2));
-    // The first call is given up, and there is no third.
+    // The first call is abandoned, and there is no third.
     calls_end(&server, &[CallOutcome::Cancelled, CallOutcome::Answered]).await;
     assert_eq!(worker.metrics().await.metric("tepal_jobs_reclaimed_total"), 0.0, "it lost its new lease");
 }

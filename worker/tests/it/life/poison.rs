@@ -24,7 +24,7 @@ const POISON: f32 = 9.5;
 /// The worker process that the poison kills.
 type Victim = Arc<Mutex<Option<Arc<Process>>>>;
 
-/// The iris model; whoever asks it about the poison is killed before the answer.
+/// The iris model. A worker that calls it with the poison is killed before the answer.
 fn deadly(victim: &Victim) -> ServerSpec {
     let (iris, victim) = (ServerSpec::iris().compute, Arc::clone(victim));
     let compute = move |row: &[f32]| {
@@ -98,7 +98,7 @@ async fn a_suspect_that_must_be_alone_waits_for_jobs_in_hand_and_does_not_stop_t
     queue.completed(refused).await;
     assert_eq!(worker.metrics().await.metric("tepal_worker_batches_limit"), 1.0);
 
-    // Each is a batch of its own, and one consumer takes most of them at once.
+    // Each is a separate batch, and one consumer claims most of them at once.
     let mut ids = Vec::new();
     for _ in 0..20 {
         let timeout = Some(Duration::from_secs(600));

@@ -1,4 +1,4 @@
-//! SIGTERM: what runs is finished or given back, nothing is lost, and the process ends in time.
+//! SIGTERM: running jobs are finished or released, nothing is lost, and the process ends in time.
 
 use std::time::{Duration, Instant};
 

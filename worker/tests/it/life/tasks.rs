@@ -90,7 +90,7 @@ async fn a_task_that_panics_starts_again_and_does_its_work() {
     eventually(SOON, "the job to run", is_running).await;
     let waiting = queue.submit(input(5.1)).await;
 
-    // The worker may touch no key: each of its tasks fails, says so, and panics.
+    // The worker may touch no key: each of its tasks fails, logs that, and panics.
     queue.redis.cli(&["ACL", "SETUSER", "worker", "resetkeys"]);
     eventually(SOON, "all tasks to panic", async || match saboteur.armed() {
         armed if armed.is_empty() => Ok(()),

@@ -1,4 +1,4 @@
-//! Right answers, in every form that servers give them.
+//! Right answers, in every form that servers use.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::{
     settings::{Settings, TOY_MODELS},
 };
 
-/// A server with one input for each feature, which the description must tell because the server cannot.
+/// A server with one input for each feature. The description must list them, because the server cannot.
 const BY_FEATURE: &str = r#"
     name = "iris"
     version = "1"

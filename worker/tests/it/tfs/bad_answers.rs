@@ -10,8 +10,8 @@ use crate::{
     settings::Settings,
 };
 
-/// What a client is told when its job's only call goes this way. Each case takes so many calls, those included that are not
-/// the job's.
+/// Checks the error that a client gets when the only call of its job ends like this. Each case takes `calls` calls, including
+/// calls that are not the job's.
 async fn assert_told(style: AnswerStyle, code: &str, cases: &[(Behaviour, &str)], calls: usize) {
     let spec = ServerSpec { answer_style: style, ..ServerSpec::iris() };
     let (queue, server) = (Queue::start().await, ModelServer::start(spec).await);

@@ -1,4 +1,4 @@
-//! Failures that another try may mend, and how often that is tried.
+//! Failures that another attempt may cure, and how often it is made.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A model server that speaks TLS and wants client certificates: who may not come in costs no job and says why.
+//! A model server that uses TLS and requires client certificates: a worker that it rejects fails no job and reports why.
 
 use tepal_shared::{job::JobStatus, worker_state::BackendState};
 use tepal_tests::{
