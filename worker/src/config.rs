@@ -17,7 +17,7 @@ use crate::backend::Kind;
 /// Half of what Redis takes as one value by default (`proto-max-bulk-len`).
 const MOST_RESULT_BYTES: usize = 256 << 20;
 
-/// Takes jobs in batches from the queue, calls the model and records each outcome.
+/// Claims jobs from the queue, calls the model with batches of them, and settles each outcome.
 ///
 /// Every setting is a flag or the environment variable named beside it.
 #[derive(Parser, Clone, Debug)]
@@ -110,7 +110,7 @@ pub struct Args {
 /// [`Args`] after checking.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What both services have.
+    /// The settings of both services.
     pub common: Common,
     /// This process's name among the workers.
     pub worker_id: String,
@@ -122,19 +122,19 @@ pub struct Config {
     pub max_in_flight: usize,
     /// Most rows of one model call.
     pub batch_max_rows: usize,
-    /// After this many bytes no further job is added to a call, or claimed.
+    /// Bytes after which no further job is added to a call, or claimed.
     pub batch_max_bytes: usize,
     /// Largest result of a job, bytes of JSON.
     pub max_result_bytes: usize,
     /// How long a batch that is not full waits for more jobs.
     pub batch_max_wait: Duration,
-    /// How often entries that are due again are looked for.
+    /// How often the worker searches for entries that are due again.
     pub reclaim_interval: Duration,
     /// When to try again and when to give up.
     pub retry: Retry,
     /// What runs the model.
     pub backend: Kind,
-    /// How TensorFlow Serving is reached.
+    /// Address and TLS of TensorFlow Serving.
     pub model_server: ModelServer,
     /// How long running jobs may go on after the shutdown began.
     pub drain_timeout: Duration,
@@ -158,7 +158,7 @@ impl TryFrom<Args> for Config {
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
         let mut mistakes = Mistakes::default();
-        // Everything is checked before anything is given up, so that one start tells every mistake.
+        // Everything is checked before an error is returned, so that one start reports every mistake.
         let common = args.common.check(&mut mistakes);
         let retry = args.retry(&mut mistakes);
         let num_workers = mistakes.number("NUM_WORKERS", &args.num_workers, 1..=256);
@@ -168,7 +168,7 @@ impl TryFrom<Args> for Config {
         let max_result_bytes =
             mistakes.number("MAX_RESULT_BYTES", &args.max_result_bytes, 1..=MOST_RESULT_BYTES);
         let batch_max_wait = mistakes.millis("BATCH_MAX_WAIT_MS", &args.batch_max_wait_ms, 0..=60_000);
-        // Jobs that wait for others to fill a batch are not renewed yet.
+        // Leases of jobs that wait for a full batch are not renewed yet.
         if let Some(common) = common.as_ref().filter(|common| batch_max_wait > common.policy.lease / 3) {
             let lease_ms = common.policy.lease.as_millis();
             mistakes.add(
@@ -224,14 +224,14 @@ impl Args {
     }
 }
 
-/// The machine's name, as the kernel tells it; a worker without one is still a worker.
+/// The host name from the kernel; empty if there is none.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "worker".to_owned() } else { name.to_owned() }
 }
 
-/// Tells apart workers that have the same process id in different containers.
+/// Distinguishes workers that have the same process id in different containers.
 fn rand_suffix() -> u32 {
     let bytes = uuid::Uuid::new_v4().into_bytes();
     u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]])

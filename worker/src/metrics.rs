@@ -70,10 +70,10 @@ const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Starts counting; gives what renders the counts. Once per process.
+/// Installs the recorder, once per process. Returns the handle that renders the metrics.
 ///
 /// # Errors
-/// When counting was started before.
+/// When a recorder was installed before.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets(CALL_SECONDS)?
@@ -96,7 +96,7 @@ pub fn render(handle: &PrometheusHandle) -> String {
     handle.render()
 }
 
-/// Moves recorded durations into their buckets for ever; without it they pile up until the next scrape.
+/// Moves recorded durations into their buckets for ever. Without it they accumulate until the next scrape.
 pub async fn upkeep(handle: PrometheusHandle) {
     let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
@@ -106,31 +106,28 @@ pub async fn upkeep(handle: PrometheusHandle) {
 }
 
 fn describe() {
-    describe_counter!(
-        PROCESSED,
-        "Attempts by what became of the job: completed, failed, retried, released, fenced"
-    );
+    describe_counter!(PROCESSED, "Attempts by outcome: completed, failed, retried, released, fenced");
     describe_counter!(FAILED, "Jobs that failed, by error_code");
-    describe_histogram!(PROCESSING, Unit::Seconds, "Time from the grant of a job to its recorded outcome");
+    describe_histogram!(PROCESSING, Unit::Seconds, "Time from the claim of a job to its recorded outcome");
     describe_histogram!(
         WAIT,
         Unit::Seconds,
-        "Time from the submission of a job to its first grant, by priority"
+        "Time from the submission of a job to its first claim, by priority"
     );
     describe_histogram!(INFERENCE, Unit::Seconds, "Time of one model call, by outcome: ok, error");
     describe_histogram!(BATCH_ROWS, "Rows of one model call");
     describe_histogram!(BATCH_JOBS, "Jobs that shared one model call");
-    describe_counter!(RECLAIMED, "Jobs taken over because their worker's lease had lapsed");
+    describe_counter!(RECLAIMED, "Jobs reclaimed because their worker's lease had lapsed");
     describe_counter!(
         FENCED,
-        "Attempts without an effect because they no longer held the job, by reason: lost, cancelled, missing"
+        "Attempts that were rejected because they no longer held the job, by reason: lost, cancelled, missing"
     );
-    describe_counter!(REPAIRED, "Stream entries that were missing in Redis and were written anew");
-    describe_counter!(STALE, "Stream entries without an outstanding job, removed");
+    describe_counter!(REPAIRED, "Stream entries that were missing in Redis and were written again");
+    describe_counter!(STALE, "Stream entries without an unfinished job, removed");
     describe_counter!(GROUPS, "Consumer groups that were missing in Redis and were created");
     describe_counter!(
         REPEATED,
-        "Times that outcomes had to be recorded again because Redis did not take them"
+        "Times that outcomes had to be recorded again because Redis did not accept them"
     );
     describe_counter!(
         TASK_FAILURES,
@@ -140,7 +137,7 @@ fn describe() {
     describe_counter!(DATA_LOST, "Times that Redis was found without jobs or log entries that it had before");
     describe_counter!(
         JOBS_LOST,
-        "Accepted jobs that Redis lost, as far as this process can know: at least so many"
+        "Accepted jobs that Redis lost, as far as this process knows: at least so many"
     );
     describe_gauge!(BREAKER, "1 while no jobs are taken because the backend does not answer, else 0");
     describe_gauge!(HELD, "Jobs that this worker holds");
@@ -151,7 +148,7 @@ fn describe() {
     );
     describe_gauge!(
         ROWS_LIMIT,
-        "Rows that one model call may have; a backend that fails calls for their size halves it for a while"
+        "Rows that one model call may have; halved for a while when the backend fails calls because of their size"
     );
     describe_counter!(SPLITS, "Failed model calls whose jobs were called again in halves, by reason");
     describe_gauge!(BUILD, "Always 1; the label tells the version");
@@ -181,7 +178,7 @@ fn describe() {
     gauge!(STARTED).set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 }
 
-/// The number of rows that a call may have changed.
+/// The limit on the rows of a call changed.
 pub(crate) fn batch_rows_limit(rows: usize) {
     gauge!(ROWS_LIMIT).set(rows as f64);
 }
@@ -191,7 +188,7 @@ pub(crate) fn batch_split(reason: &'static str) {
     counter!(SPLITS, "reason" => reason).increment(1);
 }
 
-/// Jobs were granted.
+/// Jobs were claimed.
 pub(crate) fn granted(granted: &Granted) {
     for attempt in granted.attempts.iter().filter(|attempt| attempt.token == 1) {
         histogram!(WAIT, "priority" => attempt.priority.as_str()).record(attempt.age);
@@ -208,7 +205,7 @@ pub(crate) fn granted(granted: &Granted) {
     }
 }
 
-/// A model call begins.
+/// A model call starts.
 pub(crate) fn batch(jobs: usize, rows: usize) {
     histogram!(BATCH_JOBS).record(jobs as f64);
     histogram!(BATCH_ROWS).record(rows as f64);
@@ -219,7 +216,7 @@ pub(crate) fn inference(took: Duration, is_ok: bool) {
     histogram!(INFERENCE, "outcome" => if is_ok { "ok" } else { "error" }).record(took);
 }
 
-/// An attempt's outcome was recorded, or refused.
+/// An attempt's outcome was recorded, or rejected.
 pub(crate) fn settled(settlement: &Settlement, settled: Settled, took: Duration) {
     histogram!(PROCESSING).record(took);
     let repaired = match settled {
@@ -248,7 +245,7 @@ fn failed(code: &str) {
     counter!(FAILED, "code" => code).increment(1);
 }
 
-/// An attempt turned out to hold its job no longer.
+/// An attempt no longer holds its job.
 pub(crate) fn fenced(why: Fence) {
     processed("fenced");
     counter!(FENCED, "reason" => why.word()).increment(1);
@@ -264,7 +261,7 @@ pub(crate) fn breaker_open(is_open: bool) {
     gauge!(BREAKER).set(if is_open { 1.0 } else { 0.0 });
 }
 
-/// The number of jobs held changed.
+/// The number of held jobs changed.
 pub(crate) fn jobs_held(count: usize) {
     gauge!(HELD).set(count as f64);
 }
@@ -275,12 +272,12 @@ pub(crate) fn batches(running: usize, limit: usize) {
     gauge!(BATCHES_LIMIT).set(limit as f64);
 }
 
-/// Outstanding jobs that were in nobody's hands were queued again.
+/// Unfinished jobs without an entry were queued again.
 pub(crate) fn repaired(count: u64) {
     counter!(REPAIRED).increment(count);
 }
 
-/// Redis lost at least so many jobs.
+/// Redis lost at least this many jobs.
 pub(crate) fn data_lost(jobs: u64) {
     counter!(DATA_LOST).increment(1);
     counter!(JOBS_LOST).increment(jobs);
