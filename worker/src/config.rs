@@ -14,12 +14,12 @@ use self::model_server::ModelServerArgs;
 pub use self::model_server::{ModelServer, ModelServerTls};
 use crate::backend::Kind;
 
-/// Half of what Redis takes as one value by default (`proto-max-bulk-len`).
+/// Half of the largest value that Redis accepts by default (`proto-max-bulk-len`).
 const MOST_RESULT_BYTES: usize = 256 << 20;
 
 /// Claims jobs from the queue, calls the model with batches of them, and settles each outcome.
 ///
-/// Every setting is a flag or the environment variable named beside it.
+/// Set each setting with its flag or with the environment variable beside it.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "tepal-worker", version)]
 pub struct Args {
@@ -37,7 +37,7 @@ pub struct Args {
     /// Most rows of one model call; a job with more rows is called alone
     #[arg(long, env = "BATCH_MAX_ROWS", default_value = "256", value_name = "N", help_heading = "Work")]
     batch_max_rows: String,
-    /// Stop adding jobs to a call after this many bytes: a call carries, and a consumer claims, at most so many and one job
+    /// Bytes after which no more jobs are added to a call. A call carries, and a consumer claims, at most so many plus one job
     #[arg(
         long,
         env = "BATCH_MAX_BYTES",
@@ -55,10 +55,10 @@ pub struct Args {
         help_heading = "Work"
     )]
     max_result_bytes: String,
-    /// How long a batch that is not full waits for more jobs, ms, at most a third of the lease; 0 takes what is there
+    /// How long an incomplete batch waits for more jobs, ms, at most a third of the lease; 0 = it does not wait
     #[arg(long, env = "BATCH_MAX_WAIT_MS", default_value = "0", value_name = "MS", help_heading = "Work")]
     batch_max_wait_ms: String,
-    /// How often retries that are due and jobs of lost workers are looked for, ms
+    /// Interval of the search for due retries and for jobs of lost workers, ms
     #[arg(
         long,
         env = "RECLAIM_INTERVAL_MS",
@@ -67,7 +67,7 @@ pub struct Args {
         help_heading = "Work"
     )]
     reclaim_interval_ms: String,
-    /// How often a failed attempt is repeated
+    /// Number of retries after a failed attempt
     #[arg(long, env = "MAX_RETRIES", default_value = "3", value_name = "N", help_heading = "Retries")]
     max_retries: String,
     /// Longest pause before the first retry, ms; doubles with each one, at most the lease
@@ -87,7 +87,7 @@ pub struct Args {
     model_backend: String,
     #[command(flatten)]
     model_server: ModelServerArgs,
-    /// How long running jobs may go on after SIGTERM before they are given back, s
+    /// How long running jobs may go on after SIGTERM before they are released, s
     #[arg(
         long,
         env = "DRAIN_TIMEOUT_SECONDS",

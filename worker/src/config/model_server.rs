@@ -27,19 +27,19 @@ pub(super) struct ModelServerArgs {
         help_heading = "Model"
     )]
     tf_serving_grpc_port: String,
-    /// Whether TensorFlow Serving speaks TLS, true or false; none = if another setting of TLS is given
+    /// Whether TensorFlow Serving uses TLS, true or false; none = true if another TLS setting is given
     #[arg(long, env = "TF_SERVING_TLS", value_name = "BOOL", help_heading = "Model")]
     tf_serving_tls: Option<String>,
-    /// PEM file of the authorities that its certificate must be from; none = those that browsers trust
+    /// PEM file of the authorities that may have signed its certificate; none = those that browsers trust
     #[arg(long, env = "TF_SERVING_CA_FILE", value_name = "FILE", help_heading = "Model")]
     tf_serving_ca_file: Option<String>,
-    /// PEM file of the client certificate, for a server that wants one
+    /// PEM file of the client certificate, for a server that asks for one
     #[arg(long, env = "TF_SERVING_CERT_FILE", value_name = "FILE", help_heading = "Model")]
     tf_serving_cert_file: Option<String>,
     /// PEM file of its private key
     #[arg(long, env = "TF_SERVING_KEY_FILE", value_name = "FILE", help_heading = "Model")]
     tf_serving_key_file: Option<String>,
-    /// Name that its certificate must hold; none = TF_SERVING_HOST
+    /// Name that its certificate must contain; none = TF_SERVING_HOST
     #[arg(long, env = "TF_SERVING_TLS_NAME", value_name = "NAME", help_heading = "Model")]
     tf_serving_tls_name: Option<String>,
 }
