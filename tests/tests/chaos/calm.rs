@@ -1,4 +1,4 @@
-//! Runs in which nothing goes wrong: then nothing may have to be repaired, and nothing runs twice.
+//! Runs without faults: nothing may need repair, and nothing may run twice.
 
 use tepal_tests::chaos::Faults;
 
@@ -19,7 +19,7 @@ async fn a_rolling_restart_of_all_workers_uses_no_attempt() {
     let (_run, report) = Run::until(8, 12, Faults::RollingRestart, |report| report.hits() >= 4).await;
 
     assert_eq!((report.history.last.repairs, report.verdict.ambiguous), (0, 0), "{report}");
-    // What a stopped worker gave back was not a try, and nobody had to wait for its lease.
+    // Jobs that a stopped worker released used no attempt, and no job waited for a lease.
     let jobs = report.history.last.jobs.values();
     let tries = jobs.map(|job| (job.number("attempt") - job.number("released"), job.number("lost")));
     assert_eq!(tries.filter(|tries| *tries > (1, 0)).count(), 0, "{report}");

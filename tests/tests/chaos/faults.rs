@@ -1,10 +1,10 @@
-//! Runs in which much goes wrong.
+//! Runs with many faults.
 
 use tepal_tests::chaos::{Faults, LARGE_BATCHES, NOT_READY, Options};
 
 use crate::Run;
 
-/// Seeds whose first seconds hold kills and zombies of workers, and kills of proxies and Redis.
+/// Seeds whose first seconds have killed and frozen workers, and kills of proxies and Redis.
 const SEEDS: [u64; 2] = [1, 4];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

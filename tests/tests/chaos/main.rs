@@ -16,10 +16,10 @@ use tempfile::TempDir;
 use tepal_tests::chaos::{self, Faults, Options, Report};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Runs measure time against the clock of a machine that has few processors: one at a time.
+/// Runs measure time on a machine with few processors, so only one runs at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// A run and what it keeps while it lasts.
+/// A run, with its lock and its directory.
 struct Run {
     options: Options,
     _dir: TempDir,
@@ -37,7 +37,7 @@ impl Run {
         let dir = tempfile::Builder::new().prefix("tepal-chaos-").tempdir().unwrap();
         let mut options = Options::new(Duration::from_secs(seconds), seed, dir.path().to_owned());
         options.rate = 80.0;
-        // How long recovery takes is measured by `make chaos`; here others may have the processor.
+        // `make chaos` measures the time of recovery; here other tests may use the processor.
         options.recovery_slack = Duration::from_secs(20);
         Self { options: change(options), _dir: dir, _turn: turn }
     }

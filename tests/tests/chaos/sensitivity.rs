@@ -26,10 +26,10 @@ async fn a_late_result_a_lost_job_and_a_lost_entry_are_noticed() {
     let run = Run::new(6, 21, Faults::None).await;
 
     let report = chaos::run_with(&run.options, async |stack: &Stack| {
-        // What a frozen worker would do if no token stopped it.
+        // A frozen worker would do this if no token stopped it.
         let late = completed_job(stack, "").await;
         stack.redis.cli(&["HSET", &late, "result", r#"{"prediction":[0.5]}"#]);
-        // What a Redis that evicts would do.
+        // A Redis that evicts would do this.
         stack.redis.cli(&["DEL", &completed_job(stack, &late).await]);
         // A second entry for a job that has ended, as a submit without its check would leave: it must vanish again.
         let stream = "{predict_queue:0}:stream:normal";
@@ -68,18 +68,18 @@ async fn one_forged_record_among_all_of_a_run_is_noticed() {
         assert!(verdict.breaches(invariant), "expected a breach of {invariant:?}\n{verdict}");
         verdict
     };
-    // The late result of a zombie, taken.
+    // The late result of a zombie, stored.
     let doubled = breaks(&with(settled(granted + 1)), Invariant::I1);
     assert_eq!(doubled.doubled, 1);
     // The same token granted to two workers.
     breaks(&with(Event::Started { id: id.clone(), attempt: granted }), Invariant::I3);
-    // A cancel that was acknowledged and did not happen.
+    // A cancel that was acknowledged but not carried out.
     breaks(&with(Event::CancelAcked { id: id.clone() }), Invariant::I4);
-    // A job that is gone.
+    // A lost job.
     let mut lost = report.history.clone();
     lost.last.jobs.remove(id);
     assert_eq!(breaks(&lost, Invariant::I1).lost, 1);
-    // A result that is never forgotten.
+    // A result that never expires.
     let mut immortal = report.history.clone();
     immortal.last.jobs.get_mut(id).unwrap().ttl_ms = None;
     breaks(&immortal, Invariant::I6);

@@ -24,7 +24,7 @@ pub(crate) struct Acknowledged {
     pub(crate) accepted: Vec<String>,
     /// Jobs that had ended, as they were read.
     pub(crate) ended: Vec<Value>,
-    /// Requests that were not accepted: the status and the code, or none for no answer.
+    /// Requests that were not accepted: the status and the code, or `None` without an answer.
     pub(crate) refused: Vec<(u16, String)>,
 }
 
@@ -84,7 +84,7 @@ impl Acknowledged {
         }
     }
 
-    /// Every accepted job must be there and complete, and every outcome that was read must still be the same.
+    /// Every accepted job must exist and complete, and every outcome that was read must still be the same.
     pub(crate) async fn assert_kept(&self, client: &Client) {
         same_jobs(client, &self.ended).await;
         for id in &self.accepted {

@@ -1,4 +1,4 @@
-//! A full disk, made by a limit on the size of files: what Redis cannot write is not acknowledged.
+//! A full disk, simulated by a limit on the size of files: Redis acknowledges nothing that it cannot write.
 
 use serde_json::json;
 use tepal_tests::process::{Proxy, Worker};
@@ -43,7 +43,7 @@ async fn redis_exits_when_its_disk_is_full_and_no_acknowledged_job_is_lost() {
         "{refused:?}"
     );
 
-    // Nobody limits the new process: there is room again.
+    // The new process has no limit, so there is room again.
     redis.restart().await;
     Acknowledged { accepted, ended, refused }.assert_kept(&client).await;
     let id = client.predict(&row()).await;

@@ -1,4 +1,5 @@
-//! A power loss: of the append-only file remains what the disk had confirmed. `strace` records how much that is.
+//! A power loss: only the part of the append-only file that the disk had confirmed remains. `strace` records how much that
+//! is.
 
 use std::collections::HashMap;
 use std::fs::{File, read_to_string};

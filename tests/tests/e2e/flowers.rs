@@ -1,4 +1,4 @@
-//! The 150 Iris flowers with their true classes, from the file that the reference model comes with.
+//! The 150 Iris flowers with their true classes, from the reference model's file.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ pub(crate) fn rows(count: usize) -> Vec<Value> {
     flowers().into_iter().map(|flower| flower.row).take(count).collect()
 }
 
-/// The share of the flowers whose class was found.
+/// The share of the flowers with the right class.
 pub(crate) fn accuracy(classes: &[u64]) -> f64 {
     let flowers = flowers();
     assert_eq!(classes.len(), flowers.len());

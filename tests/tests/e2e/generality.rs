@@ -1,4 +1,4 @@
-//! Another model, of other names, shapes and answer, served by changing two settings: nothing in the code is Iris-only.
+//! Another model, with other names, shapes and results, needs only two settings: no code is for Iris only.
 
 use serde_json::json;
 use tepal_tests::model_server::{ModelServer, ServerSpec};

@@ -1,4 +1,4 @@
-//! All 150 flowers over HTTP, one job each and as one job, with each backend: the same classes, and the right ones.
+//! All 150 flowers over HTTP, as 150 jobs and as one job, with each backend. The classes must be the same, and right.
 
 use serde_json::{Value, json};
 use tepal_tests::http::Client;
@@ -61,7 +61,7 @@ async fn one_job_for_all(client: &Client) -> Vec<u64> {
     predictions.iter().map(class_of).collect()
 }
 
-/// The class of one row's answer, which must be whole.
+/// The class of a complete answer for one row.
 fn class_of(answer: &Value) -> u64 {
     let class = answer["prediction"].as_u64().unwrap_or_else(|| panic!("no class in {answer}"));
     assert_eq!(answer["class_name"], ["setosa", "versicolor", "virginica"][class as usize]);

@@ -1,4 +1,4 @@
-//! An output that takes no lines costs lines, and nothing else.
+//! When the output accepts no lines, log lines are lost and nothing else.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tepal_tests::wait::eventually;
 
 use crate::{SOON, finished, healthy};
 
-/// Requests of one test, far more than a pipe holds lines.
+/// Requests of one test: far more than a pipe holds lines.
 const REQUESTS: usize = 2000;
 /// More than an idle service needs to stop, less than DRAIN_TIMEOUT_SECONDS.
 const STOPPED_WITHIN: Duration = Duration::from_secs(8);

@@ -1,5 +1,4 @@
-//! The logs of both services at their most talkative: one JSON object a line, and nothing that a client sent or that is
-//! secret.
+//! The logs of both services at the most detailed level: one JSON object a line, without input of clients and secrets.
 
 use std::process::Command;
 
@@ -15,9 +14,9 @@ use crate::{SOON, healthy};
 const PASSWORD: &str = "canary-password-5b1f";
 const WRONG_PASSWORD: &str = "canary-mistyped-77d0";
 const API_KEY: &str = "canary-key-90ab";
-/// What somebody takes for a key's secret.
+/// A wrong secret of a key.
 const TRIED: &str = "canary-tried-3c1d";
-/// A measurement that no other number looks like.
+/// A measurement that no other number contains.
 const MEASUREMENT: &str = "3.6180339";
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -99,7 +98,7 @@ async fn a_key_that_was_used_or_tried_appears_nowhere() {
     for status in [202, 401, 403, 404, 405, 422] {
         assert!(statuses.contains(&status), "{status}");
     }
-    // Failures that are no fault of the client are logged as such.
+    // Failures that are not the client's fault are logged, too.
     redis.kill9();
     let answer = client.request(Method::POST, "/predict/test", &[("x-api-key", key)], "").await;
     assert_eq!(answer.status, 503, "{}", answer.text());

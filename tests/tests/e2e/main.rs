@@ -1,5 +1,5 @@
-//! The whole gateway over its real programs: HTTP in, Redis Streams, workers, a model, results out. What a part does by
-//! itself is tested in its own crate; faults by chance are in `faults`.
+//! The whole gateway with its real programs: HTTP in, Redis Streams, workers, a model, results out. Each crate tests its own
+//! part; random faults are in `tests/chaos`.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing step fails the test")]
 
 mod flowers;
@@ -21,7 +21,7 @@ use serde_json::Value;
 use tepal_tests::http::Client;
 use tepal_tests::wait::eventually;
 
-/// Long enough for debug builds on a loaded machine; nothing waits this long when all is well.
+/// Long enough for debug builds on a loaded machine. No passing test waits this long.
 const SOON: Duration = Duration::from_secs(30);
 
 /// The checkout.

@@ -1,4 +1,4 @@
-//! Parts that go away and come back. Nobody is restarted to help: what was accepted completes by itself.
+//! Parts that stop and come back. No other part is restarted: accepted jobs complete without help.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -73,7 +73,7 @@ async fn a_job_waits_for_the_model_server_and_completes_when_it_is_back() {
     let id = client.predict(&json!([[5.1, 3.5, 1.4, 0.2]])).await;
     let components = health(&client, 503).await;
     assert_eq!(components, json!({"redis": "ok", "tensorflow_serving": "down"}));
-    // Tried or not, the job waits for its turn.
+    // The job waits, whether it was tried or not.
     let waits = async || is_waiting(&client.job(&id).await);
     eventually(SOON, "the job to wait", waits).await;
 

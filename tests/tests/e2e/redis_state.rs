@@ -1,5 +1,5 @@
-//! What an operator finds in Redis with redis-cli: readable jobs, a life of 24 hours once they are done, and no entry that
-//! is left over.
+//! Redis as an operator sees it with redis-cli: readable jobs, a TTL of 24 hours once they have ended, and no remaining
+//! entries.
 
 use std::process::Command;
 
@@ -46,7 +46,7 @@ async fn jobs_are_readable_and_nothing_is_left_over() {
     }
 }
 
-/// What `redis-cli` prints.
+/// The output of `redis-cli`.
 fn cli(redis: &RedisServer, command: &[&str]) -> String {
     let login = ["--no-auth-warning", "-u", &redis.operator_url()];
     let output = Command::new("redis-cli").args(login).args(command).output().unwrap();
@@ -59,7 +59,7 @@ fn ttl(redis: &RedisServer, key: &str) -> i64 {
     cli(redis, &["TTL", key]).parse().unwrap()
 }
 
-/// HGETALL prints field and value on a line each.
+/// HGETALL prints each field and each value on its own line.
 fn hash(redis: &RedisServer, key: &str) -> Value {
     let text = cli(redis, &["HGETALL", key]);
     let lines: Vec<&str> = text.lines().collect();

@@ -72,7 +72,7 @@ impl Run {
         Self { client, recorder, dir, counts: Arc::default() }
     }
 
-    /// Submits a job and repeats that, under its idempotency key, until it is accepted. Gives the id and the input.
+    /// Submits a job, and repeats that with its idempotency key until it is accepted. Returns the id and the input.
     pub(crate) async fn submit(&self) -> (String, Value) {
         let number = self.counts.begun.fetch_add(1, Ordering::Relaxed);
         let (input, key) = (json!([[[number, 0, 0], [0, 0, 0.5]]]), format!("job-{number}"));
@@ -158,8 +158,7 @@ impl Run {
         jobs
     }
 
-    /// Stops the workers, whose logs are complete then, reads everything once more and checks the history against every
-    /// invariant.
+    /// Stops the workers, so that their logs are complete, reads everything once more and checks every invariant.
     pub(crate) async fn verdict(
         self,
         redis: &RedisServer,

@@ -38,7 +38,7 @@ async fn a_job_goes_all_the_way_over_secured_connections() {
     assert_eq!(client.finished(&id, SOON).await["result"]["class_name"], "setosa");
     assert_eq!(server.call_count(), 1);
 
-    // After an outage the connections are made again.
+    // After an outage the services connect again.
     redis.restart().await;
     let rows = json!([[5.1, 3.5, 1.4, 0.2]]);
     let accepted = async || match client.try_predict(&rows, &[]).await {

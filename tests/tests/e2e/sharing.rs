@@ -60,7 +60,7 @@ async fn the_jobs_of_a_killed_worker_complete_on_the_other() {
     traffic.stop().await;
     let jobs = run.all_completed().await;
 
-    // What the victim held when it died.
+    // The jobs that the victim held when it died.
     let held = slow.stop().await;
     assert_eq!(held.len(), 1, "one call at a time");
     assert_ne!(held[0].outcome, CallOutcome::Answered);

@@ -38,7 +38,7 @@ impl Up {
 
     fn command(&self) -> Command {
         let programs = binary_path("tepal-proxy");
-        // Where these tests run in the background, SIGINT is ignored, and a shell cannot undo that.
+        // When these tests run in the background, SIGINT is ignored, and a shell cannot undo that.
         let mut command = Command::new("env");
         command
             .arg("--default-signal=INT")
@@ -117,7 +117,7 @@ impl Running<'_> {
     }
 }
 
-/// A test that fails half way must not leave the parts behind: killing the script alone would.
+/// A test that fails half way must stop all parts. Killing the script alone would leave them running.
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.process.is_running() {
@@ -255,7 +255,7 @@ fn monitor_looks_at_the_name_of_an_option_before_its_value() {
     }
 }
 
-/// The first of two neighbours, one for the metrics of each worker.
+/// The first of two adjacent free ports, one for the metrics of each worker.
 fn two_free_ports() -> u16 {
     loop {
         let first = free_port();
@@ -265,7 +265,7 @@ fn two_free_ports() -> u16 {
     }
 }
 
-/// What a command line prints.
+/// The output of a command line.
 fn shell(line: &str) -> String {
     let output = Command::new("sh").args(["-c", line]).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));

@@ -19,13 +19,13 @@ use crate::{file, root};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// What compose/secrets.sh leaves behind.
+/// The files that compose/secrets.sh makes.
 struct Secrets {
     dir: TempDir,
 }
 
 impl Secrets {
-    /// The folders of all holders, with nothing in them.
+    /// The empty folders of all holders.
     fn empty() -> Self {
         let secrets = Self { dir: tempfile::tempdir().unwrap() };
         for holder in ["proxy", "worker", "operator", "grafana", "redis"] {
@@ -50,7 +50,7 @@ impl Secrets {
         assert!(self.command().env("QUEUE_NAME", queue).status().unwrap().success());
     }
 
-    /// The one sentence with which `command` refuses; no ACL file may be left.
+    /// The single sentence of a refusal by `command`; no ACL file may remain.
     fn refusal(&self, command: &mut Command) -> String {
         let Output { status, stderr, .. } = command.output().unwrap();
         let sentence = String::from_utf8(stderr).unwrap();
@@ -194,7 +194,7 @@ async fn both_services_do_all_their_work_as_their_users() {
         let id = client.predict(&rows).await;
         assert_eq!(client.finished(&id, SOON).await["status"], status);
     }
-    // Asks for replicas that are not there.
+    // Requires replicas that do not exist.
     let careful = [&settings[..], &[("REPLICAS_REQUIRED", "1"), ("REPLICATION_TIMEOUT_MS", "50")]].concat();
     let careful = Proxy::start(&redis.proxy_url(), &careful).await;
     let answer = careful.client().try_predict(&rows, &[]).await.unwrap();
@@ -266,7 +266,7 @@ async fn nobody_may_do_what_is_not_theirs() {
             assert!(refused.contains("permission") || refused.contains("can't"), "{refused}");
         }
     }
-    // The proxies' secret, in every way that a worker has.
+    // The proxies' secret, with every command that a worker may run.
     let url = redis.worker_url();
     for command in [
         &["GET", "{predict_queue:0}:secret"][..],

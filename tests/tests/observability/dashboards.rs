@@ -1,10 +1,10 @@
-//! Reads grafana/dashboards: what each panel, variable and annotation asks Prometheus.
+//! Reads grafana/dashboards: the queries of each panel, variable and annotation.
 
 use serde_json::Value;
 
 use crate::root;
 
-/// A query and where it stands.
+/// A query and its location.
 #[derive(Debug)]
 pub(crate) struct Query {
     pub(crate) place: String,
@@ -29,7 +29,7 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {value}"))
 }
 
-/// What the panels ask, with Grafana's variables filled in as it does for "All".
+/// The queries of the panels, with Grafana's variables replaced as for "All".
 pub(crate) fn panels() -> Vec<Query> {
     let mut queries = Vec::new();
     for (file, dashboard) in dashboards() {
@@ -43,7 +43,7 @@ pub(crate) fn panels() -> Vec<Query> {
     queries
 }
 
-/// What the annotations ask.
+/// The queries of the annotations.
 pub(crate) fn annotations() -> Vec<Query> {
     let all = dashboards().into_iter().flat_map(|(file, dashboard)| {
         let own = list(&dashboard, "/annotations/list").iter().filter(|entry| entry["builtIn"].is_null());

@@ -1,5 +1,5 @@
-//! Real faults make the alerts' conditions true, as a real Prometheus sees them. (How long a condition must hold, and the
-//! alerts that need a minute's wait, many lost workers or API keys, are left to promtool's tests.)
+//! Real faults make the conditions of alerts true, seen by a real Prometheus. (promtool's tests cover how long a condition
+//! must hold, and the alerts that need a minute's wait, many lost workers or API keys.)
 
 use std::time::Duration;
 
@@ -90,12 +90,12 @@ async fn alerts_notice_real_faults() {
         "TepalOutcomesFenced",
         "TepalJobsReclaimed",
         "TepalWrongKeys",
-        // No task fails, and the output takes every line; compose/alerts.test.yml and other tests have both.
+        // No task fails, and the output accepts every line; compose/alerts.test.yml and other tests cover both.
         "TepalTaskFailures",
         "TepalLogLinesDropped",
         // The stack has no TLS.
         "TepalCertificateExpires",
-        // Redis ends once; compose/alerts.test.yml has more.
+        // Redis ends once; compose/alerts.test.yml covers more.
         "TepalRedisRestarting",
     ];
     assert_eq!(unseen, expected);

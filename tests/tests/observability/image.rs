@@ -1,5 +1,5 @@
-//! The Dockerfile's layers without a Docker engine: the same files, laid out by the same commands, and cargo's word that
-//! it could build there.
+//! The layers of the Dockerfile without a Docker engine: the same files, copied by the same commands, and a check by cargo
+//! that it could build them.
 
 use std::path::Path;
 use std::process::Command;
@@ -25,7 +25,7 @@ fn shell(script: &str, dir: &Path) {
     assert!(output.status.success(), "{script}\n{text}");
 }
 
-/// What `COPY a b to` does with the checkout as its context.
+/// Does the same as `COPY a b to` with the checkout as context.
 fn copy(words: &str, dir: &Path) {
     let words: Vec<&str> = words.split_whitespace().collect();
     let (to, sources) = words.split_last().unwrap();
@@ -97,7 +97,7 @@ async fn the_health_check_tells_a_good_answer_from_a_bad_one_and_from_none() {
     assert!(is_ok(None, &any, "/livez"));
     assert!(!is_ok(None, &any, "/readyz"));
     assert!(!is_ok(None, &nobody, "/livez"));
-    // The setting wins; an empty one is none.
+    // The setting wins; an empty one counts as missing.
     for address in [any.as_str(), proxy.addr()] {
         assert!(is_ok(Some(address), &nobody, "/livez"), "{address}");
     }
@@ -127,7 +127,7 @@ fn the_entrypoint_takes_settings_from_their_files() {
     assert_eq!(start(&files), (true, "doctor:from-file:onnx\n".to_owned()));
     let given = [("REDIS_PASSWORD", "given"), ("MODEL_BACKEND", "onnx")];
     assert_eq!(start(&given), (true, "doctor:given:onnx\n".to_owned()));
-    // Rather no start than one with a wrong setting.
+    // A wrong setting prevents the start.
     for setting in ["REDIS_PASSWORD_FILE", "MODEL_BACKEND_FILE"] {
         assert!(!start(&[(setting, "missing")]).0, "{setting}");
     }

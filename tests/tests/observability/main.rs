@@ -1,5 +1,5 @@
-//! What an operator relies on: the operations guide, the metrics, the dashboards, the alerts and the ACL, each compared
-//! with the real programs, a real Prometheus and a real Redis.
+//! Everything on which an operator relies: the operations guide, metrics, dashboards, alerts and ACL, compared with the real
+//! programs, a real Prometheus and a real Redis.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a failing step fails the test")]
 
 mod acl;

@@ -12,7 +12,7 @@ use tepal_tests::wait::eventually;
 
 use crate::root;
 
-/// A running Prometheus that looks once a second.
+/// A running Prometheus that scrapes once a second.
 pub(crate) struct Prometheus {
     client: Client,
     _service: Service,
@@ -53,7 +53,7 @@ impl Prometheus {
         }
     }
 
-    /// What the targets' last scrapes said: `health lastError` for each.
+    /// The results of the targets' last scrapes: `health lastError` for each.
     pub(crate) async fn targets(&self) -> Vec<String> {
         let answer = self.client.get("/api/v1/targets").await.json();
         let targets = answer["data"]["activeTargets"].as_array().cloned().unwrap_or_default();

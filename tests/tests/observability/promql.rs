@@ -1,4 +1,4 @@
-//! As much of PromQL's form as is needed to find which series an expression reads.
+//! Reads enough of PromQL to find the series of an expression.
 
 /// Every selector of ours in `expr`, without its range: `tepal_x{a="b"}`, `up{job="c"}`.
 pub(crate) fn selectors(expr: &str) -> Vec<String> {

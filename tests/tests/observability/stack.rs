@@ -47,7 +47,7 @@ impl Stack {
         self.load.abort();
     }
 
-    /// What Prometheus is to look at: the job and the address of each service.
+    /// The targets of Prometheus: the job and the address of each service.
     pub(crate) fn targets(&self) -> Vec<(&'static str, String)> {
         let proxies = self.proxies.iter().map(|proxy| ("tepal-proxy", proxy.addr().to_owned()));
         let workers = self.workers.iter().map(|worker| ("tepal-worker", worker.metrics_addr().to_owned()));
@@ -61,7 +61,7 @@ impl Drop for Stack {
     }
 }
 
-/// Some of everything that clients do. Failures show in the metrics, which is what the tests look at.
+/// Sends some of each kind of request. Failures appear in the metrics, which the tests check.
 async fn one_round(client: &Client) {
     for priority in ["high", "normal", "low"] {
         let body = json!({ "data": [[5.1, 3.5, 1.4, 0.2]], "priority": priority });

@@ -1,4 +1,4 @@
-//! A receiver of traces that speaks OTLP over gRPC and keeps what arrives.
+//! A receiver of traces over OTLP/gRPC that keeps every span.
 
 use std::sync::{Arc, Mutex};
 

@@ -68,7 +68,7 @@ async fn one_trace_tells_a_jobs_whole_way() {
 #[tokio::test]
 async fn a_trace_that_its_client_does_not_record_is_not_sent_and_the_last_spans_leave_at_the_end() {
     let (redis, collector) = (RedisServer::shipped().start().await, Collector::start().await);
-    // The spans of a running service would not leave within this test.
+    // A running service would not export its spans within this test.
     let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()), ("OTEL_BSP_SCHEDULE_DELAY", "600000")];
     let (proxy, worker) =
         (Proxy::start(&redis.proxy_url(), &env).await, Worker::start(&redis.worker_url(), &env).await);

@@ -1,4 +1,4 @@
-//! Jobs that wait share calls; a job that does not wait is called at once.
+//! Waiting jobs share calls. A job that need not wait is called at once.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ async fn jobs_that_arrive_faster_than_calls_return_share_calls() {
 #[tokio::test]
 async fn a_lone_job_is_called_at_once() {
     let (queue, server) = (Queue::start().await, slow_server().await);
-    // The longest wait for an arrival: a worker that only looked from time to time would need a second on average.
+    // The longest wait for an arrival. A worker that only polled would need a second on average.
     let worker = queue.worker(Settings::serving(&server).with("RECLAIM_INTERVAL_MS", 2_000)).await;
     worker.wait_for_log("backend_up", SOON).await;
 

@@ -17,7 +17,7 @@ use crate::{
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
 
-/// What the doctor printed, and whether it found nothing wrong.
+/// The doctor's output, and whether it found nothing wrong.
 async fn doctor(redis_url: &str, settings: Settings) -> (bool, String) {
     let settings = Settings::default().with("MODELS_DIR", MODELS).with("REDIS_URL", redis_url).and(settings);
     let doctor = Service::binary("tepal-worker").envs(&settings.pairs()).arg("doctor").start();
@@ -33,7 +33,7 @@ fn line<'a>(text: &'a str, subject: &str) -> &'a str {
     found.unwrap_or_else(|| panic!("no line about {subject}: {text}"))
 }
 
-/// A Redis as Tepal wants it.
+/// A Redis with the settings that Tepal needs.
 async fn sound() -> RedisServer {
     RedisServer::shipped().start().await
 }

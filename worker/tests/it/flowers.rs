@@ -40,8 +40,8 @@ pub(crate) fn input_of_rows(count: usize) -> String {
     format!("[{}]", vec!["[5.1,3.5,1.4,0.2]"; count].join(","))
 }
 
-/// Submits every flower as a job of its own and all of them as one job, and checks that both ways give the same
-/// classes, the right ones for more than 95 per cent. Gives a single flower's job and that of all.
+/// Submits every flower as a separate job and all of them as one job, and checks that both have the same classes, and the
+/// right ones for more than 95 per cent. Returns the job of one flower and the job of all.
 pub(crate) async fn classify_all(queue: &Queue) -> (Job, Job) {
     let flowers = flowers();
     assert_eq!(flowers.len(), 150);
@@ -60,7 +60,7 @@ pub(crate) async fn classify_all(queue: &Queue) -> (Job, Job) {
     (single[0].clone(), together)
 }
 
-/// The class of one prediction, which must be whole.
+/// The class of a complete prediction.
 fn class_of(prediction: &Value) -> u64 {
     let class = prediction["prediction"].as_u64().unwrap();
     assert_eq!(prediction["class_name"], CLASSES[class as usize]);

@@ -1,4 +1,4 @@
-//! Jobs of a megabyte: what a worker claims, holds and sends is at most `BATCH_MAX_BYTES` and one job.
+//! Jobs of a megabyte: a worker claims, holds and sends at most `BATCH_MAX_BYTES` plus one job.
 
 use std::time::Duration;
 
@@ -147,7 +147,7 @@ async fn many_large_jobs_need_little_memory() {
     assert!(peak_mib < 256, "{peak_mib} MiB");
 }
 
-/// The most memory that a process ever had resident.
+/// Peak resident memory of a process.
 fn peak_mib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -20,13 +20,13 @@ use crate::{
     settings::Settings,
 };
 
-/// The doctor needs it, not the service.
+/// Only the doctor needs it.
 const BY_THE_DOCTOR: &str = "PING";
 /// Called only when a take has read more than a batch may hold, which the tests of `take` show.
 const RARE: &str = "XGROUP SETID $stream";
 /// `MONITOR` does not show it.
 const NOT_SHOWN: &str = "ACL DRYRUN";
-/// Of the connection itself: every user may do it, or does without it.
+/// Commands of the connection itself: every user may run them, or works without them.
 const CONNECTING: [&str; 3] = ["HELLO", "AUTH", "CLIENT SETINFO"];
 
 /// The beginnings of a partition's keys and what they are.
@@ -44,7 +44,7 @@ fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
     kinds
 }
 
-/// What a worker finds that starts after others died.
+/// The state that a worker finds when it starts after others died.
 async fn leave_behind(queue: &Queue) {
     let dead = queue.submit(input(5.1)).await;
     queue.take_for_a_dead_worker(dead).await;

@@ -4,10 +4,10 @@ use std::{net::SocketAddr, path::Path};
 
 use tepal_tests::model_server::ModelServer;
 
-/// Where the toy model is described.
+/// The folder with the description of the toy model.
 pub(crate) const TOY_MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models");
 
-/// What is set beside the harness's own settings (Redis, the iris model, JSON logs, a free METRICS_ADDR).
+/// Settings of a test beside the harness's own (Redis, the iris model, JSON logs, a free METRICS_ADDR).
 #[derive(Clone, Default)]
 pub(crate) struct Settings(Vec<(String, String)>);
 
@@ -41,23 +41,23 @@ impl Settings {
         self.with("MODELS_DIR", models_dir.display()).with("MODEL_NAME", name)
     }
 
-    /// One consumer that runs one batch at a time: what waits is called together.
+    /// One consumer that runs one batch at a time, so that waiting jobs share a call.
     pub(crate) fn one_at_a_time(self) -> Self {
         self.with("NUM_WORKERS", 1).with("MAX_IN_FLIGHT", 1)
     }
 
-    /// A short lease, and a look for lapsed ones often enough to notice it.
+    /// A short lease, and searches for lapsed ones often enough to notice it.
     pub(crate) fn with_lease_ms(self, lease_ms: u64) -> Self {
         self.with("LEASE_MS", lease_ms).with("RECLAIM_INTERVAL_MS", 100)
     }
 
-    /// These, and then others, which win.
+    /// These settings, and then others, which win.
     pub(crate) fn and(mut self, others: Self) -> Self {
         self.0.extend(others.0);
         self
     }
 
-    /// As the harness takes them.
+    /// In the form that the harness needs.
     pub(crate) fn pairs(&self) -> Vec<(&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }

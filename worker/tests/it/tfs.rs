@@ -1,4 +1,4 @@
-//! The model in a server that speaks TensorFlow Serving's gRPC API.
+//! The model in a server with TensorFlow Serving's gRPC API.
 
 mod answers;
 mod bad_answers;

@@ -1,4 +1,4 @@
-//! A model that takes calls and answers none, not even a probe.
+//! A model that accepts calls and answers none, not even a probe.
 
 use std::{
     sync::{

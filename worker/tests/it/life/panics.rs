@@ -28,7 +28,7 @@ use crate::{flowers::input, queue::Queue, settings::Settings};
 
 const POISON: f32 = 9.5;
 
-/// The iris model with a bug: it panics at one input, in the task that runs the batch, as soon as it is let.
+/// The iris model with a bug: it panics at one input, in the task that runs the batch, when `panic` has a permit.
 struct Brittle {
     iris: Arc<dyn Backend>,
     /// Whether the model answers.
@@ -110,7 +110,7 @@ async fn a_panic_while_the_model_is_away_leaves_the_job_to_other_workers() {
     let (trigger, shutdown) = shutdown::channel();
     let worker = tokio::spawn(tepal_worker::run_with(config, Arc::<Brittle>::clone(&backend), shutdown));
     let poison = queue.submit(input(POISON)).await;
-    // Its consumer waits for the model, and for nothing else.
+    // Its consumer waits only for the model.
     queue.backend_is(BackendState::Down).await;
 
     backend.panic.add_permits(1);

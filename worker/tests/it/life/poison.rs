@@ -1,4 +1,4 @@
-//! A job that kills every worker which runs it.
+//! A job that kills every worker that runs it.
 
 use std::{
     sync::{Arc, Mutex},
@@ -38,7 +38,7 @@ fn deadly(victim: &Victim) -> ServerSpec {
     ServerSpec { compute: Arc::new(compute), ..ServerSpec::iris() }
 }
 
-/// Starts the worker again whenever it is dead, as a supervisor would, until `done`. Gives the number of deaths.
+/// Restarts the worker whenever it is dead, as a supervisor would, until `done`. Returns the number of deaths.
 async fn supervise(worker: &Worker, victim: &Victim, mut done: impl AsyncFnMut() -> bool) -> u32 {
     let mut deaths = 0;
     let look = async || {

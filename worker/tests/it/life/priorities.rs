@@ -1,4 +1,4 @@
-//! Important jobs come first, and yet no job starves.
+//! Jobs of high priority come first, but no job starves.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn low_priority_gets_its_share_while_high_is_saturated() {
     let _worker = queue.worker(Settings::serving(&server).with("BATCH_MAX_ROWS", 4)).await;
     queue.all_completed(&ids).await;
 
-    // While all three wait, so that none is short of jobs.
+    // While jobs of all three priorities wait.
     let [high, normal, low] = shares(&server, 320);
     assert!(high > 160, "high, normal, low: {high}, {normal}, {low} of 320");
     assert!(normal > 320 / 10, "high, normal, low: {high}, {normal}, {low} of 320");

@@ -1,4 +1,4 @@
-//! Redis away, back, and with less than it had.
+//! Redis becomes unreachable, comes back, and comes back with less data.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ async fn an_address_that_leads_to_a_sentinel_is_named_once_and_left_alone() {
 
     let line = worker.wait_for_log("redis_wrong_topology", SOON).await;
     assert!(line.contains("set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary"), "{line}");
-    // Each try makes a connection, and so does each look.
+    // Each try opens a connection, and so does each check.
     let looks = std::cell::Cell::new(0);
     let tries = || {
         looks.set(looks.get() + 1);

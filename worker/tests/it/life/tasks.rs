@@ -1,4 +1,4 @@
-//! Bugs that panic in the tasks beside the consumers.
+//! Panics in the tasks other than consumers.
 
 use std::{
     sync::{

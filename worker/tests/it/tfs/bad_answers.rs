@@ -1,4 +1,4 @@
-//! Answers that are no use, and requests that the server rejects: the job fails at once, with a plain reason.
+//! Unusable answers, and requests that the server rejects: the job fails at once, with a clear reason.
 
 use tepal_shared::job::JobStatus;
 use tepal_tests::model_server::{AnswerStyle, Behaviour, ModelServer, ServerSpec};
@@ -68,7 +68,7 @@ async fn nan_fails_only_the_job_that_it_belongs_to() {
 
     let _worker = queue.worker(Settings::serving(&server).one_at_a_time()).await;
 
-    // The server spoils the last row.
+    // The server breaks the last row.
     queue.all_completed(&ids[..4]).await;
     let error = "The model answered with a value that is not a finite number";
     assert_eq!(queue.failed(ids[4]).await, (error.to_owned(), "bad_model_answer".to_owned(), 1));

@@ -21,7 +21,7 @@ use crate::{
 
 const POISON: f32 = 9.5;
 
-/// The calls that had the poison in them, as numbers of rows.
+/// The calls that contained the poison, as numbers of rows.
 fn deadly(server: &ModelServer) -> Vec<usize> {
     let calls = server.calls();
     calls.iter().filter(|call| call.values.contains(&POISON)).map(|call| call.rows).collect()
@@ -53,7 +53,7 @@ async fn a_job_that_kills_the_model_server_fails_as_model_lost_and_harms_no_othe
 
 #[tokio::test]
 async fn jobs_that_run_beside_one_that_kills_the_model_server_do_not_fail_with_it() {
-    // Calls that began before the poison's are under way whenever the server dies.
+    // Earlier calls are still running whenever the poison kills the server.
     let spec = ServerSpec { call_cost: Duration::from_millis(500), ..ServerSpec::iris() };
     let (queue, server) = (Queue::start().await, ModelServer::start(spec).await);
     server.set_behaviour(Behaviour::CrashOnRowsOver(9.0));
@@ -122,7 +122,7 @@ async fn only_a_call_that_the_server_may_have_seen_counts_as_broken() {
     assert_eq!(call().await.unwrap_err(), Verdict::Unavailable, "the server has not come back");
 }
 
-/// The client of a server there, and a row to ask about.
+/// A client of the server at this address, and a row to call it with.
 fn iris_at(addr: std::net::SocketAddr) -> (Arc<dyn Backend>, Batch) {
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
     let (host, port) = (addr.ip().to_string(), addr.port().to_string());

@@ -1,4 +1,4 @@
-//! A model server that is not there: jobs wait, no attempt is used up, and work goes on by itself.
+//! An unreachable model server: jobs wait, use no attempt, and complete when the server is back.
 
 use std::time::{Duration, Instant};
 
