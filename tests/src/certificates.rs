@@ -1,4 +1,4 @@
-//! Certificates for tests: an authority of a test's own and what it issues, as PEM files.
+//! Certificates for tests: a test's own authority and its certificates, as PEM files.
 
 use std::fs;
 use std::io;
@@ -74,7 +74,7 @@ impl Authority {
     pub fn issue_until(&self, names: &[&str], year: i32) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names for a certificate");
-        // OpenSSL takes a certificate whose subject is its issuer for one without an authority.
+        // OpenSSL treats a certificate whose subject is its issuer as self-signed.
         params.distinguished_name.push(DnType::CommonName, "a certificate for tests");
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(year, 1, 1);
@@ -110,7 +110,7 @@ impl Authority {
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
-    /// What a client needs that trusts this authority and nobody else, and shows this certificate when it is asked.
+    /// TLS settings of a client that trusts only this authority and presents this certificate.
     #[must_use]
     pub fn client_config(&self, identity: Option<&Pair>) -> ClientConfig {
         client_config(Some(&self.certificate()), identity)

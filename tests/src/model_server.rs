@@ -103,12 +103,12 @@ impl ModelServer {
         self.shared.script().always = behaviour;
     }
 
-    /// What the next `count` Predict calls do, after those scripted before.
+    /// Scripts the next `count` Predict calls, after those scripted before.
     pub fn script_next(&self, count: usize, behaviour: Behaviour) {
         self.shared.script().next.extend(std::iter::repeat_n(behaviour, count));
     }
 
-    /// Forgets what was scripted for calls to come.
+    /// Removes the script of future calls.
     pub fn script_nothing(&self) {
         self.shared.script().next.clear();
     }
@@ -131,7 +131,7 @@ impl ModelServer {
         self.shared.log.count()
     }
 
-    /// Number of GetModelStatus calls so far, those included that wait to be handled.
+    /// Number of GetModelStatus calls so far, including those not answered yet.
     #[must_use]
     pub fn probe_count(&self) -> usize {
         self.shared.probes.load(Ordering::Relaxed)

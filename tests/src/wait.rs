@@ -17,7 +17,7 @@ pub trait Seen {
     /// What the wait returns once the condition holds.
     type Value;
 
-    /// The value, or a description of what was seen instead.
+    /// The value, or a description of the state instead.
     fn seen(self) -> Result<Self::Value, String>;
 }
 

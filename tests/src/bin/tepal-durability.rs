@@ -36,7 +36,7 @@ struct Args {
     kills: u32,
 }
 
-/// What a submit has been through when it is acknowledged.
+/// How durable a submission is when it is acknowledged.
 #[derive(Clone, Copy, Debug)]
 struct Level {
     name: &'static str,

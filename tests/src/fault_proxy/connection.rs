@@ -17,7 +17,7 @@ use super::{Control, Mode};
 /// The most that is read at once; a piece that waits in [`Mode::Delay`] gathers up to this much more behind
 /// it.
 const PIECE_BYTES: usize = 64 * 1024;
-/// How long the upstream may take to finish with a connection whose client is gone.
+/// How long the upstream may take to close a connection whose client has left.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a connection ended other than by both ends closing it.
@@ -38,7 +38,7 @@ struct Flow {
     control: Arc<Control>,
     /// Bytes of this connection were swallowed: it can carry nothing sensible any more.
     dead: AtomicBool,
-    /// A request was passed on whose reply is to be dropped.
+    /// A request was forwarded whose reply must be dropped.
     marked: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! What a Predict call does, normal or not, and which call does what.
+//! The behaviour of Predict calls, normal or not, and the script that assigns it to calls.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tonic::Code;
 /// What a Predict call does.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Behaviour {
-    /// Answers as it should.
+    /// Answers correctly.
     Normal,
     /// Fails with this status, whatever the request.
     Status(Code, String),
-    /// Waits this long before it starts, then answers as it should.
+    /// Waits this long before it starts, then answers correctly.
     Delay(Duration),
     /// Never answers. The call ends when the client gives up.
     Hang,

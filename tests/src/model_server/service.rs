@@ -1,4 +1,4 @@
-//! The calls of the gRPC API: who answers, and when.
+//! The calls of the gRPC API, and when each is answered.
 
 use std::future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,7 +36,7 @@ pub(super) struct Shared {
     /// Number of GetModelStatus calls.
     pub(super) probes: AtomicUsize,
     pub(super) log: CallLog,
-    /// Told when the server shall crash.
+    /// Notified when the server must crash.
     pub(super) crash: Notify,
 }
 

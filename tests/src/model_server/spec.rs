@@ -1,4 +1,4 @@
-//! What a model server serves: names, shapes, the computation, how long it takes, and which calls it knows.
+//! The specification of a model server: names, shapes, the computation, its duration, and the calls that the server knows.
 
 use std::fmt;
 use std::sync::Arc;

@@ -62,7 +62,7 @@ impl Proxy {
         Self { service, client, base_url }.when_ready().await
     }
 
-    /// The same with TLS: the proxy shows `pair`, which must hold the address 127.0.0.1, and the client trusts
+    /// The same with TLS: the proxy uses `pair`, which must be for the address 127.0.0.1, and the client trusts
     /// `authority`. Should the proxy ask for a certificate, the client shows the same one.
     ///
     /// # Panics

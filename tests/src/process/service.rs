@@ -24,7 +24,7 @@ pub enum Sink {
     Nothing,
     /// To a full disk.
     FullDisk,
-    /// To a pipe whose reader is gone.
+    /// To a pipe without a reader.
     ClosedPipe,
     /// To a pipe that nobody reads.
     UnreadPipe,
@@ -210,7 +210,7 @@ impl Service {
         self.process().sigstop();
     }
 
-    /// SIGCONT: lets a frozen process go on.
+    /// SIGCONT: lets a frozen process continue.
     pub fn sigcont(&self) {
         self.process().sigcont();
     }

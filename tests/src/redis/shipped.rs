@@ -1,5 +1,5 @@
 //! Redis as Tepal ships it: `compose/redis.conf`, the users that `compose/secrets.sh` makes, and the memory limit of
-//! `compose/compose.yaml`. The harness logs in as a user of its own, who may do everything.
+//! `compose/compose.yaml`. The harness logs in as its own user, with all rights.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
