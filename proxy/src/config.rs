@@ -83,7 +83,7 @@ pub struct Args {
     /// Longest time for a request's body to arrive, ms; a client that takes nothing of its answer for so long is cut off
     #[arg(long, env = "BODY_TIMEOUT_MS", default_value = "10000", value_name = "MS", help_heading = "HTTP")]
     body_timeout_ms: String,
-    /// Most open connections; then the one that waits for a request the longest makes room for a new one
+    /// Most open connections; beyond it, an idle one of the address with the most is closed for a new one
     #[arg(long, env = "MAX_CONNECTIONS", default_value = "10000", value_name = "N", help_heading = "HTTP")]
     max_connections: String,
     /// Most requests of a client address a minute, in this process; 0 = no limit

@@ -139,6 +139,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
         },
         largest_body: config.body.max_bytes,
         metrics: app.metrics.connections.clone(),
+        trusted: Arc::clone(&config.trusted_proxies),
         rate_limit: app.rate_limit.clone(),
         handshakes: current.map(|current| {
             let (metrics, timeout) = (app.metrics.tls.clone(), config.connections.header_timeout);

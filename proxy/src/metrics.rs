@@ -28,6 +28,7 @@ const DURATION: &str = "tepal_http_request_duration_seconds";
 const CONNECTIONS: &str = "tepal_http_connections";
 const CONNECTIONS_LIMIT: &str = "tepal_http_connections_limit";
 const DISPLACED: &str = "tepal_http_connections_displaced_total";
+const POSTPONED: &str = "tepal_http_requests_postponed_total";
 const SUBMITTED: &str = "tepal_jobs_submitted_total";
 const REPEATED: &str = "tepal_jobs_repeated_total";
 const REFUSED: &str = "tepal_jobs_refused_total";
@@ -67,6 +68,7 @@ const COUNTERS: &[(&str, &str)] = &[
         "Requests refused because of who sent them: without a key, with a wrong one, or with too small a scope",
     ),
     (DISPLACED, "Connections that were closed to make room for others, by what they did"),
+    (POSTPONED, "Requests that waited because their address had as many in progress as it may have"),
     (SUBMITTED, "Jobs accepted, by priority"),
     (REPEATED, "Submissions that an idempotency key led to an existing job"),
     (REFUSED, "Submissions not accepted, by the code of the answer, such as queue_full or outcome_unknown"),
@@ -170,8 +172,10 @@ pub(crate) struct Gauges {
 pub(crate) struct ConnectionMetrics {
     pub(crate) open: Gauge,
     pub(crate) limit: Gauge,
+    pub(crate) displaced_draining: Counter,
     pub(crate) displaced_waiting: Counter,
     pub(crate) displaced_streaming: Counter,
+    pub(crate) postponed: Counter,
 }
 
 /// What is known of TLS.
@@ -373,8 +377,10 @@ impl ConnectionMetrics {
         Self {
             open: gauge!(CONNECTIONS),
             limit: gauge!(CONNECTIONS_LIMIT),
+            displaced_draining: counter!(DISPLACED, "while" => "draining"),
             displaced_waiting: counter!(DISPLACED, "while" => "waiting"),
             displaced_streaming: counter!(DISPLACED, "while" => "streaming"),
+            postponed: counter!(POSTPONED),
         }
     }
 
@@ -382,7 +388,14 @@ impl ConnectionMetrics {
     #[cfg(test)]
     pub(crate) fn noop() -> Self {
         let (gauge, counter) = (Gauge::noop, Counter::noop);
-        Self { open: gauge(), limit: gauge(), displaced_waiting: counter(), displaced_streaming: counter() }
+        Self {
+            open: gauge(),
+            limit: gauge(),
+            displaced_draining: counter(),
+            displaced_waiting: counter(),
+            displaced_streaming: counter(),
+            postponed: counter(),
+        }
     }
 }
 

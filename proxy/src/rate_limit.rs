@@ -14,8 +14,9 @@ use std::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+pub(crate) use self::clients::Client;
 use self::{
-    clients::{Client, Clients},
+    clients::Clients,
     window::{Moment, SECONDS, Window},
 };
 
@@ -28,6 +29,14 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// The address on the other end of a request's connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
+
+impl Peer {
+    /// Whose connection it is; `None` for a trusted proxy, whose connections are those of many clients.
+    pub(crate) fn client(self, trusted: &[IpNet]) -> Option<Client> {
+        let address = self.0.to_canonical();
+        (!is_in(trusted, address)).then(|| Client::of(address))
+    }
+}
 
 /// Whose limit it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,8 +190,8 @@ impl RateLimit {
 
     /// Where a request is counted whose head cannot be read. `None` for a trusted proxy: it sends the requests of others.
     pub(crate) fn account_of_peer(self: &Arc<Self>, peer: Peer) -> Option<Account> {
-        let is_trusted = is_in(&self.trusted, peer.0.to_canonical());
-        (!is_trusted).then(|| self.account(peer, &HeaderMap::new()))
+        peer.client(&self.trusted)?;
+        Some(self.account(peer, &HeaderMap::new()))
     }
 
     /// Where a request comes from: the connection's peer, or, behind proxies of ours, the last hop that is not one. What

@@ -17,6 +17,7 @@ use hyper_util::{
     rt::TokioIo,
     server::graceful::{GracefulShutdown, Watcher},
 };
+use ipnet::IpNet;
 use tepal_shared::shutdown::{self, Shutdown};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -31,7 +32,7 @@ use self::{
     overdue::overdue,
     pace::Pace,
     patience::Patience,
-    places::{Place, Places},
+    places::{Begin, Place, Places},
     refusals::Refusals,
 };
 use crate::{
@@ -55,6 +56,8 @@ pub(crate) struct Server {
     /// Bytes of the largest body that is taken.
     pub(crate) largest_body: usize,
     pub(crate) metrics: ConnectionMetrics,
+    /// Connections from these networks have no bound for each address.
+    pub(crate) trusted: Arc<[IpNet]>,
     /// `None` when no address is limited.
     pub(crate) rate_limit: Option<Arc<RateLimit>>,
     /// `None` for plain HTTP.
@@ -77,7 +80,7 @@ impl Server {
         });
         loop {
             let (stream, peer, place) = tokio::select! {
-                accepted = accept(&listener, &places) => accepted,
+                accepted = accept(&listener, &places, &self.trusted) => accepted,
                 () = &mut stop => break,
             };
             let (server, http, watcher) = (self.clone(), http.clone(), open.watcher());
@@ -91,7 +94,11 @@ impl Server {
     }
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Peer, Arc<Place>) {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Places>,
+    trusted: &[IpNet],
+) -> (TcpStream, Peer, Arc<Place>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -99,7 +106,8 @@ async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Pee
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(action = "nodelay_failed", %error);
                 }
-                return (stream, Peer(peer.ip()), places.take().await);
+                let peer = Peer(peer.ip());
+                return (stream, peer, places.take(peer.client(trusted)).await);
             }
             Err(error) => {
                 warn!(action = "accept_failed", %error);
@@ -156,20 +164,26 @@ impl Connection {
             let (mut request, unread) = unread::lend(request);
             request.extensions_mut().insert(peer);
             let place = Arc::clone(&place);
-            let turn = pace.turn(request.uri().path());
-            let answering = place.begin().then(|| server.router.clone().call(request));
+            // Monitoring does not wait for other requests of its address.
+            let is_paced = pace::is_paced(request.uri().path());
+            let turn = if is_paced { pace.turn() } else { None };
+            let begun = place.begin(!is_paced);
+            // The handler does not run before this is polled.
+            let answering = server.router.clone().call(request);
             async move {
-                // Nothing was done for a request that arrived after the place was lost.
-                let answering = answering.ok_or(io::ErrorKind::ConnectionAborted)?;
-                if let Some(turn) = turn
-                    && !place.wait_until(turn).await
-                {
+                let is_kept = match (begun, turn) {
+                    (Begin::Now, None) => true,
+                    (Begin::Now, Some(turn)) => place.wait_until(turn).await,
+                    (Begin::Later(_), _) => Box::pin(place.begin_later()).await,
+                    (Begin::Lost, _) => false,
+                };
+                if !is_kept {
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
                 let Ok(mut answer) = match unread {
                     None => answering.await,
                     // In a box: it is needed rarely, and each request would hold as much.
-                    Some(unread) => Box::pin(unread.discard_beside(answering, largest_body)).await,
+                    Some(unread) => Box::pin(unread.discard_beside(answering, &place, largest_body)).await,
                 };
                 headers.add_to(answer.headers_mut());
                 Ok::<_, io::Error>(place.hold(answer))

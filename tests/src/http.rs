@@ -2,6 +2,7 @@
 //! tests.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -90,17 +91,24 @@ impl Client {
     /// A client of `base`, e.g. `http://127.0.0.1:8000`, that waits up to 30 s for an answer.
     #[must_use]
     pub fn new(base: &str) -> Self {
-        Self::with_tls(base, client_config(None, None))
+        Self::with_tls(base, client_config(None, None), None)
+    }
+
+    /// The same from this address. On Linux, all of 127.0.0.0/8 is this machine.
+    #[must_use]
+    pub fn from_address(base: &str, local: IpAddr) -> Self {
+        Self::with_tls(base, client_config(None, None), Some(local))
     }
 
     /// The same for an `https://` base whose certificate is from this authority.
     #[must_use]
     pub fn trusting(base: &str, authority: &Authority, identity: Option<&Pair>) -> Self {
-        Self::with_tls(base, authority.client_config(identity))
+        Self::with_tls(base, authority.client_config(identity), None)
     }
 
-    fn with_tls(base: &str, tls: ClientConfig) -> Self {
+    fn with_tls(base: &str, tls: ClientConfig, local: Option<IpAddr>) -> Self {
         let mut connector = HttpConnector::new();
+        connector.set_local_address(local);
         connector.set_nodelay(true);
         connector.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()

@@ -46,9 +46,9 @@ impl Clients {
     /// With whom requests of that address are counted.
     pub(super) fn client(&self, origin: IpAddr) -> Client {
         if self.is_crowded.load(Ordering::Relaxed) {
-            return Client::Bucket(self.hasher.hash_one(network(origin)) % BUCKETS);
+            return Client::Bucket(self.hasher.hash_one(Client::of(origin)) % BUCKETS);
         }
-        network(origin)
+        Client::of(origin)
     }
 
     /// Works on the client's window.
@@ -75,10 +75,13 @@ fn lock(shard: &Mutex<HashMap<Client, Window>>) -> MutexGuard<'_, HashMap<Client
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn network(address: IpAddr) -> Client {
-    match address {
-        IpAddr::V4(address) => Client::V4(address.to_bits()),
-        IpAddr::V6(address) => Client::V6((address.to_bits() >> 64) as u64),
+impl Client {
+    /// That of a canonical address.
+    pub(crate) fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
+        }
     }
 }
 

@@ -1,29 +1,28 @@
-//! The places for open connections. When all are taken, the connection that has waited for a request the longest makes
-//! room for a new one, so that whoever opens connections and asks for nothing keeps nobody out. After those come streams
-//! of events: their clients come back and go on where they were. A connection that works on a request is never touched.
+//! The places for open connections. When all are taken, a connection at rest loses its place to a new one; [`table`] says
+//! which. A connection that works on a request never does: its client would not learn the outcome.
 
-use std::{
-    collections::BTreeMap,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
-};
+mod answer;
+mod table;
 
-use axum::{
-    body::{Body, Bytes},
-    http::header::CONTENT_TYPE,
-    response::Response,
-};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::{body::Body, http::header::CONTENT_TYPE, response::Response};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
 
+use self::{
+    answer::Answer,
+    table::{Rank, Rest, Table},
+};
 use crate::{
     budget::{Budget, Share},
     metrics::ConnectionMetrics,
+    rate_limit::Client,
 };
+
+pub(in crate::serve) use self::table::Begin;
 
 /// Bytes of a request's head that each connection may hold for itself, and what all may hold beyond that.
 const SMALL_HEAD: usize = 8 << 10;
@@ -34,34 +33,11 @@ const MOST_LEAVING: usize = 32;
 
 /// All places.
 pub(super) struct Places {
-    most: usize,
-    state: Mutex<State>,
+    table: Mutex<Table>,
     /// A place may have become free, or a connection has come to rest.
     changed: Notify,
     heads: Arc<Budget>,
     metrics: ConnectionMetrics,
-}
-
-#[derive(Default)]
-struct State {
-    /// Connections that work on a request.
-    busy: usize,
-    /// The others, in the order in which they make room.
-    resting: BTreeMap<Rank, Arc<Notify>>,
-    /// Connections that lost their places and are not closed yet.
-    leaving: usize,
-    last: u64,
-}
-
-/// What a connection does that does not work on a request, and since when, as a number.
-type Rank = (Rest, u64);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rest {
-    /// It is between requests, or in the middle of a request's head.
-    Waiting,
-    /// It tells of a job's changes.
-    Streaming,
 }
 
 /// What a connection that waits for a request waits for.
@@ -78,12 +54,14 @@ pub(super) enum Wait {
 /// The place of one connection.
 pub(super) struct Place {
     places: Arc<Places>,
+    /// The number of its holder.
+    holder: usize,
     own: Mutex<Own>,
     is_lost: Arc<Notify>,
 }
 
 struct Own {
-    /// `None` while the connection works on a request. A rank that is not among the resting ones is a lost place.
+    /// `None` while the connection works on a request. A rank that the table does not know is a lost place.
     rank: Option<Rank>,
     head: Share,
     /// Whether the head of a request has begun to arrive, perhaps before the answer to the one before it.
@@ -93,65 +71,54 @@ struct Own {
     since: Instant,
 }
 
+/// Permission to read and discard the rest of a body.
+pub(super) struct Draining(Arc<Place>);
+
 impl Places {
     pub(super) fn new(most: usize, metrics: ConnectionMetrics) -> Arc<Self> {
         metrics.limit.set(most as f64);
-        let heads = Budget::new(SMALL_HEAD, MOST_HEADS);
-        Arc::new(Self { most, state: Mutex::default(), changed: Notify::new(), heads, metrics })
+        let (table, heads) = (Mutex::new(Table::new(most)), Budget::new(SMALL_HEAD, MOST_HEADS));
+        Arc::new(Self { table, changed: Notify::new(), heads, metrics })
     }
 
-    /// A place for a new connection, as soon as there is one. For one caller at a time.
-    pub(super) async fn take(self: &Arc<Self>) -> Arc<Place> {
+    /// A place for a new connection of this client, as soon as there is one; `None` for a trusted proxy. For one caller at a
+    /// time.
+    pub(super) async fn take(self: &Arc<Self>, client: Option<Client>) -> Arc<Place> {
         loop {
-            if let Some(place) = self.try_take() {
+            if let Some(place) = self.try_take(client) {
                 return place;
             }
             self.changed.notified().await;
         }
     }
 
-    fn try_take(self: &Arc<Self>) -> Option<Arc<Place>> {
-        let mut state = self.state();
-        if state.open() >= self.most {
-            if state.leaving >= MOST_LEAVING {
+    fn try_take(self: &Arc<Self>, client: Option<Client>) -> Option<Arc<Place>> {
+        let mut table = self.table();
+        if table.is_full() {
+            if table.leaving() >= MOST_LEAVING {
                 return None;
             }
-            let ((rest, _), lost) = state.resting.pop_first()?;
-            match rest {
+            match table.displace()? {
+                Rest::Draining => self.metrics.displaced_draining.increment(1),
                 Rest::Waiting => self.metrics.displaced_waiting.increment(1),
                 Rest::Streaming => self.metrics.displaced_streaming.increment(1),
             }
-            state.leaving += 1;
-            lost.notify_one();
         }
         let is_lost = Arc::new(Notify::new());
-        let rank = Some(state.rest(Rest::Waiting, &is_lost));
+        let (holder, rank) = table.enter(client, &is_lost);
         let (head, wait, since) = (self.heads.share(), Wait::First, Instant::now());
-        let own = Mutex::new(Own { rank, head, is_in_head: false, wait, since });
+        let own = Mutex::new(Own { rank: Some(rank), head, is_in_head: false, wait, since });
         self.metrics.open.increment(1);
-        Some(Arc::new(Place { places: Arc::clone(self), own, is_lost }))
+        Some(Arc::new(Place { places: Arc::clone(self), holder, own, is_lost }))
     }
 
     /// Number of open connections.
     pub(super) fn open(&self) -> usize {
-        self.state().open()
+        self.table().open()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn open(&self) -> usize {
-        self.busy + self.resting.len()
-    }
-
-    fn rest(&mut self, rest: Rest, is_lost: &Arc<Notify>) -> Rank {
-        self.last += 1;
-        let rank = (rest, self.last);
-        self.resting.insert(rank, Arc::clone(is_lost));
-        rank
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -168,26 +135,43 @@ impl Place {
         is_waiting.then_some((own.wait, own.since))
     }
 
-    /// A request begins. `false` if the place was given to another connection: then the request must not be worked on,
-    /// since nobody could be told its outcome.
-    pub(super) fn begin(&self) -> bool {
+    /// Begins a request. After [`Begin::Lost`] nothing may be done for it, since its client would not learn the outcome. A
+    /// request that is not `bounded` begins however many of its address are in progress.
+    pub(super) fn begin(&self, bounded: bool) -> Begin {
         let mut own = self.own();
-        let Some(rank) = own.rank else { return true };
-        let mut state = self.places.state();
-        let is_kept = state.resting.remove(&rank).is_some();
-        if is_kept {
-            state.busy += 1;
+        let Some(rank) = own.rank else { return Begin::Now };
+        let began = self.places.table().begin(self.holder, rank, bounded);
+        if matches!(began, Begin::Now) {
             own.rank = None;
             own.head.clear();
         }
-        is_kept
+        began
+    }
+
+    /// Begins a request as soon as its address may have one more in progress; `false` if the place is lost meanwhile.
+    pub(super) async fn begin_later(&self) -> bool {
+        self.places.metrics.postponed.increment(1);
+        // It waits from now on, not since its last answer.
+        self.rest(Rest::Waiting);
+        loop {
+            match self.begin(true) {
+                Begin::Now => return true,
+                Begin::Later(turn) => turn.notified().await,
+                Begin::Lost => return false,
+            }
+        }
     }
 
     /// Waits without working on the request; `false` if the place was given to another connection meanwhile.
     pub(super) async fn wait_until(&self, moment: Instant) -> bool {
         self.rest(Rest::Waiting);
         sleep_until(moment).await;
-        self.begin()
+        matches!(self.begin(false), Begin::Now)
+    }
+
+    /// Permission to read and discard the rest of a body, unless the address has too many such bodies already.
+    pub(super) fn drain(self: &Arc<Self>) -> Option<Draining> {
+        self.places.table().drain(self.holder).then(|| Draining(Arc::clone(self)))
     }
 
     /// Keeps the place until the answer is sent.
@@ -202,7 +186,7 @@ impl Place {
     /// Counts what arrives; `false` when all connections together hold too much of requests' heads.
     pub(super) fn receives(&self, bytes: usize) -> bool {
         let mut own = self.own();
-        own.rank.is_none_or(|(rest, _)| rest == Rest::Streaming) || own.head.grow(bytes)
+        own.rank.is_none_or(|(rest, _)| rest != Rest::Waiting) || own.head.grow(bytes)
     }
 
     /// Notes whether what has arrived ends within a head.
@@ -221,14 +205,11 @@ impl Place {
 
     fn rest(&self, rest: Rest) {
         let mut own = self.own();
-        let mut state = self.places.state();
-        match own.rank {
-            None => state.busy -= 1,
-            Some(rank) if state.resting.remove(&rank).is_some() => {}
-            Some(_) => return,
+        let rank = self.places.table().rest(self.holder, own.rank, rest, &self.is_lost);
+        if rank.is_none() {
+            return;
         }
-        own.rank = Some(state.rest(rest, &self.is_lost));
-        drop(state);
+        own.rank = rank;
         own.wait = if own.is_in_head { Wait::Head } else { Wait::Next };
         own.since = Instant::now();
         self.places.changed.notify_one();
@@ -242,58 +223,43 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let own = self.own.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self.places.state();
-        match own.rank {
-            None => state.busy -= 1,
-            Some(rank) if state.resting.remove(&rank).is_some() => {}
-            Some(_) => state.leaving -= 1,
-        }
-        drop(state);
+        self.places.table().leave(self.holder, own.rank);
         self.places.metrics.open.decrement(1);
         self.places.changed.notify_one();
     }
 }
 
-/// The body of an answer. When it is sent, or cannot be, the connection waits for its next request.
-struct Answer {
-    body: Body,
-    place: Arc<Place>,
+impl Draining {
+    /// The answer is ready. From now on the connection may lose its place.
+    pub(super) fn answered(&self) {
+        self.0.rest(Rest::Draining);
+    }
 }
 
-impl Drop for Answer {
+impl Drop for Draining {
     fn drop(&mut self) {
-        self.place.rest(Rest::Waiting);
-    }
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.0.places.table().drained(self.0.holder);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use futures_util::FutureExt as _;
 
     use super::*;
 
     fn take(places: &Arc<Places>) -> Option<Arc<Place>> {
-        places.take().now_or_never()
+        take_from(places, 1)
+    }
+
+    fn take_from(places: &Arc<Places>, address: u8) -> Option<Arc<Place>> {
+        places.take(Some(Client::of(IpAddr::from([192, 0, 2, address])))).now_or_never()
+    }
+
+    fn begins(place: &Place) -> bool {
+        matches!(place.begin(true), Begin::Now)
     }
 
     fn is_lost(place: &Place) -> bool {
@@ -311,12 +277,12 @@ mod tests {
         let places = Places::new(2, ConnectionMetrics::noop());
         let (first, second) = (take(&places).unwrap(), take(&places).unwrap());
         // A request later, the first one has waited for less time than the second.
-        assert!(first.begin());
+        assert!(begins(&first));
         drop(answer(&first, "application/json"));
         let third = take(&places).unwrap();
         assert!(is_lost(&second) && !is_lost(&first) && !is_lost(&third));
-        assert!(!second.begin(), "its request must not be worked on");
-        assert!(third.begin());
+        assert!(!begins(&second), "its request must not be worked on");
+        assert!(begins(&third));
         drop(second);
         assert_eq!(places.open(), 2);
     }
@@ -325,7 +291,7 @@ mod tests {
     fn a_request_keeps_its_place_until_it_is_answered() {
         let places = Places::new(1, ConnectionMetrics::noop());
         let first = take(&places).unwrap();
-        assert!(first.begin() && first.begin());
+        assert!(begins(&first) && begins(&first));
         let body = answer(&first, "application/json");
         assert!(take(&places).is_none());
         drop(body);
@@ -338,14 +304,49 @@ mod tests {
     fn streams_make_room_after_those_that_wait() {
         let places = Places::new(2, ConnectionMetrics::noop());
         let (stream, waiting) = (take(&places).unwrap(), take(&places).unwrap());
-        assert!(stream.begin());
+        assert!(begins(&stream));
         let body = answer(&stream, "text/event-stream");
         let third = take(&places).unwrap();
         assert!(is_lost(&waiting) && !is_lost(&stream));
-        assert!(third.begin() && take(&places).is_some());
+        assert!(begins(&third) && take(&places).is_some());
         assert!(is_lost(&stream));
         drop((body, stream, waiting));
         assert_eq!(places.open(), 1, "the third one is busy, the fourth is gone");
+    }
+
+    #[test]
+    fn a_connection_whose_answer_waits_for_the_rest_of_a_body_makes_room_first() {
+        let places = Places::new(3, ConnectionMetrics::noop());
+        let [waiting, draining, other] = [(); 3].map(|()| take(&places).unwrap());
+        assert!(begins(&draining));
+        let permit = draining.drain().unwrap();
+        permit.answered();
+        assert_eq!(draining.waits(), None, "it waits for no request");
+        assert!(draining.receives(1 << 30), "a body has another budget");
+        assert!(take_from(&places, 2).is_some());
+        assert!(is_lost(&draining) && !is_lost(&waiting) && !is_lost(&other));
+    }
+
+    #[test]
+    fn a_body_that_is_discarded_beside_its_request_keeps_the_place() {
+        let places = Places::new(1, ConnectionMetrics::noop());
+        let first = take(&places).unwrap();
+        assert!(begins(&first));
+        drop(first.drain().unwrap());
+        assert!(take(&places).is_none());
+    }
+
+    #[test]
+    fn an_address_at_work_on_all_it_may_keeps_no_other_out() {
+        let places = Places::new(4, ConnectionMetrics::noop());
+        let all = [(); 4].map(|()| take(&places).unwrap());
+        assert_eq!(all.each_ref().map(|place| begins(place)), [true, true, false, false]);
+        let other = take_from(&places, 2).unwrap();
+        assert!(begins(&other) && is_lost(&all[2]));
+        let mut later = std::pin::pin!(all[3].begin_later());
+        assert!(later.as_mut().now_or_never().is_none());
+        drop(answer(&all[0], "application/json"));
+        assert_eq!(later.now_or_never(), Some(true));
     }
 
     #[test]
@@ -361,7 +362,7 @@ mod tests {
     fn a_request_that_is_given_up_frees_its_place() {
         let places = Places::new(1, ConnectionMetrics::noop());
         let first = take(&places).unwrap();
-        assert!(first.begin());
+        assert!(begins(&first));
         drop(first);
         assert_eq!(places.open(), 0);
     }
@@ -374,7 +375,7 @@ mod tests {
         let large = all.iter().filter(|place| place.receives(32 << 10)).count();
         assert_eq!(large, MOST_HEADS / (32 << 10));
         assert!(!all[1999].receives(32 << 10));
-        assert!(all[0].begin() && all[0].receives(1 << 30), "a body has another budget");
+        assert!(begins(&all[0]) && all[0].receives(1 << 30), "a body has another budget");
         assert!(all[1999].receives(32 << 10));
     }
 }

@@ -1,10 +1,11 @@
 //! Bodies that are not read because the answer does not depend on them, as when a request is refused. A connection that
 //! is closed with unread data resets, and a client that still sends might never see its answer: so a body is read on
-//! for a moment, and thrown away, before the answer is sent.
+//! for a moment, and thrown away, before the answer is sent. Meanwhile the connection may lose its place.
 
 use std::{
     convert::Infallible,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,12 +13,18 @@ use std::{
 use axum::{
     body::Bytes,
     extract::Request,
-    http::{StatusCode, header::EXPECT},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONNECTION, EXPECT},
+    },
     response::Response,
 };
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::{sync::oneshot, time::timeout};
+
+use super::places::Place;
 
 const DISCARD_FOR: Duration = Duration::from_secs(1);
 /// So many times as much as the largest body that is taken.
@@ -46,36 +53,66 @@ pub(super) fn lend(request: Request<Incoming>) -> (Request<Lent>, Option<Unread>
 impl Unread {
     /// Waits for the answer, and reads on what `answering` leaves of the body as soon as it is left, so that a client that goes
     /// away while it waits is noticed; what is beyond `largest` several times over stays unread. One who was too slow is not
-    /// waited for again.
+    /// waited for again. When the client's address has too many bodies discarded already, the connection is closed instead.
     pub(super) async fn discard_beside(
         mut self,
         answering: impl Future<Output = Result<Response, Infallible>>,
+        place: &Arc<Place>,
         largest: usize,
     ) -> Result<Response, Infallible> {
         let mut answering = pin!(answering);
-        let left = tokio::select! {
+        let (answer, left) = tokio::select! {
             biased;
-            left = &mut self.0 => left,
-            Ok(answer) = &mut answering => {
-                if let Ok(left) = self.0.try_recv() && is_patient(&answer) {
-                    discard(left, largest).await;
-                }
-                return Ok(answer);
-            }
+            left = &mut self.0 => (None, left.ok()),
+            Ok(answer) = &mut answering => (Some(answer), self.0.try_recv().ok()),
         };
-        let Ok(left) = left else { return answering.await };
+        let Some(left) = left.and_then(unended) else { return or_wait(answer, answering).await };
+        let Some(draining) = place.drain() else {
+            drop(left);
+            return or_wait(answer, answering).await.map(closing);
+        };
         let mut discarding = pin!(discard(left, largest));
-        tokio::select! {
-            biased;
-            Ok(answer) = &mut answering => {
-                if is_patient(&answer) {
-                    discarding.await;
+        let answer = match answer {
+            Some(answer) => answer,
+            None => tokio::select! {
+                biased;
+                Ok(answer) = &mut answering => answer,
+                () = &mut discarding => {
+                    drop(draining);
+                    return answering.await;
                 }
-                Ok(answer)
-            }
-            () = &mut discarding => answering.await,
+            },
+        };
+        if is_patient(&answer) {
+            draining.answered();
+            discarding.await;
         }
+        Ok(answer)
     }
+}
+
+async fn or_wait(
+    answer: Option<Response>,
+    answering: impl Future<Output = Result<Response, Infallible>>,
+) -> Result<Response, Infallible> {
+    match answer {
+        Some(answer) => Ok(answer),
+        None => answering.await,
+    }
+}
+
+/// The body, unless it is known to have ended.
+fn unended(mut body: Incoming) -> Option<Incoming> {
+    match body.frame().now_or_never() {
+        Some(None | Some(Err(_))) => None,
+        Some(Some(Ok(_))) | None => Some(body),
+    }
+}
+
+/// The answer, after which the connection is closed.
+fn closing(mut answer: Response) -> Response {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 fn is_patient(answer: &Response) -> bool {

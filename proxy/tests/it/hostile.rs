@@ -8,6 +8,7 @@ mod bodies;
 mod connections;
 mod heads;
 mod json;
+mod places;
 
 use std::{
     net::{IpAddr, SocketAddr},
