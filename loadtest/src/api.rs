@@ -13,7 +13,6 @@ use serde::Deserialize;
 use crate::client::{Answer, Client};
 use crate::failure::{Failure, FailureKind};
 use crate::target::Target;
-use crate::timestamp;
 
 /// What a client identifies itself with.
 const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
@@ -167,9 +166,9 @@ fn expect_status(answer: &Answer, wanted: u16) -> Result<&Bytes, Failure> {
 
 impl JobBody<'_> {
     fn turnaround(&self) -> Option<Duration> {
-        let created = timestamp::parse_ms(self.created_at.as_deref()?)?;
-        let finished = timestamp::parse_ms(self.finished_at.as_deref()?)?;
-        u64::try_from(finished - created).ok().map(Duration::from_millis)
+        let created = humantime::parse_rfc3339(self.created_at.as_deref()?).ok()?;
+        let finished = humantime::parse_rfc3339(self.finished_at.as_deref()?).ok()?;
+        finished.duration_since(created).ok()
     }
 }
 

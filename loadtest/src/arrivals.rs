@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use fastrand::Rng;
 use serde::Serialize;
-
-use crate::rng::Rng;
 
 /// How the gaps between two arrivals are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -39,7 +38,7 @@ impl Arrivals {
     fn next_seconds(&mut self) -> f64 {
         let at = match self.spacing {
             Spacing::Uniform => self.count as f64 / self.per_second,
-            Spacing::Poisson => self.last_seconds - (1.0 - self.rng.unit()).ln() / self.per_second,
+            Spacing::Poisson => self.last_seconds - (1.0 - self.rng.f64()).ln() / self.per_second,
         };
         self.count += 1;
         self.last_seconds = at;
@@ -64,7 +63,7 @@ mod tests {
     use super::*;
 
     fn offsets(spacing: Spacing, per_second: f64, seconds: u64, seed: u64) -> Vec<Duration> {
-        Arrivals::new(spacing, per_second, Duration::from_secs(seconds), Rng::new(seed, 0)).collect()
+        Arrivals::new(spacing, per_second, Duration::from_secs(seconds), Rng::with_seed(seed)).collect()
     }
 
     #[test]
@@ -78,7 +77,8 @@ mod tests {
 
     #[test]
     fn a_long_uniform_schedule_does_not_drift() {
-        let last = Arrivals::new(Spacing::Uniform, 3.0, Duration::from_secs(86_400), Rng::new(1, 0)).last();
+        let last =
+            Arrivals::new(Spacing::Uniform, 3.0, Duration::from_secs(86_400), Rng::with_seed(1)).last();
         let expected = Duration::from_secs_f64((86_400.0 * 3.0 - 1.0) / 3.0);
         assert_eq!(last, Some(expected));
     }

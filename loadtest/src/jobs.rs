@@ -5,10 +5,10 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use hyper::body::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::rng::Rng;
 use crate::seen::Seen;
 
 /// Plain reads pick among this many ids.
@@ -170,7 +170,7 @@ impl Jobs {
     /// The id of a job accepted not long ago, picked at random; `None` before the first.
     pub(crate) fn any_recent(&self) -> Option<Arc<str>> {
         let table = &mut *self.lock();
-        table.recent.get(table.rng.below(table.recent.len())).cloned()
+        table.rng.choice(&table.recent).cloned()
     }
 
     /// The sample of ended jobs.
@@ -201,7 +201,7 @@ impl Table {
         let place = if self.sample.kept.len() < self.sample.size {
             self.sample.kept.len()
         } else {
-            self.rng.below(self.sample.seen)
+            self.rng.usize(..self.sample.seen)
         };
         if place < self.sample.size {
             // A copy, because the body may be a slice of a much larger read buffer.
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn an_ended_job_leaves_the_table() {
-        let jobs = Jobs::new(10, Rng::new(1, 0));
+        let jobs = Jobs::new(10, Rng::with_seed(1));
         assert!(jobs.accept(job(1)) && jobs.accept(job(2)));
         jobs.end(job(1), &Bytes::from_static(b"{}"), None);
         jobs.lose(job(2));
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn an_id_given_twice_is_noticed_also_after_its_job_has_ended() {
-        let jobs = Jobs::new(0, Rng::new(1, 0));
+        let jobs = Jobs::new(0, Rng::with_seed(1));
         assert!(jobs.accept(job(1)));
         assert!(!jobs.accept(job(1)));
         assert_eq!(jobs.outstanding(), 1);
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn memory_stays_bounded_and_the_sample_covers_the_whole_run() {
-        let jobs = Jobs::new(100, Rng::new(1, 0));
+        let jobs = Jobs::new(100, Rng::with_seed(1));
         for id in 0..20_000 {
             jobs.accept(job(id));
             jobs.end(job(id), &Bytes::from_static(b"{}"), None);
@@ -270,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_put_back_waits_behind_the_others() {
-        let jobs = Jobs::new(0, Rng::new(1, 0));
+        let jobs = Jobs::new(0, Rng::with_seed(1));
         jobs.accept(job(1));
         jobs.accept(job(2));
         let first = jobs.next().await.unwrap();

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use humantime::parse_duration;
 use hyper::header::HeaderValue;
 
 use crate::arrivals::Spacing;
-use crate::duration;
 use crate::follow::Mode;
 use crate::slo::metric;
 
@@ -50,7 +50,7 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 100.0)]
         rate: f64,
         /// How long to send
-        #[arg(long, default_value = "30s", value_parser = duration::parse)]
+        #[arg(long, default_value = "30s", value_parser = parse_duration)]
         duration: Duration,
     },
     /// Several constant rates one after the other
@@ -59,7 +59,7 @@ pub(crate) enum Command {
         #[arg(long, value_delimiter = ',', default_value = "100,200,400")]
         steps: Vec<f64>,
         /// How long each step lasts
-        #[arg(long, default_value = "10s", value_parser = duration::parse)]
+        #[arg(long, default_value = "10s", value_parser = parse_duration)]
         step_duration: Duration,
     },
     /// A growing rate until an objective on requests breaks or under 95 % of the submissions are accepted: finds the knee
@@ -74,7 +74,7 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 20_000.0)]
         max_rate: f64,
         /// How long each step lasts
-        #[arg(long, default_value = "5s", value_parser = duration::parse)]
+        #[arg(long, default_value = "5s", value_parser = parse_duration)]
         step_duration: Duration,
     },
     /// A constant rate for a long time, in memory that grows by 10 to 21 bytes a job
@@ -83,7 +83,7 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 50.0)]
         rate: f64,
         /// How long to send
-        #[arg(long, default_value = "1h", value_parser = duration::parse)]
+        #[arg(long, default_value = "1h", value_parser = parse_duration)]
         duration: Duration,
     },
     /// Submit and follow a number of jobs as fast as the server lets (closed loop)
@@ -106,7 +106,7 @@ pub(crate) enum Command {
         /// Which one
         name: Preset,
         /// How long to send
-        #[arg(long, default_value = "30s", value_parser = duration::parse)]
+        #[arg(long, default_value = "30s", value_parser = parse_duration)]
         duration: Duration,
     },
 }
@@ -142,7 +142,7 @@ pub(crate) struct Common {
     )]
     pub(crate) key: Option<HeaderValue>,
     /// Longest time until a whole answer; a long poll gets it on top of its wait
-    #[arg(long, global = true, default_value = "10s", value_parser = duration::parse, help_heading = "Server")]
+    #[arg(long, global = true, default_value = "10s", value_parser = parse_duration, help_heading = "Server")]
     pub(crate) timeout: Duration,
 
     /// File whose bytes are the body of every submission
@@ -177,10 +177,10 @@ pub(crate) struct Common {
     #[arg(long, global = true, default_value_t = 128, value_name = "N", help_heading = "Jobs")]
     pub(crate) followers: usize,
     /// How long a follower stays with one job: the N of `Prefer: wait=N`
-    #[arg(long, global = true, default_value = "5s", value_parser = duration::parse, help_heading = "Jobs")]
+    #[arg(long, global = true, default_value = "5s", value_parser = parse_duration, help_heading = "Jobs")]
     pub(crate) wait: Duration,
     /// Time after the last submission until a job that has not ended counts as lost (default 2m; in the preset 4m)
-    #[arg(long, global = true, value_parser = duration::parse, value_name = "TIME", help_heading = "Jobs")]
+    #[arg(long, global = true, value_parser = parse_duration, value_name = "TIME", help_heading = "Jobs")]
     pub(crate) drain_timeout: Option<Duration>,
     /// Ended jobs that are read again at the end and must not differ in one byte
     #[arg(long, global = true, default_value_t = 1_000, value_name = "N", help_heading = "Jobs")]

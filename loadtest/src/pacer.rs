@@ -62,10 +62,9 @@ impl Pacer {
 mod tests {
     use super::*;
     use crate::arrivals::Spacing;
-    use crate::rng::Rng;
 
     fn uniform(per_second: f64, length: Duration) -> Arrivals {
-        Arrivals::new(Spacing::Uniform, per_second, length, Rng::new(1, 0))
+        Arrivals::new(Spacing::Uniform, per_second, length, fastrand::Rng::with_seed(1))
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use humantime::format_duration;
 use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 
-use crate::duration;
 use crate::follow::Mode;
 use crate::options::{Command, Common, Options, Preset};
 use crate::preset;
@@ -166,19 +166,19 @@ fn profile(command: &Command) -> Profile {
 fn title(command: &Command) -> String {
     match command {
         Command::Constant { rate, duration } => {
-            format!("constant {rate}/s for {}", duration::show(*duration))
+            format!("constant {rate}/s for {}", format_duration(*duration))
         }
-        Command::Soak { rate, duration } => format!("soak {rate}/s for {}", duration::show(*duration)),
+        Command::Soak { rate, duration } => format!("soak {rate}/s for {}", format_duration(*duration)),
         Command::Steps { steps, step_duration } => {
             let steps: Vec<_> = steps.iter().map(ToString::to_string).collect();
-            format!("steps {}/s, {} each", steps.join(", "), duration::show(*step_duration))
+            format!("steps {}/s, {} each", steps.join(", "), format_duration(*step_duration))
         }
         Command::Ramp { from, growth, step_duration, .. } => {
-            format!("ramp from {from}/s, times {growth} every {}", duration::show(*step_duration))
+            format!("ramp from {from}/s, times {growth} every {}", format_duration(*step_duration))
         }
         Command::Run { jobs, concurrency } => format!("run of {jobs} jobs, {concurrency} at once"),
         Command::Preset { name: Preset::Specification, duration } => {
-            format!("preset specification for {}", duration::show(*duration))
+            format!("preset specification for {}", format_duration(*duration))
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use hdrhistogram::CreationError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -11,7 +12,6 @@ use crate::arrivals::{Arrivals, Spacing};
 use crate::busy::Meter;
 use crate::pacer::{Arrival, Pacer};
 use crate::recorder::{Operation, Recorder};
-use crate::rng::Rng;
 use crate::slo::Slo;
 use crate::stop::Stop;
 use crate::summary::{PhaseSummary, Summary};
@@ -46,6 +46,13 @@ pub(crate) struct Mix {
     /// Health probes per second.
     pub(crate) health_rate: f64,
     pub(crate) seed: u64,
+}
+
+impl Mix {
+    /// A random number generator for one part of the run. The same seed and part always give the same numbers.
+    pub(crate) fn random(&self, part: u64) -> Rng {
+        Rng::with_seed(self.seed ^ Rng::with_seed(part).u64(..))
+    }
 }
 
 /// Lays one profile over time.
@@ -122,11 +129,11 @@ impl Driver {
     /// One phase of constant rate, with reads and probes.
     async fn phase(&self, rate: f64, length: Duration) -> Result<usize, CreationError> {
         let phase = self.recorder.begin_phase(rate)?;
-        let stream = phase as u64 * 3;
+        let part = phase as u64 * 3;
         let streams = vec![
-            (Operation::Submit, self.arrivals(rate, length, stream)),
-            (Operation::Get, self.arrivals(rate * self.mix.get_ratio, length, stream + 1)),
-            (Operation::Health, self.arrivals(self.mix.health_rate, length, stream + 2)),
+            (Operation::Submit, self.arrivals(rate, length, part)),
+            (Operation::Get, self.arrivals(rate * self.mix.get_ratio, length, part + 1)),
+            (Operation::Health, self.arrivals(self.mix.health_rate, length, part + 2)),
         ];
         let (started, meter) = (Instant::now(), Meter::start());
         self.pump(Pacer::new(length, streams), phase, &self.stop).await;
@@ -134,8 +141,8 @@ impl Driver {
         Ok(phase)
     }
 
-    fn arrivals(&self, rate: f64, length: Duration, stream: u64) -> Arrivals {
-        Arrivals::new(self.mix.spacing, rate, length, Rng::new(self.mix.seed, stream))
+    fn arrivals(&self, rate: f64, length: Duration, part: u64) -> Arrivals {
+        Arrivals::new(self.mix.spacing, rate, length, self.mix.random(part))
     }
 
     async fn pump(&self, pacer: Pacer, phase: usize, stop: &Stop) {

@@ -1,7 +1,7 @@
 //! One run from start to report: check the server, send, drain, read again, judge.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hdrhistogram::CreationError;
 use tokio::sync::Semaphore;
@@ -17,9 +17,7 @@ use crate::profile::Driver;
 use crate::progress;
 use crate::recorder::Recorder;
 use crate::report::{Findings, Report};
-use crate::rng::Rng;
 use crate::stop::{self, Stop};
-use crate::timestamp;
 use crate::traffic::{Parts, Traffic};
 use crate::verify::{self, Verification};
 
@@ -27,8 +25,8 @@ use crate::verify::{self, Verification};
 const SHORT_DRAIN: Duration = Duration::from_secs(3);
 /// How long the second reads may take.
 const VERIFY_LIMIT: Duration = Duration::from_secs(60);
-/// The random stream of samples; those of arrivals count up from 0.
-const SAMPLE_STREAM: u64 = u64::MAX;
+/// The part of the random numbers that samples use; arrivals use those from 0 on.
+const SAMPLE_PART: u64 = u64::MAX;
 
 /// Why a run has no report.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +70,7 @@ pub(crate) async fn execute(plan: Plan) -> Result<Report, SessionError> {
 impl Session {
     fn new(plan: Plan, load_api: Api, follow_api: Api) -> Result<Self, SessionError> {
         let (recorder, stop) = (Recorder::new()?, Stop::new());
-        let jobs = Jobs::new(plan.verify_sample, Rng::new(plan.mix.seed, SAMPLE_STREAM));
+        let jobs = Jobs::new(plan.verify_sample, plan.mix.random(SAMPLE_PART));
         let traffic = Traffic::new(Parts {
             api: load_api,
             recorder: recorder.clone(),
@@ -87,7 +85,7 @@ impl Session {
     }
 
     async fn run(self, note: Option<String>) -> Result<Report, SessionError> {
-        let started_at = timestamp::now();
+        let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let signals = tokio::spawn(stop::listen_for_signals(self.stop.clone()));
         let progress = tokio::spawn(progress::run(self.recorder.clone(), self.plan.quiet));
         let followers = self.follower().start(self.plan.followers);

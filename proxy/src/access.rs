@@ -154,8 +154,8 @@ mod tests {
 
     /// A key whose secret is `secret`, as the file has it.
     fn entry(id: &str, secret: &str, rest: &str) -> String {
-        let digest = crate::idempotency::hex(&Sha256::digest(format!("tepal_{id}_{secret}")));
-        format!("[[key]]\nid = \"{id}\"\nsha256 = \"{digest}\"\nscopes = [\"read\"]\n{rest}\n")
+        let digest = Sha256::digest(format!("tepal_{id}_{secret}"));
+        format!("[[key]]\nid = \"{id}\"\nsha256 = \"{digest:x}\"\nscopes = [\"read\"]\n{rest}\n")
     }
 
     fn keyring(text: &str) -> Keyring {

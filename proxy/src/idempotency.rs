@@ -1,7 +1,7 @@
 //! The `Idempotency-Key` header: which record it names, in which partition, and what request it belongs to.
 
 use axum::http::{HeaderMap, HeaderName};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, digest::Output};
 use tepal_shared::job::{Idempotency, MOST_PARTITIONS};
 
 use crate::{
@@ -18,7 +18,7 @@ pub(crate) const LONGEST: usize = 255;
 /// The request's key, as its hash.
 #[derive(Debug)]
 pub(crate) struct Key {
-    hash: [u8; 32],
+    hash: Output<Sha256>,
 }
 
 impl Key {
@@ -34,13 +34,13 @@ impl Key {
             hash.update(owner);
             hash.update([0]);
         }
-        Ok(Some(Self { hash: hash.chain_update(key.as_bytes()).finalize().into() }))
+        Ok(Some(Self { hash: hash.chain_update(key.as_bytes()).finalize() }))
     }
 
     /// The key of one job of a batch: sending the batch again leads to the same jobs.
     pub(crate) fn of_item(&self, index: usize) -> Self {
         let hash = Sha256::new().chain_update(self.hash).chain_update((index as u64).to_be_bytes());
-        Self { hash: hash.finalize().into() }
+        Self { hash: hash.finalize() }
     }
 
     /// The partition that holds the key's record: requests with the same key must meet there.
@@ -56,7 +56,10 @@ impl Key {
             [max_queue, timeout].map(|span| span.map_or(0, |span| span.as_millis()));
         // This text must stay the same over versions: records outlive an upgrade by a day.
         let request = format!("{priority} {max_queue_ms} {timeout_ms} {input}");
-        Idempotency { key_hash: hex(&self.hash), fingerprint: hex(&Sha256::digest(request)) }
+        Idempotency {
+            key_hash: format!("{:x}", self.hash),
+            fingerprint: format!("{:x}", Sha256::digest(request)),
+        }
     }
 }
 
@@ -64,12 +67,6 @@ impl Key {
 pub(crate) fn malformed() -> ApiError {
     let detail = format!("must be 1 to {LONGEST} visible ASCII characters");
     ApiError::Invalid(vec![Mistake::in_header(NAME, "format", detail)])
-}
-
-/// The bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]

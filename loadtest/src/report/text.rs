@@ -1,9 +1,9 @@
 //! The report as plain text.
 
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 use super::{Outcome, Report};
-use crate::duration;
 use crate::latency::LatencySummary;
 use crate::summary::{PhaseSummary, RequestSummary};
 
@@ -169,7 +169,8 @@ pub(super) fn measured(value: Option<f64>) -> String {
 
 /// How long the run took.
 pub(super) fn total_time(report: &Report) -> String {
-    duration::show(std::time::Duration::from_secs_f64(report.summary.rates.total_seconds.max(0.0)))
+    let tenths = report.summary.rates.total_seconds * 10.0;
+    humantime::format_duration(Duration::from_millis(tenths.round() as u64 * 100)).to_string()
 }
 
 #[cfg(test)]

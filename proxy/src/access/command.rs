@@ -10,7 +10,6 @@ use sha2::{Digest as _, Sha256};
 use tepal_shared::owner;
 
 use super::{scope::Scope, secret};
-use crate::idempotency::hex;
 
 /// What to do with keys.
 #[derive(Args, Clone, Debug)]
@@ -79,8 +78,8 @@ impl NewKey {
             .map(|scope| format!("\"{scope}\""))
             .collect();
         let mut entry = format!(
-            "[[key]]\nid = \"{id}\"\nsha256 = \"{}\"\nscopes = [{}]\n",
-            hex(&Sha256::digest(key)),
+            "[[key]]\nid = \"{id}\"\nsha256 = \"{:x}\"\nscopes = [{}]\n",
+            Sha256::digest(key),
             scopes.join(", ")
         );
         if let Some(owner) = &self.owner {

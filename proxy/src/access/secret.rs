@@ -1,8 +1,6 @@
 //! The form of a key, `tepal_<id>_<secret>`: the id is no secret and finds the key, the secret is 256 random bits. So much
 //! chance cannot be guessed, so a fast hash is enough to keep it.
 
-use crate::idempotency::hex;
-
 const PREFIX: &str = "tepal_";
 const LONGEST_ID: usize = 32;
 /// Longer ones cannot be ours.
@@ -23,11 +21,11 @@ pub(super) fn is_id(text: &str) -> bool {
 
 /// A new id and key.
 pub(super) fn generate() -> Result<(String, String), getrandom::Error> {
-    let (mut id, mut secret) = ([0; 5], [0; 32]);
-    getrandom::fill(&mut id)?;
-    getrandom::fill(&mut secret)?;
-    let id = hex(&id);
-    let key = format!("{PREFIX}{id}_{}", hex(&secret));
+    let mut secret = [[0; 16]; 2];
+    getrandom::fill(secret.as_flattened_mut())?;
+    let [first, second] = secret.map(u128::from_be_bytes);
+    let id = format!("{:010x}", getrandom::u64()? >> 24);
+    let key = format!("{PREFIX}{id}_{first:032x}{second:032x}");
     Ok((id, key))
 }
 

@@ -11,7 +11,7 @@ use axum::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::{answer::IsPaid, idempotency::hex};
+use crate::answer::IsPaid;
 
 /// The bytes of an answer, shared by all who get them.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Kept {
 impl Kept {
     pub(super) fn new(bytes: impl Into<Bytes>, media_type: &'static str) -> Self {
         let bytes = bytes.into();
-        let tag = format!("\"{}\"", hex(&Sha256::digest(&bytes)[..12]));
+        let tag = format!("\"{:.24x}\"", Sha256::digest(&bytes));
         Self { bytes, media_type: HeaderValue::from_static(media_type), tag }
     }
 

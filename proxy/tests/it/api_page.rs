@@ -146,8 +146,7 @@ const EVERYBODY: &str = "[anonymous]\nscopes = [\"read\", \"submit\"]\n";
 /// The entry of the page's key.
 fn reader() -> String {
     let digest = Sha256::digest("tepal_reader_example");
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("[[key]]\nid = \"reader\"\nsha256 = \"{digest}\"\nscopes = [\"read\"]\n")
+    format!("[[key]]\nid = \"reader\"\nsha256 = \"{digest:x}\"\nscopes = [\"read\"]\n")
 }
 
 /// Brings the jobs of the page into the states that it shows.

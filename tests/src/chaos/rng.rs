@@ -1,40 +1,27 @@
-//! A small seeded random number generator: the standard library has none, and a run must be repeatable.
+//! Random choices of a run, all decided by its seed.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// SplitMix64 as published by Steele, Lea and Flood (2014).
+/// A generator for one part of a run.
 #[derive(Clone, Debug)]
-pub(super) struct Rng(u64);
+pub(super) struct Rng(fastrand::Rng);
 
 impl Rng {
     /// A generator whose sequence is decided by `seed` and `stream`.
     pub(super) fn new(seed: u64, stream: u64) -> Self {
-        let mut mixer = Self(seed ^ stream.wrapping_mul(0xA076_1D64_78BD_642F));
-        Self(mixer.next_u64())
-    }
-
-    fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number in `[0, 1)`.
-    pub(super) fn unit(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+        let stream = fastrand::Rng::with_seed(stream).u64(..);
+        Self(fastrand::Rng::with_seed(seed ^ stream))
     }
 
     /// A number of this range, which is not empty.
     pub(super) fn within(&mut self, range: Range<u64>) -> u64 {
-        range.start + (self.unit() * (range.end - range.start) as f64) as u64
+        self.0.u64(range)
     }
 
     /// An index of a list of this length.
     pub(super) fn index(&mut self, len: usize) -> usize {
-        self.within(0..len as u64) as usize
+        self.0.usize(..len)
     }
 
     /// One of these.
@@ -56,7 +43,7 @@ impl Rng {
 
     /// True this often.
     pub(super) fn chance(&mut self, share: f64) -> bool {
-        self.unit() < share
+        self.0.f64() < share
     }
 
     /// A time of this range, in milliseconds.
@@ -73,7 +60,7 @@ mod tests {
     fn one_seed_gives_one_sequence() {
         let draw = |seed, stream| {
             let mut rng = Rng::new(seed, stream);
-            [rng.next_u64(), rng.next_u64()]
+            [(); 2].map(|()| rng.within(0..u64::MAX))
         };
         assert_eq!(draw(7, 0), draw(7, 0));
         assert_ne!(draw(7, 0), draw(7, 1));

@@ -1,6 +1,8 @@
 //! Worker events from the workers' logs: one JSON object a line with `timestamp` (RFC 3339, UTC),
 //! `component`, `job_id`, `attempt` and `action`.
 
+use std::time::UNIX_EPOCH;
+
 use serde_json::Value;
 
 use super::{Event, Outcome, Record};
@@ -56,23 +58,8 @@ fn event(line: &Value) -> Option<Record> {
 
 /// Microseconds since the epoch of `2025-11-13T15:00:00.123456Z`; `None` for anything but UTC in this form.
 fn utc_us(text: &str) -> Option<u64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let (time, fraction) = time.split_once('.').unwrap_or((time, ""));
-    let mut time = time.splitn(3, ':').map(|part| part.parse::<u64>().ok());
-    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
-    let micros = format!("{fraction:0<6}").get(..6)?.parse::<u64>().ok()?;
-    let seconds = ((days(year, month, day)? * 24 + hour) * 60 + minute) * 60 + second;
-    Some(seconds * 1_000_000 + micros)
-}
-
-/// Days since 1970-01-01 in the Gregorian calendar, counting years from March as in Howard Hinnant's
-/// "chrono-Compatible Low-Level Date Algorithms", `days_from_civil`.
-fn days(year: u64, month: u64, day: u64) -> Option<u64> {
-    let year = if month <= 2 { year.checked_sub(1)? } else { year };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day.checked_sub(1)?;
-    (year * 365 + year / 4 - year / 100 + year / 400 + day_of_year).checked_sub(719_468)
+    let since = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_micros()).ok()
 }
 
 #[cfg(test)]
