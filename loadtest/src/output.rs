@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::plan::Plan;
-use crate::report::Report;
+use crate::report::content::Report;
 use crate::report::html::Page;
 use crate::report::text::Text;
 

@@ -37,6 +37,13 @@ pub(crate) enum Profile {
     Closed { jobs: u64, concurrency: usize },
 }
 
+impl Profile {
+    /// Whether the rate grows until something breaks.
+    pub(crate) fn is_ramp(&self) -> bool {
+        matches!(self, Self::Ramp { .. })
+    }
+}
+
 /// The load beside submissions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Mix {

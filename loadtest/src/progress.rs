@@ -48,7 +48,7 @@ fn show(line: &str) {
 }
 
 fn line(window: &Window) -> String {
-    let rate = |count: u64| count as f64 / window.seconds.max(0.001);
+    let rate = |count: u64| window.per_second(count);
     format!(
         "{:>6.0}s  submit {:.0}/{:.0} per s  p99 ms: submit {} get {} health {}  ended {:.0}/s  backlog {}  errors {}",
         window.start + window.seconds,

@@ -1,156 +1,21 @@
-//! What a run found, in one structure that all three kinds of report print: text, JSON and HTML.
+//! What a run found, as text, JSON and an HTML page.
 
-use serde::Serialize;
-
-use crate::arrivals::Spacing;
-use crate::failure::FailureKind;
 use crate::plan::Plan;
-use crate::profile::Profile;
-use crate::recorder::{Operation, Recorder, Window};
-use crate::slo::Verdict;
-use crate::summary::{PhaseSummary, Summary};
-use crate::verify::Change;
+use crate::recorder::Recorder;
+use content::{Findings, Report};
 
 mod chart;
+mod charts;
+pub(crate) mod content;
 pub(crate) mod html;
 mod notes;
-mod plots;
+mod tables;
 pub(crate) mod text;
 
-/// Everything about a run. The JSON report is exactly this.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    pub(crate) version: &'static str,
-    pub(crate) title: String,
-    pub(crate) url: String,
-    pub(crate) started_at: String,
-    pub(crate) seed: u64,
-    pub(crate) arrivals: Spacing,
-    pub(crate) interrupted: bool,
-    /// How the run is judged as a whole.
-    pub(crate) outcome: Outcome,
-    /// Is that [`Outcome::Passed`]?
-    pub(crate) passed: bool,
-    pub(crate) slo: Vec<Verdict>,
-    pub(crate) summary: Summary,
-    /// The steps of a run that has several; of a ramp, the last ones failed.
-    pub(crate) phases: Vec<PhaseSummary>,
-    pub(crate) failures: Vec<FailureCount>,
-    /// What a reader should know before trusting the numbers.
-    pub(crate) notes: Vec<String>,
-    pub(crate) lost_examples: Vec<String>,
-    pub(crate) changed_examples: Vec<Change>,
-    pub(crate) timeline: Vec<Window>,
-    /// Latency limits that the plots draw.
-    #[serde(skip)]
-    pub(crate) limits: Limits,
-}
-
-/// A run as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Outcome {
-    /// All objectives hold.
-    Passed,
-    /// They held until the run was interrupted; what would have come is not known.
-    Interrupted,
-    /// At least one objective is broken, whether or not the run was interrupted.
-    Broken,
-}
-
-/// How often one kind of request failed in one way.
-#[derive(Debug, Serialize)]
-pub(crate) struct FailureCount {
-    pub(crate) operation: &'static str,
-    pub(crate) kind: String,
-    pub(crate) count: u64,
-    #[serde(skip)]
-    pub(crate) failure: FailureKind,
-}
-
-/// The p99 objectives in milliseconds.
-#[derive(Debug, Default)]
-pub(crate) struct Limits {
-    pub(crate) submit: Option<f64>,
-    pub(crate) get: Option<f64>,
-    pub(crate) health: Option<f64>,
-    pub(crate) complete: Option<f64>,
-}
-
-/// What the run knows beside the plan and the counters.
-#[derive(Debug)]
-pub(crate) struct Findings {
-    pub(crate) started_at: String,
-    pub(crate) interrupted: bool,
-    /// What the check before the run noticed.
-    pub(crate) note: Option<String>,
-    /// The best step of a ramp.
-    pub(crate) knee: Option<PhaseSummary>,
-    pub(crate) lost: Vec<String>,
-    pub(crate) changes: Vec<Change>,
-}
-
-impl Report {
-    /// Judges the numbers of a run. A ramp goes on until something breaks, so its requests are judged at its knee.
-    pub(crate) fn new(plan: &Plan, recorder: &Recorder, findings: Findings) -> Self {
-        let mut summary = recorder.summary();
-        summary.knee_rps = findings.knee.as_ref().map(|knee| knee.rate);
-        let is_ramp = matches!(plan.profile, Profile::Ramp { .. });
-        let slo = match (&findings.knee, is_ramp) {
-            (Some(knee), _) => plan.slo.judge(&summary.seen_in(knee)),
-            (None, true) => plan.slo.judge(&summary.seen_in(&PhaseSummary::default())),
-            (None, false) => plan.slo.judge(&summary),
-        };
-        let outcome = Outcome::of(&slo, findings.interrupted);
-        let mut report = Self {
-            version: env!("CARGO_PKG_VERSION"),
-            title: plan.title.clone(),
-            url: plan.target.to_string(),
-            started_at: findings.started_at,
-            seed: plan.mix.seed,
-            arrivals: plan.mix.spacing,
-            interrupted: findings.interrupted,
-            outcome,
-            passed: outcome == Outcome::Passed,
-            slo,
-            summary,
-            phases: if is_ramp || recorder.phases().len() > 1 { recorder.phases() } else { Vec::new() },
-            failures: recorder.failures().into_iter().map(FailureCount::new).collect(),
-            notes: findings.note.into_iter().collect(),
-            lost_examples: findings.lost,
-            changed_examples: findings.changes,
-            timeline: recorder.timeline(),
-            limits: Limits::of(plan),
-        };
-        report.notes.extend(notes::notes(&report, is_ramp));
-        report
-    }
-}
-
-impl Outcome {
-    fn of(slo: &[Verdict], interrupted: bool) -> Self {
-        match (slo.iter().all(|verdict| verdict.passed), interrupted) {
-            (true, false) => Self::Passed,
-            (true, true) => Self::Interrupted,
-            (false, _) => Self::Broken,
-        }
-    }
-}
-
-impl FailureCount {
-    fn new((operation, failure, count): (Operation, FailureKind, u64)) -> Self {
-        Self { operation: operation.name(), kind: failure.to_string(), count, failure }
-    }
-}
-
-impl Limits {
-    fn of(plan: &Plan) -> Self {
-        let limit = |name| plan.slo.limit_of(name);
-        Self {
-            submit: limit("submit_p99_ms"),
-            get: limit("get_p99_ms"),
-            health: limit("health_p99_ms"),
-            complete: limit("complete_p99_ms"),
-        }
-    }
+/// Judges the numbers of a run.
+pub(crate) fn report(plan: &Plan, recorder: &Recorder, findings: Findings) -> Report {
+    let mut report = Report::new(plan, recorder, findings);
+    let notes = notes::notes(&report, plan.profile.is_ramp());
+    report.notes.extend(notes);
+    report
 }

@@ -16,7 +16,8 @@ use crate::preflight::{self, Unreachable};
 use crate::profile::Driver;
 use crate::progress;
 use crate::recorder::Recorder;
-use crate::report::{Findings, Report};
+use crate::report::content::{Findings, Report};
+use crate::report::report;
 use crate::stop::{self, Stop};
 use crate::traffic::{Parts, Traffic};
 use crate::verify::{self, Verification};
@@ -107,7 +108,7 @@ impl Session {
         let interrupted = self.stop.is_raised();
         let lost = self.jobs.lost_examples();
         let findings = Findings { started_at, interrupted, note, knee, lost, changes: verification.examples };
-        Ok(Report::new(&self.plan, &self.recorder, findings))
+        Ok(report(&self.plan, &self.recorder, findings))
     }
 
     fn driver(&self) -> Driver {

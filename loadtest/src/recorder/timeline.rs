@@ -84,6 +84,11 @@ impl Timeline {
 }
 
 impl Window {
+    /// How many a second `count` of the window is.
+    pub(crate) fn per_second(&self, count: u64) -> f64 {
+        count as f64 / self.seconds.max(0.001)
+    }
+
     fn of_pair(pair: &[Self]) -> Self {
         match pair {
             [left, right] => left.joined(right),

@@ -1,6 +1,6 @@
 //! Sentences that a reader needs before trusting the numbers.
 
-use super::Report;
+use super::content::Report;
 use crate::failure::FailureKind;
 
 /// A generator that is later than this at its p99 shows in the latencies that it reports.

@@ -296,7 +296,7 @@ fn text_and_page_of_an_interrupted_run_say_that_it_was_not_judged_to_the_end() {
     assert!(run.stdout.contains("does not pass") && !run.stdout.contains("all hold"), "{}", run.stdout);
     let page = std::fs::read_to_string(file).unwrap();
     assert!(
-        page.contains(sentence) && page.contains("does not pass") && !page.contains("all objectives hold")
+        page.contains(sentence) && page.contains("does not pass") && !page.contains("objectives: all hold")
     );
 }
 
@@ -395,6 +395,6 @@ fn the_page_stands_alone_and_the_text_tells_the_same() {
     for outside in ["<script", "<link", "src=", "href=", "@import", "url("] {
         assert!(!page.contains(outside), "{outside} is in the page");
     }
-    assert!(page.matches("<svg").count() == 7 && page.contains("all objectives hold"));
+    assert!(page.matches("<svg").count() == 7 && page.contains("objectives: all hold"));
     assert!(!page.contains("NaN"));
 }
