@@ -1,4 +1,4 @@
-//! The binary: hands the command line to the library and turns its verdict into an exit code.
+//! The binary: runs the command line and exits with the code that the library returns.
 
 use std::process::ExitCode;
 

@@ -1,31 +1,25 @@
-//! What a run will do: the command line with its defaults filled in and every mistake found before the first request.
+//! What a run will do: the command line with its defaults. Every mistake is found before the first request.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use humantime::format_duration;
 use hyper::body::Bytes;
-use hyper::header::HeaderValue;
 
-use crate::follow::Mode;
-use crate::options::{Command, Common, Options, Preset};
-use crate::preset;
-use crate::profile::{Mix, Profile};
+use crate::http::settings::ServerSettings;
+use crate::http::target::Target;
+use crate::jobs::settings::JobSettings;
+use crate::load::profile::Profile;
+use crate::load::settings::LoadSettings;
+use crate::mistakes::Mistakes;
+use crate::report::settings::ReportSettings;
 use crate::slo::{self, Slo};
-use crate::target::Target;
+use options::{Command, Options, Preset, Steady};
 
-/// The example of the specification, section 4.2.
-const SAMPLE_ROW: &str = "[5.1,3.5,1.4,0.2]";
-/// No machine that this runs on sends more.
-const HIGHEST_RATE: f64 = 1_000_000.0;
-/// More connections, jobs at once or rows no machine and no proxy takes; memory is made ready for each.
-const HIGHEST_NUMBER: usize = 100_000;
-const USUAL_DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
-const USUAL_GET_RATIO: f64 = 1.0;
-/// A proxy answers one connection's probes at five a second in the long run. In 30 s, so many have a p99 that is not simply
-/// the maximum.
-const USUAL_HEALTH_RATE: f64 = 4.0;
-/// What a step of a ramp must hold if nothing else is asked: the tolerated maximum of the specification.
+pub(crate) mod options;
+mod preset;
+
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
+/// The objective that a ramp adds to the user's: the tolerated maximum of the specification.
 const RAMP_SLO: &str = "submit_p99_ms<50";
 
 /// A run without mistakes.
@@ -34,172 +28,89 @@ pub(crate) struct Plan {
     /// The load in a few words.
     pub(crate) title: String,
     pub(crate) profile: Profile,
-    pub(crate) mix: Mix,
     pub(crate) slo: Slo,
     pub(crate) target: Target,
-    pub(crate) key: Option<HeaderValue>,
-    pub(crate) timeout: Duration,
     /// The body of every submission.
     pub(crate) body: Bytes,
-    pub(crate) max_outstanding: u32,
-    pub(crate) connections: usize,
-    pub(crate) follow: Mode,
-    pub(crate) followers: usize,
-    pub(crate) wait: Duration,
+    /// A job that has not ended this long after the last submission counts as lost.
     pub(crate) drain_timeout: Duration,
-    pub(crate) verify_sample: usize,
-    pub(crate) json: Option<PathBuf>,
-    pub(crate) html: Option<PathBuf>,
-    pub(crate) quiet: bool,
+    pub(crate) server: ServerSettings,
+    pub(crate) load: LoadSettings,
+    pub(crate) jobs: JobSettings,
+    pub(crate) report: ReportSettings,
 }
 
-/// Everything wrong with a command line, one sentence each.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub(crate) struct Mistakes(Vec<String>);
-
-impl Mistakes {
-    fn check(&mut self, holds: bool, sentence: &str) {
-        if !holds {
-            self.0.push(sentence.to_owned());
-        }
-    }
-
-    fn rate(&mut self, name: &str, rate: f64) {
-        let holds = rate > 0.0 && rate <= HIGHEST_RATE;
-        self.check(
-            holds,
-            &format!("{name} must be above 0 and at most {HIGHEST_RATE} per second, not {rate}"),
-        );
-    }
-
-    fn number(&mut self, name: &str, number: usize) {
-        let holds = (1..=HIGHEST_NUMBER).contains(&number);
-        self.check(holds, &format!("{name} must be above 0 and at most {HIGHEST_NUMBER}, not {number}"));
-    }
-
-    fn length(&mut self, name: &str, length: Duration) {
-        self.check(!length.is_zero(), &format!("{name} must be above 0"));
-    }
-
-    fn keep<T>(&mut self, result: Result<T, String>) -> Option<T> {
-        result.map_err(|mistake| self.0.push(mistake)).ok()
-    }
+/// What one command adds to the shared options.
+struct Asked {
+    title: String,
+    profile: Profile,
+    slo: &'static str,
+    drain_timeout: Duration,
 }
 
 impl Plan {
-    /// Fills in the defaults and reads `--body`.
+    /// Fills in the defaults and reads the file of `--body`.
     ///
     /// # Errors
     /// Every mistake at once.
     pub(crate) fn new(options: Options) -> Result<Self, Mistakes> {
-        let Options { command, common } = options;
-        let mut mistakes = Mistakes(Vec::new());
-        check_command(&command, &mut mistakes);
-        check_common(&common, &mut mistakes);
-        let slo = mistakes.keep(Slo::parse(&common.slo).map_err(|error| format!("--slo: {error}")));
-        let target = mistakes.keep(Target::parse(&common.url).map_err(|error| format!("--url: {error}")));
-        // What is refused for its number of rows is not made for the sake of other mistakes.
-        let rows = common.rows.min(HIGHEST_NUMBER);
-        let body = mistakes.keep(body(common.body.as_deref(), rows));
-        match (slo, target, body) {
-            (Some(slo), Some(target), Some(body)) if mistakes.0.is_empty() => {
-                let defaults = Slo::parse(default_slo(&command))
-                    .and_then(|own| Ok(own.or_default(&Slo::parse(slo::ALWAYS)?)));
-                let slo = slo.or_default(&defaults.map_err(|mistake| Mistakes(vec![mistake]))?);
-                Ok(Self::assemble(&command, common, slo, target, body))
-            }
-            _ => Err(mistakes),
-        }
-    }
-
-    fn assemble(command: &Command, common: Common, slo: Slo, target: Target, body: Bytes) -> Self {
-        let is_preset = matches!(command, Command::Preset { .. });
-        let usual_drain = if is_preset { preset::DRAIN_TIMEOUT } else { USUAL_DRAIN_TIMEOUT };
-        let followers =
-            if let Command::Run { concurrency, .. } = command { *concurrency } else { common.followers };
-        let mix = Mix {
-            spacing: common.arrivals,
-            get_ratio: common.get_ratio.unwrap_or(USUAL_GET_RATIO),
-            health_rate: common.health_rate.unwrap_or(USUAL_HEALTH_RATE),
-            seed: common.seed,
+        let Options { command, server, load, mut jobs, report } = options;
+        let mut mistakes = Mistakes::default();
+        let asked = Asked::new(&command, &mut mistakes);
+        server.check(&mut mistakes);
+        load.check(&mut mistakes);
+        jobs.check(&mut mistakes);
+        let slo = mistakes.keep(Slo::parse(&report.slo).map_err(|error| format!("--slo: {error}")));
+        let defaults = mistakes.keep(Slo::parse(asked.slo));
+        let always = mistakes.keep(Slo::parse(slo::ALWAYS));
+        let target = mistakes.keep(Target::parse(&server.url).map_err(|error| format!("--url: {error}")));
+        let body = mistakes.keep(load.read_body());
+        let (Some(slo), Some(defaults), Some(always), Some(target), Some(body), true) =
+            (slo, defaults, always, target, body, mistakes.is_empty())
+        else {
+            return Err(mistakes);
         };
-        Self {
-            title: title(command),
-            profile: profile(command),
-            mix,
-            slo,
+        if let Command::Run { concurrency, .. } = command {
+            jobs.followers = concurrency;
+        }
+        Ok(Self {
+            title: asked.title,
+            profile: asked.profile,
+            slo: slo.or_default(&defaults).or_default(&always),
             target,
-            key: common.key,
-            timeout: common.timeout,
             body,
-            max_outstanding: common.max_outstanding,
-            connections: common.connections,
-            follow: common.follow,
-            followers,
-            wait: common.wait,
-            drain_timeout: common.drain_timeout.unwrap_or(usual_drain),
-            verify_sample: common.verify_sample,
-            json: common.json,
-            html: common.html,
-            quiet: common.quiet,
-        }
+            drain_timeout: jobs.drain_timeout.unwrap_or(asked.drain_timeout),
+            server,
+            load,
+            jobs,
+            report,
+        })
     }
 }
 
-fn profile(command: &Command) -> Profile {
-    match command {
-        Command::Constant { rate, duration } | Command::Soak { rate, duration } => {
-            Profile::Phases { rates: vec![*rate], length: *duration }
-        }
-        Command::Steps { steps, step_duration } => {
-            Profile::Phases { rates: steps.clone(), length: *step_duration }
-        }
-        Command::Ramp { from, growth, max_rate, step_duration } => {
-            Profile::Ramp { from: *from, growth: *growth, max_rate: *max_rate, length: *step_duration }
-        }
-        Command::Run { jobs, concurrency } => Profile::Closed { jobs: *jobs, concurrency: *concurrency },
-        Command::Preset { name: Preset::Specification, duration } => preset::profile(*duration),
+impl Asked {
+    fn new(command: &Command, mistakes: &mut Mistakes) -> Self {
+        let (title, profile) = profile(command, mistakes);
+        let (slo, drain_timeout) = match command {
+            Command::Ramp { .. } => (RAMP_SLO, DRAIN_TIMEOUT),
+            Command::Preset { name: Preset::Specification, .. } => (preset::SLO, preset::DRAIN_TIMEOUT),
+            _ => ("", DRAIN_TIMEOUT),
+        };
+        Self { title, profile, slo, drain_timeout }
     }
 }
 
-fn title(command: &Command) -> String {
+/// The title and the load of a command. Adds the mistakes in its own options.
+fn profile(command: &Command, mistakes: &mut Mistakes) -> (String, Profile) {
     match command {
-        Command::Constant { rate, duration } => {
-            format!("constant {rate}/s for {}", format_duration(*duration))
-        }
-        Command::Soak { rate, duration } => format!("soak {rate}/s for {}", format_duration(*duration)),
-        Command::Steps { steps, step_duration } => {
-            let steps: Vec<_> = steps.iter().map(ToString::to_string).collect();
-            format!("steps {}/s, {} each", steps.join(", "), format_duration(*step_duration))
-        }
-        Command::Ramp { from, growth, step_duration, .. } => {
-            format!("ramp from {from}/s, times {growth} every {}", format_duration(*step_duration))
-        }
-        Command::Run { jobs, concurrency } => format!("run of {jobs} jobs, {concurrency} at once"),
-        Command::Preset { name: Preset::Specification, duration } => {
-            format!("preset specification for {}", format_duration(*duration))
-        }
-    }
-}
-
-fn default_slo(command: &Command) -> &'static str {
-    match command {
-        Command::Ramp { .. } => RAMP_SLO,
-        Command::Preset { name: Preset::Specification, .. } => preset::SLO,
-        _ => "",
-    }
-}
-
-fn check_command(command: &Command, mistakes: &mut Mistakes) {
-    match command {
-        Command::Constant { rate, duration } | Command::Soak { rate, duration } => {
-            mistakes.rate("--rate", *rate);
-            mistakes.length("--duration", *duration);
-        }
+        Command::Constant(Steady { rate, duration }) => steady("constant", *rate, *duration, mistakes),
+        Command::Soak(Steady { rate, duration }) => steady("soak", *rate, *duration, mistakes),
         Command::Steps { steps, step_duration } => {
             steps.iter().for_each(|rate| mistakes.rate("each of --steps", *rate));
             mistakes.length("--step-duration", *step_duration);
+            let rates: Vec<_> = steps.iter().map(ToString::to_string).collect();
+            let title = format!("steps {}/s, {} each", rates.join(", "), format_duration(*step_duration));
+            (title, Profile::Phases { rates: steps.clone(), length: *step_duration })
         }
         Command::Ramp { from, growth, max_rate, step_duration } => {
             mistakes.rate("--from", *from);
@@ -207,48 +118,39 @@ fn check_command(command: &Command, mistakes: &mut Mistakes) {
             mistakes.check(max_rate >= from, "--max-rate must be at least --from");
             mistakes.check(*growth >= 1.01, "--growth must be at least 1.01");
             mistakes.length("--step-duration", *step_duration);
+            let title =
+                format!("ramp from {from}/s, times {growth} every {}", format_duration(*step_duration));
+            let (from, growth, max_rate, length) = (*from, *growth, *max_rate, *step_duration);
+            (title, Profile::Ramp { from, growth, max_rate, length })
         }
         Command::Run { jobs, concurrency } => {
             mistakes.check(*jobs > 0, "--jobs must be above 0");
             mistakes.number("--concurrency", *concurrency);
+            let profile = Profile::Closed { jobs: *jobs, concurrency: *concurrency };
+            (format!("run of {jobs} jobs, {concurrency} at once"), profile)
         }
-        Command::Preset { duration, .. } => mistakes.length("--duration", *duration),
+        Command::Preset { name: Preset::Specification, duration } => {
+            mistakes.length("--duration", *duration);
+            let title = format!("preset specification for {}", format_duration(*duration));
+            (title, preset::profile(*duration))
+        }
     }
 }
 
-fn check_common(common: &Common, mistakes: &mut Mistakes) {
-    mistakes.length("--timeout", common.timeout);
-    mistakes.number("--rows", common.rows);
-    for (name, value) in [("--get-ratio", common.get_ratio), ("--health-rate", common.health_rate)] {
-        let holds = value.is_none_or(|value| (0.0..=HIGHEST_RATE).contains(&value));
-        mistakes.check(holds, &format!("{name} must be between 0 and {HIGHEST_RATE}"));
-    }
-    mistakes.check(common.max_outstanding > 0, "--max-outstanding must be above 0");
-    mistakes.number("--connections", common.connections);
-    mistakes.number("--followers", common.followers);
-    mistakes.check(common.wait >= Duration::from_secs(1), "--wait must be at least 1s");
-}
-
-fn body(file: Option<&Path>, rows: usize) -> Result<Bytes, String> {
-    match file {
-        Some(path) => {
-            let read = std::fs::read(path)
-                .map_err(|error| format!("--body: cannot read {}: {error}", path.display()));
-            read.map(Bytes::from)
-        }
-        None => Ok(Bytes::from(format!("{{\"data\":[{}]}}", vec![SAMPLE_ROW; rows].join(",")))),
-    }
+fn steady(name: &str, rate: f64, length: Duration, mistakes: &mut Mistakes) -> (String, Profile) {
+    mistakes.rate("--rate", rate);
+    mistakes.length("--duration", length);
+    let title = format!("{name} {rate}/s for {}", format_duration(length));
+    (title, Profile::Phases { rates: vec![rate], length })
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
     fn plan(line: &str) -> Result<Plan, String> {
-        let words = std::iter::once("tepal-loadtest").chain(line.split_whitespace());
-        Plan::new(Options::try_parse_from(words).unwrap()).map_err(|mistakes| mistakes.to_string())
+        let words = std::iter::once("tepal-loadtest").chain(line.split_whitespace()).map(Into::into);
+        Plan::new(Options::read(words).unwrap()).map_err(|mistakes| mistakes.to_string())
     }
 
     #[test]
@@ -302,11 +204,11 @@ mod tests {
     fn the_preset_exceeds_the_rate_that_it_must_reach() {
         let plan = plan("preset specification").unwrap();
         assert_eq!(plan.profile, Profile::Phases { rates: vec![120.0], length: Duration::from_secs(30) });
-        assert_eq!(plan.mix.health_rate, 4.0);
+        assert_eq!(plan.load.health_rate, 4.0);
     }
 
     #[test]
     fn a_closed_loop_has_a_follower_for_every_job_under_way() {
-        assert_eq!(plan("run --concurrency 300").unwrap().followers, 300);
+        assert_eq!(plan("run --concurrency 300").unwrap().jobs.followers, 300);
     }
 }

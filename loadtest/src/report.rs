@@ -1,21 +1,23 @@
-//! What a run found, as text, JSON and an HTML page.
+//! The report of a run: as text, JSON and an HTML page.
 
-use crate::plan::Plan;
-use crate::recorder::Recorder;
-use content::{Findings, Report};
+use crate::measure::recorder::Recorder;
+use content::{Findings, Report, Run};
 
 mod chart;
 mod charts;
 pub(crate) mod content;
-pub(crate) mod html;
+mod html;
 mod notes;
+pub(crate) mod output;
+pub(crate) mod settings;
 mod tables;
-pub(crate) mod text;
+mod text;
 
-/// Judges the numbers of a run.
-pub(crate) fn report(plan: &Plan, recorder: &Recorder, findings: Findings) -> Report {
-    let mut report = Report::new(plan, recorder, findings);
-    let notes = notes::notes(&report, plan.profile.is_ramp());
+/// Judges a run and adds the notes.
+pub(crate) fn judge(run: Run, recorder: &Recorder, findings: Findings) -> Report {
+    let is_ramp = run.is_ramp;
+    let mut report = Report::new(run, recorder, findings);
+    let notes = notes::notes(&report, is_ramp);
     report.notes.extend(notes);
     report
 }

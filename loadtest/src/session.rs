@@ -1,4 +1,4 @@
-//! One run from start to report: check the server, send, drain, read again, judge.
+//! One run: check the server, send, drain, read a sample again, judge.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -6,37 +6,39 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::CreationError;
 use tokio::sync::Semaphore;
 
-use crate::api::Api;
-use crate::busy::Meter;
-use crate::client::Client;
-use crate::follow::Follower;
-use crate::jobs::Jobs;
+use crate::http::api::Api;
+use crate::http::client::Client;
+use crate::jobs::follow::Follower;
+use crate::jobs::table::Jobs;
+use crate::jobs::verify::{self, Verification};
+use crate::load::driver::Driver;
+use crate::load::traffic::{Parts, Traffic};
+use crate::measure::busy::Meter;
+use crate::measure::recorder::Recorder;
 use crate::plan::Plan;
-use crate::preflight::{self, Unreachable};
-use crate::profile::Driver;
-use crate::progress;
-use crate::recorder::Recorder;
-use crate::report::content::{Findings, Report};
-use crate::report::report;
+use crate::report;
+use crate::report::content::{Findings, Report, Run};
 use crate::stop::{self, Stop};
-use crate::traffic::{Parts, Traffic};
-use crate::verify::{self, Verification};
+use preflight::Unreachable;
 
-/// How long an interrupted run waits for its jobs, and then again for their second reads.
+mod preflight;
+mod progress;
+
+/// An interrupted run waits this long for its jobs, and then this long for the second reads.
 const SHORT_DRAIN: Duration = Duration::from_secs(3);
-/// How long the second reads may take.
+/// The longest time for the second reads.
 const VERIFY_LIMIT: Duration = Duration::from_secs(60);
-/// The part of the random numbers that samples use; arrivals use those from 0 on.
+/// The random numbers of the samples. Those of the arrivals have the parts from 0 on.
 const SAMPLE_PART: u64 = u64::MAX;
 
 /// Why a run has no report.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionError {
-    /// There is no server to test.
+    /// No proxy can be tested.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
-    /// A histogram could not be made.
-    #[error("the recorder could not be set up")]
+    /// A histogram could not be created.
+    #[error("cannot create the histograms")]
     Recorder(#[from] CreationError),
 }
 
@@ -46,7 +48,7 @@ struct Session {
     recorder: Recorder,
     jobs: Jobs,
     traffic: Traffic,
-    /// The connections of the followers: long polls must not keep those of the measured requests.
+    /// The followers have their own connections: long polls must not occupy those of the measured requests.
     follow_api: Api,
     stop: Stop,
 }
@@ -54,33 +56,33 @@ struct Session {
 /// Carries out `plan`.
 ///
 /// # Errors
-/// [`SessionError::Unreachable`] before anything is sent.
+/// [`SessionError::Unreachable`] before any load is sent.
 pub(crate) async fn execute(plan: Plan) -> Result<Report, SessionError> {
     let address = preflight::resolve(&plan.target).await?;
     let api = |connections| Api {
         target: plan.target.clone(),
-        key: plan.key.clone(),
-        timeout: plan.timeout,
+        key: plan.server.key.clone(),
+        timeout: plan.server.timeout,
         client: Client::new(address, connections),
     };
-    let (load_api, follow_api) = (api(plan.connections), api(plan.followers));
+    let (load_api, follow_api) = (api(plan.load.connections), api(plan.jobs.followers));
     let note = preflight::check(&load_api).await?;
     Session::new(plan, load_api, follow_api)?.run(note).await
 }
 
 impl Session {
     fn new(plan: Plan, load_api: Api, follow_api: Api) -> Result<Self, SessionError> {
-        let (recorder, stop) = (Recorder::new()?, Stop::new());
-        let jobs = Jobs::new(plan.verify_sample, plan.mix.random(SAMPLE_PART));
+        let (recorder, stop) = (Recorder::new()?, Stop::default());
+        let jobs = Jobs::new(plan.jobs.verify_sample, plan.load.random(SAMPLE_PART));
         let traffic = Traffic::new(Parts {
             api: load_api,
             recorder: recorder.clone(),
             jobs: jobs.clone(),
             body: plan.body.clone(),
-            outstanding: Arc::new(Semaphore::new(plan.max_outstanding as usize)),
-            max_outstanding: plan.max_outstanding,
+            outstanding: Arc::new(Semaphore::new(plan.load.max_outstanding as usize)),
+            max_outstanding: plan.load.max_outstanding,
             stop: stop.clone(),
-            patience: plan.drain_timeout,
+            retry_limit: plan.drain_timeout,
         });
         Ok(Self { plan, recorder, jobs, traffic, follow_api, stop })
     }
@@ -88,10 +90,10 @@ impl Session {
     async fn run(self, note: Option<String>) -> Result<Report, SessionError> {
         let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let signals = tokio::spawn(stop::listen_for_signals(self.stop.clone()));
-        let progress = tokio::spawn(progress::run(self.recorder.clone(), self.plan.quiet));
-        let followers = self.follower().start(self.plan.followers);
+        let progress = tokio::spawn(progress::run(self.recorder.clone(), self.plan.report.quiet));
+        let followers = self.follower().start(self.plan.jobs.followers);
 
-        progress::say(&format!("{} at {}", self.plan.title, self.plan.target), self.plan.quiet);
+        progress::say(&format!("{} at {}", self.plan.title, self.plan.target), self.plan.report.quiet);
 
         let meter = Meter::start();
         let knee = self.driver().drive(&self.plan.profile).await?;
@@ -103,19 +105,30 @@ impl Session {
         progress.abort();
         let verification = self.verify().await;
         signals.abort();
-        progress::finish(self.plan.quiet);
+        progress::finish(self.plan.report.quiet);
 
         let interrupted = self.stop.is_raised();
         let lost = self.jobs.lost_examples();
         let findings = Findings { started_at, interrupted, note, knee, lost, changes: verification.examples };
-        Ok(report(&self.plan, &self.recorder, findings))
+        Ok(report::judge(self.planned(), &self.recorder, findings))
+    }
+
+    fn planned(&self) -> Run {
+        Run {
+            title: self.plan.title.clone(),
+            url: self.plan.target.to_string(),
+            seed: self.plan.load.seed,
+            arrivals: self.plan.load.arrivals,
+            is_ramp: self.plan.profile.is_ramp(),
+            objectives: self.plan.slo.clone(),
+        }
     }
 
     fn driver(&self) -> Driver {
         Driver {
             traffic: self.traffic.clone(),
             recorder: self.recorder.clone(),
-            mix: self.plan.mix,
+            settings: self.plan.load.clone(),
             slo: self.plan.slo.clone(),
             stop: self.stop.clone(),
         }
@@ -126,25 +139,25 @@ impl Session {
             api: self.follow_api.clone(),
             jobs: self.jobs.clone(),
             recorder: self.recorder.clone(),
-            mode: self.plan.follow,
-            turn: self.plan.wait,
+            mode: self.plan.jobs.follow,
+            turn: self.plan.jobs.wait,
         }
     }
 
-    /// Waits until every request has its outcome and every job has ended; not for long after an interruption.
+    /// Waits until every request has its outcome and every job has ended; after an interruption, only for a moment.
     async fn drain(&self) {
         let drained = async {
-            self.traffic.quiet().await;
+            self.traffic.settled().await;
             self.jobs.emptied().await;
         };
         let interrupted = async {
             self.stop.raised().await;
             progress::say(
-                "Interrupted: waiting a moment for jobs under way (again to skip)",
-                self.plan.quiet,
+                "Interrupted: waiting a moment for jobs in flight (press Ctrl-C again to skip)",
+                self.plan.report.quiet,
             );
             tokio::select! {
-                () = self.stop.hurried() => {}
+                () = self.stop.raised_twice() => {}
                 () = tokio::time::sleep(SHORT_DRAIN) => {}
             }
         };
@@ -159,9 +172,9 @@ impl Session {
         let limit = if self.stop.is_raised() { SHORT_DRAIN } else { VERIFY_LIMIT };
         let verification = tokio::select! {
             verification = verify::read_again(&self.follow_api, self.jobs.sample(), limit) => verification,
-            () = self.stop.hurried() => Verification::default(),
+            () = self.stop.raised_twice() => Verification::default(),
         };
-        self.recorder.verify(&verification);
+        self.recorder.verify(verification.counts);
         verification
     }
 }

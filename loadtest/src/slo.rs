@@ -1,16 +1,16 @@
-//! Service level objectives: `submit_p99_ms<20,lost<1` read into terms, and terms judged on a summary.
-//! What was not measured does not pass.
+//! Service level objectives such as `submit_p99_ms<20,lost<1`. They are judged on a summary; an objective that was not measured
+//! is broken.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::summary::Summary;
+use crate::measure::summary::Summary;
 use metric::Metric;
 
 pub(crate) mod metric;
 
-/// Judged in every run, unless the expression names the metric itself.
+/// The objectives of every run. A term of the user on the same metric replaces the one here.
 pub(crate) const ALWAYS: &str = "errors_ratio<0.01,lost<1,changed<1,duplicated<1,mixed_up<1";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ enum Comparison {
     AtLeast,
 }
 
-/// The longer operators first, so that `<=` is not read as `<`.
+/// The longer operators come first, so that `<=` is not parsed as `<`.
 const OPERATORS: [(&str, Comparison); 4] = [
     ("<=", Comparison::AtMost),
     (">=", Comparison::AtLeast),
@@ -52,15 +52,15 @@ pub(crate) struct Term {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Slo(Vec<Term>);
 
-/// How one condition turned out.
+/// The verdict on one condition.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Verdict {
-    /// The condition as it was written, with one space around the operator.
+    /// The condition, with one space around the operator.
     pub(crate) term: String,
-    /// What was measured; absent if nothing was, which fails.
+    /// The measured value; absent if nothing was measured, which breaks the condition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) value: Option<f64>,
-    /// Does the condition hold?
+    /// Whether the condition holds.
     pub(crate) passed: bool,
 }
 
@@ -93,10 +93,10 @@ impl Term {
 }
 
 impl Slo {
-    /// Reads terms separated by commas. An empty expression has no terms.
+    /// Parses terms separated by commas. An empty expression has no terms.
     ///
     /// # Errors
-    /// Every mistake in the expression, one a line, and then the valid names.
+    /// Every mistake in the expression, one a line, and the valid names.
     pub(crate) fn parse(expression: &str) -> Result<Self, String> {
         if expression.trim().is_empty() {
             return Ok(Self::default());
@@ -123,7 +123,7 @@ impl Slo {
         self.0.iter().map(|term| term.judge(summary)).collect()
     }
 
-    /// The first condition that a step of a ramp breaks, as a sentence; terms about whole runs are left out.
+    /// The first condition that a step of a ramp breaks, as a sentence. Conditions on whole runs do not apply.
     pub(crate) fn violated_by_step(&self, step: &Summary) -> Option<String> {
         let terms = self.0.iter().filter(|term| term.metric.describes_a_step());
         let broken =
@@ -131,7 +131,7 @@ impl Slo {
         Some(format!("{} was {}", broken.term, broken.value.unwrap_or_default()))
     }
 
-    /// The limit that plots draw for a latency, if there is a condition on its `statistic`.
+    /// The limit of the condition on metric `name`, if there is one.
     pub(crate) fn limit_of(&self, name: &str) -> Option<f64> {
         self.0.iter().find(|term| term.metric.name() == name).map(|term| term.limit)
     }
@@ -140,8 +140,8 @@ impl Slo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::LatencySummary;
-    use crate::summary::{JobSummary, RequestSummary};
+    use crate::measure::latency::LatencySummary;
+    use crate::measure::summary::{JobSummary, RequestSummary};
 
     fn summary(p99_ms: f64, lost: u64) -> Summary {
         let latency = Some(LatencySummary { count: 1, p99_ms, ..Default::default() });

@@ -1,82 +1,64 @@
-//! One signal that ends a run early, seen both by async tasks and by the pacing thread. The second Ctrl-C raises
-//! it to "hurry": skip the drain too.
+//! The stop signal of a run. The first Ctrl-C ends the sending; the second ends the drain too.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Running,
-    Stopped,
-    Hurried,
-}
+/// A sleeping thread checks the signal this often.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A cheap handle to the signal; every clone sees the same state.
-#[derive(Clone, Debug)]
+/// A cheap handle to the signal. All clones share it.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Stop {
-    level: Arc<watch::Sender<Level>>,
-    thread: Arc<(Mutex<bool>, Condvar)>,
+    sending: CancellationToken,
+    draining: CancellationToken,
 }
 
 impl Stop {
-    /// A signal that has not been raised.
-    pub(crate) fn new() -> Self {
-        Self { level: Arc::new(watch::Sender::new(Level::Running)), thread: Arc::default() }
-    }
-
-    /// Ends the sending; raised once more, ends the draining too.
+    /// Ends the sending. The second call ends the drain.
     pub(crate) fn raise(&self) {
-        self.level.send_modify(|level| {
-            *level = if *level == Level::Running { Level::Stopped } else { Level::Hurried };
-        });
-        *self.thread.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.thread.1.notify_all();
+        if self.is_raised() {
+            self.draining.cancel();
+        }
+        self.sending.cancel();
     }
 
-    /// Was it raised at all?
+    /// Whether the sending must end.
     pub(crate) fn is_raised(&self) -> bool {
-        *self.level.borrow() >= Level::Stopped
+        self.sending.is_cancelled()
     }
 
-    /// Returns once it was raised.
+    /// Waits until the sending must end.
     pub(crate) async fn raised(&self) {
-        self.reached(Level::Stopped).await;
+        self.sending.cancelled().await;
     }
 
-    /// Returns once it was raised twice.
-    pub(crate) async fn hurried(&self) {
-        self.reached(Level::Hurried).await;
+    /// Waits until the drain must end.
+    pub(crate) async fn raised_twice(&self) {
+        self.draining.cancelled().await;
     }
 
-    async fn reached(&self, wanted: Level) {
-        // The sender lives in `self`, so waiting cannot fail while this future is alive.
-        let _ = self.level.subscribe().wait_for(|level| *level >= wanted).await;
-    }
-
-    /// Blocks the calling thread until `due`; false if the signal was raised first.
+    /// Blocks the calling thread until `due`. Returns false if the signal came first.
     pub(crate) fn sleep_until(&self, due: Instant) -> bool {
-        let mut raised = self.thread.0.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let left = due.saturating_duration_since(Instant::now());
-            if *raised || left.is_zero() {
-                return !*raised;
+            if self.is_raised() || left.is_zero() {
+                return !self.is_raised();
             }
-            raised = self.thread.1.wait_timeout(raised, left).unwrap_or_else(PoisonError::into_inner).0;
+            std::thread::sleep(left.min(CHECK_INTERVAL));
         }
     }
 }
 
-/// Raises `stop` at every Ctrl-C or SIGTERM, for as long as the run lasts.
+/// Raises `stop` at every Ctrl-C and SIGTERM.
 pub(crate) async fn listen_for_signals(stop: Stop) {
-    while interrupted().await.is_ok() {
+    while signalled().await.is_ok() {
         stop.raise();
     }
 }
 
 #[cfg(unix)]
-async fn interrupted() -> std::io::Result<()> {
+async fn signalled() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -86,19 +68,17 @@ async fn interrupted() -> std::io::Result<()> {
 }
 
 #[cfg(not(unix))]
-async fn interrupted() -> std::io::Result<()> {
+async fn signalled() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn a_sleeping_thread_wakes_when_the_signal_is_raised() {
-        let stop = Stop::new();
+        let stop = Stop::default();
         let sleeper = stop.clone();
         let thread =
             std::thread::spawn(move || sleeper.sleep_until(Instant::now() + Duration::from_secs(600)));
@@ -110,7 +90,17 @@ mod tests {
     #[test]
     fn a_sleep_that_nothing_interrupts_ends_at_its_time() {
         let due = Instant::now() + Duration::from_millis(5);
-        assert!(Stop::new().sleep_until(due));
+        assert!(Stop::default().sleep_until(due));
         assert!(Instant::now() >= due);
+    }
+
+    #[tokio::test]
+    async fn only_the_second_signal_ends_the_drain() {
+        let stop = Stop::default();
+        stop.raise();
+        stop.raised().await;
+        assert!(!stop.draining.is_cancelled());
+        stop.raise();
+        stop.raised_twice().await;
     }
 }

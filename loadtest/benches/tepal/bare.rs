@@ -1,4 +1,4 @@
-//! The limit of an HTTP service written like the proxy: axum that parses the JSON and answers a constant.
+//! The limit of an HTTP service with the proxy's libraries: axum parses the JSON and answers a constant.
 
 use std::net::SocketAddr;
 

@@ -1,17 +1,17 @@
-//! On what a run was measured: machine, versions, date.
+//! The conditions of a run: machine, versions, date.
 
 use std::process::Command;
 use std::time::SystemTime;
 
-/// When a run began, and in what state the machine was.
+/// The start of a run.
 pub(crate) struct Started {
     pub(crate) at: String,
-    /// Processes that wanted a core just before, averaged over a minute.
+    /// The load average of the minute before.
     pub(crate) load: String,
 }
 
 impl Started {
-    /// Now.
+    /// The current time and load.
     pub(crate) fn now() -> Self {
         let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let load = read("/proc/loadavg").split_whitespace().next().unwrap_or("?").to_owned();
@@ -35,7 +35,7 @@ pub(crate) fn machine() -> String {
     )
 }
 
-/// One line for the page: what was compiled with what, and what it was measured against.
+/// One line for the page: the versions of Tepal, the compiler, Redis and wrk.
 pub(crate) fn versions() -> String {
     let redis = first_line("redis-server", &["--version"]);
     let redis = redis.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("?").to_owned();
@@ -54,7 +54,7 @@ fn commit() -> String {
     }
 }
 
-/// The first line that a program prints; nothing if it is missing.
+/// The first line of a program's output; empty if the program is missing.
 fn first_line(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();

@@ -1,12 +1,12 @@
-//! `make bench`: what Tepal does against what bare Redis and a bare HTTP server do on the same machine, in one run.
+//! `make bench`: compares Tepal with bare Redis and a bare HTTP server on the same machine, in one run.
 //!
-//! - `rows` has one module for each group of lines of the table; each measures the limit and Tepal in turns;
-//! - `parts` starts what is measured: the real binaries in release mode, a Redis with the shipped settings, and, as a
-//!   child that is this very program, a bare axum server;
+//! - `rows` has one module for each group of table rows; it measures the limit and Tepal in turns;
+//! - `parts` starts the programs: the real binaries in release mode, a Redis with the shipped settings, and this program
+//!   again as a bare axum server;
 //! - `tools` runs wrk and redis-benchmark; `series` is a median with its range;
-//! - `machine` and `page` write `docs/performance.md`, the measured part of it only.
+//! - `machine` and `page` write the measured part of `docs/performance.md`.
 //!
-//! It prints figures and judges them against the targets, but never fails because of one: a slow machine is no error.
+//! It prints figures and judges them against the targets. It never fails because of a missed target: a slow machine is no error.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -33,49 +33,49 @@ mod tools;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures Tepal against its limits and writes the figures into a page.
+/// Measures Tepal and its limits, and writes the figures into a page.
 #[derive(Debug, Parser)]
 #[command(name = "tepal-bench")]
 struct Options {
     #[command(subcommand)]
     child: Option<Child>,
-    /// Length of one measurement, where a length can be chosen
+    /// Length of one measurement, if it has one
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Times that each limit and Tepal are measured in turns
+    /// Rounds; each measures the limit and Tepal
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Jobs of a backlog; the deepest one is five times as long
+    /// Jobs of a backlog; the deepest one has five times as many
     #[arg(long, default_value_t = 200_000)]
     jobs: usize,
-    /// Only these groups of rows
+    /// Measure only these groups of rows
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<rows::Group>,
-    /// The page whose measured part is replaced
+    /// The page with the measured part to replace
     #[arg(long, default_value_os_t = parts::repository().join("docs/performance.md"))]
     out: PathBuf,
-    /// What cargo passes to every benchmark
+    /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What this program is when it is its own child.
+/// The role of this program when it starts itself.
 #[derive(Debug, Subcommand)]
 enum Child {
     /// A server that parses the JSON and answers a constant
     #[command(hide = true)]
     Axum {
-        /// Where to listen
+        /// Address to listen on
         addr: SocketAddr,
     },
 }
 
-/// How much to measure.
+/// The size of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
     /// Length of one measurement.
     pub(crate) length: Duration,
-    /// Times that each side is measured.
+    /// Rounds.
     pub(crate) rounds: usize,
     /// Jobs of a backlog.
     pub(crate) jobs: usize,

@@ -1,4 +1,4 @@
-//! The measured part of `docs/performance.md`. What people wrote around it stays.
+//! The measured part of `docs/performance.md`. The rest of the page stays as it is.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn table(detail: &Detail, text: &mut String) {
     detail.lines.iter().for_each(|line| *text += &row(line));
 }
 
-/// A target as it is written.
+/// A target as text.
 fn short(value: f64) -> String {
     format!("{value}")
 }

@@ -1,4 +1,4 @@
-//! Starts what is measured. Everything listens on loopback and is killed when its handle is dropped.
+//! Starts the measured programs. They listen on loopback. Dropping its handle kills a program.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,17 +14,17 @@ use tepal_tests::wait::poll;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// The queue is counted at each submission, as it ships, and is never full: the deepest backlog has a million jobs.
+/// The queue has a limit, as shipped, so each submission counts the queue. It is never full: the deepest backlog has a million jobs.
 pub(crate) const QUEUE_LIMIT: u64 = 10_000_000;
 
-/// What else is set for a child.
+/// Environment variables of a child.
 pub(crate) type Env<'a> = &'a [(&'a str, &'a str)];
 
-/// A child that answers HTTP somewhere.
+/// A child that serves HTTP.
 pub(crate) struct Served {
     pub(crate) url: String,
     process: Process,
-    /// Holds its log.
+    /// The folder of its log.
     _dir: TempDir,
 }
 
@@ -33,17 +33,17 @@ pub(crate) fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Redis as it is shipped, but with fsync every second: targets compare with limits that do not measure the disk.
+/// Redis as shipped, but with fsync every second: the targets compare with limits that do not depend on the disk.
 pub(crate) async fn redis() -> RedisServer {
     redis_with(Fsync::EverySec).await
 }
 
-/// Redis as it is shipped, but for this fsync; as much memory as the machine has, as with `make up`.
+/// Redis as shipped, but with this fsync and, as with `make up`, as much memory as the machine has.
 pub(crate) async fn redis_with(fsync: Fsync) -> RedisServer {
     RedisServer::shipped().aof(fsync).config("maxmemory 0").start().await
 }
 
-/// A Redis with the same persistence and otherwise the settings that it is delivered with.
+/// A Redis with the same persistence and otherwise its own defaults.
 pub(crate) async fn stock_redis() -> RedisServer {
     RedisServer::options().aof(Fsync::EverySec).start().await
 }
@@ -69,7 +69,7 @@ pub(crate) async fn bare_axum(redis: &RedisServer) -> Served {
     start(&this_program, &["axum", &addr], &redis.url(), &[], &addr, "/livez").await
 }
 
-/// Logs are written as `make up` writes them: JSON, to a file.
+/// Logs go to a file as JSON, as with `make up`.
 async fn start(
     program: &Path,
     args: &[&str],

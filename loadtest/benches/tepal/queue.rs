@@ -1,4 +1,4 @@
-//! The queue as the benchmark sees it: submits through the store, watches lengths, memory and processor time.
+//! The queue of a benchmark: submits through the store; reads lengths, memory and processor time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,9 +15,9 @@ use tokio::task::JoinSet;
 
 use crate::{parts::QUEUE_LIMIT, tools::INPUT};
 
-/// Between two looks at a length that falls fast.
-const LOOK: Duration = Duration::from_millis(5);
-/// A backlog that does not move for so long never will.
+/// The pause between two reads of a length.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// A backlog that has not changed for this long is stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// One queue on one Redis.
@@ -54,7 +54,7 @@ impl Queue {
         let () = self.ask(redis::cmd("FLUSHALL").arg("SYNC")).await;
     }
 
-    /// Makes the script of [`redis_limit`](crate::tools::redis_limit) known.
+    /// Loads the script of [`redis_limit`](crate::tools::redis_limit) and returns its hash.
     pub(crate) async fn load_limit_script(&self) -> String {
         let script = "#!lua\nredis.call('HSET', KEYS[1], unpack(ARGV))\n\
                       return redis.call('XADD', KEYS[2], '*', 'id', KEYS[1])";
@@ -66,7 +66,7 @@ impl Queue {
         submit(&self.store).await
     }
 
-    /// Submits `jobs` jobs from `tasks` tasks; gives the time it took.
+    /// Submits `jobs` jobs from `tasks` tasks. Returns the elapsed time.
     pub(crate) async fn fill(&self, jobs: usize, tasks: usize) -> Duration {
         let started = Instant::now();
         let left = Arc::new(AtomicUsize::new(jobs));
@@ -86,7 +86,7 @@ impl Queue {
         started.elapsed()
     }
 
-    /// Submits from `tasks` tasks for `length`; gives the jobs per second.
+    /// Submits from `tasks` tasks for `length`. Returns the jobs per second.
     pub(crate) async fn submit_for(&self, length: Duration, tasks: usize) -> f64 {
         let (started, count) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
         let mut submitting = JoinSet::new();
@@ -103,7 +103,7 @@ impl Queue {
         count.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64()
     }
 
-    /// Unfinished jobs: entries of finished ones are deleted.
+    /// The number of unfinished jobs: entries of finished jobs are deleted.
     pub(crate) async fn length(&self) -> usize {
         self.ask(redis::cmd("XLEN").arg(self.store.keys().stream(0, Priority::Normal))).await
     }
@@ -117,7 +117,7 @@ impl Queue {
         (before - after) as f64 / started.elapsed().as_secs_f64()
     }
 
-    /// Waits until every job is finished. Time counts from the first finished one, so the start of a worker does not.
+    /// Waits until every job has finished. Time counts from the first finished job, so it excludes the start of the worker.
     pub(crate) async fn drained(&self) -> Drained {
         let full = self.length().await;
         let mut first = None;
@@ -134,27 +134,27 @@ impl Queue {
             if left != moved.0 {
                 moved = (left, now);
             }
-            assert!(now - moved.1 < STUCK, "nobody works on the last {left} of {full} jobs");
-            tokio::time::sleep(LOOK).await;
+            assert!(now - moved.1 < STUCK, "no worker takes the last {left} of {full} jobs");
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Bytes that the data takes: without buffers of clients and of the append-only file.
+    /// Bytes of the data, without the buffers of clients and of the append-only file.
     pub(crate) async fn data_bytes(&self) -> f64 {
-        // Half moved hash tables count twice; Redis moves on by itself.
+        // A hash table counts twice while Redis resizes it.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         let info = self.info("memory").await;
         let field = |name| number(&info, name);
         field("used_memory") - field("mem_clients_normal") - field("mem_aof_buffer")
     }
 
-    /// Processor seconds that Redis has used, all its threads together.
+    /// Processor seconds of all threads of Redis.
     pub(crate) async fn cpu_seconds(&self) -> f64 {
         let info = self.info("cpu").await;
         number(&info, "used_cpu_sys") + number(&info, "used_cpu_user")
     }
 
-    /// Commands that Redis has run, those inside scripts included.
+    /// Commands that Redis has run, including those inside scripts.
     pub(crate) async fn commands(&self) -> f64 {
         let info = self.info("commandstats").await;
         let calls = info
@@ -172,7 +172,7 @@ impl Queue {
     }
 }
 
-/// As the proxy does it.
+/// Submits as the proxy does.
 async fn submit(store: &JobStore) -> JobId {
     let id = JobId::new(0);
     let job = NewJob { input: INPUT.to_owned(), request_id: Some(id.to_string()), ..NewJob::default() };

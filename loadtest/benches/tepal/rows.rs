@@ -1,4 +1,4 @@
-//! What is measured: each group measures its limit and Tepal in turns, round by round.
+//! The measurements. Each group measures its limit and Tepal in turns, round by round.
 
 mod batching;
 mod depth;
@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use crate::Scale;
 use crate::series::Series;
 
-/// Lines of the table that are measured together.
+/// Rows of the table that are measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Group {
     /// POST /predict against bare axum
@@ -31,30 +31,30 @@ pub(crate) enum Group {
     Depth,
     /// Jobs that share model calls
     Batching,
-    /// What `appendfsync always` costs
+    /// The cost of `appendfsync always`
     Durability,
 }
 
-/// One line of the table.
+/// One row of the table.
 pub(crate) struct Row {
     pub(crate) what: String,
-    /// What the limit reached, with its unit.
+    /// The result of the limit, with its unit.
     pub(crate) limit: Option<(Series, &'static str)>,
-    /// What Tepal reached, with its unit.
+    /// The result of Tepal, with its unit.
     pub(crate) tepal: (Series, &'static str),
-    /// The number that the target is about.
+    /// The number that the target judges.
     pub(crate) judged: Series,
     pub(crate) target: Target,
 }
 
-/// What a row must reach.
+/// The target of a row.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     AtLeast(f64),
     AtMost(f64),
 }
 
-/// Figures beside the table.
+/// Figures below the table.
 pub(crate) struct Detail {
     pub(crate) title: &'static str,
     pub(crate) text: String,
@@ -70,13 +70,13 @@ pub(crate) struct Measured {
 }
 
 impl Row {
-    /// A row whose figure is Tepal's rate over the limit's.
+    /// A row that judges Tepal's rate over the limit's.
     fn ratio(what: &str, limit: Series, tepal: Series, unit: &'static str, target: Target) -> Self {
         let judged = tepal.over(&limit);
         Self { what: what.to_owned(), limit: Some((limit, unit)), tepal: (tepal, unit), judged, target }
     }
 
-    /// A row whose figure is the measured value itself.
+    /// A row that judges the measured value.
     fn value(what: &str, tepal: Series, unit: &'static str, target: Target) -> Self {
         Self { what: what.to_owned(), limit: None, judged: tepal.clone(), tepal: (tepal, unit), target }
     }

@@ -1,4 +1,4 @@
-//! Repeated measurements of one thing.
+//! Repeated measurements.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use std::fmt;
 pub(crate) struct Series(Vec<f64>);
 
 impl Series {
-    /// Of no round yet.
+    /// A series without rounds.
     pub(crate) const fn new() -> Self {
         Self(Vec::new())
     }
@@ -17,17 +17,17 @@ impl Series {
         self.0.push(value);
     }
 
-    /// Round by round, this over `other`.
+    /// This series over `other`, round by round.
     pub(crate) fn over(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(mine, others)| mine / others).collect())
     }
 
-    /// This, each value times `factor`.
+    /// This series times `factor`.
     pub(crate) fn times(&self, factor: f64) -> Self {
         Self(self.0.iter().map(|value| value * factor).collect())
     }
 
-    /// The middle value; of an even number, the mean of the two in the middle.
+    /// The median; of an even number of values, the mean of the two in the middle.
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -47,7 +47,7 @@ impl Series {
     }
 }
 
-/// `0.52 (0.50-0.55)`; one round has no range.
+/// For example `0.52 (0.50-0.55)`. One round has no range.
 impl fmt::Display for Series {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}", number(self.median()))?;
@@ -58,7 +58,7 @@ impl fmt::Display for Series {
     }
 }
 
-/// As many digits as the number can be trusted for.
+/// The number with a sensible number of digits.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 10_000.0 => thousands(value),

@@ -1,4 +1,4 @@
-//! Runs wrk and redis-benchmark and reads what they print.
+//! Runs wrk and redis-benchmark and parses their output.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-/// What every submission of a benchmark is: one row of Iris.
+/// The body of every submission: one row of Iris.
 pub(crate) const BODY: &str = r#"{"data": [[5.1, 3.5, 1.4, 0.2]]}"#;
-/// The same as it is stored.
+/// The same row as stored.
 pub(crate) const INPUT: &str = "[[5.1,3.5,1.4,0.2]]";
 
-/// What wrk measured.
+/// The results of wrk.
 #[derive(Debug)]
 pub(crate) struct Http {
     pub(crate) per_second: f64,
@@ -19,7 +19,7 @@ pub(crate) struct Http {
     pub(crate) p99_ms: f64,
 }
 
-/// Ends the program with a hint if a tool is missing.
+/// Exits with a hint if a tool is missing.
 pub(crate) fn require() {
     for (tool, package) in
         [("wrk", "wrk"), ("redis-benchmark", "redis-tools"), ("redis-server", "redis-server")]
@@ -49,7 +49,7 @@ pub(crate) async fn wrk(url: &str, connections: usize, length: Duration) -> Http
     }
 }
 
-/// The rate of a script that does the least that a durable queue must: a hash of six fields and a stream entry.
+/// The rate of the smallest script of a durable queue: a hash of six fields and a stream entry.
 /// 64 connections, 64 commands in flight on each.
 pub(crate) async fn redis_limit(url: &str, sha: &str, requests: usize) -> f64 {
     let fields =
@@ -77,14 +77,14 @@ async fn run(name: &'static str, mut command: Command) -> String {
     text
 }
 
-/// The word after `label`, which begins a line: a percentage may end like another one.
+/// The word after `label` at the start of a line. Elsewhere, one percentage could end like another.
 fn after<'a>(output: &'a str, label: &str) -> &'a str {
     let rest = output.lines().find_map(|line| line.trim_start().strip_prefix(label));
     let rest = rest.unwrap_or_else(|| panic!("no {label} in:\n{output}"));
     rest.split_whitespace().next().unwrap_or_default()
 }
 
-/// wrk prints a unit with each time.
+/// A time of wrk with its unit.
 fn milliseconds(text: &str) -> f64 {
     let unit = text.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '.');
     let value: f64 = text.trim_end_matches(unit).parse().expect("a number");

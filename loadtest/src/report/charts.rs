@@ -1,9 +1,9 @@
-//! Which charts a page has, and where their values come from.
+//! The list of charts on the page, with their values.
 
 use super::chart::{Chart, Line};
 use super::content::Report;
-use crate::latency::Percentiles;
-use crate::recorder::Window;
+use crate::measure::latency::Percentiles;
+use crate::measure::timeline::Window;
 
 type Percentile = fn(Percentiles) -> f64;
 type Number = fn(&Window) -> f64;

@@ -1,18 +1,19 @@
-//! What a run found: the structure that text, JSON and page print.
+//! The content of a report. Text, JSON and page print this one structure.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::arrivals::Spacing;
-use crate::failure::FailureKind;
-use crate::plan::Plan;
-use crate::recorder::{Operation, Recorder, Window};
+use crate::http::failure::FailureKind;
+use crate::jobs::verify::Change;
+use crate::load::arrivals::Spacing;
+use crate::measure::recorder::Recorder;
+use crate::measure::summary::{PhaseSummary, Summary};
+use crate::measure::timeline::Window;
+use crate::measure::totals::Operation;
 use crate::slo::{Slo, Verdict};
-use crate::summary::{PhaseSummary, Summary};
-use crate::verify::Change;
 
-/// Everything about a run. The JSON report is exactly this.
+/// Everything about a run. The JSON report has exactly these fields.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) version: &'static str,
@@ -22,38 +23,38 @@ pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) arrivals: Spacing,
     pub(crate) interrupted: bool,
-    /// How the run is judged as a whole.
+    /// The verdict on the whole run.
     pub(crate) outcome: Outcome,
-    /// Is that [`Outcome::Passed`]?
+    /// Whether it is [`Outcome::Passed`].
     pub(crate) passed: bool,
     pub(crate) slo: Vec<Verdict>,
     pub(crate) summary: Summary,
-    /// The steps of a run that has several; of a ramp, the last ones failed.
+    /// The steps of a run that has several. In a ramp, the last ones failed.
     pub(crate) phases: Vec<PhaseSummary>,
     pub(crate) failures: Vec<FailureCount>,
-    /// What a reader should know before trusting the numbers.
+    /// Sentences to read before trusting the numbers.
     pub(crate) notes: Vec<String>,
     pub(crate) lost_examples: Vec<String>,
     pub(crate) changed_examples: Vec<Change>,
     pub(crate) timeline: Vec<Window>,
-    /// The objectives, whose limits the charts draw.
+    /// The charts draw the limits of these.
     #[serde(skip)]
-    pub(crate) objectives: Slo,
+    pub(super) objectives: Slo,
 }
 
-/// A run as a whole.
+/// The verdict on a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     /// All objectives hold.
     Passed,
-    /// They held until the run was interrupted; what would have come is not known.
+    /// All objectives held until the run was interrupted. The rest is unknown.
     Interrupted,
-    /// At least one objective is broken, whether or not the run was interrupted.
+    /// At least one objective is broken. The run may also have been interrupted.
     Broken,
 }
 
-/// How often one kind of request failed in one way.
+/// The number of failures of one kind of request.
 #[derive(Debug, Serialize)]
 pub(crate) struct FailureCount {
     pub(crate) operation: &'static str,
@@ -63,12 +64,24 @@ pub(crate) struct FailureCount {
     pub(crate) failure: FailureKind,
 }
 
-/// What the run knows beside the plan and the counters.
+/// The plan of a run, as far as a report shows it.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// The load in a few words.
+    pub(crate) title: String,
+    pub(crate) url: String,
+    pub(crate) seed: u64,
+    pub(crate) arrivals: Spacing,
+    pub(crate) is_ramp: bool,
+    pub(crate) objectives: Slo,
+}
+
+/// Results of a run that are not in the counters.
 #[derive(Debug)]
 pub(crate) struct Findings {
     pub(crate) started_at: String,
     pub(crate) interrupted: bool,
-    /// What the check before the run noticed.
+    /// A note of the check before the run.
     pub(crate) note: Option<String>,
     /// The best step of a ramp.
     pub(crate) knee: Option<PhaseSummary>,
@@ -77,42 +90,39 @@ pub(crate) struct Findings {
 }
 
 impl Report {
-    /// Judges the numbers of a run. A ramp goes on until something breaks, so its requests are judged at its knee.
-    pub(crate) fn new(plan: &Plan, recorder: &Recorder, findings: Findings) -> Self {
+    /// Judges a run. A ramp continues until an objective breaks, so its requests are judged at its knee.
+    pub(super) fn new(run: Run, recorder: &Recorder, findings: Findings) -> Self {
         let mut summary = recorder.summary();
         summary.knee_rps = findings.knee.as_ref().map(|knee| knee.rate);
-        let is_ramp = plan.profile.is_ramp();
-        let slo = match (&findings.knee, is_ramp) {
-            (Some(knee), _) => plan.slo.judge(&summary.seen_in(knee)),
-            (None, true) => plan.slo.judge(&summary.seen_in(&PhaseSummary::default())),
-            (None, false) => plan.slo.judge(&summary),
+        let slo = match (&findings.knee, run.is_ramp) {
+            (Some(knee), _) => run.objectives.judge(&summary.seen_in(knee)),
+            (None, true) => run.objectives.judge(&summary.seen_in(&PhaseSummary::default())),
+            (None, false) => run.objectives.judge(&summary),
         };
         let outcome = Outcome::of(&slo, findings.interrupted);
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            title: plan.title.clone(),
-            url: plan.target.to_string(),
+            title: run.title,
+            url: run.url,
             started_at: findings.started_at,
-            seed: plan.mix.seed,
-            arrivals: plan.mix.spacing,
+            seed: run.seed,
+            arrivals: run.arrivals,
             interrupted: findings.interrupted,
             outcome,
             passed: outcome == Outcome::Passed,
             slo,
             summary,
-            phases: if is_ramp || recorder.phases().len() > 1 { recorder.phases() } else { Vec::new() },
+            phases: if run.is_ramp || recorder.phases().len() > 1 { recorder.phases() } else { Vec::new() },
             failures: recorder.failures().into_iter().map(FailureCount::new).collect(),
             notes: findings.note.into_iter().collect(),
             lost_examples: findings.lost,
             changed_examples: findings.changes,
             timeline: recorder.timeline(),
-            objectives: plan.slo.clone(),
+            objectives: run.objectives,
         }
     }
-}
 
-impl Report {
-    /// Where, when and how the run was, in one line.
+    /// URL, time and settings of the run, in one line.
     pub(super) fn conditions(&self) -> String {
         let Self { url, started_at, arrivals, seed, .. } = self;
         let tenths = (self.summary.rates.total_seconds * 10.0).round() as u64;
@@ -123,7 +133,7 @@ impl Report {
 }
 
 impl Outcome {
-    /// The same in words.
+    /// The outcome in words.
     pub(super) fn sentence(self) -> &'static str {
         match self {
             Self::Passed => "all hold",

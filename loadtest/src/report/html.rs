@@ -9,7 +9,7 @@ use super::tables::{Table, objectives, p99, tables};
 const STYLE: &str = include_str!("page.css");
 
 /// Prints a report as a page.
-pub(crate) struct Page<'a>(pub(crate) &'a Report);
+pub(super) struct Page<'a>(pub(super) &'a Report);
 
 impl Display for Page<'_> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {

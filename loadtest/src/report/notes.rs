@@ -1,14 +1,14 @@
-//! Sentences that a reader needs before trusting the numbers.
+//! Sentences to read before trusting the numbers.
 
 use super::content::Report;
-use crate::failure::FailureKind;
+use crate::http::failure::FailureKind;
 
-/// A generator that is later than this at its p99 shows in the latencies that it reports.
+/// Above this p99, in milliseconds, the lag of the generator is visible in the latencies.
 const LATE_MS: f64 = 5.0;
-/// A generator that needs a core for more of its time than this sets the pace itself.
+/// Above this share of a core, the generator may limit the rate.
 const BUSY: f64 = 0.9;
 
-/// Everything noteworthy about a run.
+/// All notes on a run.
 pub(super) fn notes(report: &Report, is_ramp: bool) -> Vec<String> {
     let all = [
         interrupted(report),
@@ -26,8 +26,8 @@ fn interrupted(report: &Report) -> Option<String> {
     let jobs = report.summary.jobs.abandoned;
     report.interrupted.then(|| {
         format!(
-            "The run was interrupted, so its objectives were not judged to the end and it does not pass; {jobs} jobs \
-             had not ended and are counted neither as lost nor as ended."
+            "The run was interrupted. Its objectives were not judged to the end, so it does not pass. {jobs} jobs had not \
+             ended; they count neither as lost nor as ended."
         )
     })
 }
@@ -36,8 +36,8 @@ fn late(report: &Report) -> Option<String> {
     let p99 = report.summary.lag.as_ref()?.p99_ms;
     (p99 > LATE_MS).then(|| {
         format!(
-            "The generator itself sent up to {p99:.1} ms late (p99), which the latencies include: \
-             it, or its machine, was busy."
+            "The load test sent requests up to {p99:.1} ms late (p99), and the latencies include this. The load test or its \
+             machine was busy."
         )
     })
 }
@@ -47,16 +47,10 @@ fn busy(report: &Report) -> Option<String> {
     let mut steps: Vec<_> = phases.map(|phase| format!("{:.0}/s", phase.rate)).collect();
     steps.dedup();
     if !steps.is_empty() {
-        return Some(format!(
-            "At {} the generator itself was at its limit, not only the server.",
-            steps.join(", ")
-        ));
+        return Some(format!("At {} the load test was at its limit, not only the server.", steps.join(", ")));
     }
     let busy = report.summary.rates.generator_busy.filter(|busy| *busy > BUSY)?;
-    Some(format!(
-        "The generator itself was at its limit: it needed a core {:.0} % of the time.",
-        busy * 100.0
-    ))
+    Some(format!("The load test was at its limit: it needed a core {:.0} % of the time.", busy * 100.0))
 }
 
 fn limited(report: &Report) -> Option<String> {
@@ -64,8 +58,8 @@ fn limited(report: &Report) -> Option<String> {
     let count: u64 = limited.map(|count| count.count).sum();
     (count > 0).then(|| {
         format!(
-            "{count} requests were answered 429: the proxy limits the rate per client. For a load test, start it \
-             with RATE_LIMIT_PER_MINUTE=0 or send a key whose limit is high enough."
+            "{count} requests were answered 429: the proxy limits the rate per client. For a load test, start the proxy with \
+             RATE_LIMIT_PER_MINUTE=0 or use a key with a higher limit."
         )
     })
 }
@@ -74,8 +68,8 @@ fn unfinished(report: &Report) -> Option<String> {
     let jobs = report.summary.jobs.unfinished;
     (jobs > 0).then(|| {
         format!(
-            "{jobs} jobs had not ended when the drain timed out and count as lost. If the workers were only slow, \
-             raise --drain-timeout."
+            "{jobs} jobs had not ended when the drain timed out, so they count as lost. If the workers were only slow, \
+             increase --drain-timeout."
         )
     })
 }
@@ -83,25 +77,29 @@ fn unfinished(report: &Report) -> Option<String> {
 fn unverified(report: &Report) -> Option<String> {
     let jobs = report.summary.jobs.unverified;
     (jobs > 0)
-        .then(|| format!("{jobs} ended jobs could not be read again, so nothing is known about their bytes."))
+        .then(|| format!("{jobs} ended jobs could not be read again, so it is unknown whether they changed."))
 }
 
 fn expired(report: &Report) -> Option<String> {
     let jobs = report.summary.jobs.expired;
     (jobs > 0).then(|| {
-        format!("{jobs} sampled jobs had expired when they were to be read again, so they were not compared.")
+        format!("{jobs} sampled jobs had expired before the second read, so they were not compared.")
     })
 }
 
 fn knee(report: &Report) -> String {
     match (report.summary.knee_rps, report.phases.iter().rev().find_map(|phase| phase.violation.as_ref())) {
         (Some(rate), Some(reason)) => {
-            format!("The knee is at {rate:.0}/s, where objectives on requests are judged; past it, {reason}.")
+            format!(
+                "The knee is at {rate:.0}/s. Objectives on requests are judged there. At the next rate, {reason}."
+            )
         }
-        (Some(rate), None) => format!("No knee was found: {rate:.0}/s, the last rate tried, still held."),
+        (Some(rate), None) => {
+            format!("No knee was found: at {rate:.0}/s, the last rate, all objectives on requests held.")
+        }
         (None, reason) => {
-            let reason = reason.map_or("the run ended before its end", String::as_str);
-            format!("Not even the first step held: {reason}.")
+            let reason = reason.map_or("the run was interrupted before its end", String::as_str);
+            format!("The first step failed: {reason}.")
         }
     }
 }

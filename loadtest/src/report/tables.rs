@@ -1,8 +1,8 @@
 //! The tables of a report. The text and the page show the same.
 
 use super::content::Report;
-use crate::latency::LatencySummary;
-use crate::summary::{PhaseSummary, RequestSummary};
+use crate::measure::latency::LatencySummary;
+use crate::measure::summary::{PhaseSummary, RequestSummary};
 
 /// Rows of cells. The first column has names, the others have numbers; a column without a heading has sentences.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) fn tables(report: &Report) -> Vec<Table> {
     all.into_iter().filter(|table| !table.rows.is_empty()).collect()
 }
 
-/// How each objective turned out.
+/// The verdicts on the objectives.
 pub(super) fn objectives(report: &Report) -> Table {
     let rows = report.slo.iter().map(|verdict| {
         let word = if verdict.passed { "holds" } else { "broken" };

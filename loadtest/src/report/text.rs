@@ -6,7 +6,7 @@ use super::content::Report;
 use super::tables::{Table, objectives, tables};
 
 /// Prints a report as text.
-pub(crate) struct Text<'a>(pub(crate) &'a Report);
+pub(super) struct Text<'a>(pub(super) &'a Report);
 
 impl Display for Text<'_> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
@@ -27,15 +27,16 @@ fn table(table: &Table, out: &mut Formatter<'_>) -> fmt::Result {
     let header: Vec<_> = [table.title].iter().chain(table.columns).map(|name| (*name).to_owned()).collect();
     let lines: Vec<_> = std::iter::once(&header).chain(&table.rows).collect();
     for line in &lines {
+        let mut text = String::new();
         for (index, cell) in line.iter().enumerate() {
             let width = lines.iter().map(|line| line[index].len()).max().unwrap_or_default();
-            match (index, header[index].as_str()) {
-                (0, _) => write!(out, "{cell:<width$}")?,
-                (_, "") => write!(out, "  {cell}")?,
-                _ => write!(out, "  {cell:>width$}")?,
-            }
+            text += &match (index, header[index].as_str()) {
+                (0, _) => format!("{cell:<width$}"),
+                (_, "") => format!("  {cell}"),
+                _ => format!("  {cell:>width$}"),
+            };
         }
-        writeln!(out)?;
+        writeln!(out, "{}", text.trim_end())?;
     }
     writeln!(out)
 }

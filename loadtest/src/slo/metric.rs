@@ -1,28 +1,32 @@
-//! The names that an SLO term may use, and the number each stands for.
+//! The metrics that an objective can name.
 
-use crate::latency::LatencySummary;
-use crate::summary::Summary;
+use crate::measure::latency::LatencySummary;
+use crate::measure::summary::Summary;
 
 type Distribution = fn(&Summary) -> Option<&LatencySummary>;
 type Statistic = fn(&LatencySummary) -> f64;
 type Number = fn(&Summary) -> Option<f64>;
 
-/// First part of a latency name, what it measures, where it is.
+/// First part of a latency name, its meaning, its place in the summary.
 const DISTRIBUTIONS: [(&str, &str, Distribution); 6] = [
-    ("submit", "POST /predict, from the intended send time to the whole answer", |all| {
+    ("submit", "POST /predict, from the scheduled time to the whole answer", |all| {
         all.submit.latency.as_ref()
     }),
     ("get", "GET /job/{id} without waiting, likewise", |all| all.get.latency.as_ref()),
     ("health", "GET /health, likewise", |all| all.health.latency.as_ref()),
-    ("complete", "from the intended submission until its end was seen here", |all| all.complete.as_ref()),
-    ("turnaround", "created_at to finished_at, by the server's clock", |all| all.turnaround.as_ref()),
-    ("lag", "how late the generator itself sent", |all| all.lag.as_ref()),
+    (
+        "complete",
+        "from the scheduled time of a submission until the load test saw the end of its job",
+        |all| all.complete.as_ref(),
+    ),
+    ("turnaround", "from created_at to finished_at, by the server's clock", |all| all.turnaround.as_ref()),
+    ("lag", "how late the load test sent a request", |all| all.lag.as_ref()),
 ];
 
-/// How many distributions a single step of a ramp has: submit, get, health.
+/// A step of a ramp has this many distributions: submit, get, health.
 const STEP_DISTRIBUTIONS: usize = 3;
 
-/// Middle part of a latency name and the number it picks.
+/// Middle part of a latency name and its number.
 const STATISTICS: [(&str, Statistic); 7] = [
     ("mean", |latency| latency.mean_ms),
     ("p50", |latency| latency.p50_ms),
@@ -33,41 +37,43 @@ const STATISTICS: [(&str, Statistic); 7] = [
     ("max", |latency| latency.max_ms),
 ];
 
-/// Every other name, what it means, where it is.
+/// Every other name, its meaning, its place in the summary.
 const NUMBERS: [(&str, &str, Number); 17] = [
-    ("errors", "failed requests of every kind, refused and dropped ones included", |all| count(all.errors())),
+    ("errors", "failed requests of every kind, including refused and dropped ones", |all| {
+        count(all.errors())
+    }),
     ("errors_ratio", "errors over intended requests, 0 to 1", Summary::errors_ratio),
     ("refused", "requests answered 429 or 503", |all| count(all.refused())),
     ("dropped", "requests not sent because of --max-outstanding", |all| count(all.dropped())),
     ("achieved_ratio", "accepted over intended submissions, 0 to 1", |all| all.submit.achieved_ratio()),
     ("submit_rps", "accepted submissions per second of sending", |all| Some(all.rates.submit_rps)),
-    ("complete_rps", "completed jobs per second, the drain included", |all| Some(all.rates.complete_rps)),
-    ("knee_rps", "highest rate that a ramp could hold", |all| all.knee_rps),
-    ("generator_busy", "share of the time in which the generator itself needed a core, 0 to 1", |all| {
+    ("complete_rps", "completed jobs per second, including the drain", |all| Some(all.rates.complete_rps)),
+    ("knee_rps", "highest rate of a ramp at which all objectives on requests held", |all| all.knee_rps),
+    ("generator_busy", "share of the time in which the load test needed a core, 0 to 1", |all| {
         all.rates.generator_busy
     }),
     ("completed", "jobs completed", |all| count(all.jobs.completed)),
     ("failed", "jobs that ended as failed", |all| count(all.jobs.failed)),
     ("cancelled", "jobs that ended as cancelled", |all| count(all.jobs.cancelled)),
-    ("lost", "accepted jobs unknown later, or not terminal within --drain-timeout", |all| {
+    ("lost", "accepted jobs later unknown to the server, or not ended within --drain-timeout", |all| {
         count(all.jobs.lost)
     }),
-    ("changed", "terminal jobs whose bytes differed when read again", changed),
-    ("duplicated", "submissions answered with an id that was given before in the run", |all| {
+    ("changed", "ended jobs whose bytes differed when read again", changed),
+    ("duplicated", "submissions answered with the id of an earlier job of the run", |all| {
         count(all.jobs.duplicated)
     }),
     ("mixed_up", "reads answered with the record of another job", |all| count(all.jobs.mixed_up)),
-    ("unverified", "terminal jobs that could not be read again", |all| count(all.jobs.unverified)),
+    ("unverified", "ended jobs that could not be read again", |all| count(all.jobs.unverified)),
 ];
 
-/// The numbers among them that a single step of a ramp has.
+/// The numbers of them that a step of a ramp has.
 const STEP_NUMBERS: [&str; 5] = ["errors", "errors_ratio", "refused", "dropped", "achieved_ratio"];
 
 fn count(value: u64) -> Option<f64> {
     Some(value as f64)
 }
 
-/// Nothing is known about changes if there was something to read again and none of it could be.
+/// Unknown if there were jobs to read again and none could be read.
 fn changed(all: &Summary) -> Option<f64> {
     (all.jobs.verified > 0 || all.jobs.unverified == 0).then_some(all.jobs.changed as f64)
 }
@@ -98,7 +104,7 @@ impl Metric {
         Some(Self::Latency(distribution, statistic))
     }
 
-    /// The name it was found by.
+    /// Its name.
     pub(crate) fn name(self) -> String {
         match self {
             Self::Latency(distribution, statistic) => {
@@ -108,7 +114,7 @@ impl Metric {
         }
     }
 
-    /// The value in `summary`; `None` if nothing was measured.
+    /// Its value in `summary`; `None` if it was not measured.
     pub(crate) fn value(self, summary: &Summary) -> Option<f64> {
         match self {
             Self::Latency(distribution, statistic) => {
@@ -118,7 +124,7 @@ impl Metric {
         }
     }
 
-    /// Can a single step of a ramp be judged by it?
+    /// Whether a step of a ramp has it.
     pub(crate) fn describes_a_step(self) -> bool {
         match self {
             Self::Latency(distribution, _) => distribution < STEP_DISTRIBUTIONS,
@@ -140,7 +146,7 @@ pub(crate) fn names() -> String {
     )
 }
 
-/// All valid names with what they mean, for `--help`.
+/// All valid names with their meanings, for `--help`.
 pub(crate) fn reference() -> String {
     let row = |name: &str, meaning: &str| format!("  {name:<16}{meaning}\n");
     let statistics: Vec<_> = STATISTICS.iter().map(|(name, _)| *name).collect();
@@ -154,7 +160,7 @@ pub(crate) fn reference() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::{JobSummary, RequestSummary};
+    use crate::measure::summary::{JobSummary, RequestSummary};
 
     #[test]
     fn every_name_is_found_again() {

@@ -1,4 +1,4 @@
-//! Runs the real binary against a small real server and looks at exit codes, numbers and pages.
+//! Runs the real binary against a small real server and checks exit codes, numbers and pages.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test, a failed unwrap is a failed test")]
 
 use std::process::{Child, Command, Output, Stdio};
@@ -10,7 +10,7 @@ use server::{Behaviour, Server};
 
 mod server;
 
-/// What one run of the binary gave.
+/// The results of one run of the binary.
 struct Run {
     code: i32,
     report: Value,
@@ -29,7 +29,7 @@ impl Run {
         verdicts.iter().find(|verdict| verdict["term"] == term).unwrap()["passed"].as_bool().unwrap()
     }
 
-    /// Does a note say so? On a busy machine others come before it.
+    /// Whether a note contains `text`. On a busy machine there are other notes before it.
     fn notes(&self, text: &str) -> bool {
         self.report["notes"].as_array().unwrap().iter().any(|note| note.as_str().unwrap().contains(text))
     }
@@ -94,7 +94,7 @@ fn a_stall_shows_in_the_latency_of_every_request_that_it_delayed() {
     let stall = Some((100, Duration::from_millis(500)));
     let server = Server::start(Behaviour { stall, ..quick() });
     let run = report(&server, "constant --rate 200 --duration 2s --arrivals uniform --slo submit_p99_ms<400");
-    // A closed loop would have one slow request of 400, and so a p99 as if nothing had happened.
+    // A closed loop would have one slow request of 400, and its p99 would hide the stall.
     assert_eq!(run.number("/summary/submit/intended"), 400.0);
     assert_eq!(run.number("/summary/submit/succeeded"), 400.0);
     assert!(run.number("/summary/submit/latency/p99_ms") >= 400.0, "{}", run.stdout);
@@ -134,7 +134,7 @@ fn a_job_that_does_not_end_in_time_is_lost() {
 }
 
 #[test]
-fn a_result_that_changes_is_noticed() {
+fn a_result_that_changes_is_detected() {
     let server = Server::start(Behaviour { changes: Some(5), ..quick() });
     let run = report(&server, "constant --rate 100 --duration 1s --get-ratio 0");
     assert_eq!((run.code, run.number("/summary/jobs/changed")), (1, 1.0));
@@ -152,7 +152,7 @@ fn a_job_that_expires_during_the_run_is_no_change() {
 }
 
 #[test]
-fn an_id_given_twice_is_noticed() {
+fn an_id_given_twice_is_detected() {
     let server =
         Server::start(Behaviour { repeats_id: Some(4), job_time: Duration::from_secs(1), ..quick() });
     let run = report(&server, "constant --rate 100 --duration 500ms --get-ratio 0");
@@ -160,7 +160,7 @@ fn an_id_given_twice_is_noticed() {
 }
 
 #[test]
-fn an_id_given_again_after_its_job_has_ended_is_noticed() {
+fn an_id_given_again_after_its_job_has_ended_is_detected() {
     let server = Server::start(Behaviour { repeats_id: Some(4), ..quick() });
     // One job at a time: when the fourth is submitted, the third has ended.
     let run = report(&server, "run --jobs 10 --concurrency 1");
@@ -170,12 +170,12 @@ fn an_id_given_again_after_its_job_has_ended_is_noticed() {
 }
 
 #[test]
-fn a_read_that_gives_another_jobs_record_is_noticed() {
+fn a_read_that_returns_another_jobs_record_is_detected() {
     let server = Server::start(Behaviour { mixes_up: Some((5, 1)), ..quick() });
     let run = report(&server, "run --jobs 200");
     assert_eq!((run.code, run.number("/summary/jobs/mixed_up")), (1, 1.0), "{}", run.stdout);
     assert_eq!(run.report["failures"][0]["kind"], "another job's record");
-    // It is no end of the job that was asked for; that one goes on, and one error in so many requests is allowed.
+    // The answer does not end the requested job, which is still followed. One error in so many requests is allowed.
     assert_eq!((run.number("/summary/jobs/completed"), run.number("/summary/jobs/changed")), (200.0, 0.0));
     assert!(!run.verdict("mixed_up < 1") && run.verdict("errors_ratio < 0.01"), "{}", run.stdout);
 }
@@ -201,7 +201,7 @@ fn failed_jobs_are_counted_and_judged_only_if_asked() {
 }
 
 #[test]
-fn a_server_that_ignores_the_wish_to_wait_is_polled_with_growing_pauses() {
+fn a_server_that_ignores_the_wait_is_polled_with_growing_pauses() {
     let job_time = Duration::from_millis(600);
     let server = Server::start(Behaviour { job_time, honours_wait: false, ..Default::default() });
     let run = report(&server, "run --jobs 10 --concurrency 10 --verify-sample 0");
@@ -211,7 +211,7 @@ fn a_server_that_ignores_the_wish_to_wait_is_polled_with_growing_pauses() {
 }
 
 #[test]
-fn a_server_that_waits_is_asked_about_once_a_job() {
+fn a_server_that_waits_gets_one_read_a_job() {
     let server = Server::start(Behaviour { job_time: Duration::from_millis(600), ..quick() });
     let run = report(&server, "run --jobs 10 --concurrency 10 --verify-sample 0");
     assert_eq!((run.code, run.number("/summary/jobs/completed")), (0, 10.0));
@@ -219,7 +219,7 @@ fn a_server_that_waits_is_asked_about_once_a_job() {
 }
 
 #[test]
-fn the_closed_loop_keeps_to_its_concurrency_and_repeats_what_is_refused() {
+fn the_closed_loop_keeps_its_concurrency_and_repeats_refused_submissions() {
     let server = Server::start(Behaviour { refuses: 3, ..quick() });
     let run = report(&server, "run --jobs 60 --concurrency 4 --slo errors_ratio<0.1");
     assert_eq!((run.code, run.number("/summary/jobs/completed")), (0, 60.0));
@@ -251,7 +251,7 @@ fn steps_are_reported_one_by_one() {
 }
 
 #[test]
-fn an_output_that_is_closed_is_an_error_and_no_panic() {
+fn a_closed_output_is_an_error_and_no_panic() {
     let server = Server::start(quick());
     let closed = || std::io::pipe().unwrap().1;
     let mut command = Command::new(env!("CARGO_BIN_EXE_tepal-loadtest"));
@@ -261,11 +261,11 @@ fn an_output_that_is_closed_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn ctrl_c_ends_the_sending_and_still_reports() {
+fn ctrl_c_ends_the_sending_and_the_run_still_reports() {
     let server = Server::start(quick());
     let child = start(&server.url(), "soak --rate 100 --duration 1h --json -");
     let run = interrupted(&server, child, "INT");
-    // The hour was not over: what held so far says nothing of the rest.
+    // The hour was not over: the objectives may have broken later.
     assert_eq!((run.code, run.report["interrupted"].as_bool()), (1, Some(true)), "{}", run.stderr);
     assert_eq!(
         (run.report["outcome"].as_str(), run.report["passed"].as_bool()),
@@ -326,7 +326,7 @@ fn the_preset_judges_the_specification() {
 }
 
 #[test]
-fn where_no_proxy_answers_one_sentence_says_so() {
+fn one_sentence_reports_that_no_proxy_answers() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", free.local_addr().unwrap());
     drop(free);
@@ -337,7 +337,7 @@ fn where_no_proxy_answers_one_sentence_says_so() {
 }
 
 #[test]
-fn a_variable_that_is_empty_is_not_given() {
+fn an_empty_variable_counts_as_absent() {
     let empty = |line: &str| -> Run {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tepal-loadtest"));
         command.args(line.split_whitespace()).env("TEPAL_API_KEY", "").env("TEPAL_URL", "");
@@ -351,14 +351,14 @@ fn a_variable_that_is_empty_is_not_given() {
         other_mistake.stderr
     );
 
-    // This server wants a key that is empty, and gets none.
+    // This server expects an empty key and gets none.
     let server = Server::start(Behaviour { key: Some(""), ..quick() });
     let refused = empty(&format!("run --jobs 1 --url {}", server.url()));
     assert!(refused.code == 2 && refused.stderr.contains("--api-key"), "{}", refused.stderr);
 }
 
 #[test]
-fn a_missing_key_is_said_before_the_run_and_a_given_one_is_sent() {
+fn a_missing_key_is_reported_before_the_run_and_a_set_one_is_sent() {
     let server = Server::start(Behaviour { key: Some("let-me-in"), ..quick() });
     let refused = report(&server, "run --jobs 5");
     assert!(refused.code == 2 && refused.stderr.contains("--api-key"), "{}", refused.stderr);
@@ -376,7 +376,7 @@ fn wrong_objectives_are_explained_before_anything_is_sent() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_noticed_before_the_run() {
+fn a_report_that_cannot_be_written_fails_before_the_run() {
     let server = Server::start(quick());
     let run = run(&server.url(), "constant --html /nonexistent/report.html");
     assert_eq!((run.code, server.seen().submissions), (2, 0));
@@ -384,7 +384,7 @@ fn a_report_that_cannot_be_written_is_noticed_before_the_run() {
 }
 
 #[test]
-fn the_page_stands_alone_and_the_text_tells_the_same() {
+fn the_page_needs_no_other_file_and_agrees_with_the_text() {
     let server = Server::start(quick());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report.html");

@@ -1,4 +1,4 @@
-//! A tiny real HTTP server with the shape of the Tepal API, whose misbehaviour is chosen by the test.
+//! A small real HTTP server with the Tepal API. The test chooses its misbehaviour.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,14 +15,14 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-/// What the server does, right or wrong. Jobs and submissions are counted from 1.
+/// The behaviour of the server. Jobs and submissions are counted from 1.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Behaviour {
     /// From acceptance to completion.
     pub(crate) job_time: Duration,
-    /// Hold `GET /job` answers as `Prefer: wait` asks?
+    /// Hold the answers of `GET /job` as `Prefer: wait` asks.
     pub(crate) honours_wait: bool,
-    /// From this submission on, no request is answered for so long.
+    /// From this submission on, no request is answered for this long.
     pub(crate) stall: Option<(u64, Duration)>,
     /// This job is accepted and then unknown.
     pub(crate) forgets: Option<u64>,
@@ -30,23 +30,23 @@ pub(crate) struct Behaviour {
     pub(crate) hangs: Option<u64>,
     /// This job's record changes after its first terminal read.
     pub(crate) changes: Option<u64>,
-    /// So long an ended job is kept, as its answers say; without it, for ever.
+    /// An ended job is kept this long, and its answers say so; by default for ever.
     pub(crate) keeps: Option<Duration>,
     /// This job ends as failed.
     pub(crate) fails: Option<u64>,
     /// This job gets the id of the one before.
     pub(crate) repeats_id: Option<u64>,
-    /// Of this job, this one of the reads after its end is answered with the record of the job before.
+    /// `(job, read)`: this read after the end of this job is answered with the record of the job before.
     pub(crate) mixes_up: Option<(u64, u64)>,
-    /// So many submissions are refused with 429 first.
+    /// The first submissions, this many, are refused with 429.
     pub(crate) refuses: u64,
     /// Submissions beyond this many within a second are answered 503.
     pub(crate) most_per_second: Option<usize>,
-    /// The only key that is let in.
+    /// The only key that is accepted.
     pub(crate) key: Option<&'static str>,
 }
 
-/// What the server has seen.
+/// The requests that the server has received.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) submissions: u64,
@@ -83,7 +83,7 @@ struct Shared {
 }
 
 impl Server {
-    /// Serves on a free port, in a thread of its own so that the test can block.
+    /// Serves on a free port in its own thread, so that the test can block.
     pub(crate) fn start(behaviour: Behaviour) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -104,7 +104,7 @@ impl Server {
         Self { address, shared, _stop: stop }
     }
 
-    /// Waits until the server has seen what `condition` asks for.
+    /// Waits until `condition` holds.
     pub(crate) fn wait_until(&self, condition: impl Fn(&Seen) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !condition(&self.seen()) {

@@ -1,5 +1,5 @@
-//! Jobs that share model calls: throughput and latency against the largest batch, with a model server that takes 5 ms a
-//! call and a little for each row.
+//! Jobs that share model calls: throughput and latency by the largest batch. The model server takes 5 ms a call and a little
+//! for each row.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::{Scale, parts, queue::Queue};
 const ROWS: [usize; 6] = [1, 4, 16, 64, 128, 256];
 const CALL: Duration = Duration::from_millis(5);
 const ROW: Duration = Duration::from_micros(10);
-/// Half of what one call per job reaches with the default of four calls at a time.
+/// Half of the highest rate with one call per job and, as is the default, four calls at a time.
 const LOAD: f64 = 400.0;
-/// So few that each job finds an idle worker.
+/// At this rate each job finds an idle worker.
 const LONE: f64 = 20.0;
 
 pub(super) async fn measure(measured: &mut Measured, scale: Scale) {

@@ -1,4 +1,4 @@
-//! Throughput and memory while a backlog of a given length stands: a feeder submits what a worker takes away.
+//! Throughput and memory at a constant backlog: a feeder replaces the jobs that a worker takes.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::series::Series;
 use crate::{Scale, parts, queue::Queue};
 
 const TASKS: usize = 64;
-/// Most jobs submitted between two looks at the length.
+/// Most jobs submitted between two reads of the length.
 const PORTION: usize = 500;
 
 pub(super) async fn measure(measured: &mut Measured, scale: Scale) {

@@ -1,4 +1,4 @@
-//! The store's submit and one worker's drain against what Redis can do at all, and Redis's time for a job's whole life.
+//! The store's submit and one worker's drain against the limit of Redis, and Redis's processor time for a job's whole life.
 
 use super::{Detail, Measured, Row, Target, say};
 use crate::series::Series;
@@ -57,7 +57,7 @@ pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
     });
 }
 
-/// The limit leaves as many keys behind as a round of Tepal does; they go.
+/// The limit leaves as many keys as a round of Tepal. Both are removed.
 async fn limit(queue: &Queue, url: &str, requests: usize) -> f64 {
     let script = queue.load_limit_script().await;
     let limit = redis_limit(url, &script, requests).await;

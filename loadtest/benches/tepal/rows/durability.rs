@@ -1,4 +1,4 @@
-//! What `appendfsync always`, as shipped, costs against `everysec`, with which the other rows are measured.
+//! The cost of `appendfsync always`, the shipped setting, against `everysec`, the setting of the other rows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const WHAT: [&str; 6] = [
     "the same, p99, ms",
 ];
 
-/// A queue at one level.
+/// A queue at one fsync level.
 struct Level {
     name: &'static str,
     redis: RedisServer,

@@ -1,4 +1,4 @@
-//! Time from the moment a job was meant to be submitted until its result is stored, with the ONNX Iris model.
+//! Time from the scheduled submission of a job until its result is stored, with the ONNX Iris model.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::tools::BODY;
 use crate::{Scale, parts, queue::Queue};
 
 const PER_SECOND: f64 = 100.0;
-/// How long the last jobs may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The pacing thread sleeps until so long before a job is due, and then watches the clock.
-const WATCH: Duration = Duration::from_micros(150);
+/// The longest wait for the last jobs.
+const LAST_JOBS_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pacing thread sleeps until this long before a job is due, and then spins.
+const SPIN: Duration = Duration::from_micros(150);
 
 /// How jobs are submitted.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ pub(super) enum Via {
     Store(Arc<Queue>),
 }
 
-/// Milliseconds from the intended submission until the end was published.
+/// Milliseconds from the scheduled submission until the end was published.
 pub(super) struct Latencies(Vec<f64>);
 
 pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
@@ -63,7 +63,7 @@ pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
     ]);
 }
 
-/// Submits `per_second` jobs for `length` without waiting for any, and waits for the end of all.
+/// Submits `per_second` jobs for `length` without waiting for their results, and then waits for the end of all.
 pub(super) async fn open_loop(
     redis: &RedisServer,
     via: &Via,
@@ -72,7 +72,7 @@ pub(super) async fn open_loop(
 ) -> Latencies {
     let count = (per_second * length.as_secs_f64()) as usize;
     let ends = subscribe(redis).await;
-    let listening = tokio::spawn(tokio::time::timeout(length + PATIENCE, collect(ends, count)));
+    let listening = tokio::spawn(tokio::time::timeout(length + LAST_JOBS_TIMEOUT, collect(ends, count)));
     let mut submissions = JoinSet::new();
     let mut due = pace(count, per_second);
     while let Some(intended) = due.recv().await {
@@ -115,7 +115,7 @@ impl Via {
     }
 }
 
-/// The store publishes what becomes of a job on the job's own channel.
+/// The store publishes each change of a job on the job's own channel.
 async fn subscribe(redis: &RedisServer) -> PubSub {
     let client = redis::Client::open(redis.url()).expect("a valid address");
     let mut ends = client.get_async_pubsub().await.expect("Redis answers");
@@ -129,7 +129,7 @@ async fn collect(mut ends: PubSub, count: usize) -> HashMap<JobId, Instant> {
     while ended.len() < count {
         let message = messages.next().await.expect("the subscription lives");
         let now = Instant::now();
-        // Every change of a job is told, not only its end.
+        // Messages come for every change of a job, not only for its end.
         if message.get_payload_bytes() != b"completed" {
             continue;
         }
@@ -139,14 +139,14 @@ async fn collect(mut ends: PubSub, count: usize) -> HashMap<JobId, Instant> {
     ended
 }
 
-/// Sends each moment at which a job is due when it has come.
+/// Sends the scheduled time of each job when it has come.
 fn pace(count: usize, per_second: f64) -> mpsc::UnboundedReceiver<Instant> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         let started = Instant::now();
         for number in 0..count {
             let due = started + Duration::from_secs_f64(number as f64 / per_second);
-            std::thread::sleep(due.saturating_duration_since(Instant::now()).saturating_sub(WATCH));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()).saturating_sub(SPIN));
             while Instant::now() < due {
                 std::hint::spin_loop();
             }

@@ -1,4 +1,4 @@
-//! What Redis needs for a finished one-row Iris job: its hash, its expiry and its places in all indexes.
+//! The memory in Redis of a finished one-row Iris job: its hash, its expiry and its entries in all indexes.
 
 use tepal_tests::redis::RedisServer;
 

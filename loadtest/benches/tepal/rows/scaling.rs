@@ -1,4 +1,4 @@
-//! Several workers, each a process of its own, with a model call of 50 ms.
+//! Several workers, each in its own process, with a model call of 50 ms.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{Scale, parts, queue::Queue};
 
 const WORKERS: [usize; 5] = [1, 2, 4, 8, 16];
 const CALL: Duration = Duration::from_millis(50);
-/// Jobs of one call and calls at a time of one worker: together with the call's time they make its highest rate.
+/// Jobs in one call, and calls at a time of one worker. With the length of a call, they give the highest rate.
 const JOBS_PER_CALL: usize = 4;
 const CALLS_AT_A_TIME: usize = 4;
 

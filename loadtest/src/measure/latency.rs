@@ -1,4 +1,4 @@
-//! Latency distributions: recorded in microseconds in a histogram of fixed size, reported in milliseconds.
+//! Latency distributions: histograms of fixed size, recorded in microseconds and reported in milliseconds.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use serde::Serialize;
 /// One day. Longer times count as one day.
 const LARGEST_US: u64 = 24 * 3_600 * 1_000_000;
 
-/// A distribution of fixed memory, however many values are recorded.
+/// A distribution. Its memory does not grow with the number of values.
 #[derive(Debug)]
 pub(crate) struct Latency(Histogram<u32>);
 
-/// What a report says about one distribution; all times in milliseconds.
+/// The numbers of one distribution in a report, in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct LatencySummary {
     pub(crate) count: u64,
@@ -25,7 +25,7 @@ pub(crate) struct LatencySummary {
     pub(crate) max_ms: f64,
 }
 
-/// The few numbers of one second that a plot shows; all times in milliseconds.
+/// The numbers of one second in a chart, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Percentiles {
     pub(crate) count: u64,
@@ -39,15 +39,15 @@ impl Latency {
     /// Exact to 0.1 %, in about 110 KB.
     ///
     /// # Errors
-    /// Never in practice: the bounds are constants that the histogram accepts.
+    /// None in practice: the histogram accepts these constant bounds.
     pub(crate) fn precise() -> Result<Self, CreationError> {
         Histogram::new_with_bounds(1, LARGEST_US, 3).map(Self)
     }
 
-    /// Exact to 1 %, in about 15 KB: for plots.
+    /// Exact to 1 %, in about 15 KB: for charts.
     ///
     /// # Errors
-    /// Never in practice, as with [`Latency::precise`].
+    /// Those of [`Latency::precise`].
     pub(crate) fn coarse() -> Result<Self, CreationError> {
         Histogram::new_with_bounds(1, LARGEST_US, 2).map(Self)
     }
@@ -57,7 +57,7 @@ impl Latency {
         self.0.saturating_record(u64::try_from(value.as_micros()).unwrap_or(LARGEST_US).max(1));
     }
 
-    /// The whole distribution in a few numbers; `None` while it is empty.
+    /// The numbers of the distribution; `None` if it is empty.
     pub(crate) fn summary(&self) -> Option<LatencySummary> {
         (!self.0.is_empty()).then(|| LatencySummary {
             count: self.0.len(),
@@ -71,7 +71,7 @@ impl Latency {
         })
     }
 
-    /// What was recorded since the last call; `None` if nothing was.
+    /// The numbers of what was recorded since the last call; `None` if nothing was.
     pub(crate) fn take_percentiles(&mut self) -> Option<Percentiles> {
         let percentiles = (!self.0.is_empty()).then(|| Percentiles {
             count: self.0.len(),
@@ -94,7 +94,7 @@ fn to_ms(microseconds: f64) -> f64 {
 }
 
 impl Percentiles {
-    /// The worse of two neighbours: percentiles cannot be averaged, so a plot of a long run shows the worst second.
+    /// The larger numbers of two neighbours. Percentiles cannot be averaged, so a chart of a long run shows the worst second.
     pub(crate) fn worst(left: Option<Self>, right: Option<Self>) -> Option<Self> {
         let (Some(a), Some(b)) = (left, right) else { return left.or(right) };
         Some(Self {

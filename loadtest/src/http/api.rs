@@ -1,4 +1,4 @@
-//! The four calls of the Tepal API that a load test makes, and what their answers mean.
+//! The calls of the Tepal API that a load test makes.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,29 +10,26 @@ use hyper::http::request::Builder;
 use hyper::{Method, Request};
 use serde::Deserialize;
 
-use crate::client::{Answer, Client};
-use crate::failure::{Failure, FailureKind};
-use crate::target::Target;
+use super::client::{Answer, Client};
+use super::failure::{Failure, FailureKind};
+use super::target::Target;
 
-/// What a client identifies itself with.
 const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
-/// RFC 7240: here `wait=N`, a long poll of up to N seconds.
+/// RFC 7240. Here `wait=N`: a long poll of up to N seconds.
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// The API at one server, over one pool of connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
-    /// Where the server is.
     pub(crate) target: Target,
-    /// The key sent as `X-API-Key`; marked sensitive, so it prints as such.
+    /// Sent as `X-API-Key`. Debug output does not show it.
     pub(crate) key: Option<HeaderValue>,
-    /// How long any answer may take, beside what a long poll asks for.
+    /// Longest time until the whole answer; for a long poll, its wait is added.
     pub(crate) timeout: Duration,
-    /// The connections.
     pub(crate) client: Client,
 }
 
-/// The five states of a job, as the API spells them.
+/// The states of a job, as the API spells them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
@@ -44,7 +41,7 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    /// Will the job never change again?
+    /// Whether the job has ended.
     pub(crate) fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
@@ -53,13 +50,12 @@ impl Status {
 /// One answer to `GET /job/{id}`.
 #[derive(Debug)]
 pub(crate) struct JobRecord {
-    /// Where the job stands.
     pub(crate) status: Status,
-    /// From `created_at` to `finished_at`, by the server's clock; if it gave both.
+    /// From `created_at` to `finished_at` by the server's clock, if the record has both.
     pub(crate) turnaround: Option<Duration>,
-    /// How long the answer may be cached: so long the service keeps a job that has ended.
+    /// `max-age` of the answer: the service keeps an ended job this long.
     pub(crate) max_age: Option<Duration>,
-    /// The body as it came, to compare with a later read.
+    /// The body, to compare with a later read.
     pub(crate) body: Bytes,
 }
 
@@ -84,7 +80,7 @@ impl Api {
     /// `POST /predict`: the id of the accepted job.
     ///
     /// # Errors
-    /// What the client reports, any status but 202, or a 202 without a `job_id`.
+    /// Those of the client, any status but 202, or a 202 without a `job_id`.
     pub(crate) async fn submit(&self, body: Bytes) -> Result<String, Failure> {
         let request = self.request(Method::POST, "/predict").header(CONTENT_TYPE, "application/json");
         let answer = self.send(request, body, self.timeout).await?;
@@ -93,11 +89,10 @@ impl Api {
         Ok(submitted.job_id.into_owned())
     }
 
-    /// `GET /job/{id}`; with `wait`, asks the server to hold the answer until the job has finished. A server may
-    /// ignore that.
+    /// `GET /job/{id}`. With `wait`, asks the server to hold the answer until the job has ended. A server may ignore this.
     ///
     /// # Errors
-    /// As [`Api::record`], a body that is no job record, or the record of another job.
+    /// Those of [`Api::record`], a body that is no job record, or the record of another job.
     pub(crate) async fn job(&self, id: &str, wait: Option<Duration>) -> Result<JobRecord, Failure> {
         let Answer { body: bytes, max_age, .. } = self.record(id, wait).await?;
         let body: JobBody<'_> = serde_json::from_slice(&bytes).map_err(|_| FailureKind::Malformed)?;
@@ -107,10 +102,10 @@ impl Api {
         Ok(JobRecord { status: body.status, turnaround: body.turnaround(), max_age, body: bytes })
     }
 
-    /// As [`Api::job`], but the answer as it came, whatever its body is, for whoever compares the bytes.
+    /// Like [`Api::job`], but returns the answer unparsed, to compare its bytes.
     ///
     /// # Errors
-    /// What the client reports, or any status but 200.
+    /// Those of the client, or any status but 200.
     pub(crate) async fn record(&self, id: &str, wait: Option<Duration>) -> Result<Answer, Failure> {
         let mut request = self.request(Method::GET, &format!("/job/{id}"));
         let seconds = wait.map_or(0, |wait| wait.as_secs());
@@ -123,19 +118,19 @@ impl Api {
         Ok(answer)
     }
 
-    /// `GET /health`: is everything healthy?
+    /// `GET /health`; succeeds if the service is healthy.
     ///
     /// # Errors
-    /// What the client reports, or any status but 200.
+    /// Those of the client, or any status but 200.
     pub(crate) async fn health(&self) -> Result<(), Failure> {
         let answer = self.get("/health").await?;
         expect_status(&answer, 200).map(|_| ())
     }
 
-    /// `GET` of any route, for whoever reads the answer itself.
+    /// `GET` of any route.
     ///
     /// # Errors
-    /// What the client reports.
+    /// Those of the client.
     pub(crate) async fn get(&self, route: &str) -> Result<Answer, Failure> {
         self.send(self.request(Method::GET, route), Bytes::new(), self.timeout).await
     }
@@ -149,7 +144,7 @@ impl Api {
         }
     }
 
-    /// A request that cannot be built has an id from the server in its path that no URL can hold.
+    /// A request cannot be built when the server gave an id that no URL can contain.
     async fn send(&self, request: Builder, body: Bytes, limit: Duration) -> Result<Answer, Failure> {
         let request = request.body(Full::new(body)).map_err(|_| FailureKind::Malformed)?;
         self.client.send(request, limit).await
@@ -177,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finished_job_tells_its_turnaround() {
+    fn a_finished_job_has_a_turnaround() {
         let body = br#"{"job_id":"a","status":"completed","result":{"prediction":0},
             "created_at":"2026-01-01T00:00:00.100Z","finished_at":"2026-01-01T00:00:01.350Z","attempts":1}"#;
         let job: JobBody<'_> = serde_json::from_slice(body).unwrap();

@@ -8,20 +8,21 @@
 //! | intake | > 100 req/s | | accepted submissions over the sending time |
 //! | workers | 10-20 predictions/s each | | completed jobs over sending and drain, at least 20/s |
 //!
-//! Percentiles, because the specification names one number for "the" response time and a mean would hide one slow
-//! request in fifty. Beside them: no job lost, changed, duplicated, mixed up or failed, and under one error in a thousand.
+//! The specification names one number for "the" response time. Percentiles judge it, because a mean would hide one slow
+//! request in fifty. Further objectives: no job lost, changed, duplicated, mixed up or failed, and under one error in a
+//! thousand.
 
 use std::time::Duration;
 
-use crate::profile::Profile;
+use crate::load::profile::Profile;
 
 /// Above the 100 req/s that must be exceeded, so that chance in the arrivals cannot decide it.
 const RATE: f64 = 120.0;
 
-/// One worker at 20 predictions/s, the slowest installation that meets the targets, needs this for 30 s of load.
+/// The slowest installation that meets the targets, one worker at 20 predictions/s, needs this for 30 s of load.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// The objectives; terms of the user on the same metric win.
+/// The objectives. A term of the user on the same metric replaces the one here.
 pub(crate) const SLO: &str = "submit_p99_ms<20,submit_p999_ms<50,get_p99_ms<10,get_p999_ms<30,\
     health_p99_ms<5,submit_rps>100,complete_rps>=20,errors_ratio<0.001,\
     lost<1,changed<1,duplicated<1,mixed_up<1,failed<1";

@@ -1,28 +1,28 @@
-//! Before any load: is there a Tepal proxy at the URL, and does it let us in?
+//! Before any load: checks that a Tepal proxy answers at the URL and accepts the API key.
 
 use std::net::SocketAddr;
 
 use hyper::StatusCode;
 use tokio::net::{TcpStream, lookup_host};
 
-use crate::api::Api;
-use crate::target::Target;
+use crate::http::api::Api;
+use crate::http::target::Target;
 
-/// Why there is nothing to test.
+/// Why no load can be sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unreachable {
-    /// Nobody listens, or somebody else does.
+    /// Nothing listens at the address, or another program does.
     #[error("No Tepal proxy answers at {url}; start one with `make up` ({reason})")]
     NoProxy {
-        /// Where it was looked for.
+        /// The URL of the command line.
         url: String,
-        /// What happened instead.
+        /// The error, or the unexpected answer.
         reason: String,
     },
-    /// The proxy asks for a key, or for another one.
-    #[error("The proxy at {url} answers {status}; give a valid key with --api-key or TEPAL_API_KEY")]
-    NoEntry {
-        /// Where the proxy is.
+    /// The proxy needs a key, or another one.
+    #[error("The proxy at {url} answers {status}; set a valid key with --api-key or TEPAL_API_KEY")]
+    KeyRefused {
+        /// The URL of the command line.
         url: String,
         /// 401 or 403.
         status: u16,
@@ -45,8 +45,8 @@ pub(crate) async fn resolve(target: &Target) -> Result<SocketAddr, Unreachable> 
     Err(no_proxy(target, &last))
 }
 
-/// Asks for the health, which tells a proxy from any other server, and for a job that cannot exist, which needs a key.
-/// Returns a note if the proxy is not healthy: the load may go on all the same.
+/// Reads the health report, which only a proxy has, and a job that cannot exist, which needs a key. Returns a note if the proxy
+/// is not healthy. The load can start nevertheless.
 ///
 /// # Errors
 /// [`Unreachable`], with the reason.
@@ -61,7 +61,7 @@ pub(crate) async fn check(api: &Api) -> Result<Option<String>, Unreachable> {
     let job = api.get("/job/none").await.map_err(|failure| no_proxy(&api.target, &failure.kind))?;
     for status in [health.status, job.status] {
         if is_refused(status) {
-            return Err(Unreachable::NoEntry { url: api.target.to_string(), status: status.as_u16() });
+            return Err(Unreachable::KeyRefused { url: api.target.to_string(), status: status.as_u16() });
         }
     }
     let unhealthy =

@@ -1,32 +1,32 @@
-//! The run over time, for plots: one point a second, merged pairwise when a run gets long, so that memory is bounded.
+//! The run over time, for charts: one point a second. In a long run, neighbouring points are merged to bound memory.
 
 use serde::Serialize;
 
-use crate::latency::Percentiles;
+use super::latency::Percentiles;
 
-/// A soak of any length is told in at most this many points. Must be even.
+/// A timeline has at most this many points. Must be even.
 const MOST_POINTS: usize = 600;
-/// In seconds.
+/// Shorter windows, in seconds, are joined with the one before.
 const SHORTEST: f64 = 0.5;
 
-/// What happened in one stretch of time. Latencies of a merged stretch are those of its worst second.
+/// The numbers of one span of time. A merged span has the latencies of its worst second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Window {
     /// From the start of the run, in seconds.
     pub(crate) start: f64,
     /// Length in seconds.
     pub(crate) seconds: f64,
-    /// Submissions that the schedule asked for.
+    /// Scheduled submissions.
     pub(crate) intended: u64,
     /// Submissions answered 202.
     pub(crate) accepted: u64,
-    /// Jobs seen to be terminal.
+    /// Jobs that were first seen to have ended.
     pub(crate) ended: u64,
-    /// Failed requests of every kind, the dropped ones included.
+    /// Failed and dropped requests of every kind.
     pub(crate) errors: u64,
-    /// Requests of every kind that were not sent.
+    /// Dropped requests of every kind.
     pub(crate) dropped: u64,
-    /// Accepted but not yet terminal; the highest second's value.
+    /// Accepted jobs that have not ended; in a merged span, the largest number.
     pub(crate) backlog: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) submit: Option<Percentiles>,
@@ -53,7 +53,7 @@ impl Default for Timeline {
 }
 
 impl Timeline {
-    /// Adds the next second. The rest of a second at the end of a run would make odd rates, so it joins the last one.
+    /// Adds the next second. A fraction of a second at the end of a run would have misleading rates, so it joins the last point.
     pub(crate) fn push(&mut self, window: Window) {
         match self.points.last_mut() {
             Some(last) if window.seconds < SHORTEST => *last = last.joined(&window),
@@ -72,7 +72,7 @@ impl Timeline {
     }
 
     fn halve(&mut self) {
-        // One more than an even number of points: the last stays alone and goes on filling up.
+        // The number of points is odd. The last one stays alone and takes the next seconds.
         self.points = self.points.chunks(2).map(Window::of_pair).collect();
         self.span *= 2;
     }
@@ -84,7 +84,7 @@ impl Timeline {
 }
 
 impl Window {
-    /// How many a second `count` of the window is.
+    /// `count` as a rate.
     pub(crate) fn per_second(&self, count: u64) -> f64 {
         count as f64 / self.seconds.max(0.001)
     }

@@ -1,13 +1,13 @@
-//! Where the reports go: text or JSON to standard output, JSON and HTML to files.
+//! Writes the reports: text or JSON to standard output, JSON and HTML to files.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::plan::Plan;
-use crate::report::content::Report;
-use crate::report::html::Page;
-use crate::report::text::Text;
+use super::content::Report;
+use super::html::Page;
+use super::settings::ReportSettings;
+use super::text::Text;
 
 /// A report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub(crate) struct OutputError {
     source: io::Error,
 }
 
-/// Files that are ready to be written.
+/// The open files of the reports.
 #[derive(Debug)]
 pub(crate) struct Outputs {
     json: Option<Output>,
@@ -27,27 +27,28 @@ pub(crate) struct Outputs {
 #[derive(Debug)]
 struct Output {
     path: PathBuf,
-    /// Standard output if there is none.
+    /// `None`: standard output.
     file: Option<File>,
 }
 
 impl Outputs {
-    /// Creates the files that `plan` names.
+    /// Creates the files that `settings` names.
     ///
     /// # Errors
     /// The first file that cannot be created.
-    pub(crate) fn open(plan: &Plan) -> Result<Self, OutputError> {
+    pub(crate) fn open(settings: &ReportSettings) -> Result<Self, OutputError> {
         let open = |path: &Option<PathBuf>| path.as_deref().map(Output::open).transpose();
-        Ok(Self { json: open(&plan.json)?, html: open(&plan.html)? })
+        Ok(Self { json: open(&settings.json)?, html: open(&settings.html)? })
     }
 
-    /// Writes every report; the text is left out if another report took standard output.
+    /// Writes every report. Without `-`, the text goes to standard output.
     ///
     /// # Errors
     /// The first report that cannot be written.
     pub(crate) fn write(self, report: &Report) -> Result<(), OutputError> {
-        let taken = [&self.json, &self.html].into_iter().flatten().any(|output| output.file.is_none());
-        if !taken {
+        let is_stdout_used =
+            [&self.json, &self.html].into_iter().flatten().any(|output| output.file.is_none());
+        if !is_stdout_used {
             Output { path: "standard output".into(), file: None }
                 .write(Text(report).to_string().as_bytes())?;
         }

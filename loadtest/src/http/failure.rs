@@ -1,12 +1,17 @@
-//! Why a request did not succeed: a closed set, so that reports and memory stay bounded.
+//! Why a request failed. The set of reasons is closed, so reports and memory stay bounded.
 
 use std::fmt;
 use std::time::Duration;
 
-/// The kinds of failure, in the order in which reports list them.
+/// The longest pause that a refusal can ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pause after a refusal without `Retry-After`.
+const DEFAULT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The kinds of failure, in the order of the reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FailureKind {
-    /// Not sent at all: `--max-outstanding` requests were already waiting for an answer.
+    /// Not sent: `--max-outstanding` requests were already waiting for an answer.
     Dropped,
     /// No connection could be opened.
     Connect,
@@ -14,11 +19,11 @@ pub(crate) enum FailureKind {
     ConnectionLost,
     /// No whole answer within `--timeout`.
     Timeout,
-    /// An answer that is not what the API promises.
+    /// The answer breaks the API's contract.
     Malformed,
     /// A read was answered with the record of another job.
     OtherJob,
-    /// An HTTP status other than the one that means success.
+    /// An HTTP status other than that of success.
     Status(u16),
 }
 
@@ -36,24 +41,28 @@ impl fmt::Display for FailureKind {
     }
 }
 
-/// A failed request and how long the server asked to be left alone.
+/// A failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// What went wrong.
     pub(crate) kind: FailureKind,
-    /// The `Retry-After` header in its seconds form (RFC 9110 section 10.2.3).
+    /// The `Retry-After` header, if it is in seconds (RFC 9110 section 10.2.3).
     pub(crate) retry_after: Option<Duration>,
 }
 
 impl Failure {
-    /// Did the server refuse for the moment (rate limit, overload), so that the same request may succeed later?
+    /// Whether the server refused the request for now (rate limit, overload). The same request may succeed later.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self.kind, FailureKind::Status(429 | 503))
     }
 
-    /// Does the server not know what was asked for?
+    /// Whether the job or route is unknown to the server.
     pub(crate) fn is_not_found(&self) -> bool {
         self.kind == FailureKind::Status(404)
+    }
+
+    /// How long to wait before the next try.
+    pub(crate) fn pause(&self) -> Duration {
+        self.retry_after.unwrap_or(DEFAULT_PAUSE).min(LONGEST_PAUSE)
     }
 }
 

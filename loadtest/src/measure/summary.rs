@@ -1,29 +1,29 @@
-//! The numbers of a run, or of one phase of it: what reports print and SLO terms are judged on.
+//! The numbers of a run or of one phase. Reports print them, and objectives are judged on them.
 
 use serde::Serialize;
 
-use crate::latency::LatencySummary;
+use super::latency::LatencySummary;
 
 /// One kind of request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct RequestSummary {
-    /// Requests that the schedule asked for, the dropped ones included.
+    /// Scheduled requests, including the dropped ones.
     pub(crate) intended: u64,
-    /// Answered as the API promises.
+    /// Answered as the API specifies.
     pub(crate) succeeded: u64,
-    /// Everything else that has an outcome, the dropped and the refused ones included.
+    /// All others with an outcome, including the dropped and the refused ones.
     pub(crate) failed: u64,
-    /// Not sent, because `--max-outstanding` requests were waiting.
+    /// Not sent, because `--max-outstanding` requests were waiting for an answer.
     pub(crate) dropped: u64,
     /// Answered 429 or 503.
     pub(crate) refused: u64,
-    /// From the intended send time to the last byte of the answer. Successes and timeouts only: a fast refusal
-    /// must not make the server look quick.
+    /// From the scheduled time to the last byte of the answer. Successes and timeouts only: a fast refusal must not make the
+    /// server look fast.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) latency: Option<LatencySummary>,
 }
 
-/// What became of the accepted jobs.
+/// The outcomes of the accepted jobs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct JobSummary {
     /// Submissions answered 202.
@@ -33,40 +33,49 @@ pub(crate) struct JobSummary {
     pub(crate) cancelled: u64,
     /// `not_found` and `unfinished` together.
     pub(crate) lost: u64,
-    /// Accepted, but later unknown to the server.
+    /// Accepted, and later unknown to the server.
     pub(crate) not_found: u64,
-    /// Accepted, but not terminal within `--drain-timeout`.
+    /// Accepted, and not ended within `--drain-timeout`.
     pub(crate) unfinished: u64,
-    /// Not terminal when the run was interrupted: nobody knows, so not counted as lost.
+    /// Not ended when the run was interrupted. Their outcome is unknown, so they do not count as lost.
     pub(crate) abandoned: u64,
-    /// Submissions answered with an id that an earlier one of the run was given.
+    /// Submissions answered with the id of an earlier job of the run.
     pub(crate) duplicated: u64,
-    /// Reads answered with the record of another job; the second reads at the end count such an answer as changed.
+    /// Reads answered with the record of another job. The second reads count such an answer as changed.
     pub(crate) mixed_up: u64,
-    /// Terminal jobs read again at the end.
+    /// Ended jobs that were read again.
     pub(crate) verified: u64,
-    /// Of those, how many no longer had the same bytes.
+    /// Of these, jobs whose bytes had changed.
     pub(crate) changed: u64,
-    /// Terminal jobs that could not be read again.
+    /// Ended jobs that could not be read again.
     pub(crate) unverified: u64,
-    /// Terminal jobs that the service need not keep any more, and did not.
+    /// Ended jobs that the service had deleted after their promised time.
     pub(crate) expired: u64,
 }
 
-/// Times and rates; rates are per second.
+/// The outcomes of reading a sample of ended jobs again. The fields are those of [`JobSummary`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SecondReads {
+    pub(crate) verified: u64,
+    pub(crate) changed: u64,
+    pub(crate) unverified: u64,
+    pub(crate) expired: u64,
+}
+
+/// Times in seconds, and rates per second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Rates {
-    /// How long requests were being sent.
+    /// Length of the sending.
     pub(crate) sending_seconds: f64,
     /// From the first request to the end of the last job.
     pub(crate) total_seconds: f64,
-    /// Submissions that the schedule asked for, over `sending_seconds`.
+    /// Scheduled submissions over `sending_seconds`.
     pub(crate) intended_rps: f64,
     /// Accepted submissions over `sending_seconds`.
     pub(crate) submit_rps: f64,
     /// Completed jobs over `total_seconds`.
     pub(crate) complete_rps: f64,
-    /// Share of the sending time, 0 to 1, in which the generator ran or waited for a core.
+    /// Share of the sending time, 0 to 1, in which the generator needed a core.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) generator_busy: Option<f64>,
 }
@@ -77,15 +86,15 @@ pub(crate) struct Summary {
     pub(crate) submit: RequestSummary,
     pub(crate) get: RequestSummary,
     pub(crate) health: RequestSummary,
-    /// Reads that follow jobs to their end. Closed-loop, long polls included: no latency target applies.
+    /// Reads that follow jobs to their end. They are closed-loop and include long polls, so no latency target applies.
     pub(crate) follow: RequestSummary,
-    /// From the intended submission to the moment a terminal state was seen here.
+    /// From the scheduled time of the submission until the generator saw the end of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) complete: Option<LatencySummary>,
     /// From `created_at` to `finished_at` by the server's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) turnaround: Option<LatencySummary>,
-    /// How late the generator itself sent: large values mean that it, not the server, was the bottleneck.
+    /// How late the generator sent. Large values mean that the generator, not the server, was the bottleneck.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lag: Option<LatencySummary>,
     pub(crate) jobs: JobSummary,
@@ -95,7 +104,7 @@ pub(crate) struct Summary {
     pub(crate) knee_rps: Option<f64>,
 }
 
-/// One stretch of constant intended rate.
+/// One span of constant intended rate.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct PhaseSummary {
     /// Intended submissions per second; 0 for the closed loop.
@@ -109,7 +118,7 @@ pub(crate) struct PhaseSummary {
     /// As [`Rates::generator_busy`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) generator_busy: Option<f64>,
-    /// Why a ramp did not accept this step.
+    /// Why this step of a ramp failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) violation: Option<String>,
 }
@@ -126,22 +135,22 @@ impl Summary {
         [&self.submit, &self.get, &self.health, &self.follow]
     }
 
-    /// Requests of every kind that were meant to be sent.
+    /// Scheduled requests of every kind.
     pub(crate) fn intended(&self) -> u64 {
         self.requests().iter().map(|requests| requests.intended).sum()
     }
 
-    /// Requests of every kind that failed, were refused or dropped.
+    /// Failed, refused and dropped requests of every kind.
     pub(crate) fn errors(&self) -> u64 {
         self.requests().iter().map(|requests| requests.failed).sum()
     }
 
-    /// Requests of every kind that were dropped.
+    /// Dropped requests of every kind.
     pub(crate) fn dropped(&self) -> u64 {
         self.requests().iter().map(|requests| requests.dropped).sum()
     }
 
-    /// Requests of every kind that were answered 429 or 503.
+    /// Requests of every kind answered 429 or 503.
     pub(crate) fn refused(&self) -> u64 {
         self.requests().iter().map(|requests| requests.refused).sum()
     }
@@ -151,7 +160,7 @@ impl Summary {
         (self.intended() > 0).then(|| self.errors() as f64 / self.intended() as f64)
     }
 
-    /// The same run as one of its phases saw it: requests and rates of the phase, jobs of the whole run.
+    /// Requests and rates of one phase with the jobs of the whole run.
     pub(crate) fn seen_in(&self, phase: &PhaseSummary) -> Self {
         let rates = Rates {
             intended_rps: phase.rate,

@@ -1,14 +1,14 @@
-//! Counters and distributions of one kind of request, over the whole run or one phase of it.
+//! Counters and latencies of one kind of request, in a run or in one phase.
 
 use std::time::Duration;
 
 use hdrhistogram::CreationError;
 
-use crate::failure::{Failure, FailureKind};
-use crate::latency::Latency;
-use crate::summary::{PhaseSummary, RequestSummary};
+use super::latency::Latency;
+use super::summary::{PhaseSummary, RequestSummary};
+use crate::http::failure::{Failure, FailureKind};
 
-/// The kinds of request that are counted apart.
+/// The kinds of request. Each is counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Operation {
     Submit,
@@ -18,7 +18,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// The name in reports and SLO terms.
+    /// The name in reports and objectives.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Submit => "submit",
@@ -37,20 +37,20 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// Nothing counted yet.
+    /// Empty counters.
     ///
     /// # Errors
-    /// As [`Latency::precise`].
+    /// Those of [`Latency::precise`].
     pub(crate) fn new() -> Result<Self, CreationError> {
         Ok(Self { counts: RequestSummary::default(), latency: Latency::precise()? })
     }
 
-    /// One more request that the schedule asks for.
+    /// Counts a scheduled request.
     pub(crate) fn intend(&mut self) {
         self.counts.intended += 1;
     }
 
-    /// The outcome of a request that was intended before.
+    /// Records the outcome of an intended request.
     pub(crate) fn settle(&mut self, latency: Duration, outcome: Result<(), Failure>) {
         match outcome {
             Ok(()) => self.counts.succeeded += 1,
@@ -73,12 +73,12 @@ impl Requests {
     }
 }
 
-/// A timeout is a long latency; any other failure says nothing about how fast the server works.
+/// A timeout counts as a long latency. Other failures say nothing about the server's speed.
 pub(crate) fn counts_as_latency(outcome: Result<(), Failure>) -> bool {
     outcome.map_or_else(|failure| failure.kind == FailureKind::Timeout, |()| true)
 }
 
-/// One stretch of constant intended rate.
+/// One span of constant intended rate.
 #[derive(Debug)]
 pub(crate) struct Phase {
     rate: f64,
@@ -94,13 +94,13 @@ impl Phase {
     /// An empty phase of `rate` submissions per second.
     ///
     /// # Errors
-    /// As [`Latency::precise`].
+    /// Those of [`Latency::precise`].
     pub(crate) fn new(rate: f64) -> Result<Self, CreationError> {
         let (submit, get, health) = (Requests::new()?, Requests::new()?, Requests::new()?);
         Ok(Self { rate, seconds: 0.0, submit, get, health, busy: None, violation: None })
     }
 
-    /// The counters of `operation`, if phases count it.
+    /// The counters of `operation`; phases do not count follow requests.
     pub(crate) fn requests(&mut self, operation: Operation) -> Option<&mut Requests> {
         match operation {
             Operation::Submit => Some(&mut self.submit),
@@ -110,13 +110,13 @@ impl Phase {
         }
     }
 
-    /// Notes how long the phase lasted and how busy the generator was.
+    /// Records how long the phase lasted and how busy the generator was.
     pub(crate) fn end(&mut self, length: Duration, busy: Option<f64>) {
         self.seconds = length.as_secs_f64();
         self.busy = busy;
     }
 
-    /// Notes why a ramp did not accept this phase.
+    /// Records why this step of a ramp failed.
     pub(crate) fn violate(&mut self, reason: String) {
         self.violation = Some(reason);
     }

@@ -1,21 +1,20 @@
-//! The thread that says when to send. A thread of its own, because the timer of the async runtime is good to a
-//! millisecond only, which would show in every latency.
+//! The thread that waits for the scheduled time of each request. The timer of the async runtime would be up to a
+//! millisecond late, and every latency would include that.
 
 use std::iter::Peekable;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 
-use crate::arrivals::Arrivals;
-use crate::recorder::Operation;
+use super::arrivals::Arrivals;
+use crate::measure::totals::Operation;
 use crate::stop::Stop;
 
-/// One request to be sent now.
+/// One request to send now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
-    /// What to send.
     pub(crate) operation: Operation,
-    /// When it is meant to be sent: latency counts from here, however late the sender is.
+    /// The scheduled time. Latency counts from here, however late the request is sent.
     pub(crate) intended: Instant,
 }
 
@@ -28,7 +27,7 @@ pub(crate) struct Pacer {
 }
 
 impl Pacer {
-    /// Schedules that start now and last for `length`.
+    /// Schedules that start now and last `length`.
     pub(crate) fn new(length: Duration, streams: Vec<(Operation, Arrivals)>) -> Self {
         let start = Instant::now();
         let streams =
@@ -36,8 +35,8 @@ impl Pacer {
         Self { start, end: start + length, streams }
     }
 
-    /// Blocks until the end of the schedules, or until `stop` is raised, and hands over each arrival at its time.
-    /// When the receiver is slow, arrivals are late but keep their intended times.
+    /// Blocks until the schedules end or `stop` is raised, and sends each arrival to the channel at its time. When the receiver
+    /// is slow, arrivals are late but keep their intended times.
     pub(crate) fn run(mut self, sender: &Sender<Arrival>, stop: &Stop) {
         while let Some(arrival) = self.next() {
             if !stop.sleep_until(arrival.intended) || sender.blocking_send(arrival).is_err() {
@@ -61,7 +60,7 @@ impl Pacer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arrivals::Spacing;
+    use crate::load::arrivals::Spacing;
 
     fn uniform(per_second: f64, length: Duration) -> Arrivals {
         Arrivals::new(Spacing::Uniform, per_second, length, fastrand::Rng::with_seed(1))
@@ -85,7 +84,7 @@ mod tests {
         let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
         let pacer = Pacer::new(length, vec![(Operation::Submit, uniform(1_000.0, length))]);
         let start = pacer.start;
-        let thread = std::thread::spawn(move || pacer.run(&sender, &Stop::new()));
+        let thread = std::thread::spawn(move || pacer.run(&sender, &Stop::default()));
         let received: Vec<_> = std::iter::from_fn(|| receiver.blocking_recv()).collect();
         thread.join().unwrap();
         let offsets: Vec<_> = received.iter().map(|arrival| arrival.intended - start).collect();
@@ -96,7 +95,7 @@ mod tests {
     fn a_raised_stop_ends_the_schedule() {
         let length = Duration::from_secs(600);
         let (sender, _receiver) = tokio::sync::mpsc::channel(10);
-        let stop = Stop::new();
+        let stop = Stop::default();
         stop.raise();
         Pacer::new(length, vec![(Operation::Submit, uniform(1.0, length))]).run(&sender, &stop);
     }

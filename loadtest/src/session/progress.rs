@@ -1,14 +1,15 @@
-//! One line a second on standard error while a run lasts: rewritten in place on a terminal, plain lines elsewhere.
+//! Progress on standard error, one line a second. A terminal shows the last line only, anything else gets all of them.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use crate::latency::Percentiles;
-use crate::recorder::{Recorder, Window};
+use crate::measure::latency::Percentiles;
+use crate::measure::recorder::Recorder;
+use crate::measure::timeline::Window;
 
-/// Closes a window every second and shows it, until the task is dropped.
+/// Shows the numbers of every second until the task is aborted.
 pub(crate) async fn run(recorder: Recorder, quiet: bool) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -22,14 +23,14 @@ pub(crate) async fn run(recorder: Recorder, quiet: bool) {
     }
 }
 
-/// Leaves the rewritten line, so that what follows starts on its own.
+/// Ends the progress line of a terminal.
 pub(crate) fn finish(quiet: bool) {
     if !quiet && io::stderr().is_terminal() {
         let _ = writeln!(io::stderr());
     }
 }
 
-/// Tells what happens now, on a line of its own.
+/// Prints a sentence on its own line.
 pub(crate) fn say(sentence: &str, quiet: bool) {
     if !quiet {
         let start = if io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
@@ -37,7 +38,7 @@ pub(crate) fn say(sentence: &str, quiet: bool) {
     }
 }
 
-/// A terminal that is gone is no reason to end a run; one that is narrow must not wrap what is to be rewritten.
+/// Ignores errors: a closed terminal must not end a run. Switches wrapping off, because a wrapped line cannot be overwritten.
 fn show(line: &str) {
     let mut out = io::stderr().lock();
     let _ = if out.is_terminal() {
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_achieved_and_intended_rates() {
+    fn a_line_has_achieved_and_intended_rates() {
         let submit = Some(Percentiles { count: 50, p50_ms: 1.0, p95_ms: 2.0, p99_ms: 3.25, max_ms: 4.0 });
         let window = Window {
             start: 4.0,

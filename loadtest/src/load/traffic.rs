@@ -1,4 +1,4 @@
-//! Turns arrivals into requests without ever waiting for an answer, and keeps the number of requests under way bounded.
+//! Sends requests without waiting for answers, and bounds the number of requests in flight.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,17 +6,13 @@ use std::time::{Duration, Instant};
 use hyper::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::api::Api;
-use crate::failure::{Failure, FailureKind};
-use crate::jobs::{Job, Jobs};
-use crate::pacer::Arrival;
-use crate::recorder::{Operation, Recorder};
+use super::pacer::Arrival;
+use crate::http::api::Api;
+use crate::http::failure::{Failure, FailureKind};
+use crate::jobs::table::{Job, Jobs};
+use crate::measure::recorder::Recorder;
+use crate::measure::totals::Operation;
 use crate::stop::Stop;
-
-/// The longest pause that a refusal can ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The pause after a refusal that asks for none.
-const USUAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// A cheap handle to everything that a request needs.
 #[derive(Clone, Debug)]
@@ -30,14 +26,14 @@ pub(crate) struct Parts {
     pub(crate) jobs: Jobs,
     /// The body of every submission.
     pub(crate) body: Bytes,
-    /// One permit for each request that may be under way.
+    /// One permit for each request that may be in flight.
     pub(crate) outstanding: Arc<Semaphore>,
-    /// How many permits there are.
+    /// The number of these permits.
     pub(crate) max_outstanding: u32,
     /// Ends the closed loop.
     pub(crate) stop: Stop,
-    /// How long one job of the closed loop may be refused.
-    pub(crate) patience: Duration,
+    /// How long the closed loop repeats a submission that the server refuses.
+    pub(crate) retry_limit: Duration,
 }
 
 enum Request {
@@ -47,46 +43,45 @@ enum Request {
 }
 
 impl Traffic {
-    /// Requests made of `parts`.
+    /// Traffic made of `parts`.
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
     }
 
-    /// Sends what `arrival` asks for in a task of its own, or counts it as dropped. Never waits.
-    pub(crate) fn admit(&self, arrival: Arrival, phase: usize) {
+    /// Sends the request of `arrival` in its own task, or counts it as dropped. Never waits.
+    pub(crate) fn dispatch(&self, arrival: Arrival, phase: usize) {
         let parts = &self.0;
-        // There is nothing to read before the first job was accepted, so such an arrival is not intended either.
+        // Before the first job is accepted there is no job to read, so this arrival does not count as intended.
         let Some(request) = parts.request(arrival.operation) else { return };
         parts.recorder.intend(arrival.operation, phase);
-        let Ok(place) = Arc::clone(&parts.outstanding).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&parts.outstanding).try_acquire_owned() else {
             let dropped = Err(FailureKind::Dropped.into());
             return parts.recorder.settle(arrival.operation, phase, Duration::ZERO, dropped);
         };
         let parts = Arc::clone(parts);
         tokio::spawn(async move {
-            parts.perform(request, arrival, phase).await;
-            drop(place);
+            parts.send(request, arrival, phase).await;
+            drop(permit);
         });
     }
 
-    /// Submits one job of the closed loop, and again for as long as the server refuses for the moment and
-    /// patience lasts.
-    pub(crate) async fn submit_until_accepted(&self, seat: OwnedSemaphorePermit, phase: usize) {
-        let Ok(_place) = self.0.outstanding.acquire().await else { return };
-        let mut seat = Some(seat);
-        let patient_until = Instant::now() + self.0.patience;
-        while !self.0.stop.is_raised() && Instant::now() < patient_until {
+    /// Submits one job of the closed loop. Repeats the submission while the server refuses it with 429 or 503.
+    pub(crate) async fn submit_until_accepted(&self, permit: OwnedSemaphorePermit, phase: usize) {
+        let Ok(_outstanding) = self.0.outstanding.acquire().await else { return };
+        let mut permit = Some(permit);
+        let deadline = Instant::now() + self.0.retry_limit;
+        while !self.0.stop.is_raised() && Instant::now() < deadline {
             let intended = Instant::now();
             self.0.recorder.intend(Operation::Submit, phase);
-            match self.0.submit(intended, phase, &mut seat).await {
-                Err(refusal) if refusal.is_refusal() => tokio::time::sleep(pause(refusal)).await,
+            match self.0.submit(intended, phase, &mut permit).await {
+                Err(refusal) if refusal.is_refusal() => tokio::time::sleep(refusal.pause()).await,
                 _ => return,
             }
         }
     }
 
-    /// Returns once every request has its outcome.
-    pub(crate) async fn quiet(&self) {
+    /// Waits until every request has its outcome.
+    pub(crate) async fn settled(&self) {
         let _ = self.0.outstanding.acquire_many(self.0.max_outstanding).await;
     }
 }
@@ -100,12 +95,12 @@ impl Parts {
         }
     }
 
-    async fn perform(&self, request: Request, arrival: Arrival, phase: usize) {
+    async fn send(&self, request: Request, arrival: Arrival, phase: usize) {
         let Arrival { intended, operation } = arrival;
         self.recorder.lag(intended.elapsed());
         let outcome = match request {
             Request::Submit => {
-                // The submission settles itself; only the closed loop looks at its failure.
+                // `submit` records its outcome itself; only the closed loop needs its failure.
                 let _ = self.submit(intended, phase, &mut None).await;
                 return;
             }
@@ -115,26 +110,21 @@ impl Parts {
         self.recorder.settle(operation, phase, intended.elapsed(), outcome);
     }
 
-    /// The job takes the `seat` with it; a failed submission leaves it.
+    /// An accepted job takes the `permit`. A failed submission leaves it.
     async fn submit(
         &self,
         intended: Instant,
         phase: usize,
-        seat: &mut Option<OwnedSemaphorePermit>,
+        permit: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<(), Failure> {
         let answer = self.api.submit(self.body.clone()).await;
         let outcome = answer.as_ref().map(|_| ()).map_err(|failure| *failure);
         self.recorder.settle(Operation::Submit, phase, intended.elapsed(), outcome);
         let id = answer?.into();
         self.recorder.accept();
-        if !self.jobs.accept(Job { id, intended, seat: seat.take() }) {
+        if !self.jobs.accept(Job { id, intended, permit: permit.take() }) {
             self.recorder.duplicate();
         }
         Ok(())
     }
-}
-
-/// How long a refusal asks to wait, within reason.
-pub(crate) fn pause(refusal: Failure) -> Duration {
-    refusal.retry_after.unwrap_or(USUAL_PAUSE).min(LONGEST_PAUSE)
 }

@@ -1,5 +1,5 @@
-//! When each request is meant to be sent. The schedule depends on rate, length and seed only, never on how the
-//! server answers: that is what makes the load open-loop.
+//! The schedule of the requests. It depends on rate, length and seed, never on the server's answers. This makes the load
+//! open-loop.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use clap::ValueEnum;
 use fastrand::Rng;
 use serde::Serialize;
 
-/// How the gaps between two arrivals are chosen.
+/// The distribution of the gaps between two arrivals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Spacing {
-    /// Evenly spaced: the same gap every time.
+    /// Always the same gap.
     Uniform,
-    /// Exponentially distributed gaps, as independent users produce them: bursts included.
+    /// Exponentially distributed gaps with bursts, as independent users produce them.
     Poisson,
 }
 
-/// Offsets from the start of a phase at which requests are meant to be sent, in increasing order.
+/// The times of the requests of one phase, as increasing offsets from its start.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     spacing: Spacing,
@@ -29,12 +29,12 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    /// The schedule of `per_second` arrivals for `length`. A rate of 0 gives an empty schedule.
+    /// A schedule of `per_second` arrivals for `length`. At a rate of 0 it is empty.
     pub(crate) fn new(spacing: Spacing, per_second: f64, length: Duration, rng: Rng) -> Self {
         Self { spacing, per_second, length_seconds: length.as_secs_f64(), count: 0, last_seconds: 0.0, rng }
     }
 
-    /// Multiplying instead of adding keeps a long uniform schedule free of rounding drift.
+    /// A uniform schedule multiplies instead of adding, so that rounding errors do not add up.
     fn next_seconds(&mut self) -> f64 {
         let at = match self.spacing {
             Spacing::Uniform => self.count as f64 / self.per_second,

@@ -1,4 +1,4 @@
-//! Reads a sample of ended jobs again: after a job is terminal, no byte of it may change.
+//! Reads a sample of ended jobs again. No byte of an ended job may change.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,44 +7,41 @@ use hyper::body::Bytes;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::api::Api;
-use crate::client::Answer;
-use crate::failure::Failure;
-use crate::jobs::Ended;
+use super::sample::Ended;
+use crate::http::api::Api;
+use crate::http::client::Answer;
+use crate::http::failure::Failure;
+use crate::measure::summary::SecondReads;
 
-/// Reads of one job before it counts as unverified.
+/// After this many failed reads a job counts as unverified.
 const TRIES: u32 = 3;
-/// Between two tries.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How many reads are under way at once.
+/// Reads in flight at once.
 const READERS: usize = 16;
-/// How much of a body an example shows.
+/// An example shows this much of a body.
 const SHOWN_BYTES: usize = 400;
-/// How many examples a report has.
+/// A report has at most this many examples.
 const EXAMPLES: usize = 5;
 
-/// A job whose record was not the same at the end.
+/// A job whose record had changed at the second read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
     pub(crate) job_id: String,
-    /// The start of the first terminal body.
+    /// The start of the first body.
     pub(crate) before: String,
-    /// The start of the body read at the end, or the failure that came instead.
+    /// The start of the second body, or the failure instead of it.
     pub(crate) after: String,
 }
 
-/// What the second reads showed.
+/// The outcome of the second reads.
 #[derive(Debug, Default)]
 pub(crate) struct Verification {
-    pub(crate) verified: u64,
-    pub(crate) changed: u64,
-    pub(crate) unverified: u64,
-    /// Gone after the service had kept them as long as it promised.
-    pub(crate) expired: u64,
+    pub(crate) counts: SecondReads,
     pub(crate) examples: Vec<Change>,
 }
 
-/// Reads every job of `sample` again within `limit`; what was not read by then is unverified.
+/// Reads every job of `sample` again. A job that was not read within `limit` is unverified.
 pub(crate) async fn read_again(api: &Api, sample: Vec<Ended>, limit: Duration) -> Verification {
     let total = sample.len() as u64;
     let result = Arc::new(Mutex::new(Verification::default()));
@@ -55,7 +52,7 @@ pub(crate) async fn read_again(api: &Api, sample: Vec<Ended>, limit: Duration) -
     }
     let _ = tokio::time::timeout(limit, readers.join_all()).await;
     let mut result = std::mem::take(&mut *result.lock().unwrap_or_else(PoisonError::into_inner));
-    result.unverified = total - result.verified - result.expired;
+    result.counts.unverified = total - result.counts.verified - result.counts.expired;
     result
 }
 
@@ -85,16 +82,16 @@ async fn read(api: &Api, id: &str) -> Result<Answer, Failure> {
 impl Verification {
     fn add(&mut self, ended: &Ended, answer: Result<Bytes, Failure>) {
         let after = match answer {
-            Ok(body) if body == ended.body => return self.verified += 1,
+            Ok(body) if body == ended.body => return self.counts.verified += 1,
             Ok(body) => shown(&body),
             Err(failure) if failure.is_not_found() && ended.may_have_expired() => {
-                return self.expired += 1;
+                return self.counts.expired += 1;
             }
             Err(failure) if failure.is_not_found() => failure.kind.to_string(),
             Err(_) => return,
         };
-        self.verified += 1;
-        self.changed += 1;
+        self.counts.verified += 1;
+        self.counts.changed += 1;
         if self.examples.len() < EXAMPLES {
             self.examples.push(Change { job_id: ended.id.to_string(), before: shown(&ended.body), after });
         }
@@ -108,7 +105,7 @@ fn shown(body: &Bytes) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::FailureKind;
+    use crate::http::failure::FailureKind;
 
     #[test]
     fn any_other_byte_and_a_vanished_job_are_changes_but_a_failed_read_is_not() {
@@ -118,7 +115,7 @@ mod tests {
         result.add(&ended, Ok(Bytes::from_static(b"{\"n\": 1}")));
         result.add(&ended, Err(FailureKind::Status(404).into()));
         result.add(&ended, Err(FailureKind::Timeout.into()));
-        assert_eq!((result.verified, result.changed), (3, 2));
+        assert_eq!((result.counts.verified, result.counts.changed), (3, 2));
         assert_eq!(result.examples[1].after, "status 404");
     }
 
@@ -130,6 +127,6 @@ mod tests {
         result.add(&ended, Err(FailureKind::Status(404).into()));
         result.add(&ended, Ok(Bytes::from_static(b"1")));
         result.add(&ended, Ok(Bytes::from_static(b"2")));
-        assert_eq!((result.verified, result.changed, result.expired), (2, 1, 1));
+        assert_eq!(result.counts, SecondReads { verified: 2, changed: 1, unverified: 0, expired: 1 });
     }
 }

@@ -1,8 +1,8 @@
-//! How hard the generator itself had to work: numbers from a generator at its own limit say nothing about the server.
+//! The load on the generator itself. When it is at its own limit, its numbers say nothing about the server.
 
 use std::time::{Duration, Instant};
 
-/// Watches the calling thread, which must also be the one that asks.
+/// Measures the calling thread. The same thread must create it and read it.
 #[derive(Debug)]
 pub(crate) struct Meter {
     since: Instant,
@@ -10,13 +10,13 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Starts watching.
+    /// Starts measuring.
     pub(crate) fn start() -> Self {
         Self { since: Instant::now(), wanted: wanted() }
     }
 
-    /// The share of the time since the start, 0 to 1, in which the thread ran or waited for a core; `None` where the
-    /// system does not tell.
+    /// The share of the time since the start, 0 to 1, in which the thread ran or waited for a core; `None` if the system does
+    /// not report it.
     pub(crate) fn share(&self) -> Option<f64> {
         let wanted = wanted()?.saturating_sub(self.wanted?).as_secs_f64();
         let share = wanted / self.since.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);

@@ -1,4 +1,4 @@
-//! Everything that is counted during a run, behind one short lock. Memory does not grow with the length of the run.
+//! The counters of a run, behind one short lock. Memory does not grow with the length of the run.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,18 +6,12 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::CreationError;
 
-use crate::api::{JobRecord, Status};
-use crate::failure::{Failure, FailureKind};
-use crate::latency::Latency;
-use crate::summary::{JobSummary, PhaseSummary, Rates, Summary};
-use crate::verify::Verification;
-
-pub(crate) use timeline::{Timeline, Window};
-pub(crate) use totals::Operation;
-use totals::{Phase, Requests, counts_as_latency, per_second};
-
-mod timeline;
-mod totals;
+use super::latency::Latency;
+use super::summary::{JobSummary, PhaseSummary, Rates, SecondReads, Summary};
+use super::timeline::{Timeline, Window};
+use super::totals::{Operation, Phase, Requests, counts_as_latency, per_second};
+use crate::http::api::{JobRecord, Status};
+use crate::http::failure::{Failure, FailureKind};
 
 /// A cheap handle to the counters of one run.
 #[derive(Clone, Debug)]
@@ -40,7 +34,7 @@ struct Counters {
     timeline: Timeline,
 }
 
-/// The second that is under way.
+/// The current second.
 #[derive(Debug)]
 struct Live {
     since: Instant,
@@ -55,7 +49,7 @@ impl Recorder {
     /// Starts the clock.
     ///
     /// # Errors
-    /// As [`Latency::precise`].
+    /// Those of [`Latency::precise`].
     pub(crate) fn new() -> Result<Self, CreationError> {
         let started = Instant::now();
         Ok(Self(Arc::new(Mutex::new(Counters {
@@ -79,10 +73,10 @@ impl Recorder {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a phase of `rate` submissions per second; what is recorded under its number belongs to it.
+    /// Begins a phase of `rate` submissions per second and returns its number.
     ///
     /// # Errors
-    /// As [`Latency::precise`].
+    /// Those of [`Latency::precise`].
     pub(crate) fn begin_phase(&self, rate: f64) -> Result<usize, CreationError> {
         let phase = Phase::new(rate)?;
         let mut counters = self.lock();
@@ -90,33 +84,33 @@ impl Recorder {
         Ok(counters.phases.len() - 1)
     }
 
-    /// Notes how long a phase lasted and how busy the generator was. Answers that arrive later still count for it.
+    /// Records how long a phase lasted and how busy the generator was. Later answers still count for the phase.
     pub(crate) fn end_phase(&self, phase: usize, length: Duration, busy: Option<f64>) {
         if let Some(phase) = self.lock().phases.get_mut(phase) {
             phase.end(length, busy);
         }
     }
 
-    /// Notes why a ramp did not accept a phase.
+    /// Records why a step of a ramp failed.
     pub(crate) fn violate_phase(&self, phase: usize, reason: String) {
         if let Some(phase) = self.lock().phases.get_mut(phase) {
             phase.violate(reason);
         }
     }
 
-    /// One phase as it looks now.
+    /// The numbers of one phase so far.
     pub(crate) fn phase(&self, phase: usize) -> PhaseSummary {
         self.lock().phases.get(phase).map(Phase::summary).unwrap_or_default()
     }
 
-    /// A request that the schedule asks for now.
+    /// Counts a scheduled request.
     pub(crate) fn intend(&self, operation: Operation, phase: usize) {
         let mut counters = self.lock();
         counters.live.window.intended += u64::from(operation == Operation::Submit);
         counters.each(operation, phase, Requests::intend);
     }
 
-    /// The outcome of an intended request, `latency` after the time it was meant to be sent.
+    /// Records the outcome of an intended request, `latency` after its scheduled time.
     pub(crate) fn settle(
         &self,
         operation: Operation,
@@ -134,30 +128,30 @@ impl Recorder {
         }
     }
 
-    /// A follow request and its outcome; follows belong to no phase.
+    /// Records a follow request and its outcome. It belongs to no phase.
     pub(crate) fn follow(&self, latency: Duration, outcome: Result<(), Failure>) {
         self.intend(Operation::Follow, usize::MAX);
         self.settle(Operation::Follow, usize::MAX, latency, outcome);
     }
 
-    /// How late the generator sent a request.
+    /// Records how late the generator sent a request.
     pub(crate) fn lag(&self, late: Duration) {
         self.lock().lag.record(late);
     }
 
-    /// A submission was answered 202.
+    /// Counts a submission that was answered 202.
     pub(crate) fn accept(&self) {
         let mut counters = self.lock();
         counters.jobs.accepted += 1;
         counters.live.window.accepted += 1;
     }
 
-    /// The answered id belonged to another job of the run.
+    /// Counts an answer with the id of an earlier job of the run.
     pub(crate) fn duplicate(&self) {
         self.lock().jobs.duplicated += 1;
     }
 
-    /// A job was seen to be terminal, `elapsed` after its intended submission.
+    /// Records an ended job, `elapsed` after the scheduled time of its submission.
     pub(crate) fn end_job(&self, record: &JobRecord, elapsed: Duration) {
         let mut counters = self.lock();
         match record.status {
@@ -174,44 +168,44 @@ impl Recorder {
         }
     }
 
-    /// The server no longer knows an accepted job.
+    /// Counts an accepted job that the server no longer knows.
     pub(crate) fn lose_job(&self) {
         self.lock().jobs.not_found += 1;
     }
 
-    /// `jobs` were not terminal at the end: lost if they had all their time, unknown if the run was interrupted.
+    /// Counts `jobs` that had not ended: as lost, or as abandoned if the run was interrupted.
     pub(crate) fn leave_jobs(&self, jobs: usize, interrupted: bool) {
         let mut counters = self.lock();
         let left = if interrupted { &mut counters.jobs.abandoned } else { &mut counters.jobs.unfinished };
         *left = jobs as u64;
     }
 
-    /// How reading a sample of terminal jobs again went.
-    pub(crate) fn verify(&self, verification: &Verification) {
-        let Verification { verified, changed, unverified, expired, .. } = *verification;
+    /// Records the second reads.
+    pub(crate) fn verify(&self, reads: SecondReads) {
+        let SecondReads { verified, changed, unverified, expired } = reads;
         let jobs = &mut self.lock().jobs;
         (jobs.verified, jobs.changed, jobs.unverified, jobs.expired) =
             (verified, changed, unverified, expired);
     }
 
-    /// No request will be intended after now; so far, the generator was that `busy`.
+    /// Records the end of the sending, and the share of the time in which the generator was busy.
     pub(crate) fn end_sending(&self, busy: Option<f64>) {
         let mut counters = self.lock();
         counters.sending_ended = Some(Instant::now());
         counters.busy = busy;
     }
 
-    /// Closes the second under way and returns it.
+    /// Ends the current second and returns its numbers.
     pub(crate) fn close_window(&self) -> Window {
         self.lock().close_window()
     }
 
-    /// The numbers so far.
+    /// The numbers of the run so far.
     pub(crate) fn summary(&self) -> Summary {
         self.lock().summary()
     }
 
-    /// Every phase so far.
+    /// The numbers of every phase so far.
     pub(crate) fn phases(&self) -> Vec<PhaseSummary> {
         self.lock().phases.iter().map(Phase::summary).collect()
     }
@@ -221,14 +215,14 @@ impl Recorder {
         self.lock().timeline.points().to_vec()
     }
 
-    /// How often each kind of request failed in each way.
+    /// The number of failures for each kind of request and failure.
     pub(crate) fn failures(&self) -> Vec<(Operation, FailureKind, u64)> {
         self.lock().failures.iter().map(|((operation, kind), count)| (*operation, *kind, *count)).collect()
     }
 }
 
 impl Counters {
-    /// Applies `change` to the counters of the run and of the phase.
+    /// Changes the counters of the run and of the phase.
     fn each(&mut self, operation: Operation, phase: usize, change: impl Fn(&mut Requests)) {
         change(&mut self.requests[operation as usize]);
         if let Some(requests) = self.phases.get_mut(phase).and_then(|phase| phase.requests(operation)) {

@@ -1,73 +1,39 @@
-//! How load is laid over time: phases of constant rate, a ramp that stops at the knee, or a closed loop.
+//! Carries out a profile: phases of constant rate, a ramp that stops at the knee, or a closed loop.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fastrand::Rng;
 use hdrhistogram::CreationError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::arrivals::{Arrivals, Spacing};
-use crate::busy::Meter;
-use crate::pacer::{Arrival, Pacer};
-use crate::recorder::{Operation, Recorder};
+use super::arrivals::Arrivals;
+use super::pacer::{Arrival, Pacer};
+use super::profile::Profile;
+use super::settings::LoadSettings;
+use super::traffic::Traffic;
+use crate::measure::busy::Meter;
+use crate::measure::recorder::Recorder;
+use crate::measure::summary::{PhaseSummary, Summary};
+use crate::measure::totals::Operation;
 use crate::slo::Slo;
 use crate::stop::Stop;
-use crate::summary::{PhaseSummary, Summary};
-use crate::traffic::Traffic;
 
-/// Arrivals between the pacing thread and the runtime; when it is full, the thread waits and arrivals are late.
-const HANDOVER: usize = 4_096;
-/// How long the last requests of a ramp's step may take before it is judged.
+/// Capacity of the channel from the pacing thread to the runtime. When it is full, the thread waits and arrivals are late.
+const ARRIVAL_CAPACITY: usize = 4_096;
+/// How long the last requests of a ramp's step may take before the step is judged.
 const SETTLE: Duration = Duration::from_millis(100);
-/// A step that has less of its intended submissions accepted is past the knee.
-const ENOUGH: f64 = 0.95;
+/// The knee is passed when a smaller share of the intended submissions is accepted.
+const LEAST_ACCEPTED: f64 = 0.95;
 /// Longer than any closed loop.
 const ENDLESS: Duration = Duration::from_secs(30 * 86_400);
 
-/// What to do with the rate over time.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Profile {
-    /// One phase for each rate, all of the same length.
-    Phases { rates: Vec<f64>, length: Duration },
-    /// Phases of growing rate until one cannot be held.
-    Ramp { from: f64, growth: f64, max_rate: f64, length: Duration },
-    /// So many jobs, so many at once.
-    Closed { jobs: u64, concurrency: usize },
-}
-
-impl Profile {
-    /// Whether the rate grows until something breaks.
-    pub(crate) fn is_ramp(&self) -> bool {
-        matches!(self, Self::Ramp { .. })
-    }
-}
-
-/// The load beside submissions.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Mix {
-    pub(crate) spacing: Spacing,
-    /// Plain reads of a recent job for each submission.
-    pub(crate) get_ratio: f64,
-    /// Health probes per second.
-    pub(crate) health_rate: f64,
-    pub(crate) seed: u64,
-}
-
-impl Mix {
-    /// A random number generator for one part of the run. The same seed and part always give the same numbers.
-    pub(crate) fn random(&self, part: u64) -> Rng {
-        Rng::with_seed(self.seed ^ Rng::with_seed(part).u64(..))
-    }
-}
-
-/// Lays one profile over time.
+/// Sends the load of one run.
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) traffic: Traffic,
     pub(crate) recorder: Recorder,
-    pub(crate) mix: Mix,
+    pub(crate) settings: LoadSettings,
     pub(crate) slo: Slo,
     pub(crate) stop: Stop,
 }
@@ -96,7 +62,7 @@ impl Driver {
         Ok(())
     }
 
-    /// A step that fails is tried once more, so that one hiccup is not called a knee.
+    /// A step that fails is repeated once, so that one hiccup does not count as the knee.
     async fn ramp(
         &self,
         from: f64,
@@ -107,10 +73,10 @@ impl Driver {
         let (mut rate, mut knee, mut tries) = (from, None, 0);
         while rate <= max_rate && tries < 2 && !self.stop.is_raised() {
             let phase = self.phase(rate, length).await?;
-            let _ = tokio::time::timeout(SETTLE, self.traffic.quiet()).await;
+            let _ = tokio::time::timeout(SETTLE, self.traffic.settled()).await;
             let step = self.recorder.phase(phase);
             match self.violation(&step) {
-                // An interrupted step is too short to say anything.
+                // An interrupted step is too short to judge.
                 _ if self.stop.is_raised() => {}
                 Some(reason) => {
                     self.recorder.violate_phase(phase, reason);
@@ -124,7 +90,7 @@ impl Driver {
 
     fn violation(&self, step: &PhaseSummary) -> Option<String> {
         let achieved = step.submit.achieved_ratio().unwrap_or(1.0);
-        if achieved < ENOUGH {
+        if achieved < LEAST_ACCEPTED {
             return Some(format!(
                 "only {:.1} % of the intended submissions were accepted in time",
                 achieved * 100.0
@@ -139,8 +105,8 @@ impl Driver {
         let part = phase as u64 * 3;
         let streams = vec![
             (Operation::Submit, self.arrivals(rate, length, part)),
-            (Operation::Get, self.arrivals(rate * self.mix.get_ratio, length, part + 1)),
-            (Operation::Health, self.arrivals(self.mix.health_rate, length, part + 2)),
+            (Operation::Get, self.arrivals(rate * self.settings.get_ratio, length, part + 1)),
+            (Operation::Health, self.arrivals(self.settings.health_rate, length, part + 2)),
         ];
         let (started, meter) = (Instant::now(), Meter::start());
         self.pump(Pacer::new(length, streams), phase, &self.stop).await;
@@ -149,24 +115,24 @@ impl Driver {
     }
 
     fn arrivals(&self, rate: f64, length: Duration, part: u64) -> Arrivals {
-        Arrivals::new(self.mix.spacing, rate, length, self.mix.random(part))
+        Arrivals::new(self.settings.arrivals, rate, length, self.settings.random(part))
     }
 
     async fn pump(&self, pacer: Pacer, phase: usize, stop: &Stop) {
-        let (sender, mut receiver) = mpsc::channel::<Arrival>(HANDOVER);
+        let (sender, mut receiver) = mpsc::channel::<Arrival>(ARRIVAL_CAPACITY);
         let stop = stop.clone();
         let pacing = tokio::task::spawn_blocking(move || pacer.run(&sender, &stop));
         while let Some(arrival) = receiver.recv().await {
-            self.traffic.admit(arrival, phase);
+            self.traffic.dispatch(arrival, phase);
         }
         let _ = pacing.await;
     }
 
-    /// The closed loop; health is probed at its own pace meanwhile.
+    /// The closed loop. Meanwhile, health is probed at its own rate.
     async fn closed(&self, jobs: u64, concurrency: usize) -> Result<(), CreationError> {
         let phase = self.recorder.begin_phase(0.0)?;
-        let probes = vec![(Operation::Health, self.arrivals(self.mix.health_rate, ENDLESS, 0))];
-        let probing_ends = Stop::new();
+        let probes = vec![(Operation::Health, self.arrivals(self.settings.health_rate, ENDLESS, 0))];
+        let probing_ends = Stop::default();
         let (started, meter) = (Instant::now(), Meter::start());
         let submitting = async {
             self.submit_all(jobs, concurrency, phase).await;
@@ -177,18 +143,18 @@ impl Driver {
         Ok(())
     }
 
-    /// A seat is taken by a submission and given back when its job has ended.
+    /// A submission takes a permit and returns it when its job has ended.
     async fn submit_all(&self, jobs: u64, concurrency: usize, phase: usize) {
-        let seats = Arc::new(Semaphore::new(concurrency));
+        let permits = Arc::new(Semaphore::new(concurrency));
         let mut submissions = JoinSet::new();
         for _ in 0..jobs {
-            let seat = tokio::select! {
-                seat = Arc::clone(&seats).acquire_owned() => seat,
+            let permit = tokio::select! {
+                permit = Arc::clone(&permits).acquire_owned() => permit,
                 () = self.stop.raised() => break,
             };
-            let Ok(seat) = seat else { break };
+            let Ok(permit) = permit else { break };
             let traffic = self.traffic.clone();
-            submissions.spawn(async move { traffic.submit_until_accepted(seat, phase).await });
+            submissions.spawn(async move { traffic.submit_until_accepted(permit, phase).await });
             while submissions.try_join_next().is_some() {}
         }
         submissions.join_all().await;

@@ -1,5 +1,5 @@
-//! Follows accepted jobs to their end with a bounded number of followers, oldest job first. A follower long-polls
-//! where the server supports it and polls with growing pauses where not; it never busy-loops.
+//! Follows accepted jobs to their end with a fixed number of followers, oldest job first. A follower long-polls. If the
+//! server does not support that, it polls with growing pauses; it never loops without a pause.
 
 use std::time::{Duration, Instant};
 
@@ -7,24 +7,23 @@ use clap::ValueEnum;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::api::{Api, JobRecord};
-use crate::failure::Failure;
-use crate::jobs::{Job, Jobs};
-use crate::recorder::Recorder;
-use crate::traffic;
+use super::table::{Job, Jobs};
+use crate::http::api::{Api, JobRecord};
+use crate::http::failure::Failure;
+use crate::measure::recorder::Recorder;
 
 /// The first pause between two polls of one job.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// So many answers "not found" in a row mean that the server has forgotten the job.
-const FORGOTTEN_AFTER: u32 = 5;
+/// After this many answers "not found" in a row, the job is unknown to the server.
+const UNKNOWN_AFTER: u32 = 5;
 
-/// How a follower learns that a job has ended.
+/// How a follower waits for the end of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
-    /// `Prefer: wait=N`; polls if the server ignores that.
+    /// `Prefer: wait=N`; polls if the server ignores it.
     Wait,
     /// Plain reads with growing pauses.
     Poll,
@@ -37,14 +36,14 @@ pub(crate) struct Follower {
     pub(crate) jobs: Jobs,
     pub(crate) recorder: Recorder,
     pub(crate) mode: Mode,
-    /// How long to stay with one job before the next one gets its turn.
+    /// How long to stay with one job before turning to the next.
     pub(crate) turn: Duration,
 }
 
 /// How a turn ended.
-enum Seen {
-    Terminal(JobRecord),
-    Forgotten,
+enum TurnEnd {
+    Ended(JobRecord),
+    Unknown,
     NotYet,
 }
 
@@ -66,50 +65,50 @@ impl Follower {
     async fn run(self) {
         while let Some(job) = self.jobs.next().await {
             match self.take_turn(&job).await {
-                Seen::Terminal(record) => {
+                TurnEnd::Ended(record) => {
                     self.recorder.end_job(&record, job.intended.elapsed());
                     self.jobs.end(job, &record.body, record.max_age);
                 }
-                Seen::Forgotten => {
+                TurnEnd::Unknown => {
                     self.recorder.lose_job();
                     self.jobs.lose(job);
                 }
-                Seen::NotYet => self.jobs.put_back(job),
+                TurnEnd::NotYet => self.jobs.requeue(job),
             }
         }
     }
 
-    async fn take_turn(&self, job: &Job) -> Seen {
+    async fn take_turn(&self, job: &Job) -> TurnEnd {
         let mut turn = Turn::new(self.turn);
         if self.mode == Mode::Poll {
             turn.sleep(None).await;
         }
         while !turn.left().is_zero() {
-            let asked = Instant::now();
+            let sent = Instant::now();
             let wait = (self.mode == Mode::Wait).then(|| turn.whole_seconds_left());
             match self.read(job, wait).await {
-                Ok(record) if record.status.is_terminal() => return Seen::Terminal(record),
-                Ok(_) if waited(asked, wait) => {}
+                Ok(record) if record.status.is_terminal() => return TurnEnd::Ended(record),
+                Ok(_) if waited(sent, wait) => {}
                 Ok(_) => turn.sleep(None).await,
-                Err(failure) if turn.is_forgotten(failure) => return Seen::Forgotten,
+                Err(failure) if turn.is_unknown(failure) => return TurnEnd::Unknown,
                 Err(failure) => turn.sleep(Some(failure)).await,
             }
         }
-        Seen::NotYet
+        TurnEnd::NotYet
     }
 
     async fn read(&self, job: &Job, wait: Option<Duration>) -> Result<JobRecord, Failure> {
-        let asked = Instant::now();
+        let sent = Instant::now();
         let answer = self.api.job(&job.id, wait).await;
         let outcome = answer.as_ref().map(|_| ()).map_err(|failure| *failure);
-        self.recorder.follow(asked.elapsed(), outcome);
+        self.recorder.follow(sent.elapsed(), outcome);
         answer
     }
 }
 
-/// Did the server use up most of the time that it was given? Only then may it be asked again at once.
-fn waited(asked: Instant, wait: Option<Duration>) -> bool {
-    wait.is_some_and(|wait| asked.elapsed() >= wait.mul_f64(0.8))
+/// Whether the server held the answer for most of the wait. Only then is the next request sent without a pause.
+fn waited(sent: Instant, wait: Option<Duration>) -> bool {
+    wait.is_some_and(|wait| sent.elapsed() >= wait.mul_f64(0.8))
 }
 
 impl Turn {
@@ -121,34 +120,34 @@ impl Turn {
         self.ends.saturating_duration_since(Instant::now())
     }
 
-    /// `Prefer: wait` has no fractions; asking for none would be asking for no wait.
+    /// `Prefer: wait` has no fractions, and 0 would mean no wait.
     fn whole_seconds_left(&self) -> Duration {
         Duration::from_secs(self.left().as_secs().max(1))
     }
 
-    /// Pauses a little longer than last time, or as long as a refusal asks.
+    /// Pauses longer than the last time, and at least as long as a refusal asks.
     async fn sleep(&mut self, failure: Option<Failure>) {
-        let asked = failure.filter(Failure::is_refusal).map_or(Duration::ZERO, traffic::pause);
+        let asked = failure.filter(Failure::is_refusal).map_or(Duration::ZERO, |refusal| refusal.pause());
         tokio::time::sleep(self.pause.max(asked)).await;
         self.pause = self.pause.mul_f64(1.5).min(LONGEST_PAUSE);
     }
 
-    fn is_forgotten(&mut self, failure: Failure) -> bool {
+    fn is_unknown(&mut self, failure: Failure) -> bool {
         self.not_found = if failure.is_not_found() { self.not_found + 1 } else { 0 };
-        self.not_found >= FORGOTTEN_AFTER
+        self.not_found >= UNKNOWN_AFTER
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::FailureKind;
+    use crate::http::failure::FailureKind;
 
     #[test]
-    fn only_several_not_found_in_a_row_mean_a_forgotten_job() {
+    fn only_several_not_found_in_a_row_make_a_job_unknown() {
         let mut turn = Turn::new(Duration::from_secs(1));
-        let mut answer = |kind: FailureKind| turn.is_forgotten(kind.into());
-        for _ in 0..FORGOTTEN_AFTER - 1 {
+        let mut answer = |kind: FailureKind| turn.is_unknown(kind.into());
+        for _ in 0..UNKNOWN_AFTER - 1 {
             assert!(!answer(FailureKind::Status(404)));
         }
         assert!(!answer(FailureKind::Status(503)));
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_ignores_the_wish_to_wait_is_not_asked_again_at_once() {
+    fn a_server_that_ignores_the_wait_is_not_polled_without_a_pause() {
         assert!(!waited(Instant::now(), Some(Duration::from_secs(5))));
         assert!(!waited(Instant::now(), None));
     }

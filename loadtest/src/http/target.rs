@@ -1,4 +1,4 @@
-//! The URL of the server under test, taken apart once at the start.
+//! The URL of the server under test.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper::http::uri::{Authority, Scheme};
 
-/// Where the API is served: plain HTTP, with an optional path in front of every route.
+/// The address of the API: plain HTTP, with an optional path before every route.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     authority: Authority,
@@ -15,10 +15,10 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Reads `http://host[:port][/prefix]`.
+    /// Parses `http://host[:port][/prefix]`.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with the URL.
+    /// What is wrong with the URL, as a sentence.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let parts =
             url.parse::<Uri>().map_err(|error| format!("`{url}` is not a URL: {error}"))?.into_parts();
@@ -33,7 +33,7 @@ impl Target {
         Ok(Self { authority, prefix: path.unwrap_or_default(), host_header })
     }
 
-    /// Host name or address without brackets, and port, as the resolver wants them.
+    /// Host name or address (without brackets) and port, for the resolver.
     pub(crate) fn host_and_port(&self) -> (&str, u16) {
         let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
         (host, self.authority.port_u16().unwrap_or(80))
@@ -44,7 +44,7 @@ impl Target {
         self.host_header.clone()
     }
 
-    /// `route` (which starts with a slash) as the request line names it.
+    /// The path of `route`, which starts with a slash, in the request line.
     pub(crate) fn path(&self, route: &str) -> String {
         format!("{}{route}", self.prefix)
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_taken_apart() {
+    fn a_url_is_parsed() {
         let target = Target::parse("http://[::1]:8000/tepal/").unwrap();
         assert_eq!(target.host_and_port(), ("::1", 8000));
         assert_eq!(target.path("/health"), "/tepal/health");

@@ -13,19 +13,19 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use crate::failure::{Failure, FailureKind};
+use super::failure::{Failure, FailureKind};
 
-/// Larger answers are malformed: a job record of 1024 rows takes about a hundredth of it.
+/// Larger answers are malformed. A job record of 1024 rows has about a hundredth of this.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 type Connection = SendRequest<Full<Bytes>>;
 
-/// Everything of an answer that the load generator looks at.
+/// The parts of an answer that the load generator needs.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// The HTTP status.
     pub(crate) status: StatusCode,
-    /// `Retry-After`, if it was given in seconds.
+    /// `Retry-After`, if it is in seconds.
     pub(crate) retry_after: Option<Duration>,
     /// `max-age` of `Cache-Control`.
     pub(crate) max_age: Option<Duration>,
@@ -33,14 +33,14 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// A cheap handle to one pool. A request waits for a free connection when all are busy.
+/// A cheap handle to one pool. When all connections are busy, a request waits for one.
 #[derive(Clone, Debug)]
 pub(crate) struct Client(Arc<Pool>);
 
 #[derive(Debug)]
 struct Pool {
     address: SocketAddr,
-    /// A stack: the connection used last is reused first, so surplus ones fall idle and time out at the server.
+    /// A stack: the connection used last is reused first, so surplus connections stay idle until the server closes them.
     idle: Mutex<Vec<Connection>>,
     slots: Semaphore,
 }
@@ -73,7 +73,7 @@ impl Pool {
             let mut connection = self.check_out().await?;
             match connection.try_send_request(request).await {
                 Ok(response) => return self.read(response, connection).await,
-                // The server closed an idle connection and nothing was sent: the request is still ours.
+                // The server closed an idle connection before anything was sent: send the request again.
                 Err(mut error) => request = error.take_message().ok_or(FailureKind::ConnectionLost)?,
             }
         }
