@@ -65,7 +65,7 @@ mod tasks;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use tepal_shared::shutdown::Shutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tracing::info;
 
 use crate::{
@@ -113,10 +113,24 @@ pub enum StartError {
 /// # Errors
 /// When the address is taken or cannot be used.
 pub async fn bind(addr: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(addr).await.map_err(|source| match source.kind() {
+    listen(addr).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::PortInUse(addr),
         _ => StartError::CannotListen { addr, source },
     })
+}
+
+/// Clients whose connections may wait to be accepted; the system has a limit of its own (on Linux `net.core.somaxconn`, 4096).
+const BACKLOG: u32 = 65_535;
+
+/// As `TcpListener::bind`, whose backlog of 1024 a burst of clients fills: the system then drops the handshakes of all others,
+/// who try again after a second.
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restarted proxy gets its port although connections of the old one linger. On Windows the option means something else.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until `shutdown` begins and the requests in flight are answered. Redis need not be reachable: requests that

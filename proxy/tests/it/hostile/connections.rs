@@ -49,6 +49,16 @@ async fn idle_connections_that_take_all_places_make_room() {
 }
 
 #[tokio::test]
+async fn clients_that_come_at_once_are_connected_before_they_are_accepted() {
+    let listener = tepal_proxy::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    // Nobody accepts: what the system does not keep would wait here for ever.
+    let count = attackers(1500.min(most.trim().parse().unwrap()));
+    let waiting = timeout(SOON, connect(count, listener.local_addr().unwrap())).await;
+    assert_eq!(waiting.map(|waiting| waiting.len()), Ok(count));
+}
+
+#[tokio::test]
 async fn idle_connections_leave_open_files_for_others() {
     let redis = RedisServer::shipped().start().await;
     let settings = [("MAX_CONNECTIONS", "1000"), ("HEADER_TIMEOUT_MS", "3600000")];
