@@ -17,6 +17,9 @@ use tokio::{
 
 use super::places::Place;
 
+/// Bytes that are read at a time: what the HTTP library makes room for at first.
+const PIECE: usize = 8 << 10;
+
 /// A connection that gives its client so much time to take a part of an answer.
 pub(super) struct Patience<S> {
     stream: S,
@@ -53,13 +56,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = read_piece(Pin::new(&mut self.stream), context, buffer);
         if self.place.receives(buffer.filled().len() - before) {
             read
         } else {
             Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()))
         }
     }
+}
+
+/// Reads at most [`PIECE`]. The HTTP library reads into a buffer that it doubles each time it was filled, and keeps: thousands
+/// of clients in the middle of a large body would hold ten times as much.
+fn read_piece<S: AsyncRead>(
+    stream: Pin<&mut S>,
+    context: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    if buffer.remaining() <= PIECE {
+        return stream.poll_read(context, buffer);
+    }
+    let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(PIECE));
+    let read = stream.poll_read(context, &mut piece);
+    let count = piece.filled().len();
+    buffer.advance(count);
+    read
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
@@ -93,5 +113,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = Pin::new(&mut self.stream).poll_shutdown(context);
         self.timed(context, closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_buffer_is_never_read_at_once() {
+        let sent: Vec<u8> = (0..3 * PIECE + 1).map(|number| number as u8).collect();
+        let (mut stream, mut room) = (sent.as_slice(), vec![0; 100 * PIECE]);
+        let (mut buffer, mut sizes) = (ReadBuf::new(&mut room), Vec::new());
+        while sizes.last() != Some(&0) {
+            let before = buffer.filled().len();
+            poll_fn(|context| read_piece(pin!(&mut stream), context, &mut buffer)).await.unwrap();
+            sizes.push(buffer.filled().len() - before);
+        }
+        assert_eq!(sizes, [PIECE, PIECE, PIECE, 1, 0]);
+        assert_eq!(buffer.filled(), sent);
     }
 }
