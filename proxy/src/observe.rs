@@ -47,7 +47,11 @@ pub(crate) async fn observe(
     let refusal = misdirected.or(admission.refusal).or_else(|| objection(route.as_ref(), &request));
     let mut response = match refusal {
         None => answer::pay_or_refuse(&app.bodies, contained(next.run(request)).await),
-        Some(error) => error.into_response(),
+        Some(error) => {
+            // A client that sends one request behind the other, and whose limit is used up, takes turns with all others.
+            tokio::task::yield_now().await;
+            error.into_response()
+        }
     };
     // The request may have turned out to count as more than one.
     let settled = admission.account.as_ref().and_then(|account| cost::settle(account, &mut response));
