@@ -158,6 +158,8 @@ pub struct Config {
     pub rate_limit: Option<NonZeroU32>,
     /// Networks of proxies before this one: their X-Forwarded-For is believed.
     pub trusted_proxies: Arc<[IpNet]>,
+    /// Most bytes that a caller may keep in Redis, 0 = any number; `None` = a part of the memory of Redis.
+    pub owner_max_bytes: Option<u64>,
     /// How much a request's body may hold and how long it may take.
     pub body: BodyLimits,
     /// How connections are held and let go.
@@ -211,6 +213,7 @@ impl TryFrom<Args> for Config {
         let per_minute = mistakes.number("RATE_LIMIT_PER_MINUTE", &args.rate_limit_per_minute, 0..=u32::MAX);
         let rate_limit = NonZeroU32::new(per_minute);
         let trusted_proxies = args.trusted_proxies(&mut mistakes);
+        let owner_max_bytes = args.access.owner_max_bytes(&mut mistakes);
         let body = args.body(&mut mistakes);
         let connections = args.connections(body.timeout, &mut mistakes);
         let certificate = args.security.certificate(&mut mistakes);
@@ -223,6 +226,7 @@ impl TryFrom<Args> for Config {
             api_keys_file,
             rate_limit,
             trusted_proxies,
+            owner_max_bytes,
             body,
             connections,
             certificate,
@@ -373,6 +377,8 @@ mod tests {
             "0",
             "--rate-limit-per-minute",
             "many",
+            "--owner-max-bytes",
+            "all",
             "--trusted-proxies",
             "10.0.0.0/8, next-door",
             "--cors-allowed-origins",
@@ -389,6 +395,7 @@ mod tests {
             "REPLICAS_REQUIRED: `101`",
             "REPLICATION_TIMEOUT_MS: `0`",
             "RATE_LIMIT_PER_MINUTE: `many`",
+            "OWNER_MAX_BYTES: `all`",
             "TRUSTED_PROXIES: `next-door`",
             "CORS_ALLOWED_ORIGINS: `everybody` is no origin",
             "TLS_CERT_FILE: must be given with TLS_KEY_FILE",

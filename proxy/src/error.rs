@@ -86,6 +86,8 @@ pub(crate) enum ApiError {
     RateLimited(Excess),
     /// The queue is at its limit; room is expected after this many seconds.
     QueueFull(u64),
+    /// The caller keeps as much in Redis as it may; there may be room after this many seconds.
+    StorageQuota(u64),
     /// No live worker has told the model's metadata.
     NoMetadata,
     /// Not ready for traffic: the probe logs why.
@@ -185,6 +187,10 @@ impl ApiError {
             Self::QueueFull(seconds) => {
                 kind(S::SERVICE_UNAVAILABLE, "queue_full", "Queue full").retry_after(*seconds)
             }
+            Self::StorageQuota(seconds) => {
+                kind(S::TOO_MANY_REQUESTS, "storage_quota_exceeded", "Storage quota exceeded")
+                    .retry_after(*seconds)
+            }
             Self::NoMetadata => {
                 kind(S::SERVICE_UNAVAILABLE, "metadata_unavailable", "Metadata unavailable").retry_after(5)
             }
@@ -236,6 +242,9 @@ impl ApiError {
             Self::IdempotencyConflict => "The Idempotency-Key was used before with another request".into(),
             Self::RateLimited(excess) => too_many(*excess).into(),
             Self::QueueFull(_) => "The queue is full; try again later".into(),
+            Self::StorageQuota(_) => {
+                "Your large inputs and results fill the storage that you may use; wait until a job ends or a result expires".into()
+            }
             Self::NoMetadata => "No live worker has reported the model's metadata".into(),
             Self::NotReady | Self::OutcomeUnknown(_) => UNAVAILABLE.into(),
             Self::Store(error) => store_detail(error).into(),

@@ -51,7 +51,7 @@ impl Key {
 
     /// The key together with what it was used for.
     pub(crate) fn of(&self, submission: &Submission) -> Idempotency {
-        let Submission { input, priority, max_queue, timeout } = submission;
+        let Submission { input, priority, max_queue, timeout, rows: _, charge: _ } = submission;
         let [max_queue_ms, timeout_ms] =
             [max_queue, timeout].map(|span| span.map_or(0, |span| span.as_millis()));
         // This text must stay the same over versions: records outlive an upgrade by a day.

@@ -51,6 +51,7 @@ mod open_files;
 mod openapi;
 mod prefer;
 mod probe;
+mod quota;
 mod rate_limit;
 pub mod reload;
 mod request;

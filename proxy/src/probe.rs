@@ -212,6 +212,7 @@ impl Probe {
         gauges.dead_letters.set(queues.dead_letters as f64);
         gauges.workers_live.set(workers.live as f64);
         self.redis.saw(&gauges.redis, server);
+        self.app.quota.saw(server.max_memory_bytes);
     }
 }
 

@@ -194,22 +194,9 @@ impl RateLimit {
         Some(self.account(peer, &HeaderMap::new()))
     }
 
-    /// Where a request comes from: the connection's peer, or, behind proxies of ours, the last hop that is not one. What
-    /// stands before that hop in X-Forwarded-For is the client's own claim.
+    /// Where a request comes from.
     pub(crate) fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let lines = headers.get_all(FORWARDED_FOR).iter().rev();
-        // As bytes: a client's own part of the line need not be text.
-        let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-        let mut origin = peer;
-        for hop in hops {
-            if !is_in(&self.trusted, origin) {
-                break;
-            }
-            let hop = std::str::from_utf8(hop.trim_ascii()).ok();
-            let Some(address) = hop.and_then(address_in) else { break };
-            origin = address.to_canonical();
-        }
-        origin
+        origin(&self.trusted, peer, headers)
     }
 
     /// Bounds the memory, for as long as the process lives.
@@ -245,6 +232,24 @@ impl Budget {
             headers.insert(STATE, state);
         }
     }
+}
+
+/// Where a request comes from: the connection's peer, or, behind trusted proxies, the last hop that is none of them. What stands
+/// before that hop in X-Forwarded-For is the client's own claim.
+pub(crate) fn origin(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+    // As bytes: a client's own part of the line need not be text.
+    let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let mut origin = peer;
+    for hop in hops {
+        if !is_in(trusted, origin) {
+            break;
+        }
+        let hop = std::str::from_utf8(hop.trim_ascii()).ok();
+        let Some(address) = hop.and_then(address_in) else { break };
+        origin = address.to_canonical();
+    }
+    origin
 }
 
 /// Whether one of the networks has this address.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tepal_shared::{
-    job::Priority,
+    job::{Charge, Priority},
     model::{InputError, Model},
     number::{kind, large},
 };
@@ -22,11 +22,15 @@ pub(crate) const LONGEST_SECONDS: u32 = 86_400;
 pub(crate) struct Submission {
     /// The rows, JSON text.
     pub(crate) input: String,
+    /// How many rows.
+    pub(crate) rows: usize,
     pub(crate) priority: Priority,
     /// Longest wait before the first attempt.
     pub(crate) max_queue: Option<Duration>,
     /// Longest time from the first attempt on.
     pub(crate) timeout: Option<Duration>,
+    /// Who pays for it, if it is large.
+    pub(crate) charge: Option<Charge>,
 }
 
 impl Submission {
@@ -54,7 +58,8 @@ impl Submission {
 
     /// The model's sample as a submission.
     pub(crate) fn sample(model: &Model) -> Self {
-        Self { input: model.sample.to_string(), ..Self::default() }
+        let rows = model.sample.as_array().map_or(0, Vec::len);
+        Self { input: model.sample.to_string(), rows, ..Self::default() }
     }
 }
 
@@ -68,7 +73,10 @@ impl Reader {
     fn field(&mut self, name: &str, value: &Value, model: &Model) {
         match name {
             "data" => match model.read_rows(value) {
-                Ok(_) => self.submission.input = value.to_string(),
+                Ok(read) => {
+                    self.submission.rows = read.rows;
+                    self.submission.input = value.to_string();
+                }
                 Err(errors) => self.mistakes.extend(errors.into_iter().map(InputError::into)),
             },
             "priority" => match priority(value) {

@@ -8,6 +8,7 @@ use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     error::Unspecified,
     hkdf::{HKDF_SHA256, Prk, Salt},
+    hmac,
 };
 use tepal_shared::{
     error::StoreError,
@@ -18,6 +19,9 @@ use tracing::info;
 const SALT: &[u8] = b"tepal queue secret";
 /// What each key is for. A label never changes its meaning; another form of the content gets another label.
 const CURSORS: &[u8] = b"listing cursors, version 1";
+const ADDRESSES: &[u8] = b"addresses of payers, version 1";
+/// Bytes that stand for an address: enough that no two of a queue are the same.
+const ADDRESS_BYTES: usize = 12;
 
 /// The secret as it was read last.
 #[derive(Default)]
@@ -34,7 +38,12 @@ struct Current {
 pub(crate) struct Keys {
     /// For cursors of `GET /jobs`.
     pub(crate) cursors: Seal,
+    /// For the addresses of clients that keep large jobs.
+    pub(crate) addresses: Pseudonym,
 }
+
+/// Stands for a text without showing it, the same for all proxies (HMAC-SHA256).
+pub(crate) struct Pseudonym(hmac::Key);
 
 /// Encrypts and authenticates small texts (AES-256-GCM).
 pub(crate) struct Seal(LessSafeKey);
@@ -77,7 +86,19 @@ impl Secret {
 impl Keys {
     pub(crate) fn derive(secret: &[u8; 32]) -> Result<Self, Unspecified> {
         let root = Salt::new(HKDF_SHA256, SALT).extract(secret);
-        Ok(Self { cursors: Seal::derive(&root, CURSORS)? })
+        let addresses = Pseudonym::derive(&root, ADDRESSES)?;
+        Ok(Self { cursors: Seal::derive(&root, CURSORS)?, addresses })
+    }
+}
+
+impl Pseudonym {
+    fn derive(root: &Prk, label: &[u8]) -> Result<Self, Unspecified> {
+        Ok(Self(root.expand(&[label], hmac::HMAC_SHA256)?.into()))
+    }
+
+    /// What stands for the content, as URL-safe text.
+    pub(crate) fn of(&self, content: &[u8]) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(&hmac::sign(&self.0, content).as_ref()[..ADDRESS_BYTES])
     }
 }
 
@@ -129,6 +150,15 @@ mod tests {
         assert_eq!(seal(2).open(&sealed, b"context"), None);
         assert_eq!(seal(1).open(&sealed, b"contexT"), None);
         assert_ne!(seal(1).seal(b"content", b"context").unwrap(), sealed);
+    }
+
+    #[test]
+    fn a_pseudonym_is_the_same_for_all_proxies_of_a_queue_and_for_no_others() {
+        let of = |secret, content: &[u8]| Keys::derive(&[secret; 32]).unwrap().addresses.of(content);
+        assert_eq!(of(1, b"192.0.2.1"), of(1, b"192.0.2.1"));
+        assert_ne!(of(1, b"192.0.2.1"), of(2, b"192.0.2.1"));
+        assert_ne!(of(1, b"192.0.2.1"), of(1, b"192.0.2.2"));
+        assert_eq!(of(1, b"192.0.2.1").len(), 16);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::{
     StartError, access::Access, bodies::Bodies, config::Config, metrics::Metrics, probe::Snapshot,
-    rate_limit::RateLimit, secret::Secret,
+    quota::Quota, rate_limit::RateLimit, secret::Secret,
 };
 
 /// One proxy.
@@ -33,6 +33,7 @@ pub(crate) struct App {
     /// `None` when no address is limited.
     pub(crate) rate_limit: Option<Arc<RateLimit>>,
     pub(crate) secret: Secret,
+    pub(crate) quota: Quota,
     pub(crate) shutdown: Shutdown,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     next_partition: AtomicUsize,
@@ -58,6 +59,12 @@ impl App {
                 .rate_limit
                 .map(|per_minute| Arc::new(RateLimit::new(per_minute, Arc::clone(&config.trusted_proxies)))),
             secret: Secret::default(),
+            quota: Quota::new(
+                config.owner_max_bytes,
+                config.common.policy.partitions,
+                &config.common.model,
+                Arc::clone(&config.trusted_proxies),
+            ),
             shutdown,
             snapshot,
             next_partition: AtomicUsize::new(0),

@@ -1,6 +1,6 @@
 //! A job: its id, its states and what a reader sees of it. No I/O.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -193,10 +193,24 @@ pub struct NewJob {
     pub idempotency: Option<Idempotency>,
     /// Whose job it is.
     pub owner: Option<String>,
+    /// Who pays for what it keeps in Redis; `None` for a job whose input and result are small.
+    pub charge: Option<Charge>,
     /// Id of the HTTP request, for the logs.
     pub request_id: Option<String>,
     /// W3C Trace Context header of the HTTP request.
     pub traceparent: Option<String>,
+}
+
+/// Larger inputs and results count as what their payer keeps in Redis, bytes; `LARGE` in `lua/quota.lua`.
+pub const LARGE_BYTES: usize = 8 << 10;
+
+/// Who pays for what a job keeps in Redis, and how much that one may keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// `o:` and an owner, or `a:` and what stands for an address.
+    pub payer: Arc<str>,
+    /// Most bytes that the payer may keep in a partition; 0 = any number.
+    pub most_bytes: u64,
 }
 
 /// A client's idempotency key together with a fingerprint of the request that it belongs to.

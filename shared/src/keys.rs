@@ -85,6 +85,18 @@ impl Keys {
         self.key(partition, "alone", "")
     }
 
+    /// What payers keep: the charges, their sums, and the sums of a recount; see `lua/quota.lua`.
+    #[must_use]
+    pub fn quota(&self, partition: u8) -> [String; 3] {
+        ["charges", "bytes", "recount"].map(|name| self.key(partition, "quota:", name))
+    }
+
+    /// What all of these keys of the partition begin with.
+    #[must_use]
+    pub fn quota_prefix(&self, partition: u8) -> String {
+        self.key(partition, "quota:", "")
+    }
+
     /// The record of an idempotency key, by the key's hash.
     #[must_use]
     pub fn idempotency(&self, partition: u8, key_hash: &str) -> String {
@@ -129,6 +141,7 @@ mod tests {
         ] {
             assert!(key.starts_with("{predict_queue:7}:"), "{key}");
         }
+        assert!(keys.quota(7).iter().all(|key| key.starts_with("{predict_queue:7}:quota:")));
         assert_eq!(keys.job(id), format!("{}{id}", keys.job_prefix(7)));
     }
 }

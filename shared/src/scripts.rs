@@ -19,6 +19,7 @@ const CLOCK: &str = include_str!("lua/clock.lua");
 const FOUND: &str = include_str!("lua/found.lua");
 const ACCEPT: &str = include_str!("lua/accept.lua");
 const HOLD: &str = include_str!("lua/hold.lua");
+const QUOTA: &str = include_str!("lua/quota.lua");
 const END: &str = include_str!("lua/end.lua");
 const GRANT: &str = include_str!("lua/grant.lua");
 
@@ -49,21 +50,23 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SUBMIT = "submit" + LIB + CLOCK + ACCEPT;
-    TAKE = "take" + LIB + CLOCK + END + GRANT;
-    START = "start" + LIB + CLOCK + END + GRANT;
+    SUBMIT = "submit" + LIB + CLOCK + QUOTA + ACCEPT;
+    TAKE = "take" + LIB + CLOCK + QUOTA + END + GRANT;
+    START = "start" + LIB + CLOCK + QUOTA + END + GRANT;
     RENEW = "renew" + LIB + HOLD;
-    COMPLETE = "complete" + LIB + CLOCK + HOLD + END;
+    COMPLETE = "complete" + LIB + CLOCK + HOLD + QUOTA + END;
     RETRY = "retry" + LIB + CLOCK + HOLD;
     RELEASE = "release" + LIB + CLOCK + HOLD;
-    FAIL = "fail" + LIB + CLOCK + HOLD + END;
-    CANCEL = "cancel" + LIB + CLOCK + FOUND + END;
-    REQUEUE = "requeue" + LIB + CLOCK + FOUND + ACCEPT;
-    EXPIRE = "expire" + LIB + CLOCK + FOUND + END;
+    FAIL = "fail" + LIB + CLOCK + HOLD + QUOTA + END;
+    CANCEL = "cancel" + LIB + CLOCK + FOUND + QUOTA + END;
+    REQUEUE = "requeue" + LIB + CLOCK + FOUND + QUOTA + ACCEPT;
+    EXPIRE = "expire" + LIB + CLOCK + FOUND + QUOTA + END;
     HEARTBEAT = "heartbeat" + LIB + CLOCK;
     WORKERS = "workers" + LIB + CLOCK;
     SWEEP = "sweep" + LIB + CLOCK + FOUND;
     PRUNE = "prune" + LIB;
+    UNCHARGE = "uncharge" + LIB + CLOCK + QUOTA;
+    RECOUNT = "recount" + LIB + FOUND + QUOTA;
 }
 
 /// Puts the shared parts between a script's shebang line and its body.

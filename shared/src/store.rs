@@ -20,7 +20,7 @@ use redis::{Cmd, RedisError};
 use crate::{
     connection::{Answered, ConnectionSettings, Generation, Redis},
     error::StoreError,
-    job::{JobId, MOST_PARTITIONS, Priority},
+    job::{Charge, JobId, MOST_PARTITIONS, Priority},
     keys::{Keys, inbox},
     owner::View,
     replication::{Replicated, ReplicationPolicy},
@@ -32,7 +32,7 @@ pub use loss::{LogMark, LogWatch, LookedUp, Loss};
 pub use reads::{PartitionState, QueueState};
 pub use secret::QueueSecret;
 pub use server::{AofState, ServerState};
-pub use upkeep::Swept;
+pub use upkeep::{Recounted, Swept};
 
 /// The numbers that the transitions need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub struct TakeRequest<'a> {
 pub struct Origin<'a> {
     /// Whose jobs the client sees.
     pub view: View<'a>,
+    /// Who pays for a large job that nobody owns, and what an owner or payer may keep; `None` = nothing is charged.
+    pub charge: Option<&'a Charge>,
     /// Id of the HTTP request, for the logs.
     pub request_id: Option<&'a str>,
     /// W3C Trace Context header of the HTTP request.
@@ -295,7 +297,9 @@ impl JobStore {
             .arg(old.to_string())
             .arg(self.policy.max_queue_depth)
             .arg(&id.as_bytes()[..])
-            .arg(origin.view.as_argument());
+            .arg(origin.view.as_argument())
+            .arg(origin.charge.map_or(0, |charge| charge.most_bytes))
+            .arg(origin.charge.map_or("", |charge| &charge.payer));
         add_origin(&mut command, origin.request_id, origin.traceparent);
         let Answered { generation, value, earlier } = self.run_submission(&command).await?;
         let requeued = Requeued::parse(value)?;
@@ -305,7 +309,7 @@ impl JobStore {
                 self.acknowledged.add([id].into_iter(), generation);
             }
             // The earlier sending may find room.
-            (Requeued::Full { .. }, Some(error)) => return Err(error),
+            (Requeued::Full { .. } | Requeued::OverQuota { .. }, Some(error)) => return Err(error),
             _ => {}
         }
         Ok(requeued)

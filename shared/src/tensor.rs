@@ -30,6 +30,18 @@ impl DType {
             Self::Int64 => "DT_INT64",
         }
     }
+
+    /// Characters of the longest JSON number of the type, as `serde_json` writes it.
+    #[must_use]
+    pub fn longest_number(self) -> usize {
+        match self {
+            // Nine or seventeen digits, of which all stand behind some zeros: -0.00000123456789.
+            Self::Float => 17,
+            Self::Double => 24,
+            Self::Int32 => 11,
+            Self::Int64 => 20,
+        }
+    }
 }
 
 /// The elements of a tensor in row-major order.

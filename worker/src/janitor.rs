@@ -1,5 +1,5 @@
-//! Keeps the stored data in order while workers come and go: forgets expired jobs in the log, queues orphaned jobs
-//! again, removes the consumers of dead workers, and reports jobs that Redis lost. Every worker has one; what two of them
+//! Keeps the stored data in order while workers come and go: forgets expired jobs in the log and what payers were charged for
+//! them, queues orphaned jobs again, removes the consumers of dead workers, and reports jobs that Redis lost. Every worker has one; what two of them
 //! do at once is harmless.
 
 use std::{collections::HashMap, time::Duration};
@@ -76,6 +76,7 @@ impl Janitor {
         for partition in self.store.partitions() {
             self.sweep(partition, Sweep::Expired).await?;
             self.sweep(partition, Sweep::All).await?;
+            self.settle_charges(partition).await?;
             let pruned = self.store.prune(partition, &live, silence).await?;
             if pruned > 0 {
                 info!(action = "consumers_pruned", partition, count = pruned);
@@ -100,6 +101,25 @@ impl Janitor {
             metrics::data_lost(loss.at_least());
             error!(action = "redis_data_lost", jobs = loss.at_least(), reason = %loss);
         }
+    }
+
+    /// Charges end with what they are for, and their sums are checked.
+    async fn settle_charges(&self, partition: u8) -> Result<(), StoreError> {
+        for _ in 0..MOST_FORGETTING_CHUNKS {
+            if self.store.uncharge(partition, CHUNK).await? < CHUNK as u64 {
+                break;
+            }
+        }
+        for _ in 0..MOST_CHUNKS {
+            let recounted = self.store.recount(partition, CHUNK).await?;
+            if recounted.dropped > 0 {
+                warn!(action = "charges_dropped", partition, count = recounted.dropped);
+            }
+            if recounted.is_done {
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn sweep(&mut self, partition: u8, what: Sweep) -> Result<(), StoreError> {

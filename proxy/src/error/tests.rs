@@ -37,6 +37,7 @@ fn all() -> Vec<ApiError> {
         ApiError::IdempotencyConflict,
         ApiError::RateLimited(Excess { policy: Policy::Key, cost: 2, retry_after: 5 }),
         ApiError::QueueFull(5),
+        ApiError::StorageQuota(5),
         ApiError::NoMetadata,
         ApiError::NotReady,
         ApiError::OutcomeUnknown(StoreError::Ambiguous(redis())),
@@ -86,6 +87,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::IdempotencyConflict
         | ApiError::RateLimited(_)
         | ApiError::QueueFull(_)
+        | ApiError::StorageQuota(_)
         | ApiError::NoMetadata
         | ApiError::NotReady
         | ApiError::OutcomeUnknown(_)

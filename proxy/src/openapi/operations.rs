@@ -6,6 +6,7 @@ use tepal_shared::{error::StoreError, job::JobStatus, model::Model};
 use super::{Operation, parts::*};
 use crate::{
     error::ApiError,
+    quota,
     routes::{CURSOR, DEFAULT_LIMIT, MOST_IDS, MOST_JOBS, MOST_LISTED, UNKNOWN_RETRY_AFTER},
 };
 
@@ -159,6 +160,7 @@ pub(crate) fn retry() -> Operation {
                 ApiError::JobNotFound,
                 ApiError::NotRepeatable(JobStatus::Completed),
                 ApiError::QueueFull(UNKNOWN_RETRY_AFTER),
+                ApiError::StorageQuota(quota::retry_after(None)),
                 out_of_memory(),
                 cannot_persist(),
                 unknown_outcome(),

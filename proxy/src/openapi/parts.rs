@@ -7,7 +7,7 @@ use crate::{
     error::{ApiError, Mistake},
     idempotency,
     prefer::LONGEST_WAIT,
-    routes,
+    quota, routes,
 };
 
 pub(super) const JOB_ID: &str = "019f1d2e-7b42-7d16-8a64-3c9f77b2e500";
@@ -127,6 +127,7 @@ pub(super) fn submitting() -> Vec<ApiError> {
     let mut errors = vec![
         ApiError::IdempotencyConflict,
         ApiError::QueueFull(routes::UNKNOWN_RETRY_AFTER),
+        ApiError::StorageQuota(quota::retry_after(None)),
         out_of_memory(),
         cannot_persist(),
         unknown_outcome(),

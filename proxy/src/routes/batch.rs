@@ -26,6 +26,7 @@ use crate::{
     idempotency::Key,
     json,
     observe::request_id,
+    quota,
     request::Submission,
     state::App,
 };
@@ -80,8 +81,9 @@ async fn accept_all(
         return Err(ApiError::NotDeclaredJsonLines);
     }
     let read = if is_lines { lines } else { elements };
-    let (items, _memory) = app.bodies.read(body, |bytes, meter| read(bytes, &app.model, meter)).await?;
+    let (mut items, _memory) = app.bodies.read(body, |bytes, meter| read(bytes, &app.model, meter)).await?;
     charge(tab, items.len())?;
+    quota::charge(app, caller, &parts, items.iter_mut().flatten()).await?;
     let mut share = app.bodies.share();
     // Before anything is stored.
     if !share.grow(MOST_BYTES + BYTES_A_JOB * items.len()) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::State,
-    http::{HeaderMap, header::RETRY_AFTER},
+    http::{HeaderMap, header::RETRY_AFTER, request::Parts},
     response::Response,
 };
 use tepal_shared::{
@@ -28,7 +28,7 @@ use crate::{
     extract::{self, PathId},
     follow,
     observe::request_id,
-    prefer,
+    prefer, quota,
     state::App,
 };
 
@@ -87,18 +87,20 @@ pub(crate) async fn retry(
     State(app): State<Arc<App>>,
     caller: Caller,
     id: PathId,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Result<Response, ApiError> {
-    let outcome = requeue(&app, &caller, &id, &headers).await;
+    let outcome = requeue(&app, &caller, &id, &parts).await;
     outcome.inspect_err(|error| app.metrics.refused(error.code()))
 }
 
-async fn requeue(app: &App, caller: &Caller, id: &PathId, headers: &HeaderMap) -> Result<Response, ApiError> {
-    let old = id.job_id()?;
+async fn requeue(app: &App, caller: &Caller, id: &PathId, parts: &Parts) -> Result<Response, ApiError> {
+    let (old, headers) = (id.job_id()?, &parts.headers);
+    let charge = quota::charge_of(app, caller, parts).await.map_err(ApiError::Store)?;
     let new = JobId::new(old.partition());
     let request_id = request_id(headers);
     let span = Submit::begin(extract::traceparent(headers));
-    let origin = Origin { view: caller.view(), request_id, traceparent: span.traceparent() };
+    let (charge, traceparent) = (charge.as_ref(), span.traceparent());
+    let origin = Origin { view: caller.view(), charge, request_id, traceparent };
     let requeued = app.store.requeue(old, new, origin).await;
     drop(span);
     match requeued.map_err(ApiError::of_change)? {
@@ -111,5 +113,6 @@ async fn requeue(app: &App, caller: &Caller, id: &PathId, headers: &HeaderMap) -
         Requeued::InputExpired(status) => Err(ApiError::InputExpired(status)),
         Requeued::Missing => Err(ApiError::JobNotFound),
         Requeued::Full { .. } => Err(submit::queue_full(app)),
+        Requeued::OverQuota { room_in } => Err(ApiError::StorageQuota(quota::retry_after(room_in))),
     }
 }

@@ -7,6 +7,7 @@ use axum::{
     http::{
         HeaderMap, HeaderValue, StatusCode,
         header::{CONTENT_LOCATION, LOCATION},
+        request::Parts,
     },
     response::Response,
 };
@@ -27,7 +28,7 @@ use crate::{
     extract, follow,
     idempotency::Key,
     observe::{millis, request_id},
-    prefer,
+    prefer, quota,
     request::Submission,
     state::App,
 };
@@ -45,7 +46,7 @@ pub(crate) async fn predict(
     let outcome = async {
         let read = |body| Submission::read(body, &app.model).map_err(ApiError::Invalid);
         let (submission, _memory) = extract::json(&parts.headers, body, &app.bodies, read).await?;
-        submit(&app, &caller, &parts.headers, submission).await
+        submit(&app, &caller, &parts, submission).await
     };
     outcome.await.inspect_err(|error| app.metrics.refused(error.code()))
 }
@@ -54,20 +55,22 @@ pub(crate) async fn predict(
 pub(crate) async fn predict_sample(
     State(app): State<Arc<App>>,
     caller: Caller,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Result<Response, ApiError> {
-    let outcome = submit(&app, &caller, &headers, Submission::sample(&app.model)).await;
+    let outcome = submit(&app, &caller, &parts, Submission::sample(&app.model)).await;
     outcome.inspect_err(|error| app.metrics.refused(error.code()))
 }
 
 async fn submit(
     app: &App,
     caller: &Caller,
-    headers: &HeaderMap,
-    submission: Submission,
+    parts: &Parts,
+    mut submission: Submission,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
+    let headers = &parts.headers;
     let key = Key::read(headers, caller.owner())?;
+    quota::charge(app, caller, parts, [&mut submission]).await?;
     let (job, span) = new_job(app, caller, headers, key, submission);
     let outcome = app.store.submit(job.0, Arc::clone(&job.1)).await;
     let (id, status) = taken(app, caller, &job, span, outcome, started)?;
@@ -96,6 +99,7 @@ pub(super) fn new_job(
         priority: submission.priority,
         max_queue: submission.max_queue,
         timeout: submission.timeout,
+        charge: submission.charge,
     };
     ((id, Arc::new(job)), span)
 }
@@ -125,6 +129,7 @@ pub(super) fn taken(
         }
         Submitted::Conflict => Err(ApiError::IdempotencyConflict),
         Submitted::Full { .. } => Err(queue_full(app)),
+        Submitted::OverQuota { room_in } => Err(ApiError::StorageQuota(quota::retry_after(room_in))),
     }
 }
 
@@ -135,6 +140,7 @@ fn note(mut span: Submit, id: JobId, submitted: &Submitted) {
         Submitted::Duplicate { job_id, .. } => span.note(Some(*job_id), "duplicate"),
         Submitted::Conflict => span.note(None, "conflict"),
         Submitted::Full { .. } => span.note(None, "full"),
+        Submitted::OverQuota { .. } => span.note(None, "over_quota"),
     }
 }
 

@@ -10,7 +10,7 @@
 //! | `framing` | heads that two programs could read differently |
 //! | `hostile` | attacks at scale: bounded time and memory, others are served |
 //! | `submit`, `job`, `listing`, `retry` | the operations on jobs |
-//! | `idempotency`, `full_queue` | one job for one key; refusing early |
+//! | `idempotency`, `full_queue`, `quota` | one job for one key; refusing early |
 //! | `tls`, `client_certificates`, `redis_tls`, `cors` | secured connections; whose pages may use the API |
 //! | `health`, `metadata`, `metrics` | what operators read |
 //! | `outage`, `data_loss`, `replication`, `shutdown` | what happens when parts fail or stop |
@@ -47,6 +47,7 @@ mod other_model;
 mod outage;
 mod owners;
 mod protocol;
+mod quota;
 mod rate_limit;
 mod redis_tls;
 mod replication;

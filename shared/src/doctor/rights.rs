@@ -38,6 +38,12 @@ const PROXY: &[&str] = &[
     "SET $idem v",
     "GET $input",
     "SET $input v EX 1",
+    "HGET $quota f",
+    "HSET $quota f v",
+    "HDEL $quota f",
+    "ZADD $quota 0 v",
+    "ZREM $quota v",
+    "ZRANGEBYLEX $quota - +",
     "GET $ahead",
     "SET $ahead v",
     "GET $secret",
@@ -76,6 +82,14 @@ const WORKER: &[&str] = &[
     "GET $idem",
     "EXPIRE $idem 1",
     "SET $input v EX 1",
+    "HGET $quota f",
+    "HSET $quota f v",
+    "HDEL $quota f",
+    "ZADD $quota 0 v",
+    "ZREM $quota v",
+    "ZRANGEBYLEX $quota - +",
+    "RENAME $quota $quota",
+    "EXPIRE $quota 1",
     "GET $alone",
     "SET $alone v EX 1",
     "XADD $stream * f v",
@@ -118,7 +132,9 @@ impl Role {
 
 /// The words of each command, with the keys of one partition in place of their names.
 pub(super) fn with_keys(commands: &[&str], keys: &Keys, partition: u8) -> Vec<Vec<String>> {
+    let [charges, ..] = keys.quota(partition);
     let key = |word: &str| match word {
+        "$quota" => charges.clone(),
         "$job" => keys.job(JobId::new(partition)),
         "$input" => keys.input(JobId::new(partition)),
         "$stream" => keys.stream(partition, Priority::Normal),

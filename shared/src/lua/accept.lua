@@ -4,6 +4,33 @@ local function outstanding(high, normal, low)
   return redis.call('XLEN', high) + redis.call('XLEN', normal) + redis.call('XLEN', low)
 end
 
+-- Charges that a refusal looks at.
+local LOOK = 256
+
+-- When a payer may keep more, ms from now: 0 = as soon as one of its jobs ends; -1 = not known. It looks at the first charges only.
+local function room_in(charges, payer, now)
+  local function first(from, to)
+    for _, charge in ipairs(redis.call('ZRANGEBYLEX', charges, from, to, 'LIMIT', 0, LOOK)) do
+      local due, of = string.match(charge, '^(%d+) %S+ %d+ (.+)$')
+      if of == payer then
+        return tonumber(due)
+      end
+    end
+  end
+  if first('[' .. NOT_DUE, '+') then
+    return 0
+  end
+  local due = first('-', '(' .. NOT_DUE)
+  return due and math.max(due - now, 0) or -1
+end
+
+-- Why a payer may not keep so many bytes more, as a reply, or nil. `most`: 0 = any number.
+local function over_quota(job, payer, bytes, most)
+  if most > 0 and tonumber(redis.call('HGET', quota_key(job, 'bytes'), payer) or 0) + bytes > most then
+    return { 'over_quota', room_in(quota_key(job, 'charges'), payer, server_now()) }
+  end
+end
+
 -- Lists a job in the log; returns the id of its log entry. See `accept`.
 local function list(log, log_id, owner, record)
   if owner == '' and not record then

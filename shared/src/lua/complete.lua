@@ -9,12 +9,12 @@
 -- Returns  a word for each job: "completed" also when this very attempt had completed it before | "lost" another attempt
 --          owns the job or ended it | "cancelled" | "missing" no such job
 -- All is checked before the first write. Of the jobs that are to end: their keys, when they were accepted, their results,
--- and the entries in each stream. Lists are cheaper than a table for each job.
-local outcomes, ending, accepted, results, entries = {}, {}, {}, {}, { {}, {}, {} }
+-- the entries in each stream, and what the jobs that are large were charged with. Lists are cheaper than a table for each job.
+local outcomes, ending, accepted, results, entries, charges = {}, {}, {}, {}, { {}, {}, {} }, {}
 for i = 4, #KEYS do
   local key, argument = KEYS[i], 3 * i - 10
   local token = ARGV[argument]
-  local job = redis.call('HMGET', key, 'status', 'attempt', 'entry', 'created_at')
+  local job = redis.call('HMGET', key, 'status', 'attempt', 'entry', 'created_at', 'charged')
   local refused = fence(job[1], job[2], token)
   if job[1] == 'completed' and job[2] == token then
     table.insert(outcomes, 'completed')
@@ -25,6 +25,9 @@ for i = 4, #KEYS do
     table.insert(ending, key)
     table.insert(accepted, job[4])
     table.insert(results, ARGV[argument + 2])
+    if job[5] then
+      charges[#ending] = job[5]
+    end
     if job[3] then
       table.insert(entries[tonumber(ARGV[argument + 1])], job[3])
     end
@@ -32,6 +35,13 @@ for i = 4, #KEYS do
 end
 
 local now = server_now()
+-- The input goes, and the result comes. This may fail, so it comes before the first end.
+for i, charged in pairs(charges) do
+  local bytes, payer = charged_of(charged)
+  local size = #results[i]
+  recharge(ending[i], payer, bytes, NOT_DUE, size > LARGE and size or 0, due_in(now, ARGV[1]))
+  redis.call('HDEL', ending[i], 'charged')
+end
 for i, key in ipairs(ending) do
   close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', results[i])
 end

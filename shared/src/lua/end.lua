@@ -20,10 +20,16 @@ local function input_key(key)
   return (string.gsub(key, '}:job:', '}:input:', 1))
 end
 
--- The end of a job that has no result, so that it may be wanted again: its input is kept. `job`: {key, created_at, stream, entry,
--- ttl_s, input_ttl_s}. A damaged record may lack the input or the entry, and nothing may fail after the first write.
+-- The end of a job that has no result, so that it may be wanted again: its input is kept, and charged for as long. `job`: {key,
+-- created_at, stream, entry, ttl_s, input_ttl_s}. A damaged record may lack the input or the entry, and nothing may fail after the
+-- first write.
 local function end_job(job, now, status, ...)
-  local input = redis.call('HGET', job.key, 'input')
+  local kept = redis.call('HMGET', job.key, 'input', 'charged')
+  local input, charged = kept[1], kept[2]
+  if charged then
+    local bytes, payer = charged_of(charged)
+    recharge(job.key, payer, bytes, NOT_DUE, input and bytes or 0, due_in(now, job.input_ttl_s))
+  end
   if input then
     redis.call('SET', input_key(job.key), input, 'EX', job.input_ttl_s)
   end

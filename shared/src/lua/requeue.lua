@@ -13,13 +13,15 @@
 -- ARGV[3]  most outstanding jobs of the partition; 0 = no limit
 -- ARGV[4]  new job id, its 16 bytes
 -- ARGV[5]  whose jobs the caller sees: an owner; '' = those of nobody; '*' = all
--- ARGV[6...]  further field, value pairs of the new job hash
+-- ARGV[6]  most bytes that a payer may keep in the partition; 0 = no limit
+-- ARGV[7]  who pays if the old job has no owner; '' = nothing is charged
+-- ARGV[8...]  further field, value pairs of the new job hash
 -- Returns  {"accepted"} | {"unfinished", status} the old job is not failed or cancelled | {"expired", status} its input
---          is not kept any more | {"missing"} or not seen | {"full", outstanding}
+--          is not kept any more | {"missing"} or not seen | {"full", outstanding} | {"over_quota", ms} as submit
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return { 'accepted' }
 end
-local old = redis.call('HMGET', KEYS[6], 'status', 'priority', 'input', 'owner')
+local old = redis.call('HMGET', KEYS[6], 'status', 'priority', 'input', 'owner', 'charged')
 if not old[1] or not sees(ARGV[5], old[4]) then
   return { 'missing' }
 end
@@ -36,10 +38,20 @@ local depth = outstanding(KEYS[2], KEYS[3], KEYS[4])
 if limit > 0 and depth >= limit then
   return { 'full', depth }
 end
-local fields = { 'input', input, 'retry_of', ARGV[2], unpack(ARGV, 6) }
+local fields = { 'input', input, 'retry_of', ARGV[2], unpack(ARGV, 8) }
 if old[2] then
   table.insert(fields, 'priority')
   table.insert(fields, old[2])
+end
+if ARGV[7] ~= '' and (#input > LARGE or old[5]) then
+  local bytes, payer = #input > LARGE and #input or 0, old[4] and 'o:' .. old[4] or ARGV[7]
+  local refused = over_quota(KEYS[1], payer, bytes, tonumber(ARGV[6]))
+  if refused then
+    return refused
+  end
+  recharge(KEYS[1], payer, 0, '', bytes, NOT_DUE)
+  table.insert(fields, 'charged')
+  table.insert(fields, int(bytes) .. ' ' .. payer)
 end
 
 local stream = KEYS[1 + STREAM_OF[old[2] or 'normal']]

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
-use super::Model;
+use super::{Model, OutputSpec};
 use crate::tensor::{Tensor, Values};
 
 /// A model's answer does not fit its description. The text is safe for clients.
@@ -79,6 +79,27 @@ impl Model {
         Ok(())
     }
 
+    /// A result of so many rows has surely no more than `bytes`.
+    #[must_use]
+    pub fn rows_within(&self, bytes: usize) -> usize {
+        // The first row is there twice.
+        (bytes.saturating_sub(RESULT_BYTES) / self.most_row_bytes()).saturating_sub(1)
+    }
+
+    fn most_row_bytes(&self) -> usize {
+        let OutputSpec { dtype, shape, labels, .. } = &self.output;
+        let values = self.output.elements();
+        let numbers = values.saturating_mul(dtype.longest_number() + 1);
+        let label = labels.iter().filter_map(|label| Some(serde_json::to_string(label).ok()?.len())).max();
+        match label {
+            Some(label) => numbers.saturating_add(CLASSIFIED_BYTES + labels.len().to_string().len() + label),
+            // A pair of brackets around each list; an axis has no more lists than there are values.
+            None => {
+                numbers.saturating_add(PLAIN_BYTES).saturating_add(values.saturating_mul(2 * shape.len()))
+            }
+        }
+    }
+
     /// Writes these rows of a checked answer as one job's result of at most `most` bytes.
     ///
     /// # Errors
@@ -122,6 +143,11 @@ impl Model {
         }
     }
 }
+
+/// What stands around the values of a row, and of all rows.
+const CLASSIFIED_BYTES: usize = r#"{"prediction":,"class_name":,"probabilities":[]},"#.len();
+const PLAIN_BYTES: usize = r#"{"prediction":},"#.len();
+const RESULT_BYTES: usize = r#","predictions":[]"#.len();
 
 /// The result as JSON.
 fn written(result: &impl Serialize, most: usize) -> Result<String, OutputError> {
@@ -206,6 +232,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{super::description::tests::flowers, *};
+    use crate::tensor::DType;
 
     /// No limit.
     const ANY: usize = usize::MAX;
@@ -236,6 +263,34 @@ mod tests {
     fn floats_are_written_as_short_as_they_are_exact() {
         let rendered = flowers().render(&answer(&[1, 2], &[0.1, 0.9]), 0..1, ANY).unwrap();
         assert!(rendered.json.contains("[0.1,0.9]"), "{}", rendered.json);
+    }
+
+    #[test]
+    fn a_result_of_few_enough_rows_is_as_small_as_foretold() {
+        let sizes = |model: &Model, row: &[f64]| {
+            let rows = 40;
+            let values = match model.output.dtype {
+                DType::Float => Values::Float(row.repeat(rows).iter().map(|value| *value as f32).collect()),
+                _ => Values::Double(row.repeat(rows)),
+            };
+            let shape = std::iter::once(rows).chain(model.output.shape.iter().copied()).collect();
+            let answer = Tensor { name: "p".to_owned(), shape, values };
+            (1..=rows)
+                .map(move |rows| model.render(&answer, 0..rows, ANY).unwrap().json.len())
+                .collect::<Vec<_>>()
+        };
+        let long = -1.234_567_89e-6;
+        let classified = flowers();
+        let mut plain = flowers();
+        (plain.output.labels, plain.output.shape) = (Vec::new(), vec![1, 2, 1]);
+        plain.output.dtype = DType::Double;
+        for model in [classified, plain] {
+            for (rows, size) in (1..).zip(sizes(&model, &[long, long])) {
+                assert!(model.rows_within(size - 1) < rows, "{size} bytes for {rows} rows");
+                let is_close = rows < 5 || model.rows_within(2 * size) >= rows;
+                assert!(is_close, "{rows} rows have only {size} bytes");
+            }
+        }
     }
 
     #[test]

@@ -31,6 +31,11 @@ pub enum Submitted {
         /// Jobs that have not ended.
         outstanding: u64,
     },
+    /// The payer keeps as much as it may.
+    OverQuota {
+        /// When it may have room, as far as that is known; zero = as soon as one of its jobs ends.
+        room_in: Option<Duration>,
+    },
 }
 
 impl Submitted {
@@ -53,9 +58,15 @@ impl Submitted {
             }
             "conflict" => Ok(Self::Conflict),
             "full" => Ok(Self::Full { outstanding: reply.count("the queue's length")? }),
+            "over_quota" => Ok(Self::OverQuota { room_in: room_in(&mut reply)? }),
             word => reply.unknown(word),
         }
     }
+}
+
+/// A time until there may be room, or -1.
+fn room_in(reply: &mut Reply<'_>) -> Result<Option<Duration>, StoreError> {
+    Ok(u64::try_from(reply.int("a time until there is room")?).ok().map(Duration::from_millis))
 }
 
 /// The jobs that a consumer was granted, and what was found on the way.
@@ -259,6 +270,11 @@ pub enum Requeued {
         /// Jobs that have not ended.
         outstanding: u64,
     },
+    /// Who would pay keeps as much as it may.
+    OverQuota {
+        /// As [`Submitted::OverQuota`].
+        room_in: Option<Duration>,
+    },
 }
 
 impl Requeued {
@@ -270,6 +286,7 @@ impl Requeued {
             "unfinished" => Ok(Self::NotRepeatable(reply.parsed("a status")?)),
             "missing" => Ok(Self::Missing),
             "full" => Ok(Self::Full { outstanding: reply.count("the queue's length")? }),
+            "over_quota" => Ok(Self::OverQuota { room_in: room_in(&mut reply)? }),
             word => reply.unknown(word),
         }
     }

@@ -14,7 +14,7 @@ use super::{JobStore, millis, stream_number};
 use crate::{
     connection::Answered,
     error::StoreError,
-    job::{JobId, NewJob, Priority},
+    job::{JobId, LARGE_BYTES, NewJob, Priority},
     scripts::{SUBMIT, Submitted},
 };
 
@@ -162,7 +162,9 @@ impl JobStore {
         let mut outcomes = Submitted::parse_all(value, jobs.len())?;
         if let Some(error) = earlier {
             // The earlier sending may find room.
-            let is_full = |outcome: &&mut Outcome| matches!(outcome, Ok(Submitted::Full { .. }));
+            let is_full = |outcome: &&mut Outcome| {
+                matches!(outcome, Ok(Submitted::Full { .. } | Submitted::OverQuota { .. }))
+            };
             outcomes.iter_mut().filter(is_full).for_each(|outcome| *outcome = Err(error.clone()));
         }
         let is_stored = |outcome: &Outcome| outcome.as_ref().is_ok_and(Submitted::is_stored);
@@ -190,7 +192,8 @@ impl JobStore {
         }
         let bytes: usize = jobs.iter().map(|(_, job)| USUAL_BYTES + job.input.len()).sum();
         let mut command = SUBMIT.call_with_room(&keys, USUAL_ARGUMENTS * jobs.len(), bytes);
-        command.arg(self.policy.max_queue_depth);
+        let most_kept = jobs.iter().find_map(|(_, job)| Some(job.charge.as_ref()?.most_bytes));
+        command.arg(self.policy.max_queue_depth).arg(most_kept.unwrap_or(0));
         for (id, job) in jobs {
             command
                 .arg(id.to_string())
@@ -209,18 +212,27 @@ impl JobStore {
 fn add_fields(command: &mut Cmd, job: &NewJob) {
     let priority = (job.priority != Priority::default()).then(|| job.priority.as_str());
     let timeout = job.timeout.map(|timeout| millis(timeout).to_string());
+    let charged = job.charge.as_ref().map(|charge| charged(&charge.payer, job.input.len()));
     let fields = [
         ("input", Some(job.input.as_str())),
         ("priority", priority),
         ("timeout_ms", timeout.as_deref()),
         ("request_id", job.request_id.as_deref()),
         ("traceparent", job.traceparent.as_deref()),
+        // The script looks for it in the last place.
+        ("charged", charged.as_deref()),
     ];
     let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
     command.arg(2 * fields.clone().count());
     for (name, value) in fields {
         command.arg(name).arg(value);
     }
+}
+
+/// What a job is charged with, as `lua/quota.lua` reads it.
+fn charged(payer: &str, input_bytes: usize) -> String {
+    let bytes = if input_bytes > LARGE_BYTES { input_bytes } else { 0 };
+    format!("{bytes} {payer}")
 }
 
 /// Divides submissions into calls, each for one partition and in the order of their coming.

@@ -19,6 +19,15 @@ pub struct Swept {
     pub repaired: u64,
 }
 
+/// What a part of a recount did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recounted {
+    /// Whether all charges of the partition are counted.
+    pub is_done: bool,
+    /// Charges that should not have been there any more.
+    pub dropped: u64,
+}
+
 impl JobStore {
     /// Looks at up to `limit` jobs of the partition, oldest first, from `after` on.
     ///
@@ -59,6 +68,38 @@ impl JobStore {
                 next: Some(reply.text("a log entry")?).filter(|entry| entry != "-"),
                 forgotten: reply.count("the forgotten jobs")?,
                 repaired: reply.count("the repaired jobs")?,
+            }),
+            word => reply.unknown(word),
+        }
+    }
+
+    /// Drops up to `limit` charges of inputs and results that Redis has deleted; returns how many.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn uncharge(&self, partition: u8, limit: usize) -> Result<u64, StoreError> {
+        let mut command = scripts::UNCHARGE.call(&self.keys.quota(partition));
+        command.arg(limit);
+        let mut reply = Reply::new(&scripts::UNCHARGE, self.redis.run(&command).await?)?;
+        match reply.word()?.as_str() {
+            "uncharged" => reply.count("the dropped charges"),
+            word => reply.unknown(word),
+        }
+    }
+
+    /// Adds up to `limit` charges of the partition anew, from where the last call stopped. When all are counted, the new sums
+    /// take the place of the old ones.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn recount(&self, partition: u8, limit: usize) -> Result<Recounted, StoreError> {
+        let mut command = scripts::RECOUNT.call(&self.keys.quota(partition));
+        command.arg(self.keys.job_prefix(partition)).arg(limit);
+        let mut reply = Reply::new(&scripts::RECOUNT, self.redis.run(&command).await?)?;
+        match reply.word()?.as_str() {
+            "recounted" => Ok(Recounted {
+                is_done: reply.count("whether all are counted")? == 1,
+                dropped: reply.count("the dropped charges")?,
             }),
             word => reply.unknown(word),
         }

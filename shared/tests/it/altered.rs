@@ -75,10 +75,10 @@ macro_rules! sources {
     ($($file:literal)*) => { [$(($file, include_str!(concat!("../../src/lua/", $file)))),*] };
 }
 
-const SOURCES: [(&str, &str); 22] = sources![
+const SOURCES: [(&str, &str); 25] = sources![
     "accept.lua" "cancel.lua" "clock.lua" "complete.lua" "end.lua" "expire.lua" "fail.lua" "found.lua" "grant.lua"
-    "heartbeat.lua" "hold.lua" "lib.lua" "prune.lua" "release.lua" "renew.lua" "requeue.lua" "retry.lua"
-    "start.lua" "submit.lua" "sweep.lua" "take.lua" "workers.lua"
+    "heartbeat.lua" "hold.lua" "lib.lua" "prune.lua" "quota.lua" "recount.lua" "release.lua" "renew.lua" "requeue.lua"
+    "retry.lua" "start.lua" "submit.lua" "sweep.lua" "take.lua" "uncharge.lua" "workers.lua"
 ];
 /// Has the table of scripts and their parts.
 const TABLE: &str = include_str!("../../src/scripts.rs");
@@ -149,11 +149,11 @@ fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) {
 async fn the_texts_are_those_that_the_store_runs() {
     let queue = Queue::start().await;
     let scripts = scripts(None);
-    assert_eq!(scripts.len(), 15);
+    assert_eq!(scripts.len(), 17);
     // The store has loaded its own already, so no new ones come to them.
     for script in scripts {
         queue.redis::<String>(&["SCRIPT", "LOAD", &script]).await;
     }
     let info: String = queue.redis(&["INFO", "memory"]).await;
-    assert!(info.contains("number_of_cached_scripts:15\r"), "{info}");
+    assert!(info.contains("number_of_cached_scripts:17\r"), "{info}");
 }

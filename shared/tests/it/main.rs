@@ -3,7 +3,7 @@
 //! | module | shows |
 //! | --- | --- |
 //! | `transitions` | one table: every script in every state, its outcome and the state after |
-//! | `submit`, `together`, `delivery`, `leases`, `giving_back`, `deadlines`, `ends`, `inputs`, `owners`, `repairs`, `upkeep` | one behaviour a test |
+//! | `submit`, `together`, `delivery`, `leases`, `giving_back`, `deadlines`, `ends`, `inputs`, `owners`, `quota`, `recount`, `repairs`, `upkeep` | one behaviour a test |
 //! | `endurance` | a long backlog, many pending entries, memory over many cycles |
 //! | `loss` | jobs that Redis lost are counted, and no others |
 //! | `reconnect` | Redis goes away, comes back, or its answer is lost |
@@ -40,7 +40,9 @@ mod model_test;
 mod mutants;
 mod owners;
 mod queue;
+mod quota;
 mod reconnect;
+mod recount;
 mod repairs;
 mod snapshot;
 mod submit;

@@ -1,10 +1,14 @@
 //! What the job store should do, in memory: jobs, the order of their entries, and who owns which. No Redis, no clock:
 //! an entry is due or it is not.
 
+mod quota;
+
 use tepal_shared::{
     job::{JobId, JobStatus, Priority},
     scripts::{Cancelled, Expired, Fence, Requeued, Settled, Submitted},
 };
+
+pub(crate) use self::quota::MOST_BYTES;
 
 /// The consumer that owns what nobody runs.
 pub(crate) const WAITING: &str = "waiting";
@@ -55,6 +59,11 @@ pub(crate) struct ModelJob {
     error_code: Option<&'static str>,
     /// Whether its kept input has expired.
     is_input_gone: bool,
+    /// Who pays for what it keeps.
+    payer: &'static str,
+    /// Whether that has expired, and whether a worker has seen it.
+    is_due: bool,
+    is_uncharged: bool,
 }
 
 /// An attempt that was granted; it may be a zombie's by now.
@@ -101,24 +110,28 @@ impl Model {
         id: JobId,
         priority: Priority,
         bytes: usize,
+        payer: &'static str,
         key: Option<(u8, u8)>,
     ) -> Submitted {
         if self.jobs.iter().any(|job| job.id == id) {
             return Submitted::Accepted;
         }
-        if let Some((key, body)) = key {
-            if let Some((_, known, job)) = self.keys.iter().find(|(known, ..)| *known == key) {
-                let job = &self.jobs[*job];
-                let duplicate = Submitted::Duplicate { job_id: job.id, status: job.status };
-                return if *known == body { duplicate } else { Submitted::Conflict };
-            }
-            self.keys.push((key, body, self.jobs.len()));
+        if let Some((key, body)) = key
+            && let Some((_, known, job)) = self.keys.iter().find(|(known, ..)| *known == key)
+        {
+            let job = &self.jobs[*job];
+            let duplicate = Submitted::Duplicate { job_id: job.id, status: job.status };
+            return if *known == body { duplicate } else { Submitted::Conflict };
         }
-        self.accept(id, priority, bytes);
+        if !self.has_room(payer, bytes) {
+            return Submitted::OverQuota { room_in: None };
+        }
+        self.keys.extend(key.map(|(key, body)| (key, body, self.jobs.len())));
+        self.accept(id, priority, bytes, payer);
         Submitted::Accepted
     }
 
-    fn accept(&mut self, id: JobId, priority: Priority, bytes: usize) {
+    fn accept(&mut self, id: JobId, priority: Priority, bytes: usize, payer: &'static str) {
         let entry = self.next_entry();
         self.jobs.push(ModelJob {
             id,
@@ -135,6 +148,9 @@ impl Model {
             completed_by: None,
             error_code: None,
             is_input_gone: false,
+            payer,
+            is_due: false,
+            is_uncharged: false,
         });
     }
 
@@ -289,7 +305,7 @@ impl Model {
         }
     }
 
-    pub(crate) fn requeue(&mut self, index: usize, id: JobId) -> Requeued {
+    pub(crate) fn requeue(&mut self, index: usize, id: JobId, payer: &'static str) -> Requeued {
         let ModelJob { status, priority, bytes, is_input_gone, .. } = self.jobs[index];
         if !matches!(status, JobStatus::Failed | JobStatus::Cancelled) {
             return Requeued::NotRepeatable(status);
@@ -297,7 +313,10 @@ impl Model {
         if is_input_gone {
             return Requeued::InputExpired(status);
         }
-        self.accept(id, priority, bytes);
+        if !self.has_room(payer, bytes) {
+            return Requeued::OverQuota { room_in: None };
+        }
+        self.accept(id, priority, bytes, payer);
         Requeued::Accepted
     }
 

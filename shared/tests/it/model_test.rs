@@ -1,21 +1,24 @@
 //! Random sequences of everything that clients, workers, operators and time do to a queue, against a real Redis and
 //! against the model. A sequence that goes wrong is reduced to a short one.
 
+use std::collections::BTreeMap;
+
 use proptest::{
     prelude::*,
     test_runner::{Config, TestCaseError, TestRunner},
 };
 use tepal_shared::{
-    job::{Attempt, Idempotency, JobId, JobStatus, NewJob, Priority},
+    job::{Attempt, Charge, Idempotency, JobId, JobStatus, NewJob, Priority},
     owner::View,
-    store::{Settlement, TakeRequest},
+    scripts::{Requeued, Submitted},
+    store::{Origin, Settlement, TakeRequest},
 };
 
 use tokio::runtime::Runtime;
 
 use crate::{
     altered::{Alteration, Altered},
-    model::{Grant, MAX_LOST, Model, Taken, WAITING, Way},
+    model::{Grant, MAX_LOST, MOST_BYTES, Model, Taken, WAITING, Way},
     queue::{ANYONE, Queue, all, new_job},
     snapshot::Snapshot,
 };
@@ -34,6 +37,7 @@ enum Step {
         priority: Priority,
         key: Option<(u8, u8)>,
         bytes: usize,
+        payer: usize,
     },
     SubmitAgain(usize),
     Take {
@@ -61,6 +65,11 @@ enum Step {
     Requeue(usize),
     /// The input that was kept at a job's end expires.
     LoseInput(usize),
+    /// So does what its payer was charged for.
+    MakeDue(usize),
+    Uncharge,
+    /// Counts so many charges.
+    Recount(usize),
     /// The job's own run time passes.
     Overrun(usize),
     Expire(usize),
@@ -76,7 +85,14 @@ fn priority() -> impl Strategy<Value = Priority> {
 
 /// Length of a job's input.
 fn bytes() -> impl Strategy<Value = usize> {
-    prop::sample::select(vec![1, 1, 10, 100])
+    prop::sample::select(vec![1, 1, 10, 100, 9_000])
+}
+
+/// Who pay for the jobs; the first one for those that run again.
+const PAYERS: [&str; 2] = ["a:x", "a:y"];
+
+fn charge_of(payer: usize) -> Charge {
+    Charge { payer: PAYERS[payer].into(), most_bytes: MOST_BYTES }
 }
 
 fn max_bytes() -> impl Strategy<Value = usize> {
@@ -88,8 +104,8 @@ fn step() -> impl Strategy<Value = Step> {
     let subject = 0..1_000_usize;
     let consumer = 0..WORKERS;
     prop_oneof![
-        6 => (priority(), prop::option::weighted(0.3, (0..3_u8, 0..2_u8)), bytes())
-            .prop_map(|(priority, key, bytes)| Step::Submit { priority, key, bytes }),
+        6 => (priority(), prop::option::weighted(0.3, (0..3_u8, 0..2_u8)), bytes(), 0..PAYERS.len())
+            .prop_map(|(priority, key, bytes, payer)| Step::Submit { priority, key, bytes, payer }),
         1 => subject.clone().prop_map(Step::SubmitAgain),
         6 => (consumer.clone(), any::<bool>(), 1..5_usize, max_bytes()).prop_map(
             |(consumer, turned, limit, max_bytes)| Step::Take { consumer, turned, limit, max_bytes }
@@ -103,6 +119,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => subject.clone().prop_map(Step::Cancel),
         2 => subject.clone().prop_map(Step::Requeue),
         1 => subject.clone().prop_map(Step::LoseInput),
+        1 => subject.clone().prop_map(Step::MakeDue),
+        1 => Just(Step::Uncharge),
+        2 => (1..4_usize).prop_map(Step::Recount),
         1 => subject.clone().prop_map(Step::Overrun),
         1 => subject.prop_map(Step::Expire),
         4 => (0..CONSUMERS.len()).prop_map(Step::Age),
@@ -130,6 +149,9 @@ fn the_model_notices_broken_scripts() {
         ("end.lua", "  redis.call('XDEL', stream, unpack(entries))\n", ""),
         ("sweep.lua", "#redis.call('XPENDING', stream, GROUP, entry, entry, 1) == 1", "true"),
         ("submit.lua", "of == fingerprint and ", ""),
+        ("submit.lua", "        recharge(job, payer, 0, '', bytes, NOT_DUE)\n", ""),
+        ("complete.lua", "size > LARGE and size or 0", "0"),
+        ("quota.lua", "if recounted ~= 0 then", "if false then"),
         ("end.lua", "input, 'EX', job.input_ttl_s", "'', 'EX', job.input_ttl_s"),
         ("requeue.lua", "old[3] or redis.call('GET', KEYS[7])", "''"),
         ("grant.lua", "if grants.bytes >= grants.max_bytes then", "if false then"),
@@ -178,20 +200,25 @@ impl Run {
         let job = |number: &usize| number.checked_rem(jobs);
         let grants = self.model.grants.len();
         match step {
-            Step::Submit { priority, key, bytes } => {
+            Step::Submit { priority, key, bytes, payer } => {
                 let idempotency = key.map(|(key, body)| Idempotency {
                     key_hash: format!("{key}a"),
                     fingerprint: format!("{body}b"),
                 });
                 let (id, input) = (JobId::new(0), "1".repeat(*bytes));
-                let job = NewJob { input, priority: *priority, idempotency, ..new_job() };
-                let expected = self.model.submit(id, *priority, *bytes, *key);
-                prop_assert_eq!(store.submit(id, job).await.unwrap(), expected);
+                let charge = Some(charge_of(*payer));
+                let job = NewJob { input, priority: *priority, idempotency, charge, ..new_job() };
+                let expected = self.model.submit(id, *priority, *bytes, PAYERS[*payer], *key);
+                let submitted = match store.submit(id, job).await.unwrap() {
+                    Submitted::OverQuota { .. } => Submitted::OverQuota { room_in: None },
+                    other => other,
+                };
+                prop_assert_eq!(submitted, expected);
             }
             Step::SubmitAgain(number) => {
                 let Some(index) = job(number) else { return Ok(()) };
                 let id = self.model.jobs[index].id;
-                let expected = self.model.submit(id, Priority::High, 1, None);
+                let expected = self.model.submit(id, Priority::High, 1, PAYERS[0], None);
                 prop_assert_eq!(store.submit(id, new_job()).await.unwrap(), expected);
             }
             Step::Take { consumer, turned, limit, max_bytes } => {
@@ -234,14 +261,34 @@ impl Run {
             Step::Requeue(number) => {
                 let Some(index) = job(number) else { return Ok(()) };
                 let (old, id) = (self.model.jobs[index].id, JobId::new(0));
-                let requeued = store.requeue(old, id, ANYONE).await.unwrap();
-                prop_assert_eq!(requeued, self.model.requeue(index, id));
+                let charge = charge_of(0);
+                let origin = Origin { charge: Some(&charge), ..ANYONE };
+                let requeued = match store.requeue(old, id, origin).await.unwrap() {
+                    Requeued::OverQuota { .. } => Requeued::OverQuota { room_in: None },
+                    other => other,
+                };
+                prop_assert_eq!(requeued, self.model.requeue(index, id, PAYERS[0]));
             }
             Step::LoseInput(number) => {
                 let Some(index) = job(number) else { return Ok(()) };
                 self.model.lose_input(index);
                 let key = store.keys().input(self.model.jobs[index].id);
                 self.queue.redis::<u64>(&["DEL", &key]).await;
+            }
+            Step::MakeDue(number) => {
+                let Some(index) = job(number) else { return Ok(()) };
+                // Here the charge changes its place; time does not do that, and a recount could not know.
+                let is_recounting =
+                    self.queue.redis::<u64>(&["EXISTS", &store.keys().quota(0)[2]]).await == 1;
+                if !is_recounting && self.model.make_due(index) {
+                    self.queue.make_due(self.model.jobs[index].id).await;
+                }
+            }
+            Step::Uncharge => {
+                prop_assert_eq!(store.uncharge(0, 1_000).await.unwrap(), self.model.uncharge());
+            }
+            Step::Recount(limit) => {
+                prop_assert_eq!(store.recount(0, *limit).await.unwrap().dropped, 0);
             }
             Step::Overrun(number) => {
                 let Some(index) = job(number) else { return Ok(()) };
@@ -289,7 +336,7 @@ impl Run {
             input: String::new(),
         };
         let settlement = match way {
-            Way::Complete => Settlement::Complete(result_of(job.id, grant.token)),
+            Way::Complete => Settlement::Complete(result_of(job.id, grant.token, job.result_bytes())),
             Way::Fail => crate::queue::fail(),
             Way::RetryNow => Settlement::Retry(std::time::Duration::ZERO),
             Way::RetryLater => Settlement::Retry(self.queue.store.policy().lease),
@@ -305,12 +352,15 @@ impl Run {
         let seen = Snapshot::read(&self.queue, &ids).await;
         for job in &self.model.jobs {
             prop_assert_eq!(seen.state(job.id), job.state(), "{} after {:?}", job.id, after);
-            let result = job.completed_by.map(|token| result_of(job.id, token));
+            let result = job.completed_by.map(|token| result_of(job.id, token, job.result_bytes()));
             prop_assert_eq!(seen.field(job.id, "result"), result.as_deref());
             prop_assert_eq!(seen.kept_input(job.id).map(str::len), job.kept_bytes());
         }
         let outstanding = self.model.jobs.iter().filter(|job| !job.status.is_terminal()).count();
         prop_assert_eq!(seen.length(), outstanding as u64);
+        let sums: BTreeMap<String, u64> =
+            self.queue.redis(&["HGETALL", &self.queue.store.keys().quota(0)[1]]).await;
+        prop_assert_eq!(sums, self.model.sums(), "after {:?}", after);
         Ok(())
     }
 
@@ -337,9 +387,9 @@ impl Run {
     }
 }
 
-/// A result that tells whose it is.
-fn result_of(id: JobId, token: u64) -> String {
-    format!(r#"{{"job":"{id}","token":{token}}}"#)
+/// A result of so many bytes that tells whose it is.
+fn result_of(id: JobId, token: u64, bytes: usize) -> String {
+    format!(r#"{:bytes$}"#, format!(r#"{{"job":"{id}","token":{token}}}"#))
 }
 
 fn taken(granted: &tepal_shared::scripts::Granted) -> Taken {

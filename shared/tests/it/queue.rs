@@ -239,6 +239,16 @@ impl Queue {
         self.redis(&["XPENDING", stream, GROUP, "-", "+", "100000", consumer]).await
     }
 
+    /// Lets the time come at which what the ended job keeps expires, for the charge of its payer.
+    pub(crate) async fn make_due(&self, id: JobId) {
+        let [key, ..] = self.store.keys().quota(0);
+        let charges: Vec<String> = self.redis(&["ZRANGE", &key, "0", "-1"]).await;
+        let charge = charges.iter().find(|charge| charge.contains(&id.to_string())).unwrap();
+        let (_, rest) = charge.split_once(' ').unwrap();
+        self.redis::<u64>(&["ZREM", &key, charge]).await;
+        self.redis::<u64>(&["ZADD", &key, "0", &format!("0000000000001 {rest}")]).await;
+    }
+
     /// Every key of the queue's first partition.
     pub(crate) async fn all_keys(&self) -> HashSet<String> {
         let prefix = self.store.keys().log(0).replace("log", "*");
@@ -258,7 +268,8 @@ fn unused_keys() -> Keys {
 }
 
 /// Who sees every job and has nothing to say of the request.
-pub(crate) const ANYONE: Origin<'_> = Origin { view: View::All, request_id: None, traceparent: None };
+pub(crate) const ANYONE: Origin<'_> =
+    Origin { view: View::All, charge: None, request_id: None, traceparent: None };
 
 /// A job that nobody would object to.
 pub(crate) fn new_job() -> NewJob {

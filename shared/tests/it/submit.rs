@@ -249,6 +249,8 @@ pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_wo
     assert_eq!(queue.takeable("w").await, [running[3].job_id, waiting]);
     queue.store.heartbeat("w", "{}").await.unwrap();
     queue.store.sweep(0, None, 100).await.unwrap();
+    queue.store.uncharge(0, 100).await.unwrap();
+    queue.store.recount(0, 100).await.unwrap();
     queue.store.prune(0, &[], std::time::Duration::ZERO).await.unwrap();
     assert_eq!(queue.state(running[0].job_id).await, "completed 1/0/0 - result ttl");
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tepal_shared::{
     doctor::Role,
-    job::{Idempotency, NewJob, Priority},
+    job::{Charge, Idempotency, NewJob, Priority},
     keys::Keys,
 };
 use tepal_tests::{
@@ -15,7 +15,7 @@ use tepal_tests::{
 use tonic::Code;
 
 use crate::{
-    flowers::input,
+    flowers::{input, input_of_rows},
     queue::{Queue, SOON},
     settings::Settings,
 };
@@ -34,6 +34,7 @@ fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
     let mut kinds = vec![
         (keys.job_prefix(0), "$job"),
         (keys.input_prefix(0), "$input"),
+        (keys.quota_prefix(0), "$quota"),
         (keys.log(0), "$log"),
         (keys.dead(0), "$dead"),
         (keys.alone(0), "$alone"),
@@ -57,6 +58,21 @@ async fn leave_behind(queue: &Queue) {
     // A group that somebody removed, and the heartbeat of a worker that died long ago.
     queue.redis.cli(&["XGROUP", "DESTROY", &queue.store.keys().stream(0, Priority::Low), "workers"]);
     queue.redis.cli(&["HSET", &queue.store.keys().workers(), "dead", "1700000000000 {}"]);
+}
+
+/// Large jobs, of which one completes and one fails, and a charge that stays.
+async fn exercise_quota(queue: &Queue, server: &ModelServer) {
+    let charge = Some(Charge { payer: "a:x".into(), most_bytes: 0 });
+    for behaviour in [Behaviour::Normal, Behaviour::Status(Code::InvalidArgument, String::new())] {
+        server.script_next(1, behaviour);
+        let job = NewJob { input: input_of_rows(600), charge: charge.clone(), ..NewJob::default() };
+        let id = queue.submit_job(0, job).await;
+        let has_ended =
+            async || queue.store.job(id).await.unwrap().is_none_or(|job| job.status.is_terminal());
+        eventually(SOON, "a large job to end", has_ended).await;
+    }
+    let [charges, ..] = queue.store.keys().quota(0);
+    queue.redis.cli(&["ZADD", &charges, "0", "9999999999998 id 9000 a:x"]);
 }
 
 /// Jobs that end in every way. Their records expire at once, with the idempotency key of one.
@@ -93,6 +109,8 @@ async fn the_doctor_tries_what_the_worker_calls_and_nothing_else() {
     let settings = Settings::serving(&server).with_lease_ms(300).with("RETRY_BASE_MS", 1);
     let _worker = queue.worker(settings.with("RESULT_TTL_SECONDS", 1).with("REDIS_URL", url)).await;
     exercise(&queue, &server).await;
+    server.set_behaviour(Behaviour::Normal);
+    exercise_quota(&queue, &server).await;
 
     let kinds = kinds(queue.store.keys());
     let needs = Role::Worker.needs(queue.store.keys(), 0);
