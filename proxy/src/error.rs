@@ -345,7 +345,11 @@ fn store_kind(error: &StoreError) -> Kind {
         StoreError::NotReplicated { .. } => {
             kind(S::SERVICE_UNAVAILABLE, "not_replicated", "Job not replicated").retry_after(1)
         }
-        StoreError::GroupMissing(_) | StoreError::Refused(_) | StoreError::Protocol { .. } => internal(),
+        StoreError::GroupMissing(_)
+        | StoreError::Refused(_)
+        | StoreError::Protocol { .. }
+        | StoreError::Unreadable { .. }
+        | StoreError::NoRandomness(_) => internal(),
         StoreError::Disconnected
         | StoreError::Ambiguous(_)
         | StoreError::NotReady(_)
@@ -363,7 +367,11 @@ fn store_detail(error: &StoreError) -> &'static str {
         StoreError::NotReplicated { .. } => {
             "The job was not stored safely in time; with an Idempotency-Key it can be sent again without being doubled"
         }
-        StoreError::GroupMissing(_) | StoreError::Refused(_) | StoreError::Protocol { .. } => INTERNAL,
+        StoreError::GroupMissing(_)
+        | StoreError::Refused(_)
+        | StoreError::Protocol { .. }
+        | StoreError::Unreadable { .. }
+        | StoreError::NoRandomness(_) => INTERNAL,
         StoreError::Disconnected
         | StoreError::Ambiguous(_)
         | StoreError::NotReady(_)

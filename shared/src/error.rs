@@ -1,8 +1,8 @@
 //! What can go wrong between us and Redis, classified by what the caller should do.
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, ParsingError, RedisError, ServerErrorKind};
 
-use crate::connection::WrongTopology;
+use crate::{connection::WrongTopology, job::UnknownWord};
 
 /// A call to the job store failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -51,9 +51,36 @@ pub enum StoreError {
         /// What was unexpected.
         reason: String,
     },
+    /// Redis answered a value of another type, or a word that has no meaning.
+    #[error("unexpected answer of script `{script}`")]
+    Unreadable {
+        /// Which script, or `read` for a command.
+        script: &'static str,
+        /// What was unexpected.
+        #[source]
+        source: Unreadable,
+    },
+    /// The operating system gives no random bytes.
+    #[error("the operating system gives no random bytes")]
+    NoRandomness(#[source] getrandom::Error),
+}
+
+/// Why an answer of Redis cannot be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum Unreadable {
+    /// It is of another type.
+    Type(#[from] ParsingError),
+    /// It is none of the words that name a state or a priority.
+    Word(#[from] UnknownWord),
 }
 
 impl StoreError {
+    /// The answer of this script, or of the command for `read`, cannot be read.
+    pub(crate) fn unreadable<E: Into<Unreadable>>(script: &'static str) -> impl FnOnce(E) -> Self {
+        move |cause| Self::Unreadable { script, source: cause.into() }
+    }
+
     /// Whether repeating the very same call can succeed without anybody's help.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -80,7 +107,9 @@ impl StoreError {
             Self::Disconnected
             | Self::WrongTopology(_)
             | Self::NotReplicated { .. }
-            | Self::Protocol { .. } => None,
+            | Self::Protocol { .. }
+            | Self::Unreadable { .. }
+            | Self::NoRandomness(_) => None,
         }
     }
 

@@ -73,7 +73,9 @@ pub fn script_reply(bytes: &[u8]) {
 fn named<T: Debug>(script: &str, outcome: Result<T, StoreError>) {
     match outcome {
         Ok(_) => {}
-        Err(StoreError::Protocol { script: name, .. }) => assert_eq!(name, script),
+        Err(StoreError::Protocol { script: name, .. } | StoreError::Unreadable { script: name, .. }) => {
+            assert_eq!(name, script)
+        }
         Err(other) => panic!("{other:?}"),
     }
 }

@@ -113,7 +113,7 @@ impl fmt::Display for JobStatus {
 }
 
 /// The text is none of the words that name a state or a priority.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{word}` is not one of {expected}")]
 pub struct UnknownWord {
     /// What was given.

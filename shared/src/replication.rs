@@ -81,8 +81,7 @@ async fn replicas_reached(redis: &Redis, policy: ReplicationPolicy) -> Result<(G
     let mut command = redis::cmd("WAIT");
     command.arg(policy.replicas).arg(u64::try_from(policy.timeout.as_millis()).unwrap_or(u64::MAX));
     let Answered { generation, value, .. } = redis.run_on(&command).await?;
-    let reached = u32::from_redis_value(value)
-        .map_err(|error| StoreError::Protocol { script: "WAIT", reason: error.to_string() })?;
+    let reached = u32::from_redis_value(value).map_err(StoreError::unreadable("WAIT"))?;
     Ok((generation, reached))
 }
 

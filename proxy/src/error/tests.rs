@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, io};
 
-use tepal_shared::{RedisError, connection::WrongTopology};
+use tepal_shared::{RedisError, connection::WrongTopology, error::Unreadable, job::UnknownWord};
 
 use super::*;
 
 /// One error for each way to be answered. A new kind of error makes `is_listed` fail to compile: add it here and there.
 fn all() -> Vec<ApiError> {
     let redis = || RedisError::from(io::Error::other("canary"));
+    let word = UnknownWord { word: "canary".to_owned(), expected: "" };
     vec![
         ApiError::NoSuchPath,
         ApiError::MethodNotAllowed,
@@ -52,6 +53,8 @@ fn all() -> Vec<ApiError> {
         ApiError::Store(StoreError::NotReplicated { reached: 0, required: 1 }),
         ApiError::Store(StoreError::Refused(redis())),
         ApiError::Store(StoreError::Protocol { script: "submit", reason: "canary".to_owned() }),
+        ApiError::Store(StoreError::Unreadable { script: "read", source: Unreadable::Word(word) }),
+        ApiError::Store(StoreError::NoRandomness(getrandom::Error::UNSUPPORTED)),
         ApiError::NoRandomness,
         ApiError::Panicked,
     ]
@@ -104,7 +107,9 @@ fn is_listed(error: &ApiError) -> bool {
             | StoreError::NotReplicated { .. }
             | StoreError::WrongTopology(_)
             | StoreError::Refused(_)
-            | StoreError::Protocol { .. } => true,
+            | StoreError::Protocol { .. }
+            | StoreError::Unreadable { .. }
+            | StoreError::NoRandomness(_) => true,
         },
     }
 }

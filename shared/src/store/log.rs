@@ -2,7 +2,7 @@
 
 use redis::{Pipeline, Value};
 
-use super::{JobStore, reads::parsing};
+use super::{JobStore, reads::unreadable};
 use crate::{error::StoreError, job::JobId};
 
 /// A place in the logs of all partitions, which together read newest first: by falling `(ms, seq, partition)`.
@@ -86,7 +86,7 @@ impl JobStore {
         }
         let mut ms = before_ms.saturating_add(UNNOTED);
         for note in self.redis.run_all(&pipeline).await? {
-            let note: Option<String> = redis::from_redis_value(note?).map_err(parsing)?;
+            let note: Option<String> = redis::from_redis_value(note?).map_err(unreadable)?;
             let times = note.as_deref().and_then(|note| note.split_once(' '));
             let times = times.and_then(|(from, to)| Some((from.parse::<u64>().ok()?, to.parse().ok()?)));
             if let Some((_, to)) = times.filter(|(from, _)| *from < before_ms) {
@@ -127,7 +127,7 @@ impl JobStore {
 /// The entries of a log range. One that is not understood is left out.
 pub(super) fn places_from(partition: u8, value: Value) -> Result<Vec<LogEntry>, StoreError> {
     type Fields = Vec<(String, Vec<u8>)>;
-    let entries: Vec<(String, Fields)> = redis::from_redis_value(value).map_err(parsing)?;
+    let entries: Vec<(String, Fields)> = redis::from_redis_value(value).map_err(unreadable)?;
     let entry = |(place, fields): (String, Fields)| {
         let (mut id, mut owner) = (None, None);
         for (field, value) in fields {

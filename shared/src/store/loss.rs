@@ -11,7 +11,7 @@ use std::{
 
 use redis::{FromRedisValue as _, Pipeline, Value};
 
-use super::{JobStore, reads::parsing};
+use super::{JobStore, reads::unreadable};
 use crate::{connection::Generation, error::StoreError, job::JobId};
 
 /// Jobs remembered of each partition.
@@ -203,7 +203,7 @@ impl JobStore {
 /// From the reply of XINFO STREAM.
 pub(super) fn log_mark_from(reply: Result<Value, StoreError>) -> Result<LogMark, StoreError> {
     let info: HashMap<String, Value> = match reply {
-        Ok(info) => redis::from_redis_value(info).map_err(parsing)?,
+        Ok(info) => redis::from_redis_value(info).map_err(unreadable)?,
         Err(error) if error.is_missing_key() => return Ok(LogMark::default()),
         Err(error) => return Err(error),
     };
@@ -213,8 +213,8 @@ pub(super) fn log_mark_from(reply: Result<Value, StoreError>) -> Result<LogMark,
             reason: format!("the reply of XINFO STREAM has no `{name}`"),
         })
     };
-    let added = u64::from_redis_value_ref(field("entries-added")?).map_err(parsing)?;
-    let last = String::from_redis_value_ref(field("last-generated-id")?).map_err(parsing)?;
+    let added = u64::from_redis_value_ref(field("entries-added")?).map_err(unreadable)?;
+    let last = String::from_redis_value_ref(field("last-generated-id")?).map_err(unreadable)?;
     let parts = last.split_once('-').and_then(|(ms, seq)| Some((ms.parse().ok()?, seq.parse().ok()?)));
     let last = parts.ok_or_else(|| StoreError::Protocol {
         script: "read",

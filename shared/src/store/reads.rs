@@ -9,7 +9,7 @@ use super::{
     loss::{LogMark, log_mark_from},
 };
 use crate::{
-    error::StoreError,
+    error::{StoreError, Unreadable},
     job::{Job, JobId, JobStatus, Priority},
     keys::GROUP,
 };
@@ -94,7 +94,7 @@ impl JobStore {
             pipeline.cmd("HSTRLEN").arg(self.keys.job(*id)).arg("result");
         }
         let outcomes = self.redis.run_all(&pipeline).await?;
-        outcomes.into_iter().map(|outcome| usize::from_redis_value(outcome?).map_err(parsing)).collect()
+        outcomes.into_iter().map(|outcome| usize::from_redis_value(outcome?).map_err(unreadable)).collect()
     }
 
     fn read_call(&self, id: JobId) -> Cmd {
@@ -126,7 +126,7 @@ impl JobStore {
     pub async fn dead_letters(&self, partition: u8) -> Result<u64, StoreError> {
         let mut command = redis::cmd("XLEN");
         command.arg(self.keys.dead(partition));
-        u64::from_redis_value(self.redis.run(&command).await?).map_err(parsing)
+        u64::from_redis_value(self.redis.run(&command).await?).map_err(unreadable)
     }
 
     /// Time since the submission of the partition's oldest job that nobody runs; `None` when no job waits. By the jobs' own
@@ -171,7 +171,7 @@ impl JobStore {
         }
         let mut outcomes = self.redis.run_all(&pipeline).await?.into_iter();
         let time = outcomes.next().transpose()?.unwrap_or(Value::Nil);
-        let (seconds, micros): (u64, u64) = redis::from_redis_value(time).map_err(parsing)?;
+        let (seconds, micros): (u64, u64) = redis::from_redis_value(time).map_err(unreadable)?;
         let now_ms = seconds * 1000 + micros / 1000;
         let mut greatest = None;
         for created_at in outcomes {
@@ -200,7 +200,7 @@ impl JobStore {
         let mut state = PartitionState::default();
         for queue in &mut state.queues {
             let (Some(length), Some(pending)) = (outcomes.next(), outcomes.next()) else { break };
-            let length = u64::from_redis_value(length?).map_err(parsing)?;
+            let length = u64::from_redis_value(length?).map_err(unreadable)?;
             let (pending, waiting) = match pending {
                 Ok(summary) => pending_from(summary)?,
                 // No group yet: nothing was ever taken.
@@ -223,7 +223,7 @@ impl JobStore {
 /// The total of the pending entries and the share of the consumer [`WAITING`], from the summary form of XPENDING.
 pub(super) fn pending_from(summary: Value) -> Result<(u64, u64), StoreError> {
     type Summary = (u64, Option<String>, Option<String>, Option<Vec<(String, u64)>>);
-    let (total, _, _, consumers): Summary = redis::from_redis_value(summary).map_err(parsing)?;
+    let (total, _, _, consumers): Summary = redis::from_redis_value(summary).map_err(unreadable)?;
     let waiting = consumers.unwrap_or_default().into_iter().find(|(consumer, _)| consumer == WAITING);
     Ok((total, waiting.map_or(0, |(_, count)| count)))
 }
@@ -256,7 +256,7 @@ pub(super) fn job_ids(entries: Value) -> Vec<JobId> {
 }
 
 pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreError> {
-    let fields: Vec<Option<String>> = redis::from_redis_value(value).map_err(parsing)?;
+    let fields: Vec<Option<String>> = redis::from_redis_value(value).map_err(unreadable)?;
     let mut fields = fields.into_iter();
     let mut next = || fields.next().flatten();
     let Some(status) = next() else { return Ok(None) };
@@ -290,10 +290,6 @@ pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreErro
     }))
 }
 
-pub(super) fn parsing(error: redis::ParsingError) -> StoreError {
-    StoreError::Protocol { script: "read", reason: error.to_string() }
-}
-
-fn unreadable(error: crate::job::UnknownWord) -> StoreError {
-    StoreError::Protocol { script: "read", reason: error.to_string() }
+pub(super) fn unreadable(error: impl Into<Unreadable>) -> StoreError {
+    StoreError::unreadable("read")(error)
 }

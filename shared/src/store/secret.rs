@@ -46,7 +46,7 @@ impl JobStore {
         if let Some(secret) = secret_in(self.redis.run(Cmd::new().arg("GET").arg(&key)).await?)? {
             return Ok(secret);
         }
-        let candidate = QueueSecret::generate().map_err(|error| damaged(error.to_string()))?;
+        let candidate = QueueSecret::generate().map_err(StoreError::NoRandomness)?;
         let mut set = redis::cmd("SET");
         set.arg(&key).arg(&candidate.0[..]).arg("NX").arg("GET");
         Ok(secret_in(self.redis.run(&set).await?)?.unwrap_or(candidate))
@@ -54,7 +54,7 @@ impl JobStore {
 }
 
 fn secret_in(reply: Value) -> Result<Option<QueueSecret>, StoreError> {
-    let bytes = Option::<Vec<u8>>::from_redis_value(reply).map_err(|error| damaged(error.to_string()))?;
+    let bytes = Option::<Vec<u8>>::from_redis_value(reply).map_err(StoreError::unreadable("secret"))?;
     let Some(bytes) = bytes else { return Ok(None) };
     // Its bytes must not reach the log, so the error has only their number.
     let secret = <[u8; 32]>::try_from(bytes).map_err(|bytes| damaged(format!("{} bytes", bytes.len())))?;
@@ -68,6 +68,14 @@ fn damaged(reason: String) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Unreadable;
+
+    #[test]
+    fn the_cause_of_an_unreadable_answer_is_kept() {
+        let error = secret_in(Value::Int(5)).unwrap_err();
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<Unreadable>());
+        assert!(matches!(cause, Some(Unreadable::Type(_))), "{error:?}");
+    }
 
     #[test]
     fn no_error_and_no_text_shows_the_secret() {

@@ -8,7 +8,7 @@ use std::{
 use redis::{FromRedisValue as _, Pipeline};
 use tokio::time::Instant;
 
-use super::{JobStore, reads::parsing};
+use super::{JobStore, reads::unreadable};
 use crate::error::StoreError;
 
 /// What the Redis server says of itself.
@@ -84,7 +84,7 @@ impl JobStore {
     pub async fn server_state(&self) -> Result<ServerState, StoreError> {
         let mut command = redis::cmd("INFO");
         command.arg(&["server", "clients", "memory", "persistence", "stats", "keyspace"]);
-        let info = String::from_redis_value(self.redis.run(&command).await?).map_err(parsing)?;
+        let info = String::from_redis_value(self.redis.run(&command).await?).map_err(unreadable)?;
         Ok(server_state_from(&info))
     }
 

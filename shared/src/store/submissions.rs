@@ -277,7 +277,9 @@ fn after_shared_call(error: StoreError) -> StoreError {
         | StoreError::NotReplicated { .. }
         | StoreError::Forbidden(_)
         | StoreError::Refused(_)
-        | StoreError::Protocol { .. } => error,
+        | StoreError::Protocol { .. }
+        | StoreError::Unreadable { .. }
+        | StoreError::NoRandomness(_) => error,
     }
 }
 
