@@ -4,6 +4,7 @@
 //! a failed call is decided by its [`Verdict`] alone. Only a lone job is ever charged with a failure.
 
 mod outcome;
+mod time;
 
 use std::{
     sync::Arc,
@@ -116,7 +117,7 @@ impl Runner {
                 return self.give_back(&rest).await;
             }
             if let Some(pause) = parts.pause() {
-                tokio::time::sleep(pause).await;
+                self.in_time(&part.batch, tokio::time::sleep(pause)).await;
             }
             self.run_part(part, &mut parts, slot).await;
         }
@@ -127,7 +128,9 @@ impl Runner {
 
     /// Makes one call, and records what came of it unless there are to be others for these jobs.
     async fn run_part(&self, mut part: Part, parts: &mut Parts, slot: &mut Slot) {
-        let epoch = self.concurrency.pause().await;
+        let Some(epoch) = self.in_time(&part.batch, self.concurrency.pause()).await else {
+            return self.too_late(&part.batch).await;
+        };
         part.called_at = Instant::now().into();
         let began = SystemTime::now();
         let called = self.call(&part.batch).await;
@@ -178,7 +181,10 @@ impl Runner {
                 parts.split(part);
             }
             Step::Wait => {
-                slot.wait_again().await;
+                if self.in_time(&part.batch, slot.wait_again()).await.is_none() {
+                    self.too_late(&part.batch).await;
+                    return None;
+                }
                 parts.wait(part);
             }
             Step::Repeat | Step::Examine => parts.repeat(part),
@@ -222,19 +228,6 @@ impl Runner {
         called.map_or_else(Called::Failed, Called::Answered)
     }
 
-    /// How long the call may take, and what it means when it takes longer. A job with its own time limit is alone in its
-    /// batch, and may have waited here for its turn.
-    fn time_limit(&self, batch: &MicroBatch) -> (Duration, fn() -> BackendError) {
-        let left = |attempt: &Attempt| {
-            let left = attempt.time_left?;
-            Some(left.saturating_sub(self.leases.held_for(attempt).unwrap_or_default()))
-        };
-        match batch.items.iter().filter_map(|item| left(&item.attempt)).min() {
-            Some(own) if own < self.retry.inference_timeout => (own, out_of_time),
-            _ => (self.retry.inference_timeout, BackendError::timeout),
-        }
-    }
-
     fn checked(&self, batch: &MicroBatch, answer: Tensor) -> Result<Tensor, BackendError> {
         let checked = self.model.check_output(batch.rows(), &answer);
         checked.map_err(|error| BackendError::bad_answer(&error).because(error))?;
@@ -275,7 +268,8 @@ impl Runner {
     /// Finds out with the model's sample whether the backend or the batch is to blame.
     async fn examine(&self, error: &BackendError, part: &mut Part, parts: &Parts) -> Step {
         let vitals = self.breaker.vitals();
-        match self.sample.ask().await {
+        let Some(asked) = self.in_time(&part.batch, self.sample.ask()).await else { return Step::Repeat };
+        match asked {
             Ok(_) => {
                 vitals.succeeded();
                 part.examined();
@@ -383,10 +377,6 @@ fn no_result(error: &OutputError) -> Settlement {
         }
         _ => BackendError::bad_answer(error).settlement(),
     }
-}
-
-fn out_of_time() -> BackendError {
-    BackendError::new(Verdict::Expired, "timeout", "The job ran longer than timeout_seconds")
 }
 
 fn with_call(call: Option<spans::Call>, mut outcomes: Vec<Outcome<'_>>) -> Vec<Outcome<'_>> {

@@ -161,13 +161,47 @@ impl Consumer {
                 true => Some(self.suspects.turn(self.alone_next).await),
                 false => None,
             };
-            let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else { continue };
-            let slot = self.runner.concurrency.slot().await;
+            let place = tokio::select! {
+                biased;
+                place = self.free_place() => place,
+                () = self.first_timeout() => {
+                    self.fail_late();
+                    continue;
+                }
+            };
             // The backend may have gone while we waited for the place.
-            if self.runner.breaker.is_closed() {
-                return (Place { slot, _permit: permit }, turn);
+            if let Some(place) = place.filter(|_| self.runner.breaker.is_closed()) {
+                return (place, turn);
             }
         }
+    }
+
+    async fn free_place(&self) -> Option<Place> {
+        let permit = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        Some(Place { slot: self.runner.concurrency.slot().await, _permit: permit })
+    }
+
+    /// Waits until the own time limit of a job ends whose batch does not run yet.
+    async fn first_timeout(&self) {
+        let left = self.waiting.iter().filter_map(|(batch, _)| self.runner.own_time_left(batch)).min();
+        match left {
+            Some(left) => tokio::time::sleep(left).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn fail_late(&mut self) {
+        let runner = Arc::clone(&self.runner);
+        let is_late = |batch: &MicroBatch| runner.own_time_left(batch).is_some_and(|left| left.is_zero());
+        let (late, waiting) = self.waiting.drain(..).partition(|(batch, _)| is_late(batch));
+        let late: VecDeque<_> = late;
+        self.waiting = waiting;
+        self.spawn(async move {
+            for (batch, turn) in late {
+                runner.too_late(&batch).await;
+                drop(turn);
+            }
+        });
     }
 
     /// Takes jobs and makes batches of them. Never cancelled: see [`Taker::next`].

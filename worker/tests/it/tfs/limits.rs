@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tepal_shared::job::NewJob;
+use tepal_shared::job::{JobStatus, NewJob};
 use tepal_tests::{
     model_server::{Behaviour, CallOutcome, ModelServer, ServerSpec},
     wait::eventually,
@@ -110,6 +110,45 @@ async fn a_job_that_waits_for_a_retry_past_its_own_limit_fails_as_timeout() {
     let (error, code, attempts) = queue.failed(id).await;
     assert_eq!((error.as_str(), code.as_str()), ("The job ran longer than timeout_seconds", "timeout"));
     assert_eq!(attempts as usize, server.calls().len());
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_its_turn_after_an_overload_fails_when_its_own_limit_ends() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    server.script_next(1, Behaviour::Hang);
+    server.set_behaviour(Behaviour::Status(Code::ResourceExhausted, String::new()));
+    let settings = Settings::serving(&server).with("NUM_WORKERS", 1).with("MAX_IN_FLIGHT", 2);
+    let _worker = queue.worker(settings.with("INFERENCE_TIMEOUT_MS", 600_000)).await;
+    let long = queue.submit(input(5.1)).await;
+    crate::queue::running(&server, 1).await;
+
+    // Its refusal leaves one place, and the long call has that.
+    let timeout = Some(Duration::from_secs(2));
+    let id = queue.submit_job(0, NewJob { input: input(5.1), timeout, ..NewJob::default() }).await;
+
+    let error = "The job ran longer than timeout_seconds";
+    assert_eq!(queue.failed(id).await, (error.to_owned(), "timeout".to_owned(), 1));
+    assert_eq!(queue.job(long).await.status, JobStatus::Processing);
+}
+
+#[tokio::test]
+async fn a_job_that_waits_in_a_worker_for_another_ones_call_fails_when_its_own_limit_ends() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    server.set_behaviour(Behaviour::Hang);
+    let job = |seconds| NewJob {
+        input: input(5.1),
+        timeout: Some(Duration::from_secs(seconds)),
+        ..NewJob::default()
+    };
+    let (long, short) = (queue.submit_job(0, job(600)).await, queue.submit_job(0, job(2)).await);
+
+    // Taken together.
+    let settings = Settings::serving(&server).one_at_a_time().with("INFERENCE_TIMEOUT_MS", 600_000);
+    let _worker = queue.worker(settings).await;
+
+    assert_eq!(queue.failed(short).await.1, "timeout");
+    assert_eq!(queue.job(long).await.status, JobStatus::Processing);
+    assert_eq!(outcomes(&server), [CallOutcome::Running]);
 }
 
 #[tokio::test]
