@@ -188,6 +188,7 @@ impl Runner {
                 parts.wait(part);
             }
             Step::Repeat | Step::Examine => parts.repeat(part),
+            Step::Defer => parts.defer(part),
             Step::Stop | Step::Release | Step::Retry | Step::Fail => {
                 match step {
                     Step::Stop if error.verdict == Verdict::Broken => {
@@ -279,9 +280,19 @@ impl Runner {
             Err(sample) if sample.verdict.is_load() => {
                 Verdict::Busy.step(Evidence { is_serving: true, ..parts.evidence(part, vitals) })
             }
-            Err(sample) => {
-                warn!(action = "sample_failed", code = sample.code, error = telemetry::chain(&sample));
-                self.breaker.open_until_sample(error);
+            // The sample shows nothing.
+            Err(refusal)
+                if self.sample.is_to_blame(&refusal, vitals)
+                    || self.sample.is_on_trial() && part.is_shared() =>
+            {
+                part.examined();
+                error.verdict.step(parts.evidence(part, vitals))
+            }
+            // Another job may show whether the backend serves.
+            Err(_) if self.sample.is_on_trial() && parts.may_defer(part) => Step::Defer,
+            Err(refusal) => {
+                warn!(action = "sample_failed", code = refusal.code, error = telemetry::chain(&refusal));
+                self.breaker.open_until_sample(&refusal);
                 Step::Release
             }
         }

@@ -181,8 +181,10 @@ impl Breaker {
     async fn probe(&self, backend: &dyn Backend, sample: &Sample) -> Result<serde_json::Value, BackendError> {
         let metadata = backend.probe().await?;
         if self.needs_sample.load(Ordering::Relaxed) {
-            sample.ask().await?;
-            self.needs_sample.store(false, Ordering::Relaxed);
+            match sample.ask().await {
+                Err(error) if !sample.is_trial_due() => return Err(error),
+                _ => self.needs_sample.store(false, Ordering::Relaxed),
+            }
         }
         Ok(metadata)
     }

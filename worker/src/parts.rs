@@ -27,6 +27,7 @@ pub struct Part {
     waits: u32,
     is_examined: bool,
     is_repeated: bool,
+    is_deferred: bool,
 }
 
 /// What is left of a batch.
@@ -45,7 +46,8 @@ pub struct Parts {
 
 impl Part {
     fn new(batch: MicroBatch) -> Self {
-        Self { batch, called_at: Instant::now(), waits: 0, is_examined: false, is_repeated: false }
+        let (is_examined, is_repeated, is_deferred) = (false, false, false);
+        Self { batch, called_at: Instant::now(), waits: 0, is_examined, is_repeated, is_deferred }
     }
 
     /// Whether several jobs share the call.
@@ -134,6 +136,17 @@ impl Parts {
     /// The failed part is called again at once.
     pub fn repeat(&mut self, part: Part) {
         self.waiting.push(Part { is_repeated: true, ..part });
+    }
+
+    /// Whether the part can be called after others, which it was not yet.
+    #[must_use]
+    pub fn may_defer(&self, part: &Part) -> bool {
+        !part.is_deferred && !self.waiting.is_empty()
+    }
+
+    /// The failed part is called again after all others.
+    pub fn defer(&mut self, part: Part) {
+        self.waiting.insert(0, Part { is_deferred: true, ..part });
     }
 
     /// A lone job failed.

@@ -1,34 +1,103 @@
 //! The input that the model's description gives as its sample. When the backend refuses a job, the sample shows whether
-//! the backend or the job's input is to blame.
+//! the backend or the job's input is to blame. A sample that the backend has never answered shows nothing: it may be wrong
+//! itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use tepal_shared::model::{Model, Rendered};
+use tepal_shared::{
+    model::{Model, Rendered},
+    telemetry,
+};
+use tokio::time::Instant;
+use tracing::error;
 
-use crate::backend::{Backend, BackendError};
+use crate::{
+    backend::{Backend, BackendError},
+    vitals::Vitals,
+};
 
-/// Calls a model with its sample. Clones share the backend.
+/// How long a refused sample that may be wrong keeps jobs from the model. Longer than a version of a model is swapped.
+const TRIAL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Calls a model with its sample. Clones share the backend, and what is known of the sample.
 #[derive(Clone)]
 pub struct Sample {
     backend: Arc<dyn Backend>,
     model: Arc<Model>,
     time_limit: Duration,
+    record: Arc<Mutex<Record>>,
+}
+
+/// What became of the sample so far.
+#[derive(Debug, Default)]
+struct Record {
+    was_answered: bool,
+    /// When it was first refused, if it was never answered.
+    refused_since: Option<Instant>,
+    /// When jobs were last allowed to show whether the backend serves them.
+    tried_at: Option<Instant>,
+    is_reported: bool,
 }
 
 impl Sample {
     /// The sample of this model; a call may take as long as `time_limit`.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, model: Model, time_limit: Duration) -> Self {
-        Self { backend, model: Arc::new(model), time_limit }
+        Self { backend, model: Arc::new(model), time_limit, record: Arc::default() }
     }
 
     /// Calls the model with the sample; gives the result.
     ///
     /// # Errors
-    /// When the call fails, and when the answer is no result. The description was checked: its sample is valid input.
+    /// When the call fails, and when the answer is no result; the message names the sample. The description was checked: its
+    /// sample is valid input.
     pub async fn ask(&self) -> Result<Rendered, BackendError> {
-        let invalid =
-            |_| BackendError::bad_answer("The sample of the model's description is not valid input");
+        let asked = self.call().await;
+        self.record().note(asked.as_ref().err());
+        asked.map_err(|error| {
+            let message = format!(
+                "The model does not answer the sample of its description, model.toml: {}",
+                error.message
+            );
+            BackendError { message, ..error }
+        })
+    }
+
+    /// Whether jobs succeeded although the sample has been refused from the first: then it is wrong. That is logged once.
+    #[must_use]
+    pub fn is_to_blame(&self, refusal: &BackendError, vitals: &Vitals) -> bool {
+        let mut record = self.record();
+        let is_wrong = record.refused_since.is_some_and(|since| vitals.has_succeeded_since(since));
+        if is_wrong && !std::mem::replace(&mut record.is_reported, true) {
+            let (model, code) = (&self.model.name, refusal.code);
+            error!(action = "sample_wrong", model, code, error = telemetry::chain(refusal));
+        }
+        is_wrong
+    }
+
+    /// Whether jobs are tried although the sample, which was never answered, is refused.
+    #[must_use]
+    pub fn is_on_trial(&self) -> bool {
+        self.record().tried_at.is_some()
+    }
+
+    /// Whether jobs should be tried although the sample is refused. True once in a while as long as it may be wrong.
+    #[must_use]
+    pub fn is_trial_due(&self) -> bool {
+        let mut record = self.record();
+        let since = record.tried_at.or(record.refused_since);
+        let is_due = record.refused_since.is_some() && since.is_some_and(|at| at.elapsed() >= TRIAL_INTERVAL);
+        if is_due {
+            record.tried_at = Some(Instant::now());
+        }
+        is_due
+    }
+
+    async fn call(&self) -> Result<Rendered, BackendError> {
+        let invalid = |_| BackendError::bad_answer("it is not valid input");
         let rows = self.model.read_rows(&self.model.sample).map_err(invalid)?;
         let call = self.backend.predict(self.model.concatenate(std::iter::once(&rows)));
         let answer = tokio::time::timeout(self.time_limit, call)
@@ -39,5 +108,22 @@ impl Sample {
             .check_output(rows.rows, &answer)
             .and_then(|()| self.model.render(&answer, 0..rows.rows, usize::MAX));
         rendered.map_err(|error| BackendError::bad_answer(&error).because(error))
+    }
+
+    /// Each critical section leaves the record whole, so a panic elsewhere does not spoil it.
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Record {
+    fn note(&mut self, error: Option<&BackendError>) {
+        match error {
+            None => (self.was_answered, self.refused_since, self.tried_at) = (true, None, None),
+            Some(error) if error.verdict.is_answer() && !error.verdict.is_load() && !self.was_answered => {
+                self.refused_since.get_or_insert_with(Instant::now);
+            }
+            Some(_) => {}
+        }
     }
 }

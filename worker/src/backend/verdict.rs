@@ -64,6 +64,8 @@ pub enum Step {
     Examine,
     /// Make the same call again.
     Repeat,
+    /// Make the same call again after those for the other jobs of the batch. They may show who is to blame.
+    Defer,
     /// Retry the lone job later; this uses an attempt.
     Retry,
     /// Fail the lone job. Its input is to blame.

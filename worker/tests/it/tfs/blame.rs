@@ -207,6 +207,49 @@ async fn an_input_that_the_server_refuses_while_it_serves_others_fails_alone() {
     }
 }
 
+/// The iris model with a sample that [`Behaviour::FailRowsOver`] fails.
+fn with_wrong_sample() -> tempfile::TempDir {
+    let models = tempfile::tempdir().unwrap();
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models/iris/model.toml");
+    let description = std::fs::read_to_string(shipped).unwrap();
+    let (sample, wrong) = ("sample = [[5.1,", "sample = [[9.5,");
+    assert!(description.contains(sample), "{description}");
+    std::fs::create_dir(models.path().join("iris")).unwrap();
+    std::fs::write(models.path().join("iris/model.toml"), description.replace(sample, wrong)).unwrap();
+    models
+}
+
+async fn sample_is_wrong(code: Code) {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    server.set_behaviour(Behaviour::FailRowsOver(9.0, code));
+    let models = with_wrong_sample();
+    let settings = Settings::serving(&server).with("RETRY_BASE_MS", 10).with("RECLAIM_INTERVAL_MS", 20);
+    let worker = queue.worker(settings.with_model(models.path(), "iris")).await;
+    let refused = queue.submit(input(9.6)).await;
+
+    // Nothing shows yet whether the sample is wrong or the server.
+    let reason = async || {
+        let state = queue.worker_state().await.and_then(|state| state.backend_detail);
+        state.filter(|why| why.contains("the sample of its description, model.toml: The model server"))
+    };
+    eventually(SOON, "the reason", reason).await;
+    let ids = queue.submit_all((0..5).map(|_| input(5.1))).await;
+
+    queue.all_completed(&ids).await;
+    assert_eq!(queue.failed(refused).await.1, "model_rejected", "{code:?}");
+    let downs = || worker.logs().lines().iter().filter(|line| line.contains("backend_down")).count();
+    let before = downs();
+    let again = queue.submit(input(9.7)).await;
+    assert_eq!(queue.failed(again).await.1, "model_rejected", "{code:?}");
+    worker.wait_for_log("sample_wrong", SOON).await;
+    assert_eq!(downs(), before, "a job stopped the worker again");
+}
+
+#[tokio::test]
+async fn a_wrong_sample_is_reported_and_jobs_go_on_once_one_shows_that_the_server_serves() {
+    tokio::join!(sample_is_wrong(Code::InvalidArgument), sample_is_wrong(Code::FailedPrecondition));
+}
+
 #[tokio::test]
 async fn a_full_batching_queue_is_load_and_no_outage() {
     let spec = ServerSpec {
