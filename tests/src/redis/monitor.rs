@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::RedisServer;
 
@@ -21,19 +22,27 @@ pub struct Executed {
     pub by: String,
     /// The command and its arguments.
     pub words: Vec<String>,
+    /// When, Unix time by the server's clock.
+    pub at: Duration,
 }
 
 impl RedisServer {
-    /// Watches what the server executes from now on. The server must let everybody in.
+    /// Watches what the server executes from now on.
     ///
     /// # Panics
     /// When the server cannot be reached.
     #[must_use]
     pub fn monitor(&self) -> Monitor {
         let mut connection = TcpStream::connect(self.addr()).expect("the server listens");
-        connection.write_all(b"MONITOR\r\n").expect("the server reads");
         let mut lines = BufReader::new(connection.try_clone().expect("a second handle")).lines();
-        assert_eq!(lines.next().and_then(Result::ok).as_deref(), Some("+OK"));
+        let mut ask = |command: &str| {
+            connection.write_all(format!("{command}\r\n").as_bytes()).expect("the server reads");
+            assert_eq!(lines.next().and_then(Result::ok).as_deref(), Some("+OK"));
+        };
+        if let Some(credentials) = self.options.credentials() {
+            ask(&format!("AUTH {credentials}"));
+        }
+        ask("MONITOR");
         let seen = Arc::new(Mutex::new(Vec::<Executed>::new()));
         let collected = Arc::clone(&seen);
         std::thread::spawn(move || {
@@ -105,11 +114,12 @@ pub fn rights<'a>(
 /// `+1339518083.107412 [0 127.0.0.1:60866] "hget" "key"`; a script's calls have `lua` in place of the address and follow
 /// the call of the script.
 fn parse(line: &str, caller: Option<&str>) -> Option<Executed> {
-    let (_, rest) = line.split_once(" [")?;
+    let (time, rest) = line.split_once(" [")?;
+    let at = Duration::try_from_secs_f64(time.trim_start_matches('+').parse().ok()?).ok()?;
     let (client, words) = rest.split_once("] ")?;
     let (_, address) = client.split_once(' ')?;
     let by = if address == "lua" { caller? } else { address };
-    Some(Executed { by: by.to_owned(), words: unquoted(words) })
+    Some(Executed { by: by.to_owned(), words: unquoted(words), at })
 }
 
 fn unquoted(text: &str) -> Vec<String> {
@@ -136,6 +146,7 @@ mod tests {
         let script = parse(line, None).unwrap();
         assert_eq!(script.by, "127.0.0.1:60866");
         assert_eq!(script.words, ["evalsha", "a \"b\"", "0"]);
+        assert_eq!(script.at.as_secs(), 1_339_518_083);
         let call = parse(r#"+1339518083.107413 [0 lua] "hget" "k""#, Some(&script.by)).unwrap();
         assert_eq!((call.by, call.words), (script.by, vec!["hget".to_owned(), "k".to_owned()]));
     }

@@ -178,6 +178,12 @@ impl RedisOptions {
         if self.password.is_empty() { String::new() } else { format!("{}:{}@", self.user, self.password) }
     }
 
+    /// The words after AUTH with which the harness logs in; none where the server lets everybody in.
+    pub(super) fn credentials(&self) -> Option<String> {
+        let credentials = format!("{} {}", self.user, self.password);
+        (!self.password.is_empty()).then(|| credentials.trim().to_owned())
+    }
+
     /// The same for a service; the harness's own where there are no shipped users.
     pub(super) fn login_of(&self, holder: &str) -> String {
         self.users.as_ref().map_or_else(|| self.login(), |users| users.login(holder))

@@ -205,3 +205,26 @@ async fn consumers_of_dead_workers_are_removed_but_not_while_they_own_entries() 
     eventually(SOON, "the dead worker's consumer to be removed", gone).await;
     assert!(consumers(&queue).contains(&("waiting".to_owned(), 1)));
 }
+
+#[tokio::test]
+async fn a_walk_through_the_whole_log_is_spread_over_time() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    let ids = queue.submit_all((0..450).map(|_| input(5.1))).await;
+    let monitor = queue.redis.monitor();
+
+    let _worker = queue.worker(Settings::serving(&server)).await;
+    queue.all_completed(&ids).await;
+
+    // The script reads so many entries of the log.
+    let log = queue.store.keys().log(0);
+    let is_chunk = |words: &[String]| words[0] == "XRANGE" && words[1] == log && words[5..] == ["100"];
+    let whole_walk = async || {
+        let mut times: Vec<_> =
+            monitor.executed().into_iter().filter(|call| is_chunk(&call.words)).map(|call| call.at).collect();
+        // The first one is the look for expired jobs.
+        if times.len() > 5 { Ok(times.split_off(1)) } else { Err(times.len()) }
+    };
+    let times = eventually(SOON, "a walk", whole_walk).await;
+    let pauses: Vec<_> = times.windows(2).take(4).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.iter().all(|pause| *pause >= Duration::from_millis(125)), "{pauses:?}");
+}
