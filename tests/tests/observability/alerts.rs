@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use crate::promql::selectors;
 use crate::{file, guide, root};
 
 /// An alert as the rules file has it.
@@ -64,6 +65,39 @@ fn every_alert_has_unit_tests_in_which_it_fires_and_in_which_it_does_not() {
         let fires: BTreeSet<bool> = of_alert.map(|(_, fires)| *fires).collect();
         assert_eq!(fires, BTreeSet::from([false, true]), "{} lacks a case", alert.name);
     }
+}
+
+/// The kinds of processes that export what an expression reads.
+fn exporters(expr: &str) -> BTreeSet<String> {
+    let rules = file("compose/rules.yml");
+    let metrics = guide::rows("Metrics");
+    let of = |selector: String| {
+        let name = selector.split('{').next().unwrap().to_owned();
+        if let Some(job) = selector.strip_prefix("up{job=\"tepal-") {
+            return BTreeSet::from([job.split('"').next().unwrap().to_owned()]);
+        }
+        if let Some((_, rule)) = rules.split_once(&format!("- record: {name}\n")) {
+            return exporters(rule.split("- record:").next().unwrap());
+        }
+        let row = metrics.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("no metric {name}"));
+        if row[2] == "both" { BTreeSet::new() } else { BTreeSet::from([row[2].clone()]) }
+    };
+    selectors(expr).into_iter().flat_map(of).collect()
+}
+
+#[test]
+fn an_alert_whose_series_vanish_leaves_another_one_that_fires() {
+    let alerts = alerts();
+    let covered = |kind: &str| {
+        let absent = format!("absent(max_over_time(up{{job=\"tepal-{kind}\"}}");
+        alerts.iter().any(|alert| alert.expr.contains(&absent))
+    };
+    for alert in &alerts {
+        for kind in exporters(&alert.expr) {
+            assert!(covered(&kind), "{} is silent when the last {kind} is gone", alert.name);
+        }
+    }
+    assert_eq!(exporters("tepal:job_failure_ratio:rate5m"), BTreeSet::from(["worker".to_owned()]));
 }
 
 #[test]
