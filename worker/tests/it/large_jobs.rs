@@ -136,6 +136,22 @@ async fn jobs_that_are_due_again_are_claimed_within_the_limit_too() {
 }
 
 #[tokio::test]
+async fn the_consumers_of_a_process_claim_together_no_more_than_the_limits_of_their_calls() {
+    const CONSUMERS: usize = 4;
+    const CALLS: usize = 2;
+    let wide = Wide::start().await;
+    wide.server.set_behaviour(Behaviour::Hang);
+    wide.submit(40).await;
+
+    let settings = wide.settings().with("NUM_WORKERS", CONSUMERS).with("MAX_IN_FLIGHT", CALLS);
+    let _worker = wide.queue.worker(settings).await;
+    running(&wide.server, CONSUMERS * CALLS).await;
+
+    let claimed = wide.in_flight_bytes().await;
+    assert!(claimed < CONSUMERS * CALLS * (LIMIT + JOB), "{claimed}");
+}
+
+#[tokio::test]
 async fn many_large_jobs_need_little_memory() {
     let wide = Wide::start().await;
     let ids = wide.submit(32).await;
