@@ -1,7 +1,7 @@
-//! One batch from its start to its recorded outcome.
+//! One batch from its start to its settled outcomes.
 //!
-//! The model is called with the rows of all jobs; then each job is ended or released in one round trip. What follows from
-//! a failed call is decided by its [`Verdict`] alone. Only a lone job is ever charged with a failure.
+//! Calls the model with the rows of all jobs, then ends or releases all jobs in one round trip. After a failed call, its
+//! [`Verdict`] alone decides what to do. Only a lone job is ever charged with a failure.
 
 mod outcome;
 mod time;
@@ -39,21 +39,21 @@ use crate::{
 
 /// Runs batches; shared by all consumers of the process.
 pub struct Runner {
-    /// What the model takes and answers.
+    /// The description of the model.
     pub model: Model,
-    /// What runs it.
+    /// Runs the model.
     pub backend: Arc<dyn Backend>,
     /// Where outcomes are recorded.
     pub store: JobStore,
     /// Shows whether the backend or an input is to blame.
     pub sample: Sample,
-    /// Stops the taking of jobs while the backend is gone.
+    /// Stops claiming while the backend is unreachable.
     pub breaker: Breaker,
     /// Lowers the number of calls at a time when the backend is overloaded.
     pub concurrency: Concurrency,
-    /// Lowers the number of rows of a call when the backend fails calls for their size.
+    /// Lowers the number of rows of a call when the backend fails calls because of their size.
     pub batch_limit: BatchLimit,
-    /// The jobs that run.
+    /// The held jobs.
     pub leases: Leases,
     /// When to try again and when to give up.
     pub retry: Retry,
@@ -63,15 +63,15 @@ pub struct Runner {
     pub max_result_bytes: usize,
 }
 
-/// What a model call came to.
+/// The end of a model call.
 enum Called {
     Answered(Tensor),
     Failed(BackendError),
-    /// No job of the batch is wanted any more.
+    /// All jobs of the batch are lost or cancelled.
     Abandoned,
 }
 
-/// A failure, and what follows from it for the jobs of the call.
+/// A failure, and the outcome for the jobs of the call.
 struct Failure {
     error: BackendError,
     step: Step,
@@ -87,13 +87,13 @@ impl Called {
 }
 
 impl Runner {
-    /// When a call has enough jobs at present.
+    /// The current limits of a call.
     #[must_use]
     pub fn limits(&self) -> Limits {
         Limits { rows: self.batch_limit.rows(), bytes: self.batch_max_bytes }
     }
 
-    /// Gives jobs back that are not to be run now.
+    /// Releases jobs that must not run now.
     pub async fn give_back(&self, attempts: &[Attempt]) {
         self.settle(attempts.iter().map(|attempt| Outcome::of(attempt, Settlement::Release)).collect()).await;
     }
@@ -107,7 +107,7 @@ impl Runner {
         self.settle(outcomes.collect()).await;
     }
 
-    /// Runs a batch to the outcomes of its jobs, with as many calls as that takes.
+    /// Runs a batch, with as many calls as it needs, until all its jobs have outcomes.
     pub async fn run(&self, batch: MicroBatch, slot: &mut Slot) {
         let mut parts = Parts::of(batch);
         while let Some(part) = parts.next(self.batch_limit.rows()) {
@@ -126,7 +126,7 @@ impl Runner {
         }
     }
 
-    /// Makes one call, and records what came of it unless there are to be others for these jobs.
+    /// Makes one call, and settles its jobs unless they need more calls.
     async fn run_part(&self, mut part: Part, parts: &mut Parts, slot: &mut Slot) {
         let Some(epoch) = self.in_time(&part.batch, self.concurrency.pause()).await else {
             return self.too_late(&part.batch).await;
@@ -159,7 +159,7 @@ impl Runner {
         parts.succeeded();
     }
 
-    /// Decides what follows from a failed call: more calls for its jobs, or the failure that is recorded for them.
+    /// Decides what follows from a failed call: more calls for its jobs, or the failure to record for them.
     async fn after_failure(
         &self,
         error: BackendError,
@@ -235,7 +235,7 @@ impl Runner {
         Ok(answer)
     }
 
-    /// Tells all who look at the backend's state of a failed call.
+    /// Logs a failed call, and reports it to the signs of life and to the limit of rows.
     fn note(&self, error: &BackendError, part: &Part) {
         let verdict = error.verdict;
         let jobs = part.batch.items.len();
@@ -249,7 +249,7 @@ impl Runner {
         }
     }
 
-    /// Cuts the answer into the jobs' results. A job whose rows hold NaN, or whose result is too large, fails alone.
+    /// Splits the answer into the results of the jobs. A job with NaN in its rows, or with a too large result, fails alone.
     fn results<'a>(&self, batch: &'a MicroBatch, answer: &Tensor) -> Vec<Outcome<'a>> {
         let outcomes = batch.split().map(|(item, from)| {
             let rows = from..from + item.rows.rows;
@@ -266,7 +266,7 @@ impl Runner {
         outcomes.collect()
     }
 
-    /// Finds out with the model's sample whether the backend or the batch is to blame.
+    /// Calls the model with its sample, to find out whether the backend or the batch is to blame.
     async fn examine(&self, error: &BackendError, part: &mut Part, parts: &Parts) -> Step {
         let vitals = self.breaker.vitals();
         let Some(asked) = self.in_time(&part.batch, self.sample.ask()).await else { return Step::Repeat };
@@ -276,7 +276,7 @@ impl Runner {
                 part.examined();
                 error.verdict.step(parts.evidence(part, vitals))
             }
-            // It is too busy to say.
+            // The backend is too busy to answer.
             Err(sample) if sample.verdict.is_load() => {
                 Verdict::Busy.step(Evidence { is_serving: true, ..parts.evidence(part, vitals) })
             }
@@ -313,7 +313,7 @@ impl Runner {
         Outcome::of(attempt, settlement)
     }
 
-    /// The first call that broke off may have had other jobs; each later one was the job's alone, see [`crate::suspects`].
+    /// The first call that broke off may have held other jobs. In each later one the job was alone, see [`crate::suspects`].
     fn after_break(&self, attempt: &Attempt) -> Settlement {
         if attempt.broken < u64::from(self.store.policy().max_lost) {
             return Settlement::Broken;
@@ -322,8 +322,8 @@ impl Runner {
         Settlement::Fail { code: "model_lost".to_owned(), error }
     }
 
-    /// Records the outcomes, however long Redis is away: a result that took a model call is not thrown away. Should
-    /// the leases lapse meanwhile, the scripts refuse what is late.
+    /// Records the outcomes, however long Redis is unreachable, because each result cost a model call. If the leases lapse
+    /// meanwhile, the scripts reject the late outcomes.
     async fn settle(&self, outcomes: Vec<Outcome<'_>>) {
         let mut outcomes = outcomes;
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
@@ -336,7 +336,7 @@ impl Runner {
         }
     }
 
-    /// Gives back the outcomes that have to be recorded again.
+    /// Records the outcomes once. Returns those that must be recorded again.
     async fn settle_once<'a>(&self, outcomes: Vec<Outcome<'a>>) -> Vec<Outcome<'a>> {
         self.leases.settling(outcomes.iter().map(|outcome| outcome.attempt));
         let settlements: Vec<_> =
@@ -354,7 +354,7 @@ impl Runner {
                 Ok(settled) => self.finished(&outcome, settled),
                 Err(error) if is_passing(&error) => again.push(outcome),
                 Err(error) => {
-                    // Its lease returns the job; nothing else can be done here.
+                    // Nothing else can be done here. The job comes back when its lease lapses.
                     self.leases.let_go(outcome.attempt);
                     let job_id = tracing::field::display(outcome.attempt.job_id);
                     error!(action = "settle_failed", job_id, error = telemetry::chain(&error));
@@ -373,7 +373,7 @@ impl Runner {
         outcome.log(settled, took);
         let granted_at = hold.map(|hold| hold.granted_at);
         spans::attempt(outcome.attempt, granted_at, outcome.call.as_ref(), outcome.word(settled));
-        // An attempt that is not held any more was counted when it was lost.
+        // An attempt that is no longer held was counted when it was lost.
         if let Some(took) = took {
             metrics::settled(&outcome.settlement, settled, took);
         }
@@ -401,7 +401,7 @@ impl BackendError {
     }
 }
 
-/// Redis refuses to write at present; an outcome that is not recorded yet must not be lost.
+/// Whether a later try may succeed, because Redis is unreachable or refuses writes for now. Then the outcome must be kept.
 fn is_passing(error: &tepal_shared::error::StoreError) -> bool {
     use tepal_shared::error::StoreError::{CannotPersist, OutOfMemory, WrongTopology};
     error.is_retryable() || matches!(error, CannotPersist(_) | OutOfMemory(_) | WrongTopology(_))

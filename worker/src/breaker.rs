@@ -1,8 +1,8 @@
-//! Stops the taking of jobs while the backend is not there. The backend is probed with growing pauses and never costs
-//! a job; the breaker starts open, so that nothing is taken before the model answers.
+//! The breaker: no jobs are claimed while the backend is unreachable. It probes the backend with growing pauses; a probe
+//! never uses a job. The breaker starts open, so nothing is claimed before the model answers.
 //!
-//! A backend may pass its probe and yet refuse every call. The pauses therefore go on growing until a call has
-//! succeeded, or nothing has failed for a while.
+//! A backend may pass its probe and still refuse every call. So the pauses keep growing until a call has succeeded, or
+//! nothing has failed for a while.
 
 use std::{
     sync::{
@@ -28,18 +28,18 @@ use crate::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How often a backend that answers is probed, so that an idle worker notices that it went away.
+/// How often a backend that answers is probed, so that an idle worker notices an outage.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What is known of the backend.
+/// The state of the backend, as far as known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
-    /// Jobs may be taken.
+    /// Jobs may be claimed.
     Closed {
         /// The model's metadata as TensorFlow Serving's REST API prints it.
         metadata: serde_json::Value,
     },
-    /// No jobs are taken.
+    /// No jobs are claimed.
     Open {
         /// Why, for the log and the operator.
         reason: String,
@@ -50,7 +50,7 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct Breaker {
     state: Arc<watch::Sender<State>>,
-    /// Whether a call succeeded since the breaker opened last.
+    /// Whether a call has succeeded since the breaker last opened.
     has_succeeded: Arc<AtomicBool>,
     /// Whether a probe is not enough: the model must answer its sample.
     needs_sample: Arc<AtomicBool>,
@@ -74,7 +74,7 @@ impl Breaker {
         }
     }
 
-    /// What the calls show.
+    /// The signs of life from calls.
     #[must_use]
     pub fn vitals(&self) -> &Vitals {
         &self.vitals
@@ -86,13 +86,13 @@ impl Breaker {
         self.state.subscribe()
     }
 
-    /// Whether jobs may be taken.
+    /// Whether jobs may be claimed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(*self.state.borrow(), State::Closed { .. })
     }
 
-    /// Waits until jobs may be taken.
+    /// Waits until jobs may be claimed.
     pub async fn closed(&self) {
         let mut state = self.watch();
         // The sender lives as long as `self`.
@@ -105,7 +105,7 @@ impl Breaker {
         self.has_succeeded.store(true, Ordering::Relaxed);
     }
 
-    /// A call found the backend not there.
+    /// A call found the backend unreachable.
     pub fn open(&self, error: &BackendError) {
         let opened = self.state.send_if_modified(|state| {
             let was_closed = matches!(state, State::Closed { .. });
@@ -127,8 +127,8 @@ impl Breaker {
         self.open(error);
     }
 
-    /// A connection broke in the middle of a call that began then. A backend that served before and answers a probe at once is still
-    /// there: servers close old connections, now and then with a call on them.
+    /// A connection broke during a call that started at this time. A backend that served before and answers a probe at once
+    /// has not stopped: servers close old connections, sometimes with a call on them.
     pub async fn broken(&self, error: &BackendError, began: Instant, backend: &dyn Backend) {
         let mut outlived_at = self.outlived_at.lock().await;
         if *outlived_at >= began {
@@ -189,7 +189,7 @@ impl Breaker {
         Ok(metadata)
     }
 
-    /// Whether a backend that was there only has no time for the probe.
+    /// Whether a backend that served before is only too busy for the probe.
     fn is_busy(&self, error: &BackendError, began: Instant) -> bool {
         let lives = match error.verdict {
             Verdict::Overloaded => true,
@@ -200,7 +200,7 @@ impl Breaker {
         lives && self.is_closed()
     }
 
-    /// A failed probe opens the breaker; if it is open already, only the reason may be new.
+    /// A failed probe opens the breaker. If it is already open, only the reason may change.
     fn note_failed_probe(&self, error: &BackendError) {
         self.open(error);
         self.state.send_if_modified(|state| {
@@ -214,7 +214,7 @@ impl Breaker {
         });
     }
 
-    /// Waits for the next check, or, when a call opens the breaker, for the first probe after that.
+    /// Waits for the next probe; when a call opens the breaker, for the first probe after that.
     async fn pause_while_closed(&self, backoff: &mut Backoff) {
         let mut state = self.watch();
         let opened = state.wait_for(|state| matches!(state, State::Open { .. }));

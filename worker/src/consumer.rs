@@ -1,5 +1,5 @@
-//! Runs jobs when there is a place for them: takes some, turns them into batches, and starts each batch as soon as one
-//! more may run. What it holds without running it is given back when the backend goes away or the shutdown begins.
+//! A consumer: claims jobs, makes batches of them, and starts each batch as soon as a batch slot is free. When the backend
+//! becomes unreachable or the shutdown begins, it releases the jobs that do not run yet.
 
 use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -29,10 +29,10 @@ use crate::{
     taker::Taker,
 };
 
-/// After SIGTERM, how long giving back the rest may take.
+/// After the drain, how long the release of the other jobs may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One consumer of the group: a loop and the batches that it has running.
+/// One consumer of the group: a loop and its running batches.
 pub struct Consumer {
     name: String,
     store: JobStore,
@@ -44,14 +44,14 @@ pub struct Consumer {
     drain_timeout: Duration,
     /// The next job must run alone in the process.
     alone_next: bool,
-    /// Batches in hand that do not run yet.
+    /// Batches that do not run yet.
     waiting: VecDeque<(MicroBatch, Arc<Turn>)>,
     tasks: JoinSet<()>,
-    /// Told when one of those has panicked.
+    /// Notified when one of them has panicked.
     panicked: Arc<Notify>,
 }
 
-/// What a consumer holds. When the consumer has ended, however it did, others run it.
+/// The jobs of a consumer. When the consumer has ended for any reason, others run them.
 struct Held {
     leases: Leases,
     consumer: String,
@@ -63,14 +63,14 @@ impl Drop for Held {
     }
 }
 
-/// All that it needs to run a batch.
+/// Everything that a consumer needs to run a batch.
 struct Place {
     slot: Slot,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Consumer {
-    /// A consumer of that name.
+    /// A consumer with this name.
     fn new(name: String, config: &Config, runner: Arc<Runner>, suspects: Suspects, pulse: Pulse) -> Self {
         let store = runner.store.clone();
         Self {
@@ -89,8 +89,8 @@ impl Consumer {
         }
     }
 
-    /// Runs a consumer of that name until `shutdown` begins. One that panics, or whose batch does, ends early and leaves its
-    /// jobs to others, as if its process had died: a bug must not keep a job for ever.
+    /// Runs a consumer with this name until `shutdown` begins. If it or one of its batches panics, it ends early and its leases
+    /// lapse, as if its process had died: a bug must not hold a job for ever.
     pub async fn run_or_fail(
         name: String,
         config: Arc<Config>,
@@ -102,14 +102,14 @@ impl Consumer {
         let _held = Held { leases: runner.leases.clone(), consumer: name.clone() };
         let consumer = Self::new(name, &config, runner, suspects, pulse);
         let panicked = Arc::clone(&consumer.panicked);
-        // Whatever the loop waits for. It may be cancelled here as a process may die anywhere.
+        // The loop may be cancelled at any wait, as a process may die at any point.
         tokio::select! {
             () = panicked.notified() => {}
             () = consumer.run(shutdown) => {}
         }
     }
 
-    /// Takes jobs until `shutdown` begins, then lets what runs finish, and gives back what does not.
+    /// Claims jobs until `shutdown` begins. Then lets running batches finish, and releases the other jobs.
     async fn run(mut self, shutdown: Shutdown) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         while let Some((place, turn)) = shutdown.or(self.place()).await {
@@ -123,8 +123,8 @@ impl Consumer {
                 None => drop(place),
             }
             if self.taker.has_waited() {
-                // A lone job comes first: the batch runs on this thread, and its result is sent ahead of the next take. With
-                // a backlog the take is sent first, so that Redis works on it meanwhile.
+                // A lone job comes first: its batch runs on this thread, and its result is sent before the next take. With a
+                // backlog, the take is sent first, so that Redis works on it meanwhile.
                 tokio::task::yield_now().await;
             }
             match taken {
@@ -145,10 +145,10 @@ impl Consumer {
         self.drain().await;
     }
 
-    /// Waits until the backend is there and one more batch may run; and, if no batch waits, for the turn to take jobs.
+    /// Waits until the backend answers and a batch slot is free; and, if no batch waits, for the turn to claim jobs.
     ///
-    /// The turn comes first, then the permit, then the slot: whoever waits for a turn holds nothing that a holder of one
-    /// lacks, and batches that wait or run here already have theirs, so every holder of a slot comes to its end.
+    /// The order is turn, permit, slot. A consumer that waits for a turn holds nothing that the holder of one needs. Batches
+    /// that wait or run here already have a turn. So every holder of a slot finishes.
     async fn place(&mut self) -> (Place, Option<Turn>) {
         loop {
             if !self.runner.breaker.is_closed() {
@@ -169,7 +169,7 @@ impl Consumer {
                     continue;
                 }
             };
-            // The backend may have gone while we waited for the place.
+            // The backend may have become unreachable during the wait for a slot.
             if let Some(place) = place.filter(|_| self.runner.breaker.is_closed()) {
                 return (place, turn);
             }
@@ -204,7 +204,7 @@ impl Consumer {
         });
     }
 
-    /// Takes jobs and makes batches of them. Never cancelled: see [`Taker::next`].
+    /// Claims jobs and makes batches of them. Never cancelled: see [`Taker::next`].
     async fn take(&mut self, turn: Turn) -> Result<(), StoreError> {
         let attempts = self.taker.next().await?;
         let sorted = self.suspects.sort(attempts, &turn);
@@ -236,7 +236,7 @@ impl Consumer {
         });
     }
 
-    /// Runs it beside the loop.
+    /// Runs the future beside the loop.
     fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         let (panicked, running) = (Arc::clone(&self.panicked), self.pulse.batch());
         self.tasks.spawn(async move {

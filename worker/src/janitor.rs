@@ -18,32 +18,32 @@ use tracing::{error, info, warn};
 use crate::{lease::Leases, metrics};
 
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Jobs looked at in one script run: keeps it about a millisecond.
+/// Jobs of one script run, which then takes about a millisecond.
 const CHUNK: usize = 100;
-/// Script runs of a walk in one round and partition: bounds what the janitor costs Redis.
+/// Script runs of a walk in one round and partition. Limits the load of the janitor on Redis.
 const MOST_CHUNKS: u32 = 40;
 /// Script runs of a walk that forget most of what they look at do not count against that, up to so many: jobs expire as fast as
 /// they were accepted, and what is not forgotten takes memory for ever. Each halves the pause to the next one, down to the time
 /// that the run takes.
 const MOST_FORGETTING_CHUNKS: usize = 1000;
-/// A consumer that lives reads or renews many times in so many leases.
+/// In this many leases a living consumer reads or renews many times.
 const SILENT_LEASES: u32 = 30;
 
-/// The loop that keeps order.
+/// The loop of the janitor.
 pub struct Janitor {
     store: JobStore,
-    /// For each partition and kind of sweep, where it goes on.
+    /// For each partition and kind of sweep, where it continues.
     sweeps: HashMap<(u8, Sweep), String>,
     logs: LogWatch,
     leases: Leases,
 }
 
-/// What is looked at.
+/// The kind of sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Sweep {
     /// Jobs old enough to have expired.
     Expired,
-    /// All jobs, of which some may have lost their entries.
+    /// All jobs, because some may have lost their entries.
     All,
 }
 
@@ -89,7 +89,7 @@ impl Janitor {
         Ok(())
     }
 
-    /// Jobs that Redis lost cannot be brought back, but it must not happen unseen.
+    /// Reports jobs that Redis lost. They cannot be restored, but the loss must be seen.
     async fn watch_logs(&mut self) -> Result<(), StoreError> {
         let mut logs = Vec::new();
         for partition in self.store.partitions() {

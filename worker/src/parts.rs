@@ -1,5 +1,5 @@
-//! The parts of a batch that are still to be called. A call that fails is halved until the job to blame is alone, or until
-//! the parts are small enough.
+//! The parts of a batch that still need a call. A failed call is halved until the job to blame is alone, or until the parts
+//! are small enough.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::{
     vitals::Vitals,
 };
 
-/// Between failures in a row: a server in trouble is not called as fast as it fails.
+/// Pauses between consecutive failures: a server in trouble is not called as fast as it fails.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Some jobs of a batch, and what their call has seen.
+/// Some jobs of a batch, and the evidence from their calls.
 #[derive(Debug)]
 pub struct Part {
     /// The jobs.
     pub batch: MicroBatch,
-    /// When it was called last.
+    /// When the part was last called.
     pub called_at: Instant,
     /// How often the call waited for an overloaded server.
     waits: u32,
@@ -30,10 +30,10 @@ pub struct Part {
     is_deferred: bool,
 }
 
-/// What is left of a batch.
+/// The rest of a batch.
 #[derive(Debug)]
 pub struct Parts {
-    /// The next one is the last.
+    /// The last element is the next part.
     waiting: Vec<Part>,
     began: Instant,
     backoff: Backoff,
@@ -63,7 +63,7 @@ impl Part {
 }
 
 impl Parts {
-    /// A batch of which nothing was called yet.
+    /// A batch before its first call.
     #[must_use]
     pub fn of(batch: MicroBatch) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Parts {
         }
     }
 
-    /// The next part, of at most so many rows unless it is a single job.
+    /// The next part, with at most this many rows unless it is a single job.
     pub fn next(&mut self, max_rows: usize) -> Option<Part> {
         let mut part = self.waiting.pop()?;
         if let Some(rest) = part.batch.split_off_above(max_rows) {
@@ -85,13 +85,13 @@ impl Parts {
         Some(part)
     }
 
-    /// Takes what is left, to give it back.
+    /// Removes and returns the rest, to release it.
     pub fn rest(&mut self) -> Vec<Attempt> {
         let parts = self.waiting.drain(..);
         parts.flat_map(|part| part.batch.items).map(|item| item.attempt).collect()
     }
 
-    /// What is known about a failed call.
+    /// The evidence about a failed call.
     #[must_use]
     pub fn evidence(&self, part: &Part, vitals: &Vitals) -> Evidence {
         Evidence {
@@ -120,7 +120,7 @@ impl Parts {
         self.is_server_in_trouble.then(|| self.backoff.next_pause())
     }
 
-    /// The failed part is called in halves.
+    /// Call the failed part in halves.
     pub fn split(&mut self, part: Part) {
         let rows = part.batch.rows();
         self.failed_rows = Some(self.failed_rows.map_or(rows, |fewest| fewest.min(rows)));
@@ -128,12 +128,12 @@ impl Parts {
         self.waiting.extend(second.into_iter().chain([first]).map(Part::new));
     }
 
-    /// The failed part is called again, after the server had time.
+    /// Call the failed part again, after a pause for the server.
     pub fn wait(&mut self, part: Part) {
         self.waiting.push(Part { waits: part.waits + 1, ..part });
     }
 
-    /// The failed part is called again at once.
+    /// Call the failed part again at once.
     pub fn repeat(&mut self, part: Part) {
         self.waiting.push(Part { is_repeated: true, ..part });
     }
@@ -154,7 +154,7 @@ impl Parts {
         self.is_job_to_blame = true;
     }
 
-    /// When all parts have run: the number of rows that was too many, if nothing but the number explains the failures.
+    /// When all parts have run: the number of rows that was too many, if only the number explains the failures.
     #[must_use]
     pub fn too_many_rows(&self) -> Option<usize> {
         self.failed_rows.filter(|_| !self.is_job_to_blame)

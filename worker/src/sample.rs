@@ -1,5 +1,5 @@
-//! The input that the model's description gives as its sample. When the backend refuses a job, the sample shows whether
-//! the backend or the job's input is to blame. A sample that the backend has never answered shows nothing: it may be wrong
+//! The sample of the model's description. When the backend refuses a job, the sample shows whether the backend or the job's
+//! input is to blame. A sample that the backend has never answered shows nothing: it may be wrong
 //! itself.
 
 use std::{
@@ -49,7 +49,7 @@ impl Sample {
         Self { backend, model: Arc::new(model), time_limit, record: Arc::default() }
     }
 
-    /// Calls the model with the sample; gives the result.
+    /// Calls the model with the sample and returns the result.
     ///
     /// # Errors
     /// When the call fails, and when the answer is no result; the message names the sample. The description was checked: its

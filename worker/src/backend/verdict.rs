@@ -1,20 +1,20 @@
-//! Who is to blame for a failed model call, and what the worker does next. Nothing else decides that; the table in
+//! Decides who is to blame for a failed model call, and what the worker does next. No other code decides that. The table in
 //! `docs/guarantees.md` explains it.
 
-/// How often a batch waits for an overloaded server before it is given back or a lone job uses an attempt. The number of
-/// calls at a time halves with each wait.
+/// How often a batch waits for an overloaded server before it is released, or a lone job uses an attempt. Each wait halves
+/// the number of concurrent calls.
 const MOST_WAITS: u32 = 4;
 
-/// What a failure says by itself.
+/// What a failure shows by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// The server is not there; it has not seen the call.
+    /// The server is unreachable. It has not seen the call.
     Unavailable,
     /// The connection broke after the server may have seen the call.
     Broken,
     /// No answer in time.
     Silent,
-    /// The server answered that it cannot take the call now.
+    /// The server answered that it cannot run the call now.
     Busy,
     /// The server lacks memory or another resource for the call.
     Overloaded,
@@ -32,7 +32,7 @@ pub enum Verdict {
     Expired,
 }
 
-/// What is known beside the failure itself.
+/// The evidence beside the failure itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// Whether the call had several jobs.
@@ -52,7 +52,7 @@ pub struct Evidence {
 /// What the worker does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Release the jobs and take no more until the server answers. The server is to blame.
+    /// Release the jobs and claim no more until the server answers. The server is to blame.
     Stop,
     /// Call each half of the jobs by itself. The batch, or one of its jobs, is to blame.
     Split,
@@ -73,7 +73,7 @@ pub enum Step {
 }
 
 impl Verdict {
-    /// Those for which a shared call is split.
+    /// The verdicts for which a shared call is split.
     pub const SPLITTING: [Self; 7] = [
         Self::Silent,
         Self::Overloaded,
@@ -84,7 +84,7 @@ impl Verdict {
         Self::Unusable,
     ];
 
-    /// What to do about a call that failed like this.
+    /// What to do after a call that failed like this.
     #[must_use]
     pub fn step(self, evidence: Evidence) -> Step {
         let Evidence { is_shared, is_serving, has_succeeded, is_examined, is_repeated, waits } = evidence;
@@ -97,7 +97,7 @@ impl Verdict {
             Self::Refused if !is_examined => Step::Examine,
             Self::Refused if !is_repeated => Step::Repeat,
             Self::Expired => Step::Fail,
-            // Any failure left may be avoided by a smaller batch: no job is charged for it before it is alone.
+            // A smaller batch may avoid any other failure: no job is charged for it before it is alone.
             _ if is_shared => Step::Split,
             Self::Overloaded if may_wait => Step::Wait,
             Self::Overloaded | Self::Failed | Self::Silent | Self::Refused => Step::Retry,
