@@ -1,6 +1,6 @@
-//! Keeps the stored data in order while workers come and go: forgets expired jobs in the log and what payers were charged for
-//! them, queues orphaned jobs again, removes the consumers of dead workers, and reports jobs that Redis lost. Every worker has one; what two of them
-//! do at once is harmless.
+//! The janitor: deletes expired jobs from the log and the charges for them, queues jobs again that lost their entry, removes
+//! the consumers of dead workers, and reports jobs that Redis lost. Every worker has one. Two janitors at the same time do no
+//! harm.
 
 use std::{
     collections::HashMap,
