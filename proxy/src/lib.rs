@@ -123,7 +123,7 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, StartError> {
 /// Clients whose connections may wait to be accepted; the system has a limit of its own (on Linux `net.core.somaxconn`, 4096).
 const BACKLOG: u32 = 65_535;
 
-/// As `TcpListener::bind`, whose backlog of 1024 a burst of clients fills: the system then drops the handshakes of all others,
+/// As `TcpListener::bind`, whose backlog of 128 (mio 1.2) a burst of clients fills: the system then drops the handshakes of all others,
 /// who try again after a second.
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
