@@ -134,6 +134,11 @@ impl Bodies {
         self.budget.share()
     }
 
+    /// The memory of all bodies and answers.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     async fn whole(&self, body: Body) -> Result<Whole, ApiError> {
         timeout(self.limits.timeout, self.collect(body)).await.unwrap_or(Err(ApiError::BodyTimeout))
     }

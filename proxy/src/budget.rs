@@ -55,10 +55,17 @@ impl Share {
         is_there
     }
 
+    /// Gives back what is beyond so many bytes.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        let less = self.held.min(bytes);
+        let back = self.budget.counted(self.held) - self.budget.counted(less);
+        self.budget.left.fetch_add(back, Ordering::Relaxed);
+        self.held = less;
+    }
+
     /// Gives everything back.
     pub(crate) fn clear(&mut self) {
-        self.budget.left.fetch_add(self.budget.counted(self.held), Ordering::Relaxed);
-        self.held = 0;
+        self.shrink_to(0);
     }
 }
 
@@ -137,6 +144,19 @@ mod tests {
             share.clear();
         }
     }
+
+    #[test]
+    fn what_turns_out_to_be_too_much_is_given_back() {
+        let budget = Budget::new(10, 100);
+        let mut share = budget.share();
+        assert!(share.grow(110));
+        for (bytes, free) in [(200, 0), (60, 50), (60, 50), (5, 100)] {
+            share.shrink_to(bytes);
+            assert!(budget.share().grow(10 + free) && !budget.share().grow(11 + free), "{bytes}");
+        }
+        assert!(share.grow(105) && !share.grow(1));
+    }
+
     #[test]
     fn a_meter_takes_what_is_used_and_gives_it_back() {
         let budget = Budget::new(0, 140_000);

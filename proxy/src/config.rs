@@ -22,6 +22,8 @@ pub use crate::{
 
 /// How many times its size a body of numbers takes at least while it is read.
 const READING_FACTOR: usize = 8;
+/// The largest answers take so much.
+const LEAST_MEMORY: usize = 8 << 20;
 
 /// REST API of the Tepal inference gateway: takes jobs over HTTP and keeps them in Redis until a worker runs them.
 ///
@@ -268,7 +270,8 @@ impl Args {
 
     fn body(&self, mistakes: &mut Mistakes) -> BodyLimits {
         let max_bytes = mistakes.number("MAX_BODY_BYTES", &self.max_body_bytes, 64..=1 << 30);
-        let memory_bytes = mistakes.number("BODY_MEMORY_BYTES", &self.body_memory_bytes, 1 << 20..=1 << 40);
+        let memory_bytes =
+            mistakes.number("BODY_MEMORY_BYTES", &self.body_memory_bytes, LEAST_MEMORY..=1 << 40);
         if memory_bytes < max_bytes * READING_FACTOR {
             let detail = format!(
                 "must be at least {READING_FACTOR} times MAX_BODY_BYTES ({max_bytes}), which reading a body can take"

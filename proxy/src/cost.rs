@@ -94,6 +94,44 @@ impl Tab {
     }
 }
 
+/// The account of an answer that goes on: each part is charged when it is sent.
+pub(crate) struct RunningTab {
+    /// `None` when its client may make any number of requests.
+    account: Option<Account>,
+    bytes: u64,
+    charged: u64,
+    /// Nothing was sent yet.
+    is_first: bool,
+}
+
+impl RunningTab {
+    /// That of a request that was admitted.
+    pub(crate) fn open(app: &App, caller: &Caller, request: &Request) -> Self {
+        Self::of(admission::account(app, Some(caller), request))
+    }
+
+    fn of(account: Option<Account>) -> Self {
+        Self { account, bytes: 0, charged: 0, is_first: true }
+    }
+
+    /// Charges so many bytes more. `false` when they cost something and the client has nothing left: then they must not be
+    /// sent. The first part is like the whole answer to another request: it is sent in any case, and later requests wait for it.
+    #[must_use]
+    pub(crate) fn charge(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes as u64;
+        let cost = Work { bytes_answered: self.bytes, ..Work::default() }.cost();
+        let due = cost - self.charged;
+        let is_first = std::mem::take(&mut self.is_first);
+        let Some(account) = self.account.as_ref().filter(|_| due > 0) else { return true };
+        if !is_first && account.left() == 0 {
+            return false;
+        }
+        self.charged = cost;
+        account.owe(u32::try_from(due).map_or(account.limit(), |due| due.min(account.limit())));
+        true
+    }
+}
+
 /// Charges what an answer turned out to cost; what is left then, if anything was charged since the request was admitted.
 pub(crate) fn settle(account: &Account, answer: &mut Response) -> Option<Budget> {
     let Bill { mut work, charged, budget } = answer.extensions_mut().remove().unwrap_or_default();
@@ -108,10 +146,34 @@ pub(crate) fn settle(account: &Account, answer: &mut Response) -> Option<Budget>
 
 #[cfg(test)]
 mod tests {
+    use std::{num::NonZeroU32, sync::Arc};
+
     use super::*;
+    use crate::rate_limit::KeyLimit;
 
     fn cost(jobs_read: usize, entries_scanned: usize, bytes_answered: u64) -> u64 {
         Work { jobs_read, entries_scanned, bytes_answered }.cost()
+    }
+
+    #[test]
+    fn an_answer_that_goes_on_is_charged_until_nothing_is_left() {
+        let limit = |most| Account::Key(Arc::new(KeyLimit::new(NonZeroU32::new(most).unwrap())));
+        let account = limit(10);
+        let mut tab = RunningTab::of(Some(account.clone()));
+        let quarter = usize::try_from(BYTES / 4).unwrap();
+        assert!((0..3).all(|_| tab.charge(quarter)));
+        assert_eq!(account.left(), 10, "not a whole one yet");
+        assert!(tab.charge(quarter) && tab.charge(9 * 4 * quarter));
+        assert_eq!(account.left(), 0);
+        assert!((0..3).all(|_| tab.charge(quarter)), "it costs nothing yet");
+        assert!(!tab.charge(quarter));
+
+        // Whoever was let in gets one part, whatever it costs.
+        let account = limit(1);
+        assert_eq!((account.spend().excess, account.left()), (None, 0));
+        let mut tab = RunningTab::of(Some(account));
+        assert!(tab.charge(1 << 30) && !tab.charge(4 * quarter));
+        assert!(RunningTab::of(None).charge(usize::MAX / 2000));
     }
 
     #[test]

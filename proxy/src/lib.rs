@@ -6,6 +6,7 @@
 //! | [`routes`] | the whole route table and the order of the middleware: read this first |
 //! | [`request`], [`extract`], [`host`], [`json`] | the body of `POST /predict`; how ids, headers and JSON are read |
 //! | [`bodies`], [`answer`], [`budget`] | how much memory bodies and answers may hold, one and all together |
+//! | [`results`], [`single_flight`] | large results, and reads that several requests share |
 //! | [`accept`], [`prefer`], [`follow`] | what form of answer a client wants and how long it waits; following a job |
 //! | [`openapi`] | the contract, made from the route table, the errors, the limits and the model |
 //! | [`error`], [`short`] | every error answer, and every error status code; how much of a client's text it repeats |
@@ -55,11 +56,13 @@ mod quota;
 mod rate_limit;
 pub mod reload;
 mod request;
+mod results;
 mod routes;
 mod secret;
 mod security_headers;
 mod serve;
 mod short;
+mod single_flight;
 mod state;
 mod tasks;
 

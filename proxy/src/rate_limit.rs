@@ -127,6 +127,14 @@ impl Account {
         })
     }
 
+    /// What is left at present.
+    pub(crate) fn left(&self) -> u32 {
+        self.within(|window, now| {
+            window.forget(now);
+            window.left(self.limit())
+        })
+    }
+
     /// Most requests a minute, and most that one request may cost.
     pub(crate) fn limit(&self) -> u32 {
         match self {

@@ -174,7 +174,10 @@ impl Table {
 
 /// An answer with a JSON body that is text already.
 fn json(body: impl Into<axum::body::Body>) -> Response {
-    let mut response = body.into().into_response();
+    as_json(body.into().into_response())
+}
+
+fn as_json(mut response: Response) -> Response {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

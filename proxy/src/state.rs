@@ -17,14 +17,16 @@ use tepal_shared::{
 use tokio::sync::watch;
 
 use crate::{
-    StartError, access::Access, bodies::Bodies, config::Config, metrics::Metrics, probe::Snapshot,
-    quota::Quota, rate_limit::RateLimit, secret::Secret,
+    StartError, access::Access, bodies::Bodies, config::Config, follow::Looks, metrics::Metrics,
+    probe::Snapshot, quota::Quota, rate_limit::RateLimit, results::Results, secret::Secret,
 };
 
 /// One proxy.
 pub(crate) struct App {
     pub(crate) store: JobStore,
     pub(crate) watchers: Watchers,
+    pub(crate) looks: Looks,
+    pub(crate) results: Results,
     pub(crate) model: Model,
     pub(crate) bodies: Bodies,
     pub(crate) metrics: Metrics,
@@ -48,11 +50,14 @@ impl App {
         shutdown: Shutdown,
     ) -> Result<Self, StartError> {
         let store = store(config).map_err(StartError::Redis)?;
+        let bodies = Bodies::new(config.body);
         Ok(Self {
+            results: Results::new(store.clone(), Arc::clone(bodies.budget())),
+            looks: Looks::default(),
             watchers: Watchers::new(store.redis().clone(), store.keys().clone()),
             store,
             model: config.common.model.clone(),
-            bodies: Bodies::new(config.body),
+            bodies,
             metrics: Metrics::new().map_err(StartError::Metrics)?,
             access,
             rate_limit: config

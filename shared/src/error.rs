@@ -73,6 +73,8 @@ pub enum Unreadable {
     Type(#[from] ParsingError),
     /// It is none of the words that name a state or a priority.
     Word(#[from] UnknownWord),
+    /// It is no number of bytes.
+    Size(#[from] std::num::ParseIntError),
 }
 
 impl StoreError {

@@ -201,7 +201,8 @@ pub struct NewJob {
     pub traceparent: Option<String>,
 }
 
-/// Larger inputs and results count as what their payer keeps in Redis, bytes; `LARGE` in `lua/quota.lua`.
+/// Larger inputs and results count as what their payer keeps in Redis, bytes. A larger result is read by itself. It is `LARGE`
+/// in `lua/quota.lua`.
 pub const LARGE_BYTES: usize = 8 << 10;
 
 /// Who pays for what a job keeps in Redis, and how much that one may keep.
@@ -275,6 +276,38 @@ impl Attempt {
     }
 }
 
+/// The result of a completed job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobResult {
+    /// JSON text, at most [`LARGE_BYTES`].
+    Inline(String),
+    /// A larger text, which is read by itself.
+    Large {
+        /// Its size.
+        bytes: usize,
+    },
+}
+
+impl JobResult {
+    /// The text, unless it is large.
+    #[must_use]
+    pub fn inline(&self) -> Option<&str> {
+        match self {
+            Self::Inline(text) => Some(text),
+            Self::Large { .. } => None,
+        }
+    }
+
+    /// Bytes of the text.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Inline(text) => text.len(),
+            Self::Large { bytes } => *bytes,
+        }
+    }
+}
+
 /// What a reader sees of a job. Times are Unix milliseconds of the Redis server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
@@ -294,8 +327,8 @@ pub struct Job {
     pub next_attempt_at_ms: Option<u64>,
     /// How many attempts began, releases excluded.
     pub attempts: u64,
-    /// The result, JSON text, once completed.
-    pub result: Option<String>,
+    /// The result, once completed.
+    pub result: Option<JobResult>,
     /// Why it failed, a sentence for the client.
     pub error: Option<String>,
     /// Why it failed, one word for programs.

@@ -16,7 +16,7 @@ use redis::{
 };
 use tokio::{
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -46,7 +46,9 @@ pub struct Watchers {
 #[derive(Debug)]
 pub struct Watch {
     channel: String,
-    news: watch::Receiver<()>,
+    /// When the last news came.
+    news: watch::Receiver<Instant>,
+    since: Instant,
     shared: Arc<Shared>,
 }
 
@@ -67,7 +69,7 @@ struct Watched {
 
 #[derive(Debug)]
 struct Channel {
-    news: watch::Sender<()>,
+    news: watch::Sender<Instant>,
     /// How many waiters there are. The receivers cannot be counted instead: one lives a little longer than its waiter.
     waiters: usize,
     /// Whether Redis has confirmed the subscription: from then on no change can be missed.
@@ -88,7 +90,7 @@ impl Watchers {
     /// Begins to watch a job. Read the job after each [`Watch::changed`].
     #[must_use]
     pub fn watch(&self, id: JobId) -> Watch {
-        let channel = self.shared.keys.job(id);
+        let (channel, since) = (self.shared.keys.job(id), Instant::now());
         let mut watched = self.shared.lock();
         let news = if let Some(known) = watched.channels.get_mut(&channel) {
             known.waiters += 1;
@@ -98,7 +100,7 @@ impl Watchers {
             }
             news
         } else {
-            let (sender, news) = watch::channel(());
+            let (sender, news) = watch::channel(since);
             watched
                 .channels
                 .insert(channel.clone(), Channel { news: sender, waiters: 1, is_followed: false });
@@ -107,7 +109,7 @@ impl Watchers {
             news
         };
         drop(watched);
-        Watch { channel, news, shared: Arc::clone(&self.shared) }
+        Watch { channel, news, since, shared: Arc::clone(&self.shared) }
     }
 
     /// How many jobs are being watched.
@@ -119,12 +121,15 @@ impl Watchers {
 
 impl Watch {
     /// Waits until the job may have changed: first when no later change can be missed any more, then at each change,
-    /// and whenever changes may have been missed because the connection broke. Several changes may be told as one.
-    pub async fn changed(&mut self) {
+    /// and whenever changes may have been missed because the connection broke. Several changes may be told as one. Gives the
+    /// moment of the news: a read that began then or later shows the change. All who watch the job get the same moment.
+    pub async fn changed(&mut self) -> Instant {
         if self.news.changed().await.is_err() {
             // The sender lives as long as this watch.
             std::future::pending::<()>().await;
         }
+        // The last news may be older than this watch.
+        self.since.max(*self.news.borrow_and_update())
     }
 }
 
@@ -185,7 +190,7 @@ impl Shared {
 
     fn tell(&self, channel: &str, joined: bool) {
         if let Some(known) = self.lock().channels.get_mut(channel) {
-            if joined { known.is_followed_now() } else { known.news.send_replace(()) }
+            if joined { known.is_followed_now() } else { known.has_news() }
         }
     }
 }
@@ -193,7 +198,11 @@ impl Shared {
 impl Channel {
     fn is_followed_now(&mut self) {
         self.is_followed = true;
-        self.news.send_replace(());
+        self.has_news();
+    }
+
+    fn has_news(&self) {
+        self.news.send_replace(Instant::now());
     }
 }
 

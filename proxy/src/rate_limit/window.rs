@@ -96,7 +96,8 @@ impl Window {
         enough.map_or(Duration::from_secs(SECONDS), |(last, _)| last.until_back(now))
     }
 
-    fn forget(&mut self, now: Moment) {
+    /// Lets come back what is due.
+    pub(super) fn forget(&mut self, now: Moment) {
         while let Some((last, spent)) = self.steps.front()
             && last.until_back(now).is_zero()
         {

@@ -18,7 +18,7 @@ use tepal_shared::{
 use super::submit;
 use crate::{
     access::Caller,
-    answer::{IsPaid, paid},
+    answer::{held, paid},
     budget::{Meter, Share},
     cost::{Tab, Work},
     error::{ApiError, MOST_BYTES, Mistake},
@@ -213,8 +213,7 @@ pub(crate) fn answer_to(items: Vec<Item<Submission>>) -> String {
 
 fn answer(outcomes: &[Outcome], request_id: &str, share: Share) -> Response {
     let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-    let mut response = super::json(paid(body(outcomes, refused, request_id), share));
-    response.extensions_mut().insert(IsPaid);
+    let mut response = super::as_json(paid([held(body(outcomes, refused, request_id), Arc::new(share))]));
     *response.status_mut() = if refused == 0 { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
     let errors = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
     if let Some(seconds) = errors.filter_map(ApiError::retry_after).max() {

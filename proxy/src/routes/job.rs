@@ -3,27 +3,33 @@
 mod caching;
 mod events;
 mod view;
+mod whole;
 
 use std::sync::Arc;
 
 use axum::{
-    extract::State,
+    extract::{Request, State},
     http::{HeaderMap, header::RETRY_AFTER, request::Parts},
     response::Response,
 };
 use tepal_shared::{
-    job::{Job, JobId, JobStatus},
+    job::{Job, JobId, JobResult, JobStatus},
     scripts::{Cancelled, Requeued},
     store::Origin,
     trace::Submit,
 };
 use tracing::info;
 
-pub(super) use self::view::{JobView, body};
-use super::{json, submit};
+pub(super) use self::{
+    view::{JobView, around_result, body},
+    whole::{BYTES_WITHOUT_RESULT, parts},
+};
+use super::{as_json, json, submit};
 use crate::{
     accept,
     access::Caller,
+    answer::{self, SMALL},
+    cost::RunningTab,
     error::ApiError,
     extract::{self, PathId},
     follow,
@@ -37,16 +43,17 @@ pub(crate) async fn show(
     State(app): State<Arc<App>>,
     caller: Caller,
     id: PathId,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let id = id.job_id()?;
-    if accept::prefers_events(&headers) {
-        return events::stream(app, caller.view(), id, &headers).await;
+    let (id, headers) = (id.job_id()?, request.headers());
+    if accept::prefers_events(headers) {
+        let tab = RunningTab::open(&app, &caller, &request);
+        return events::stream(app, caller.view(), id, headers, tab).await;
     }
-    let wait = prefer::wait(&headers);
+    let wait = prefer::wait(headers);
     let job = follow::ended(&app, caller.view(), id, wait.unwrap_or_default()).await?;
     let job = job.ok_or(ApiError::JobNotFound)?;
-    let mut response = caching::conditional(&app, &headers, &job);
+    let mut response = caching::conditional(&app, headers, &job).await?;
     if let Some(wait) = wait {
         prefer::mark_applied(response.headers_mut(), wait);
     }
@@ -54,12 +61,22 @@ pub(crate) async fn show(
 }
 
 /// The job as an answer.
-pub(super) fn shown(job: &Job) -> Response {
-    let mut response = json(view::body(job));
+pub(super) async fn shown(app: &App, job: &Job) -> Result<Response, ApiError> {
+    let size = job.result.as_ref().map_or(0, JobResult::bytes) + BYTES_WITHOUT_RESULT;
+    let mut response = if size <= SMALL {
+        json(body(job))
+    } else {
+        let parts = parts(app, job, "", "").await?.ok_or(ApiError::JobNotFound)?;
+        as_json(answer::paid(parts))
+    };
+    mark_unfinished(job, &mut response);
+    Ok(response)
+}
+
+fn mark_unfinished(job: &Job, response: &mut Response) {
     if !job.status.is_terminal() {
         response.headers_mut().insert(RETRY_AFTER, 1.into());
     }
-    response
 }
 
 /// Ends the job.

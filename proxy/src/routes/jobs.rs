@@ -16,9 +16,10 @@ use tepal_shared::{
     store::{LogEntry, LogPage, LogPlace},
 };
 
-use super::{job::JobView, json};
+use super::{as_json, job::JobView};
 use crate::{
     access::Caller,
+    answer::{held, paid},
     cost::{Tab, Work},
     error::{ApiError, MOST_MISTAKES, Mistake},
     follow,
@@ -34,6 +35,10 @@ pub(crate) const MOST: usize = 1000;
 /// A page looks at no more than this many log entries for each job that it may show, or at [`LEAST_SCAN`].
 const SCAN_FACTOR: usize = 10;
 const LEAST_SCAN: usize = 1000;
+/// What an entry and its job take while they are read.
+const BYTES_READ: usize = 1 << 10;
+/// What a job of the page takes: as a record and as text, twice while the text grows.
+const BYTES_SHOWN: usize = 2 << 10;
 /// A filtered page reads at least so many jobs at a time.
 const LEAST_CHUNK: usize = 100;
 
@@ -91,7 +96,12 @@ async fn listed(
         Some(text) => Some(open(app, text, &listing, view).await?),
         None => None,
     };
-    let (jobs, next) = page(app, view, &listing, start, work).await?;
+    let bounds = Bounds::of(&listing, view);
+    let mut share = app.bodies.share();
+    if !share.grow(bounds.bytes(&listing)) {
+        return Err(ApiError::Overloaded);
+    }
+    let (jobs, next) = page(app, view, &listing, start, bounds, work).await?;
     work.jobs_read = work.jobs_read.max(least.jobs_read);
     let next_cursor = match next {
         Some(place) => Some(seal(app, place, &listing, view).await?),
@@ -99,7 +109,10 @@ async fn listed(
     };
     let page = Page { jobs: jobs.iter().map(JobView::of).collect(), next_cursor };
     // These types serialise without fail: their keys are strings.
-    Ok(json(serde_json::to_vec(&page).unwrap_or_default()))
+    let mut text = serde_json::to_vec(&page).unwrap_or_default();
+    text.shrink_to_fit();
+    share.shrink_to(text.len());
+    Ok(as_json(paid([held(text, Arc::new(share))])))
 }
 
 async fn open(app: &App, text: &str, listing: &Listing, view: View<'_>) -> Result<LogPlace, ApiError> {
@@ -124,6 +137,7 @@ async fn page(
     view: View<'_>,
     listing: &Listing,
     start: Option<LogPlace>,
+    bounds: Bounds,
     work: &mut Work,
 ) -> Result<(Vec<Job>, Option<LogPlace>), ApiError> {
     let mut jobs = Vec::new();
@@ -133,7 +147,7 @@ async fn page(
     };
     // The cursor or the filter's time, whichever is earlier.
     let mut place = start.into_iter().chain(bound).min();
-    let Bounds { mut to_scan, to_charge, chunk } = Bounds::of(listing, view);
+    let Bounds { mut to_scan, to_charge, chunk } = bounds;
     if view != View::All {
         // The number of scanned entries depends on others' jobs, and the caller sees its charge.
         work.entries_scanned = to_charge;
@@ -152,7 +166,7 @@ async fn page(
         let seen = log.entries.iter().filter(|entry| is_seen(entry));
         let mut read = app.store.listed(&seen.map(|entry| entry.id).collect::<Vec<JobId>>()).await?;
         work.jobs_read += read.len();
-        follow::bring_up_to_date(app, &mut read).await?;
+        follow::bring_up_to_date(&app.store, &mut read).await?;
         let mut read = read.into_iter();
         for entry in &log.entries {
             // The log is in the order of acceptance, and no job is younger than its place in it.
@@ -257,6 +271,11 @@ impl Bounds {
         }
         let chunk = at_least(chunk.max(LEAST_CHUNK));
         Self { to_scan: at_least(to_scan), to_charge: to_scan, chunk }
+    }
+
+    /// Memory for the entries that are read at a time, and for the jobs of the page.
+    fn bytes(&self, listing: &Listing) -> usize {
+        self.chunk * BYTES_READ + listing.limit * BYTES_SHOWN
     }
 }
 

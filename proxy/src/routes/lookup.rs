@@ -3,21 +3,27 @@
 use std::{collections::HashSet, sync::Arc};
 
 use axum::{
+    body::Bytes,
     extract::{Request, State},
     response::Response,
 };
+use futures_util::future::join_all;
 use serde_json::Value;
-use tepal_shared::{job::JobId, owner::View};
+use tepal_shared::{
+    job::{Job, JobId, JobResult, LARGE_BYTES},
+    owner::View,
+};
 
-use super::{job, json};
+use super::{as_json, job};
 use crate::{
     access::Caller,
-    answer::{self, IsPaid},
+    answer::{self, PIECE, held},
     budget::Share,
     cost::{Tab, Work},
     error::{ApiError, Mistake},
     extract, follow,
     json::pointer_to,
+    results::Unread,
     state::App,
 };
 
@@ -32,8 +38,8 @@ const AT_ONCE: usize = 50;
 const MOST_BYTES: usize = (8 << 20) - MOST * BYTES_OF_ID;
 /// At most, as JSON: six for each character.
 const BYTES_OF_ID: usize = 6 * LONGEST + 3;
-/// A job without its result takes less, if its error is short; nothing of the client's is in it.
-const BYTES_WITHOUT_RESULT: usize = 1024;
+/// What is read of a job before its size is known, as text.
+const BYTES_OF_RECORD: usize = LARGE_BYTES + job::BYTES_WITHOUT_RESULT;
 
 /// The jobs that the body names, in its order.
 pub(crate) async fn look_up(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
@@ -59,85 +65,182 @@ async fn found(
     let mut found = Found::new(app.bodies.share());
     let mut rest = names.as_slice();
     while !rest.is_empty() {
-        let next = found.room_for(app, rest).await?;
-        if next == 0 {
+        let next = &rest[..rest.len().min(AT_ONCE)];
+        let read = found.read(app, caller.view(), next).await?;
+        rest = &rest[read..];
+        if read < next.len() {
             break;
         }
-        let (now, later) = rest.split_at(next);
-        found.read(app, caller.view(), now).await?;
-        rest = later;
     }
     if rest.len() == names.len() {
         return Err(ApiError::Overloaded);
     }
-    Ok(found.answer(rest))
+    found.answer(rest)
+}
+
+/// The large result of a job, if it has one.
+async fn large_text(app: &App, job: Option<&Job>) -> Result<Option<Bytes>, Unread> {
+    match job.map(|job| (job.id, &job.result)) {
+        Some((id, Some(JobResult::Large { bytes }))) => app.results.text(id, *bytes).await,
+        _ => Ok(None),
+    }
 }
 
 /// What was found so far, and the memory for it.
 struct Found<'a> {
-    jobs: String,
+    written: Written,
+    /// Bytes of the jobs, at least.
+    bytes: usize,
     not_found: Vec<&'a str>,
     share: Share,
 }
 
+/// The answer so far, as JSON.
+struct Written {
+    parts: Vec<Part>,
+    /// The end, which may grow.
+    text: String,
+    /// Bytes of the parts that this answer has alone.
+    own_bytes: usize,
+}
+
+enum Part {
+    Own(String),
+    Shared(Bytes),
+}
+
 impl<'a> Found<'a> {
     fn new(share: Share) -> Self {
-        Self { jobs: String::new(), not_found: Vec::new(), share }
+        let written = Written { parts: Vec::new(), text: r#"{"jobs":["#.to_owned(), own_bytes: 0 };
+        Self { written, bytes: 0, not_found: Vec::new(), share }
     }
 
-    /// How many of the next jobs fit into the answer, whose memory is taken before they are read. One always fits into an
-    /// answer of its own.
-    async fn room_for(&mut self, app: &App, names: &[&str]) -> Result<usize, ApiError> {
-        let names = &names[..names.len().min(AT_ONCE)];
-        let ids: Vec<JobId> = names.iter().filter_map(|name| name.parse().ok()).collect();
-        let mut sizes = app.store.result_bytes(&ids).await?.into_iter();
-        let (mut count, mut bytes) = (0, 0);
-        for name in names {
-            let size = if name.parse::<JobId>().is_ok() { sizes.next().unwrap_or(0) } else { 0 };
-            let more = bytes + size + BYTES_WITHOUT_RESULT;
-            let is_first = count == 0 && self.jobs.is_empty();
-            if !is_first && self.jobs.len() + more > MOST_BYTES {
-                break;
-            }
-            (count, bytes) = (count + 1, more);
+    /// Reads the jobs of these names, and gives how many of them it has read, from the first one on. One always fits into an
+    /// answer of its own. Memory for their records is taken before they are read, and for each large result before that is.
+    async fn read(&mut self, app: &App, view: View<'_>, names: &[&'a str]) -> Result<usize, ApiError> {
+        if !self.share.grow(names.len() * BYTES_OF_RECORD) {
+            return Ok(0);
         }
-        Ok(if self.share.grow(bytes) { count } else { 0 })
-    }
-
-    /// Reads the jobs of these names.
-    async fn read(&mut self, app: &App, view: View<'_>, names: &[&'a str]) -> Result<(), ApiError> {
-        let ids: Vec<Option<JobId>> = names.iter().map(|name| name.parse().ok()).collect();
-        let known: Vec<JobId> = ids.iter().copied().flatten().collect();
-        let mut jobs = app.store.jobs(&known).await?.into_iter();
-        for (name, id) in names.iter().zip(ids) {
-            let job = match id.and_then(|_| jobs.next().flatten()) {
-                Some(job) if view.shows(job.owner.as_deref()) => follow::up_to_date(app, job).await?,
-                _ => None,
-            };
-            match job {
-                Some(job) => {
-                    if !self.jobs.is_empty() {
-                        self.jobs.push(',');
-                    }
-                    self.jobs.push_str(&job::body(&job));
-                }
-                None => self.not_found.push(name),
+        let mut jobs = records(app, view, names).await?;
+        jobs.truncate(self.how_many_fit(&jobs));
+        let texts = join_all(jobs.iter().map(|job| large_text(app, job.as_ref()))).await;
+        let mut count = 0;
+        for ((name, job), text) in names.iter().zip(jobs).zip(texts) {
+            match text {
+                Ok(text) => self.add(name, job, text),
+                Err(Unread::NoRoom) => break,
+                Err(unread) => return Err(unread.into()),
             }
+            count += 1;
         }
-        Ok(())
+        self.share.shrink_to(self.written.own_bytes());
+        Ok(count)
     }
 
-    fn answer(self, not_read: &[&str]) -> Response {
-        let list = |names: &[&str]| Value::from(names).to_string();
-        let mut text = format!(r#"{{"jobs":[{}],"not_found":{}"#, self.jobs, list(&self.not_found));
+    fn how_many_fit(&self, jobs: &[Option<Job>]) -> usize {
+        let mut bytes = self.bytes;
+        let fits = |job: &&Option<Job>| {
+            let is_first = bytes == 0;
+            bytes += job.as_ref().map_or(0, size);
+            is_first || bytes <= MOST_BYTES
+        };
+        jobs.iter().take_while(fits).count()
+    }
+
+    fn add(&mut self, name: &'a str, job: Option<Job>, large: Option<Bytes>) {
+        let is_large = |job: &Job| matches!(job.result, Some(JobResult::Large { .. }));
+        // One whose large result is gone has gone itself.
+        let Some(job) = job.filter(|job| large.is_some() || !is_large(job)) else {
+            self.not_found.push(name);
+            return;
+        };
+        if self.bytes > 0 {
+            self.written.text.push(',');
+        }
+        self.bytes += size(&job);
+        match large {
+            Some(text) => self.written.push_large(&job, text),
+            None => self.written.push(&job::body(&job)),
+        }
+    }
+
+    fn answer(mut self, not_read: &[&str]) -> Result<Response, ApiError> {
+        let named = self.not_found.iter().chain(not_read);
+        let most: usize = named.map(|name| 6 * name.len() + 3).sum();
+        if !self.share.grow(most) {
+            return Err(ApiError::Overloaded);
+        }
+        // Lists of strings serialise without fail.
+        let list = |names: &[&str]| serde_json::to_string(names).unwrap_or_default();
+        let text = &mut self.written.text;
+        text.push_str(&format!(r#"],"not_found":{}"#, list(&self.not_found)));
         if !not_read.is_empty() {
             text.push_str(&format!(r#","not_read":{}"#, list(not_read)));
         }
         text.push('}');
-        let mut answer = json(answer::paid(text, self.share));
-        answer.extensions_mut().insert(IsPaid);
-        answer
+        Ok(as_json(answer::paid(self.written.end(self.share))))
     }
+}
+
+impl Written {
+    fn own_bytes(&self) -> usize {
+        self.own_bytes + self.text.len()
+    }
+
+    fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+        // One text that grows on and on would take twice its size, and more while it is moved.
+        if self.text.len() >= PIECE {
+            self.end_text();
+        }
+    }
+
+    fn push_large(&mut self, job: &Job, text: Bytes) {
+        let (before, after) = job::around_result(job);
+        self.text.push_str(&before);
+        self.end_text();
+        self.parts.push(Part::Shared(text));
+        self.text.push_str(after);
+    }
+
+    fn end_text(&mut self) {
+        let mut text = std::mem::take(&mut self.text);
+        text.shrink_to_fit();
+        self.own_bytes += text.len();
+        self.parts.push(Part::Own(text));
+    }
+
+    /// All parts, with the memory of those that no other answer has.
+    fn end(mut self, mut share: Share) -> Vec<Bytes> {
+        self.end_text();
+        share.shrink_to(self.own_bytes);
+        let share = Arc::new(share);
+        let bytes = |part| match part {
+            Part::Own(text) => held(text, Arc::clone(&share)),
+            Part::Shared(text) => text,
+        };
+        self.parts.into_iter().map(bytes).collect()
+    }
+}
+
+/// Most bytes of the job in the answer.
+fn size(job: &Job) -> usize {
+    job.result.as_ref().map_or(0, JobResult::bytes) + job::BYTES_WITHOUT_RESULT
+}
+
+/// The jobs of these names as they stand, without large results; `None` where the caller sees none.
+async fn records(app: &App, view: View<'_>, names: &[&str]) -> Result<Vec<Option<Job>>, ApiError> {
+    let ids: Vec<Option<JobId>> = names.iter().map(|name| name.parse().ok()).collect();
+    let known: Vec<JobId> = ids.iter().copied().flatten().collect();
+    let mut jobs = app.store.jobs(&known).await?.into_iter();
+    let mut records = Vec::with_capacity(names.len());
+    for id in ids {
+        records.push(match id.and_then(|_| jobs.next().flatten()) {
+            Some(job) if view.shows(job.owner.as_deref()) => follow::up_to_date(&app.store, job).await?,
+            _ => None,
+        });
+    }
+    Ok(records)
 }
 
 /// Each name once, in the order of the request.

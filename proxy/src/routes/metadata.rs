@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::{extract::State, response::Response};
 use tepal_shared::error::StoreError;
 
-use super::json;
-use crate::{error::ApiError, state::App};
+use super::as_json;
+use crate::{answer::paid, error::ApiError, state::App};
 
 /// What the worker heard of last said, in the form of TensorFlow Serving's REST API.
 pub(crate) async fn metadata(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
@@ -16,5 +16,6 @@ pub(crate) async fn metadata(State(app): State<Arc<App>>) -> Result<Response, Ap
         return Err(error.into());
     }
     let workers = snapshot.workers.as_ref().ok_or(StoreError::Disconnected)?;
-    workers.metadata.clone().map(json).ok_or(ApiError::NoMetadata)
+    // All clients share these bytes.
+    workers.metadata.clone().map(|bytes| as_json(paid([bytes]))).ok_or(ApiError::NoMetadata)
 }

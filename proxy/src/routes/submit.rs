@@ -23,7 +23,6 @@ use tracing::{info, warn};
 use super::{job, json};
 use crate::{
     access::{Caller, Scope},
-    answer,
     error::ApiError,
     extract, follow,
     idempotency::Key,
@@ -157,9 +156,10 @@ pub(super) async fn answer(
     let Some(wait) = wait else { return accepted(id, status) };
     let mut response = match follow::ended(app, caller.view(), id, wait).await {
         // The job is stored, so an answer that is too large for now must not be a refusal.
-        Ok(Some(job)) if job.status.is_terminal() => {
-            answer::pay(&app.bodies, finished(&job)).unwrap_or_else(|| accepted(id, job.status))
-        }
+        Ok(Some(job)) if job.status.is_terminal() => finished(app, &job).await.unwrap_or_else(|error| {
+            warn!(action = "wait_failed", job_id = %id, error = error.failure().as_deref());
+            accepted(id, job.status)
+        }),
         Ok(job) => accepted(id, job.map_or(status, |job| job.status)),
         // The job is accepted, whatever became of the wait.
         Err(error) => {
@@ -171,12 +171,12 @@ pub(super) async fn answer(
     response
 }
 
-fn finished(job: &Job) -> Response {
-    let mut response = job::shown(job);
+async fn finished(app: &App, job: &Job) -> Result<Response, ApiError> {
+    let mut response = job::shown(app, job).await?;
     if let Ok(location) = HeaderValue::try_from(format!("/job/{}", job.id)) {
         response.headers_mut().insert(CONTENT_LOCATION, location);
     }
-    response
+    Ok(response)
 }
 
 fn accepted(id: JobId, status: JobStatus) -> Response {

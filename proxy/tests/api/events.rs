@@ -2,74 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use tepal_shared::store::Settlement;
 use tepal_tests::{fault_proxy::FaultProxy, http::Method, redis::RedisServer, wait::eventually};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    net::TcpStream,
-    time::timeout,
+use tokio::time::timeout;
+
+use crate::{
+    event_stream::Events,
+    site::{SOON, Site},
 };
-
-use crate::site::{SOON, Site};
-
-/// One event as it was received.
-#[derive(Debug, Default)]
-struct Event {
-    name: String,
-    id: String,
-    data: Value,
-}
-
-/// A stream of events, read as a client does.
-struct Events {
-    lines: Lines<BufReader<TcpStream>>,
-    head: String,
-}
-
-impl Events {
-    async fn open(site: &Site, id: &str, more: &str) -> Self {
-        let mut stream = TcpStream::connect(site.proxy.addr()).await.unwrap();
-        let request = format!(
-            "GET /job/{id} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\nconnection: close\r\n{more}\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut lines = BufReader::new(stream).lines();
-        let mut head = String::new();
-        while let Some(line) = lines.next_line().await.unwrap().filter(|line| !line.is_empty()) {
-            head.push_str(&line.to_lowercase());
-            head.push('\n');
-        }
-        Self { lines, head }
-    }
-
-    /// The next event; `None` at the end. Sizes of chunks are skipped with all that is no field.
-    async fn next(&mut self) -> Option<Event> {
-        let mut event = Event::default();
-        loop {
-            let line = timeout(SOON, self.lines.next_line()).await.expect("an event in time").unwrap()?;
-            match line.split_once(':') {
-                Some(("event", name)) => event.name = name.trim().to_owned(),
-                Some(("id", id)) => event.id = id.trim().to_owned(),
-                Some(("data", data)) => event.data = serde_json::from_str(data).unwrap(),
-                _ if line.is_empty() && !event.name.is_empty() => return Some(event),
-                _ => {}
-            }
-        }
-    }
-
-    /// Waits for a comment.
-    async fn comment(&mut self) {
-        let comment =
-            async { while !self.lines.next_line().await.unwrap().expect("more lines").starts_with(':') {} };
-        timeout(SOON, comment).await.expect("a comment in time");
-    }
-
-    async fn status(&mut self) -> (String, String) {
-        let event = self.next().await.expect("another event");
-        (event.name, event.data["status"].as_str().unwrap().to_owned())
-    }
-}
 
 fn told(name: &str, status: &str) -> (String, String) {
     (name.to_owned(), status.to_owned())

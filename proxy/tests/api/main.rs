@@ -4,7 +4,9 @@
 
 mod caching;
 mod contract;
+mod event_stream;
 mod events;
+mod fan_out;
 mod filters;
 mod many;
 mod site;

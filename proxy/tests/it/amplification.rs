@@ -7,7 +7,10 @@ use tepal_shared::{
     store::Settlement,
 };
 use tepal_tests::{http::Method, wait::eventually};
-use tokio::{io::AsyncWriteExt as _, net::TcpSocket};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
+};
 
 use crate::gateway::{FLOWER, Gateway, JSON, SOON};
 
@@ -149,16 +152,22 @@ async fn the_largest_result_can_be_read_with_the_least_memory_and_everything_aro
 
 #[tokio::test]
 async fn answers_that_nobody_reads_hold_bounded_memory() {
-    let gateway = Gateway::with(&[("BODY_MEMORY_BYTES", "16777216")]).await;
-    let id = &large_jobs(&gateway, 1, 4_000_000).await[0];
-    let ask = format!("GET /job/{id} HTTP/1.1\r\nhost: tepal\r\n\r\n");
+    let settings = [("BODY_MEMORY_BYTES", "16777216"), ("BODY_TIMEOUT_MS", "600000")];
+    let gateway = Gateway::with(&settings).await;
+    // Answers of one job would be held once.
+    let ids = large_jobs(&gateway, 3, 8_000_000).await;
+    let (id, others) = ids.split_first().unwrap();
     let mut silent = Vec::new();
-    for _ in 0..20 {
+    for other in others {
+        let ask = format!("GET /job/{other} HTTP/1.1\r\nhost: tepal\r\n\r\n");
         // A small buffer, so that the proxy and not the kernel holds the answer.
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
         let mut connection = socket.connect(gateway.proxy.addr().parse().unwrap()).await.unwrap();
         connection.write_all(ask.as_bytes()).await.unwrap();
+        let mut start = [0; 12];
+        connection.read_exact(&mut start).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&start), "HTTP/1.1 200");
         silent.push(connection);
     }
     let refused = async || {

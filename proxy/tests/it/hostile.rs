@@ -4,6 +4,7 @@
 //! Each test prints what it measured; docs/operations.md has the figures:
 //! `cargo test --release -p tepal-proxy --test it hostile -- --nocapture --test-threads 1`.
 
+mod answers;
 mod bodies;
 mod connections;
 mod heads;

@@ -29,7 +29,6 @@ const PROXY: &[&str] = &[
     "HGET $job f",
     "HMGET $job f",
     "HGETALL $workers",
-    "HSTRLEN $job f",
     "HDEL $job f",
     "HDEL $workers f",
     "EXISTS $job",

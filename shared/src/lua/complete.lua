@@ -43,7 +43,13 @@ for i, charged in pairs(charges) do
   redis.call('HDEL', ending[i], 'charged')
 end
 for i, key in ipairs(ending) do
-  close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', results[i])
+  local result = results[i]
+  -- Whoever reads a job must know the size of a large result before it comes.
+  if #result <= LARGE then
+    close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', result)
+  else
+    close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', '@' .. #result, 'large_result', result)
+  end
 end
 for number, ended in ipairs(entries) do
   if #ended > 0 then

@@ -1,6 +1,6 @@
 //! What readers ask of the store. Nothing here changes a job.
 
-use std::time::Duration;
+use std::{num::ParseIntError, time::Duration};
 
 use redis::{Cmd, FromRedisValue as _, Pipeline, Value};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::{StoreError, Unreadable},
-    job::{Job, JobId, JobStatus, Priority},
+    job::{Job, JobId, JobResult, JobStatus, Priority},
     keys::GROUP,
 };
 
@@ -83,18 +83,14 @@ impl JobStore {
         ids.iter().zip(outcomes).map(|(id, outcome)| job_from(*id, outcome?)).collect()
     }
 
-    /// Bytes of the jobs' results, in order and in one round trip; 0 where there is none.
+    /// The text of a result that is [`JobResult::Large`]; `None` when the job is gone.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn result_bytes(&self, ids: &[JobId]) -> Result<Vec<usize>, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(ids.len());
-        pipeline.ignore_errors();
-        for id in ids {
-            pipeline.cmd("HSTRLEN").arg(self.keys.job(*id)).arg("result");
-        }
-        let outcomes = self.redis.run_all(&pipeline).await?;
-        outcomes.into_iter().map(|outcome| usize::from_redis_value(outcome?).map_err(unreadable)).collect()
+    pub async fn large_result(&self, id: JobId) -> Result<Option<String>, StoreError> {
+        let mut command = redis::cmd("HGET");
+        command.arg(self.keys.job(id)).arg("large_result");
+        redis::from_redis_value(self.redis.run(&command).await?).map_err(unreadable)
     }
 
     fn read_call(&self, id: JobId) -> Cmd {
@@ -108,7 +104,7 @@ impl JobStore {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn listed(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, StoreError> {
-        // A field that no job has: its value is nil. Results may be large, and a page has many jobs.
+        // A field that no job has: its value is nil. A listing shows no results.
         let fields = FIELDS.map(|field| if field == "result" { "" } else { field });
         let mut pipeline = Pipeline::with_capacity(ids.len());
         pipeline.ignore_errors();
@@ -281,7 +277,7 @@ pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreErro
         finished_at_ms,
         next_attempt_at_ms,
         attempts: attempt.saturating_sub(released),
-        result,
+        result: result.map(result_from).transpose()?,
         error,
         error_code,
         retry_of: retry_of.and_then(|text| text.parse().ok()),
@@ -290,6 +286,12 @@ pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreErro
     }))
 }
 
-pub(super) fn unreadable(error: impl Into<Unreadable>) -> StoreError {
+/// A result as it is stored with its job: no JSON text begins with `@`.
+fn result_from(text: String) -> Result<JobResult, StoreError> {
+    let Some(size) = text.strip_prefix('@') else { return Ok(JobResult::Inline(text)) };
+    Ok(JobResult::Large { bytes: size.parse().map_err(unreadable::<ParseIntError>)? })
+}
+
+pub(super) fn unreadable<E: Into<Unreadable>>(error: E) -> StoreError {
     StoreError::unreadable("read")(error)
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::StreamExt as _;
 use tepal_shared::{
-    job::{Attempt, JobId, JobStatus, Priority},
+    job::{Attempt, JobId, JobResult, JobStatus, LARGE_BYTES, Priority},
     owner::View,
     scripts::{Fence, Settled},
     store::Settlement,
@@ -118,10 +118,32 @@ pub(crate) async fn many_results_stored_at_once_reach_their_own_jobs(queue: &Que
             assert_eq!((settled, job.status), (DONE, JobStatus::Pending), "{number}");
             retried += 1;
         } else {
-            assert_eq!((settled, job.result), (DONE, Some(result(attempt))), "{number}");
+            let stored = Some(JobResult::Inline(result(attempt)));
+            assert_eq!((settled, job.result), (DONE, stored), "{number}");
         }
     }
     assert_eq!(queue.outstanding().await, (retried, retried));
+}
+
+pub(crate) async fn a_large_result_is_read_by_itself_and_its_job_says_its_size(queue: &Queue) {
+    let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+    for bytes in [LARGE_BYTES, LARGE_BYTES + 1, 1 << 20] {
+        let attempt = queue.submit_and_take("w").await;
+        let id = attempt.job_id;
+        assert_eq!(queue.settle(&attempt, Settlement::Complete(text(bytes))).await, DONE);
+
+        let (stored, large) = if bytes <= LARGE_BYTES {
+            (JobResult::Inline(text(bytes)), None)
+        } else {
+            (JobResult::Large { bytes }, Some(text(bytes)))
+        };
+        assert_eq!(queue.job(id).await.result, Some(stored));
+        assert_eq!(queue.store.large_result(id).await.unwrap(), large);
+        assert_eq!(queue.store.listed(&[id]).await.unwrap()[0].as_ref().unwrap().result, None);
+        let ttl: u64 = queue.redis(&["TTL", &queue.store.keys().job(id)]).await;
+        assert!(ttl > 0, "{ttl}");
+    }
+    assert_eq!(queue.store.large_result(JobId::new(0)).await.unwrap(), None);
 }
 
 pub(crate) async fn a_dead_letter_tells_what_failed_and_why(queue: &Queue) {
@@ -153,6 +175,7 @@ pub(crate) async fn dead_letters_are_kept_up_to_a_limit(queue: &Queue) {
 
 as_tests![
     many_results_stored_at_once_reach_their_own_jobs,
+    a_large_result_is_read_by_itself_and_its_job_says_its_size,
     every_end_is_published_to_whoever_waits_for_it,
     every_end_tells_when_it_was,
     no_byte_of_a_job_changes_after_its_end,

@@ -8,7 +8,7 @@ use proptest::{
     test_runner::{Config, TestCaseError, TestRunner},
 };
 use tepal_shared::{
-    job::{Attempt, Charge, Idempotency, JobId, JobStatus, NewJob, Priority},
+    job::{Attempt, Charge, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob, Priority},
     owner::View,
     scripts::{Requeued, Submitted},
     store::{Origin, Settlement, TakeRequest},
@@ -353,7 +353,10 @@ impl Run {
         for job in &self.model.jobs {
             prop_assert_eq!(seen.state(job.id), job.state(), "{} after {:?}", job.id, after);
             let result = job.completed_by.map(|token| result_of(job.id, token, job.result_bytes()));
-            prop_assert_eq!(seen.field(job.id, "result"), result.as_deref());
+            let large = result.as_ref().filter(|result| result.len() > LARGE_BYTES);
+            let size = large.map(|large| format!("@{}", large.len()));
+            prop_assert_eq!(seen.field(job.id, "result"), size.as_deref().or(result.as_deref()));
+            prop_assert_eq!(seen.field(job.id, "large_result"), large.map(String::as_str));
             prop_assert_eq!(seen.kept_input(job.id).map(str::len), job.kept_bytes());
         }
         let outstanding = self.model.jobs.iter().filter(|job| !job.status.is_terminal()).count();

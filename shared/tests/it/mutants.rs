@@ -260,6 +260,10 @@ mutants! {
         transitions::every_script_does_in_every_state_what_the_table_says;
     complete_mixes_up_the_streams: "complete.lua" "entries[tonumber(ARGV[argument + 1])]" => "entries[2]",
         ends::many_results_stored_at_once_reach_their_own_jobs;
+    complete_keeps_large_results_with_their_jobs: "complete.lua" "#result <= LARGE" => "true",
+        ends::a_large_result_is_read_by_itself_and_its_job_says_its_size;
+    complete_takes_a_result_for_large_too_soon: "complete.lua" "#result <= LARGE" => "#result < LARGE",
+        ends::a_large_result_is_read_by_itself_and_its_job_says_its_size;
     complete_mixes_up_the_results: "complete.lua" "table.insert(results, ARGV[argument + 2])" => "table.insert(results, ARGV[4])",
         ends::many_results_stored_at_once_reach_their_own_jobs;
     fail_is_not_fenced: "fail.lua" "if refused then" => "if false then",

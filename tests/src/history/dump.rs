@@ -60,10 +60,11 @@ impl JobDump {
         self.fields.get(field).and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
-    /// A field that holds JSON text.
+    /// A field that holds JSON text. That of a large result is in a field of its own.
     #[must_use]
     pub fn json(&self, field: &str) -> Option<Value> {
-        serde_json::from_str(self.fields.get(field)?).ok()
+        let large = if field == "result" { self.fields.get("large_result") } else { None };
+        serde_json::from_str(large.or_else(|| self.fields.get(field))?).ok()
     }
 }
 

@@ -1,7 +1,6 @@
 //! The 150 flowers of `compose/models/iris/iris.csv`, and rows that only look like flowers.
 
 use serde_json::Value;
-use tepal_shared::job::Job;
 
 use crate::queue::{Queue, result_of};
 
@@ -41,8 +40,8 @@ pub(crate) fn input_of_rows(count: usize) -> String {
 }
 
 /// Submits every flower as a separate job and all of them as one job, and checks that both have the same classes, and the
-/// right ones for more than 95 per cent. Returns the job of one flower and the job of all.
-pub(crate) async fn classify_all(queue: &Queue) -> (Job, Job) {
+/// right ones for more than 95 per cent. Returns the result of one flower and the result of all.
+pub(crate) async fn classify_all(queue: &Queue) -> (Value, Value) {
     let flowers = flowers();
     assert_eq!(flowers.len(), 150);
     let single = queue.submit_all(flowers.iter().map(Flower::input)).await;
@@ -50,14 +49,13 @@ pub(crate) async fn classify_all(queue: &Queue) -> (Job, Job) {
     let together = queue.submit(format!("[{}]", rows.join(","))).await;
 
     let single = queue.all_completed(&single).await;
-    let together = queue.completed(together).await;
+    let together = queue.large_result_of(&queue.completed(together).await).await;
     let alone: Vec<_> = single.iter().map(|job| class_of(&result_of(job))).collect();
-    let in_one: Vec<_> =
-        result_of(&together)["predictions"].as_array().unwrap().iter().map(class_of).collect();
+    let in_one: Vec<_> = together["predictions"].as_array().unwrap().iter().map(class_of).collect();
     assert_eq!(alone, in_one);
     let right = flowers.iter().zip(&alone).filter(|(flower, class)| flower.class == **class).count();
     assert!(right * 100 > 95 * flowers.len(), "{right} of 150 are right");
-    (single[0].clone(), together)
+    (result_of(&single[0]), together)
 }
 
 /// The class of a complete prediction.

@@ -22,9 +22,9 @@ async fn all_flowers_get_their_classes_alone_and_as_one_job() {
 
     let (single, together) = classify_all(&queue).await;
 
-    assert_eq!(names(&result_of(&single)), ["prediction", "class_name", "probabilities"]);
-    assert_eq!(names(&result_of(&together)), ["prediction", "class_name", "probabilities", "predictions"]);
-    for prediction in result_of(&together)["predictions"].as_array().unwrap() {
+    assert_eq!(names(&single), ["prediction", "class_name", "probabilities"]);
+    assert_eq!(names(&together), ["prediction", "class_name", "probabilities", "predictions"]);
+    for prediction in together["predictions"].as_array().unwrap() {
         assert_eq!(names(prediction), ["prediction", "class_name", "probabilities"]);
     }
     queue.assert_drained().await;

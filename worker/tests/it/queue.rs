@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 use tepal_shared::{
     connection::{ConnectionSettings, Redis},
-    job::{Attempt, Job, JobId, JobStatus, NewJob, Priority},
+    job::{Attempt, Job, JobId, JobResult, JobStatus, NewJob, Priority},
     keys::Keys,
     scripts::{Settled, Submitted},
     store::{JobStore, Policy, QueueState, Settlement, TakeRequest},
@@ -203,6 +203,13 @@ impl Queue {
         eventually(SOON, "the workers' models", look).await;
     }
 
+    /// The large result of a completed job.
+    pub(crate) async fn large_result_of(&self, job: &Job) -> Value {
+        let text = self.store.large_result(job.id).await.unwrap().unwrap();
+        assert_eq!(job.result, Some(JobResult::Large { bytes: text.len() }));
+        serde_json::from_str(&text).unwrap()
+    }
+
     /// What the only worker last said of itself; `None` before its first heartbeat.
     pub(crate) async fn worker_state(&self) -> Option<WorkerState> {
         let workers = self.store.workers().await.unwrap();
@@ -220,9 +227,9 @@ impl Queue {
     }
 }
 
-/// The result of a completed job.
+/// The result of a completed job, unless it is large.
 pub(crate) fn result_of(job: &Job) -> Value {
-    serde_json::from_str(job.result.as_deref().unwrap()).unwrap()
+    serde_json::from_str(job.result.as_ref().and_then(JobResult::inline).unwrap()).unwrap()
 }
 
 /// Waits until so many calls run at the same time; gives them.

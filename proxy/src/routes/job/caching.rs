@@ -6,27 +6,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::{
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY},
+        header::{CACHE_CONTROL, ETAG, VARY},
     },
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use tepal_shared::job::Job;
 
-use super::{shown, view};
-use crate::{routes::kept, state::App};
+use super::{mark_unfinished, shown, view};
+use crate::{error::ApiError, routes::kept, state::App};
 
 /// A finished job never changes, but its owner may want it forgotten on the client's side, too.
 const LONGEST_S: u64 = 3600;
 
 /// The job with its tag, or 304 when the client has it already.
-pub(super) fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Response {
+pub(super) async fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Result<Response, ApiError> {
     let tag = format!("\"{}\"", view::tag(job));
-    let mut response = shown(job);
-    if kept::names(request, &tag) {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        *response.body_mut() = axum::body::Body::empty();
-        response.headers_mut().remove(CONTENT_TYPE);
-    }
+    let mut response = if kept::names(request, &tag) {
+        let mut unchanged = StatusCode::NOT_MODIFIED.into_response();
+        mark_unfinished(job, &mut unchanged);
+        unchanged
+    } else {
+        shown(app, job).await?
+    };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, cache_control(job, app.store.policy().result_ttl.as_secs()));
     // Not everybody sees the job when keys are asked for.
@@ -35,7 +36,7 @@ pub(super) fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Response
     if let Ok(tag) = HeaderValue::try_from(tag) {
         headers.insert(ETAG, tag);
     }
-    response
+    Ok(response)
 }
 
 /// Not longer than the job is kept.

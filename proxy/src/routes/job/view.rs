@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
-use tepal_shared::job::{Job, JobId, JobStatus, Priority};
+use tepal_shared::job::{Job, JobId, JobResult, JobStatus, Priority};
 
 /// 9999-12-31T23:59:59Z, the last moment that RFC 3339 can write, in Unix milliseconds.
 const LAST_MS: u64 = 253_402_300_799_000;
@@ -49,18 +49,41 @@ impl<'a> JobView<'a> {
     }
 }
 
-/// The body of `GET /job/{id}`. The result is JSON text already and is put in as it is.
+/// The body of `GET /job/{id}`, of a job without a large result, in one line. A result is JSON text already and is put in as
+/// it is.
 pub(crate) fn body(job: &Job) -> String {
-    // This type serialises without fail: its keys are strings.
-    let mut body = serde_json::to_string(&JobView::of(job)).unwrap_or_default();
-    if let Some(result) = &job.result {
-        body.truncate(body.len().saturating_sub(1));
-        body.reserve_exact(result.len() + 12);
-        body.push_str(r#","result":"#);
+    let Some(result) = job.result.as_ref().and_then(JobResult::inline) else { return without_result(job) };
+    let mut body = before_result(job, result.len() + AFTER_RESULT.len());
+    if result.bytes().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        // In JSON they are blanks, and they would divide the data of an event.
+        body.push_str(&result.replace(['\n', '\r'], " "));
+    } else {
         body.push_str(result);
-        body.push('}');
     }
+    body.push_str(AFTER_RESULT);
     body
+}
+
+/// The body of `GET /job/{id}` before and after the result.
+pub(crate) fn around_result(job: &Job) -> (String, &'static str) {
+    (before_result(job, 0), AFTER_RESULT)
+}
+
+const AFTER_RESULT: &str = "}";
+
+/// With room for so many bytes more.
+fn before_result(job: &Job, more: usize) -> String {
+    let name = r#","result":"#;
+    let mut body = without_result(job);
+    body.truncate(body.len().saturating_sub(1));
+    body.reserve_exact(name.len() + more);
+    body.push_str(name);
+    body
+}
+
+fn without_result(job: &Job) -> String {
+    // This type serialises without fail: its keys are strings.
+    serde_json::to_string(&JobView::of(job)).unwrap_or_default()
 }
 
 /// Names the job's state: two bodies with the same tag are the same, byte for byte. Fields that never change have no
@@ -92,7 +115,7 @@ mod tests {
             finished_at_ms: Some(1_763_046_001_000),
             next_attempt_at_ms: None,
             attempts: 1,
-            result: Some(r#"{"prediction":0}"#.to_owned()),
+            result: Some(JobResult::Inline(r#"{"prediction":0}"#.to_owned())),
             error: None,
             error_code: None,
             retry_of: None,
@@ -115,6 +138,17 @@ mod tests {
             "result": {"prediction": 0},
         });
         assert_eq!(serde_json::from_str::<Value>(&body(&job)).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_body_is_one_line() {
+        let mut job = job();
+        let one = body(&job);
+        job.result = Some(JobResult::Inline("{\"prediction\":\n0\r}".to_owned()));
+        assert_eq!(body(&job).replace(' ', ""), one);
+        let large = Job { result: Some(JobResult::Large { bytes: 9 }), ..job.clone() };
+        let (before, after) = around_result(&large);
+        assert_eq!([&before, r#"{"prediction":0}"#, after].concat(), one);
     }
 
     #[test]
