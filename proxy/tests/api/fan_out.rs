@@ -192,3 +192,41 @@ async fn line_ends_in_a_result_do_not_divide_an_event() {
         assert_eq!(outcome.data, site.client.job(&id).await);
     }
 }
+
+/// What is left of the limit after a request that costs one.
+async fn left(site: &Site) -> String {
+    let answer = site.client.get("/job/none").await;
+    assert_eq!(answer.status, 404);
+    answer.header("ratelimit").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_stream_is_charged_for_what_it_sends() {
+    let site = Site::start(&[("RATE_LIMIT_PER_MINUTE", "20")]).await;
+    let id = site.submit().await;
+    let mut events = streams(&site, &id, 1).await.remove(0);
+    assert!(left(&site).await.starts_with(r#""client";r=17;"#), "the submission, the stream and this");
+
+    let attempt = site.take().await;
+    site.settle(&attempt, Settlement::Complete(result(1 << 20))).await;
+    while events.next().await.is_some() {}
+    // A little more than 1 MiB.
+    assert!(left(&site).await.starts_with(r#""client";r=12;"#));
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_nothing_is_left_and_its_client_learns_when_to_come_back() {
+    let site = Site::start(&[("RATE_LIMIT_PER_MINUTE", "3")]).await;
+    let id = site.submit().await;
+    let mut events = streams(&site, &id, 1).await.remove(0);
+    assert!(left(&site).await.starts_with(r#""client";r=0;"#));
+
+    let attempt = site.take().await;
+    site.settle(&attempt, Settlement::Complete(result(1 << 20))).await;
+    while let Some(event) = events.next().await {
+        assert_eq!(event.name, "status", "it costs nothing; the outcome does");
+    }
+    let again = Events::open(&site, &id, "").await;
+    assert!(again.head.starts_with("http/1.1 429"), "{}", again.head);
+    assert!(again.head.contains("retry-after: "), "{}", again.head);
+}
