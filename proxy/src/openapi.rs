@@ -9,6 +9,7 @@ use axum::http::Method;
 use serde_json::{Map, Value, json};
 use tepal_shared::model::Model;
 
+use self::parts::{etag, if_none_match};
 pub(crate) use self::{operations::*, parts::wrong_topology};
 use crate::{
     access::{Scope, Scopes},
@@ -36,6 +37,24 @@ pub(crate) struct Operation {
     answers: Vec<(u16, Value)>,
     /// One of each kind that it may fail with, beside those that every operation may.
     errors: Vec<ApiError>,
+}
+
+impl Operation {
+    /// The operation with an answer that has an `ETag`, for clients that have it already: see `routes::kept`.
+    fn with_tag(mut self) -> Self {
+        self.parameters.push(if_none_match("An ETag of this answer", "\"5f2d0e7c9b1a4c3d8e6f7a90\""));
+        for (_, answer) in self.answers.iter_mut().filter(|(status, _)| *status == 200) {
+            answer["headers"] = json!({"ETag": etag("Names this answer")});
+        }
+        self.answers.push((
+            304,
+            json!({
+                "description": "The client has this answer already",
+                "headers": {"ETag": etag("Names this answer")},
+            }),
+        ));
+        self
+    }
 }
 
 /// The name of the way to show a key.

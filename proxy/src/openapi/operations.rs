@@ -89,7 +89,7 @@ pub(crate) fn show() -> Operation {
         "example": format!("retry: 1000\nid: 1-completed-1-0-0\nevent: outcome\ndata: {}\n\n", completed()),
     });
     found["headers"] = json!({
-        "ETag": {"description": "Names this state of the job", "schema": {"type": "string"}},
+        "ETag": etag("Names this state of the job"),
         "Retry-After": {"description": "While the job has not ended", "schema": {"type": "integer"}},
         "Preference-Applied": applied(),
     });
@@ -102,7 +102,7 @@ pub(crate) fn show() -> Operation {
         parameters: vec![
             job_id(),
             prefer(),
-            header("If-None-Match", "An ETag of this job", &json!({"type": "string"}), "\"1-pending-0-0-0\""),
+            if_none_match("An ETag of this job", "\"1-pending-0-0-0\""),
             header(
                 "Last-Event-ID",
                 "The last event seen, for a stream",
@@ -254,6 +254,7 @@ pub(crate) fn health() -> Operation {
         ],
         errors: vec![ApiError::NotAcceptable],
     }
+    .with_tag()
 }
 
 pub(crate) fn metadata(model: &Model) -> Operation {
@@ -297,6 +298,7 @@ pub(crate) fn text(
         answers: vec![(200, answer)],
         errors,
     }
+    .with_tag()
 }
 
 pub(crate) fn contract() -> Operation {
@@ -313,6 +315,7 @@ pub(crate) fn contract() -> Operation {
         answers: vec![(200, answer)],
         errors: vec![ApiError::NotAcceptable],
     }
+    .with_tag()
 }
 
 #[cfg(test)]

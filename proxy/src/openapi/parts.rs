@@ -82,6 +82,15 @@ pub(super) fn header(name: &str, description: &str, schema: &Value, example: &st
     json!({"name": name, "in": "header", "description": description, "schema": schema, "example": example})
 }
 
+pub(super) fn if_none_match(description: &str, example: &str) -> Value {
+    header("If-None-Match", description, &json!({"type": "string"}), example)
+}
+
+/// The header of an answer.
+pub(super) fn etag(description: &str) -> Value {
+    json!({"description": description, "schema": {"type": "string"}})
+}
+
 pub(super) fn idempotency_key() -> Value {
     let pattern = format!("^[\\x21-\\x7e]{{1,{}}}$", idempotency::LONGEST);
     let schema = json!({"type": "string", "pattern": pattern});

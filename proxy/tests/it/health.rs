@@ -26,6 +26,39 @@ async fn everything_works() {
 }
 
 #[tokio::test]
+async fn an_answer_has_a_tag_and_304_where_the_contract_says_so_and_nowhere_else() {
+    let gateway = Gateway::start().await;
+    let metadata = json!({"model_spec": {}, "metadata": {}});
+    gateway.heartbeat("w1", "tensorflow_serving", true, Some(metadata));
+    gateway.health_is(200, HEALTHY).await;
+    let job = gateway.completed().await.to_string();
+    let contract = gateway.get("/openapi.json").await.json();
+    let mut tagged = Vec::new();
+    for (path, item) in contract["paths"].as_object().unwrap() {
+        let Some(operation) = item.get("get") else { continue };
+        let parameters = operation["parameters"].as_array();
+        let takes_tag =
+            parameters.into_iter().flatten().any(|parameter| parameter["name"] == "If-None-Match");
+        let described = &operation["responses"];
+        let names_tag = described["200"]["headers"]["ETag"].is_object();
+        let target = path.replace("{id}", &job);
+        let answer = gateway.get(&target).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let has_tag = answer.header("etag").is_some();
+        assert_eq!((takes_tag, names_tag), (has_tag, has_tag), "{path}");
+        assert_eq!(described["304"].is_object(), has_tag, "{path}");
+        let again = gateway.send(Method::GET, &target, &[("if-none-match", "*")], "").await;
+        assert_eq!((again.status, again.body.is_empty()), if has_tag { (304, true) } else { (200, false) });
+        if has_tag {
+            tagged.push(path.as_str());
+        }
+    }
+    let expected = ["/docs", "/health", "/job/{id}", "/livez", "/metrics", "/openapi.json", "/readyz"];
+    tagged.sort_unstable();
+    assert_eq!(tagged, expected);
+}
+
+#[tokio::test]
 async fn no_worker_lives() {
     let gateway = Gateway::start().await;
     gateway.health_is(503, NO_WORKER).await;
