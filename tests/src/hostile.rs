@@ -69,23 +69,22 @@ impl Options {
     /// # Errors
     /// When there is none of one of the names.
     fn attacks(&self) -> Result<Vec<Attack>, String> {
-        let known = Attack::ALL.map(Attack::name);
-        if let Some(unknown) = self.only.iter().find(|name| !known.contains(&name.as_str())) {
+        let known: Vec<_> = Attack::all().map(Attack::name).collect();
+        if let Some(unknown) = self.only.iter().find(|name| !known.contains(name)) {
             return Err(format!("there is no attack {unknown}, but {}", known.join(", ")));
         }
-        let is_wanted =
-            |attack: &Attack| self.only.is_empty() || self.only.iter().any(|name| name == attack.name());
-        Ok(Attack::ALL.into_iter().filter(is_wanted).collect())
+        let is_wanted = |attack: &Attack| self.only.is_empty() || self.only.contains(&attack.name());
+        Ok(Attack::all().filter(is_wanted).collect())
     }
 }
 
 /// The names of the attacks and what each does.
 #[must_use]
-pub fn attacks() -> Vec<(&'static str, &'static str)> {
-    Attack::ALL.map(|attack| (attack.name(), attack.what())).into()
+pub fn attacks() -> Vec<(String, String)> {
+    Attack::all().map(|attack| (attack.name(), attack.what())).collect()
 }
 
-/// Runs the attacks one after the other; `progress` is told each that has ended.
+/// Runs the attacks one after the other; `progress` gets the report of each.
 ///
 /// # Errors
 /// When there is no such attack.

@@ -4,35 +4,63 @@ mod bodies;
 mod connections;
 mod work;
 
-use super::field::{Field, Orders};
-use super::tally::{Summary, Tally};
 use std::sync::Arc;
 
-/// An attack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use clap::{ValueEnum, builder::PossibleValue};
+
+use super::{
+    field::{Field, Orders},
+    tally::{Summary, Tally},
+};
+
+/// An attack. Its name is that of the variant in kebab case; the comments are what users read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Attack {
+    /// the largest bodies, with a long name and a member repeated 21 times
     RepeatedMembers,
+    /// lookups of one large job's id, a hundred times; nobody reads the answers
     RepeatedIds,
+    /// lookups of 80 large jobs, 8 MiB; nobody reads the answers
     LargeAnswers,
+    /// batches of 100 and 1,000 times 0
     Zeros,
+    /// 90 of the largest bodies from each address, all but their last byte
     LargeBodies,
+    /// the largest bodies, lists of empty objects
     WideJson,
+    /// one address, 400 connections on 200 places, bodies that are refused, byte by byte
     RefusedBodies,
+    /// paths and methods that do not exist, 50 in a pipeline
     Unmatched,
+    /// lookups of 1,000 ids
     Lookups,
+    /// listings that scan 10,000 entries
     Listings,
+    /// /openapi.json, 200 in a pipeline, 100 connections
     Contract,
+    /// /metrics and /health, 200 in a pipeline, 100 connections
     Probes,
+    /// 2,000 event streams on one large job, which then runs
     Streams,
+    /// 1,800 waits of 60 s for one job, which then runs
     Waits,
+    /// 2,000 heads, byte by byte
     SlowHeads,
+    /// 2,000 heads of 64 KiB that do not end
     EndlessHeads,
+    /// 1,000 bodies, byte by byte
     SlowBodies,
+    /// 12,000 connections on 10,000 places that ask for nothing
     Idle,
+    /// connections that are opened and closed
     Churn,
+    /// bytes that are no HTTP, behind a good request
     Garbage,
+    /// one address, the largest jobs, each cancelled at once
     Storage,
+    /// submissions far beyond the limit, 20 in a pipeline
     Flood,
+    /// all of these at once, each from four addresses of its own
     Everything,
 }
 
@@ -44,76 +72,21 @@ const FEW_CONNECTIONS: &str = "200";
 const MORE_THAN_A_MINUTE: f64 = 70.0;
 
 impl Attack {
-    pub(super) const ALL: [Self; 23] = [
-        RepeatedMembers,
-        RepeatedIds,
-        LargeAnswers,
-        Zeros,
-        LargeBodies,
-        WideJson,
-        RefusedBodies,
-        Unmatched,
-        Lookups,
-        Listings,
-        Contract,
-        Probes,
-        Streams,
-        Waits,
-        SlowHeads,
-        EndlessHeads,
-        SlowBodies,
-        Idle,
-        Churn,
-        Garbage,
-        Storage,
-        Flood,
-        Everything,
-    ];
-
-    /// Name and what is done.
-    fn about(self) -> (&'static str, &'static str) {
-        match self {
-            RepeatedMembers => {
-                ("repeated-members", "the largest bodies, with a long name and a member repeated 21 times")
-            }
-            RepeatedIds => {
-                ("repeated-ids", "lookups of one large job's id, a hundred times; nobody reads the answers")
-            }
-            LargeAnswers => ("large-answers", "lookups of 80 large jobs, 8 MiB; nobody reads the answers"),
-            Zeros => ("zeros", "batches of 100 and 1,000 times 0"),
-            LargeBodies => {
-                ("large-bodies", "90 of the largest bodies from each address, all but their last byte")
-            }
-            WideJson => ("wide-json", "the largest bodies, lists of empty objects"),
-            RefusedBodies => (
-                "refused-bodies",
-                "one address, 400 connections on 200 places, bodies that are refused, byte by byte",
-            ),
-            Unmatched => ("unmatched", "paths and methods that do not exist, 50 in a pipeline"),
-            Lookups => ("lookups", "lookups of 1,000 ids"),
-            Listings => ("listings", "listings that scan 10,000 entries"),
-            Contract => ("contract", "/openapi.json, 200 in a pipeline, 100 connections"),
-            Probes => ("probes", "/metrics and /health, 200 in a pipeline, 100 connections"),
-            Streams => ("streams", "2,000 event streams on one large job, which then runs"),
-            Waits => ("waits", "1,800 waits of 60 s for one job, which then runs"),
-            SlowHeads => ("slow-heads", "2,000 heads, byte by byte"),
-            EndlessHeads => ("endless-heads", "2,000 heads of 64 KiB that do not end"),
-            SlowBodies => ("slow-bodies", "1,000 bodies, byte by byte"),
-            Idle => ("idle", "12,000 connections on 10,000 places that ask for nothing"),
-            Churn => ("churn", "connections that are opened and closed"),
-            Garbage => ("garbage", "bytes that are no HTTP, behind a good request"),
-            Storage => ("storage", "one address, the largest jobs, each cancelled at once"),
-            Flood => ("flood", "submissions far beyond the limit, 20 in a pipeline"),
-            Everything => ("everything", "all of these at once, each from four addresses of its own"),
-        }
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied()
     }
 
-    pub(super) fn name(self) -> &'static str {
-        self.about().0
+    pub(super) fn name(self) -> String {
+        self.about().get_name().to_owned()
     }
 
-    pub(super) fn what(self) -> &'static str {
-        self.about().1
+    /// What it does.
+    pub(super) fn what(self) -> String {
+        self.about().get_help().map(ToString::to_string).unwrap_or_default()
+    }
+
+    fn about(self) -> PossibleValue {
+        self.to_possible_value().expect("no attack is hidden")
     }
 
     /// Settings of the proxy that differ from the composition's.
@@ -165,7 +138,7 @@ impl Attack {
 /// # Panics
 /// When there is no such attack.
 pub(super) async fn attack(orders: &Orders) -> Summary {
-    let attack = Attack::ALL.into_iter().find(|attack| attack.name() == orders.attack);
+    let attack = Attack::all().find(|attack| attack.name() == orders.attack);
     let tally = Arc::new(Tally::new());
     let field = Field::new(orders, Arc::clone(&tally));
     attack.expect("the name of an attack").run(&field).await;
@@ -173,7 +146,7 @@ pub(super) async fn attack(orders: &Orders) -> Summary {
 }
 
 async fn everything(field: &Field) {
-    let others: Vec<_> = Attack::ALL.into_iter().filter(|attack| *attack != Everything).collect();
+    let others: Vec<_> = Attack::all().filter(|attack| *attack != Everything).collect();
     let mut all = tokio::task::JoinSet::new();
     for (number, attack) in others.into_iter().enumerate() {
         let field = field.elsewhere(number);
@@ -189,11 +162,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attacks_have_names_of_their_own() {
-        let mut names: Vec<_> = Attack::ALL.map(Attack::name).into();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), Attack::ALL.len());
+    fn every_attack_says_what_it_does() {
+        let said: Vec<_> = Attack::all().map(|attack| (attack.name(), attack.what())).collect();
+        assert!(said.iter().all(|(_, what)| !what.is_empty()), "{said:?}");
+        assert!(said.iter().any(|(name, _)| name == "repeated-members"));
     }
 
     #[test]

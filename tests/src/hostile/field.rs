@@ -31,7 +31,7 @@ pub(super) struct Seeds {
     pub(super) held: String,
 }
 
-/// What an attacker's process is told.
+/// The orders of an attacker's process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Orders {
     pub(super) attack: String,

@@ -1,4 +1,4 @@
-//! A large job that does not end until it is let go, as if it waited behind others: the harness holds its entry as a
+//! A large job that does not end until it is released, as if it waited behind others: the harness holds its entry as a
 //! consumer of its own. It must be made before there is a worker.
 
 use std::time::Duration;

@@ -110,7 +110,8 @@ mod tests {
 
     fn report() -> Report {
         let outcomes = [("202", 5), ("429 rate_limited", 70), ("a", 1), ("b", 1)];
-        let mut measured = Measured { name: "flood", largest_body: 1 << 20, ..Measured::default() };
+        let mut measured =
+            Measured { name: "flood".to_owned(), largest_body: 1 << 20, ..Measured::default() };
         measured.attack.outcomes = outcomes.map(|(name, count)| (name.to_owned(), count)).into();
         Report { made: "Made today.".to_owned(), measured: vec![measured] }
     }

@@ -120,7 +120,7 @@ impl<'a> Round<'a> {
 
     fn orders(&self) -> Orders {
         Orders {
-            attack: self.attack.name().to_owned(),
+            attack: self.attack.name(),
             target: self.stack.target(),
             seconds: self.seconds(),
             largest_body: self.largest_body,

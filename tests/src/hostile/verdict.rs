@@ -19,8 +19,8 @@ const LARGEST_ANSWER: usize = 8 << 20;
 /// What was measured of one attack.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
-    pub(super) name: &'static str,
-    pub(super) what: &'static str,
+    pub(super) name: String,
+    pub(super) what: String,
     /// `MAX_BODY_BYTES`.
     pub(super) largest_body: usize,
     /// Honest clients with nothing beside them, beside the attack, and beside the control program.
