@@ -4,7 +4,7 @@ use std::fs;
 
 use tepal_tests::{
     certificates::{Authority, Pair},
-    process::{Proxy, Service},
+    process::Proxy,
     redis::RedisServer,
     wait::eventually,
 };
@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::gateway::SOON;
+use crate::{gateway::SOON, tls::run};
 
 const HERE: &[&str] = &["127.0.0.1"];
 
@@ -108,19 +108,6 @@ async fn the_authorities_are_exchanged_without_a_restart_and_a_wrong_file_change
     assert!(site.lets_in(Some(&new)).await);
 }
 
-/// What the proxy prints with these settings, and its exit code.
-async fn told(redis_url: &str, settings: &[(&str, &str)], command: &[&str]) -> (Option<i32>, String) {
-    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
-    let proxy = Service::binary("tepal-proxy")
-        .env("MODELS_DIR", models)
-        .env("REDIS_URL", redis_url)
-        .env("LISTEN_ADDR", "127.0.0.1:0")
-        .envs(settings);
-    let proxy = command.iter().fold(proxy, |proxy, arg| proxy.arg(arg)).start();
-    let status = proxy.wait_exit(SOON).await;
-    (status.code(), proxy.logs().lines().join("\n"))
-}
-
 #[tokio::test]
 async fn a_file_without_authorities_is_told_at_the_start_and_by_the_doctor() {
     let (redis, authority) = (RedisServer::shipped().start().await, Authority::new());
@@ -130,19 +117,19 @@ async fn a_file_without_authorities_is_told_at_the_start_and_by_the_doctor() {
         [("TLS_CERT_FILE", certificate), ("TLS_KEY_FILE", key), ("TLS_CLIENT_CA_FILE", authorities)]
     };
     let mut settings = with("/nowhere.pem");
-    let (code, text) = told(&redis.proxy_url(), &settings, &[]).await;
+    let (code, text) = run(&redis.proxy_url(), &settings, &[]).await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("tepal-proxy: cannot read /nowhere.pem"), "{text}");
     settings[2].1 = key;
-    let (code, text) = told(&redis.proxy_url(), &settings, &[]).await;
+    let (code, text) = run(&redis.proxy_url(), &settings, &[]).await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("TLS_CLIENT_CA_FILE cannot be used: it holds no certificate (PEM"), "{text}");
-    let (_, text) = told(&redis.proxy_url(), &settings, &["doctor"]).await;
+    let (_, text) = run(&redis.proxy_url(), &settings, &["doctor"]).await;
     assert!(text.contains("WRONG  client certificates: TLS_CLIENT_CA_FILE cannot be used"), "{text}");
 
     let authority = authority.certificate();
     settings[2].1 = authority.to_str().unwrap();
-    let (_, text) = told(&redis.proxy_url(), &settings, &["doctor"]).await;
+    let (_, text) = run(&redis.proxy_url(), &settings, &["doctor"]).await;
     let right = "ok     client certificates: clients must show one; authorities: 1, the first until ";
     assert!(text.contains(right), "{text}");
 }

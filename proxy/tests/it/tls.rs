@@ -179,18 +179,27 @@ async fn a_request_in_flight_is_answered_after_sigterm() {
     assert!(site.proxy.wait_exit(SOON).await.success());
 }
 
-/// What the proxy prints, and its exit code, with this pair.
-async fn told(pair: &Pair, redis_url: &str, command: &[&str]) -> (Option<i32>, String) {
+/// What the proxy prints with these settings, and its exit code.
+pub(crate) async fn run(
+    redis_url: &str,
+    settings: &[(&str, &str)],
+    command: &[&str],
+) -> (Option<i32>, String) {
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
     let proxy = Service::binary("tepal-proxy")
         .env("MODELS_DIR", models)
         .env("REDIS_URL", redis_url)
         .env("LISTEN_ADDR", "127.0.0.1:0")
-        .env("TLS_CERT_FILE", pair.certificate.display())
-        .env("TLS_KEY_FILE", pair.key.display());
+        .envs(settings);
     let proxy = command.iter().fold(proxy, |proxy, arg| proxy.arg(arg)).start();
     let status = proxy.wait_exit(SOON).await;
     (status.code(), proxy.logs().lines().join("\n"))
+}
+
+/// [`run`] with this certificate.
+async fn run_with(pair: &Pair, redis_url: &str, command: &[&str]) -> (Option<i32>, String) {
+    let [certificate, key] = [&pair.certificate, &pair.key].map(|path| path.to_str().unwrap());
+    run(redis_url, &[("TLS_CERT_FILE", certificate), ("TLS_KEY_FILE", key)], command).await
 }
 
 #[tokio::test]
@@ -206,7 +215,7 @@ async fn a_pair_that_cannot_be_used_is_told_at_the_start() {
         (swapped, "it holds no certificate (PEM"),
         (missing, "cannot read /nowhere.pem"),
     ] {
-        let (code, text) = told(&pair, nobody, &[]).await;
+        let (code, text) = run_with(&pair, nobody, &[]).await;
         assert_eq!(code, Some(1), "{text}");
         // Log and error come from two pipes, in any order.
         let error = text.lines().find(|line| line.starts_with("tepal-proxy: "));
@@ -226,7 +235,7 @@ async fn the_doctor_looks_at_the_pair_and_its_end() {
         ),
         (mixed, "WRONG  certificate: TLS_CERT_FILE and TLS_KEY_FILE cannot be used"),
     ] {
-        let (_, text) = told(&pair, &redis.proxy_url(), &["doctor"]).await;
+        let (_, text) = run_with(&pair, &redis.proxy_url(), &["doctor"]).await;
         assert!(text.lines().any(|line| line.starts_with(expected)), "{text}");
     }
 }
