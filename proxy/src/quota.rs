@@ -1,5 +1,5 @@
-//! What callers may keep in Redis: who pays for a large job, and how much that one may keep. The scripts count it, see
-//! `shared/src/lua/quota.lua`; a small job never comes here.
+//! The storage quota: which payer a large job is charged to, and how much that payer may keep in Redis. The scripts count the
+//! bytes, see `shared/src/lua/quota.lua`. Small jobs are never charged.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ use crate::{
     state::App,
 };
 
-/// No look at Redis has told its memory yet.
+/// The memory of Redis is not known yet.
 const UNKNOWN: u64 = u64::MAX;
 /// Without a setting, a payer may keep this part of the memory of Redis.
 const PART: u64 = 4;
@@ -82,7 +82,7 @@ impl Quota {
     }
 }
 
-/// Has the large ones of these submissions charged. The others cost nothing, not even the question who sends them.
+/// Charges the large ones of these submissions. For small ones the payer is not even looked up.
 pub(crate) async fn charge(
     app: &App,
     caller: &Caller,
@@ -98,7 +98,7 @@ pub(crate) async fn charge(
     Ok(())
 }
 
-/// Who pays for large jobs of this request, and how much that one may keep; `None` = nobody pays.
+/// The payer for large jobs of this request and its quota; `None` = there is no quota.
 pub(crate) async fn charge_of(
     app: &App,
     caller: &Caller,
@@ -115,7 +115,7 @@ pub(crate) async fn charge_of(
     Ok(Some(Charge { payer: payer.into(), most_bytes }))
 }
 
-/// After how many seconds a refused caller may try again, from when it may have room.
+/// `Retry-After` in seconds, from the time until the payer may have room.
 pub(crate) fn retry_after(room_in: Option<Duration>) -> u64 {
     match room_in {
         // As soon as one of its jobs ends.
@@ -125,7 +125,7 @@ pub(crate) fn retry_after(room_in: Option<Duration>) -> u64 {
     }
 }
 
-/// What stands for the address of a request, of which an IPv6 one is its /64, as for the rate limit.
+/// The pseudonym of a request's address: as for the rate limit, an IPv6 address counts as its /64.
 fn address(key: &Pseudonym, trusted: &[IpNet], request: &Parts) -> String {
     let Some(Peer(peer)) = request.extensions.get() else { return key.of(&[]) };
     match Client::of(rate_limit::origin(trusted, peer.to_canonical(), &request.headers)) {

@@ -121,8 +121,8 @@ impl Watchers {
 
 impl Watch {
     /// Waits until the job may have changed: first when no later change can be missed any more, then at each change,
-    /// and whenever changes may have been missed because the connection broke. Several changes may be told as one. Gives the
-    /// moment of the news: a read that began then or later shows the change. All who watch the job get the same moment.
+    /// and whenever changes may have been missed because the connection broke. Several changes may be reported as one. Returns
+    /// the moment of the notification: a read that began then or later shows the change. All watches of the job get the same one.
     pub async fn changed(&mut self) -> Instant {
         if self.news.changed().await.is_err() {
             // The sender lives as long as this watch.

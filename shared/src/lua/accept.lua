@@ -4,13 +4,13 @@ local function outstanding(high, normal, low)
   return redis.call('XLEN', high) + redis.call('XLEN', normal) + redis.call('XLEN', low)
 end
 
--- Charges that a refusal looks at.
-local LOOK = 256
+-- Most charges that a refusal reads.
+local MOST_READ = 256
 
--- When a payer may keep more, ms from now: 0 = as soon as one of its jobs ends; -1 = not known. It looks at the first charges only.
+-- How long until a payer may have room, ms: 0 = as soon as one of its jobs ends; -1 = not known. Reads the first charges only.
 local function room_in(charges, payer, now)
   local function first(from, to)
-    for _, charge in ipairs(redis.call('ZRANGEBYLEX', charges, from, to, 'LIMIT', 0, LOOK)) do
+    for _, charge in ipairs(redis.call('ZRANGEBYLEX', charges, from, to, 'LIMIT', 0, MOST_READ)) do
       local due, of = string.match(charge, '^(%d+) %S+ %d+ (.+)$')
       if of == payer then
         return tonumber(due)
@@ -24,7 +24,7 @@ local function room_in(charges, payer, now)
   return due and math.max(due - now, 0) or -1
 end
 
--- Why a payer may not keep so many bytes more, as a reply, or nil. `most`: 0 = any number.
+-- The refusal of a job that would exceed its payer's quota, as a reply, or nil. `most`: bytes; 0 = no limit.
 local function over_quota(job, payer, bytes, most)
   if most > 0 and tonumber(redis.call('HGET', quota_key(job, 'bytes'), payer) or 0) + bytes > most then
     return { 'over_quota', room_in(quota_key(job, 'charges'), payer, server_now()) }

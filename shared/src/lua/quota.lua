@@ -1,11 +1,11 @@
--- quota: what each payer keeps in Redis in inputs and results above 8 KiB. Stands behind lib and clock. Smaller ones are not
--- counted. A payer is an owner, or the keyed hash of an address where nobody owns the job. A partition has
---   quota:charges  sorted set of scores 0: '<due> <job id> <bytes> <payer>'. `due`: when what is charged expires, Unix ms in 13
---                  digits, so that they are in the order of time; NOT_DUE until the job has ended
+-- quota: counts the bytes that each payer keeps in Redis in inputs and results above 8 KiB; smaller ones are free. Stands behind
+-- lib and clock. A payer is an owner, or the keyed hash of an address if the job has no owner. Keys of a partition:
+--   quota:charges  sorted set of scores 0: '<due> <job id> <bytes> <payer>'. `due`: when the charged bytes expire, Unix ms in
+--                  13 digits, which sorts charges by time; NOT_DUE until the job has ended
 --   quota:bytes    hash: payer -> sum of its charges
---   quota:recount  hash, while they are recounted: payer -> sum of the charges that were looked at; '' -> the last of these,
+--   quota:recount  hash, during a recount: payer -> sum of the charges counted so far; '' -> the last charge counted,
 --                  '<due> <job id>'
--- Their keys are made from that of a job, so that the calls of small jobs need not carry them.
+-- The keys are derived from the job's key: calls for small jobs do not carry them.
 local LARGE = 8192
 local NOT_DUE = '9999999999999'
 
@@ -13,7 +13,7 @@ local function quota_key(job, name)
   return string.match(job, '^(.-}:)') .. 'quota:' .. name
 end
 
--- What a job's field `charged` says: the bytes of its input if they count, else 0, and who pays.
+-- Reads a job's field `charged`: the charged bytes of its input (0 if it is small) and the payer.
 local function charged_of(field)
   local bytes, payer = string.match(field, '^(%d+) (.+)$')
   return tonumber(bytes), payer
@@ -29,8 +29,7 @@ local function add(sums, payer, bytes)
   end
 end
 
--- Puts one charge for a job in the place of another; 0 bytes are none. A recount that is under way has to hear of it, if it
--- has come by that place.
+-- Replaces a job's charge; 0 bytes mean no charge. A recount in progress is corrected if it has already passed the charge.
 local function recharge(job, payer, old_bytes, old_due, bytes, due)
   local charges, recount, id = quota_key(job, 'charges'), quota_key(job, 'recount'), string.match(job, '[^:]+$')
   local seen = redis.call('HGET', recount, '')
@@ -51,7 +50,7 @@ local function recharge(job, payer, old_bytes, old_due, bytes, due)
   end
 end
 
--- When something that is kept from now on expires, as charges write it.
+-- The `due` of bytes that expire `ttl_s` seconds from now.
 local function due_in(now, ttl_s)
   return string.format('%013d', now + 1000 * tonumber(ttl_s))
 end

@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
--- recount: adds up charges anew, from where the last call stopped, and drops those of jobs that are gone, or that an earlier release
--- ended. The new sums take the place of the old ones when all are counted. See quota.
+-- recount: sums the charges again, from where the last call stopped, and deletes charges of jobs that are gone or that an earlier
+-- release ended. The new sums replace the old ones when all charges are counted. See quota.
 -- KEYS[1]  charges, sorted set
 -- KEYS[2]  sums of the payers, hash
 -- KEYS[3]  recount, hash
 -- ARGV[1]  prefix of the job hashes' keys
--- ARGV[2]  most charges to look at
+-- ARGV[2]  most charges to read
 -- Returns  {"recounted", 1 if all are counted, else 0, dropped}
 local seen = redis.call('HGET', KEYS[3], '')
--- What follows a place is a blank, which is less than '!'.
+-- A blank follows '<due> <job id>', and '!' sorts after a blank.
 local from = seen and '(' .. seen .. '!' or '-'
 local charges = redis.call('ZRANGEBYLEX', KEYS[1], from, '+', 'LIMIT', 0, ARGV[2])
 local sums, stale, overcharged = {}, {}, {}
@@ -40,7 +40,7 @@ if #charges == tonumber(ARGV[2]) then
   return { 'recounted', 0, #stale }
 end
 redis.call('HDEL', KEYS[3], '')
--- Without any sum there is no hash.
+-- RENAME fails if no payer has a sum.
 if redis.pcall('RENAME', KEYS[3], KEYS[2]).err then
   redis.call('EXPIRE', KEYS[2], 0)
 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uncharge: drops charges that are due: Redis has deleted what they were for. See quota.
+-- uncharge: deletes charges that are due: Redis has expired the bytes. See quota.
 -- KEYS[1]  charges, sorted set
 -- KEYS[2]  sums of the payers, hash
 -- KEYS[3]  recount, hash

@@ -49,10 +49,10 @@ pub(super) async fn stream(
 ) -> Result<Response, ApiError> {
     let job = follow::current(&app.store, view, id).await?.ok_or(ApiError::JobNotFound)?;
     let seen = request.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    let told = view::tag(&job);
-    let is_seen = seen == Some(told.as_str());
+    let tag = view::tag(&job);
+    let is_seen = seen == Some(tag.as_str());
     if is_seen && job.status.is_terminal() {
-        // A browser reconnects whenever a stream ends, unless it is told that there is no more.
+        // A browser reconnects whenever a stream ends, unless it gets 204.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let due = if is_seen {
@@ -65,7 +65,7 @@ pub(super) async fn stream(
     };
     let follower = (!job.status.is_terminal()).then(|| Follower::new(&app, &job));
     let comment_at = Instant::now() + KEEP_ALIVE;
-    let mut response = Progress { app, follower, told, due, tab, comment_at }.into_body().into_response();
+    let mut response = Progress { app, follower, tag, due, tab, comment_at }.into_body().into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -79,17 +79,17 @@ struct Progress {
     /// `None` when the job has ended.
     follower: Option<Follower>,
     /// The tag of the last event.
-    told: String,
+    tag: String,
     due: Pieces,
     tab: RunningTab,
     /// When a comment is due, if nothing else is sent.
     comment_at: Instant,
 }
 
-/// What a look at the job led to.
-enum News {
-    /// An event is due, or there was nothing new.
-    Told,
+/// What follows a read of the job.
+enum Next {
+    /// An event is due, or nothing changed: the stream goes on.
+    Continue,
     /// The stream ends.
     End,
 }
@@ -118,37 +118,37 @@ impl Progress {
                     return Some(Bytes::from_static(COMMENT.as_bytes()));
                 }
             };
-            if let News::End = self.look(heard).await {
+            if let Next::End = self.look(heard).await {
                 return None;
             }
         }
     }
 
-    async fn look(&mut self, heard: Instant) -> News {
-        let Some(follower) = &mut self.follower else { return News::End };
+    async fn look(&mut self, heard: Instant) -> Next {
+        let Some(follower) = &mut self.follower else { return Next::End };
         let job = match follower.look(&self.app, heard).await {
             Ok(Some(job)) => job,
             // The client hears comments meanwhile.
-            Err(error) if error.is_retryable() => return News::Told,
-            Ok(None) | Err(_) => return News::End,
+            Err(error) if error.is_retryable() => return Next::Continue,
+            Ok(None) | Err(_) => return Next::End,
         };
         let tag = view::tag(&job);
-        if tag == self.told {
-            return News::Told;
+        if tag == self.tag {
+            return Next::Continue;
         }
         match event(&self.app, &job, "").await {
             Ok(Some(event)) if self.tab.charge(event.bytes()) => self.due = event,
             Err(unread) if unread.is_retryable() => {
                 follower.look_again_after(PAUSE);
-                return News::Told;
+                return Next::Continue;
             }
-            _ => return News::End,
+            _ => return Next::End,
         }
         if job.status.is_terminal() {
             self.follower = None;
         }
-        self.told = tag;
-        News::Told
+        self.tag = tag;
+        Next::Continue
     }
 }
 
