@@ -15,7 +15,7 @@ use std::{
 use axum::http::{HeaderMap, HeaderName};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use tepal_shared::telemetry;
+use tepal_shared::process::telemetry;
 use tracing::{error, info};
 
 pub(crate) use self::{

@@ -9,7 +9,7 @@ use std::{
 };
 
 use metrics::Gauge;
-use tepal_shared::{
+use tepal_shared::process::{
     doctor::Finding,
     telemetry,
     tls::{self, Unusable},

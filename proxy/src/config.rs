@@ -8,9 +8,12 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Dura
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 use tepal_shared::{
-    config::{Common, CommonArgs, ConfigError, Mistakes},
-    doctor,
-    replication::ReplicationPolicy,
+    process::{
+        doctor,
+        settings::{ConfigError, Mistakes},
+    },
+    queue::link::ReplicationPolicy,
+    settings::{Common, CommonArgs},
 };
 
 use self::{access::AccessArgs, security::SecurityArgs};

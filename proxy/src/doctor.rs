@@ -3,11 +3,16 @@
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 use tepal_shared::{
-    connection::Redis,
-    doctor::{Expected, Finding, Report, Role, examine_redis},
-    store::JobStore,
-    telemetry,
-    worker_state::{BackendState, WorkerState},
+    process::{
+        doctor::{Finding, Report},
+        telemetry,
+    },
+    queue::{
+        doctor::{Expected, Role, examine_redis},
+        link::Redis,
+        store::JobStore,
+        worker_state::{BackendState, WorkerState},
+    },
 };
 
 use crate::{access::Access, certificate, config::Config};

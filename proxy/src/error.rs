@@ -24,7 +24,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use tepal_shared::{error::StoreError, job::JobStatus};
+use tepal_shared::{job::JobStatus, queue::error::StoreError};
 
 /// A request with very many mistakes is answered with the first ones.
 pub(crate) const MOST_MISTAKES: usize = tepal_shared::model::MOST_ERRORS;
@@ -133,7 +133,7 @@ impl ApiError {
     pub(crate) fn failure(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Store(error) | Self::OutcomeUnknown(error) => {
-                Some(tepal_shared::telemetry::chain(error).into())
+                Some(tepal_shared::process::telemetry::chain(error).into())
             }
             Self::QueueFull(_) => Some("the queue is full".into()),
             Self::Overloaded => Some("large bodies and answers hold BODY_MEMORY_BYTES".into()),

@@ -7,12 +7,8 @@ use std::{
 
 use futures_util::{FutureExt as _, future::try_join_all};
 use tepal_shared::{
-    error::StoreError,
-    job::{Job, JobId},
-    owner::View,
-    scripts::Expired,
-    store::JobStore,
-    watchers::Watch,
+    job::{Job, JobId, owner::View},
+    queue::{error::StoreError, scripts::Expired, store::JobStore, views::Watch},
 };
 use tokio::time::{Instant, sleep_until};
 

@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use tepal_shared::number::replace_large;
+use tepal_shared::tensor::number::replace_large;
 
 use crate::{
     budget::Meter,
@@ -265,7 +265,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tepal_shared::number::large;
+    use tepal_shared::tensor::number::large;
 
     use super::*;
     use crate::budget::Budget;

@@ -68,7 +68,7 @@ mod tasks;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tepal_shared::shutdown::Shutdown;
+use tepal_shared::process::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpSocket};
 use tracing::info;
 
@@ -100,7 +100,7 @@ pub enum StartError {
     },
     /// The client library rejects the settings of Redis.
     #[error("the settings of Redis cannot be used")]
-    Redis(#[source] tepal_shared::RedisError),
+    Redis(#[source] tepal_shared::queue::RedisError),
     /// The API keys changed since the settings were checked, and cannot be used any more.
     #[error("the API keys cannot be used")]
     ApiKeys(#[source] access::KeysError),

@@ -6,7 +6,7 @@ use tepal_proxy::{
     config::{Args, Command, Config},
     doctor,
 };
-use tepal_shared::{config::arguments, shutdown, telemetry, tls, trace};
+use tepal_shared::process::{settings::arguments, shutdown, telemetry, tls, trace};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -18,7 +18,10 @@ use metrics::{
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use tepal_shared::{job::Priority, supervisor, telemetry};
+use tepal_shared::{
+    job::Priority,
+    process::{supervisor, telemetry},
+};
 
 use crate::access::Refusal;
 

@@ -13,11 +13,13 @@ use std::{
 
 use axum::body::Bytes;
 use tepal_shared::{
-    error::StoreError,
-    scripts::WorkerRecord,
-    store::{JobStore, LogMark, Loss, QueueState, ServerState},
-    telemetry,
-    worker_state::{BackendState, WorkerState},
+    process::telemetry,
+    queue::{
+        error::StoreError,
+        scripts::WorkerRecord,
+        store::{JobStore, LogMark, Loss, QueueState, ServerState},
+        worker_state::{BackendState, WorkerState},
+    },
 };
 use tokio::{
     sync::watch,

@@ -1,5 +1,5 @@
 //! The storage quota: which payer a large job is charged to, and how much that payer may keep in Redis. The scripts count the
-//! bytes, see `shared/src/lua/quota.lua`. Small jobs are never charged.
+//! bytes, see `shared/src/queue/lua/quota.lua`. Small jobs are never charged.
 
 use std::{
     sync::{
@@ -12,9 +12,9 @@ use std::{
 use axum::http::request::Parts;
 use ipnet::IpNet;
 use tepal_shared::{
-    error::StoreError,
     job::{Charge, LARGE_BYTES},
     model::Model,
+    queue::error::StoreError,
 };
 
 use crate::{

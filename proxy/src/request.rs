@@ -6,7 +6,7 @@ use serde_json::Value;
 use tepal_shared::{
     job::{Charge, Priority},
     model::{InputError, Model},
-    number::{kind, large},
+    tensor::number::{kind, large},
 };
 
 use crate::{

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use futures_util::FutureExt as _;
-use tepal_shared::{error::StoreError, job::JobId, store::JobStore};
+use tepal_shared::{
+    job::JobId,
+    queue::{error::StoreError, store::JobStore},
+};
 
 use crate::{
     answer::held,

@@ -10,7 +10,7 @@ use ring::{
     hkdf::{HKDF_SHA256, Prk, Salt},
     hmac,
 };
-use tepal_shared::{
+use tepal_shared::queue::{
     error::StoreError,
     store::{JobStore, QueueSecret},
 };

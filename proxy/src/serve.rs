@@ -18,7 +18,7 @@ use hyper_util::{
     server::graceful::{GracefulShutdown, Watcher},
 };
 use ipnet::IpNet;
-use tepal_shared::shutdown::{self, Shutdown};
+use tepal_shared::process::shutdown::{self, Shutdown};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},

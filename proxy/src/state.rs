@@ -6,13 +6,10 @@ use std::sync::{
 };
 
 use tepal_shared::{
-    RedisError,
-    connection::Redis,
     job::{JobId, MOST_PARTITIONS},
     model::Model,
-    shutdown::Shutdown,
-    store::JobStore,
-    watchers::Watchers,
+    process::shutdown::Shutdown,
+    queue::{RedisError, link::Redis, store::JobStore, views::Notifier},
 };
 use tokio::sync::watch;
 
@@ -24,7 +21,7 @@ use crate::{
 /// One proxy.
 pub(crate) struct App {
     pub(crate) store: JobStore,
-    pub(crate) watchers: Watchers,
+    pub(crate) watchers: Notifier,
     pub(crate) looks: Looks,
     pub(crate) results: Results,
     pub(crate) model: Model,
@@ -54,7 +51,7 @@ impl App {
         Ok(Self {
             results: Results::new(store.clone(), Arc::clone(bodies.budget())),
             looks: Looks::default(),
-            watchers: Watchers::new(store.redis().clone(), store.keys().clone()),
+            watchers: Notifier::new(store.redis().clone(), store.keys().clone()),
             store,
             model: config.common.model.clone(),
             bodies,

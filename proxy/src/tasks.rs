@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tepal_shared::{doctor::warn_about_default_user, supervisor::Tasks};
+use tepal_shared::{process::supervisor::Tasks, queue::doctor::warn_about_default_user};
 use tokio::sync::watch;
 
 use crate::{

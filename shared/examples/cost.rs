@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tepal_shared::{
-    connection::{ConnectionSettings, Redis},
     job::{JobId, NewJob, Priority},
-    keys::Keys,
-    store::{JobStore, Policy, Settlement, TakeRequest},
+    queue::{
+        Policy,
+        keys::Keys,
+        link::{ConnectionSettings, Redis},
+        store::{JobStore, Settlement, TakeRequest},
+    },
 };
 use tepal_tests::redis::RedisServer;
 

@@ -1,5 +1,7 @@
 //! A job: its id, its states and what a reader sees of it. No I/O.
 
+pub mod owner;
+
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};

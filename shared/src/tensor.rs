@@ -1,5 +1,7 @@
 //! Typed numbers with a shape, as model servers exchange them.
 
+pub mod number;
+
 use serde::Deserialize;
 
 /// Element type, named as TensorFlow names it.

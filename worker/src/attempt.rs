@@ -14,10 +14,14 @@ use std::{
 use tepal_shared::{
     job::Attempt,
     model::{InputError, Model, OutputError},
-    retry::{Backoff, retry_delay},
-    scripts::{Fence, Settled},
-    store::{JobStore, Settlement},
-    telemetry,
+    process::{
+        retry::{Backoff, retry_delay},
+        telemetry,
+    },
+    queue::{
+        scripts::{Fence, Settled},
+        store::{JobStore, Settlement},
+    },
     tensor::Tensor,
 };
 use tracing::{error, warn};
@@ -402,7 +406,7 @@ impl BackendError {
 }
 
 /// Whether a later try may succeed, because Redis is unreachable or refuses writes for now. Then the outcome must be kept.
-fn is_passing(error: &tepal_shared::error::StoreError) -> bool {
-    use tepal_shared::error::StoreError::{CannotPersist, OutOfMemory, WrongTopology};
+fn is_passing(error: &tepal_shared::queue::error::StoreError) -> bool {
+    use tepal_shared::queue::error::StoreError::{CannotPersist, OutOfMemory, WrongTopology};
     error.is_retryable() || matches!(error, CannotPersist(_) | OutOfMemory(_) | WrongTopology(_))
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tepal_shared::{retry::Backoff, shutdown::Shutdown, telemetry};
+use tepal_shared::process::{retry::Backoff, shutdown::Shutdown, telemetry};
 use tokio::{
     sync::{Mutex, watch},
     time::Instant,

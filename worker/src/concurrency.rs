@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tepal_shared::retry::Backoff;
+use tepal_shared::process::retry::Backoff;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::metrics;

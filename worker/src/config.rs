@@ -6,8 +6,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
 use tepal_shared::{
-    config::{Common, CommonArgs, ConfigError, Mistakes},
-    doctor::Command,
+    process::{
+        doctor::Command,
+        settings::{ConfigError, Mistakes},
+    },
+    settings::{Common, CommonArgs},
 };
 
 use self::model_server::ModelServerArgs;

@@ -5,12 +5,12 @@ use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Durat
 
 use futures_util::FutureExt as _;
 use tepal_shared::{
-    error::StoreError,
     job::Attempt,
-    retry::Backoff,
-    shutdown::Shutdown,
-    store::{JobStore, Settlement},
-    telemetry,
+    process::{retry::Backoff, shutdown::Shutdown, telemetry},
+    queue::{
+        error::StoreError,
+        store::{JobStore, Settlement},
+    },
 };
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tepal_shared::{
-    doctor::{Expected, Finding, Report, Role, examine_redis},
     model::Model,
-    telemetry,
+    process::{
+        doctor::{Finding, Report},
+        telemetry,
+    },
+    queue::doctor::{Expected, Role, examine_redis},
     tensor::DType,
 };
 

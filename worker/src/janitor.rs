@@ -8,10 +8,11 @@ use std::{
 };
 
 use tepal_shared::{
-    error::StoreError,
-    shutdown::Shutdown,
-    store::{JobStore, LogWatch, Loss},
-    telemetry,
+    process::{shutdown::Shutdown, telemetry},
+    queue::{
+        error::StoreError,
+        store::{JobStore, LogWatch, Loss},
+    },
 };
 use tracing::{error, info, warn};
 

@@ -12,10 +12,11 @@ use std::{
 
 use tepal_shared::{
     job::{Attempt, JobId, Priority},
-    scripts::Fence,
-    shutdown::Shutdown,
-    store::{JobStore, LookedUp},
-    telemetry,
+    process::{shutdown::Shutdown, telemetry},
+    queue::{
+        scripts::Fence,
+        store::{JobStore, LookedUp},
+    },
 };
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};

@@ -47,11 +47,11 @@ pub mod vitals;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tepal_shared::{
-    connection::Redis,
-    doctor::warn_about_default_user,
-    shutdown::{self, Shutdown},
-    store::JobStore,
-    supervisor::Tasks,
+    process::{
+        shutdown::{self, Shutdown},
+        supervisor::Tasks,
+    },
+    queue::{doctor::warn_about_default_user, link::Redis, store::JobStore},
 };
 use tracing::info;
 
@@ -69,7 +69,7 @@ pub enum StartError {
     Backend(#[source] backend::OpenError),
     /// The client library rejects the settings of Redis.
     #[error("the settings of Redis cannot be used")]
-    Redis(#[source] tepal_shared::RedisError),
+    Redis(#[source] tepal_shared::queue::RedisError),
     /// Another process listens there, or the address is not one of this machine.
     #[error("cannot serve metrics on {addr} ({error}); set METRICS_ADDR to a free address of this machine")]
     Monitor {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tepal_shared::{config::arguments, doctor::Command, shutdown, telemetry, tls, trace};
+use tepal_shared::process::{doctor::Command, settings::arguments, shutdown, telemetry, tls, trace};
 use tepal_worker::{
     config::{Args, Config},
     doctor,

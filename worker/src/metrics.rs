@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tepal_shared::{
-    scripts::{Fence, Granted, Settled},
-    store::Settlement,
-    supervisor, telemetry,
+    process::{supervisor, telemetry},
+    queue::{
+        scripts::{Fence, Granted, Settled},
+        store::Settlement,
+    },
 };
 
 use crate::backend::Verdict;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tepal_shared::{job::Attempt, retry::Backoff};
+use tepal_shared::{job::Attempt, process::retry::Backoff};
 use tokio::time::Instant;
 
 use crate::{

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use tepal_shared::{
-    error::StoreError,
-    shutdown::Shutdown,
-    store::JobStore,
-    telemetry,
-    worker_state::{BackendState, WorkerState},
+    process::{shutdown::Shutdown, telemetry},
+    queue::{
+        error::StoreError,
+        store::JobStore,
+        worker_state::{BackendState, WorkerState},
+    },
 };
 use tracing::warn;
 

@@ -9,7 +9,7 @@ use std::{
 
 use tepal_shared::{
     model::{Model, Rendered},
-    telemetry,
+    process::telemetry,
 };
 use tokio::time::Instant;
 use tracing::error;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tepal_shared::{
     job::Attempt,
-    trace::{self, KeyValue, Part, SpanContext, SpanKind},
+    process::trace::{self, KeyValue, Part, SpanContext, SpanKind},
 };
 
 use crate::{backend::BackendError, batch::MicroBatch};

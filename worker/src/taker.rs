@@ -6,12 +6,14 @@
 use std::time::{Duration, Instant};
 
 use tepal_shared::{
-    error::StoreError,
     job::{Attempt, Priority},
-    reader::Reader,
-    scripts::Granted,
-    store::{JobStore, TakeRequest},
-    telemetry,
+    process::telemetry,
+    queue::{
+        error::StoreError,
+        scripts::Granted,
+        store::{JobStore, TakeRequest},
+        work::Reader,
+    },
 };
 use tracing::{info, warn};
 

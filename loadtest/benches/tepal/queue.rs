@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use tepal_shared::connection::{ConnectionSettings, Redis};
 use tepal_shared::job::{JobId, NewJob, Priority};
-use tepal_shared::keys::Keys;
-use tepal_shared::scripts::Submitted;
-use tepal_shared::store::{JobStore, Policy};
+use tepal_shared::queue::keys::Keys;
+use tepal_shared::queue::link::{ConnectionSettings, Redis};
+use tepal_shared::queue::scripts::Submitted;
+use tepal_shared::queue::{Policy, store::JobStore};
 use tepal_tests::redis::RedisServer;
 use tokio::task::JoinSet;
 

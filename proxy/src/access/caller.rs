@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
-use tepal_shared::owner::View;
+use tepal_shared::job::owner::View;
 
 use super::{Refusal, Scope, keyring::Key, scope::Scopes};
 use crate::{error::ApiError, state::App};

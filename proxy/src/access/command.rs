@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use sha2::{Digest as _, Sha256};
-use tepal_shared::owner;
+use tepal_shared::job::owner;
 
 use super::{scope::Scope, secret};
 

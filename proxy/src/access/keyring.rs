@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
-use tepal_shared::owner;
+use tepal_shared::job::owner;
 use toml::{Table, Value};
 
 use super::{
@@ -228,7 +228,7 @@ fn digest(text: &str) -> Option<[u8; 32]> {
 mod tests {
     use std::{error::Error as _, str::Utf8Error};
 
-    use tepal_shared::telemetry;
+    use tepal_shared::process::telemetry;
 
     use super::*;
 

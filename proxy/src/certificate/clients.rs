@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use tepal_shared::{
+use tepal_shared::process::{
     doctor::Finding,
     telemetry,
     tls::{self, Unusable},

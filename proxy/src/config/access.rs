@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tepal_shared::{config::Mistakes, telemetry};
+use tepal_shared::process::{settings::Mistakes, telemetry};
 
 use crate::access::{Access, KeysError};
 

@@ -2,7 +2,7 @@
 
 use axum::http::Uri;
 use clap::Args;
-use tepal_shared::config::Mistakes;
+use tepal_shared::process::settings::Mistakes;
 
 use crate::{
     certificate::{CertificateFiles, ClientCertificates},

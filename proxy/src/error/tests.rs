@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeSet, io};
 
-use tepal_shared::{RedisError, connection::WrongTopology, error::Unreadable, job::UnknownWord};
+use tepal_shared::{
+    job::UnknownWord,
+    queue::{
+        RedisError,
+        error::{Unreadable, WrongTopology},
+    },
+};
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! What each operation takes and answers.
 
 use serde_json::{Value, json};
-use tepal_shared::{error::StoreError, job::JobStatus, model::Model};
+use tepal_shared::{job::JobStatus, model::Model, queue::error::StoreError};
 
 use super::{Operation, parts::*};
 use crate::{

@@ -1,7 +1,7 @@
 //! What several operations have in common: parameters, answers, and the errors of their steps.
 
 use serde_json::{Value, json};
-use tepal_shared::{connection::WrongTopology, error::StoreError};
+use tepal_shared::queue::error::{StoreError, WrongTopology};
 
 use crate::{
     error::{ApiError, Mistake},
@@ -168,8 +168,8 @@ pub(super) fn unknown_outcome() -> ApiError {
 }
 
 /// A cause; the examples show none.
-pub(super) fn nothing() -> tepal_shared::RedisError {
-    tepal_shared::RedisError::from(std::io::Error::other("none"))
+pub(super) fn nothing() -> tepal_shared::queue::RedisError {
+    tepal_shared::queue::RedisError::from(std::io::Error::other("none"))
 }
 
 pub(super) trait ConcatErrors {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tepal_shared::{
+use tepal_shared::queue::{
     error::StoreError,
     store::{JobStore, LogMark, LogWatch, Loss},
 };
@@ -44,7 +44,7 @@ impl DataWatch {
 
 #[cfg(test)]
 mod tests {
-    use tepal_shared::store::LookedUp;
+    use tepal_shared::queue::store::LookedUp;
 
     use super::*;
 

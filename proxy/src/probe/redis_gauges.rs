@@ -1,7 +1,7 @@
 //! Turns what Redis says of itself into metrics.
 
 use metrics::Counter;
-use tepal_shared::store::ServerState;
+use tepal_shared::queue::store::ServerState;
 use tracing::warn;
 
 use crate::metrics::RedisGauges;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tepal_shared::{
     job::{JobId, JobStatus, NewJob},
     model::Model,
-    trace::Submit,
+    process::trace::Submit,
 };
 
 use super::submit;

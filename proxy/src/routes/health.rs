@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use serde_json::{Map, Value, json};
-use tepal_shared::error::StoreError;
+use tepal_shared::queue::error::StoreError;
 
 use super::kept::Kept;
 use crate::{

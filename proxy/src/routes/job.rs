@@ -14,9 +14,11 @@ use axum::{
 };
 use tepal_shared::{
     job::{Job, JobId, JobResult, JobStatus},
-    scripts::{Cancelled, Requeued},
-    store::Origin,
-    trace::Submit,
+    process::trace::Submit,
+    queue::{
+        scripts::{Cancelled, Requeued},
+        store::Origin,
+    },
 };
 use tracing::info;
 

@@ -11,9 +11,8 @@ use axum::{
 };
 use serde::Serialize;
 use tepal_shared::{
-    job::{Job, JobId, JobStatus, Priority},
-    owner::View,
-    store::{LogEntry, LogPage, LogPlace},
+    job::{Job, JobId, JobStatus, Priority, owner::View},
+    queue::store::{LogEntry, LogPage, LogPlace},
 };
 
 use super::{as_json, job::JobView};

@@ -9,10 +9,7 @@ use axum::{
 };
 use futures_util::future::join_all;
 use serde_json::Value;
-use tepal_shared::{
-    job::{Job, JobId, JobResult, LARGE_BYTES},
-    owner::View,
-};
+use tepal_shared::job::{Job, JobId, JobResult, LARGE_BYTES, owner::View};
 
 use super::{as_json, job};
 use crate::{

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
-use tepal_shared::error::StoreError;
+use tepal_shared::queue::error::StoreError;
 
 use super::as_json;
 use crate::{answer::paid, error::ApiError, state::App};

@@ -12,11 +12,9 @@ use axum::{
     response::Response,
 };
 use tepal_shared::{
-    error::StoreError,
     job::{Job, JobId, JobStatus, NewJob},
-    scripts::Submitted,
-    telemetry,
-    trace::Submit,
+    process::{telemetry, trace::Submit},
+    queue::{error::StoreError, scripts::Submitted},
 };
 use tracing::{info, warn};
 

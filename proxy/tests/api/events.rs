@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tepal_shared::store::Settlement;
+use tepal_shared::queue::store::Settlement;
 use tepal_tests::{fault_proxy::FaultProxy, http::Method, redis::RedisServer, wait::eventually};
 use tokio::time::timeout;
 

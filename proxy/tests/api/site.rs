@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tepal_shared::{
-    connection::{ConnectionSettings, Redis},
     job::{Attempt, JobId, Priority},
-    keys::Keys,
-    scripts::Settled,
-    store::{JobStore, Policy, Settlement, TakeRequest},
+    queue::{
+        Policy,
+        keys::Keys,
+        link::{ConnectionSettings, Redis},
+        scripts::Settled,
+        store::{JobStore, Settlement, TakeRequest},
+    },
 };
 use tepal_tests::{
     http::Client,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tepal_shared::store::Settlement;
+use tepal_shared::queue::store::Settlement;
 use tepal_tests::{
     fault_proxy::FaultProxy,
     http::{Answer, Client, Method},

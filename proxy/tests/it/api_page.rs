@@ -6,8 +6,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tepal_shared::{
     job::{JobId, NewJob},
-    scripts::Submitted,
-    store::Settlement,
+    queue::{scripts::Submitted, store::Settlement},
 };
 
 use tepal_tests::wait::eventually;

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use tepal_shared::{
     job::{JobId, NewJob},
-    scripts::Submitted,
+    queue::scripts::Submitted,
 };
 use tepal_tests::{
     http::{Answer, Method},

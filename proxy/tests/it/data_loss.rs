@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use serde_json::json;
 use tepal_shared::{
     job::{JobId, NewJob},
-    store::Settlement,
+    queue::store::Settlement,
 };
 use tepal_tests::{
     fault_proxy::FaultProxy,

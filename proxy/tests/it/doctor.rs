@@ -2,10 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use tepal_shared::{
-    connection::{ConnectionSettings, Redis},
+use tepal_shared::queue::{
+    Policy,
     keys::Keys,
-    store::{JobStore, Policy},
+    link::{ConnectionSettings, Redis},
+    store::JobStore,
 };
 use tepal_tests::{
     process::{Proxy, Service},

@@ -7,12 +7,15 @@ use std::{
 
 use serde_json::{Value, json};
 use tepal_shared::{
-    connection::{ConnectionSettings, Redis},
     job::{Attempt, JobId, NewJob, Priority},
-    keys::Keys,
-    scripts::{Settled, Submitted},
-    store::{JobStore, Policy, Settlement, TakeRequest},
-    worker_state::{BackendState, WorkerState},
+    queue::{
+        Policy,
+        keys::Keys,
+        link::{ConnectionSettings, Redis},
+        scripts::{Settled, Submitted},
+        store::{JobStore, Settlement, TakeRequest},
+        worker_state::{BackendState, WorkerState},
+    },
 };
 use tepal_tests::{
     http::{Answer, Client, Method},

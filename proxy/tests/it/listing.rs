@@ -5,7 +5,10 @@ use std::{collections::HashMap, time::Duration};
 use serde_json::{Value, json};
 use tepal_shared::{
     job::Priority,
-    store::{JobStore, Policy, Settlement},
+    queue::{
+        Policy,
+        store::{JobStore, Settlement},
+    },
 };
 use tepal_tests::wait::eventually;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use tepal_shared::store::Settlement;
+use tepal_shared::queue::store::Settlement;
 use tepal_tests::{
     http::{Answer, Method},
     process::Proxy,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use tepal_shared::{doctor::Role, keys::Keys};
+use tepal_shared::queue::{doctor::Role, keys::Keys};
 use tepal_tests::{
     http::Method,
     process::Proxy,

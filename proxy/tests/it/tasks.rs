@@ -2,7 +2,7 @@
 
 use clap::Parser as _;
 use tepal_proxy::config::{Args, Config};
-use tepal_shared::shutdown;
+use tepal_shared::process::shutdown;
 use tepal_tests::{http::Client, redis::RedisServer, saboteur::Saboteur, wait::eventually};
 
 use crate::gateway::{SOON, store};

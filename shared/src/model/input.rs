@@ -5,9 +5,9 @@ use std::fmt;
 use serde_json::Value;
 
 use super::{InputSpec, Model};
-use crate::{
+use crate::tensor::{
+    Batch, DType, Tensor, Values,
     number::{kind, large},
-    tensor::{Batch, DType, Tensor, Values},
 };
 
 /// A request with very many wrong elements is answered with the first ones.

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::queue::{Queue, SOON};
 
-/// A change to one of the files in `src/lua`.
+/// A change to one of the files in `src/queue/lua`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Alteration {
     pub(crate) file: &'static str,
@@ -70,9 +70,9 @@ async fn swaps(queue: &Queue, alteration: Alteration) -> Vec<Swap> {
     swaps
 }
 
-/// The files of `src/lua`, as they were when this was built: so was the store under test.
+/// The files of `src/queue/lua`, as they were when this was built: so was the store under test.
 macro_rules! sources {
-    ($($file:literal)*) => { [$(($file, include_str!(concat!("../../src/lua/", $file)))),*] };
+    ($($file:literal)*) => { [$(($file, include_str!(concat!("../../src/queue/lua/", $file)))),*] };
 }
 
 const SOURCES: [(&str, &str); 25] = sources![
@@ -81,7 +81,7 @@ const SOURCES: [(&str, &str); 25] = sources![
     "retry.lua" "start.lua" "submit.lua" "sweep.lua" "take.lua" "uncharge.lua" "workers.lua"
 ];
 /// Has the table of scripts and their parts.
-const TABLE: &str = include_str!("../../src/scripts.rs");
+const TABLE: &str = include_str!("../../src/queue/scripts.rs");
 
 /// Every script's text, put together as the table says.
 fn scripts(alteration: Option<Alteration>) -> Vec<String> {

@@ -10,8 +10,10 @@ use std::{
 use tempfile::TempDir;
 use tepal_shared::{
     job::{JobId, NewJob, Priority},
-    scripts::Expired,
-    store::{Settlement, Swept},
+    queue::{
+        scripts::Expired,
+        store::{Settlement, Swept},
+    },
 };
 use tepal_tests::{redis::RedisServer, wait::eventually};
 

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tepal_shared::{
     job::{JobId, JobStatus, NewJob},
-    scripts::Expired,
-    store::Settlement,
+    queue::{scripts::Expired, store::Settlement},
 };
 use tepal_tests::wait::eventually;
 

@@ -5,10 +5,12 @@ use std::{collections::HashSet, time::Duration};
 use futures_util::future::join_all;
 use redis::Value;
 use tepal_shared::{
-    error::StoreError,
     job::{JobId, NewJob, Priority},
-    reader::Reader,
-    store::{Settlement, TakeRequest},
+    queue::{
+        error::StoreError,
+        store::{Settlement, TakeRequest},
+        work::Reader,
+    },
 };
 
 use crate::{

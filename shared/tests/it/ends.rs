@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::StreamExt as _;
 use tepal_shared::{
-    job::{Attempt, JobId, JobResult, JobStatus, LARGE_BYTES, Priority},
-    owner::View,
-    scripts::{Fence, Settled},
-    store::Settlement,
+    job::{Attempt, JobId, JobResult, JobStatus, LARGE_BYTES, Priority, owner::View},
+    queue::{
+        scripts::{Fence, Settled},
+        store::Settlement,
+    },
 };
 use tokio::time::timeout;
 

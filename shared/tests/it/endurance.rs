@@ -6,9 +6,8 @@ use std::{collections::HashSet, time::Duration};
 use futures_util::future::join_all;
 use redis::{Script, Value};
 use tepal_shared::{
-    job::{JobId, Priority},
-    owner::View,
-    store::{Settlement, TakeRequest},
+    job::{JobId, Priority, owner::View},
+    queue::store::{Settlement, TakeRequest},
 };
 use tepal_tests::wait::eventually;
 

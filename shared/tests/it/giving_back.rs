@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tepal_shared::store::Settlement;
+use tepal_shared::queue::store::Settlement;
 use tepal_tests::wait::eventually;
 
 use crate::queue::{DONE, Queue, SOON, complete, fail};

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use tepal_shared::{
-    job::{JobId, JobStatus},
-    owner::View,
-    scripts::{Cancelled, Requeued},
+    job::{JobId, JobStatus, owner::View},
+    queue::scripts::{Cancelled, Requeued},
 };
 
 use crate::queue::{ANYONE, DONE, Queue, fail, new_job};

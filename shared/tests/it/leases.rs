@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use tepal_shared::{
-    job::{Attempt, JobId, Priority},
-    owner::View,
-    scripts::{Fence, Settled},
-    store::{PartitionState, QueueState, Settlement},
+    job::{Attempt, JobId, Priority, owner::View},
+    queue::{
+        scripts::{Fence, Settled},
+        store::{PartitionState, QueueState, Settlement},
+    },
 };
 use tepal_tests::wait::eventually;
 

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use tepal_shared::{
-    connection::{ConnectionSettings, Redis},
     job::{Idempotency, JobId, NewJob},
-    keys::Keys,
-    scripts::{Requeued, Submitted},
-    store::{JobStore, LookedUp, Policy},
+    queue::{
+        Policy,
+        keys::Keys,
+        link::{ConnectionSettings, Redis},
+        scripts::{Requeued, Submitted},
+        store::{JobStore, LookedUp},
+    },
 };
 use tepal_tests::wait::eventually;
 use tokio::time::timeout;

@@ -5,7 +5,7 @@ mod quota;
 
 use tepal_shared::{
     job::{JobId, JobStatus, Priority},
-    scripts::{Cancelled, Expired, Fence, Requeued, Settled, Submitted},
+    queue::scripts::{Cancelled, Expired, Fence, Requeued, Settled, Submitted},
 };
 
 pub(crate) use self::quota::MOST_BYTES;

@@ -8,10 +8,11 @@ use proptest::{
     test_runner::{Config, TestCaseError, TestRunner},
 };
 use tepal_shared::{
-    job::{Attempt, Charge, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob, Priority},
-    owner::View,
-    scripts::{Requeued, Submitted},
-    store::{Origin, Settlement, TakeRequest},
+    job::{Attempt, Charge, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob, Priority, owner::View},
+    queue::{
+        scripts::{Requeued, Submitted},
+        store::{Origin, Settlement, TakeRequest},
+    },
 };
 
 use tokio::runtime::Runtime;
@@ -395,7 +396,7 @@ fn result_of(id: JobId, token: u64, bytes: usize) -> String {
     format!(r#"{:bytes$}"#, format!(r#"{{"job":"{id}","token":{token}}}"#))
 }
 
-fn taken(granted: &tepal_shared::scripts::Granted) -> Taken {
+fn taken(granted: &tepal_shared::queue::scripts::Granted) -> Taken {
     Taken {
         granted: granted.attempts.iter().map(|attempt| (attempt.job_id, attempt.token)).collect(),
         ended: granted.ended.clone(),

@@ -1,10 +1,11 @@
 //! Whose job it is: kept for life, and the reason why a job does not exist for others.
 
 use tepal_shared::{
-    job::{JobId, JobStatus, NewJob},
-    owner::View,
-    scripts::{Cancelled, Requeued},
-    store::Origin,
+    job::{JobId, JobStatus, NewJob, owner::View},
+    queue::{
+        scripts::{Cancelled, Requeued},
+        store::Origin,
+    },
 };
 
 use crate::queue::{ANYONE, Queue, new_job};

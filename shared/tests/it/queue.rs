@@ -12,12 +12,14 @@ use std::{
 
 use redis::{FromRedisValue, aio::MultiplexedConnection};
 use tepal_shared::{
-    connection::{ConnectionSettings, Redis},
-    job::{Attempt, Job, JobId, NewJob, Priority},
-    keys::{GROUP, Keys, inbox},
-    owner::View,
-    scripts::{Granted, Settled, Submitted},
-    store::{JobStore, Origin, Policy, Settlement, TakeRequest},
+    job::{Attempt, Job, JobId, NewJob, Priority, owner::View},
+    queue::{
+        Policy,
+        keys::{GROUP, Keys, inbox},
+        link::{ConnectionSettings, Redis},
+        scripts::{Granted, Settled, Submitted},
+        store::{JobStore, Origin, Settlement, TakeRequest},
+    },
 };
 use tepal_tests::redis::RedisServer;
 use tokio::time::timeout;

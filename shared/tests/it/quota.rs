@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tepal_shared::{
-    job::{Attempt, Charge, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob},
-    owner::View,
-    scripts::{Requeued, Submitted},
-    store::{Origin, Policy, Settlement},
+    job::{Attempt, Charge, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob, owner::View},
+    queue::{
+        Policy,
+        scripts::{Requeued, Submitted},
+        store::{Origin, Settlement},
+    },
 };
 
 use crate::queue::{ANYONE, DONE, Queue, complete, fail, new_job};

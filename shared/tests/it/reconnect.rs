@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use tepal_shared::{
-    connection::{ConnectionSettings, Redis},
-    error::StoreError,
-    job::{Attempt, JobId, JobStatus, NewJob, Priority},
-    owner::View,
-    reader::Reader,
-    scripts::{Cancelled, Expired, Fence, Requeued, Settled, Submitted},
-    store::{JobStore, Settlement},
+    job::{Attempt, JobId, JobStatus, NewJob, Priority, owner::View},
+    queue::{
+        error::StoreError,
+        link::{ConnectionSettings, Redis},
+        scripts::{Cancelled, Expired, Fence, Requeued, Settled, Submitted},
+        store::{JobStore, Settlement},
+        work::Reader,
+    },
 };
 use tepal_tests::{
     fault_proxy::FaultProxy,

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tepal_shared::{job::NewJob, owner::View, store::Recounted};
+use tepal_shared::{
+    job::{NewJob, owner::View},
+    queue::store::Recounted,
+};
 
 use crate::{
     queue::{DONE, Queue, complete, fail},

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tepal_shared::{
-    job::{Attempt, Priority},
-    owner::View,
-    scripts::{Cancelled, Settled},
-    store::Settlement,
+    job::{Attempt, Priority, owner::View},
+    queue::{
+        scripts::{Cancelled, Settled},
+        store::Settlement,
+    },
 };
 
 use crate::queue::{DONE, Queue, complete, fail};

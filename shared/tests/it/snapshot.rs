@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use redis::{FromRedisValue, Pipeline, Value};
-use tepal_shared::{job::JobId, keys::GROUP};
+use tepal_shared::{job::JobId, queue::keys::GROUP};
 
 use crate::queue::Queue;
 

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use futures_util::future::join_all;
 use tepal_shared::{
-    error::StoreError,
-    job::{Idempotency, JobId, JobStatus, NewJob, Priority},
-    owner::View,
-    scripts::{Requeued, Submitted},
-    store::{Origin, Settlement},
+    job::{Idempotency, JobId, JobStatus, NewJob, Priority, owner::View},
+    queue::{
+        error::StoreError,
+        scripts::{Requeued, Submitted},
+        store::{Origin, Settlement},
+    },
 };
 
 use crate::queue::{ANYONE, DONE, Queue, complete, fail, ids, new_job};

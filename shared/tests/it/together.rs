@@ -4,11 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tepal_shared::{
-    connection::{ConnectionSettings, Redis},
-    error::StoreError,
     job::{Idempotency, JobId, NewJob},
-    scripts::Submitted,
-    store::TakeRequest,
+    queue::{
+        error::StoreError,
+        link::{ConnectionSettings, Redis},
+        scripts::Submitted,
+        store::TakeRequest,
+    },
 };
 use tepal_tests::wait::eventually;
 

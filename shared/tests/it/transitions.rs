@@ -3,10 +3,11 @@
 use std::{fmt::Debug, time::Duration};
 
 use tepal_shared::{
-    job::{Attempt, JobId, Priority},
-    owner::View,
-    scripts::{Granted, Settled},
-    store::Settlement,
+    job::{Attempt, JobId, Priority, owner::View},
+    queue::{
+        scripts::{Granted, Settled},
+        store::Settlement,
+    },
 };
 
 use crate::{

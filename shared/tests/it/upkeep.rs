@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tepal_shared::{
-    job::{JobId, Priority},
-    owner::View,
-    scripts::{Cancelled, WorkerRecord},
-    store::{Settlement, Swept},
+    job::{JobId, Priority, owner::View},
+    queue::{
+        scripts::{Cancelled, WorkerRecord},
+        store::{Settlement, Swept},
+    },
 };
 use tepal_tests::wait::eventually;
 

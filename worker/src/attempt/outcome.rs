@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tepal_shared::{job::Attempt, scripts::Settled, store::Settlement};
+use tepal_shared::{
+    job::Attempt,
+    queue::{scripts::Settled, store::Settlement},
+};
 use tracing::{info, warn};
 
 use crate::spans;

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tepal_shared::{
     model::{InputSpec, Model},
-    telemetry,
+    process::telemetry,
     tensor::{Batch, DType, Tensor, Values},
 };
 use tract_onnx::prelude::Tensor as TractTensor;

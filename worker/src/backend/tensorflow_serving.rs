@@ -15,11 +15,13 @@ use tepal_proto::tensorflow::serving::{
     model_service_client::ModelServiceClient, prediction_service_client::PredictionServiceClient,
 };
 use tepal_shared::{
-    config::Host,
     model::Model,
-    telemetry,
+    process::{
+        settings::Host,
+        telemetry,
+        tls::{ClientTls, Peer, Reason},
+    },
     tensor::{Batch, Tensor},
-    tls::{ClientTls, Peer, Reason},
 };
 use tonic::{
     Code, Status,

@@ -1,8 +1,8 @@
 //! The settings of the connection to TensorFlow Serving.
 
 use clap::Args;
-use tepal_shared::{
-    config::{Host, Mistakes},
+use tepal_shared::process::{
+    settings::{Host, Mistakes},
     tls::{ClientFiles, ClientTls},
 };
 

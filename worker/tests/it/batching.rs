@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tepal_shared::owner::View;
+use tepal_shared::job::owner::View;
 use tepal_tests::{
     model_server::{ModelServer, ServerSpec},
     wait::eventually,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tepal_shared::{
     job::{JobId, Priority},
-    store::{Settlement, TakeRequest},
+    queue::store::{Settlement, TakeRequest},
 };
 use tepal_tests::model_server::{Behaviour, CallRecord, ModelServer, ServerSpec, TensorSpec};
 

@@ -1,6 +1,6 @@
 //! The page of metrics.
 
-use tepal_shared::owner::View;
+use tepal_shared::job::owner::View;
 use tepal_tests::model_server::{Behaviour, ModelServer, ServerSpec};
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use tepal_shared::{job::NewJob, worker_state::BackendState};
+use tepal_shared::{job::NewJob, queue::worker_state::BackendState};
 
 use crate::{
     flowers::{classify_all, input, input_of_rows},

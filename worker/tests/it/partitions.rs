@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tepal_shared::{
     job::{JobId, NewJob},
-    store::Policy,
+    queue::Policy,
 };
 use tepal_tests::{
     model_server::{Behaviour, ModelServer, ServerSpec},

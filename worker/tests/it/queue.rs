@@ -4,12 +4,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 use tepal_shared::{
-    connection::{ConnectionSettings, Redis},
     job::{Attempt, Job, JobId, JobResult, JobStatus, NewJob, Priority},
-    keys::Keys,
-    scripts::{Settled, Submitted},
-    store::{JobStore, Policy, QueueState, Settlement, TakeRequest},
-    worker_state::{BackendState, WorkerState},
+    queue::{
+        Policy,
+        keys::Keys,
+        link::{ConnectionSettings, Redis},
+        scripts::{Settled, Submitted},
+        store::{JobStore, QueueState, Settlement, TakeRequest},
+        worker_state::{BackendState, WorkerState},
+    },
 };
 use tepal_tests::{
     model_server::{CallOutcome, CallRecord, ModelServer},

@@ -3,9 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use tepal_shared::{
-    doctor::Role,
     job::{Charge, Idempotency, NewJob, Priority},
-    keys::Keys,
+    queue::{doctor::Role, keys::Keys},
 };
 use tepal_tests::{
     model_server::{Behaviour, ModelServer, ServerSpec},

@@ -12,10 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::stream;
-use tepal_shared::{
-    job::{Job, JobId},
-    owner::View,
-};
+use tepal_shared::job::{Job, JobId, owner::View};
 use tokio::time::{Instant, sleep_until};
 
 use super::{parts, view};

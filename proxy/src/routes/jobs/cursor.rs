@@ -2,7 +2,7 @@
 //! place in it, and only the caller that got it can use it, with the same filters.
 
 use ring::error::Unspecified;
-use tepal_shared::{owner::View, store::LogPlace};
+use tepal_shared::{job::owner::View, queue::store::LogPlace};
 
 use super::Listing;
 use crate::secret::Seal;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tepal_shared::owner::View;
-use tepal_shared::{job::JobStatus, scripts::Cancelled};
+use tepal_shared::job::owner::View;
+use tepal_shared::{job::JobStatus, queue::scripts::Cancelled};
 use tepal_tests::{
     model_server::{Behaviour, CallOutcome, ModelServer, ServerSpec},
     wait::eventually,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tepal_shared::{job::Priority, store::TakeRequest};
+use tepal_shared::{job::Priority, queue::store::TakeRequest};
 use tepal_tests::{
     model_server::{Behaviour, ModelServer, ServerSpec},
     wait::eventually,

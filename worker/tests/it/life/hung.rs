@@ -12,9 +12,9 @@ use clap::Parser as _;
 use futures_util::future::BoxFuture;
 use tepal_shared::{
     job::{JobStatus, NewJob},
-    shutdown,
+    process::shutdown,
+    queue::worker_state::BackendState,
     tensor::{Batch, Tensor},
-    worker_state::BackendState,
 };
 use tepal_worker::{
     backend::{self, Backend, BackendError, Verdict},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tepal_shared::{job::Priority, store::Policy};
+use tepal_shared::{job::Priority, queue::Policy};
 use tepal_tests::{
     model_server::{Behaviour, ModelServer, ServerSpec},
     process::Worker,
@@ -125,7 +125,7 @@ async fn held_jobs_that_redis_lost_are_counted() {
     running(&server, 1).await;
     // The renewal of a lease finds one gone, and none that was cancelled.
     queue.redis.cli(&["DEL", &queue.store.keys().job(ids[0])]);
-    queue.store.cancel(ids[1], tepal_shared::owner::View::All).await.unwrap();
+    queue.store.cancel(ids[1], tepal_shared::job::owner::View::All).await.unwrap();
 
     counted(&worker, "tepal_jobs_lost_total", 1.0).await;
     counted(&worker, "tepal_data_loss_total", 1.0).await;

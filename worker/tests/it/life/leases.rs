@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
-use tepal_shared::{job::JobStatus, store::Policy};
+use tepal_shared::{job::JobStatus, queue::Policy};
 use tepal_tests::{
     model_server::{Behaviour, CallOutcome, ModelServer, ServerSpec},
     redis::RedisServer,

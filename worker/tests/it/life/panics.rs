@@ -11,11 +11,9 @@ use std::{
 use clap::Parser as _;
 use futures_util::future::BoxFuture;
 use tepal_shared::{
-    shutdown,
-    store::Policy,
-    supervisor,
+    process::{shutdown, supervisor},
+    queue::{Policy, worker_state::BackendState},
     tensor::{Batch, Tensor, Values},
-    worker_state::BackendState,
 };
 use tepal_tests::redis::RedisServer;
 use tepal_worker::{

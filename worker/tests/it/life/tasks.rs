@@ -12,7 +12,7 @@ use clap::Parser as _;
 use futures_util::future::BoxFuture;
 use tepal_shared::{
     job::Priority,
-    shutdown, supervisor,
+    process::{shutdown, supervisor},
     tensor::{Batch, Tensor},
 };
 use tepal_tests::{saboteur::Saboteur, wait::eventually};

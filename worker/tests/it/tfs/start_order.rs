@@ -1,6 +1,6 @@
 //! The order in which the parts start does not matter.
 
-use tepal_shared::worker_state::BackendState;
+use tepal_shared::queue::worker_state::BackendState;
 use tepal_tests::{
     model_server::{ModelServer, ServerSpec},
     ports::free_port,

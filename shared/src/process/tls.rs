@@ -1,0 +1,368 @@
+//! Transport security (TLS): which certificates and keys can be used, whom a connection of ours trusts, and why the two
+//! ends of one did not come together, in a sentence that says what to do.
+//!
+//! The library is rustls, its cryptography ring: one of each in the whole program, see deny.toml.
+
+use std::{error::Error, fmt, io, sync::Arc};
+
+use rustls::{
+    CertificateError, RootCertStore,
+    crypto::{CryptoProvider, ring},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject as _},
+    },
+    sign::CertifiedKey,
+};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::process::settings::Mistakes;
+
+/// The cryptography of all connections.
+#[must_use]
+pub fn provider() -> CryptoProvider {
+    ring::default_provider()
+}
+
+/// Makes [`provider`] that of the client libraries, too. Once in a process, before its first connection.
+pub fn install_provider() {
+    // It fails when there is one already: the same.
+    let _ = provider().install_default();
+}
+
+/// A text is no certificate or no key that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// There is none in it.
+    #[error("it holds no certificate (PEM, as in -----BEGIN CERTIFICATE-----)")]
+    NoCertificate,
+    /// There is one that is none.
+    #[error("it holds a certificate that is damaged")]
+    DamagedCertificate(#[source] Box<dyn Error + Send + Sync>),
+    /// There is none in it, or only an encrypted one.
+    #[error("it holds no private key (PEM, not encrypted, as in -----BEGIN PRIVATE KEY-----)")]
+    NoKey,
+    /// There is one that is none.
+    #[error("it holds a private key that is damaged or of an unknown kind")]
+    DamagedKey(#[source] Box<dyn Error + Send + Sync>),
+    /// They were not made for each other.
+    #[error("the private key is not the one of the certificate")]
+    Mismatch,
+}
+
+/// The certificates in a PEM text, at least one.
+///
+/// # Errors
+/// When there is none, or one is damaged.
+pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+    let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, pem::Error>>();
+    let found = found.map_err(|error| Unusable::DamagedCertificate(error.into()))?;
+    if found.is_empty() { Err(Unusable::NoCertificate) } else { Ok(found) }
+}
+
+/// A certificate with what leads to its authority, and its key, both PEM.
+///
+/// # Errors
+/// When one of them cannot be used, or they do not belong together.
+pub fn certified_key(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, Unusable> {
+    let chain = certificates(chain)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+        pem::Error::NoItemsFound => Unusable::NoKey,
+        error => Unusable::DamagedKey(error.into()),
+    })?;
+    CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => Unusable::Mismatch,
+        rustls::Error::InvalidCertificate(_) => Unusable::DamagedCertificate(error.into()),
+        error => Unusable::DamagedKey(error.into()),
+    })
+}
+
+/// Who we are and whom we trust on connections to another service; all PEM, all found usable.
+#[derive(Clone, Debug, Default)]
+pub struct ClientTls {
+    /// The authorities to trust; `None` = those that browsers trust.
+    pub authorities: Option<String>,
+    /// Our own certificate, for services that want one.
+    pub identity: Option<Identity>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// PEM, the certificate first.
+    pub chain: String,
+    /// PEM.
+    key: SecretString,
+}
+
+impl Identity {
+    /// The key as text, for the libraries that need it so.
+    #[must_use]
+    pub fn expose_key(&self) -> &str {
+        self.key.expose_secret()
+    }
+}
+
+/// The settings that name the files of a [`ClientTls`], each empty when not given.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientFiles<'a> {
+    /// What their names begin with: `REDIS` for `REDIS_CA_FILE`.
+    pub prefix: &'a str,
+    /// `_CA_FILE`
+    pub authorities: Option<&'a str>,
+    /// `_CERT_FILE`
+    pub certificate: Option<&'a str>,
+    /// `_KEY_FILE`
+    pub key: Option<&'a str>,
+}
+
+impl ClientFiles<'_> {
+    /// The settings that are given.
+    #[must_use]
+    pub fn given(&self) -> Vec<String> {
+        let all = [("CA", self.authorities), ("CERT", self.certificate), ("KEY", self.key)];
+        let given = all.into_iter().filter(|(_, path)| path.is_some());
+        given.map(|(what, _)| format!("{}_{what}_FILE", self.prefix)).collect()
+    }
+
+    /// Reads the files; whatever is wrong goes to `mistakes`.
+    pub fn read(&self, mistakes: &mut Mistakes) -> ClientTls {
+        let name = |what: &str| format!("{}_{what}_FILE", self.prefix);
+        let authorities =
+            self.authorities.and_then(|path| read(&name("CA"), path, mistakes)).filter(|text| {
+                let usable = roots(text.as_bytes());
+                let path = self.authorities.unwrap_or_default();
+                usable.map_err(|error| mistakes.add(&name("CA"), told(path, &error))).is_ok()
+            });
+        let identity = match (self.certificate, self.key) {
+            (Some(certificate), Some(key)) => {
+                let chain = read(&name("CERT"), certificate, mistakes);
+                let text = read(&name("KEY"), key, mistakes);
+                let identity = chain.zip(text).map(|(chain, key)| Identity { chain, key: key.into() });
+                identity.filter(|identity| self.is_usable(identity, mistakes))
+            }
+            (None, None) => None,
+            (given, _) => {
+                let [have, lack] = if given.is_some() { ["CERT", "KEY"] } else { ["KEY", "CERT"] };
+                mistakes.add(&name(lack), format!("must be given with {}: they belong together", name(have)));
+                None
+            }
+        };
+        ClientTls { authorities, identity }
+    }
+
+    fn is_usable(&self, identity: &Identity, mistakes: &mut Mistakes) -> bool {
+        let usable = certified_key(identity.chain.as_bytes(), identity.expose_key().as_bytes());
+        let Err(error) = usable else { return true };
+        let (what, path) = match error {
+            Unusable::NoCertificate | Unusable::DamagedCertificate(_) => ("CERT", self.certificate),
+            Unusable::NoKey | Unusable::DamagedKey(_) | Unusable::Mismatch => ("KEY", self.key),
+        };
+        mistakes.add(&format!("{}_{what}_FILE", self.prefix), told(path.unwrap_or_default(), &error));
+        false
+    }
+}
+
+/// The file that a setting names, as text.
+fn read(name: &str, path: &str, mistakes: &mut Mistakes) -> Option<String> {
+    let text = std::fs::read_to_string(path);
+    text.map_err(|error| mistakes.add(name, format!("cannot read {path}: {error}"))).ok()
+}
+
+fn told(path: &str, error: &Unusable) -> String {
+    format!("{path}: {}", crate::process::telemetry::chain(error))
+}
+
+/// The authorities in a PEM text, all of them usable.
+///
+/// # Errors
+/// When there is none, or one is damaged.
+pub fn roots(text: &[u8]) -> Result<RootCertStore, Unusable> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(text)? {
+        roots.add(certificate).map_err(|error| Unusable::DamagedCertificate(error.into()))?;
+    }
+    Ok(roots)
+}
+
+/// Why two ends did not come together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.mend)
+    }
+}
+
+/// The other end of a connection, as sentences name it.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its name.
+    pub name: &'static str,
+    /// What the names of its settings begin with.
+    pub prefix: &'static str,
+    /// Whether we have a certificate to show.
+    pub has_identity: bool,
+}
+
+impl Peer {
+    /// Why the two ends did not come together; `None` when TLS is not to blame.
+    #[must_use]
+    pub fn explain(&self, error: &(dyn Error + 'static)) -> Option<Reason> {
+        let causes = causes(error);
+        let by_type = causes.iter().find_map(|cause| self.failure(cause.downcast_ref()?));
+        // Some libraries keep no more than the text of what the other end said.
+        by_type.or_else(|| causes.iter().find_map(|cause| self.alert(&cause.to_string())))
+    }
+
+    /// The other end closed the connection where its refusal of our certificate would have come. It may have: what is on
+    /// its way when a connection is closed can be lost.
+    #[must_use]
+    pub fn explain_closed(&self) -> Reason {
+        let Self { name, prefix, has_identity } = self;
+        if *has_identity {
+            let what = format!(
+                "{name} closed the connection, perhaps because it does not accept the client certificate"
+            );
+            return Reason { what, mend: format!("see its log, and {prefix}_CERT_FILE") };
+        }
+        let what = format!("{name} closed the connection, perhaps because it requires a client certificate");
+        Reason { what, mend: self.show_certificate() }
+    }
+
+    fn show_certificate(&self) -> String {
+        format!("set {0}_CERT_FILE and {0}_KEY_FILE", self.prefix)
+    }
+
+    fn failure(&self, error: &rustls::Error) -> Option<Reason> {
+        let name = self.name;
+        let (what, mend) = match error {
+            rustls::Error::InvalidCertificate(error) => return Some(self.untrusted(error)),
+            rustls::Error::InvalidMessage(_) => {
+                ("does not speak TLS at this address", "connect where it does, or without TLS")
+            }
+            rustls::Error::PeerIncompatible(_) => {
+                ("and this program have no version or cipher of TLS in common", "allow TLS 1.2 or 1.3 there")
+            }
+            _ => return None,
+        };
+        Some(Reason { what: format!("{name} {what}"), mend: mend.to_owned() })
+    }
+
+    fn untrusted(&self, error: &CertificateError) -> Reason {
+        use CertificateError as E;
+        let (what, mend) = match error {
+            E::UnknownIssuer | E::BadSignature => (
+                "is not from an authority that is trusted here",
+                format!("set {}_CA_FILE to the certificate of its authority", self.prefix),
+            ),
+            E::Expired | E::ExpiredContext { .. } => ("has expired", "renew it".to_owned()),
+            E::NotValidYet | E::NotValidYetContext { .. } => {
+                ("is not valid yet", "compare the clocks of both machines".to_owned())
+            }
+            E::NotValidForName | E::NotValidForNameContext { .. } => (
+                "is for another name",
+                "connect with a name that it holds, or issue one that holds this name or address".to_owned(),
+            ),
+            error => ("cannot be used", format!("issue another one ({error})")),
+        };
+        Reason { what: format!("the certificate of {} {what}", self.name), mend }
+    }
+
+    /// What the other end said when it broke off.
+    fn alert(&self, text: &str) -> Option<Reason> {
+        let (_, said) = text.split_once("received fatal alert: ")?;
+        let said = said.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+        let Self { name, prefix, has_identity } = self;
+        let (what, mend) = match said {
+            "CertificateRequired" | "HandshakeFailure" | "BadCertificate" if !has_identity => {
+                (format!("{name} requires a client certificate"), self.show_certificate())
+            }
+            "UnknownCA"
+            | "BadCertificate"
+            | "CertificateUnknown"
+            | "CertificateRequired"
+            | "CertificateExpired"
+            | "CertificateRevoked"
+            | "UnsupportedCertificate"
+            | "DecryptError"
+            | "AccessDenied" => (
+                format!("{name} does not accept the client certificate ({said})"),
+                format!("set {prefix}_CERT_FILE to one that is valid and from an authority that it trusts"),
+            ),
+            said => (format!("{name} broke off the handshake ({said})"), "see its log".to_owned()),
+        };
+        Some(Reason { what, mend })
+    }
+}
+
+/// An error and all that lies below it, with those that libraries wrap without calling them a source.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
+    let mut causes = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        causes.push(error);
+        next = if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+            Some(&**shared)
+        } else if let Some(error) = error.downcast_ref::<io::Error>() {
+            error.get_ref().map(|inner| inner as &(dyn Error + 'static))
+        } else {
+            error.source()
+        };
+    }
+    causes
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::AlertDescription;
+
+    use super::*;
+
+    const REDIS: Peer = Peer { name: "Redis", prefix: "REDIS", has_identity: false };
+
+    fn explain(peer: Peer, error: rustls::Error) -> Option<Reason> {
+        // As the client library of Redis wraps it.
+        let wrapped = redis::RedisError::from(io::Error::new(io::ErrorKind::InvalidData, error));
+        peer.explain(&wrapped)
+    }
+
+    #[test]
+    fn each_failure_says_which_setting_or_certificate_to_look_at() {
+        let invalid = rustls::Error::InvalidCertificate;
+        let alert = rustls::Error::AlertReceived;
+        let known = Peer { has_identity: true, ..REDIS };
+        for (peer, error, expected) in [
+            (REDIS, invalid(CertificateError::UnknownIssuer), "set REDIS_CA_FILE"),
+            (REDIS, invalid(CertificateError::Expired), "has expired"),
+            (REDIS, invalid(CertificateError::NotValidForName), "another name"),
+            (REDIS, invalid(CertificateError::InvalidPurpose), "cannot be used"),
+            (REDIS, alert(AlertDescription::CertificateRequired), "set REDIS_CERT_FILE and REDIS_KEY_FILE"),
+            (known, alert(AlertDescription::UnknownCA), "does not accept the client certificate (UnknownCA)"),
+            (known, alert(AlertDescription::HandshakeFailure), "broke off the handshake (HandshakeFailure)"),
+            (
+                REDIS,
+                rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
+                "not speak TLS",
+            ),
+        ] {
+            let text = explain(peer, error).unwrap().to_string();
+            assert!(text.contains(expected), "{text}");
+        }
+        assert_eq!(explain(REDIS, rustls::Error::HandshakeNotComplete), None);
+        assert_eq!(REDIS.explain(&io::Error::other("gone")), None);
+    }
+
+    #[test]
+    fn texts_without_certificate_or_key_are_refused() {
+        assert!(matches!(certificates(b"hello"), Err(Unusable::NoCertificate)));
+        let broken = b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n";
+        assert!(matches!(certificates(broken), Err(Unusable::DamagedCertificate(_))));
+    }
+}

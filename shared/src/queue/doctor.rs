@@ -1,0 +1,370 @@
+//! Looks for what is wrong with the surroundings of a service and says how to mend it. Changes nothing.
+
+mod default_user;
+mod rights;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use redis::{FromRedisValue as _, RedisError, Value, aio::MultiplexedConnection};
+use tokio::time::Instant;
+
+use self::rights::unable;
+use crate::{
+    job::MOST_PARTITIONS,
+    process::{
+        doctor::{Finding, Report},
+        telemetry,
+        tls::Reason,
+    },
+    queue::{
+        error::StoreError,
+        keys::Keys,
+        link::{ConnectionSettings, Redis},
+    },
+};
+
+pub use default_user::warn_about_default_user;
+pub use rights::Role;
+
+/// The oldest version of each server that has all commands and script functions that Tepal uses.
+const OLDEST: [(&str, [u64; 2]); 2] = [("redis", [7, 0]), ("valkey", [8, 0])];
+/// The value in compose/redis.conf; below it the hash of a small job takes more than twice the memory.
+const LISTPACK_VALUE: u64 = 1024;
+/// Times in answers and logs come from two clocks; a larger difference would mislead their reader.
+const LARGEST_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a service expects of Redis.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Which service asks.
+    pub role: Role,
+    /// Number of partitions.
+    pub partitions: u16,
+    /// Replicas that must confirm a submission.
+    pub replicas: u32,
+}
+
+/// Checks the Redis server that these settings lead to.
+pub async fn examine_redis(settings: &ConnectionSettings, keys: &Keys, expected: Expected) -> Report {
+    let (connection, reached) = reach(settings).await;
+    let mut report = Report { findings: vec![reached] };
+    let Some(mut connection) = connection else { return report };
+    let info = info(&mut connection).await;
+    report.findings.extend([
+        version(&mut connection).await,
+        rights(&mut connection, keys, expected).await,
+        default_user::default_user(&mut connection, keys).await,
+        from_info("persistence", &info, persistence),
+        fsync(&mut connection).await,
+        from_info("eviction", &info, eviction),
+        listpack(&mut connection).await,
+        clock(&mut connection).await,
+    ]);
+    if expected.role == Role::Proxy {
+        report.findings.extend(replicas(&info, expected.replicas));
+    }
+    report
+}
+
+async fn reach(settings: &ConnectionSettings) -> (Option<MultiplexedConnection>, Finding) {
+    const SUBJECT: &str = "Redis";
+    let address = &settings.display;
+    let started = Instant::now();
+    let connected = async {
+        let redis = Redis::open(settings.clone())?;
+        let mut connection = redis.dedicated(Duration::ZERO).await?;
+        redis::cmd("PING").exec_async(&mut connection).await?;
+        Ok::<_, StoreError>(connection)
+    };
+    let error = match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
+        Ok(Ok(connection)) => {
+            let took = started.elapsed().as_secs_f64() * 1000.0;
+            return (Some(connection), Finding::ok(SUBJECT, format!("{address} answered in {took:.1} ms")));
+        }
+        Ok(Err(error)) => error,
+        Err(_) => {
+            let seconds = CONNECT_TIMEOUT.as_secs();
+            let what = format!("{address} did not answer within {seconds} s");
+            return (
+                None,
+                Finding::wrong(SUBJECT, what, "find out what Redis does, or what drops the packets"),
+            );
+        }
+    };
+    let Reason { what, mend } = settings.explain(&error).unwrap_or_else(|| without_tls(&error));
+    (None, Finding::wrong(SUBJECT, format!("{address}: {what}"), mend))
+}
+
+/// Why Redis cannot be used, when TLS has nothing to do with it.
+fn without_tls(error: &StoreError) -> Reason {
+    let mend = match error {
+        StoreError::Forbidden(_) => {
+            "set REDIS_USERNAME and REDIS_PASSWORD, or REDIS_URL, and give the user +ping"
+        }
+        StoreError::NotReady(_) => "wait until Redis has loaded its data",
+        _ => "start Redis, or set REDIS_HOST and REDIS_PORT, or REDIS_URL",
+    };
+    let what = match error {
+        StoreError::Ambiguous(cause) => cause.to_string(),
+        error => telemetry::chain(error),
+    };
+    Reason { what, mend: mend.to_owned() }
+}
+
+/// The fields of INFO, or why they cannot be had.
+type Info = Result<BTreeMap<String, String>, String>;
+
+async fn info(connection: &mut MultiplexedConnection) -> Info {
+    let text: String =
+        redis::cmd("INFO").query_async(connection).await.map_err(|error| unable("INFO", &error))?;
+    let fields = text.lines().filter_map(|line| line.trim_end().split_once(':'));
+    Ok(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+fn from_info(subject: &str, info: &Info, check: impl Fn(&BTreeMap<String, String>) -> Finding) -> Finding {
+    match info {
+        Ok(fields) => check(fields),
+        Err(why) => Finding::unknown(subject, why),
+    }
+}
+
+fn field<'a>(info: &'a BTreeMap<String, String>, name: &str) -> &'a str {
+    info.get(name).map_or("", String::as_str)
+}
+
+/// HELLO may be sent by every user.
+async fn version(connection: &mut MultiplexedConnection) -> Finding {
+    let hello = redis::cmd("HELLO").query_async::<Value>(connection).await;
+    let fields = hello.and_then(|reply| Ok(BTreeMap::<String, Value>::from_redis_value(reply)?));
+    match fields {
+        Err(error) => Finding::unknown("version", format!("HELLO failed: {error}")),
+        Ok(fields) => {
+            let text = |name: &str| {
+                let value = fields.get(name).cloned().unwrap_or(Value::Nil);
+                String::from_redis_value(value).unwrap_or_default()
+            };
+            judge_version(&text("server"), &text("version"))
+        }
+    }
+}
+
+fn judge_version(server: &str, version: &str) -> Finding {
+    let seen = format!("{server} {version}");
+    let mut numbers = version.split('.').map(|number| number.parse::<u64>().unwrap_or_default());
+    let seen_numbers = [numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()];
+    match OLDEST.iter().find(|(name, _)| *name == server) {
+        None => Finding::unknown("version", format!("{seen}; only Redis and Valkey are tested")),
+        Some((_, oldest)) if seen_numbers >= *oldest => Finding::ok("version", seen),
+        Some((_, [major, minor])) => {
+            Finding::wrong("version", format!("{seen} is too old"), format!("use {major}.{minor} or later"))
+        }
+    }
+}
+
+async fn rights(connection: &mut MultiplexedConnection, keys: &Keys, expected: Expected) -> Finding {
+    const MEND: &str = "compose/users.acl has the rule that each service needs";
+    let last = expected.partitions.clamp(1, MOST_PARTITIONS) - 1;
+    let mut needs = expected.role.needs(keys, 0);
+    if last > 0 {
+        needs.extend(expected.role.needs(keys, last as u8));
+    }
+    let checked = async {
+        let refused = rights::refused(connection, &needs).await?;
+        Ok::<_, RedisError>((refused, rights::reads_secret(connection, expected.role, keys).await?))
+    };
+    match checked.await {
+        Ok((refused, true)) if refused.is_empty() => {
+            let what =
+                format!("the user may read {}, from which the proxies derive their keys", keys.secret());
+            Finding::wrong("rights", what, MEND)
+        }
+        Ok((refused, false)) if refused.is_empty() => {
+            Finding::ok("rights", "the user may run all commands that are needed, on the keys of the queue")
+        }
+        Ok((refused, _)) => {
+            let commands: Vec<_> = refused.iter().map(|command| command.join(" ")).collect();
+            Finding::wrong("rights", format!("the user may not run: {}", commands.join(", ")), MEND)
+        }
+        Err(error) if error.code() == Some("NOPERM") => {
+            Finding::wrong("rights", "the user may not run scripts (EVALSHA, SCRIPT LOAD)", MEND)
+        }
+        Err(error) => Finding::unknown("rights", error.to_string()),
+    }
+}
+
+fn persistence(info: &BTreeMap<String, String>) -> Finding {
+    const SUBJECT: &str = "persistence";
+    if field(info, "aof_enabled") != "1" {
+        let mend = "CONFIG SET appendonly yes, and put `appendonly yes` into its configuration";
+        return Finding::wrong(SUBJECT, "there is no append-only file: a restart of Redis loses jobs", mend);
+    }
+    for (name, what) in [("aof_last_write_status", "write to"), ("aof_last_bgrewrite_status", "rewrite of")] {
+        if field(info, name) != "ok" {
+            let what = format!("the last {what} the append-only file failed");
+            return Finding::wrong(
+                SUBJECT,
+                what,
+                "see Redis's log; mostly its disk is full or its memory short",
+            );
+        }
+    }
+    Finding::ok(SUBJECT, "there is an append-only file, and its last write and rewrite succeeded")
+}
+
+fn eviction(info: &BTreeMap<String, String>) -> Finding {
+    let policy = field(info, "maxmemory_policy");
+    if policy != "noeviction" {
+        let what = format!("maxmemory-policy is {policy}: Redis may throw away accepted jobs");
+        let mend = "CONFIG SET maxmemory-policy noeviction, and put it into its configuration";
+        return Finding::wrong("eviction", what, mend);
+    }
+    let limit = match field(info, "maxmemory") {
+        "0" => "there is no memory limit".to_owned(),
+        bytes => format!("at {bytes} bytes new jobs are refused"),
+    };
+    Finding::ok("eviction", format!("noeviction; {limit}"))
+}
+
+/// Whether enough replicas confirm each job; with replicas of which none must, whether a failover can lose jobs.
+fn replicas(info: &Info, needed: u32) -> Option<Finding> {
+    const SUBJECT: &str = "replicas";
+    let info = match info {
+        Ok(info) => info,
+        Err(why) => return (needed > 0).then(|| Finding::unknown(SUBJECT, why)),
+    };
+    let seen: u32 = field(info, "connected_slaves").parse().unwrap_or_default();
+    // Redis writes this field only with `min-replicas-to-write`.
+    let must_be_in_step = info.contains_key("min_slaves_good_slaves");
+    if seen < needed {
+        let what = format!("{seen} connected, but {needed} must confirm each job: every submission fails");
+        return Some(Finding::wrong(SUBJECT, what, "connect replicas, or lower REPLICAS_REQUIRED"));
+    }
+    match (seen, needed) {
+        (0, _) => None,
+        (_, 0) if must_be_in_step => {
+            Some(Finding::ok(SUBJECT, format!("{seen} connected, and min-replicas-to-write is set")))
+        }
+        (_, 0) => {
+            let what = format!(
+                "{seen} connected, but the primary accepts jobs without them: after a failover, an old primary goes on \
+                 accepting jobs that are then thrown away"
+            );
+            let mend = "CONFIG SET min-replicas-to-write 1 on each node, and put it into the configuration, or set \
+                        REPLICAS_REQUIRED=1";
+            Some(Finding::wrong(SUBJECT, what, mend))
+        }
+        _ => Some(Finding::ok(SUBJECT, format!("{seen} connected, {needed} must confirm"))),
+    }
+}
+
+async fn setting(connection: &mut MultiplexedConnection, name: &str) -> Result<String, String> {
+    let reply = redis::cmd("CONFIG").arg("GET").arg(name).query_async(connection).await;
+    let mut settings: BTreeMap<String, String> = reply.map_err(|error| unable("CONFIG GET", &error))?;
+    settings.remove(name).ok_or_else(|| format!("this server has no setting {name}"))
+}
+
+async fn fsync(connection: &mut MultiplexedConnection) -> Finding {
+    match setting(connection, "appendfsync").await {
+        Ok(when) if when == "no" => Finding::wrong(
+            "fsync",
+            "appendfsync is no: a power failure loses up to half a minute of jobs",
+            "CONFIG SET appendfsync always, and put it into the configuration",
+        ),
+        Ok(when) if when == "everysec" => Finding::ok(
+            "fsync",
+            "appendfsync is everysec: a crash of Redis or a power failure may lose the last two seconds of jobs",
+        ),
+        Ok(when) => Finding::ok("fsync", format!("appendfsync is {when}")),
+        Err(why) => Finding::unknown("fsync", why),
+    }
+}
+
+async fn listpack(connection: &mut MultiplexedConnection) -> Finding {
+    const NAME: &str = "hash-max-listpack-value";
+    match setting(connection, NAME).await {
+        Ok(limit) if limit.parse::<u64>().is_ok_and(|limit| limit >= LISTPACK_VALUE) => {
+            Finding::ok("memory", format!("{NAME} is {limit}"))
+        }
+        Ok(limit) => {
+            let what = format!("{NAME} is {limit}: each job takes more than twice the memory that it needs");
+            let mend = format!("CONFIG SET {NAME} {LISTPACK_VALUE}, and put it into the configuration");
+            Finding::wrong("memory", what, mend)
+        }
+        Err(why) => Finding::unknown("memory", why),
+    }
+}
+
+async fn clock(connection: &mut MultiplexedConnection) -> Finding {
+    let asked = SystemTime::now();
+    let time = redis::cmd("TIME").query_async::<(u64, u64)>(connection).await;
+    let answered = SystemTime::now();
+    match time {
+        Ok((seconds, micros)) => {
+            let theirs = UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(micros);
+            judge_clock(apart(theirs, asked, answered))
+        }
+        Err(error) => Finding::unknown("clock", unable("TIME", &error)),
+    }
+}
+
+/// How far `theirs` is from every moment between `asked` and `answered`.
+fn apart(theirs: SystemTime, asked: SystemTime, answered: SystemTime) -> Duration {
+    let before = asked.duration_since(theirs).unwrap_or_default();
+    let after = theirs.duration_since(answered).unwrap_or_default();
+    before.max(after)
+}
+
+fn judge_clock(apart: Duration) -> Finding {
+    if apart <= LARGEST_CLOCK_DIFFERENCE {
+        return Finding::ok("clock", format!("within {} ms of Redis's", apart.as_millis()));
+    }
+    let what =
+        format!("{} ms from Redis's: times in answers and in logs do not fit together", apart.as_millis());
+    Finding::wrong("clock", what, "synchronise both machines (NTP)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::doctor::Verdict;
+
+    fn info(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_version_is_compared_by_its_numbers() {
+        let verdict = |server, version| judge_version(server, version).verdict;
+        assert_eq!(verdict("redis", "7.0.15"), Verdict::Ok);
+        assert_eq!(verdict("redis", "10.2.0"), Verdict::Ok);
+        assert_eq!(verdict("redis", "6.2.14"), Verdict::Wrong);
+        assert_eq!(verdict("valkey", "7.2.5"), Verdict::Wrong);
+        assert_eq!(verdict("dragonfly", "1.0"), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_clock_is_judged_by_what_the_round_trip_cannot_explain() {
+        let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
+        assert_eq!(apart(at(1_500), at(1_000), at(2_000)), Duration::ZERO);
+        assert_eq!(apart(at(400), at(1_000), at(2_000)), Duration::from_millis(600));
+        assert_eq!(apart(at(5_000), at(1_000), at(2_000)), Duration::from_secs(3));
+        assert_eq!(judge_clock(Duration::from_millis(900)).verdict, Verdict::Ok);
+        assert_eq!(judge_clock(Duration::from_secs(3)).verdict, Verdict::Wrong);
+    }
+
+    #[test]
+    fn too_few_replicas_and_a_failing_file_are_wrong() {
+        let of = |pairs, needed| replicas(&Ok(info(pairs)), needed).map(|finding| finding.verdict);
+        assert_eq!(of(&[("connected_slaves", "2")], 2), Some(Verdict::Ok));
+        assert_eq!(of(&[("connected_slaves", "1")], 2), Some(Verdict::Wrong));
+        assert_eq!(of(&[("connected_slaves", "0")], 0), None);
+        let failing = [("aof_enabled", "1"), ("aof_last_write_status", "err")];
+        assert!(
+            persistence(&info(&failing)).detail.contains("the last write to the append-only file failed")
+        );
+    }
+}

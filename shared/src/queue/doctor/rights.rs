@@ -1,0 +1,190 @@
+//! Which commands each service needs, on which keys, and which of them its user may not run.
+
+use redis::{RedisError, Script, aio::MultiplexedConnection};
+
+use crate::{
+    job::{JobId, Priority},
+    queue::keys::Keys,
+};
+
+/// Which service asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The proxy.
+    Proxy,
+    /// The worker.
+    Worker,
+}
+
+/// With `$name` for a key of the queue. The same commands as in the shipped ACL files.
+const PROXY: &[&str] = &[
+    "PING",
+    "INFO",
+    "TIME",
+    "WAIT 0 1",
+    "ACL DRYRUN default PING",
+    "EVALSHA sha 0",
+    "SCRIPT LOAD script",
+    "HSET $job f v",
+    "HGET $job f",
+    "HMGET $job f",
+    "HGETALL $workers",
+    "HDEL $job f",
+    "HDEL $workers f",
+    "EXISTS $job",
+    "EXPIRE $job 1",
+    "GET $idem",
+    "SET $idem v",
+    "GET $input",
+    "SET $input v EX 1",
+    "HGET $quota f",
+    "HSET $quota f v",
+    "HDEL $quota f",
+    "ZADD $quota 0 v",
+    "ZREM $quota v",
+    "ZRANGEBYLEX $quota - +",
+    "GET $ahead",
+    "SET $ahead v",
+    "GET $secret",
+    "SET $secret v NX GET",
+    "XADD $stream * f v",
+    "XADD $log * f v",
+    "XADD $dead * f v",
+    "XLEN $stream",
+    "XLEN $dead",
+    "XRANGE $stream - +",
+    "XREVRANGE $log + -",
+    "XPENDING $stream workers",
+    "XINFO STREAM $log",
+    "XACK $stream workers 0-1",
+    "XDEL $stream 0-1",
+    "PUBLISH $job word",
+    "SUBSCRIBE $job",
+    "UNSUBSCRIBE $job",
+    "UNSUBSCRIBE -",
+];
+
+const WORKER: &[&str] = &[
+    "PING",
+    "TIME",
+    "ACL DRYRUN default PING",
+    "EVALSHA sha 0",
+    "SCRIPT LOAD script",
+    "HSET $job f v",
+    "HSET $workers f v",
+    "HGET $job f",
+    "HMGET $job f",
+    "HGETALL $workers",
+    "HDEL $job f",
+    "HDEL $workers f",
+    "EXPIRE $job 1",
+    "GET $idem",
+    "EXPIRE $idem 1",
+    "SET $input v EX 1",
+    "HGET $quota f",
+    "HSET $quota f v",
+    "HDEL $quota f",
+    "ZADD $quota 0 v",
+    "ZREM $quota v",
+    "ZRANGEBYLEX $quota - +",
+    "RENAME $quota $quota",
+    "EXPIRE $quota 1",
+    "GET $alone",
+    "SET $alone v EX 1",
+    "XADD $stream * f v",
+    "XADD $dead * f v",
+    "XRANGE $log - +",
+    "XRANGE $stream - +",
+    "XPENDING $stream workers",
+    "XINFO STREAM $log",
+    "XINFO GROUPS $stream",
+    "XINFO CONSUMERS $stream workers",
+    "XREADGROUP GROUP workers c STREAMS $stream >",
+    "XAUTOCLAIM $stream workers c 1 0-0",
+    "XCLAIM $stream workers c 1 0-1",
+    "XACK $stream workers 0-1",
+    "XDEL $stream 0-1",
+    "XDEL $log 0-1",
+    "XGROUP CREATE $stream workers 0 MKSTREAM",
+    "XGROUP SETID $stream workers 0",
+    "XGROUP DELCONSUMER $stream workers c",
+    "PUBLISH $job word",
+];
+
+impl Role {
+    /// A read of the proxies' secret, for a service that must not be able to make it.
+    fn forbidden(self, keys: &Keys) -> Option<Vec<String>> {
+        let read = || vec!["GET".to_owned(), keys.secret()];
+        (self == Self::Worker).then(read)
+    }
+
+    /// The commands that the service needs, with the keys of one partition.
+    #[must_use]
+    pub fn needs(self, keys: &Keys, partition: u8) -> Vec<Vec<String>> {
+        let commands = match self {
+            Self::Proxy => PROXY,
+            Self::Worker => WORKER,
+        };
+        with_keys(commands, keys, partition)
+    }
+}
+
+/// The words of each command, with the keys of one partition in place of their names.
+pub(super) fn with_keys(commands: &[&str], keys: &Keys, partition: u8) -> Vec<Vec<String>> {
+    let [charges, ..] = keys.quota(partition);
+    let key = |word: &str| match word {
+        "$quota" => charges.clone(),
+        "$job" => keys.job(JobId::new(partition)),
+        "$input" => keys.input(JobId::new(partition)),
+        "$stream" => keys.stream(partition, Priority::Normal),
+        "$log" => keys.log(partition),
+        "$ahead" => keys.log_ahead(partition),
+        "$dead" => keys.dead(partition),
+        "$alone" => keys.alone(partition),
+        "$idem" => keys.idempotency(partition, "0"),
+        "$secret" => keys.secret(),
+        "$workers" => keys.workers(),
+        word => word.to_owned(),
+    };
+    commands.iter().map(|command| command.split(' ').map(key).collect()).collect()
+}
+
+/// Whether the user of the connection may read the proxies' secret although its service must not. A user that may read all
+/// keys was given no rule of ours.
+pub(super) async fn reads_secret(
+    connection: &mut MultiplexedConnection,
+    role: Role,
+    keys: &Keys,
+) -> Result<bool, RedisError> {
+    let Some(forbidden) = role.forbidden(keys) else { return Ok(false) };
+    let elsewhere = vec!["GET".to_owned(), "tepal:doctor".to_owned()];
+    let reads = [forbidden, elsewhere];
+    let refused = refused(connection, &reads).await?;
+    Ok(refused.len() == 1 && refused.iter().all(|command| command[1] == reads[1][1]))
+}
+
+/// Those of the commands that the user of the connection may not run.
+pub(super) async fn refused<'a>(
+    connection: &mut MultiplexedConnection,
+    needs: &'a [Vec<String>],
+) -> Result<Vec<&'a [String]>, RedisError> {
+    let script = Script::new(include_str!("rights.lua"));
+    let mut call = script.prepare_invoke();
+    for command in needs {
+        call.arg(command.len()).arg(command);
+    }
+    let refused: Vec<usize> = call.invoke_async(connection).await?;
+    Ok(refused
+        .into_iter()
+        .filter_map(|number| needs.get(number.checked_sub(1)?))
+        .map(Vec::as_slice)
+        .collect())
+}
+
+/// Why a command gave no answer.
+pub(super) fn unable(command: &str, error: &RedisError) -> String {
+    if error.code() == Some("NOPERM") {
+        return format!("this user may not run {command}; ask as another one to know");
+    }
+    format!("{command} failed: {error}")
+}

@@ -1,0 +1,167 @@
+//! What can go wrong between us and Redis, classified by what the caller should do.
+
+mod topology;
+
+use redis::{ErrorKind, ParsingError, RedisError, ServerErrorKind};
+
+pub use topology::WrongTopology;
+
+use crate::job::UnknownWord;
+
+/// A call to the job store failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection to Redis. The request was not sent.
+    #[error("Redis is not reachable")]
+    Disconnected,
+    /// The connection broke, or the answer did not come in time: the request may or may not have been executed.
+    /// Repeating the same call is safe.
+    #[error("the connection to Redis broke before its answer")]
+    Ambiguous(#[source] RedisError),
+    /// Redis cannot execute it at present (loading, failing over, busy). Nothing was executed.
+    #[error("Redis is not ready")]
+    NotReady(#[source] RedisError),
+    /// Redis is at its memory limit and refuses new work.
+    #[error("Redis is at its memory limit")]
+    OutOfMemory(#[source] RedisError),
+    /// Redis cannot write to its disk and refuses all writes.
+    #[error("Redis cannot persist its data to disk and refuses writes")]
+    CannotPersist(#[source] RedisError),
+    /// The credentials are wrong, or the user may not run a command that is needed.
+    #[error("Redis refuses the credentials or the command; check the password and the ACL rules")]
+    Forbidden(#[source] RedisError),
+    /// A stream or its consumer group is gone: the data was lost or removed.
+    #[error("a stream or its consumer group is missing in Redis")]
+    GroupMissing(#[source] RedisError),
+    /// The server at the address cannot serve the queue. Nothing was executed.
+    #[error("Redis cannot serve the queue")]
+    WrongTopology(#[source] WrongTopology),
+    /// Executed, but too few replicas confirmed it in time: a failover may lose it.
+    #[error("only {reached} of {required} replicas confirmed the write")]
+    NotReplicated {
+        /// Replicas that confirmed.
+        reached: u32,
+        /// Replicas that must confirm.
+        required: u32,
+    },
+    /// Any other refusal by Redis.
+    #[error("Redis refused the request")]
+    Refused(#[source] RedisError),
+    /// Redis answered something that the scripts never return.
+    #[error("unexpected answer of script `{script}`: {reason}")]
+    Protocol {
+        /// Which script.
+        script: &'static str,
+        /// What was unexpected.
+        reason: String,
+    },
+    /// Redis answered a value of another type, or a word that has no meaning.
+    #[error("unexpected answer of script `{script}`")]
+    Unreadable {
+        /// Which script, or `read` for a command.
+        script: &'static str,
+        /// What was unexpected.
+        #[source]
+        source: Unreadable,
+    },
+    /// The operating system gives no random bytes.
+    #[error("the operating system gives no random bytes")]
+    NoRandomness(#[source] getrandom::Error),
+}
+
+/// Why an answer of Redis cannot be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum Unreadable {
+    /// It is of another type.
+    Type(#[from] ParsingError),
+    /// It is none of the words that name a state or a priority.
+    Word(#[from] UnknownWord),
+    /// It is no number of bytes.
+    Size(#[from] std::num::ParseIntError),
+}
+
+impl StoreError {
+    /// The answer of this script, or of the command for `read`, cannot be read.
+    pub(crate) fn unreadable<E: Into<Unreadable>>(script: &'static str) -> impl FnOnce(E) -> Self {
+        move |cause| Self::Unreadable { script, source: cause.into() }
+    }
+
+    /// Whether repeating the very same call can succeed without anybody's help.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Disconnected | Self::Ambiguous(_) | Self::NotReady(_))
+    }
+
+    /// Whether a command that needs a key did not find it.
+    #[must_use]
+    pub(crate) fn is_missing_key(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.detail() == Some("no such key"))
+    }
+
+    /// What the client library said, if it said anything.
+    #[must_use]
+    pub(crate) fn cause(&self) -> Option<&RedisError> {
+        match self {
+            Self::Ambiguous(cause)
+            | Self::NotReady(cause)
+            | Self::OutOfMemory(cause)
+            | Self::CannotPersist(cause)
+            | Self::Forbidden(cause)
+            | Self::GroupMissing(cause)
+            | Self::Refused(cause) => Some(cause),
+            Self::Disconnected
+            | Self::WrongTopology(_)
+            | Self::NotReplicated { .. }
+            | Self::Protocol { .. }
+            | Self::Unreadable { .. }
+            | Self::NoRandomness(_) => None,
+        }
+    }
+
+    /// Whether the connection that the call used must not be used again.
+    #[must_use]
+    pub(crate) fn breaks_connection(&self) -> bool {
+        matches!(self, Self::Ambiguous(_) | Self::WrongTopology(_))
+            || matches!(self, Self::NotReady(error) if error.code().is_some_and(is_topology_change))
+    }
+}
+
+/// Codes of a node that is not the primary (any more): another node must be asked.
+fn is_topology_change(code: &str) -> bool {
+    matches!(code, "READONLY" | "MASTERDOWN" | "UNBLOCKED")
+}
+
+impl From<RedisError> for StoreError {
+    fn from(error: RedisError) -> Self {
+        if let Some(topology) = WrongTopology::from_reply(&error) {
+            return Self::WrongTopology(topology);
+        }
+        match error.kind() {
+            ErrorKind::Io => return Self::Ambiguous(error),
+            ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
+                return Self::Forbidden(error);
+            }
+            // A reply cut off in the middle.
+            ErrorKind::Parse => return Self::Ambiguous(error),
+            _ => {}
+        }
+        match error.code() {
+            Some("OOM") => Self::OutOfMemory(error),
+            Some("MISCONF") => Self::CannotPersist(error),
+            Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Self::Forbidden(error),
+            Some("NOGROUP") => Self::GroupMissing(error),
+            Some("UNBLOCKED") if mentions_stream(&error) => Self::GroupMissing(error),
+            Some(
+                "LOADING" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "NOREPLICAS"
+                | "UNBLOCKED",
+            ) => Self::NotReady(error),
+            _ => Self::Refused(error),
+        }
+    }
+}
+
+/// Redis 7.0 tells a blocked reader `UNBLOCKED the stream key no longer exists`; later versions say `NOGROUP`.
+fn mentions_stream(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("stream key"))
+}

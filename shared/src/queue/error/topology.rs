@@ -1,0 +1,53 @@
+//! Servers that can never serve the queue: waiting does not help, and only the operator can.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use crate::process::tls::Reason;
+
+/// Why the server at the address cannot serve the queue.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WrongTopology {
+    /// It only watches Redis servers.
+    #[error("the address leads to a Redis Sentinel, which stores no jobs")]
+    Sentinel,
+    /// The keys of several partitions are in several slots, and a blocking read must stay in one.
+    #[error("the address leads to a Redis Cluster, which can serve one partition only")]
+    SeveralPartitions,
+    /// Another node owns keys of the queue.
+    #[error(
+        "the address leads to a Redis Cluster node that does not own slot {slot}, which holds keys of the queue"
+    )]
+    ForeignSlot {
+        /// Its number, as Redis wrote it.
+        slot: String,
+    },
+}
+
+impl WrongTopology {
+    /// What an error reply says of the topology, if that is what it is about.
+    pub(crate) fn from_reply(error: &RedisError) -> Option<Self> {
+        match error.kind() {
+            // `MOVED 12034 127.0.0.1:7001`
+            ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => {
+                let slot = error.detail().and_then(|detail| detail.split(' ').next()).unwrap_or("?");
+                Some(Self::ForeignSlot { slot: slot.to_owned() })
+            }
+            ErrorKind::Server(ServerErrorKind::CrossSlot) => Some(Self::SeveralPartitions),
+            _ => None,
+        }
+    }
+
+    /// What the operator has to do.
+    #[must_use]
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Self::Sentinel => "set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary that it watches",
+            Self::SeveralPartitions => "set PARTITIONS=1, or use a Redis without cluster mode",
+            Self::ForeignSlot { .. } => "use a Redis without cluster mode, or a cluster of one node",
+        }
+    }
+
+    pub(crate) fn reason(&self) -> Reason {
+        Reason { what: self.to_string(), mend: self.mend().to_owned() }
+    }
+}

@@ -1,0 +1,16 @@
+//! The connection to Redis.
+
+mod arguments;
+mod connection;
+mod handle;
+mod replication;
+mod request;
+mod settings;
+mod topology;
+
+pub(crate) use arguments::RedisArgs;
+pub use handle::Redis;
+pub(crate) use replication::Replicated;
+pub use replication::ReplicationPolicy;
+pub(crate) use request::{Answered, Generation, break_connection, outcomes};
+pub use settings::ConnectionSettings;

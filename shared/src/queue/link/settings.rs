@@ -1,0 +1,130 @@
+//! Where Redis is, how long to wait for it, and why a connection to it failed.
+
+use std::time::Duration;
+
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, TlsCertificates,
+    io::tcp::TcpSettings,
+};
+
+use crate::{
+    process::tls::{ClientTls, Peer, Reason},
+    queue::{
+        error::StoreError,
+        keys::Keys,
+        link::topology::{QueueKeys, REPLICA},
+    },
+};
+
+/// Where Redis is and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct ConnectionSettings {
+    /// Address and credentials.
+    pub info: ConnectionInfo,
+    /// The address without credentials, for logs.
+    pub display: String,
+    /// Longest wait for the answer to a command that does not block.
+    pub response_timeout: Duration,
+    /// How long a call may wait for a reconnection and repeat itself before it fails.
+    pub patience: Duration,
+    has_identity: bool,
+    pub(super) queue: Option<QueueKeys>,
+}
+
+impl ConnectionSettings {
+    /// Settings for the Redis at `url` (`redis://[user:password@]host[:port][/db]`, `rediss://` for TLS).
+    ///
+    /// # Errors
+    /// When the URL is malformed.
+    pub fn new(url: &str) -> Result<Self, RedisError> {
+        let info = url.into_connection_info()?;
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let display = match info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
+                if host.contains(':') =>
+            {
+                format!("[{host}]:{port}")
+            }
+            address => address.to_string(),
+        };
+        let (response_timeout, patience) = (Duration::from_secs(2), Duration::from_secs(1));
+        Ok(Self { info, display, response_timeout, patience, has_identity: false, queue: None })
+    }
+
+    /// The same, with these credentials unless the URL has its own.
+    #[must_use]
+    pub fn with_missing_credentials(mut self, username: Option<&str>, password: Option<&str>) -> Self {
+        let mut settings = self.info.redis_settings().clone();
+        if settings.username().is_some() || settings.password().is_some() {
+            return self;
+        }
+        if let Some(username) = username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = password {
+            settings = settings.set_password(password);
+        }
+        self.info = self.info.set_redis_settings(settings);
+        self
+    }
+
+    /// The same, with these certificates; for a `rediss://` URL.
+    ///
+    /// # Errors
+    /// When the client library rejects them.
+    pub fn with_tls(mut self, tls: &ClientTls) -> Result<Self, RedisError> {
+        let client_tls = tls.identity.as_ref().map(|identity| ClientTlsConfig {
+            client_cert: identity.chain.clone().into_bytes(),
+            client_key: identity.expose_key().to_owned().into_bytes(),
+        });
+        self.has_identity = client_tls.is_some();
+        let root_cert = tls.authorities.clone().map(String::into_bytes);
+        let client = Client::build_with_tls(self.info, TlsCertificates { client_tls, root_cert })?;
+        self.info = client.get_connection_info().clone();
+        Ok(self)
+    }
+
+    /// The same, for a queue with these keys: a node of a Redis Cluster that does not own all of them is refused.
+    #[must_use]
+    pub fn for_queue(mut self, keys: &Keys, partitions: u16) -> Self {
+        self.queue = Some(QueueKeys::new(keys, partitions));
+        self
+    }
+
+    /// The same, with another limit for answers.
+    #[must_use]
+    pub fn with_response_timeout(mut self, response_timeout: Duration) -> Self {
+        self.response_timeout = response_timeout;
+        self
+    }
+
+    /// The same, with another patience.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+impl ConnectionSettings {
+    /// Why no connection came about, if TLS or the kind of the server is to blame.
+    pub(crate) fn explain(&self, error: &StoreError) -> Option<Reason> {
+        if let StoreError::WrongTopology(topology) = error {
+            return Some(topology.reason());
+        }
+        let cause = error.cause()?;
+        if cause.kind() == REPLICA {
+            let mend =
+                "wait until it is promoted, or set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary";
+            return Some(Reason { what: "Redis is a read-only replica".to_owned(), mend: mend.to_owned() });
+        }
+        let peer = Peer { name: "Redis", prefix: "REDIS", has_identity: self.has_identity };
+        let is_tls = matches!(self.info.addr(), ConnectionAddr::TcpTls { .. });
+        peer.explain(cause).or_else(|| (is_tls && is_closed(cause)).then(|| peer.explain_closed()))
+    }
+}
+
+/// Whether the other end closed an open connection.
+fn is_closed(error: &RedisError) -> bool {
+    error.is_connection_dropped() && !error.is_connection_refusal()
+}

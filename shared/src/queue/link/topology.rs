@@ -1,0 +1,66 @@
+//! What answers at Redis's address. A Sentinel, or a Redis Cluster node that does not hold all keys of the queue, can
+//! never serve it: waiting does not help, and only the operator can.
+
+use std::collections::HashMap;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
+
+use crate::queue::{
+    error::{StoreError, WrongTopology},
+    keys::Keys,
+};
+
+/// How a connection to a replica fails: as the changes sent over it would.
+pub(super) const REPLICA: ErrorKind = ErrorKind::Server(ServerErrorKind::ReadOnly);
+
+/// What a node of a Redis Cluster must own to serve a queue.
+#[derive(Clone, Debug)]
+pub(super) struct QueueKeys {
+    partitions: u16,
+    /// A key of each slot that is used, under which no job can be stored.
+    samples: [String; 2],
+}
+
+impl QueueKeys {
+    pub(super) fn new(keys: &Keys, partitions: u16) -> Self {
+        Self { partitions, samples: [keys.job_prefix(0), keys.workers()] }
+    }
+}
+
+/// Whether a server is part of a Redis Cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Standalone,
+    Cluster,
+}
+
+/// Checks that a primary answers. A replica answers, too, but its data may be old and it takes no changes. Every user may
+/// send HELLO, whatever the ACL, and a replica that has lost its primary answers it as well.
+pub(super) async fn expect_primary(connection: &mut MultiplexedConnection) -> Result<Mode, StoreError> {
+    let reply: HashMap<String, Value> = redis::cmd("HELLO").query_async(connection).await?;
+    let is = |field: &str, word: &str| match reply.get(field) {
+        Some(Value::BulkString(text)) => text == word.as_bytes(),
+        _ => false,
+    };
+    if is("mode", "sentinel") {
+        return Err(StoreError::WrongTopology(WrongTopology::Sentinel));
+    }
+    if is("role", "replica") {
+        return Err(RedisError::from((REPLICA, "it says so itself")).into());
+    }
+    Ok(if is("mode", "cluster") { Mode::Cluster } else { Mode::Standalone })
+}
+
+/// Checks that a cluster node owns the keys of the queue.
+pub(super) async fn expect_keys(
+    connection: &mut MultiplexedConnection,
+    queue: &QueueKeys,
+) -> Result<(), StoreError> {
+    if queue.partitions > 1 {
+        return Err(StoreError::WrongTopology(WrongTopology::SeveralPartitions));
+    }
+    for key in &queue.samples {
+        redis::cmd("HGET").arg(key).arg("").exec_async(connection).await?;
+    }
+    Ok(())
+}

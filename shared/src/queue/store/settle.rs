@@ -1,0 +1,163 @@
+//! How attempts end their jobs or give them back: many in one round trip, results several to a script call.
+
+use redis::{Cmd, Pipeline, Value};
+
+use super::{JobStore, Settlement, millis, seconds, stream_number};
+use crate::{
+    job::Attempt,
+    queue::{
+        Policy,
+        error::StoreError,
+        scripts::{self, NamedScript, Settled},
+    },
+};
+
+/// Most results that one script call stores: it stays well below a millisecond.
+const MOST_RESULTS: usize = 32;
+
+/// What one script call is about.
+enum Call<'a> {
+    /// Jobs of one partition that are completed with these results.
+    Complete(Vec<(&'a Attempt, &'a str)>),
+    /// A job that goes on in another way.
+    One(&'a Attempt, &'a Settlement),
+}
+
+impl JobStore {
+    /// Ends or gives back the jobs of several attempts in one round trip; one outcome for each, in order.
+    ///
+    /// # Errors
+    /// When the round trip as a whole failed. Repeating all of it is safe.
+    pub async fn settle(
+        &self,
+        settlements: &[(&Attempt, Settlement)],
+    ) -> Result<Vec<Result<Settled, StoreError>>, StoreError> {
+        let calls = Call::all(settlements);
+        let mut settled = Vec::with_capacity(settlements.len());
+        for (call, outcome) in calls.iter().zip(self.make(&calls).await?) {
+            match (outcome, call.apart()) {
+                // A job that Redis cannot work on must not keep the others of its call from their end.
+                (Err(_), Some(calls)) => {
+                    for outcome in self.make(&calls).await? {
+                        add(&mut settled, outcome);
+                    }
+                }
+                (outcome, _) => add(&mut settled, outcome),
+            }
+        }
+        Ok(settled)
+    }
+
+    /// Makes all calls in one round trip.
+    async fn make(&self, calls: &[Call<'_>]) -> Result<Vec<Result<Vec<Settled>, StoreError>>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(calls.len());
+        pipeline.ignore_errors();
+        for call in calls {
+            pipeline.add_command(match call {
+                Call::Complete(jobs) => self.complete_call(jobs),
+                Call::One(attempt, settlement) => self.settle_call(attempt, settlement),
+            });
+        }
+        let outcomes = self.redis.run_all(&pipeline).await?;
+        Ok(outcomes
+            .into_iter()
+            .zip(calls)
+            .map(|(outcome, call)| outcome.and_then(|value| call.parse(value)))
+            .collect())
+    }
+
+    fn complete_call(&self, jobs: &[(&Attempt, &str)]) -> Cmd {
+        let partition = jobs.first().map_or(0, |(attempt, _)| attempt.job_id.partition());
+        let mut keys = self.keys.streams(partition).to_vec();
+        keys.extend(jobs.iter().map(|(attempt, _)| self.keys.job(attempt.job_id)));
+        let mut command = scripts::COMPLETE.call(&keys);
+        command.arg(seconds(self.policy.result_ttl));
+        for (attempt, result) in jobs {
+            command.arg(attempt.token).arg(stream_number(attempt.priority)).arg(*result);
+        }
+        command
+    }
+
+    fn settle_call(&self, attempt: &Attempt, settlement: &Settlement) -> Cmd {
+        let (id, partition) = (attempt.job_id, attempt.job_id.partition());
+        let mut keys = vec![self.keys.job(id), self.keys.stream(partition, attempt.priority)];
+        if matches!(settlement, Settlement::Fail { .. }) {
+            keys.push(self.keys.dead(partition));
+        }
+        let mut command = settlement.script().call(&keys);
+        command.arg(attempt.token).arg(id.to_string());
+        let lease_ms = millis(self.policy.lease);
+        match settlement {
+            Settlement::Fail { code, error } => {
+                let Policy { result_ttl, failed_input_ttl, max_dead_letters, .. } = &self.policy;
+                command.arg(code).arg(error).arg(seconds(*result_ttl)).arg(*max_dead_letters);
+                command.arg(seconds(*failed_input_ttl))
+            }
+            Settlement::Retry(delay) => command.arg(millis(*delay)).arg(lease_ms),
+            Settlement::Broken => command.arg(lease_ms).arg(1),
+            Settlement::Release | Settlement::Complete(_) => command.arg(lease_ms).arg(0),
+        };
+        command
+    }
+}
+
+fn add(settled: &mut Vec<Result<Settled, StoreError>>, outcome: Result<Vec<Settled>, StoreError>) {
+    match outcome {
+        Ok(outcomes) => settled.extend(outcomes.into_iter().map(Ok)),
+        Err(error) => settled.push(Err(error)),
+    }
+}
+
+impl<'a> Call<'a> {
+    fn all(settlements: &'a [(&Attempt, Settlement)]) -> Vec<Self> {
+        let mut calls = Vec::new();
+        for (attempt, settlement) in settlements {
+            match (settlement, calls.last_mut()) {
+                (Settlement::Complete(result), Some(Self::Complete(jobs))) if has_room(jobs, attempt) => {
+                    jobs.push((*attempt, result.as_str()));
+                }
+                (Settlement::Complete(result), _) => {
+                    calls.push(Self::Complete(vec![(*attempt, result.as_str())]));
+                }
+                (other, _) => calls.push(Self::One(attempt, other)),
+            }
+        }
+        calls
+    }
+
+    /// A call for each of its jobs, if they are several.
+    fn apart(&self) -> Option<Vec<Self>> {
+        match self {
+            Self::Complete(jobs) if jobs.len() > 1 => {
+                Some(jobs.iter().map(|job| Self::Complete(vec![*job])).collect())
+            }
+            _ => None,
+        }
+    }
+
+    fn parse(&self, value: Value) -> Result<Vec<Settled>, StoreError> {
+        match self {
+            Self::Complete(jobs) => Settled::parse_completed(value, jobs.len()),
+            Self::One(_, settlement) => {
+                Settled::parse(settlement.script(), value).map(|settled| vec![settled])
+            }
+        }
+    }
+}
+
+fn has_room(jobs: &[(&Attempt, &str)], attempt: &Attempt) -> bool {
+    let is_same_partition =
+        |(first, _): &(&Attempt, &str)| first.job_id.partition() == attempt.job_id.partition();
+    jobs.len() < MOST_RESULTS && jobs.first().is_some_and(is_same_partition)
+}
+
+impl Settlement {
+    fn script(&self) -> &'static NamedScript {
+        match self {
+            Self::Complete(_) => &scripts::COMPLETE,
+            Self::Fail { .. } => &scripts::FAIL,
+            Self::Retry(_) => &scripts::RETRY,
+            Self::Release | Self::Broken => &scripts::RELEASE,
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Reads of the queue.
+
+mod notifier;
+
+pub use notifier::{Notifier, Watch};
