@@ -17,10 +17,10 @@ use tepal_shared::{
 };
 
 use self::{access::AccessArgs, security::SecurityArgs};
-use crate::access::command::KeyCommand;
+use crate::edge::access::command::KeyCommand;
 pub use crate::{
-    certificate::{CertificateFiles, ClientCertificates},
-    cors::AllowedOrigins,
+    edge::cors::AllowedOrigins,
+    http::certificate::{CertificateFiles, ClientCertificates},
 };
 
 /// How many times its size a body of numbers takes at least while it is read.

@@ -15,7 +15,7 @@ use tepal_shared::{
     },
 };
 
-use crate::{access::Access, certificate, config::Config};
+use crate::{config::Config, edge::access::Access, http::certificate};
 
 /// Checks Redis, the API keys and the certificate, and looks for workers.
 pub async fn examine(config: &Config) -> Report {

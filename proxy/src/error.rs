@@ -3,6 +3,7 @@
 
 mod mistake;
 mod problem;
+pub(crate) mod short;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -13,7 +14,7 @@ pub(crate) use self::{
     problem::MOST_BYTES,
 };
 
-use crate::{
+use crate::edge::{
     access::{Refusal, Scope},
     rate_limit::{Excess, Policy},
 };

@@ -15,15 +15,12 @@ use serde_json::Value;
 use tepal_shared::{model::Model, tensor::Values};
 
 use crate::{
-    accept,
-    budget::Meter,
+    edge::rate_limit::{RateLimit, address_in},
     error::{ApiError, MOST_BYTES, MOST_MISTAKES},
-    extract, json, prefer,
-    rate_limit::{RateLimit, address_in},
-    request::{LONGEST_SECONDS, Submission},
-    routes::{MOST_IDS, MOST_JOBS, fuzzing as routes},
+    fronts::rest::{MOST_IDS, MOST_JOBS, fuzzing as rest},
+    http::{accept, budget::Meter, connections::heads::Scanner, headers, json, prefer},
+    jobs::submission::{LONGEST_SECONDS, Submission},
     secret::Keys,
-    serve::heads::Scanner,
 };
 
 static IRIS: LazyLock<Model> = LazyLock::new(|| {
@@ -46,7 +43,7 @@ pub fn submission(body: &[u8]) {
 /// The body of `POST /predict/batch`, in both its forms.
 pub fn batch(body: &[u8]) {
     for outcome in
-        [routes::elements(body, &IRIS, &mut Meter::off()), routes::lines(body, &IRIS, &mut Meter::off())]
+        [rest::elements(body, &IRIS, &mut Meter::off()), rest::lines(body, &IRIS, &mut Meter::off())]
     {
         match outcome {
             Ok(items) => {
@@ -61,7 +58,7 @@ pub fn batch(body: &[u8]) {
 /// The body of `POST /jobs/lookup`.
 pub fn lookup(body: &[u8]) {
     match json::parse(body, &mut Meter::off()) {
-        Ok(body) => match routes::names(&body) {
+        Ok(body) => match rest::names(&body) {
             Ok(names) => assert!((1..=MOST_IDS).contains(&names.len())),
             Err(mistake) => check_error(&ApiError::Invalid(vec![mistake])),
         },
@@ -76,7 +73,7 @@ pub fn ratio(body: &[u8]) {
             .and_then(|body| Submission::read(body, &IRIS).map_err(ApiError::Invalid))
             .err(),
         json::parse(body, &mut Meter::off())
-            .and_then(|body| match routes::names(&body) {
+            .and_then(|body| match rest::names(&body) {
                 // Those of no job are repeated.
                 Ok(names) => {
                     let repeated = Value::from(names).to_string().len();
@@ -88,10 +85,10 @@ pub fn ratio(body: &[u8]) {
             .err(),
     ];
     errors.iter().flatten().for_each(check_error);
-    let read: [fn(&[u8], &Model, &mut Meter) -> _; 2] = [routes::elements, routes::lines];
+    let read: [fn(&[u8], &Model, &mut Meter) -> _; 2] = [rest::elements, rest::lines];
     for items in read.into_iter().filter_map(|read| read(body, &IRIS, &mut Meter::off()).ok()) {
-        let most = MOST_BYTES + routes::BYTES_A_JOB * items.len();
-        let answer = routes::answer_to(items);
+        let most = MOST_BYTES + rest::BYTES_A_JOB * items.len();
+        let answer = rest::answer_to(items);
         assert!(answer.len() <= most, "{} bytes", answer.len());
     }
 }
@@ -99,14 +96,14 @@ pub fn ratio(body: &[u8]) {
 /// A cursor of `GET /jobs`: any place can be sealed and opened.
 pub fn cursor(place: &[u8]) {
     if let Some(place) = place.first_chunk() {
-        routes::cursor_round_trip(&KEYS.cursors, *place);
+        rest::cursor_round_trip(&KEYS.cursors, *place);
     }
 }
 
 /// The query of `GET /jobs`, its cursor included.
 pub fn listing(query: &[u8]) {
     let Ok(uri) = Uri::try_from([b"/jobs?", query].concat()) else { return };
-    if let Err(mistakes) = routes::check_listing(&uri, &KEYS.cursors) {
+    if let Err(mistakes) = rest::check_listing(&uri, &KEYS.cursors) {
         assert!(!mistakes.is_empty());
         check_error(&ApiError::Invalid(mistakes));
     }
@@ -218,13 +215,13 @@ pub fn heads(bytes: &[u8]) {
 /// `traceparent`, and the ids that travel beside it.
 pub fn traceparent(value: &[u8]) {
     let headers = headers("traceparent", value);
-    if let Some(kept) = extract::traceparent(&headers) {
-        assert!(extract::is_visible_ascii(kept.as_bytes(), extract::LONGEST_TRACEPARENT));
-        assert!(extract::is_traceparent(&kept));
+    if let Some(kept) = headers::traceparent(&headers) {
+        assert!(headers::is_visible_ascii(kept.as_bytes(), headers::LONGEST_TRACEPARENT));
+        assert!(headers::is_traceparent(&kept));
         assert_eq!(kept.split('-').map(str::len).take(4).collect::<Vec<_>>(), [2, 32, 16, 2]);
     }
-    let id = extract::request_id(&self::headers("x-request-id", value));
-    assert!(extract::is_visible_ascii(id.as_bytes(), 128));
+    let id = headers::request_id(&self::headers("x-request-id", value));
+    assert!(headers::is_visible_ascii(id.as_bytes(), 128));
 }
 
 #[cfg(test)]

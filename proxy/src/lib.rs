@@ -3,66 +3,36 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`routes`] | the whole route table and the order of the middleware: read this first |
-//! | [`request`], [`extract`], [`host`], [`json`] | the body of `POST /predict`; how ids, headers and JSON are read |
-//! | [`bodies`], [`answer`], [`budget`] | how much memory bodies and answers may hold, one and all together |
-//! | [`results`], [`single_flight`] | large results, and reads that several requests share |
-//! | [`accept`], [`prefer`], [`follow`] | what form of answer a client wants and how long it waits; following a job |
-//! | [`openapi`] | the contract, made from the route table, the errors, the limits and the model |
-//! | [`error`], [`short`] | every error answer, and every error status code; how much of a client's text it repeats |
-//! | [`observe`], [`metrics`] | request ids, metrics and log lines of requests |
-//! | [`certificate`] | the certificate of the API, and its exchange while connections are open |
-//! | [`cors`], [`security_headers`] | what browsers are told, and whose pages may use the API |
-//! | [`reload`] | files that may change while the proxy runs |
-//! | [`admission`] | whether a request is let in |
-//! | [`access`], [`rate_limit`], [`cost`] | API keys and what each may do; how many requests a client may make, and as how many one counts |
-//! | [`secret`] | the queue's secret, shared by all proxies, and what is sealed with it |
-//! | [`probe`] | a background task that keeps what /health, /metadata and the gauges say |
-//! | [`doctor`] | checks what the proxy needs, and tells what is wrong |
-//! | [`serve`], [`open_files`] | connections: accepts, limits and drains them; how many the operating system lets us have |
-//! | [`config`], [`state`] | settings; what all handlers share |
-//! | [`tasks`] | the background tasks |
+//! | [`http`] | bytes: connections, certificate, limits, bodies, headers; knows no route |
+//! | [`edge`] | what every request passes: request id, access, rate limit, CORS |
+//! | [`jobs`] | accepting, following and reading jobs; knows no route |
+//! | [`fronts`] | the APIs: [`fronts::rest`] has the route table, read it first |
+//! | [`probe`] | a background task that reads the state of Redis and the workers once a second |
+//! | [`config`] | the list of all settings |
+//! | [`error`] | every error of the API, its code and its status |
+//! | [`metrics`] | every metric |
+//! | [`state`], [`tasks`] | what all handlers share; the background tasks |
+//! | [`secret`] | the queue's secret, and the keys derived from it |
+//! | [`reload`] | files that change while the proxy runs |
+//! | [`doctor`] | `tepal-proxy doctor` |
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::panic, reason = "in a test, a failed unwrap is a failed test")
 )]
 
-mod accept;
-pub mod access;
-mod admission;
-mod answer;
-mod bodies;
-mod budget;
-mod certificate;
 pub mod config;
-mod cors;
-mod cost;
 pub mod doctor;
+mod edge;
 mod error;
-mod extract;
-mod follow;
+mod fronts;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
-mod host;
-mod idempotency;
-mod json;
+mod http;
+mod jobs;
 mod metrics;
-mod observe;
-mod open_files;
-mod openapi;
-mod prefer;
 mod probe;
-mod quota;
-mod rate_limit;
 pub mod reload;
-mod request;
-mod results;
-mod routes;
 mod secret;
-mod security_headers;
-mod serve;
-mod short;
-mod single_flight;
 mod state;
 mod tasks;
 
@@ -73,9 +43,14 @@ use tokio::net::{TcpListener, TcpSocket};
 use tracing::info;
 
 use crate::{
-    access::Access,
     config::{Config, ConnectionLimits},
-    serve::{Handshakes, Server},
+    edge::access::{Access, KeysError},
+    fronts::rest,
+    http::{
+        certificate::{self, CertificateError},
+        connections::{Handshakes, Server},
+        open_files,
+    },
     state::App,
 };
 
@@ -103,13 +78,13 @@ pub enum StartError {
     Redis(#[source] tepal_shared::queue::RedisError),
     /// The API keys changed since the settings were checked, and cannot be used any more.
     #[error("the API keys cannot be used")]
-    ApiKeys(#[source] access::KeysError),
+    ApiKeys(#[source] KeysError),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),
     /// The certificate cannot be used.
     #[error(transparent)]
-    Certificate(#[from] certificate::CertificateError),
+    Certificate(#[from] CertificateError),
 }
 
 /// Opens the listening socket.
@@ -163,7 +138,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
             let (metrics, timeout) = (app.metrics.tls.clone(), config.connections.header_timeout);
             Arc::new(Handshakes { current, metrics, timeout })
         }),
-        router: routes::router(Arc::clone(&app), &config),
+        router: rest::router(Arc::clone(&app), &config),
     };
     let _tasks = tasks::start(&app, snapshots, keys_file, renewal);
     if let Ok(address) = listener.local_addr() {

@@ -23,7 +23,7 @@ use tepal_shared::{
     process::{supervisor, telemetry},
 };
 
-use crate::access::Refusal;
+use crate::edge::access::Refusal;
 
 const REQUESTS: &str = "tepal_http_requests_total";
 const UNAUTHORIZED: &str = "tepal_http_unauthorized_total";

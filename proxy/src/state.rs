@@ -14,8 +14,14 @@ use tepal_shared::{
 use tokio::sync::watch;
 
 use crate::{
-    StartError, access::Access, bodies::Bodies, config::Config, follow::Looks, metrics::Metrics,
-    probe::Snapshot, quota::Quota, rate_limit::RateLimit, results::Results, secret::Secret,
+    StartError,
+    config::Config,
+    edge::{access::Access, rate_limit::RateLimit},
+    http::bodies::Bodies,
+    jobs::{follow::Looks, quota::Quota, results::Results},
+    metrics::Metrics,
+    probe::Snapshot,
+    secret::Secret,
 };
 
 /// One proxy.

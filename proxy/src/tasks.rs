@@ -6,7 +6,7 @@ use tepal_shared::{process::supervisor::Tasks, queue::doctor::warn_about_default
 use tokio::sync::watch;
 
 use crate::{
-    certificate::Renewal,
+    http::certificate::Renewal,
     probe::{Probe, Snapshot},
     reload::Files,
     state::App,

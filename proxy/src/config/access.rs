@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tepal_shared::process::{settings::Mistakes, telemetry};
 
-use crate::access::{Access, KeysError};
+use crate::edge::access::{Access, KeysError};
 
 /// The settings of access.
 #[derive(Args, Clone, Debug)]

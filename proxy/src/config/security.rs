@@ -5,8 +5,8 @@ use clap::Args;
 use tepal_shared::process::settings::Mistakes;
 
 use crate::{
-    certificate::{CertificateFiles, ClientCertificates},
-    cors::{self, AllowedOrigins},
+    edge::cors::{self, AllowedOrigins},
+    http::certificate::{CertificateFiles, ClientCertificates},
 };
 
 /// Flags and environment variables.

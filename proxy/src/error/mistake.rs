@@ -5,7 +5,7 @@ use std::fmt::Display;
 use serde::Serialize;
 use tepal_shared::model::InputError;
 
-use crate::short::short;
+use super::short::short;
 
 /// Bytes of a pointer or a parameter's name, as JSON. A longer one is cut and ends with three dots.
 pub(crate) const LONGEST_POINTER: usize = 200;

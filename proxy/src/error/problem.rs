@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use super::Mistake;
-use crate::short::short;
+use super::{Mistake, short::short};
 
 /// Bytes of a whole error answer.
 pub(crate) const MOST_BYTES: usize = 4 << 10;

@@ -1,0 +1,216 @@
+//! Who calls, and what it may do. Without `API_KEYS_FILE` everybody may do everything, and nothing here runs.
+
+mod caller;
+pub(crate) mod command;
+mod keyring;
+mod scope;
+mod secret;
+
+use std::{
+    path::Path,
+    str::Utf8Error,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use axum::http::{HeaderMap, HeaderName};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use tepal_shared::process::telemetry;
+use tracing::{error, info};
+
+pub(crate) use self::{
+    caller::Caller,
+    keyring::Keyring,
+    scope::{Scope, Scopes},
+};
+use crate::reload::{Files, ReadError};
+
+/// Where a caller's key is.
+pub(crate) const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
+/// What the digest of an unknown key is compared with: nothing has this one.
+const NO_DIGEST: [u8; 32] = [0; 32];
+
+/// Why a caller is not let in. A client hears of the last one only; the others are told apart for who runs the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No key was given, and callers without one may not do this.
+    MissingKey,
+    /// What was given has not the form of a key, or more than one was given.
+    MalformedKey,
+    /// No key has this id (any more).
+    UnknownKey,
+    /// The key with this id is another one.
+    WrongSecret,
+    /// The key does not give this right.
+    InsufficientScope(Scope),
+}
+
+impl Refusal {
+    /// One word for metrics and logs.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::MissingKey => "missing_key",
+            Self::MalformedKey => "malformed_key",
+            Self::UnknownKey => "unknown_key",
+            Self::WrongSecret => "wrong_secret",
+            Self::InsufficientScope(_) => "insufficient_scope",
+        }
+    }
+
+    /// Every reason, in the order of their declaration.
+    pub(crate) const REASONS: [&'static str; 5] =
+        ["missing_key", "malformed_key", "unknown_key", "wrong_secret", "insufficient_scope"];
+}
+
+/// The file with the keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] ReadError),
+    /// It holds other bytes than text.
+    #[error("it is not UTF-8")]
+    NotUtf8(#[from] Utf8Error),
+    /// It holds other text than TOML.
+    #[error("it is not TOML")]
+    NotToml(#[from] toml::de::Error),
+    /// It is TOML, but what stands in it is wrong: a sentence for each mistake.
+    #[error("{}", .0.join("; "))]
+    Wrong(Vec<String>),
+}
+
+/// The keys that are active now.
+#[derive(Debug)]
+pub(crate) struct Access {
+    keyring: RwLock<Arc<Keyring>>,
+}
+
+impl Access {
+    /// Lets in whom the file allows. Blocks, so it is for the start.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Files<1>), KeysError> {
+        let (file, [contents]) = Files::open([path.to_owned()])?;
+        let keyring = Keyring::read(&contents)?;
+        Ok((Self { keyring: RwLock::new(Arc::new(keyring)) }, file))
+    }
+
+    /// Who sends these headers. The key is the whole proof, so each wrong one takes the same work.
+    pub(crate) fn identify(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        let keyring = self.keyring();
+        let mut given = headers.get_all(KEY_HEADER).iter();
+        let Some(text) = given.next() else { return Ok(Caller::Anonymous(keyring.anonymous())) };
+        let id = secret::id_of(text.as_bytes()).filter(|_| given.next().is_none());
+        let id = id.ok_or(Refusal::MalformedKey)?;
+        let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        let key = keyring.key(id);
+        let is_right = digest.ct_eq(key.map_or(&NO_DIGEST, |key| &key.digest));
+        match key {
+            Some(key) if bool::from(is_right) => Ok(Caller::Key(Arc::clone(key))),
+            Some(_) => Err(Refusal::WrongSecret),
+            None => Err(Refusal::UnknownKey),
+        }
+    }
+
+    /// Takes over each new version of the file for as long as the process lives. One that is wrong changes nothing: a slip
+    /// locks nobody out.
+    pub(crate) async fn follow(&self, file: &mut Files<1>) {
+        info!(action = "api_keys_loaded", keys = self.keyring().len());
+        loop {
+            let read = file.changed().await.map_err(KeysError::from);
+            match read.and_then(|[contents]| Keyring::read(&contents)) {
+                Ok(keyring) => {
+                    info!(action = "api_keys_loaded", keys = keyring.len());
+                    self.replace(keyring);
+                }
+                Err(error) => error!(action = "api_keys_rejected", error = telemetry::chain(&error)),
+            }
+        }
+    }
+
+    fn replace(&self, mut keyring: Keyring) {
+        keyring.keep_counts_of(&self.keyring());
+        *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
+    }
+
+    /// What callers without a key may do.
+    pub(crate) fn anonymous(&self) -> Scopes {
+        self.keyring().anonymous()
+    }
+
+    /// One line about the keys.
+    pub(crate) fn summary(&self) -> String {
+        self.keyring().summary()
+    }
+
+    fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keyring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A key whose secret is `secret`, as the file has it.
+    fn entry(id: &str, secret: &str, rest: &str) -> String {
+        let digest = Sha256::digest(format!("tepal_{id}_{secret}"));
+        format!("[[key]]\nid = \"{id}\"\nsha256 = \"{digest:x}\"\nscopes = [\"read\"]\n{rest}\n")
+    }
+
+    fn keyring(text: &str) -> Keyring {
+        Keyring::read(text.as_bytes()).unwrap()
+    }
+
+    fn access(text: &str) -> Access {
+        Access { keyring: RwLock::new(Arc::new(keyring(text))) }
+    }
+
+    fn identify(access: &Access, keys: &[&str]) -> Result<Caller, Refusal> {
+        let mut headers = HeaderMap::new();
+        for key in keys {
+            headers.append(KEY_HEADER, key.parse().unwrap());
+        }
+        access.identify(&headers)
+    }
+
+    #[test]
+    fn only_a_whole_key_opens() {
+        let access = access(&(entry("a", "one", "") + &entry("b", "two", "")));
+        let id = |keys: &[&str]| identify(&access, keys).map(|caller| caller.key_id().map(str::to_owned));
+        assert_eq!(id(&["tepal_a_one"]), Ok(Some("a".to_owned())));
+        assert_eq!(id(&["tepal_b_two"]), Ok(Some("b".to_owned())));
+        assert_eq!(id(&[]), Ok(None));
+        for wrong in ["tepal_a_two", "tepal_b_one", "tepal_a_One", "tepal_a_on", "tepal_a_onee"] {
+            assert_eq!(id(&[wrong]), Err(Refusal::WrongSecret), "{wrong}");
+        }
+        assert_eq!(id(&["tepal_c_one"]), Err(Refusal::UnknownKey));
+        assert_eq!(id(&["one"]), Err(Refusal::MalformedKey));
+        assert_eq!(id(&["tepal_a_one", "tepal_a_one"]), Err(Refusal::MalformedKey));
+    }
+
+    #[test]
+    fn what_a_key_has_spent_stays_spent_when_the_file_is_read_again() {
+        let limited = |rest: &str| entry("a", "one", rest);
+        let access = access(&limited("requests_per_minute = 10"));
+        let limit = || access.keyring().key("a").unwrap().limit.clone().unwrap();
+        let first = limit();
+        access
+            .replace(keyring(&(limited("requests_per_minute = 10\nowner = \"x\"") + &entry("b", "two", ""))));
+        assert!(Arc::ptr_eq(&first, &limit()));
+        access.replace(keyring(&limited("requests_per_minute = 11")));
+        assert!(!Arc::ptr_eq(&first, &limit()));
+    }
+
+    #[test]
+    fn the_start_tells_why_a_file_cannot_be_used() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("keys.toml");
+        let error = |path: &Path| Access::open(path).err().unwrap().to_string();
+        assert!(error(&path).starts_with("cannot read "));
+        std::fs::write(&path, "keys = 1").unwrap();
+        assert!(
+            error(&path).contains("the file has no `keys`") && error(&path).contains("; it has no [[key]]")
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! The APIs that the proxy serves.
+
+pub(crate) mod rest;

@@ -1,0 +1,23 @@
+//! `/docs`: the contract for people, one page without anything from elsewhere.
+
+use std::sync::LazyLock;
+
+use axum::{
+    http::{HeaderMap, HeaderValue, header::CONTENT_SECURITY_POLICY},
+    response::Response,
+};
+
+use crate::http::kept::Kept;
+
+static PAGE: LazyLock<Kept> =
+    LazyLock::new(|| Kept::new(include_str!("docs.html"), "text/html; charset=utf-8"));
+/// The page needs its own script and style, and reads the contract from this service.
+const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The page.
+pub(super) async fn page(headers: HeaderMap) -> Response {
+    let mut response = PAGE.answer(&headers);
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    response
+}

@@ -1,0 +1,39 @@
+//! A job with its result, as parts of an answer whose memory is taken before they are made.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use tepal_shared::job::{Job, JobResult};
+
+use super::view;
+use crate::{
+    http::answer::{SMALL, held},
+    jobs::results::Unread,
+    state::App,
+};
+
+/// A job without its result takes less, if its error is short; nothing of the client's is in it.
+pub(crate) const BYTES_WITHOUT_RESULT: usize = 1024;
+
+/// The body of `GET /job/{id}` between two texts; `None` when the job is gone. A large result is shared by all answers that
+/// have it.
+pub(crate) async fn parts(
+    app: &App,
+    job: &Job,
+    before: &str,
+    after: &str,
+) -> Result<Option<Vec<Bytes>>, Unread> {
+    if let Some(JobResult::Large { bytes }) = job.result {
+        let text = app.results.text(job.id, bytes).await?;
+        let (start, end) = view::around_result(job);
+        let (start, end) = ([before, &start].concat(), [end, after].concat());
+        return Ok(text.map(|text| vec![start.into(), text, end.into()]));
+    }
+    let size = job.result.as_ref().map_or(0, JobResult::bytes) + BYTES_WITHOUT_RESULT;
+    let mut share = app.bodies.share();
+    if !share.grow(size) {
+        return Err(Unread::NoRoom);
+    }
+    let text = [before, &view::body(job), after].concat();
+    Ok(Some(vec![if size > SMALL { held(text, Arc::new(share)) } else { text.into() }]))
+}

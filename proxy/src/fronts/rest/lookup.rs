@@ -1,0 +1,289 @@
+//! `POST /jobs/lookup`: reads many jobs at once.
+
+use std::{collections::HashSet, sync::Arc};
+
+use axum::{
+    body::Bytes,
+    extract::{Request, State},
+    response::Response,
+};
+use futures_util::future::join_all;
+use serde_json::Value;
+use tepal_shared::job::{Job, JobId, JobResult, LARGE_BYTES, owner::View};
+
+use super::{as_json, job};
+use crate::{
+    edge::{
+        access::Caller,
+        cost::{Tab, Work},
+    },
+    error::{ApiError, Mistake},
+    http::{
+        answer::{self, PIECE, held},
+        budget::Share,
+        headers,
+        json::pointer_to,
+    },
+    jobs::{follow, results::Unread},
+    state::App,
+};
+
+/// Most ids of a request.
+pub(crate) const MOST: usize = 1000;
+/// Characters of an id.
+pub(crate) const LONGEST: usize = 64;
+const TOO_LONG: &str = "must have at most 64 characters";
+/// So many jobs are read at once.
+const AT_ONCE: usize = 50;
+/// What the jobs of an answer may take, beside the ids that it repeats.
+const MOST_BYTES: usize = (8 << 20) - MOST * BYTES_OF_ID;
+/// At most, as JSON: six for each character.
+const BYTES_OF_ID: usize = 6 * LONGEST + 3;
+/// What is read of a job before its size is known, as text.
+const BYTES_OF_RECORD: usize = LARGE_BYTES + job::BYTES_WITHOUT_RESULT;
+
+/// The jobs that the body names, in its order.
+pub(crate) async fn look_up(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
+    let mut tab = Tab::open(&app, &caller, &request);
+    let mut work = Work::default();
+    let outcome = found(&app, &caller, request, &mut tab, &mut work).await;
+    tab.close(work, outcome)
+}
+
+async fn found(
+    app: &App,
+    caller: &Caller,
+    request: Request,
+    tab: &mut Tab,
+    work: &mut Work,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let (names, _memory) = headers::json(&parts.headers, body, &app.bodies, owned_names).await?;
+    let names = distinct(&names);
+    let known = Work { jobs_read: names.len(), ..Work::default() };
+    tab.charge_for(known)?;
+    *work = known;
+    let mut found = Found::new(app.bodies.share());
+    let mut rest = names.as_slice();
+    while !rest.is_empty() {
+        let next = &rest[..rest.len().min(AT_ONCE)];
+        let read = found.read(app, caller.view(), next).await?;
+        rest = &rest[read..];
+        if read < next.len() {
+            break;
+        }
+    }
+    if rest.len() == names.len() {
+        return Err(ApiError::Overloaded);
+    }
+    found.answer(rest)
+}
+
+/// The large result of a job, if it has one.
+async fn large_text(app: &App, job: Option<&Job>) -> Result<Option<Bytes>, Unread> {
+    match job.map(|job| (job.id, &job.result)) {
+        Some((id, Some(JobResult::Large { bytes }))) => app.results.text(id, *bytes).await,
+        _ => Ok(None),
+    }
+}
+
+/// What was found so far, and the memory for it.
+struct Found<'a> {
+    written: Written,
+    /// Bytes of the jobs, at least.
+    bytes: usize,
+    not_found: Vec<&'a str>,
+    share: Share,
+}
+
+/// The answer so far, as JSON.
+struct Written {
+    parts: Vec<Part>,
+    /// The end, which may grow.
+    text: String,
+    /// Bytes of the parts that this answer has alone.
+    own_bytes: usize,
+}
+
+enum Part {
+    Own(String),
+    Shared(Bytes),
+}
+
+impl<'a> Found<'a> {
+    fn new(share: Share) -> Self {
+        let written = Written { parts: Vec::new(), text: r#"{"jobs":["#.to_owned(), own_bytes: 0 };
+        Self { written, bytes: 0, not_found: Vec::new(), share }
+    }
+
+    /// Reads the jobs of these names, and gives how many of them it has read, from the first one on. One always fits into an
+    /// answer of its own. Memory for their records is taken before they are read, and for each large result before that is.
+    async fn read(&mut self, app: &App, view: View<'_>, names: &[&'a str]) -> Result<usize, ApiError> {
+        if !self.share.grow(names.len() * BYTES_OF_RECORD) {
+            return Ok(0);
+        }
+        let mut jobs = records(app, view, names).await?;
+        jobs.truncate(self.how_many_fit(&jobs));
+        let texts = join_all(jobs.iter().map(|job| large_text(app, job.as_ref()))).await;
+        let mut count = 0;
+        for ((name, job), text) in names.iter().zip(jobs).zip(texts) {
+            match text {
+                Ok(text) => self.add(name, job, text),
+                Err(Unread::NoRoom) => break,
+                Err(unread) => return Err(unread.into()),
+            }
+            count += 1;
+        }
+        self.share.shrink_to(self.written.own_bytes());
+        Ok(count)
+    }
+
+    fn how_many_fit(&self, jobs: &[Option<Job>]) -> usize {
+        let mut bytes = self.bytes;
+        let fits = |job: &&Option<Job>| {
+            let is_first = bytes == 0;
+            bytes += job.as_ref().map_or(0, size);
+            is_first || bytes <= MOST_BYTES
+        };
+        jobs.iter().take_while(fits).count()
+    }
+
+    fn add(&mut self, name: &'a str, job: Option<Job>, large: Option<Bytes>) {
+        let is_large = |job: &Job| matches!(job.result, Some(JobResult::Large { .. }));
+        // One whose large result is gone has gone itself.
+        let Some(job) = job.filter(|job| large.is_some() || !is_large(job)) else {
+            self.not_found.push(name);
+            return;
+        };
+        if self.bytes > 0 {
+            self.written.text.push(',');
+        }
+        self.bytes += size(&job);
+        match large {
+            Some(text) => self.written.push_large(&job, text),
+            None => self.written.push(&job::body(&job)),
+        }
+    }
+
+    fn answer(mut self, not_read: &[&str]) -> Result<Response, ApiError> {
+        let named = self.not_found.iter().chain(not_read);
+        let most: usize = named.map(|name| 6 * name.len() + 3).sum();
+        if !self.share.grow(most) {
+            return Err(ApiError::Overloaded);
+        }
+        // Lists of strings serialise without fail.
+        let list = |names: &[&str]| serde_json::to_string(names).unwrap_or_default();
+        let text = &mut self.written.text;
+        text.push_str(&format!(r#"],"not_found":{}"#, list(&self.not_found)));
+        if !not_read.is_empty() {
+            text.push_str(&format!(r#","not_read":{}"#, list(not_read)));
+        }
+        text.push('}');
+        Ok(as_json(answer::paid(self.written.end(self.share))))
+    }
+}
+
+impl Written {
+    fn own_bytes(&self) -> usize {
+        self.own_bytes + self.text.len()
+    }
+
+    fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+        // One text that grows on and on would take twice its size, and more while it is moved.
+        if self.text.len() >= PIECE {
+            self.end_text();
+        }
+    }
+
+    fn push_large(&mut self, job: &Job, text: Bytes) {
+        let (before, after) = job::around_result(job);
+        self.text.push_str(&before);
+        self.end_text();
+        self.parts.push(Part::Shared(text));
+        self.text.push_str(after);
+    }
+
+    fn end_text(&mut self) {
+        let mut text = std::mem::take(&mut self.text);
+        text.shrink_to_fit();
+        self.own_bytes += text.len();
+        self.parts.push(Part::Own(text));
+    }
+
+    /// All parts, with the memory of those that no other answer has.
+    fn end(mut self, mut share: Share) -> Vec<Bytes> {
+        self.end_text();
+        share.shrink_to(self.own_bytes);
+        let share = Arc::new(share);
+        let bytes = |part| match part {
+            Part::Own(text) => held(text, Arc::clone(&share)),
+            Part::Shared(text) => text,
+        };
+        self.parts.into_iter().map(bytes).collect()
+    }
+}
+
+/// Most bytes of the job in the answer.
+fn size(job: &Job) -> usize {
+    job.result.as_ref().map_or(0, JobResult::bytes) + job::BYTES_WITHOUT_RESULT
+}
+
+/// The jobs of these names as they stand, without large results; `None` where the caller sees none.
+async fn records(app: &App, view: View<'_>, names: &[&str]) -> Result<Vec<Option<Job>>, ApiError> {
+    let ids: Vec<Option<JobId>> = names.iter().map(|name| name.parse().ok()).collect();
+    let known: Vec<JobId> = ids.iter().copied().flatten().collect();
+    let mut jobs = app.store.jobs(&known).await?.into_iter();
+    let mut records = Vec::with_capacity(names.len());
+    for id in ids {
+        records.push(match id.and_then(|_| jobs.next().flatten()) {
+            Some(job) if view.shows(job.owner.as_deref()) => follow::up_to_date(&app.store, job).await?,
+            _ => None,
+        });
+    }
+    Ok(records)
+}
+
+/// Each name once, in the order of the request.
+fn distinct(names: &[String]) -> Vec<&str> {
+    let mut seen = HashSet::with_capacity(names.len());
+    names.iter().map(String::as_str).filter(|name| seen.insert(*name)).collect()
+}
+
+fn owned_names(body: Value) -> Result<Vec<String>, ApiError> {
+    let names = names(&body).map_err(|mistake| ApiError::Invalid(vec![mistake]))?;
+    Ok(names.into_iter().map(str::to_owned).collect())
+}
+
+/// The ids as the client wrote them.
+pub(crate) fn names<'a>(body: &'a Value) -> Result<Vec<&'a str>, Mistake> {
+    let place = "/job_ids";
+    let Value::Object(fields) = body else {
+        return Err(Mistake::at("", "type", "must be an object with the field job_ids"));
+    };
+    if let Some(name) = fields.keys().find(|name| *name != "job_ids") {
+        let detail = "is not a field of this request; known is job_ids";
+        return Err(Mistake::at(pointer_to(name), "unknown_field", detail));
+    }
+    let ids = match fields.get("job_ids") {
+        None => return Err(Mistake::at(place, "missing", "is missing")),
+        Some(Value::Array(ids)) => ids,
+        Some(_) => return Err(Mistake::at(place, "type", "must be a list of job ids")),
+    };
+    match ids.len() {
+        0 => return Err(Mistake::at(place, "empty", format!("must hold 1 to {MOST} ids, but is empty"))),
+        1..=MOST => {}
+        more => {
+            let detail = format!("must hold 1 to {MOST} ids, not {more}");
+            return Err(Mistake::at(place, "too_many_ids", detail));
+        }
+    }
+    let name = |(index, id): (usize, &'a Value)| {
+        let mistake = |code, detail| Mistake::at(format!("{place}/{index}"), code, detail);
+        let id = id.as_str().ok_or_else(|| mistake("type", "must be a string"))?;
+        // No id is as long, and the answer repeats those of no job.
+        let is_short = id.chars().take(LONGEST + 1).count() <= LONGEST;
+        if is_short { Ok(id) } else { Err(mistake("length", TOO_LONG)) }
+    };
+    ids.iter().enumerate().map(name).collect()
+}

@@ -1,0 +1,183 @@
+//! What several operations have in common: parameters, answers, and the errors of their steps.
+
+use serde_json::{Value, json};
+use tepal_shared::queue::error::{StoreError, WrongTopology};
+
+use crate::{
+    error::{ApiError, Mistake},
+    fronts::rest,
+    http::prefer::LONGEST_WAIT,
+    jobs::{idempotency, quota},
+};
+
+pub(super) const JOB_ID: &str = "019f1d2e-7b42-7d16-8a64-3c9f77b2e500";
+pub(super) const REQUEST_ID: &str = "019f1d2e-83ca-759e-a2ec-b417ff3a6d00";
+
+pub(super) fn schema(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+pub(super) fn body(name: &str, example: &Value) -> Value {
+    json!({"required": true, "content": {"application/json": {"schema": schema(name), "example": example}}})
+}
+
+pub(super) fn json_answer(description: &str, name: &str, example: &Value) -> Value {
+    json!({
+        "description": description,
+        "content": {"application/json": {"schema": schema(name), "example": example}},
+    })
+}
+
+pub(super) fn accepted() -> Value {
+    let mut answer =
+        json_answer("The job is accepted", "Accepted", &json!({"job_id": JOB_ID, "status": "pending"}));
+    answer["headers"] = json!({
+        "Location": {"description": "Where the job is read", "schema": {"type": "string"}},
+        "Preference-Applied": applied(),
+    });
+    answer["links"] = json!({
+        "show": {"operationId": "showJob", "parameters": {"id": "$response.body#/job_id"}},
+    });
+    answer
+}
+
+pub(super) fn finished() -> Value {
+    let mut answer = json_answer("The job has ended within the preferred wait", "Job", &completed());
+    answer["headers"] = json!({
+        "Content-Location": {"description": "Where the job is read", "schema": {"type": "string"}},
+        "Preference-Applied": applied(),
+    });
+    answer
+}
+
+pub(super) fn applied() -> Value {
+    json!({"description": "The wait that was granted", "schema": {"type": "string"}})
+}
+
+pub(super) fn completed() -> Value {
+    json!({
+        "job_id": JOB_ID,
+        "status": "completed",
+        "priority": "normal",
+        "attempts": 1,
+        "created_at": "2026-11-25T12:00:00.000Z",
+        "started_at": "2026-11-25T12:00:00.004Z",
+        "finished_at": "2026-11-25T12:00:00.006Z",
+        "result": {"prediction": 0, "class_name": "setosa", "probabilities": [0.97, 0.02, 0.01]},
+    })
+}
+
+pub(super) fn job_id() -> Value {
+    json!({
+        "name": "id",
+        "in": "path",
+        "required": true,
+        "description": "The job's id; anything that is no id is not found",
+        "schema": {"type": "string", "minLength": 1},
+        "example": JOB_ID,
+    })
+}
+
+pub(super) fn header(name: &str, description: &str, schema: &Value, example: &str) -> Value {
+    json!({"name": name, "in": "header", "description": description, "schema": schema, "example": example})
+}
+
+pub(super) fn if_none_match(description: &str, example: &str) -> Value {
+    header("If-None-Match", description, &json!({"type": "string"}), example)
+}
+
+/// The header of an answer.
+pub(super) fn etag(description: &str) -> Value {
+    json!({"description": description, "schema": {"type": "string"}})
+}
+
+pub(super) fn idempotency_key() -> Value {
+    let pattern = format!("^[\\x21-\\x7e]{{1,{}}}$", idempotency::LONGEST);
+    let schema = json!({"type": "string", "pattern": pattern});
+    header("Idempotency-Key", "The same key with the same request gives the same job", &schema, "order-4711")
+}
+
+pub(super) fn prefer() -> Value {
+    let description = format!(
+        "`wait=N` (RFC 7240): how many seconds to wait for the end of the job, at most {}",
+        LONGEST_WAIT.as_secs()
+    );
+    // Any text is taken, and what is not understood is ignored.
+    header("Prefer", &description, &json!({"type": "string"}), "wait=1")
+}
+
+pub(super) fn invalid_body() -> ApiError {
+    ApiError::Invalid(vec![Mistake::at("/data", "missing", "is missing")])
+}
+
+pub(super) fn invalid_header() -> ApiError {
+    idempotency::malformed()
+}
+
+pub(super) fn invalid_query() -> ApiError {
+    ApiError::Invalid(vec![rest::wrong_limit()])
+}
+
+pub(super) fn reading_a_body(largest: usize) -> Vec<ApiError> {
+    vec![
+        ApiError::NotAcceptable,
+        ApiError::NotJson("it is empty".to_owned()),
+        ApiError::BodyIncomplete,
+        ApiError::RepeatedHeader("Content-Type"),
+        ApiError::BodyTimeout,
+        ApiError::BodyTooLarge(largest),
+        ApiError::Overloaded,
+        ApiError::NotDeclaredJson,
+        invalid_body(),
+    ]
+}
+
+pub(super) fn submitting() -> Vec<ApiError> {
+    let mut errors = vec![
+        ApiError::IdempotencyConflict,
+        ApiError::QueueFull(rest::UNKNOWN_RETRY_AFTER),
+        ApiError::StorageQuota(quota::retry_after(None)),
+        out_of_memory(),
+        cannot_persist(),
+        unknown_outcome(),
+        ApiError::Store(StoreError::NotReplicated { reached: 0, required: 1 }),
+    ];
+    errors.extend(reading());
+    errors
+}
+
+pub(super) fn reading() -> Vec<ApiError> {
+    let unexpected = StoreError::Protocol { script: "read", reason: String::new() };
+    vec![ApiError::Store(unexpected), ApiError::Store(StoreError::Disconnected), wrong_topology()]
+}
+
+pub(crate) fn wrong_topology() -> ApiError {
+    ApiError::Store(StoreError::WrongTopology(WrongTopology::Sentinel))
+}
+
+pub(super) fn out_of_memory() -> ApiError {
+    ApiError::Store(StoreError::OutOfMemory(nothing()))
+}
+
+pub(super) fn cannot_persist() -> ApiError {
+    ApiError::Store(StoreError::CannotPersist(nothing()))
+}
+
+pub(super) fn unknown_outcome() -> ApiError {
+    ApiError::OutcomeUnknown(StoreError::Ambiguous(nothing()))
+}
+
+/// A cause; the examples show none.
+pub(super) fn nothing() -> tepal_shared::queue::RedisError {
+    tepal_shared::queue::RedisError::from(std::io::Error::other("none"))
+}
+
+pub(super) trait ConcatErrors {
+    fn concat_errors(self) -> Vec<ApiError>;
+}
+
+impl<const N: usize> ConcatErrors for [Vec<ApiError>; N] {
+    fn concat_errors(self) -> Vec<ApiError> {
+        self.into_iter().flatten().collect()
+    }
+}

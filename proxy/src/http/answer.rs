@@ -1,0 +1,151 @@
+//! Large answers. Each holds memory until its client has taken it, so it is paid for from the budget of the bodies, before
+//! it is built.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::FutureExt as _;
+use http_body_util::BodyExt as _;
+use hyper::body::{Frame, SizeHint};
+
+use crate::{
+    error::ApiError,
+    http::{bodies::Bodies, budget::Share},
+};
+
+/// The connection gets so much at a time.
+pub(crate) const PIECE: usize = 64 << 10;
+/// Smaller answers cost nothing.
+pub(crate) const SMALL: usize = 8 << 10;
+
+/// Bytes with the memory that they take.
+struct Held<T> {
+    bytes: T,
+    _share: Arc<Share>,
+}
+
+/// What is to be sent, piece by piece. Large parts are shared by all answers that have them.
+#[derive(Default)]
+pub(crate) struct Pieces(VecDeque<Bytes>);
+
+/// Marks an answer that is paid for already, or that all clients share.
+#[derive(Clone, Copy)]
+pub(crate) struct IsPaid;
+
+/// The bytes, which give the memory back when nobody has any part of them any more.
+pub(crate) fn held(bytes: impl AsRef<[u8]> + Send + 'static, share: Arc<Share>) -> Bytes {
+    Bytes::from_owner(Held { bytes, _share: share })
+}
+
+/// These parts, which are paid for, as an answer.
+pub(crate) fn paid(parts: impl IntoIterator<Item = Bytes>) -> Response {
+    let pieces = parts.into_iter().collect::<Pieces>();
+    let is_large = pieces.bytes() > SMALL;
+    let mut answer = Response::new(Body::new(pieces));
+    if is_large {
+        answer.extensions_mut().insert(IsPaid);
+    }
+    answer
+}
+
+/// The answer as it is sent, or a refusal. For answers of which nobody knew that they would be large.
+pub(crate) fn pay_or_refuse(bodies: &Bodies, mut answer: Response) -> Response {
+    let size = answer.body().size_hint().exact().and_then(|size| usize::try_from(size).ok());
+    let Some(size) = size.filter(|size| *size > SMALL) else { return answer };
+    if answer.extensions_mut().insert(IsPaid).is_some() {
+        return answer;
+    }
+    let mut share = bodies.share();
+    if !share.grow(size) {
+        return ApiError::Overloaded.into_response();
+    }
+    // A body of known size is there as a whole.
+    let whole = std::mem::take(answer.body_mut()).collect().now_or_never();
+    if let Some(Ok(whole)) = whole {
+        *answer.body_mut() = Body::new(Pieces::from_iter([held(whole.to_bytes(), Arc::new(share))]));
+    }
+    answer
+}
+
+impl Pieces {
+    /// Bytes that are left.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    /// The next bytes, at most [`PIECE`].
+    pub(crate) fn next_piece(&mut self) -> Option<Bytes> {
+        let part = self.0.front_mut()?;
+        if part.len() > PIECE { Some(part.split_to(PIECE)) } else { self.0.pop_front() }
+    }
+}
+
+impl FromIterator<Bytes> for Pieces {
+    fn from_iter<T: IntoIterator<Item = Bytes>>(parts: T) -> Self {
+        Self(parts.into_iter().filter(|part| !part.is_empty()).collect())
+    }
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.next_piece().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes() as u64)
+    }
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Held<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::budget::Budget;
+
+    #[test]
+    fn the_memory_comes_back_with_the_last_piece_that_somebody_has() {
+        let budget = Budget::new(0, 100 << 10);
+        let mut share = budget.share();
+        assert!(share.grow(100 << 10));
+        let part = held(vec![b'x'; 100 << 10], Arc::new(share));
+        let mut pieces = Pieces::from_iter([Bytes::from_static(b"<"), part.clone(), Bytes::new()]);
+        drop(part);
+        assert_eq!(pieces.bytes(), 1 + (100 << 10));
+        let sizes: Vec<usize> = std::iter::from_fn(|| pieces.next_piece()).map(|piece| piece.len()).collect();
+        assert_eq!(sizes, [1, PIECE, 36 << 10]);
+        assert!(budget.share().grow(100 << 10));
+
+        let mut share = budget.share();
+        assert!(share.grow(100 << 10));
+        let mut pieces = Pieces::from_iter([held(vec![b'x'; 100 << 10], Arc::new(share))]);
+        let last = (pieces.next_piece(), pieces.next_piece()).1;
+        drop(pieces);
+        assert!(!budget.share().grow(1), "the connection has the last piece still");
+        drop(last);
+        assert!(budget.share().grow(100 << 10));
+    }
+}

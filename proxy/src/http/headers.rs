@@ -1,0 +1,181 @@
+//! How requests are read: JSON bodies, job ids in paths, and the headers that travel with a job.
+
+use std::convert::Infallible;
+
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, Path},
+    http::{
+        HeaderMap, HeaderName, HeaderValue,
+        header::{CONTENT_ENCODING, CONTENT_TYPE},
+        request::Parts,
+    },
+};
+use serde_json::Value;
+use tepal_shared::job::JobId;
+
+use crate::{
+    error::ApiError,
+    http::{bodies::Bodies, budget::Share, json},
+};
+
+/// Identifies a request in logs and answers.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// W3C Trace Context (<https://www.w3.org/TR/trace-context/>).
+/// A later version of the standard may have longer ones; this much is kept.
+pub(crate) const LONGEST_TRACEPARENT: usize = 256;
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The job id of the path; `None` when it is no id.
+pub(crate) struct PathId(Option<JobId>);
+
+impl PathId {
+    /// The id.
+    pub(crate) fn job_id(&self) -> Result<JobId, ApiError> {
+        self.0.ok_or(ApiError::JobNotFound)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let text = Path::<String>::from_request_parts(parts, state).await;
+        Ok(Self(text.ok().and_then(|Path(text)| text.parse().ok())))
+    }
+}
+
+/// What `read` makes of the body, which must be JSON, and the memory that it holds.
+pub(crate) async fn json<T>(
+    headers: &HeaderMap,
+    body: Body,
+    bodies: &Bodies,
+    read: impl FnOnce(Value) -> Result<T, ApiError>,
+) -> Result<(T, Share), ApiError> {
+    if !is_declared(headers, &["application/json"])? {
+        return Err(ApiError::NotDeclaredJson);
+    }
+    bodies.read(body, |bytes, meter| read(json::parse(bytes, meter)?)).await
+}
+
+/// The value of a header that may be given only once. Programs differ in which of several they take.
+pub(crate) fn once<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    shown: &'static str,
+) -> Result<Option<&'a HeaderValue>, ApiError> {
+    let mut given = headers.get_all(name).iter();
+    let first = given.next();
+    if given.next().is_some() { Err(ApiError::RepeatedHeader(shown)) } else { Ok(first) }
+}
+
+/// Whether the body is declared as one of these media types, in UTF-8 (RFC 8259, section 8.1) and not compressed.
+pub(crate) fn is_declared(headers: &HeaderMap, media_types: &[&str]) -> Result<bool, ApiError> {
+    let Some(media_type) = once(headers, &CONTENT_TYPE, "Content-Type")? else { return Ok(false) };
+    let is_one = media_types.iter().any(|one| media_type == one)
+        || media_type.to_str().is_ok_and(|text| is_media_type(text, media_types));
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    Ok(is_one && headers.get(CONTENT_ENCODING).is_none_or(is_plain))
+}
+
+fn is_media_type(text: &str, media_types: &[&str]) -> bool {
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    media_types.iter().any(|one| essence.eq_ignore_ascii_case(one))
+        && parts.all(|parameter| match parameter.split_once('=') {
+            Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
+                value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            }
+            _ => true,
+        })
+}
+
+/// The client's request id if it can be used, else a new one.
+pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(REQUEST_ID).filter(|id| is_visible_ascii(id.as_bytes(), 128));
+    given.cloned().unwrap_or_else(|| {
+        let mut text = uuid::Uuid::encode_buffer();
+        let text = uuid::Uuid::now_v7().as_hyphenated().encode_lower(&mut text);
+        HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    })
+}
+
+/// Whether `text` is 1 to `most` visible ASCII characters.
+pub(crate) fn is_visible_ascii(text: &[u8], most: usize) -> bool {
+    (1..=most).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic)
+}
+
+/// A header's value as text.
+pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The trace that the request belongs to, if the header is well formed; a malformed one must be ignored
+/// (Trace Context, section 3.2.2.3).
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
+    text(headers, &TRACEPARENT).filter(|value| is_traceparent(value)).map(str::to_owned)
+}
+
+/// `version-traceid-parentid-flags`, lower-case hex of fixed lengths; ids of zeros are invalid. Versions after 00 may
+/// have more parts.
+pub(crate) fn is_traceparent(value: &str) -> bool {
+    let is_hex = |part: &str, length| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_id = |part: &str, length| is_hex(part, length) && part.bytes().any(|byte| byte != b'0');
+    let parts: Vec<&str> = value.split('-').collect();
+    match parts[..] {
+        [version, trace_id, parent_id, flags, ref rest @ ..] => {
+            is_hex(version, 2)
+                && version != "ff"
+                && is_id(trace_id, 32)
+                && is_id(parent_id, 16)
+                && is_hex(flags, 2)
+                && (rest.is_empty() || version != "00")
+                && is_visible_ascii(value.as_bytes(), LONGEST_TRACEPARENT)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_json_is_json() {
+        for good in
+            ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"; v=1"]
+        {
+            assert!(is_media_type(good, &["application/json"]), "{good}");
+        }
+        for bad in [
+            "",
+            "text/plain",
+            "application/json; charset=latin1",
+            "application/problem+json",
+            "application/jsonp",
+        ] {
+            assert!(!is_media_type(bad, &["application/json"]), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_traceparent_is_taken_only_when_well_formed() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert!(is_traceparent(good));
+        assert!(is_traceparent(&format!("01{}-more", &good[2..])));
+        let bad = [
+            "",
+            &good[..54],
+            &format!("{good}-more"),
+            &good.to_uppercase(),
+            &good.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            &good.replace("b7ad6b7169203331", &"0".repeat(16)),
+            &format!("ff{}", &good[2..]),
+            &format!("01{}-a b", &good[2..]),
+        ];
+        for bad in bad {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What a request does with jobs: accepts them, follows them, reads their results. Knows no route.
+
+pub(crate) mod follow;
+pub(crate) mod idempotency;
+pub(crate) mod quota;
+pub(crate) mod results;
+pub(crate) mod single_flight;
+pub(crate) mod submission;

@@ -1,0 +1,105 @@
+//! Large results. However many answers need one at the same time, it is read once and held once, and its memory is taken
+//! from the budget before it is read.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use futures_util::FutureExt as _;
+use tepal_shared::{
+    job::JobId,
+    queue::{error::StoreError, store::JobStore},
+};
+
+use crate::{
+    error::ApiError,
+    http::{
+        answer::held,
+        budget::{Budget, Share},
+    },
+    jobs::single_flight::{Flight, SingleFlight},
+};
+
+/// The large results that answers hold or are about to.
+pub(crate) struct Results {
+    store: JobStore,
+    budget: Arc<Budget>,
+    reads: SingleFlight<Read>,
+}
+
+type Read = Result<Option<Bytes>, Unread>;
+
+/// Why a result was not read.
+#[derive(Clone, Debug)]
+pub(crate) enum Unread {
+    /// There is no memory for it at present.
+    NoRoom,
+    /// Redis did not give it.
+    Store(StoreError),
+}
+
+/// A text that can be joined by others as long as this is held.
+struct Joined {
+    text: Bytes,
+    _read: Arc<Flight<Read>>,
+}
+
+impl Results {
+    pub(crate) fn new(store: JobStore, budget: Arc<Budget>) -> Self {
+        Self { store, budget, reads: SingleFlight::default() }
+    }
+
+    /// The text of this job's result, which has so many bytes; `None` when the job is gone.
+    pub(crate) async fn text(&self, id: JobId, bytes: usize) -> Read {
+        let begin = || read(self.store.clone(), self.budget.share(), id, bytes).boxed();
+        let may_succeed = |read: &Flight<Read>| !matches!(read.peek(), Some(Err(_)));
+        // The result of a job never changes, so any read of it is as good as another.
+        let read = self.reads.join(id, may_succeed, begin);
+        let text = read.outcome().await?;
+        Ok(text.map(|text| Bytes::from_owner(Joined { text, _read: read })))
+    }
+}
+
+async fn read(store: JobStore, mut share: Share, id: JobId, bytes: usize) -> Read {
+    if !share.grow(bytes) {
+        return Err(Unread::NoRoom);
+    }
+    let Some(text) = store.large_result(id).await.map_err(Unread::Store)? else { return Ok(None) };
+    if !share.grow(text.len().saturating_sub(bytes)) {
+        return Err(Unread::NoRoom);
+    }
+    Ok(Some(held(in_one_line(text), Arc::new(share))))
+}
+
+/// The same JSON without line ends, which would divide the data of an event. In JSON they are blanks.
+fn in_one_line(text: String) -> Vec<u8> {
+    let mut bytes = text.into_bytes();
+    for byte in bytes.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
+        *byte = b' ';
+    }
+    bytes
+}
+
+impl Unread {
+    /// Whether it can be read later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        match self {
+            Self::NoRoom => true,
+            Self::Store(error) => error.is_retryable(),
+        }
+    }
+}
+
+impl From<Unread> for ApiError {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::NoRoom => Self::Overloaded,
+            Unread::Store(error) => error.into(),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Joined {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
+}

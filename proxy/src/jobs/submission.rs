@@ -1,0 +1,193 @@
+//! The body of `POST /predict`: turns JSON into a submission, or tells everything that is wrong with it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tepal_shared::{
+    job::{Charge, Priority},
+    model::{InputError, Model},
+    tensor::number::{kind, large},
+};
+
+use crate::{
+    error::{MOST_MISTAKES, Mistake},
+    http::json::pointer_to,
+};
+
+/// The largest `max_queue_seconds` and `timeout_seconds`.
+pub(crate) const LONGEST_SECONDS: u32 = 86_400;
+
+/// What a client wants done, checked.
+#[derive(Debug, Default)]
+pub(crate) struct Submission {
+    /// The rows, JSON text.
+    pub(crate) input: String,
+    /// How many rows.
+    pub(crate) rows: usize,
+    pub(crate) priority: Priority,
+    /// Longest wait before the first attempt.
+    pub(crate) max_queue: Option<Duration>,
+    /// Longest time from the first attempt on.
+    pub(crate) timeout: Option<Duration>,
+    /// Who pays for it, if it is large.
+    pub(crate) charge: Option<Charge>,
+}
+
+impl Submission {
+    /// Reads the body.
+    pub(crate) fn read(body: Value, model: &Model) -> Result<Self, Vec<Mistake>> {
+        let Value::Object(fields) = body else {
+            let detail = format!("must be an object with the field data, not {}", kind(&body));
+            return Err(vec![Mistake::at("", "type", detail)]);
+        };
+        let mut reader = Reader::default();
+        let has_data = fields.contains_key("data");
+        for (name, value) in fields {
+            // One who sends very many wrong fields is told of the first ones.
+            if reader.mistakes.len() >= MOST_MISTAKES {
+                break;
+            }
+            reader.field(&name, &value, model);
+        }
+        if !has_data {
+            reader.mistakes.insert(0, Mistake::at("/data", "missing", "is missing"));
+        }
+        reader.mistakes.truncate(MOST_MISTAKES);
+        if reader.mistakes.is_empty() { Ok(reader.submission) } else { Err(reader.mistakes) }
+    }
+
+    /// The model's sample as a submission.
+    pub(crate) fn sample(model: &Model) -> Self {
+        let rows = model.sample.as_array().map_or(0, Vec::len);
+        Self { input: model.sample.to_string(), rows, ..Self::default() }
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    submission: Submission,
+    mistakes: Vec<Mistake>,
+}
+
+impl Reader {
+    fn field(&mut self, name: &str, value: &Value, model: &Model) {
+        match name {
+            "data" => match model.read_rows(value) {
+                Ok(read) => {
+                    self.submission.rows = read.rows;
+                    self.submission.input = value.to_string();
+                }
+                Err(errors) => self.mistakes.extend(errors.into_iter().map(InputError::into)),
+            },
+            "priority" => match priority(value) {
+                Ok(priority) => self.submission.priority = priority,
+                Err(mistake) => self.mistakes.push(mistake),
+            },
+            "max_queue_seconds" => self.submission.max_queue = self.span("/max_queue_seconds", value),
+            "timeout_seconds" => self.submission.timeout = self.span("/timeout_seconds", value),
+            _ => {
+                let detail = "is not a field of this request; known are data, priority, max_queue_seconds and \
+                              timeout_seconds";
+                self.mistakes.push(Mistake::at(pointer_to(name), "unknown_field", detail));
+            }
+        }
+    }
+
+    fn span(&mut self, pointer: &str, value: &Value) -> Option<Duration> {
+        let seconds = match value {
+            Value::Number(number) => number.as_f64(),
+            _ if large(value).is_some() => None,
+            other => {
+                let detail = format!("must be a number, not {}", kind(other));
+                self.mistakes.push(Mistake::at(pointer, "type", detail));
+                return None;
+            }
+        };
+        let seconds = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= f64::from(LONGEST_SECONDS));
+        if seconds.is_none() {
+            let given = large(value).map_or_else(|| value.to_string(), str::to_owned);
+            let detail = format!("must be greater than 0 and at most {LONGEST_SECONDS}, but is {given}");
+            self.mistakes.push(Mistake::at(pointer, "out_of_range", detail));
+        }
+        // Rounded up to whole milliseconds, since the store takes 0 for "no limit".
+        seconds.map(|seconds| Duration::from_millis((seconds * 1000.0).ceil() as u64))
+    }
+}
+
+fn priority(value: &Value) -> Result<Priority, Mistake> {
+    let expected = "must be one of high, normal, low";
+    match value {
+        Value::String(word) => word.parse().map_err(|_| Mistake::at("/priority", "unknown_value", expected)),
+        other => Err(Mistake::at("/priority", "type", format!("{expected}, not {}", kind(other)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: Value) -> Result<Submission, Vec<(String, &'static str)>> {
+        let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models"));
+        let model = Model::load(models, "iris").unwrap();
+        let place = |mistake: Mistake| match mistake.place {
+            crate::error::Place::Pointer(pointer) => (pointer, mistake.code),
+            other => panic!("{other:?}"),
+        };
+        Submission::read(body, &model).map_err(|mistakes| mistakes.into_iter().map(place).collect())
+    }
+
+    fn row() -> Value {
+        json!([[5.1, 3.5, 1.4, 0.2]])
+    }
+
+    #[test]
+    fn all_fields_are_read() {
+        let body =
+            json!({"data": row(), "priority": "high", "max_queue_seconds": 0.5, "timeout_seconds": 86_400});
+        let submission = read(body).unwrap();
+        assert_eq!(submission.input, "[[5.1,3.5,1.4,0.2]]");
+        assert_eq!(submission.priority, Priority::High);
+        assert_eq!(submission.max_queue, Some(Duration::from_millis(500)));
+        assert_eq!(submission.timeout, Some(Duration::from_secs(86_400)));
+    }
+
+    #[test]
+    fn a_very_short_limit_is_still_a_limit() {
+        let submission = read(json!({"data": row(), "timeout_seconds": 1e-9})).unwrap();
+        assert_eq!(submission.timeout, Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn limits_out_of_range_are_refused() {
+        for bad in [json!(0), json!(-1), json!(86_400.001), json!(1e300)] {
+            assert_eq!(
+                read(json!({"data": row(), "max_queue_seconds": bad})).unwrap_err(),
+                [("/max_queue_seconds".to_owned(), "out_of_range")]
+            );
+        }
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let body = json!({"a/b~c": 1, "priority": null, "timeout_seconds": "1"});
+        let expected = [
+            ("/data", "missing"),
+            ("/a~1b~0c", "unknown_field"),
+            ("/priority", "type"),
+            ("/timeout_seconds", "type"),
+        ];
+        let expected: Vec<_> = expected.map(|(place, code)| (place.to_owned(), code)).into();
+        assert_eq!(read(body).unwrap_err(), expected);
+    }
+
+    #[test]
+    fn a_body_of_another_shape_is_refused() {
+        for body in [json!([]), json!("x"), Value::Null, json!(1), json!(true)] {
+            assert_eq!(read(body).unwrap_err(), [(String::new(), "type")]);
+        }
+    }
+}
