@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use tepal_shared::tensor::{Batch, Tensor};
 
 pub use self::verdict::{Evidence, Step, Verdict};
-use crate::config::Config;
+use crate::settings::Config;
 
 /// Something that runs a model.
 pub trait Backend: Send + Sync + 'static {

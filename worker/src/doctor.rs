@@ -15,7 +15,7 @@ use tepal_shared::{
 
 use crate::{
     backend::{self, Backend, Kind},
-    config::Config,
+    settings::Config,
 };
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -2,47 +2,23 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`attempt`] | one batch from its start to its settled outcomes: read this first |
-//! | [`consumer`] | starts batches when batch slots are free |
-//! | [`taker`] | fetcher: claims waiting jobs, jobs due again, arriving jobs |
-//! | [`batch`] | turns jobs into model calls: reads, groups, concatenates, splits |
-//! | [`suspects`] | quarantine: which claimed jobs may run, after a worker was lost |
-//! | [`lease`] | renews the leases of held jobs, and stops lost ones |
+//! | [`fetch`] | consumers: claim jobs, make batches of them, start each when a batch slot is free |
+//! | [`run`] | one batch from its start to its settled outcomes; read [`run::runner`] first |
 //! | [`backend`] | the model behind one trait: in process, or a server |
-//! | [`parts`] | the calls that a batch still needs after a call failed |
-//! | [`breaker`], [`vitals`], [`sample`] | whether the backend serves |
-//! | [`concurrency`], [`batch_limit`] | adaptive limiter: how many batches may run; how large they may be |
-//! | [`missing`] | held jobs that Redis lost |
-//! | [`janitor`] | deletes expired jobs, repairs lost entries |
+//! | [`upkeep`] | heartbeat, janitor, liveness, the port with /metrics and /livez |
+//! | [`settings`] | flags and environment variables |
+//! | [`metrics`] | every metric of the worker |
 //! | [`doctor`] | checks what the worker needs, and reports what is wrong |
-//! | [`spans`] | the spans of a job in the worker |
-//! | [`registry`] | the heartbeat in Redis |
-//! | [`liveness`], [`monitor`] | whether the loops still move; the port with /metrics and /livez |
 
-pub mod attempt;
 pub mod backend;
-pub mod batch;
-pub mod batch_limit;
-pub mod breaker;
-pub mod concurrency;
-pub mod config;
-pub mod consumer;
 pub mod doctor;
+pub mod fetch;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
-pub mod janitor;
-pub mod lease;
-pub mod liveness;
 pub mod metrics;
-pub mod missing;
-pub mod monitor;
-pub mod parts;
-pub mod registry;
-pub mod sample;
-pub mod spans;
-pub mod suspects;
-pub mod taker;
-pub mod vitals;
+pub mod run;
+pub mod settings;
+pub mod upkeep;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -56,9 +32,14 @@ use tepal_shared::{
 use tracing::info;
 
 use crate::{
-    attempt::Runner, backend::Backend, batch_limit::BatchLimit, breaker::Breaker, concurrency::Concurrency,
-    config::Config, consumer::Consumer, janitor::Janitor, lease::Leases, liveness::Liveness,
-    monitor::Monitor, registry::Registry, sample::Sample, suspects::Suspects,
+    backend::Backend,
+    fetch::{consumer::Consumer, quarantine::Suspects},
+    run::{
+        batch_limit::BatchLimit, breaker::Breaker, leases::Leases, limiter::Concurrency, runner::Runner,
+        sample::Sample,
+    },
+    settings::Config,
+    upkeep::{heartbeat::Registry, janitor::Janitor, liveness::Liveness, monitor::Monitor},
 };
 
 /// The worker cannot start.
@@ -152,7 +133,7 @@ async fn work(
     let (mut helpers, mut consumers) = (Tasks::new(helpers_stop), Tasks::new(shutdown));
     let probed = breaker.clone();
     helpers.keep("breaker", move |stop| probed.clone().run(Arc::clone(&backend), sample.clone(), stop));
-    let pulse = liveness.watch("heartbeat".to_owned(), registry::INTERVAL);
+    let pulse = liveness.watch("heartbeat".to_owned(), upkeep::heartbeat::INTERVAL);
     helpers.keep("heartbeat", move |stop| registry.clone().run(pulse.clone(), stop));
     let (kept, held) = (store.clone(), leases.clone());
     helpers.keep("janitor", move |stop| Janitor::new(kept.clone(), held.clone()).run(stop));
@@ -162,7 +143,7 @@ async fn work(
     let suspects = Suspects::new(config.common.policy.max_lost);
     for number in 0..config.num_workers {
         let name = format!("{}-{number}", config.worker_id);
-        let pulse = liveness.watch(format!("lease keeper of {name}"), lease::keep_interval(&store));
+        let pulse = liveness.watch(format!("lease keeper of {name}"), run::leases::keep_interval(&store));
         let (leases, store, consumer) = (leases.clone(), store.clone(), name.clone());
         helpers.keep("lease_keeper", move |stop| {
             leases.clone().keep(store.clone(), consumer.clone(), pulse.clone(), stop)

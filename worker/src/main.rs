@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use tepal_shared::process::{doctor::Command, settings::arguments, shutdown, telemetry, tls, trace};
 use tepal_worker::{
-    config::{Args, Config},
     doctor,
+    settings::{Args, Config},
 };
 
 #[global_allocator]

@@ -30,7 +30,7 @@ use tonic::{
 use tracing::debug;
 
 use super::{Backend, BackendError, OpenError, Verdict};
-use crate::config::{Config, ModelServer};
+use crate::settings::{Config, ModelServer};
 
 /// The reply of a full batch of wide rows is larger than tonic's default limit of 4 MiB.
 const LARGEST_REPLY_BYTES: usize = 64 << 20;

@@ -18,7 +18,7 @@ use tepal_shared::{
 };
 use tepal_worker::{
     backend::{self, Backend, BackendError, Verdict},
-    config::{Args, Config},
+    settings::{Args, Config},
 };
 
 use crate::{flowers::input, queue::Queue};

@@ -18,7 +18,7 @@ use tepal_shared::{
 use tepal_tests::redis::RedisServer;
 use tepal_worker::{
     backend::{self, Backend, BackendError, Verdict},
-    config::{Args, Config},
+    settings::{Args, Config},
 };
 use tokio::sync::Semaphore;
 

@@ -18,7 +18,7 @@ use tepal_shared::{
 use tepal_tests::{saboteur::Saboteur, wait::eventually};
 use tepal_worker::{
     backend::{self, Backend, BackendError},
-    config::{Args, Config},
+    settings::{Args, Config},
 };
 use tokio::sync::Semaphore;
 

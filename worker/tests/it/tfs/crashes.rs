@@ -10,7 +10,7 @@ use tepal_tests::{
 };
 use tepal_worker::{
     backend::{self, Backend, Verdict},
-    config::{Args, Config},
+    settings::{Args, Config},
 };
 
 use crate::{

@@ -121,7 +121,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::batch::tests::attempt;
+    use crate::run::batch::tests::attempt;
 
     fn lost(times: &[u64]) -> Vec<Attempt> {
         times.iter().map(|lost| Attempt { lost: *lost, ..attempt(1) }).collect()

@@ -22,9 +22,9 @@ use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use crate::{
-    liveness::{Pulse, Step},
     metrics,
-    missing::Missing,
+    run::missing::Missing,
+    upkeep::liveness::{Pulse, Step},
 };
 
 /// Jobs renewed in one call: keeps the script short.
@@ -273,7 +273,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::batch::tests::attempt;
+    use crate::run::batch::tests::attempt;
 
     fn again(earlier: &Attempt) -> Attempt {
         Attempt { token: earlier.token + 1, ..earlier.clone() }

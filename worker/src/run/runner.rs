@@ -4,7 +4,7 @@
 //! [`Verdict`] alone decides what to do. Only a lone job is ever charged with a failure.
 
 mod outcome;
-mod time;
+mod time_limit;
 
 use std::{
     sync::Arc,
@@ -27,18 +27,20 @@ use tepal_shared::{
 use tracing::{error, warn};
 
 use crate::{
-    attempt::outcome::Outcome,
     backend::{Backend, BackendError, Evidence, Step, Verdict},
-    batch::{Limits, MicroBatch},
-    batch_limit::BatchLimit,
-    breaker::Breaker,
-    concurrency::{Concurrency, Epoch, Slot},
-    config::Retry,
-    lease::Leases,
     metrics,
-    parts::{Part, Parts},
-    sample::Sample,
-    spans,
+    run::{
+        batch::{Limits, MicroBatch},
+        batch_limit::BatchLimit,
+        breaker::Breaker,
+        leases::Leases,
+        limiter::{Concurrency, Epoch, Slot},
+        parts::{Part, Parts},
+        runner::outcome::Outcome,
+        sample::Sample,
+        spans,
+    },
+    settings::Retry,
 };
 
 /// Runs batches; shared by all consumers of the process.
@@ -317,7 +319,7 @@ impl Runner {
         Outcome::of(attempt, settlement)
     }
 
-    /// The first call that broke off may have held other jobs. In each later one the job was alone, see [`crate::suspects`].
+    /// The first call that broke off may have held other jobs. In each later one the job was alone.
     fn after_break(&self, attempt: &Attempt) -> Settlement {
         if attempt.broken < u64::from(self.store.policy().max_lost) {
             return Settlement::Broken;

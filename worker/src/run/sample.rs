@@ -16,7 +16,7 @@ use tracing::error;
 
 use crate::{
     backend::{Backend, BackendError},
-    vitals::Vitals,
+    run::vitals::Vitals,
 };
 
 /// How long a refused sample that may be wrong keeps jobs from the model. Longer than a version of a model is swapped.

@@ -8,7 +8,7 @@ use tepal_shared::{
 };
 use tracing::{info, warn};
 
-use crate::spans;
+use crate::run::spans;
 
 /// A job, its outcome, and the facts for its log line.
 pub(super) struct Outcome<'a> {

@@ -22,8 +22,7 @@ use tracing::{debug, info, warn};
 use crate::{
     backend::{Backend, BackendError, Verdict},
     metrics,
-    sample::Sample,
-    vitals::Vitals,
+    run::{sample::Sample, vitals::Vitals},
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

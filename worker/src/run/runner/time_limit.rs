@@ -7,7 +7,7 @@ use tepal_shared::job::Attempt;
 use super::{Runner, outcome::Outcome};
 use crate::{
     backend::{BackendError, Verdict},
-    batch::MicroBatch,
+    run::batch::MicroBatch,
 };
 
 impl Runner {

@@ -8,7 +8,7 @@ use tepal_shared::{
     process::trace::{self, KeyValue, Part, SpanContext, SpanKind},
 };
 
-use crate::{backend::BackendError, batch::MicroBatch};
+use crate::{backend::BackendError, run::batch::MicroBatch};
 
 /// A finished model call.
 #[derive(Clone, Debug)]

@@ -13,10 +13,12 @@ use tepal_shared::{
 use tracing::warn;
 
 use crate::{
-    breaker::{Breaker, State},
-    config::Config,
-    lease::Leases,
-    liveness::{Pulse, Step},
+    run::{
+        breaker::{Breaker, State},
+        leases::Leases,
+    },
+    settings::Config,
+    upkeep::liveness::{Pulse, Step},
 };
 
 /// A third of the default silence after which a worker counts as dead.

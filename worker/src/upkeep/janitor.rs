@@ -16,7 +16,7 @@ use tepal_shared::{
 };
 use tracing::{error, info, warn};
 
-use crate::{lease::Leases, metrics};
+use crate::{metrics, run::leases::Leases};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Jobs of one script run, which then takes about a millisecond.

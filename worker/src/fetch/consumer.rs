@@ -19,14 +19,18 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    attempt::Runner,
-    batch::{MicroBatch, Plan},
-    concurrency::Slot,
-    config::Config,
-    lease::Leases,
-    liveness::{Pulse, Step},
-    suspects::{Suspects, Turn},
-    taker::Taker,
+    fetch::{
+        fetcher::Taker,
+        quarantine::{Suspects, Turn},
+    },
+    run::{
+        batch::{MicroBatch, Plan},
+        leases::Leases,
+        limiter::Slot,
+        runner::Runner,
+    },
+    settings::Config,
+    upkeep::liveness::{Pulse, Step},
 };
 
 /// After the drain, how long the release of the other jobs may take.

@@ -18,9 +18,9 @@ use tepal_shared::{
 use tracing::{info, warn};
 
 use crate::{
-    config::Config,
+    fetch::quarantine::{Suspects, is_suspect},
     metrics,
-    suspects::{Suspects, is_suspect},
+    settings::Config,
 };
 
 /// Most jobs of one take: its script then runs well below 5 ms.

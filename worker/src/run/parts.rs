@@ -8,8 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     backend::{Evidence, Verdict},
-    batch::MicroBatch,
-    vitals::Vitals,
+    run::{batch::MicroBatch, vitals::Vitals},
 };
 
 /// Pauses between consecutive failures: a server in trouble is not called as fast as it fails.
@@ -164,7 +163,7 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Item, tests::attempt};
+    use crate::run::batch::{Item, tests::attempt};
 
     fn batch(rows: &[usize]) -> MicroBatch {
         let item = |rows: &usize| Item {

@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tracing::warn;
 
-use crate::{liveness::Liveness, metrics};
+use crate::{metrics, upkeep::liveness::Liveness};
 
 /// The format that Prometheus reads (Prometheus documentation, "Exposition formats").
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -80,7 +80,7 @@ mod tests {
         let body = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
         assert_eq!(body, "The heartbeat has not moved for 90 s");
 
-        pulse.step(crate::liveness::Step::Work);
+        pulse.step(crate::upkeep::liveness::Step::Work);
         assert_eq!(livez(&liveness).into_response().status(), 200);
     }
 }

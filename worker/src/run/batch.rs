@@ -7,7 +7,7 @@ use tepal_shared::{
     tensor::Batch,
 };
 
-use crate::suspects::is_suspect;
+use crate::fetch::quarantine::is_suspect;
 
 /// A job together with its rows.
 #[derive(Clone, Debug)]
