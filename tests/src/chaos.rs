@@ -8,7 +8,9 @@
 //! | --- | --- |
 //! | [`stack`](Stack) | the processes, and the fault proxies between them |
 //! | `traffic`, `story`, `order` | what clients do: one story for each job |
-//! | `lanes`, `process_faults`, `network_faults`, `model_faults` | what goes wrong, and whether it really hit |
+//! | `lanes` | injects faults, several at a time |
+//! | `process_faults`, `network_faults`, `model_faults` | what goes wrong, and whether it really hit |
+//! | `rig` | what every fault needs |
 //! | `holdings` | which jobs a worker holds, as Redis sees it |
 //! | `justification` | names the fault that justifies each failed job |
 //! | `evidence` | reads everything back and asks the checker |
@@ -24,6 +26,7 @@ mod order;
 mod process_faults;
 mod recovery;
 mod report;
+mod rig;
 mod rng;
 mod stack;
 mod story;
@@ -142,7 +145,8 @@ pub async fn run_with(options: &Options, meddle: impl AsyncFnOnce(&Stack)) -> Re
     let until = Instant::now() + options.length;
 
     let traffic = tokio::spawn(traffic::run(Arc::clone(&stack), recorder.clone(), options.clone(), until));
-    let lanes = lanes::Lanes::new(Arc::clone(&stack), Arc::clone(&tally), until);
+    let rig = rig::Rig { stack: Arc::clone(&stack), tally: Arc::clone(&tally) };
+    let lanes = lanes::Lanes::new(rig, until);
     let faults = tokio::spawn(lanes.run(options.clone()));
     tokio::time::sleep(options.length / 2).await;
     let halfway = stack.dump().await;

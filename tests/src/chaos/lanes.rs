@@ -1,6 +1,5 @@
 //! Injects faults until the time is over: several lanes side by side, each one fault after the other.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::sleep;
@@ -9,14 +8,14 @@ use super::model_faults;
 use super::network_faults;
 use super::process_faults;
 use super::recovery::Kill;
+use super::rig::Rig;
 use super::rng::Rng;
-use super::{Faults, Options, Stack, Tally};
+use super::{Faults, Options};
 
-/// What all faults need.
+/// The lanes of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Lanes {
-    pub(super) stack: Arc<Stack>,
-    pub(super) tally: Arc<Tally>,
+    rig: Rig,
     until: Instant,
 }
 
@@ -32,8 +31,8 @@ enum Lane {
 const LANES: [Lane; 4] = [Lane::Processes, Lane::Processes, Lane::Network, Lane::Model];
 
 impl Lanes {
-    pub(super) fn new(stack: Arc<Stack>, tally: Arc<Tally>, until: Instant) -> Self {
-        Self { stack, tally, until }
+    pub(super) fn new(rig: Rig, until: Instant) -> Self {
+        Self { rig, until }
     }
 
     /// Runs all lanes to their end; returns the kills of workers, to measure how their jobs went on.
@@ -59,11 +58,11 @@ impl Lanes {
     }
 
     async fn rolling_restarts(&self) {
-        for node in self.stack.workers.iter().cycle() {
+        for node in self.rig.stack.workers.iter().cycle() {
             if Instant::now() >= self.until {
                 return;
             }
-            process_faults::stop_and_start(self, node).await;
+            process_faults::stop_and_start(&self.rig, node).await;
         }
     }
 
@@ -80,9 +79,11 @@ impl Lanes {
             }
             sleep(pause).await;
             match lane {
-                Lane::Processes => kills.extend(process_faults::inject(&self, &mut rng, options.lease).await),
-                Lane::Network => network_faults::inject(&self, &mut rng).await,
-                Lane::Model => model_faults::inject(&self, &mut rng, &options.only).await,
+                Lane::Processes => {
+                    kills.extend(process_faults::inject(&self.rig, &mut rng, options.lease).await)
+                }
+                Lane::Network => network_faults::inject(&self.rig, &mut rng).await,
+                Lane::Model => model_faults::inject(&self.rig, &mut rng, &options.only).await,
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tonic::Code;
 
-use super::lanes::Lanes;
+use super::rig::Rig;
 use super::rng::Rng;
 use crate::history::now_us;
 use crate::model_server::{Behaviour, CallOutcome, ModelServer};
@@ -19,20 +19,20 @@ pub const LARGE_BATCHES: &str = "model server: refuses large batches";
 pub const NOT_READY: &str = "model server: FAILED_PRECONDITION";
 
 /// Makes the next calls of one server fail, or all its calls of a kind for a while.
-pub(super) async fn inject(lanes: &Lanes, rng: &mut Rng, only: &[String]) {
-    let _calm = lanes.stack.quiet.read().await;
-    let models: Vec<_> = lanes.stack.workers.iter().filter_map(|worker| worker.model.as_ref()).collect();
+pub(super) async fn inject(rig: &Rig, rng: &mut Rng, only: &[String]) {
+    let _calm = rig.stack.quiet.read().await;
+    let models: Vec<_> = rig.stack.workers.iter().filter_map(|worker| worker.model.as_ref()).collect();
     let server = &rng.pick(&models).server;
     let mut all = kinds(rng);
     all.retain(|(kind, _)| only.is_empty() || only.iter().any(|name| name == kind));
     let (kind, behaviour) = rng.pick(&all).clone();
-    lanes.tally.note(&format!("begins: {kind}"));
+    rig.tally.note(&format!("begins: {kind}"));
     let began_us = now_us();
     let touched = match kind {
         LARGE_BATCHES | NOT_READY => for_a_while(server, behaviour, rng.millis(2_000..5_000)).await,
         _ => next_calls(server, behaviour, rng.within(1..6)).await,
     };
-    lanes.tally.add(kind, began_us, touched);
+    rig.tally.add(kind, began_us, touched);
 }
 
 async fn next_calls(server: &ModelServer, behaviour: Behaviour, calls: u64) -> u64 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::lanes::Lanes;
+use super::rig::Rig;
 use super::rng::Rng;
 use crate::fault_proxy::{FaultHits, FaultProxy};
 use crate::history::now_us;
@@ -36,22 +36,22 @@ const KINDS: [(u64, Kind); 7] = [
 ];
 
 /// Breaks one way for a while.
-pub(super) async fn inject(lanes: &Lanes, rng: &mut Rng) {
-    let _calm = lanes.stack.quiet.read().await;
+pub(super) async fn inject(rig: &Rig, rng: &mut Rng) {
+    let _calm = rig.stack.quiet.read().await;
     let mut links: Vec<(&str, &FaultProxy)> = Vec::new();
-    links.extend(lanes.stack.proxies.iter().map(|node| ("proxy-redis", &node.link)));
-    for node in &lanes.stack.workers {
+    links.extend(rig.stack.proxies.iter().map(|node| ("proxy-redis", &node.link)));
+    for node in &rig.stack.workers {
         links.push(("worker-redis", &node.link));
         links.extend(node.model.iter().map(|model| ("worker-model", &model.link)));
     }
     let (place, link) = *rng.pick(&links);
     let kind = rng.weighted(&KINDS);
-    lanes.tally.note(&format!("begins: {place} {kind:?}"));
+    rig.tally.note(&format!("begins: {place} {kind:?}"));
     let (before, began_us) = (link.hits(), now_us());
     let what = apply(kind, place, link, rng).await;
     link.pass();
     link.drop_no_replies();
-    lanes.tally.add(&format!("{place}: {what}"), began_us, touched(kind, before, link.hits()));
+    rig.tally.add(&format!("{place}: {what}"), began_us, touched(kind, before, link.hits()));
 }
 
 async fn apply(kind: Kind, place: &str, link: &FaultProxy, rng: &mut Rng) -> &'static str {
