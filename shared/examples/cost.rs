@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tepal_shared::{
-    job::{JobId, NewJob, Priority},
+    job::{Delivery, JobId, NewJob, Priority},
     queue::{
         Policy,
         keys::Keys,
@@ -73,9 +73,10 @@ async fn run(store: &JobStore, jobs: usize) {
             due_from: None,
         };
         let granted = store.take(&request).await.unwrap();
-        assert_eq!(granted.attempts.len(), batch);
-        let complete = |attempt| (attempt, Settlement::Complete(RESULT.to_owned()));
-        let settlements: Vec<_> = granted.attempts.iter().map(complete).collect();
+        assert_eq!(granted.deliveries.len(), batch);
+        let complete =
+            |delivery: &Delivery| (delivery.attempt.claim, Settlement::Complete(RESULT.to_owned()));
+        let settlements: Vec<_> = granted.deliveries.iter().map(complete).collect();
         store.settle(&settlements).await.unwrap();
     }
 }

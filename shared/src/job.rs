@@ -1,11 +1,18 @@
 //! A job: its id, its states and what a reader sees of it. No I/O.
 
+mod claim;
+mod delivery;
 pub mod owner;
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+pub use self::{
+    claim::Claim,
+    delivery::{Attempt, Delivery},
+};
 
 /// Most partitions of a queue: a partition is one byte of a job's id.
 pub const MOST_PARTITIONS: u16 = 1 << 8;
@@ -225,59 +232,6 @@ pub struct Idempotency {
     pub fingerprint: String,
 }
 
-/// A granted attempt: the right to end one job, until the lease lapses.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// The job.
-    pub job_id: JobId,
-    /// The stream that its entry is in.
-    pub priority: Priority,
-    /// Fencing token: grows by one with each grant; only the newest may write.
-    pub token: u64,
-    /// How many grants were given back unused.
-    pub released: u64,
-    /// How many grants ended with a lapsed lease.
-    pub lost: u64,
-    /// How many grants were given back because the model call broke off.
-    pub broken: u64,
-    /// Time since the job was submitted.
-    pub age: Duration,
-    /// What is left of the job's own run time limit.
-    pub time_left: Option<Duration>,
-    /// Id of the HTTP request that submitted the job, for the logs.
-    pub request_id: Option<String>,
-    /// W3C Trace Context of that request.
-    pub traceparent: Option<String>,
-    /// The input rows, JSON text.
-    pub input: String,
-}
-
-impl Attempt {
-    /// Which try at the model this is, counted from 1; releases and crashes are not tries.
-    #[must_use]
-    pub fn number(&self) -> u64 {
-        self.token.saturating_sub(self.released).saturating_sub(self.lost)
-    }
-
-    /// The right to end the job without the job's input, which may be large.
-    #[must_use]
-    pub fn without_input(&self) -> Self {
-        Self {
-            job_id: self.job_id,
-            priority: self.priority,
-            token: self.token,
-            released: self.released,
-            lost: self.lost,
-            broken: self.broken,
-            age: self.age,
-            time_left: self.time_left,
-            request_id: self.request_id.clone(),
-            traceparent: self.traceparent.clone(),
-            input: String::new(),
-        }
-    }
-}
-
 /// The result of a completed job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobResult {
@@ -360,24 +314,6 @@ mod tests {
     fn ids_of_one_process_are_distinct_and_in_order() {
         let ids: Vec<_> = (0..10_000).map(|_| JobId::new(3)).collect();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
-    }
-
-    #[test]
-    fn a_try_does_not_count_releases_and_crashes() {
-        let attempt = Attempt {
-            job_id: JobId::new(0),
-            priority: Priority::Normal,
-            token: 5,
-            released: 2,
-            lost: 1,
-            broken: 0,
-            age: Duration::ZERO,
-            time_left: None,
-            request_id: None,
-            traceparent: None,
-            input: String::new(),
-        };
-        assert_eq!(attempt.number(), 2);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub mod fuzzing;
 pub mod metrics;
 pub mod run;
 pub mod settings;
+#[cfg(test)]
+mod testing;
 pub mod upkeep;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -39,7 +41,13 @@ use crate::{
         sample::Sample,
     },
     settings::Config,
-    upkeep::{heartbeat::Registry, janitor::Janitor, liveness::Liveness, monitor::Monitor},
+    upkeep::{
+        heartbeat::Registry,
+        janitor::Janitor,
+        lease_keeper::{self, LeaseKeeper},
+        liveness::Liveness,
+        monitor::Monitor,
+    },
 };
 
 /// The worker cannot start.
@@ -143,16 +151,16 @@ async fn work(
     let suspects = Suspects::new(config.common.policy.max_lost);
     for number in 0..config.num_workers {
         let name = format!("{}-{number}", config.worker_id);
-        let pulse = liveness.watch(format!("lease keeper of {name}"), run::leases::keep_interval(&store));
+        let pulse = liveness.watch(format!("lease keeper of {name}"), lease_keeper::interval(&store));
         let (leases, store, consumer) = (leases.clone(), store.clone(), name.clone());
-        helpers.keep("lease_keeper", move |stop| {
-            leases.clone().keep(store.clone(), consumer.clone(), pulse.clone(), stop)
-        });
+        let keeper = LeaseKeeper { consumer, leases, store, pulse };
+        helpers.keep("lease_keeper", move |stop| keeper.clone().run(stop));
         let pulse = liveness.watch(format!("consumer {name}"), config.batch_max_wait);
+        let name: Arc<str> = name.into();
         let (config, runner, suspects) = (Arc::clone(&config), Arc::clone(&runner), suspects.clone());
         consumers.keep("consumer", move |shutdown| {
             let (config, runner, suspects) = (Arc::clone(&config), Arc::clone(&runner), suspects.clone());
-            Consumer::run_or_fail(name.clone(), config, runner, suspects, pulse.clone(), shutdown)
+            Consumer::run_or_fail(Arc::clone(&name), config, runner, suspects, pulse.clone(), shutdown)
         });
     }
     consumers.ended().await;

@@ -192,8 +192,9 @@ pub(crate) fn batch_split(reason: &'static str) {
 
 /// Jobs were claimed.
 pub(crate) fn granted(granted: &Granted) {
-    for attempt in granted.attempts.iter().filter(|attempt| attempt.token == 1) {
-        histogram!(WAIT, "priority" => attempt.priority.as_str()).record(attempt.age);
+    let attempts = granted.deliveries.iter().map(|delivery| &delivery.attempt);
+    for attempt in attempts.filter(|attempt| attempt.claim.token == 1) {
+        histogram!(WAIT, "priority" => attempt.claim.priority.as_str()).record(attempt.age);
     }
     for (_, code) in &granted.ended {
         failed(code);

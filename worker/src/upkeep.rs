@@ -2,5 +2,6 @@
 
 pub mod heartbeat;
 pub mod janitor;
+pub mod lease_keeper;
 pub mod liveness;
 pub mod monitor;

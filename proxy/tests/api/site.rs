@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tepal_shared::{
-    job::{Attempt, JobId, Priority},
+    job::{Claim, JobId, Priority},
     queue::{
         Policy,
         keys::Keys,
@@ -60,7 +60,7 @@ impl Site {
     }
 
     /// Takes one job as a worker does.
-    pub(crate) async fn take(&self) -> Attempt {
+    pub(crate) async fn take(&self) -> Claim {
         let taken = poll(SOON, || async {
             for partition in self.store.partitions() {
                 let request = TakeRequest {
@@ -72,8 +72,8 @@ impl Site {
                     due_from: Some(&Default::default()),
                 };
                 let granted = self.store.take(&request).await.map_err(|error| error.to_string())?;
-                if let Some(attempt) = granted.attempts.into_iter().next() {
-                    return Ok(attempt);
+                if let Some(delivery) = granted.deliveries.into_iter().next() {
+                    return Ok(delivery.attempt.claim);
                 }
             }
             Err("no job".to_owned())
@@ -81,20 +81,20 @@ impl Site {
         taken.await.unwrap()
     }
 
-    pub(crate) async fn settle(&self, attempt: &Attempt, settlement: Settlement) {
-        let outcome = self.store.settle(&[(attempt, settlement)]).await.unwrap().remove(0).unwrap();
+    pub(crate) async fn settle(&self, claim: &Claim, settlement: Settlement) {
+        let outcome = self.store.settle(&[(*claim, settlement)]).await.unwrap().remove(0).unwrap();
         assert_eq!(outcome, Settled::Done { repaired: false });
     }
 
-    pub(crate) async fn complete(&self, attempt: &Attempt) {
-        self.settle(attempt, Settlement::Complete(RESULT.to_owned())).await;
+    pub(crate) async fn complete(&self, claim: &Claim) {
+        self.settle(claim, Settlement::Complete(RESULT.to_owned())).await;
     }
 
     /// Ends the next job that waits.
     pub(crate) async fn complete_one(&self) -> JobId {
-        let attempt = self.take().await;
-        self.complete(&attempt).await;
-        attempt.job_id
+        let claim = self.take().await;
+        self.complete(&claim).await;
+        claim.job_id
     }
 
     pub(crate) async fn submit(&self) -> String {

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tepal_shared::{
-    job::{Attempt, JobId, NewJob, Priority},
+    job::{Claim, Delivery, JobId, NewJob, Priority},
     queue::{
         Policy,
         keys::Keys,
@@ -140,23 +140,33 @@ impl Gateway {
     }
 
     /// Takes the waiting jobs of a partition as a worker does.
-    pub(crate) async fn take(&self, partition: u8) -> Vec<Attempt> {
+    pub(crate) async fn take(&self, partition: u8) -> Vec<Claim> {
+        self.deliveries(partition).await.iter().map(|delivery| delivery.attempt.claim).collect()
+    }
+
+    /// The same, with their inputs.
+    async fn deliveries(&self, partition: u8) -> Vec<Delivery> {
         let order = Priority::ALL;
         let (consumer, limit, max_bytes) = ("test-1", 1000, usize::MAX);
         let request = TakeRequest { partition, consumer, order, limit, max_bytes, due_from: None };
-        self.store.take(&request).await.unwrap().attempts
+        self.store.take(&request).await.unwrap().deliveries
     }
 
     /// Takes the only waiting job.
-    pub(crate) async fn take_one(&self) -> Attempt {
-        let mut attempts = self.take(0).await;
-        assert_eq!(attempts.len(), 1);
-        attempts.remove(0)
+    pub(crate) async fn take_one(&self) -> Claim {
+        self.take_delivery().await.attempt.claim
     }
 
-    /// Ends an attempt.
-    pub(crate) async fn settle(&self, attempt: &Attempt, settlement: Settlement) {
-        let settled = self.store.settle(&[(attempt, settlement)]).await.unwrap().remove(0).unwrap();
+    /// The same, with its input.
+    pub(crate) async fn take_delivery(&self) -> Delivery {
+        let mut deliveries = self.deliveries(0).await;
+        assert_eq!(deliveries.len(), 1);
+        deliveries.remove(0)
+    }
+
+    /// Settles a claim.
+    pub(crate) async fn settle(&self, claim: &Claim, settlement: Settlement) {
+        let settled = self.store.settle(&[(*claim, settlement)]).await.unwrap().remove(0).unwrap();
         assert_eq!(settled, Settled::Done { repaired: false });
     }
 

@@ -110,7 +110,7 @@ async fn a_cancelled_job_and_the_result_that_came_too_late() {
     let attempt = gateway.take_one().await;
     let answer = gateway.delete(&format!("/job/{id}")).await;
     assert_json(&answer, 200, &[], &json!({"job_id": id.to_string(), "status": "cancelled"}));
-    gateway.store.settle(&[(&attempt, Settlement::Complete(SETOSA.to_owned()))]).await.unwrap();
+    gateway.store.settle(&[(attempt, Settlement::Complete(SETOSA.to_owned()))]).await.unwrap();
 
     let job = gateway.store.job(id).await.unwrap().unwrap();
     let times = json!({"started_at": time(job.started_at_ms), "finished_at": time(job.finished_at_ms)});

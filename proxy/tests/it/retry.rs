@@ -35,8 +35,8 @@ async fn a_cancelled_job_keeps_its_priority_when_it_is_repeated() {
     let path = format!("/job/{old}/retry");
     let new = accepted(&gateway.send(Method::POST, &path, &[("traceparent", trace)], "").await);
 
-    let attempt = gateway.take_one().await;
-    assert_eq!((attempt.job_id, attempt.priority.as_str()), (new, "low"));
+    let attempt = gateway.take_delivery().await.attempt;
+    assert_eq!((attempt.claim.job_id, attempt.claim.priority.as_str()), (new, "low"));
     assert_eq!(attempt.traceparent.as_deref(), Some(trace));
 }
 

@@ -31,8 +31,8 @@ async fn a_submission_is_answered_at_once_and_waits_in_the_queue() {
     assert_eq!(fixed(gateway.hash(id)), fields(&expected));
     let key = gateway.store.keys().job(id);
     assert_eq!(gateway.redis.cli(&["TTL", &key]), "-1", "an accepted job does not expire");
-    let attempt = gateway.take_one().await;
-    assert_eq!((attempt.job_id, attempt.input.as_str()), (id, FLOWER_INPUT));
+    let delivery = gateway.take_delivery().await;
+    assert_eq!((delivery.attempt.claim.job_id, delivery.input.as_str()), (id, FLOWER_INPUT));
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn the_request_id_and_the_trace_travel_with_the_job() {
     let id = accepted(&gateway.send(Method::POST, "/predict", &headers, FLOWER).await);
     let hash = gateway.hash(id);
     assert_eq!((hash["request_id"].as_str(), hash["traceparent"].as_str()), ("r-1", trace));
-    let attempt = gateway.take_one().await;
+    let attempt = gateway.take_delivery().await.attempt;
     assert_eq!((attempt.request_id.as_deref(), attempt.traceparent.as_deref()), (Some("r-1"), Some(trace)));
 
     // A malformed trace is ignored, as the standard demands.

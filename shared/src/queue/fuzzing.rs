@@ -84,6 +84,6 @@ mod tests {
             Submitted::parse_all(seed("accepted"), 1).unwrap()[0].clone().unwrap(),
             Submitted::Accepted
         );
-        assert_eq!(Granted::parse(&TAKE, seed("granted")).unwrap().attempts.len(), 1);
+        assert_eq!(Granted::parse(&TAKE, seed("granted")).unwrap().deliveries.len(), 1);
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use redis::{Cmd, RedisError};
 
 use crate::{
-    job::{Charge, JobId, MOST_PARTITIONS, Priority, owner::View},
+    job::{Charge, Claim, JobId, MOST_PARTITIONS, Priority, owner::View},
     queue::{
         Policy,
         error::StoreError,
@@ -225,12 +225,12 @@ impl JobStore {
         &self,
         partition: u8,
         consumer: &str,
-        held: &[(JobId, u64, Priority)],
+        held: &[Claim],
     ) -> Result<Vec<(JobId, Fence)>, StoreError> {
         let mut command = scripts::RENEW.call(&self.keys.streams(partition));
         command.arg(self.keys.job_prefix(partition)).arg(consumer);
-        for (id, token, priority) in held {
-            command.arg(id.to_string()).arg(*token).arg(stream_number(*priority));
+        for Claim { job_id, token, priority } in held {
+            command.arg(job_id.to_string()).arg(*token).arg(stream_number(*priority));
         }
         scripts::parse_renewed(self.redis.run(&command).await?)
     }

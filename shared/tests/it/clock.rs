@@ -104,7 +104,7 @@ pub(crate) async fn the_oldest_job_is_found_by_its_own_time(queue: &Queue) {
     };
     is_a_minute().await;
     // The same when they wait for their next attempts.
-    for attempt in queue.take("w", 10).await.attempts {
+    for attempt in queue.claims("w", 10).await {
         assert_eq!(queue.settle(&attempt, Settlement::Release).await, DONE);
     }
     is_a_minute().await;
@@ -176,7 +176,7 @@ async fn a_clock_that_was_shifted_for_a_moment_harms_no_later_job() {
         let listed = queue.store.log(Some(place), 10).await.unwrap().entries;
         assert!(listed.iter().any(|entry| entry.id == after), "{day}: {listed:?}");
         assert!(queue.store.oldest_waiting(0).await.unwrap().is_some());
-        let granted = queue.take("w", 10).await.attempts;
+        let granted = queue.claims("w", 10).await;
         let ids: Vec<_> = granted.iter().map(|attempt| attempt.job_id).collect();
         assert_eq!(ids, [before, meanwhile, after], "{day}");
         for attempt in &granted {

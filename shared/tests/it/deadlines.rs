@@ -52,13 +52,13 @@ pub(crate) async fn a_job_within_its_limits_is_kept_and_shows_the_next_one(queue
     assert_eq!(job.deadline_ms, Some(job.created_at_ms + 100_000));
     assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Pending));
 
-    let attempt = queue.take_one("w").await;
+    let attempt = queue.take_delivery("w").await.attempt;
 
     assert_eq!(attempt.time_left, Some(Duration::from_secs(50)));
     let job = queue.job(id).await;
     assert_eq!(job.deadline_ms, Some(job.started_at_ms.unwrap() + 50_000));
     assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Processing));
-    assert_eq!(queue.settle(&attempt, complete()).await, DONE);
+    assert_eq!(queue.settle(&attempt.claim, complete()).await, DONE);
     assert_eq!(queue.job(id).await.deadline_ms, None);
     assert_eq!(queue.state(id).await, "completed 1/0/0 - result ttl");
 }
@@ -68,7 +68,7 @@ pub(crate) async fn the_longest_limits_are_never_reached(queue: &Queue) {
     let id = queue.submit_job(&job).await;
     assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Pending));
 
-    let attempt = queue.take_one("w").await;
+    let attempt = queue.take_delivery("w").await.attempt;
 
     assert!(attempt.time_left > Some(Duration::from_secs(1 << 40)), "{:?}", attempt.time_left);
     assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Processing));
@@ -91,7 +91,7 @@ pub(crate) async fn the_run_time_begins_once_and_goes_on_over_retries(queue: &Qu
     assert_eq!(queue.settle(&first, Settlement::Retry(Duration::ZERO)).await, DONE);
     queue.set_field(id, "waited_ms", "1000").await;
 
-    let second = queue.take_one("w").await;
+    let second = queue.take_delivery("w").await.attempt;
 
     assert!(waited.is_some() && deadline.is_some());
     assert_eq!(queue.field(id, "waited_ms").await.as_deref(), Some("1000"));

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use futures_util::future::join_all;
 use redis::Value;
 use tepal_shared::{
-    job::{JobId, NewJob, Priority},
+    job::{Claim, Delivery, JobId, NewJob, Priority},
     queue::{
         error::StoreError,
         store::{Settlement, TakeRequest},
@@ -14,7 +14,7 @@ use tepal_shared::{
 };
 
 use crate::{
-    queue::{DONE, FROM_START, Queue, SOON, all, complete, ids, new_job},
+    queue::{DONE, FROM_START, Queue, SOON, all, claims, complete, ids, new_job},
     snapshot::Snapshot,
 };
 
@@ -41,7 +41,7 @@ pub(crate) async fn the_caller_may_turn_the_order_of_priorities_around(queue: &Q
 
     assert_eq!(ids(&granted), [low, high]);
     assert_eq!(
-        granted.attempts.iter().map(|attempt| attempt.priority).collect::<Vec<_>>(),
+        claims(&granted).iter().map(|claim| claim.priority).collect::<Vec<_>>(),
         [Priority::Low, Priority::High]
     );
 }
@@ -83,14 +83,14 @@ async fn submit_large(queue: &Queue, jobs: usize) -> Vec<JobId> {
 
 pub(crate) async fn looking_for_due_jobs_stops_once_there_are_enough_bytes(queue: &Queue) {
     let submitted = submit_large(queue, 30).await;
-    assert_eq!(queue.take("dead", 100).await.attempts.len(), 30);
+    assert_eq!(queue.claims("dead", 100).await.len(), 30);
     queue.age("dead").await;
 
     let (mut cursors, mut found) = (FROM_START.clone(), Vec::new());
     while found.len() < 30 {
         let request = TakeRequest { max_bytes: 250, due_from: Some(&cursors), ..all("w") };
         let granted = queue.store.take(&request).await.unwrap();
-        assert_eq!(granted.attempts.len(), 3);
+        assert_eq!(granted.deliveries.len(), 3);
         found.extend(ids(&granted));
         cursors = granted.cursors;
         assert_eq!(owned_by(queue, "w", &submitted).await, found.len());
@@ -153,7 +153,7 @@ pub(crate) async fn a_missing_group_is_made_and_nothing_that_waits_is_skipped(qu
     let first = queue.submit_at(Priority::High).await;
     let granted = queue.take("w", 10).await;
     assert_eq!((ids(&granted), granted.groups_created), (vec![first], 3));
-    assert_eq!(queue.settle(&granted.attempts[0], complete()).await, DONE);
+    assert_eq!(queue.settle(&claims(&granted)[0], complete()).await, DONE);
 
     let waiting = [queue.submit_at(Priority::High).await, queue.submit_at(Priority::High).await];
     let stream = queue.store.keys().stream(0, Priority::High);
@@ -185,7 +185,7 @@ pub(crate) async fn an_entry_without_an_outstanding_job_is_removed(queue: &Queue
 pub(crate) async fn a_due_entry_behind_many_others_is_found_in_a_few_looks(queue: &Queue) {
     // One look with room for one job goes through 32 times 10 pending entries.
     let last = join_all((0..700).map(|_| queue.submit())).await[699];
-    assert_eq!(queue.take("busy", 1_000).await.attempts.len(), 700);
+    assert_eq!(queue.claims("busy", 1_000).await.len(), 700);
     queue.age_job(last, "busy").await;
 
     let mut cursors = FROM_START.clone();
@@ -203,7 +203,7 @@ pub(crate) async fn a_due_entry_behind_many_others_is_found_in_a_few_looks(queue
 pub(crate) async fn a_look_that_did_not_come_to_a_stream_does_not_end_there(queue: &Queue) {
     let high = queue.submit_at(Priority::High).await;
     let normal = queue.submit().await;
-    assert_eq!(queue.take("busy", 10).await.attempts.len(), 2);
+    assert_eq!(queue.claims("busy", 10).await.len(), 2);
     for job in [high, normal] {
         queue.age_job(job, "busy").await;
     }
@@ -231,7 +231,7 @@ pub(crate) async fn takes_at_the_same_time_share_no_job(queue: &Queue) {
     assert_eq!(taken.into_iter().collect::<HashSet<_>>(), submitted.into_iter().collect());
 }
 
-pub(crate) async fn an_attempt_carries_what_a_worker_needs(queue: &Queue) {
+pub(crate) async fn a_delivery_has_all_that_a_worker_needs(queue: &Queue) {
     let job = NewJob {
         timeout: Some(Duration::from_secs(60)),
         request_id: Some("r-1".to_owned()),
@@ -240,10 +240,13 @@ pub(crate) async fn an_attempt_carries_what_a_worker_needs(queue: &Queue) {
     };
     let id = queue.submit_job(&job).await;
 
-    let attempt = queue.take_one("w").await;
+    let Delivery { attempt, input } = queue.take_delivery("w").await;
 
-    assert_eq!((attempt.job_id, attempt.priority, &attempt.input), (id, Priority::Normal, &job.input));
-    assert_eq!((attempt.token, attempt.released, attempt.lost, attempt.number()), (1, 0, 0, 1));
+    assert_eq!(
+        (attempt.claim, input),
+        (Claim { job_id: id, token: 1, priority: Priority::Normal }, job.input)
+    );
+    assert_eq!((attempt.released, attempt.lost, attempt.broken, attempt.number()), (0, 0, 0, 1));
     assert_eq!((attempt.request_id, attempt.traceparent), (job.request_id, job.traceparent));
     assert_eq!(attempt.time_left, job.timeout);
     assert!(attempt.age < SOON);
@@ -254,7 +257,7 @@ pub(crate) async fn a_job_from_the_future_is_zero_old(queue: &Queue) {
     let id = queue.submit().await;
     queue.set_field(id, "created_at", "99999999999999").await;
 
-    assert_eq!(queue.take_one("w").await.age, Duration::ZERO);
+    assert_eq!(queue.take_delivery("w").await.attempt.age, Duration::ZERO);
     assert_eq!(queue.field(id, "waited_ms").await.as_deref(), Some("0"));
 }
 
@@ -314,7 +317,7 @@ pub(crate) async fn a_job_lives_in_the_partition_of_its_id(queue: &Queue) {
     assert_eq!(queue.takeable("w").await, []);
     let granted = queue.store.take(&TakeRequest { partition: 200, ..all("w") }).await.unwrap();
     assert_eq!(ids(&granted), [id]);
-    assert_eq!(queue.settle(&granted.attempts[0], complete()).await, DONE);
+    assert_eq!(queue.settle(&claims(&granted)[0], complete()).await, DONE);
     assert!(queue.job(id).await.result.is_some());
 }
 
@@ -333,7 +336,7 @@ as_tests![
     a_due_entry_behind_many_others_is_found_in_a_few_looks,
     a_look_that_did_not_come_to_a_stream_does_not_end_there,
     takes_at_the_same_time_share_no_job,
-    an_attempt_carries_what_a_worker_needs,
+    a_delivery_has_all_that_a_worker_needs,
     a_job_from_the_future_is_zero_old,
     an_entry_that_a_blocking_read_gave_is_started,
     what_was_delivered_and_not_started_is_started_by_the_next_read,

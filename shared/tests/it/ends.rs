@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::StreamExt as _;
 use tepal_shared::{
-    job::{Attempt, JobId, JobResult, JobStatus, LARGE_BYTES, Priority, owner::View},
+    job::{Claim, JobId, JobResult, JobStatus, LARGE_BYTES, Priority, owner::View},
     queue::{
         scripts::{Fence, Settled},
         store::Settlement,
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::queue::{DONE, Queue, SOON, complete, fail, new_job};
 
 /// Ends a job in each way; the status it then has.
-async fn end(queue: &Queue, attempt: &Attempt, way: usize) -> &'static str {
+async fn end(queue: &Queue, attempt: &Claim, way: usize) -> &'static str {
     match way {
         0 => assert_eq!(queue.settle(attempt, complete()).await, DONE),
         1 => assert_eq!(queue.settle(attempt, fail()).await, DONE),
@@ -93,8 +93,8 @@ pub(crate) async fn many_results_stored_at_once_reach_their_own_jobs(queue: &Que
     for number in 0..100 {
         queue.submit_at(Priority::ALL[number % 3]).await;
     }
-    let granted = queue.take("w", 100).await.attempts;
-    let result = |attempt: &Attempt| format!(r#"{{"of":"{}"}}"#, attempt.job_id);
+    let granted = queue.claims("w", 100).await;
+    let result = |attempt: &Claim| format!(r#"{{"of":"{}"}}"#, attempt.job_id);
     // Every tenth is cancelled meanwhile, every eleventh goes on in another way.
     let mut settlements = Vec::new();
     for (number, attempt) in granted.iter().enumerate() {
@@ -103,7 +103,7 @@ pub(crate) async fn many_results_stored_at_once_reach_their_own_jobs(queue: &Que
         }
         let retry = number % 11 == 0;
         let completion = Settlement::Complete(result(attempt));
-        settlements.push((attempt, if retry { Settlement::Retry(SOON * 2) } else { completion }));
+        settlements.push((*attempt, if retry { Settlement::Retry(SOON * 2) } else { completion }));
     }
 
     let settled = queue.store.settle(&settlements).await.unwrap();

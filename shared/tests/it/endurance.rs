@@ -11,7 +11,7 @@ use tepal_shared::{
 };
 use tepal_tests::wait::eventually;
 
-use crate::queue::{DONE, FROM_START, Queue, SOON, all, complete, fail, ids};
+use crate::queue::{DONE, FROM_START, Queue, SOON, all, claims, complete, fail, ids};
 
 /// `MOST_CLEARED` in `take.lua`, and the chunk in which it looks.
 const MOST_CLEARED: usize = 64 + 16;
@@ -52,12 +52,12 @@ pub(crate) async fn a_backlog_of_200_000_jobs_drains_in_short_steps(queue: &Queu
     while failed + done < late + live {
         let granted = queue.store.take(&TakeRequest { limit: 256, ..all("w") }).await.unwrap();
         calls += 1;
-        assert!(granted.attempts.len() <= 256, "{}", granted.attempts.len());
+        assert!(granted.deliveries.len() <= 256, "{}", granted.deliveries.len());
         assert!(granted.ended.len() <= MOST_CLEARED, "{}", granted.ended.len());
-        assert!(!granted.attempts.is_empty() || !granted.ended.is_empty(), "nothing after {calls} calls");
+        assert!(!granted.deliveries.is_empty() || !granted.ended.is_empty(), "nothing after {calls} calls");
         failed += granted.ended.len();
-        done += granted.attempts.len();
-        let settlements: Vec<_> = granted.attempts.iter().map(|attempt| (attempt, complete())).collect();
+        done += granted.deliveries.len();
+        let settlements: Vec<_> = claims(&granted).into_iter().map(|claim| (claim, complete())).collect();
         for settled in queue.store.settle(&settlements).await.unwrap() {
             assert_eq!(settled.unwrap(), DONE);
         }
@@ -75,10 +75,10 @@ pub(crate) async fn due_entries_among_many_pending_ones_are_all_found_once(queue
     populate(queue, Priority::Normal, 3_000, "99999999999999").await;
     let mut held = Vec::new();
     while held.len() < 3_000 {
-        held.extend(queue.take("busy", 1_000).await.attempts);
+        held.extend(queue.claims("busy", 1_000).await);
     }
     let due: HashSet<_> = held.iter().skip(1_500).map(|attempt| attempt.job_id).collect();
-    let released = held.iter().skip(1_500).map(|attempt| (attempt, Settlement::Release)).collect::<Vec<_>>();
+    let released = held.iter().skip(1_500).map(|claim| (*claim, Settlement::Release)).collect::<Vec<_>>();
     queue.store.settle(&released).await.unwrap();
 
     let (mut cursors, mut found) = (FROM_START.clone(), Vec::new());
@@ -104,8 +104,8 @@ pub(crate) async fn one_call_clears_away_a_bounded_number_of_stale_entries(queue
     let found = loop {
         let granted = queue.take("w", 100).await;
         cleared.push(granted.stale);
-        if let [attempt] = &granted.attempts[..] {
-            break attempt.job_id;
+        if let [claim] = claims(&granted)[..] {
+            break claim.job_id;
         }
     };
 
@@ -124,11 +124,11 @@ pub(crate) async fn cycles_of_jobs_that_expire_leave_no_memory_behind(queue: &Qu
         for id in &submitted[..20] {
             queue.store.cancel(*id, View::All).await.unwrap();
         }
-        let granted = queue.take("w", 1_000).await.attempts;
+        let granted = queue.claims("w", 1_000).await;
         let settlements: Vec<_> = granted
             .iter()
             .enumerate()
-            .map(|(number, attempt)| (attempt, if number % 10 == 0 { fail() } else { complete() }))
+            .map(|(number, claim)| (*claim, if number % 10 == 0 { fail() } else { complete() }))
             .collect();
         assert_eq!(queue.store.settle(&settlements).await.unwrap().len(), 380);
         eventually(SOON, "all jobs to expire", async || {

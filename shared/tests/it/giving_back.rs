@@ -23,7 +23,7 @@ pub(crate) async fn a_retry_is_due_after_its_delay_and_not_before(queue: &Queue)
     );
 
     queue.age("waiting").await;
-    assert_eq!(queue.take_one("w").await.number(), 2);
+    assert_eq!(queue.take_delivery("w").await.attempt.number(), 2);
 }
 
 pub(crate) async fn a_retry_becomes_due_by_itself(queue: &Queue) {
@@ -32,7 +32,7 @@ pub(crate) async fn a_retry_becomes_due_by_itself(queue: &Queue) {
     let before_the_retry = Instant::now();
     assert_eq!(queue.settle(&attempt, Settlement::Retry(delay)).await, DONE);
 
-    eventually(SOON, "the retry", async || queue.take("w", 1).await.attempts.pop()).await;
+    eventually(SOON, "the retry", async || queue.claims("w", 1).await.pop()).await;
 
     assert!(before_the_retry.elapsed() >= delay);
 }
@@ -48,17 +48,19 @@ pub(crate) async fn a_delay_longer_than_the_lease_is_the_lease(queue: &Queue) {
 }
 
 pub(crate) async fn a_release_uses_no_attempt(queue: &Queue) {
-    let mut attempt = queue.submit_and_take("w").await;
+    let mut claim = queue.submit_and_take("w").await;
     for released in 1..=5 {
-        assert_eq!(queue.settle(&attempt, Settlement::Release).await, DONE);
-        attempt = queue.take_one("w").await;
-        assert_eq!((attempt.token, attempt.released, attempt.number()), (released + 1, released, 1));
+        assert_eq!(queue.settle(&claim, Settlement::Release).await, DONE);
+        let attempt = queue.take_delivery("w").await.attempt;
+        claim = attempt.claim;
+        assert_eq!((claim.token, attempt.released, attempt.number()), (released + 1, released, 1));
     }
-    assert_eq!(queue.job(attempt.job_id).await.attempts, 1);
+    assert_eq!(queue.job(claim.job_id).await.attempts, 1);
 }
 
 pub(crate) async fn calls_that_broke_off_are_counted_and_use_no_attempt(queue: &Queue) {
-    let mut attempt = queue.submit_and_take("w").await;
+    queue.submit().await;
+    let mut attempt = queue.take_delivery("w").await.attempt;
     for (settlement, broken) in [
         (Settlement::Release, 0),
         (Settlement::Broken, 1),
@@ -69,9 +71,9 @@ pub(crate) async fn calls_that_broke_off_are_counted_and_use_no_attempt(queue: &
         let tried = attempt.number() + u64::from(matches!(settlement, Settlement::Retry(_)));
         // The answer to the first call was lost.
         for _ in 0..2 {
-            assert_eq!(queue.settle(&attempt, settlement.clone()).await, DONE);
+            assert_eq!(queue.settle(&attempt.claim, settlement.clone()).await, DONE);
         }
-        attempt = queue.take_one("w").await;
+        attempt = queue.take_delivery("w").await.attempt;
         assert_eq!((attempt.broken, attempt.lost, attempt.number()), (broken, 0, tried), "{settlement:?}");
     }
 }
@@ -79,14 +81,14 @@ pub(crate) async fn calls_that_broke_off_are_counted_and_use_no_attempt(queue: &
 pub(crate) async fn of_jobs_whose_lone_call_broke_off_one_runs_at_a_time(queue: &Queue) {
     let mut ids = vec![queue.submit().await, queue.submit().await, queue.submit().await];
     for _ in 0..2 {
-        for attempt in queue.take("w", 10).await.attempts.iter().take(2) {
+        for attempt in queue.claims("w", 10).await.iter().take(2) {
             assert_eq!(queue.settle(attempt, Settlement::Broken).await, DONE);
         }
     }
     let third = ids.pop().unwrap();
     assert!(queue.state(third).await.starts_with("processing"), "one call that broke off is not enough");
-    let first = queue.take_one("w").await;
-    assert_eq!((first.job_id, first.broken), (ids[0], 2));
+    let first = queue.take_delivery("w").await.attempt;
+    assert_eq!((first.claim.job_id, first.broken), (ids[0], 2));
     assert_eq!(queue.state(ids[1]).await, "pending 2/2/0 waiting input next");
 
     // Another worker has to wait, too, and whoever takes the job over from a dead one has not.
@@ -94,7 +96,7 @@ pub(crate) async fn of_jobs_whose_lone_call_broke_off_one_runs_at_a_time(queue: 
     assert_eq!(queue.takeable("another").await, []);
     queue.age("w").await;
     queue.age("waiting").await;
-    let heirs = queue.take("another", 1_000).await.attempts;
+    let heirs = queue.claims("another", 1_000).await;
     let heir = heirs.iter().find(|attempt| attempt.job_id == ids[0]).unwrap();
     assert!(heirs.iter().all(|attempt| attempt.job_id != ids[1]), "{heirs:?}");
 

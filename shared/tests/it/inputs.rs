@@ -42,8 +42,8 @@ pub(crate) async fn a_job_that_an_earlier_release_ended_runs_again(queue: &Queue
     let id = JobId::new(0);
     assert_eq!(queue.store.requeue(old, id, ANYONE).await.unwrap(), Requeued::Accepted);
 
-    let attempt = queue.take_one("w").await;
-    assert_eq!((attempt.job_id, attempt.input), (id, new_job().input));
+    let delivery = queue.take_delivery("w").await;
+    assert_eq!((delivery.attempt.claim.job_id, delivery.input), (id, new_job().input));
 }
 
 pub(crate) async fn a_damaged_job_without_input_can_end(queue: &Queue) {

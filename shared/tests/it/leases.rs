@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tepal_shared::{
-    job::{Attempt, JobId, Priority, owner::View},
+    job::{Claim, JobId, Priority, owner::View},
     queue::{
         scripts::{Fence, Settled},
         store::{PartitionState, QueueState, Settlement},
@@ -21,7 +21,7 @@ fn every_settlement() -> [Settlement; 4] {
 }
 
 /// A job that `zombie` held, and then `heir` took over.
-async fn taken_over(queue: &Queue) -> (Attempt, Attempt) {
+async fn taken_over(queue: &Queue) -> (Claim, Claim) {
     let zombie = queue.submit_and_take("zombie").await;
     queue.age("zombie").await;
     let heir = queue.take_one("heir").await;
@@ -34,9 +34,10 @@ pub(crate) async fn a_job_whose_lease_lapsed_goes_to_another_worker(queue: &Queu
 
     let granted = queue.take("heir", 10).await;
 
-    let heir = &granted.attempts[0];
-    assert_eq!((heir.job_id, heir.token, heir.lost, heir.number(), granted.reclaimed), (id, 2, 1, 1, 1));
-    assert_eq!(queue.settle(heir, complete()).await, DONE);
+    let heir = &granted.deliveries[0].attempt;
+    assert_eq!((heir.claim.job_id, heir.claim.token), (id, 2));
+    assert_eq!((heir.lost, heir.number(), granted.reclaimed), (1, 1, 1));
+    assert_eq!(queue.settle(&heir.claim, complete()).await, DONE);
     assert_eq!(queue.state(id).await, "completed 2/0/1 - result ttl");
 }
 
@@ -46,8 +47,9 @@ pub(crate) async fn a_lease_lapses_by_itself_but_not_early(queue: &Queue) {
     let before_the_grant = Instant::now();
     queue.take_one("zombie").await;
 
-    let reclaimed = eventually(SOON, "the lapsed lease", async || queue.take("heir", 1).await.attempts.pop());
-    assert_eq!(reclaimed.await.lost, 1);
+    let reclaimed =
+        eventually(SOON, "the lapsed lease", async || queue.take("heir", 1).await.deliveries.pop());
+    assert_eq!(reclaimed.await.attempt.lost, 1);
     assert!(before_the_grant.elapsed() >= Duration::from_millis(300));
 }
 
@@ -69,7 +71,11 @@ pub(crate) async fn renewing_names_exactly_the_jobs_that_must_be_stopped(queue: 
     queue.age("zombie").await;
     let missing = JobId::new(0);
 
-    let all = [lost.job_id, cancelled.job_id, held.job_id, missing].map(|id| (id, 1, Priority::Normal));
+    let all = [lost.job_id, cancelled.job_id, held.job_id, missing].map(|job_id| Claim {
+        job_id,
+        token: 1,
+        priority: Priority::Normal,
+    });
     let gone = queue.store.renew(0, "zombie", &all).await.unwrap();
 
     let expected =
@@ -162,12 +168,12 @@ pub(crate) async fn settlements_of_one_round_trip_have_an_outcome_each(queue: &Q
     let cancelled = queue.submit_and_take("w").await;
     queue.store.cancel(cancelled.job_id, View::All).await.unwrap();
 
-    let all = [(&lost, complete()), (&heir, complete()), (&cancelled, fail())];
+    let all = [(lost, complete()), (heir, complete()), (cancelled, fail())];
     let outcomes = queue.store.settle(&all).await.unwrap();
     let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
 
     assert_eq!(outcomes, [LOST, DONE, Settled::Fenced(Fence::Cancelled)]);
-    assert!(queue.store.settle(&[]).await.unwrap().is_empty());
+    assert!(queue.store.settle::<Settlement>(&[]).await.unwrap().is_empty());
 }
 
 pub(crate) async fn the_state_of_the_queue_tells_new_waiting_and_running_jobs_apart(queue: &Queue) {

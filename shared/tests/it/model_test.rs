@@ -8,7 +8,7 @@ use proptest::{
     test_runner::{Config, TestCaseError, TestRunner},
 };
 use tepal_shared::{
-    job::{Attempt, Charge, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob, Priority, owner::View},
+    job::{Charge, Claim, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob, Priority, owner::View},
     queue::{
         scripts::{Requeued, Submitted},
         store::{Origin, Settlement, TakeRequest},
@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 use crate::{
     altered::{Alteration, Altered},
     model::{Grant, MAX_LOST, MOST_BYTES, Model, Taken, WAITING, Way},
-    queue::{ANYONE, Queue, all, new_job},
+    queue::{ANYONE, Queue, all, claims, new_job},
     snapshot::Snapshot,
 };
 
@@ -250,7 +250,7 @@ impl Run {
                 let Some(grant) = number.checked_rem(grants) else { return Ok(()) };
                 let grant = self.model.grants[grant];
                 let job = &self.model.jobs[grant.job];
-                let held = [(job.id, grant.token, job.priority)];
+                let held = [Claim { job_id: job.id, token: grant.token, priority: job.priority }];
                 let gone = store.renew(0, grant.consumer, &held).await.unwrap();
                 prop_assert_eq!(gone.first().map(|(_, fence)| *fence), self.model.renew(grant));
             }
@@ -323,19 +323,7 @@ impl Run {
 
     async fn settle(&mut self, grant: Grant, way: Way) -> Checked {
         let job = &self.model.jobs[grant.job];
-        let attempt = Attempt {
-            job_id: job.id,
-            priority: job.priority,
-            token: grant.token,
-            released: 0,
-            lost: 0,
-            broken: 0,
-            age: std::time::Duration::ZERO,
-            time_left: None,
-            request_id: None,
-            traceparent: None,
-            input: String::new(),
-        };
+        let claim = Claim { job_id: job.id, token: grant.token, priority: job.priority };
         let settlement = match way {
             Way::Complete => Settlement::Complete(result_of(job.id, grant.token, job.result_bytes())),
             Way::Fail => crate::queue::fail(),
@@ -343,7 +331,7 @@ impl Run {
             Way::RetryLater => Settlement::Retry(self.queue.store.policy().lease),
             Way::Release => Settlement::Release,
         };
-        prop_assert_eq!(self.queue.settle(&attempt, settlement).await, self.model.settle(grant, way));
+        prop_assert_eq!(self.queue.settle(&claim, settlement).await, self.model.settle(grant, way));
         Ok(())
     }
 
@@ -398,7 +386,7 @@ fn result_of(id: JobId, token: u64, bytes: usize) -> String {
 
 fn taken(granted: &tepal_shared::queue::scripts::Granted) -> Taken {
     Taken {
-        granted: granted.attempts.iter().map(|attempt| (attempt.job_id, attempt.token)).collect(),
+        granted: claims(granted).iter().map(|claim| (claim.job_id, claim.token)).collect(),
         ended: granted.ended.clone(),
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use redis::{FromRedisValue, aio::MultiplexedConnection};
 use tepal_shared::{
-    job::{Attempt, Job, JobId, NewJob, Priority, owner::View},
+    job::{Claim, Delivery, Job, JobId, NewJob, Priority, owner::View},
     queue::{
         Policy,
         keys::{GROUP, Keys, inbox},
@@ -134,14 +134,26 @@ impl Queue {
         self.store.take(&TakeRequest { limit, ..all(consumer) }).await.unwrap()
     }
 
+    /// Takes up to `limit` jobs, due ones first. Returns their claims.
+    pub(crate) async fn claims(&self, consumer: &str, limit: usize) -> Vec<Claim> {
+        claims(&self.take(consumer, limit).await)
+    }
+
     /// Takes the only job that can be taken.
     #[track_caller]
-    pub(crate) fn take_one(&self, consumer: &str) -> impl Future<Output = Attempt> {
+    pub(crate) fn take_one(&self, consumer: &str) -> impl Future<Output = Claim> {
+        let delivery = self.take_delivery(consumer);
+        async move { delivery.await.attempt.claim }
+    }
+
+    /// Takes the only job that can be taken, with its input.
+    #[track_caller]
+    pub(crate) fn take_delivery(&self, consumer: &str) -> impl Future<Output = Delivery> {
         let caller = std::panic::Location::caller();
         async move {
             let mut granted = self.take(consumer, 10).await;
-            assert_eq!(granted.attempts.len(), 1, "{caller}: {granted:?}");
-            granted.attempts.remove(0)
+            assert_eq!(granted.deliveries.len(), 1, "{caller}: {granted:?}");
+            granted.deliveries.remove(0)
         }
     }
 
@@ -151,22 +163,21 @@ impl Queue {
     }
 
     /// Submits a job and takes it.
-    pub(crate) async fn submit_and_take(&self, consumer: &str) -> Attempt {
+    pub(crate) async fn submit_and_take(&self, consumer: &str) -> Claim {
         let id = self.submit().await;
         let attempt = self.take_one(consumer).await;
         assert_eq!(attempt.job_id, id);
         attempt
     }
 
-    /// Settles one attempt.
-    pub(crate) async fn settle(&self, attempt: &Attempt, settlement: Settlement) -> Settled {
-        self.store.settle(&[(attempt, settlement)]).await.unwrap().remove(0).unwrap()
+    /// Settles one claim.
+    pub(crate) async fn settle(&self, claim: &Claim, settlement: Settlement) -> Settled {
+        self.store.settle(&[(*claim, settlement)]).await.unwrap().remove(0).unwrap()
     }
 
-    /// Renews one attempt's lease as `consumer`; whether it still holds the job.
-    pub(crate) async fn renews(&self, consumer: &str, attempt: &Attempt) -> bool {
-        let held = [(attempt.job_id, attempt.token, attempt.priority)];
-        self.store.renew(0, consumer, &held).await.unwrap().is_empty()
+    /// Renews one claim's lease as `consumer`; whether it still holds the job.
+    pub(crate) async fn renews(&self, consumer: &str, claim: &Claim) -> bool {
+        self.store.renew(0, consumer, &[*claim]).await.unwrap().is_empty()
     }
 
     /// The job, which must exist.
@@ -292,7 +303,12 @@ pub(crate) fn all(consumer: &str) -> TakeRequest<'_> {
 
 /// The jobs that were granted, in order.
 pub(crate) fn ids(granted: &Granted) -> Vec<JobId> {
-    granted.attempts.iter().map(|attempt| attempt.job_id).collect()
+    claims(granted).iter().map(|claim| claim.job_id).collect()
+}
+
+/// The claims of the jobs that were granted, in order.
+pub(crate) fn claims(granted: &Granted) -> Vec<Claim> {
+    granted.deliveries.iter().map(|delivery| delivery.attempt.claim).collect()
 }
 
 /// The settlement of a success.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tepal_shared::{
-    job::{Attempt, Charge, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob, owner::View},
+    job::{Charge, Claim, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob, owner::View},
     queue::{
         Policy,
         scripts::{Requeued, Submitted},
@@ -37,7 +37,7 @@ async fn submit(queue: &Queue, job: NewJob) -> Submitted {
     queue.store.submit(JobId::new(0), job).await.unwrap()
 }
 
-async fn take_large(queue: &Queue) -> Attempt {
+async fn take_large(queue: &Queue) -> Claim {
     queue.submit_job(&large()).await;
     queue.take_one("w").await
 }
@@ -85,7 +85,7 @@ pub(crate) async fn a_large_input_is_charged_until_its_job_completes(queue: &Que
     queue.submit_job(&job(LARGE, "o:shop", 0)).await;
     assert_eq!(sums(queue).await, [("a:x".to_owned(), LARGE), ("o:shop".to_owned(), LARGE)].into());
 
-    for attempt in queue.take("w", 2).await.attempts {
+    for attempt in queue.claims("w", 2).await {
         assert_eq!(queue.settle(&attempt, complete()).await, DONE);
         assert_eq!(queue.field(attempt.job_id, "charged").await, None);
     }
@@ -107,7 +107,7 @@ pub(crate) async fn a_large_result_is_charged_until_it_expires(queue: &Queue) {
     queue.submit_job(&job(5, "a:x", 0)).await;
     queue.submit_job(&large()).await;
     assert_eq!(sum(queue, "a:x").await, LARGE);
-    let granted = queue.take("w", 2).await.attempts;
+    let granted = queue.claims("w", 2).await;
     assert_eq!(queue.settle(&granted[1], result_of(LARGE_BYTES as u64)).await, DONE);
     assert_eq!(sum(queue, "a:x").await, 0, "what is not larger than 8 KiB does not count");
 
@@ -125,9 +125,9 @@ pub(crate) async fn results_that_are_stored_at_once_are_charged_to_their_own_pay
     for job in [new_job(), job(5, "a:x", 0), job(LARGE, "a:y", 0), job(5, "a:z", 0)] {
         queue.submit_job(&job).await;
     }
-    let attempts = queue.take("w", 4).await.attempts;
+    let attempts = queue.claims("w", 4).await;
     let sizes = [9_001, 9_002, 5, 9_004];
-    let settlements: Vec<_> = attempts.iter().zip(sizes.map(result_of)).collect();
+    let settlements: Vec<_> = attempts.into_iter().zip(sizes.map(result_of)).collect();
     queue.store.settle(&settlements).await.unwrap();
     assert_eq!(sums(queue).await, [("a:x".to_owned(), 9_002), ("a:z".to_owned(), 9_004)].into());
 }
@@ -193,7 +193,7 @@ pub(crate) async fn who_keeps_as_much_as_it_may_is_refused_without_a_trace(queue
     assert_eq!(queue.outstanding().await, (2, 0));
     assert_eq!(submit(queue, job(LARGE, "o:x", most)).await, Submitted::Accepted, "another payer");
     assert_eq!(submit(queue, new_job()).await, Submitted::Accepted, "a small job");
-    let attempt = queue.take("w", 1).await.attempts.remove(0);
+    let attempt = queue.claims("w", 1).await.remove(0);
     assert_eq!(queue.settle(&attempt, complete()).await, DONE);
     assert_eq!(submit(queue, job(LARGE, "a:x", most)).await, Submitted::Accepted, "there is room again");
 }
@@ -278,7 +278,7 @@ pub(crate) async fn a_job_that_runs_again_may_have_a_large_result_again(queue: &
         assert_eq!(sums(queue).await, BTreeMap::new());
     }
 
-    for attempt in queue.take("w", 2).await.attempts {
+    for attempt in queue.claims("w", 2).await {
         assert_eq!(queue.settle(&attempt, result_of(LARGE)).await, DONE);
     }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tepal_shared::{
-    job::{Attempt, JobId, JobStatus, NewJob, Priority, owner::View},
+    job::{Claim, JobId, JobStatus, NewJob, Priority, owner::View},
     queue::{
         error::StoreError,
         link::{ConnectionSettings, Redis},
@@ -63,10 +63,10 @@ pub(crate) async fn forgotten_scripts_are_loaded_again(queue: &Queue) {
     }
     // A pipeline is sent again as a whole.
     let attempts = [queue.submit().await, queue.submit().await].len() + 1;
-    let granted = queue.take("w", 10).await.attempts;
+    let granted = queue.claims("w", 10).await;
     assert_eq!(granted.len(), attempts);
     queue.redis::<String>(&["SCRIPT", "FLUSH"]).await;
-    let settlements: Vec<_> = granted.iter().map(|attempt| (attempt, complete())).collect();
+    let settlements: Vec<_> = granted.iter().map(|claim| (*claim, complete())).collect();
     for settled in queue.store.settle(&settlements).await.unwrap() {
         assert_eq!(settled.unwrap(), DONE);
     }
@@ -136,7 +136,7 @@ pub(crate) async fn a_frozen_redis_is_waited_for(queue: &Queue) {
     let attempt = queue.submit_and_take("w").await;
 
     queue.server.sigstop();
-    let settlements = [(&attempt, complete())];
+    let settlements = [(attempt, complete())];
     let (settled, ()) = tokio::join!(queue.store.settle(&settlements), async {
         eventually(SOON, "the first answer to be missed", async || !queue.store.redis().is_up()).await;
         queue.server.sigcont();
@@ -217,7 +217,7 @@ pub(crate) async fn a_pipeline_that_a_demoted_primary_refuses_ends_its_connectio
     let attempt = queue.submit_and_take("w").await;
     let _promoted = fail_over(&queue.server, &proxy).await;
 
-    let settlements = [(&attempt, complete())];
+    let settlements = [(attempt, complete())];
     let demoted = queue.store.settle(&settlements).await.unwrap().remove(0);
     let promoted = queue.store.settle(&settlements).await.unwrap().remove(0);
 
@@ -251,7 +251,7 @@ impl Lost {
     ];
 
     /// The attempt whose job the transition changes, and the id in the request.
-    async fn arrange(self, queue: &Queue) -> (Option<Attempt>, JobId) {
+    async fn arrange(self, queue: &Queue) -> (Option<Claim>, JobId) {
         if self == Self::Submit {
             return (None, JobId::new(0));
         }
@@ -267,7 +267,7 @@ impl Lost {
         (Some(attempt), id)
     }
 
-    async fn run(self, queue: &Queue, attempt: Option<&Attempt>, id: JobId) {
+    async fn run(self, queue: &Queue, attempt: Option<&Claim>, id: JobId) {
         let settlement = match self {
             Self::Submit => {
                 assert_eq!(queue.store.submit(id, new_job()).await.unwrap(), Submitted::Accepted);
@@ -367,7 +367,7 @@ pub(crate) async fn jobs_granted_by_a_lost_answer_come_back_when_the_lease_lapse
 
     let granted = queue.take("heir", 10).await;
     assert_eq!(ids(&granted), submitted);
-    assert!(granted.attempts.iter().all(|attempt| (attempt.lost, attempt.number()) == (1, 1)));
+    assert!(granted.deliveries.iter().all(|one| (one.attempt.lost, one.attempt.number()) == (1, 1)));
 }
 
 pub(crate) async fn a_reply_in_pieces_is_read_whole(queue: &Queue) {
@@ -377,7 +377,7 @@ pub(crate) async fn a_reply_in_pieces_is_read_whole(queue: &Queue) {
 
     proxy.drip(7, Duration::from_micros(200));
 
-    assert_eq!(queue.take_one("w").await.input, job.input);
+    assert_eq!(queue.take_delivery("w").await.input, job.input);
     assert_eq!(queue.job(id).await.status, JobStatus::Processing);
     assert!(proxy.hits().dripped > 100, "{:?}", proxy.hits());
 }

@@ -30,7 +30,7 @@ pub(crate) async fn a_recount_corrects_the_sums(queue: &Queue) {
     queue.redis::<u64>(&["DEL", &charges_key]).await;
     assert_eq!(queue.store.recount(0, 100).await.unwrap(), DONE_COUNTING);
     assert_eq!(sums(queue).await, BTreeMap::new());
-    for attempt in queue.take("w", 3).await.attempts {
+    for attempt in queue.claims("w", 3).await {
         assert_eq!(queue.settle(&attempt, fail()).await, DONE);
     }
     assert_eq!(sums(queue).await, right, "what is kept from now on counts");
@@ -73,7 +73,7 @@ pub(crate) async fn a_recount_is_right_whatever_happens_meanwhile(queue: &Queue)
         for job in &order {
             ids.push(queue.submit_job(job).await);
         }
-        let attempts = queue.take("w", 8).await.attempts;
+        let attempts = queue.claims("w", 8).await;
         assert_eq!(queue.settle(&attempts[0], fail()).await, DONE);
         assert_eq!(queue.settle(&attempts[1], fail()).await, DONE);
         make_due(&queue).await;

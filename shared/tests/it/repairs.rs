@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use tepal_shared::{
-    job::{Attempt, Priority, owner::View},
+    job::{Claim, Priority, owner::View},
     queue::{
         scripts::{Cancelled, Settled},
         store::Settlement,
     },
 };
 
-use crate::queue::{DONE, Queue, complete, fail};
+use crate::queue::{DONE, Queue, claims, complete, fail};
 
 const REPAIRED: Settled = Settled::Done { repaired: true };
 
@@ -27,7 +27,7 @@ const EVERY_DAMAGE: [Damage; 4] =
     [Damage::ConsumerDeleted, Damage::GroupDestroyed, Damage::EntryDeleted, Damage::StreamDeleted];
 
 /// A job that runs, in a queue of its own, while its entry is damaged.
-pub(crate) async fn damaged(queue: &Queue, damage: Damage) -> (Queue, Attempt) {
+pub(crate) async fn damaged(queue: &Queue, damage: Damage) -> (Queue, Claim) {
     let queue = queue.another();
     let attempt = queue.submit_and_take("w").await;
     let (stream, entry) = queue.entry(attempt.job_id).await;
@@ -76,9 +76,9 @@ pub(crate) async fn giving_a_job_back_repairs_its_entry(queue: &Queue) {
             assert_eq!(settled, REPAIRED, "{damage:?} {settlement:?}");
             assert_eq!(queue.outstanding().await, (1, 0), "{damage:?} {settlement:?}");
             assert_eq!(queue.settle(&attempt, settlement.clone()).await, DONE);
-            let again = queue.take_one("heir").await;
-            assert_eq!((again.job_id, again.token, again.lost), (attempt.job_id, 2, 0));
-            assert_eq!(queue.settle(&again, complete()).await, DONE);
+            let again = queue.take_delivery("heir").await.attempt;
+            assert_eq!((again.claim.job_id, again.claim.token, again.lost), (attempt.job_id, 2, 0));
+            assert_eq!(queue.settle(&again.claim, complete()).await, DONE);
             assert_eq!(queue.outstanding().await, (0, 0), "{damage:?} {settlement:?}");
         }
     }
@@ -99,11 +99,10 @@ pub(crate) async fn other_leases_are_renewed_although_a_group_is_missing(queue: 
     let (queue, broken) = damaged(queue, Damage::GroupDestroyed).await;
     let low = queue.submit_at(Priority::Low).await;
     assert!(queue.read("w", Priority::Low).await);
-    let intact = queue.store.start(0, "w", usize::MAX).await.unwrap().attempts.remove(0);
+    let intact = claims(&queue.store.start(0, "w", usize::MAX).await.unwrap())[0];
     queue.age_job(low, "w").await;
 
-    let held = [&broken, &intact].map(|attempt| (attempt.job_id, attempt.token, attempt.priority));
-    let gone = queue.store.renew(0, "w", &held).await;
+    let gone = queue.store.renew(0, "w", &[broken, intact]).await;
 
     assert!(queue.idle(low, "w").await < queue.store.policy().lease, "{gone:?}");
 }

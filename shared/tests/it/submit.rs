@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use futures_util::future::join_all;
 use tepal_shared::{
-    job::{Idempotency, JobId, JobStatus, NewJob, Priority, owner::View},
+    job::{Delivery, Idempotency, JobId, JobStatus, NewJob, Priority, owner::View},
     queue::{
         error::StoreError,
         scripts::{Requeued, Submitted},
@@ -195,9 +195,9 @@ pub(crate) async fn a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_recor
     let job = queue.job(id).await;
     assert_eq!((job.retry_of, job.priority, job.status), (Some(old), Priority::Low, JobStatus::Pending));
     assert_eq!(listed(queue).await, [id, old]);
-    let again = queue.take_one("w").await;
-    assert_eq!((again.job_id, again.token, again.request_id.as_deref()), (id, 1, Some("r-2")));
-    assert_eq!(again.input, new_job().input);
+    let Delivery { attempt: again, input } = queue.take_delivery("w").await;
+    assert_eq!((again.claim.job_id, again.claim.token), (id, 1));
+    assert_eq!((again.request_id.as_deref(), input), (Some("r-2"), new_job().input));
 }
 
 pub(crate) async fn a_full_queue_takes_no_repetition(queue: &Queue) {

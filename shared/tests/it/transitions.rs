@@ -3,7 +3,7 @@
 use std::{fmt::Debug, time::Duration};
 
 use tepal_shared::{
-    job::{Attempt, JobId, Priority, owner::View},
+    job::{Claim, JobId, Priority, owner::View},
     queue::{
         scripts::{Granted, Settled},
         store::Settlement,
@@ -11,7 +11,7 @@ use tepal_shared::{
 };
 
 use crate::{
-    queue::{ANYONE, Queue, all, complete, fail, new_job},
+    queue::{ANYONE, Queue, all, claims, complete, fail, new_job},
     snapshot::Snapshot,
 };
 
@@ -97,7 +97,7 @@ as_tests![every_script_does_in_every_state_what_the_table_says];
 
 /// The job of a row, and our attempt at it (that of token 1), whether it was ever granted or not.
 struct Subject {
-    attempt: Attempt,
+    attempt: Claim,
 }
 
 impl Subject {
@@ -131,7 +131,7 @@ impl Subject {
     }
 
     /// From `ours` to the states that come after it.
-    async fn carry_on(queue: &Queue, state: &str, ours: &Attempt) {
+    async fn carry_on(queue: &Queue, state: &str, ours: &Claim) {
         let id = ours.job_id;
         let settlement = match state {
             "waiting" => Settlement::Retry(queue.store.policy().lease),
@@ -173,7 +173,7 @@ impl Subject {
             "take" => told_grants(&store.take(&all("taker")).await.unwrap()),
             "start" => told_grants(&store.start(0, "us", usize::MAX).await.unwrap()),
             "renew" => {
-                let gone = store.renew(0, "us", &[(id, 1, Priority::Normal)]).await.unwrap();
+                let gone = store.renew(0, "us", &[never_granted(id)]).await.unwrap();
                 gone.first().map_or_else(|| "held".to_owned(), |(_, fence)| told(fence))
             }
             "complete" => told_settled(queue.settle(&self.attempt, complete()).await),
@@ -195,20 +195,8 @@ fn assert_done(settled: Settled) {
     assert_eq!(settled, crate::queue::DONE);
 }
 
-fn never_granted(job_id: JobId) -> Attempt {
-    Attempt {
-        job_id,
-        priority: Priority::Normal,
-        token: 1,
-        released: 0,
-        lost: 0,
-        broken: 0,
-        age: Duration::ZERO,
-        time_left: None,
-        request_id: None,
-        traceparent: None,
-        input: String::new(),
-    }
+fn never_granted(job_id: JobId) -> Claim {
+    Claim { job_id, token: 1, priority: Priority::Normal }
 }
 
 fn told(outcome: impl Debug) -> String {
@@ -224,7 +212,7 @@ fn told_settled(settled: Settled) -> String {
 
 /// Grants, failures and removed entries, of which there is at most one.
 fn told_grants(granted: &Granted) -> String {
-    let grants = granted.attempts.iter().map(|attempt| format!("granted {}", attempt.token));
+    let grants = claims(granted).into_iter().map(|claim| format!("granted {}", claim.token));
     let ended = granted.ended.iter().map(|(_, code)| format!("failed {code}"));
     let stale = (0..granted.stale).map(|_| "stale".to_owned());
     grants.chain(ended).chain(stale).next().unwrap_or_else(|| "nothing".to_owned())

@@ -38,7 +38,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One consumer of the group: a loop and its running batches.
 pub struct Consumer {
-    name: String,
+    name: Arc<str>,
     store: JobStore,
     taker: Taker,
     runner: Arc<Runner>,
@@ -58,7 +58,7 @@ pub struct Consumer {
 /// The jobs of a consumer. When the consumer has ended for any reason, others run them.
 struct Held {
     leases: Leases,
-    consumer: String,
+    consumer: Arc<str>,
 }
 
 impl Drop for Held {
@@ -75,10 +75,10 @@ struct Place {
 
 impl Consumer {
     /// A consumer with this name.
-    fn new(name: String, config: &Config, runner: Arc<Runner>, suspects: Suspects, pulse: Pulse) -> Self {
+    fn new(name: Arc<str>, config: &Config, runner: Arc<Runner>, suspects: Suspects, pulse: Pulse) -> Self {
         let store = runner.store.clone();
         Self {
-            taker: Taker::new(name.clone(), config, store.clone(), suspects.clone()),
+            taker: Taker::new(name.to_string(), config, store.clone(), suspects.clone()),
             name,
             store,
             runner,
@@ -96,14 +96,14 @@ impl Consumer {
     /// Runs a consumer with this name until `shutdown` begins. If it or one of its batches panics, it ends early and its leases
     /// lapse, as if its process had died: a bug must not hold a job for ever.
     pub async fn run_or_fail(
-        name: String,
+        name: Arc<str>,
         config: Arc<Config>,
         runner: Arc<Runner>,
         suspects: Suspects,
         pulse: Pulse,
         shutdown: Shutdown,
     ) {
-        let _held = Held { leases: runner.leases.clone(), consumer: name.clone() };
+        let _held = Held { leases: runner.leases.clone(), consumer: Arc::clone(&name) };
         let consumer = Self::new(name, &config, runner, suspects, pulse);
         let panicked = Arc::clone(&consumer.panicked);
         // The loop may be cancelled at any wait, as a process may die at any point.
@@ -139,7 +139,7 @@ impl Consumer {
                     if !matches!(error, StoreError::WrongTopology(_)) {
                         let retry_ms = pause.as_millis() as u64;
                         let error = telemetry::chain(&error);
-                        warn!(action = "take_failed", consumer = self.name, error, retry_ms);
+                        warn!(action = "take_failed", consumer = &*self.name, error, retry_ms);
                     }
                     shutdown.or(tokio::time::sleep(pause)).await;
                 }
@@ -210,20 +210,21 @@ impl Consumer {
 
     /// Claims jobs and makes batches of them. Never cancelled: see [`Taker::next`].
     async fn take(&mut self, turn: Turn) -> Result<(), StoreError> {
-        let attempts = self.taker.next().await?;
-        let sorted = self.suspects.sort(attempts, &turn);
+        let deliveries = self.taker.next().await?;
+        let sorted = self.suspects.sort(deliveries, &turn);
         let (runner, turn) = (Arc::clone(&self.runner), Arc::new(turn));
-        runner.leases.hold(&self.name, &sorted.run);
-        runner.leases.hold(&self.name, &sorted.give_back);
+        let run = sorted.run.iter().map(|delivery| delivery.attempt.claim);
+        let release = sorted.release.iter().map(|attempt| attempt.claim);
+        runner.leases.hold(&self.name, run.chain(release));
         self.alone_next = sorted.is_last_chance;
 
         let plan = Plan::new(&runner.model, sorted.run, runner.limits());
         let jobs = plan.batches.iter().map(|batch| batch.items.len()).sum();
         self.taker.note_rows(jobs, plan.batches.iter().map(MicroBatch::rows).sum());
         self.waiting.extend(plan.batches.into_iter().map(|batch| (batch, Arc::clone(&turn))));
-        if !plan.unfit.is_empty() || !sorted.give_back.is_empty() {
+        if !plan.unfit.is_empty() || !sorted.release.is_empty() {
             self.spawn(async move {
-                runner.give_back(&sorted.give_back).await;
+                runner.release(&sorted.release).await;
                 runner.refuse(&plan.unfit).await;
                 drop(turn);
             });
@@ -260,7 +261,7 @@ impl Consumer {
         let attempts: Vec<Attempt> = items.map(|item| item.attempt).collect();
         let runner = Arc::clone(&self.runner);
         self.spawn(async move {
-            runner.give_back(&attempts).await;
+            runner.release(&attempts).await;
             drop(turns);
         });
     }
@@ -274,19 +275,23 @@ impl Consumer {
         }
         self.tasks.shutdown().await;
         let rest = self.runner.leases.of(&self.name);
-        warn!(action = "drain_timed_out", consumer = self.name, released = rest.len());
-        let settlements: Vec<_> = rest.iter().map(|attempt| (attempt, Settlement::Release)).collect();
+        warn!(action = "drain_timed_out", consumer = &*self.name, released = rest.len());
+        let settlements: Vec<_> = rest.iter().map(|claim| (*claim, Settlement::Release)).collect();
         match tokio::time::timeout(RELEASE_TIMEOUT, self.store.settle(&settlements)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                warn!(action = "release_failed", consumer = self.name, error = telemetry::chain(&error));
+                warn!(action = "release_failed", consumer = &*self.name, error = telemetry::chain(&error));
             }
             Err(_) => {
-                warn!(action = "release_failed", consumer = self.name, error = "Redis did not answer in time")
+                warn!(
+                    action = "release_failed",
+                    consumer = &*self.name,
+                    error = "Redis did not answer in time"
+                )
             }
         }
-        rest.iter().for_each(|attempt| {
-            self.runner.leases.let_go(attempt);
-        });
+        for claim in rest {
+            self.runner.leases.remove(claim);
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use tepal_shared::{
-    job::{Attempt, Priority},
+    job::{Delivery, Priority},
     process::telemetry,
     queue::{
         error::StoreError,
@@ -17,11 +17,7 @@ use tepal_shared::{
 };
 use tracing::{info, warn};
 
-use crate::{
-    fetch::quarantine::{Suspects, is_suspect},
-    metrics,
-    settings::Config,
-};
+use crate::{fetch::quarantine::Suspects, metrics, settings::Config};
 
 /// Most jobs of one take: its script then runs well below 5 ms.
 const MOST_JOBS: usize = 256;
@@ -150,21 +146,21 @@ impl Taker {
     ///
     /// # Errors
     /// Any [`StoreError`], if it is the reason for claiming no jobs.
-    pub async fn next(&mut self) -> Result<Vec<Attempt>, StoreError> {
-        let mut attempts = match self.suspects.are_expected() {
+    pub async fn next(&mut self) -> Result<Vec<Delivery>, StoreError> {
+        let mut deliveries = match self.suspects.are_expected() {
             true => self.take_carefully().await?,
             false => self.take_from_any(self.most_jobs()).await?,
         };
-        self.has_waited = attempts.is_empty();
+        self.has_waited = deliveries.is_empty();
         if self.has_waited {
-            attempts = self.wait_for_new().await?;
+            deliveries = self.wait_for_new().await?;
         }
-        let may_wait = !self.batch_max_wait.is_zero() && attempts.len() < self.most_jobs();
-        if may_wait && attempts.first().is_some_and(|first| !is_suspect(first)) {
+        let may_wait = !self.batch_max_wait.is_zero() && deliveries.len() < self.most_jobs();
+        if may_wait && deliveries.first().is_some_and(|first| !first.attempt.is_suspect()) {
             tokio::time::sleep(self.batch_max_wait).await;
-            self.take_more(&mut attempts).await;
+            self.take_more(&mut deliveries).await;
         }
-        Ok(attempts)
+        Ok(deliveries)
     }
 
     /// Whether the last jobs arrived while nothing else waited.
@@ -186,26 +182,26 @@ impl Taker {
     }
 
     /// Claims one job, and more if it is no suspect. Suspects are expected until all pending entries have been searched.
-    async fn take_carefully(&mut self) -> Result<Vec<Attempt>, StoreError> {
+    async fn take_carefully(&mut self) -> Result<Vec<Delivery>, StoreError> {
         for _ in 0..self.looks.len() {
             let partition = self.next_partition();
             loop {
-                let mut attempts = self.take(partition, 1, self.batch_max_bytes).await?;
+                let mut deliveries = self.take(partition, 1, self.batch_max_bytes).await?;
                 let look = &mut self.looks[usize::from(partition)];
-                let has_suspect = attempts.iter().any(is_suspect);
+                let has_suspect = deliveries.iter().any(|delivery| delivery.attempt.is_suspect());
                 let is_searched = look.is_searched();
                 if has_suspect || is_searched {
                     look.search_anew();
                 }
                 if has_suspect {
-                    return Ok(attempts);
+                    return Ok(deliveries);
                 }
-                if !attempts.is_empty() {
+                if !deliveries.is_empty() {
                     if is_searched {
                         self.suspects.none_found();
                     }
-                    self.take_more(&mut attempts).await;
-                    return Ok(attempts);
+                    self.take_more(&mut deliveries).await;
+                    return Ok(deliveries);
                 }
                 // Another consumer of the process may have searched everything, too.
                 if is_searched || !self.suspects.are_expected() {
@@ -218,26 +214,26 @@ impl Taker {
     }
 
     /// Fills up a batch that has a job in it.
-    async fn take_more(&mut self, attempts: &mut Vec<Attempt>) {
-        let Some(first) = attempts.first() else { return };
-        let limit = self.most_jobs().saturating_sub(attempts.len());
-        let bytes: usize = attempts.iter().map(|attempt| attempt.input.len()).sum();
+    async fn take_more(&mut self, deliveries: &mut Vec<Delivery>) {
+        let Some(first) = deliveries.first() else { return };
+        let limit = self.most_jobs().saturating_sub(deliveries.len());
+        let bytes: usize = deliveries.iter().map(|delivery| delivery.input.len()).sum();
         let max_bytes = self.batch_max_bytes.saturating_sub(bytes);
         if limit == 0 || max_bytes == 0 {
             return;
         }
-        let more = self.take(first.job_id.partition(), limit, max_bytes).await;
+        let more = self.take(first.attempt.claim.job_id.partition(), limit, max_bytes).await;
         // Return the claimed jobs, not the error of the second call.
-        attempts.extend(more.unwrap_or_default());
+        deliveries.extend(more.unwrap_or_default());
     }
 
     /// Claims from the first partition that has jobs, starting after the partition of the last take.
-    async fn take_from_any(&mut self, limit: usize) -> Result<Vec<Attempt>, StoreError> {
+    async fn take_from_any(&mut self, limit: usize) -> Result<Vec<Delivery>, StoreError> {
         for _ in 0..self.looks.len() {
             let partition = self.next_partition();
-            let attempts = self.take(partition, limit, self.batch_max_bytes).await?;
-            if !attempts.is_empty() {
-                return Ok(attempts);
+            let deliveries = self.take(partition, limit, self.batch_max_bytes).await?;
+            if !deliveries.is_empty() {
+                return Ok(deliveries);
             }
         }
         Ok(Vec::new())
@@ -254,7 +250,7 @@ impl Taker {
         partition: u8,
         limit: usize,
         max_bytes: usize,
-    ) -> Result<Vec<Attempt>, StoreError> {
+    ) -> Result<Vec<Delivery>, StoreError> {
         let look = &mut self.looks[usize::from(partition)];
         let is_due =
             look.due_at.is_none_or(|at| at.elapsed() >= self.reclaim_interval) || look.is_unfinished();
@@ -278,33 +274,33 @@ impl Taker {
         Ok(self.noted(granted))
     }
 
-    async fn wait_for_new(&mut self) -> Result<Vec<Attempt>, StoreError> {
+    async fn wait_for_new(&mut self) -> Result<Vec<Delivery>, StoreError> {
         let started = match self.reader.read().await {
             Ok(started) => started,
             // The next take creates the missing group.
             Err(StoreError::GroupMissing(_)) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        let (mut attempts, mut failed) = (Vec::new(), None);
+        let (mut deliveries, mut failed) = (Vec::new(), None);
         for granted in started {
             match granted {
-                Ok(granted) => attempts.extend(self.noted(granted)),
+                Ok(granted) => deliveries.extend(self.noted(granted)),
                 Err(error) => failed = Some(error),
             }
         }
         match failed {
-            Some(error) if attempts.is_empty() => return Err(error),
+            Some(error) if deliveries.is_empty() => return Err(error),
             // The claimed jobs run; the next read starts the others.
             Some(error) => {
                 warn!(action = "take_failed", consumer = self.consumer, error = telemetry::chain(&error));
             }
             None => {}
         }
-        Ok(attempts)
+        Ok(deliveries)
     }
 
     /// Counts and logs what a claim found beside the granted jobs.
-    fn noted(&self, granted: Granted) -> Vec<Attempt> {
+    fn noted(&self, granted: Granted) -> Vec<Delivery> {
         metrics::granted(&granted);
         for (job_id, code) in &granted.ended {
             warn!(action = "prediction_failed", %job_id, code);
@@ -315,7 +311,7 @@ impl Taker {
         if granted.reclaimed > 0 || granted.stale > 0 {
             info!(action = "entries_reclaimed", lapsed = granted.reclaimed, stale = granted.stale);
         }
-        granted.attempts
+        granted.deliveries
     }
 }
 

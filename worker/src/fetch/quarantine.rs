@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tepal_shared::job::Attempt;
+use tepal_shared::job::{Attempt, Delivery};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// After a suspect was seen, more are expected for this long, whatever a search finds: a search does not find the suspects
@@ -42,9 +42,9 @@ pub enum Turn {
 #[derive(Debug, Default)]
 pub struct Sorted {
     /// Jobs to run now.
-    pub run: Vec<Attempt>,
+    pub run: Vec<Delivery>,
     /// Jobs to release, to be claimed one at a time.
-    pub give_back: Vec<Attempt>,
+    pub release: Vec<Attempt>,
     /// Whether the released jobs must run alone in the process.
     pub is_last_chance: bool,
 }
@@ -89,18 +89,20 @@ impl Suspects {
     /// Decides which of the jobs claimed in this turn run now. If suspects may run in this turn, one of them runs. Otherwise
     /// workers could pass them to each other for ever.
     #[must_use]
-    pub fn sort(&self, attempts: Vec<Attempt>, turn: &Turn) -> Sorted {
-        let (mut give_back, mut run): (Vec<_>, Vec<_>) = attempts.into_iter().partition(is_suspect);
-        if give_back.is_empty() {
+    pub fn sort(&self, deliveries: Vec<Delivery>, turn: &Turn) -> Sorted {
+        let (mut suspects, mut run): (Vec<_>, Vec<_>) =
+            deliveries.into_iter().partition(|delivery| delivery.attempt.is_suspect());
+        if suspects.is_empty() {
             return Sorted { run, ..Sorted::default() };
         }
         self.seen();
         if run.is_empty()
-            && let Some(first) = give_back.iter().position(|suspect| self.may_run(suspect, turn))
+            && let Some(first) = suspects.iter().position(|suspect| self.may_run(&suspect.attempt, turn))
         {
-            run.push(give_back.remove(first));
+            run.push(suspects.remove(first));
         }
-        Sorted { is_last_chance: run.is_empty(), run, give_back }
+        let release = suspects.into_iter().map(|suspect| suspect.attempt).collect();
+        Sorted { is_last_chance: run.is_empty(), run, release }
     }
 
     fn may_run(&self, suspect: &Attempt, turn: &Turn) -> bool {
@@ -109,26 +111,26 @@ impl Suspects {
     }
 }
 
-/// Whether the job lost a worker before, or the model server during its call.
-#[must_use]
-pub fn is_suspect(attempt: &Attempt) -> bool {
-    attempt.lost > 0 || attempt.broken > 0
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::run::batch::tests::attempt;
+    use crate::testing::delivery;
 
-    fn lost(times: &[u64]) -> Vec<Attempt> {
-        times.iter().map(|lost| Attempt { lost: *lost, ..attempt(1) }).collect()
+    fn of(lost: u64, broken: u64) -> Delivery {
+        let mut delivery = delivery(1);
+        (delivery.attempt.lost, delivery.attempt.broken) = (lost, broken);
+        delivery
+    }
+
+    fn lost(times: &[u64]) -> Vec<Delivery> {
+        times.iter().map(|lost| of(*lost, 0)).collect()
     }
 
     fn counts(sorted: &Sorted) -> (usize, usize, bool) {
-        (sorted.run.len(), sorted.give_back.len(), sorted.is_last_chance)
+        (sorted.run.len(), sorted.release.len(), sorted.is_last_chance)
     }
 
     #[tokio::test]
@@ -143,7 +145,7 @@ mod tests {
         assert!(suspects.are_expected());
         assert_eq!(counts(&suspects.sort(lost(&[1]), &turn)), (1, 0, false));
         suspects.none_found();
-        assert!(suspects.are_expected(), "others may just have them in their hands");
+        assert!(suspects.are_expected(), "another consumer may be about to release one");
     }
 
     #[tokio::test]
@@ -160,7 +162,7 @@ mod tests {
     #[tokio::test]
     async fn a_job_whose_lone_call_broke_off_is_run_only_alone() {
         let suspects = Suspects::new(3);
-        let broken = |times| vec![Attempt { broken: times, ..attempt(1) }];
+        let broken = |times| vec![of(0, times)];
         let shared = suspects.turn(false).await;
         assert_eq!(counts(&suspects.sort(broken(1), &shared)), (1, 0, false));
         assert_eq!(counts(&suspects.sort(broken(2), &shared)), (0, 1, true));

@@ -2,19 +2,17 @@
 //! called alone.
 
 use tepal_shared::{
-    job::Attempt,
+    job::{Attempt, Delivery},
     model::{InputError, Model, Rows},
     tensor::Batch,
 };
 
-use crate::fetch::quarantine::is_suspect;
-
-/// A job together with its rows.
+/// A job with the rows of its input.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// The right to end the job.
+    /// This attempt at the job.
     pub attempt: Attempt,
-    /// Its input.
+    /// Its rows.
     pub rows: Rows,
 }
 
@@ -44,15 +42,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Groups the jobs into calls within the limits. Only their tensors are kept, not their inputs.
+    /// Groups the jobs into calls within the limits. Their inputs become tensors and are dropped.
     #[must_use]
-    pub fn new(model: &Model, attempts: Vec<Attempt>, limits: Limits) -> Self {
+    pub fn new(model: &Model, deliveries: Vec<Delivery>, limits: Limits) -> Self {
         let mut plan = Self::default();
         let mut open = MicroBatch::default();
-        for mut attempt in attempts {
-            let rows = read(model, &attempt);
-            attempt.input = String::new();
-            match rows {
+        for Delivery { attempt, input } in deliveries {
+            match read(model, &input) {
                 Err(error) => plan.unfit.push((attempt, error)),
                 Ok(rows) if must_be_alone(&attempt) => {
                     plan.batches.push(MicroBatch { items: vec![Item { attempt, rows }] });
@@ -73,17 +69,17 @@ impl Plan {
 }
 
 fn must_be_alone(attempt: &Attempt) -> bool {
-    is_suspect(attempt) || attempt.time_left.is_some()
+    attempt.is_suspect() || attempt.time_left.is_some()
 }
 
 /// The proxy has checked the input, but the model's description may have changed since.
-fn read(model: &Model, attempt: &Attempt) -> Result<Rows, InputError> {
+fn read(model: &Model, input: &str) -> Result<Rows, InputError> {
     let unreadable = |error: serde_json::Error| InputError {
         pointer: "/data".to_owned(),
         detail: format!("is not JSON: {error}"),
         code: "type",
     };
-    let data = serde_json::from_str(&attempt.input).map_err(unreadable)?;
+    let data = serde_json::from_str(input).map_err(unreadable)?;
     model.read_rows(&data).map_err(|mut errors| errors.swap_remove(0))
 }
 
@@ -138,33 +134,14 @@ impl MicroBatch {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
-pub(crate) mod tests {
+mod tests {
     use std::{path::Path, time::Duration};
 
-    use tepal_shared::job::{JobId, Priority};
-
     use super::*;
+    use crate::testing::delivery;
 
     fn iris() -> Model {
         Model::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models"), "iris").unwrap()
-    }
-
-    /// A first attempt at a job of so many rows.
-    pub(crate) fn attempt(rows: usize) -> Attempt {
-        let input = serde_json::to_string(&vec![[5.1, 3.5, 1.4, 0.2]; rows]).unwrap();
-        Attempt {
-            job_id: JobId::new(0),
-            priority: Priority::Normal,
-            token: 1,
-            released: 0,
-            lost: 0,
-            broken: 0,
-            age: Duration::ZERO,
-            time_left: None,
-            request_id: None,
-            traceparent: None,
-            input,
-        }
     }
 
     /// A limit of rows only.
@@ -179,41 +156,45 @@ pub(crate) mod tests {
 
     #[test]
     fn jobs_fill_a_call_up_to_its_rows_and_a_large_one_is_never_split() {
-        let attempts = [1, 2, 3, 9, 1].map(attempt).to_vec();
-        assert_eq!(rows_of(&Plan::new(&iris(), attempts, up_to(5))), [vec![1, 2], vec![3], vec![9], vec![1]]);
+        let deliveries = [1, 2, 3, 9, 1].map(delivery).to_vec();
+        assert_eq!(
+            rows_of(&Plan::new(&iris(), deliveries, up_to(5))),
+            [vec![1, 2], vec![3], vec![9], vec![1]]
+        );
     }
 
     #[test]
-    fn a_call_takes_no_further_job_after_its_bytes_and_keeps_no_input() {
+    fn a_call_takes_no_further_job_after_its_bytes() {
         // A row has four floats.
         let limits = Limits { rows: 100, bytes: 40 };
-        let plan = Plan::new(&iris(), [1, 1, 1, 9, 2, 1].map(attempt).to_vec(), limits);
+        let plan = Plan::new(&iris(), [1, 1, 1, 9, 2, 1].map(delivery).to_vec(), limits);
         assert_eq!(rows_of(&plan), [vec![1, 1, 1], vec![9], vec![2, 1]]);
-        let mut items = plan.batches.iter().flat_map(|batch| &batch.items);
-        assert!(items.all(|item| item.attempt.input.is_empty()));
     }
 
     #[test]
     fn a_job_that_saw_a_crash_or_has_a_time_limit_is_called_alone() {
-        let mut attempts = [1, 2, 3, 4].map(attempt).to_vec();
-        attempts[0].lost = 1;
-        attempts[2].time_left = Some(Duration::from_secs(1));
-        attempts[3].broken = 1;
-        assert_eq!(rows_of(&Plan::new(&iris(), attempts, up_to(100))), [vec![1], vec![3], vec![4], vec![2]]);
+        let mut deliveries = [1, 2, 3, 4].map(delivery).to_vec();
+        deliveries[0].attempt.lost = 1;
+        deliveries[2].attempt.time_left = Some(Duration::from_secs(1));
+        deliveries[3].attempt.broken = 1;
+        assert_eq!(
+            rows_of(&Plan::new(&iris(), deliveries, up_to(100))),
+            [vec![1], vec![3], vec![4], vec![2]]
+        );
     }
 
     #[test]
     fn input_that_does_not_fit_the_model_spoils_no_other_job() {
-        let mut attempts = [1, 1].map(attempt).to_vec();
-        attempts[0].input = "[[1,2,3]]".to_owned();
-        let plan = Plan::new(&iris(), attempts, up_to(100));
+        let mut deliveries = [1, 1].map(delivery).to_vec();
+        deliveries[0].input = "[[1,2,3]]".to_owned();
+        let plan = Plan::new(&iris(), deliveries, up_to(100));
         assert_eq!((plan.unfit.len(), rows_of(&plan)), (1, vec![vec![1]]));
         assert_eq!(plan.unfit[0].1.pointer, "/data/0");
     }
 
     #[test]
     fn each_job_knows_its_first_row_and_bisection_keeps_every_job() {
-        let plan = Plan::new(&iris(), [2, 1, 3].map(attempt).to_vec(), up_to(100));
+        let plan = Plan::new(&iris(), [2, 1, 3].map(delivery).to_vec(), up_to(100));
         let batch = plan.batches[0].clone();
         assert_eq!(batch.split().map(|(_, from)| from).collect::<Vec<_>>(), [0, 2, 3]);
         let (first, second) = batch.bisect();

@@ -1,5 +1,5 @@
-//! The jobs that this process holds. The lease keeper renews their leases at a third of the lease, and stops a batch whose
-//! jobs are all lost or cancelled.
+//! The claims that this process holds, and the batches that run them. Stops a batch whose jobs are all lost or cancelled.
+//! [`LeaseKeeper`](crate::upkeep::lease_keeper::LeaseKeeper) renews their leases.
 
 use std::{
     collections::HashMap,
@@ -11,26 +11,18 @@ use std::{
 };
 
 use tepal_shared::{
-    job::{Attempt, JobId, Priority},
-    process::{shutdown::Shutdown, telemetry},
+    job::{Claim, JobId},
     queue::{
         scripts::Fence,
         store::{JobStore, LookedUp},
     },
 };
 use tokio::sync::Notify;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use crate::{
-    metrics,
-    run::missing::Missing,
-    upkeep::liveness::{Pulse, Step},
-};
+use crate::{metrics, run::missing::Missing};
 
-/// Jobs renewed in one call: keeps the script short.
-const CHUNK: usize = 256;
-
-/// All held jobs of this process. Clones share them.
+/// All claims of this process. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Leases {
     held: Arc<Mutex<HashMap<JobId, Held>>>,
@@ -39,8 +31,8 @@ pub struct Leases {
 
 #[derive(Debug)]
 struct Held {
-    consumer: String,
-    attempt: Attempt,
+    claim: Claim,
+    consumer: Arc<str>,
     since: Instant,
     granted_at: SystemTime,
     /// The batch that runs the job, once it is in one.
@@ -50,7 +42,7 @@ struct Held {
     is_settling: bool,
 }
 
-/// How long an attempt was held.
+/// How long a claim was held.
 #[derive(Clone, Copy, Debug)]
 pub struct Hold {
     since: Instant,
@@ -68,7 +60,7 @@ pub struct BatchWatch {
 }
 
 impl BatchWatch {
-    /// Waits until every job of the batch was lost or cancelled.
+    /// Waits until every job of the batch is lost or cancelled.
     pub async fn abandoned(&self) {
         let abandoned = self.abandoned.notified();
         if self.wanted.load(Ordering::Acquire) > 0 {
@@ -84,29 +76,29 @@ impl BatchWatch {
 }
 
 impl Leases {
-    /// Starts to renew the leases of the jobs for `consumer`. A process can claim a job again that it still runs, after the
-    /// lease lapsed. Then the earlier attempt is over.
-    pub fn hold(&self, consumer: &str, attempts: &[Attempt]) {
+    /// Adds claims of `consumer`. A process can claim a job again that it still runs, after the lease lapsed. Then the earlier
+    /// claim is over.
+    pub fn hold(&self, consumer: &Arc<str>, claims: impl Iterator<Item = Claim>) {
         let (since, granted_at) = (Instant::now(), SystemTime::now());
         let mut held = self.lock();
-        for attempt in attempts {
-            debug!(action = "attempt_started", job_id = %attempt.job_id, attempt = attempt.token, consumer);
-            let (consumer, attempt) = (consumer.to_owned(), attempt.without_input());
-            let job = Held { consumer, attempt, since, granted_at, batch: None, is_settling: false };
-            if let Some(earlier) = held.insert(job.attempt.job_id, job) {
+        for claim in claims {
+            let (job_id, attempt) = (tracing::field::display(claim.job_id), claim.token);
+            debug!(action = "attempt_started", job_id, attempt, consumer = &**consumer);
+            let consumer = Arc::clone(consumer);
+            let job = Held { claim, consumer, since, granted_at, batch: None, is_settling: false };
+            if let Some(earlier) = held.insert(claim.job_id, job) {
                 earlier.end(Fence::Lost);
             }
         }
         metrics::jobs_held(held.len());
     }
 
-    /// The jobs start to run as one batch. Jobs that were lost meanwhile do not count for it.
-    pub fn watch<'a>(&self, attempts: impl Iterator<Item = &'a Attempt>) -> Arc<BatchWatch> {
+    /// Starts to watch a batch of these claims. Claims that were lost meanwhile do not count for it.
+    pub fn watch(&self, claims: impl Iterator<Item = Claim>) -> Arc<BatchWatch> {
         let watch = Arc::new(BatchWatch::default());
         let mut held = self.lock();
-        for attempt in attempts {
-            if let Some(job) = held.get_mut(&attempt.job_id).filter(|job| job.attempt.token == attempt.token)
-            {
+        for claim in claims {
+            if let Some(job) = find(&mut held, claim) {
                 job.batch = Some(Arc::clone(&watch));
                 watch.wanted.fetch_add(1, Ordering::AcqRel);
             }
@@ -114,30 +106,37 @@ impl Leases {
         watch
     }
 
-    /// How long the attempt has been held; `None` if it no longer is.
+    /// How long the claim has been held; `None` if it no longer is.
     #[must_use]
-    pub fn held_for(&self, attempt: &Attempt) -> Option<Duration> {
-        let held = self.lock();
-        let job = held.get(&attempt.job_id).filter(|job| job.attempt.token == attempt.token)?;
-        Some(job.since.elapsed())
+    pub fn held_for(&self, claim: Claim) -> Option<Duration> {
+        find(&mut self.lock(), claim).map(|job| job.since.elapsed())
     }
 
-    /// The outcomes of the attempts will be recorded now. Their leases are renewed until then.
-    pub fn settling<'a>(&self, attempts: impl Iterator<Item = &'a Attempt>) {
+    /// The outcomes of the claims are about to be recorded. Their leases are renewed until then.
+    pub fn settling(&self, claims: impl Iterator<Item = Claim>) {
         let mut held = self.lock();
-        for attempt in attempts {
-            if let Some(job) = held.get_mut(&attempt.job_id).filter(|job| job.attempt.token == attempt.token)
-            {
+        for claim in claims {
+            if let Some(job) = find(&mut held, claim) {
                 job.is_settling = true;
             }
         }
     }
 
-    /// The attempt has an outcome. Returns how long it was held. A later attempt at the same job stays held.
-    pub fn let_go(&self, attempt: &Attempt) -> Option<Hold> {
+    /// Removes a claim that has an outcome. Returns how long it was held. A later claim of the same job stays.
+    pub fn remove(&self, claim: Claim) -> Option<Hold> {
+        remove(&mut self.lock(), claim).map(|job| job.hold())
+    }
+
+    /// Removes a claim that a renewal found to be over, unless its outcome is being recorded.
+    pub fn lose(&self, claim: Claim, why: Fence) -> Option<Hold> {
         let mut held = self.lock();
-        let job = remove(&mut held, attempt.job_id, attempt.token)?;
-        Some(job.hold())
+        if find(&mut held, claim)?.is_settling {
+            return None;
+        }
+        let job = remove(&mut held, claim)?;
+        let hold = job.hold();
+        job.end(why);
+        Some(hold)
     }
 
     /// Redis does not have a job that was held. Unless it can have expired meanwhile, Redis lost it.
@@ -153,81 +152,32 @@ impl Leases {
         self.missing.take(self.len())
     }
 
-    /// Stops to renew the leases of `consumer`, so that they lapse and other consumers run its jobs.
+    /// Removes all claims of `consumer`, so that their leases lapse and other consumers run the jobs.
     pub fn abandon(&self, consumer: &str) {
         let mut held = self.lock();
-        for (_, job) in held.extract_if(|_, job| job.consumer == consumer) {
+        for (_, job) in held.extract_if(|_, job| *job.consumer == *consumer) {
             job.end(Fence::Lost);
         }
         metrics::jobs_held(held.len());
     }
 
-    /// Number of jobs held.
+    /// Number of claims.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether no job is held.
+    /// Whether no claim is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 
-    /// The jobs that `consumer` holds.
+    /// The claims of `consumer`.
     #[must_use]
-    pub fn of(&self, consumer: &str) -> Vec<Attempt> {
+    pub fn of(&self, consumer: &str) -> Vec<Claim> {
         let held = self.lock();
-        held.values().filter(|job| job.consumer == consumer).map(|job| job.attempt.clone()).collect()
-    }
-
-    /// Renews the leases of `consumer` until `shutdown` begins.
-    pub async fn keep(self, store: JobStore, consumer: String, pulse: Pulse, shutdown: Shutdown) {
-        let mut ticks = tokio::time::interval(keep_interval(&store));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while shutdown.or(ticks.tick()).await.is_some() {
-            pulse.step(Step::Work);
-            for partition in store.partitions() {
-                let mut jobs = self.of(&consumer);
-                jobs.retain(|attempt| attempt.job_id.partition() == partition);
-                for chunk in jobs.chunks(CHUNK) {
-                    pulse.step(Step::Work);
-                    self.renew(&store, partition, &consumer, chunk).await;
-                }
-            }
-        }
-        pulse.end();
-    }
-
-    async fn renew(&self, store: &JobStore, partition: u8, consumer: &str, jobs: &[Attempt]) {
-        let held: Vec<_> = jobs.iter().map(|job| (job.job_id, job.token, job.priority)).collect();
-        match store.renew(partition, consumer, &held).await {
-            Ok(gone) => {
-                for (id, why) in gone {
-                    let hold = self.lose(id, &held, why);
-                    if let (Some(hold), Fence::Missing) = (hold, why) {
-                        self.note_missing(store, id, hold);
-                    }
-                }
-            }
-            // The next tick tries again; two may fail before a lease lapses.
-            Err(error) => {
-                warn!(action = "renew_failed", consumer, jobs = jobs.len(), error = telemetry::chain(&error));
-            }
-        }
-    }
-
-    fn lose(&self, id: JobId, renewed: &[(JobId, u64, Priority)], why: Fence) -> Option<Hold> {
-        // The job may have ended, or this process may have claimed it again, during the call.
-        let token = renewed.iter().find(|(renewed, ..)| *renewed == id).map(|(_, token, _)| *token);
-        let mut held = self.lock();
-        if held.get(&id).is_some_and(|job| job.is_settling) {
-            return None;
-        }
-        let job = token.and_then(|token| remove(&mut held, id, token))?;
-        let hold = job.hold();
-        job.end(why);
-        Some(hold)
+        held.values().filter(|job| *job.consumer == *consumer).map(|job| job.claim).collect()
     }
 
     /// Each critical section leaves the map consistent, so a panic elsewhere does not break it.
@@ -236,17 +186,13 @@ impl Leases {
     }
 }
 
-/// How often leases are renewed.
-#[must_use]
-pub fn keep_interval(store: &JobStore) -> Duration {
-    store.policy().lease / 3
+fn find(held: &mut HashMap<JobId, Held>, claim: Claim) -> Option<&mut Held> {
+    held.get_mut(&claim.job_id).filter(|job| job.claim.token == claim.token)
 }
 
-fn remove(held: &mut HashMap<JobId, Held>, id: JobId, token: u64) -> Option<Held> {
-    if held.get(&id).is_none_or(|job| job.attempt.token != token) {
-        return None;
-    }
-    let job = held.remove(&id);
+fn remove(held: &mut HashMap<JobId, Held>, claim: Claim) -> Option<Held> {
+    find(held, claim)?;
+    let job = held.remove(&claim.job_id);
     metrics::jobs_held(held.len());
     job
 }
@@ -256,9 +202,9 @@ impl Held {
         Hold { since: self.since, granted_at: self.granted_at, took: self.since.elapsed() }
     }
 
-    /// The attempt is over without an outcome from this worker. Its batch may be over, too.
+    /// The claim is over without an outcome from this worker. Its batch may be over, too.
     fn end(self, why: Fence) {
-        let (job_id, attempt) = (tracing::field::display(self.attempt.job_id), self.attempt.token);
+        let (job_id, attempt) = (tracing::field::display(self.claim.job_id), self.claim.token);
         info!(action = "job_gone", job_id, reason = why.word(), attempt);
         metrics::fenced(why);
         if let Some(batch) = self.batch {
@@ -273,72 +219,76 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::run::batch::tests::attempt;
+    use crate::testing::claim;
 
-    fn again(earlier: &Attempt) -> Attempt {
-        Attempt { token: earlier.token + 1, ..earlier.clone() }
+    /// Leases of these claims, all of the consumer `us`.
+    fn leases_of(claims: &[Claim]) -> Leases {
+        let leases = Leases::default();
+        leases.hold(&"us".into(), claims.iter().copied());
+        leases
+    }
+
+    fn again(earlier: Claim) -> Claim {
+        Claim { token: earlier.token + 1, ..earlier }
     }
 
     #[test]
     fn a_batch_is_abandoned_when_its_last_job_is_lost() {
-        let (leases, jobs) = (Leases::default(), [attempt(1), attempt(1)]);
-        leases.hold("us", &jobs);
-        let watch = leases.watch(jobs.iter());
-        let renewed = jobs.each_ref().map(|job| (job.job_id, job.token, job.priority));
+        let jobs = [claim(), claim()];
+        let leases = leases_of(&jobs);
+        let watch = leases.watch(jobs.into_iter());
 
-        leases.lose(jobs[0].job_id, &renewed, Fence::Lost);
+        leases.lose(jobs[0], Fence::Lost);
         assert!(watch.abandoned().now_or_never().is_none());
-        leases.lose(jobs[1].job_id, &renewed, Fence::Cancelled);
+        leases.lose(jobs[1], Fence::Cancelled);
         assert!(watch.abandoned().now_or_never().is_some());
         assert!(leases.is_empty());
     }
 
     #[test]
-    fn a_job_granted_to_us_again_ends_its_earlier_attempt_and_keeps_the_new_one() {
-        let (leases, first) = (Leases::default(), attempt(1));
-        leases.hold("us", std::slice::from_ref(&first));
-        let watch = leases.watch(std::iter::once(&first));
+    fn a_job_that_is_claimed_again_ends_its_earlier_claim_and_keeps_the_new_one() {
+        let first = claim();
+        let leases = leases_of(&[first]);
+        let watch = leases.watch(std::iter::once(first));
 
-        let second = again(&first);
-        leases.hold("us", std::slice::from_ref(&second));
+        leases.hold(&"us".into(), std::iter::once(again(first)));
 
         assert!(watch.abandoned().now_or_never().is_some(), "the first call goes on");
-        assert!(leases.let_go(&first).is_none());
-        assert_eq!(leases.of("us")[0].token, second.token);
+        assert!(leases.remove(first).is_none());
+        assert_eq!(leases.of("us"), [again(first)]);
     }
 
     #[test]
-    fn what_a_consumer_leaves_behind_is_not_renewed_and_the_others_jobs_are() {
-        let (leases, [ours, theirs]) = (Leases::default(), [attempt(1), attempt(1)]);
-        leases.hold("us", std::slice::from_ref(&ours));
-        leases.hold("them", std::slice::from_ref(&theirs));
+    fn jobs_of_a_consumer_that_ended_are_not_renewed_and_those_of_others_are() {
+        let [ours, theirs] = [claim(), claim()];
+        let leases = leases_of(&[ours]);
+        leases.hold(&"them".into(), std::iter::once(theirs));
 
         leases.abandon("us");
 
         assert!(leases.of("us").is_empty());
-        assert_eq!(leases.of("them")[0].job_id, theirs.job_id);
-        assert!(leases.let_go(&ours).is_none());
+        assert_eq!(leases.of("them"), [theirs]);
+        assert!(leases.remove(ours).is_none());
     }
 
     #[test]
-    fn a_job_whose_outcome_is_being_recorded_is_not_lost_to_a_renewal_that_comes_behind() {
-        let (leases, job) = (Leases::default(), attempt(1));
-        leases.hold("us", std::slice::from_ref(&job));
-        leases.settling(std::iter::once(&job));
+    fn a_late_renewal_does_not_lose_a_job_whose_outcome_is_being_recorded() {
+        let job = claim();
+        let leases = leases_of(&[job]);
+        leases.settling(std::iter::once(job));
 
-        leases.lose(job.job_id, &[(job.job_id, job.token, job.priority)], Fence::Lost);
+        leases.lose(job, Fence::Lost);
 
         assert_eq!(leases.of("us").len(), 1, "it is renewed no longer");
-        assert!(leases.let_go(&job).is_some(), "its end is not counted");
+        assert!(leases.remove(job).is_some(), "its end is not counted");
     }
 
     #[test]
-    fn a_late_word_about_an_earlier_attempt_does_not_end_the_new_one() {
-        let (leases, first) = (Leases::default(), attempt(1));
-        let second = again(&first);
-        leases.hold("us", std::slice::from_ref(&second));
+    fn a_late_renewal_of_an_earlier_claim_does_not_end_the_new_one() {
+        let first = claim();
+        let leases = leases_of(&[again(first)]);
 
-        leases.lose(first.job_id, &[(first.job_id, first.token, first.priority)], Fence::Lost);
+        leases.lose(first, Fence::Lost);
 
         assert_eq!(leases.len(), 1);
     }

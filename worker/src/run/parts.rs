@@ -163,11 +163,11 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::batch::{Item, tests::attempt};
+    use crate::{run::batch::Item, testing::attempt};
 
     fn batch(rows: &[usize]) -> MicroBatch {
         let item = |rows: &usize| Item {
-            attempt: attempt(*rows),
+            attempt: attempt(),
             rows: tepal_shared::model::Rows { rows: *rows, inputs: Vec::new() },
         };
         MicroBatch { items: rows.iter().map(item).collect() }

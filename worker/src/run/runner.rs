@@ -4,27 +4,22 @@
 //! [`Verdict`] alone decides what to do. Only a lone job is ever charged with a failure.
 
 mod outcome;
+mod settling;
 mod time_limit;
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use tepal_shared::{
     job::Attempt,
     model::{InputError, Model, OutputError},
-    process::{
-        retry::{Backoff, retry_delay},
-        telemetry,
-    },
-    queue::{
-        scripts::{Fence, Settled},
-        store::{JobStore, Settlement},
-    },
+    process::{retry::retry_delay, telemetry},
+    queue::store::{JobStore, Settlement},
     tensor::Tensor,
 };
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::{
     backend::{Backend, BackendError, Evidence, Step, Verdict},
@@ -100,7 +95,7 @@ impl Runner {
     }
 
     /// Releases jobs that must not run now.
-    pub async fn give_back(&self, attempts: &[Attempt]) {
+    pub async fn release(&self, attempts: &[Attempt]) {
         self.settle(attempts.iter().map(|attempt| Outcome::of(attempt, Settlement::Release)).collect()).await;
     }
 
@@ -120,7 +115,7 @@ impl Runner {
             if !self.breaker.is_closed() {
                 let mut rest = parts.rest();
                 rest.extend(part.batch.items.into_iter().map(|item| item.attempt));
-                return self.give_back(&rest).await;
+                return self.release(&rest).await;
             }
             if let Some(pause) = parts.pause() {
                 self.in_time(&part.batch, tokio::time::sleep(pause)).await;
@@ -144,7 +139,7 @@ impl Runner {
         let (batch, failure) = match called {
             Called::Answered(answer) => {
                 self.succeeded(&part, parts);
-                return self.settle(with_call(call, self.results(&part.batch, &answer))).await;
+                return self.settle(with_call(call.as_ref(), self.results(&part.batch, &answer))).await;
             }
             Called::Abandoned => return,
             Called::Failed(error) => {
@@ -155,7 +150,7 @@ impl Runner {
             }
         };
         let outcomes = batch.items.iter().map(|item| self.outcome(&item.attempt, &failure));
-        self.settle(with_call(call, outcomes.collect())).await;
+        self.settle(with_call(call.as_ref(), outcomes.collect())).await;
     }
 
     fn succeeded(&self, part: &Part, parts: &mut Parts) {
@@ -211,7 +206,7 @@ impl Runner {
     }
 
     async fn call(&self, batch: &MicroBatch) -> Called {
-        let watch = self.leases.watch(batch.items.iter().map(|item| &item.attempt));
+        let watch = self.leases.watch(batch.items.iter().map(|item| item.attempt.claim));
         let (limit, too_late) = self.time_limit(batch);
         if limit.is_zero() {
             return Called::Failed(too_late());
@@ -327,63 +322,6 @@ impl Runner {
         let error = format!("The model server was lost {} times while it ran the job", attempt.broken + 1);
         Settlement::Fail { code: "model_lost".to_owned(), error }
     }
-
-    /// Records the outcomes, however long Redis is unreachable, because each result cost a model call. If the leases lapse
-    /// meanwhile, the scripts reject the late outcomes.
-    async fn settle(&self, outcomes: Vec<Outcome<'_>>) {
-        let mut outcomes = outcomes;
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        while !outcomes.is_empty() {
-            outcomes = self.settle_once(outcomes).await;
-            if !outcomes.is_empty() {
-                metrics::settle_repeated();
-                tokio::time::sleep(backoff.next_pause()).await;
-            }
-        }
-    }
-
-    /// Records the outcomes once. Returns those that must be recorded again.
-    async fn settle_once<'a>(&self, outcomes: Vec<Outcome<'a>>) -> Vec<Outcome<'a>> {
-        self.leases.settling(outcomes.iter().map(|outcome| outcome.attempt));
-        let settlements: Vec<_> =
-            outcomes.iter().map(|outcome| (outcome.attempt, outcome.settlement.clone())).collect();
-        let settled = match self.store.settle(&settlements).await {
-            Ok(settled) => settled,
-            Err(error) => {
-                warn!(action = "settle_failed", jobs = outcomes.len(), error = telemetry::chain(&error));
-                return outcomes;
-            }
-        };
-        let mut again = Vec::new();
-        for (outcome, settled) in outcomes.into_iter().zip(settled) {
-            match settled {
-                Ok(settled) => self.finished(&outcome, settled),
-                Err(error) if is_passing(&error) => again.push(outcome),
-                Err(error) => {
-                    // Nothing else can be done here. The job comes back when its lease lapses.
-                    self.leases.let_go(outcome.attempt);
-                    let job_id = tracing::field::display(outcome.attempt.job_id);
-                    error!(action = "settle_failed", job_id, error = telemetry::chain(&error));
-                }
-            }
-        }
-        again
-    }
-
-    fn finished(&self, outcome: &Outcome<'_>, settled: Settled) {
-        let hold = self.leases.let_go(outcome.attempt);
-        if let (Some(hold), Settled::Fenced(Fence::Missing)) = (hold, settled) {
-            self.leases.note_missing(&self.store, outcome.attempt.job_id, hold);
-        }
-        let took = hold.map(|hold| hold.took);
-        outcome.log(settled, took);
-        let granted_at = hold.map(|hold| hold.granted_at);
-        spans::attempt(outcome.attempt, granted_at, outcome.call.as_ref(), outcome.word(settled));
-        // An attempt that is no longer held was counted when it was lost.
-        if let Some(took) = took {
-            metrics::settled(&outcome.settlement, settled, took);
-        }
-    }
 }
 
 /// The end of a job whose rows of a good answer make no result. Another attempt would get the same ones.
@@ -396,8 +334,8 @@ fn no_result(error: &OutputError) -> Settlement {
     }
 }
 
-fn with_call(call: Option<spans::Call>, mut outcomes: Vec<Outcome<'_>>) -> Vec<Outcome<'_>> {
-    outcomes.iter_mut().for_each(|outcome| outcome.call.clone_from(&call));
+fn with_call<'a>(call: Option<&'a spans::Call>, mut outcomes: Vec<Outcome<'a>>) -> Vec<Outcome<'a>> {
+    outcomes.iter_mut().for_each(|outcome| outcome.call = call);
     outcomes
 }
 
@@ -405,10 +343,4 @@ impl BackendError {
     fn settlement(&self) -> Settlement {
         Settlement::Fail { code: self.code.to_owned(), error: self.message.clone() }
     }
-}
-
-/// Whether a later try may succeed, because Redis is unreachable or refuses writes for now. Then the outcome must be kept.
-fn is_passing(error: &tepal_shared::queue::error::StoreError) -> bool {
-    use tepal_shared::queue::error::StoreError::{CannotPersist, OutOfMemory, WrongTopology};
-    error.is_retryable() || matches!(error, CannotPersist(_) | OutOfMemory(_) | WrongTopology(_))
 }

@@ -64,13 +64,13 @@ pub fn attempt(
     let now = SystemTime::now();
     let granted = granted_at.or(call.map(|call| call.span.0)).unwrap_or(now);
     // Only before the first attempt did the job just wait.
-    if attempt.token == 1 {
+    if attempt.claim.token == 1 {
         part("wait", SpanKind::Consumer, &submit, (granted - attempt.age, granted)).record();
     }
     let whole = Part {
         attributes: vec![
-            KeyValue::new("tepal.job_id", attempt.job_id.to_string()),
-            KeyValue::new("tepal.attempt", i64::try_from(attempt.token).unwrap_or(i64::MAX)),
+            KeyValue::new("tepal.job_id", attempt.claim.job_id.to_string()),
+            KeyValue::new("tepal.attempt", i64::try_from(attempt.claim.token).unwrap_or(i64::MAX)),
             KeyValue::new("tepal.outcome", outcome),
         ],
         error: call.and_then(|call| call.error).map(Into::into),

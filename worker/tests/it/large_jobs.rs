@@ -122,8 +122,9 @@ async fn jobs_that_are_due_again_are_claimed_within_the_limit_too() {
         max_bytes: usize::MAX,
         due_from: None,
     };
-    let granted = wide.queue.store.take(&request).await.unwrap().attempts;
-    let settlements: Vec<_> = granted.iter().map(|attempt| (attempt, Settlement::Release)).collect();
+    let granted = wide.queue.store.take(&request).await.unwrap().deliveries;
+    let settlements: Vec<_> =
+        granted.iter().map(|delivery| (delivery.attempt.claim, Settlement::Release)).collect();
     wide.queue.store.settle(&settlements).await.unwrap();
     wide.server.script_next(1, Behaviour::Delay(Duration::from_secs(2)));
 

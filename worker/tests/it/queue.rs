@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 use tepal_shared::{
-    job::{Attempt, Job, JobId, JobResult, JobStatus, NewJob, Priority},
+    job::{Claim, Job, JobId, JobResult, JobStatus, NewJob, Priority},
     queue::{
         Policy,
         keys::Keys,
@@ -139,7 +139,7 @@ impl Queue {
     }
 
     /// Takes the only job that can be had, as a worker would that then dies.
-    pub(crate) async fn take_for_a_dead_worker(&self, id: JobId) -> Attempt {
+    pub(crate) async fn take_for_a_dead_worker(&self, id: JobId) -> Claim {
         let request = TakeRequest {
             partition: id.partition(),
             consumer: SOMEBODY_ELSE,
@@ -148,10 +148,10 @@ impl Queue {
             max_bytes: usize::MAX,
             due_from: Some(&<[String; 3]>::default()),
         };
-        let take = async || self.store.take(&request).await.unwrap().attempts.pop();
-        let attempt = eventually(SOON, "the job to be taken over", take).await;
-        assert_eq!(attempt.job_id, id);
-        attempt
+        let take = async || self.store.take(&request).await.unwrap().deliveries.pop();
+        let claim = eventually(SOON, "the job to be claimed", take).await.attempt.claim;
+        assert_eq!(claim.job_id, id);
+        claim
     }
 
     /// Lets the lease of such a job lapse.
@@ -174,8 +174,8 @@ impl Queue {
 
     /// Waits until the job's lease has lapsed, takes it over and gives it back.
     pub(crate) async fn take_over_and_release(&self, id: JobId) {
-        let attempt = self.take_for_a_dead_worker(id).await;
-        let settled = self.store.settle(&[(&attempt, Settlement::Release)]).await.unwrap().remove(0);
+        let claim = self.take_for_a_dead_worker(id).await;
+        let settled = self.store.settle(&[(claim, Settlement::Release)]).await.unwrap().remove(0);
         assert_eq!(settled.unwrap(), Settled::Done { repaired: false });
     }
 

@@ -8,7 +8,7 @@ use super::{
     CANCEL, COMPLETE, EXPIRE, HEARTBEAT, NamedScript, RENEW, REQUEUE, Reply, START, SUBMIT, WORKERS,
 };
 use crate::{
-    job::{Attempt, JobId, JobStatus, Priority},
+    job::{Attempt, Claim, Delivery, JobId, JobStatus, Priority},
     queue::error::StoreError,
 };
 
@@ -72,8 +72,8 @@ fn room_in(reply: &mut Reply<'_>) -> Result<Option<Duration>, StoreError> {
 /// The jobs that a consumer was granted, and what was found on the way.
 #[derive(Debug, Default)]
 pub struct Granted {
-    /// One attempt for each job.
-    pub attempts: Vec<Attempt>,
+    /// The claimed jobs.
+    pub deliveries: Vec<Delivery>,
     /// Jobs that failed instead of being granted, with their error codes.
     pub ended: Vec<(JobId, String)>,
     /// Jobs whose former worker's lease had lapsed.
@@ -94,7 +94,7 @@ impl Granted {
 
     /// Whether any entry was delivered.
     pub(crate) fn found_something(&self) -> bool {
-        !self.attempts.is_empty() || !self.ended.is_empty() || self.stale > 0
+        !self.deliveries.is_empty() || !self.ended.is_empty() || self.stale > 0
     }
 
     pub(crate) fn parse(script: &NamedScript, value: Value) -> Result<Self, StoreError> {
@@ -104,9 +104,9 @@ impl Granted {
             word => return reply.unknown(word),
         }
         let mut jobs = reply.nested("the jobs")?;
-        let mut attempts = Vec::new();
+        let mut deliveries = Vec::new();
         while !jobs.is_empty() {
-            attempts.push(attempt(&mut jobs)?);
+            deliveries.push(delivery(&mut jobs)?);
         }
         let ended = reply
             .list("the ended jobs")?
@@ -120,21 +120,15 @@ impl Granted {
             *cursor = text;
         }
         let groups_created = reply.count("the created groups")?;
-        Ok(Self { attempts, ended, reclaimed, stale, cursors, groups_created })
+        Ok(Self { deliveries, ended, reclaimed, stale, cursors, groups_created })
     }
 }
 
-fn attempt(job: &mut Reply<'_>) -> Result<Attempt, StoreError> {
-    let job_id = job.parsed("a job id")?;
-    let number = job.count("a stream number")?;
-    let priority = usize::try_from(number)
-        .ok()
-        .and_then(|number| Priority::ALL.get(number.wrapping_sub(1)))
-        .ok_or_else(|| job.script.unexpected(format!("stream number {number}")))?;
-    Ok(Attempt {
-        job_id,
-        priority: *priority,
-        token: job.count("an attempt token")?,
+fn delivery(job: &mut Reply<'_>) -> Result<Delivery, StoreError> {
+    // In the order of the reply.
+    let (job_id, priority, token) = (job.parsed("a job id")?, priority(job)?, job.count("an attempt token")?);
+    let attempt = Attempt {
+        claim: Claim { job_id, token, priority },
         released: job.count("the releases")?,
         lost: job.count("the lost leases")?,
         broken: job.count("the calls that broke off")?,
@@ -142,8 +136,15 @@ fn attempt(job: &mut Reply<'_>) -> Result<Attempt, StoreError> {
         time_left: u64::try_from(job.int("the time left")?).ok().map(Duration::from_millis),
         request_id: job.optional_text("a request id")?,
         traceparent: job.optional_text("a traceparent")?,
-        input: job.text("the input")?,
-    })
+    };
+    Ok(Delivery { attempt, input: job.text("the input")? })
+}
+
+/// The stream that a number of the scripts stands for.
+fn priority(job: &mut Reply<'_>) -> Result<Priority, StoreError> {
+    let number = job.count("a stream number")?;
+    let priority = usize::try_from(number).ok().and_then(|number| Priority::ALL.get(number.wrapping_sub(1)));
+    priority.copied().ok_or_else(|| job.script.unexpected(format!("stream number {number}")))
 }
 
 /// What became of an attempt's wish to end its job or to give it back.

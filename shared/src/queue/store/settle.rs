@@ -1,10 +1,12 @@
-//! How attempts end their jobs or give them back: many in one round trip, results several to a script call.
+//! Settles claims: ends or releases their jobs, many in one round trip, several results to a script call.
+
+use std::borrow::Borrow;
 
 use redis::{Cmd, Pipeline, Value};
 
 use super::{JobStore, Settlement, millis, seconds, stream_number};
 use crate::{
-    job::Attempt,
+    job::Claim,
     queue::{
         Policy,
         error::StoreError,
@@ -18,19 +20,19 @@ const MOST_RESULTS: usize = 32;
 /// What one script call is about.
 enum Call<'a> {
     /// Jobs of one partition that are completed with these results.
-    Complete(Vec<(&'a Attempt, &'a str)>),
+    Complete(Vec<(Claim, &'a str)>),
     /// A job that goes on in another way.
-    One(&'a Attempt, &'a Settlement),
+    One(Claim, &'a Settlement),
 }
 
 impl JobStore {
-    /// Ends or gives back the jobs of several attempts in one round trip; one outcome for each, in order.
+    /// Ends or releases the jobs of several claims in one round trip. Returns one outcome for each, in order.
     ///
     /// # Errors
     /// When the round trip as a whole failed. Repeating all of it is safe.
-    pub async fn settle(
+    pub async fn settle<S: Borrow<Settlement>>(
         &self,
-        settlements: &[(&Attempt, Settlement)],
+        settlements: &[(Claim, S)],
     ) -> Result<Vec<Result<Settled, StoreError>>, StoreError> {
         let calls = Call::all(settlements);
         let mut settled = Vec::with_capacity(settlements.len());
@@ -55,7 +57,7 @@ impl JobStore {
         for call in calls {
             pipeline.add_command(match call {
                 Call::Complete(jobs) => self.complete_call(jobs),
-                Call::One(attempt, settlement) => self.settle_call(attempt, settlement),
+                Call::One(claim, settlement) => self.settle_call(*claim, settlement),
             });
         }
         let outcomes = self.redis.run_all(&pipeline).await?;
@@ -66,26 +68,26 @@ impl JobStore {
             .collect())
     }
 
-    fn complete_call(&self, jobs: &[(&Attempt, &str)]) -> Cmd {
-        let partition = jobs.first().map_or(0, |(attempt, _)| attempt.job_id.partition());
+    fn complete_call(&self, jobs: &[(Claim, &str)]) -> Cmd {
+        let partition = jobs.first().map_or(0, |(claim, _)| claim.job_id.partition());
         let mut keys = self.keys.streams(partition).to_vec();
-        keys.extend(jobs.iter().map(|(attempt, _)| self.keys.job(attempt.job_id)));
+        keys.extend(jobs.iter().map(|(claim, _)| self.keys.job(claim.job_id)));
         let mut command = scripts::COMPLETE.call(&keys);
         command.arg(seconds(self.policy.result_ttl));
-        for (attempt, result) in jobs {
-            command.arg(attempt.token).arg(stream_number(attempt.priority)).arg(*result);
+        for (claim, result) in jobs {
+            command.arg(claim.token).arg(stream_number(claim.priority)).arg(*result);
         }
         command
     }
 
-    fn settle_call(&self, attempt: &Attempt, settlement: &Settlement) -> Cmd {
-        let (id, partition) = (attempt.job_id, attempt.job_id.partition());
-        let mut keys = vec![self.keys.job(id), self.keys.stream(partition, attempt.priority)];
+    fn settle_call(&self, claim: Claim, settlement: &Settlement) -> Cmd {
+        let (id, partition) = (claim.job_id, claim.job_id.partition());
+        let mut keys = vec![self.keys.job(id), self.keys.stream(partition, claim.priority)];
         if matches!(settlement, Settlement::Fail { .. }) {
             keys.push(self.keys.dead(partition));
         }
         let mut command = settlement.script().call(&keys);
-        command.arg(attempt.token).arg(id.to_string());
+        command.arg(claim.token).arg(id.to_string());
         let lease_ms = millis(self.policy.lease);
         match settlement {
             Settlement::Fail { code, error } => {
@@ -109,17 +111,17 @@ fn add(settled: &mut Vec<Result<Settled, StoreError>>, outcome: Result<Vec<Settl
 }
 
 impl<'a> Call<'a> {
-    fn all(settlements: &'a [(&Attempt, Settlement)]) -> Vec<Self> {
+    fn all(settlements: &'a [(Claim, impl Borrow<Settlement>)]) -> Vec<Self> {
         let mut calls = Vec::new();
-        for (attempt, settlement) in settlements {
-            match (settlement, calls.last_mut()) {
-                (Settlement::Complete(result), Some(Self::Complete(jobs))) if has_room(jobs, attempt) => {
-                    jobs.push((*attempt, result.as_str()));
+        for (claim, settlement) in settlements {
+            match (settlement.borrow(), calls.last_mut()) {
+                (Settlement::Complete(result), Some(Self::Complete(jobs))) if has_room(jobs, *claim) => {
+                    jobs.push((*claim, result.as_str()));
                 }
                 (Settlement::Complete(result), _) => {
-                    calls.push(Self::Complete(vec![(*attempt, result.as_str())]));
+                    calls.push(Self::Complete(vec![(*claim, result.as_str())]));
                 }
-                (other, _) => calls.push(Self::One(attempt, other)),
+                (other, _) => calls.push(Self::One(*claim, other)),
             }
         }
         calls
@@ -145,9 +147,8 @@ impl<'a> Call<'a> {
     }
 }
 
-fn has_room(jobs: &[(&Attempt, &str)], attempt: &Attempt) -> bool {
-    let is_same_partition =
-        |(first, _): &(&Attempt, &str)| first.job_id.partition() == attempt.job_id.partition();
+fn has_room(jobs: &[(Claim, &str)], claim: Claim) -> bool {
+    let is_same_partition = |(first, _): &(Claim, &str)| first.job_id.partition() == claim.job_id.partition();
     jobs.len() < MOST_RESULTS && jobs.first().is_some_and(is_same_partition)
 }
 

@@ -16,7 +16,7 @@ pub(super) struct Outcome<'a> {
     pub(super) settlement: Settlement,
     pub(super) class_name: Option<String>,
     /// The model call, when traces are on.
-    pub(super) call: Option<spans::Call>,
+    pub(super) call: Option<&'a spans::Call>,
 }
 
 impl<'a> Outcome<'a> {
@@ -37,9 +37,9 @@ impl<'a> Outcome<'a> {
 
     /// `took` is unknown for a lost job, which nobody holds any more.
     pub(super) fn log(&self, settled: Settled, took: Option<Duration>) {
-        let job_id = tracing::field::display(self.attempt.job_id);
+        let job_id = tracing::field::display(self.attempt.claim.job_id);
         let duration_ms = took.map(|took| took.as_micros() as f64 / 1000.0);
-        let attempt = self.attempt.token;
+        let attempt = self.attempt.claim.token;
         let request_id = self.attempt.request_id.as_deref();
         let traceparent = self.attempt.traceparent.as_deref();
         if let Settled::Fenced(why) = settled {

@@ -24,7 +24,7 @@ impl Runner {
     pub(crate) fn own_time_left(&self, batch: &MicroBatch) -> Option<Duration> {
         let left = |attempt: &Attempt| {
             let left = attempt.time_left?;
-            Some(left.saturating_sub(self.leases.held_for(attempt).unwrap_or_default()))
+            Some(left.saturating_sub(self.leases.held_for(attempt.claim).unwrap_or_default()))
         };
         batch.items.iter().filter_map(|item| left(&item.attempt)).min()
     }

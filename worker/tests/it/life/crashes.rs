@@ -80,7 +80,7 @@ async fn a_new_worker_that_finds_many_jobs_in_the_hands_of_others_waits_for_new_
         due_from: None,
     };
     for _ in 0..4 {
-        assert_eq!(queue.store.take(&take).await.unwrap().attempts.len(), 250);
+        assert_eq!(queue.store.take(&take).await.unwrap().deliveries.len(), 250);
     }
 
     // Longer than the test, so that nothing of that is due.

@@ -1,0 +1,76 @@
+//! The lease keeper: renews the leases of a consumer's jobs, at a third of the lease.
+
+use std::time::Duration;
+
+use tepal_shared::{
+    job::Claim,
+    process::{shutdown::Shutdown, telemetry},
+    queue::{scripts::Fence, store::JobStore},
+};
+use tracing::warn;
+
+use crate::{
+    run::leases::Leases,
+    upkeep::liveness::{Pulse, Step},
+};
+
+/// Claims renewed in one call: keeps the script short.
+const CHUNK: usize = 256;
+
+/// Renews the leases of one consumer.
+#[derive(Clone, Debug)]
+pub struct LeaseKeeper {
+    /// The consumer.
+    pub consumer: String,
+    /// The claims of the process.
+    pub leases: Leases,
+    /// The queue.
+    pub store: JobStore,
+    /// The sign of life of this loop.
+    pub pulse: Pulse,
+}
+
+/// How often leases are renewed.
+#[must_use]
+pub fn interval(store: &JobStore) -> Duration {
+    store.policy().lease / 3
+}
+
+impl LeaseKeeper {
+    /// Renews leases until `shutdown` begins.
+    pub async fn run(self, shutdown: Shutdown) {
+        let mut ticks = tokio::time::interval(interval(&self.store));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while shutdown.or(ticks.tick()).await.is_some() {
+            self.pulse.step(Step::Work);
+            for partition in self.store.partitions() {
+                let mut claims = self.leases.of(&self.consumer);
+                claims.retain(|claim| claim.job_id.partition() == partition);
+                for chunk in claims.chunks(CHUNK) {
+                    self.pulse.step(Step::Work);
+                    self.renew(partition, chunk).await;
+                }
+            }
+        }
+        self.pulse.end();
+    }
+
+    async fn renew(&self, partition: u8, claims: &[Claim]) {
+        let gone = match self.store.renew(partition, &self.consumer, claims).await {
+            Ok(gone) => gone,
+            // The next tick tries again; two may fail before a lease lapses.
+            Err(error) => {
+                let error = telemetry::chain(&error);
+                return warn!(action = "renew_failed", consumer = self.consumer, jobs = claims.len(), error);
+            }
+        };
+        for (id, why) in gone {
+            // The job may have ended, or this process may have claimed it again, during the call.
+            let claim = claims.iter().find(|claim| claim.job_id == id);
+            let hold = claim.and_then(|claim| self.leases.lose(*claim, why));
+            if let (Some(hold), Fence::Missing) = (hold, why) {
+                self.leases.note_missing(&self.store, id, hold);
+            }
+        }
+    }
+}
