@@ -35,14 +35,14 @@ use tracing::info;
 
 use crate::{
     backend::Backend,
-    fetch::{consumer::Consumer, quarantine::Suspects},
+    fetch::{consumer::Consumer, quarantine::Quarantine},
     run::{
-        batch_limit::BatchLimit, breaker::Breaker, leases::Leases, limiter::Concurrency, runner::Runner,
+        batch_limit::BatchLimit, breaker::Breaker, leases::Leases, limiter::Limiter, runner::Runner,
         sample::Sample,
     },
     settings::Config,
     upkeep::{
-        heartbeat::Registry,
+        heartbeat::Heartbeat,
         janitor::Janitor,
         lease_keeper::{self, LeaseKeeper},
         liveness::Liveness,
@@ -111,9 +111,9 @@ async fn work(
     let redis = Redis::open(config.common.redis.clone()).map_err(StartError::Redis)?;
     let store = JobStore::new(redis, config.common.keys.clone(), config.common.policy.clone());
     let breaker = Breaker::new();
-    let concurrency = Concurrency::new(config.num_workers * config.max_in_flight);
+    let limiter = Limiter::new(config.num_workers * config.max_in_flight);
     let leases = Leases::default();
-    let registry = Registry::new(&config, backend.name(), store.clone(), breaker.clone(), leases.clone());
+    let heartbeat = Heartbeat::new(&config, backend.name(), store.clone(), breaker.clone(), leases.clone());
     let sample =
         Sample::new(Arc::clone(&backend), config.common.model.clone(), config.retry.inference_timeout);
     let runner = Arc::new(Runner {
@@ -121,7 +121,7 @@ async fn work(
         backend: Arc::clone(&backend),
         store: store.clone(),
         breaker: breaker.clone(),
-        concurrency: concurrency.clone(),
+        limiter: limiter.clone(),
         leases: leases.clone(),
         batch_limit: BatchLimit::new(config.batch_max_rows),
         sample: sample.clone(),
@@ -142,13 +142,13 @@ async fn work(
     let probed = breaker.clone();
     helpers.keep("breaker", move |stop| probed.clone().run(Arc::clone(&backend), sample.clone(), stop));
     let pulse = liveness.watch("heartbeat".to_owned(), upkeep::heartbeat::INTERVAL);
-    helpers.keep("heartbeat", move |stop| registry.clone().run(pulse.clone(), stop));
+    helpers.keep("heartbeat", move |stop| heartbeat.clone().run(pulse.clone(), stop));
     let (kept, held) = (store.clone(), leases.clone());
     helpers.keep("janitor", move |stop| Janitor::new(kept.clone(), held.clone()).run(stop));
     let (redis, keys) = (store.redis().clone(), config.common.keys.clone());
     helpers.finish("default_user_check", move || warn_about_default_user(redis.clone(), keys.clone()));
 
-    let suspects = Suspects::new(config.common.policy.max_lost);
+    let quarantine = Quarantine::new(config.common.policy.max_lost);
     for number in 0..config.num_workers {
         let name = format!("{}-{number}", config.worker_id);
         let pulse = liveness.watch(format!("lease keeper of {name}"), lease_keeper::interval(&store));
@@ -157,10 +157,10 @@ async fn work(
         helpers.keep("lease_keeper", move |stop| keeper.clone().run(stop));
         let pulse = liveness.watch(format!("consumer {name}"), config.batch_max_wait);
         let name: Arc<str> = name.into();
-        let (config, runner, suspects) = (Arc::clone(&config), Arc::clone(&runner), suspects.clone());
+        let (config, runner, quarantine) = (Arc::clone(&config), Arc::clone(&runner), quarantine.clone());
         consumers.keep("consumer", move |shutdown| {
-            let (config, runner, suspects) = (Arc::clone(&config), Arc::clone(&runner), suspects.clone());
-            Consumer::run_or_fail(Arc::clone(&name), config, runner, suspects, pulse.clone(), shutdown)
+            let (config, runner, quarantine) = (Arc::clone(&config), Arc::clone(&runner), quarantine.clone());
+            Consumer::run_or_fail(Arc::clone(&name), config, runner, quarantine, pulse.clone(), shutdown)
         });
     }
     consumers.ended().await;

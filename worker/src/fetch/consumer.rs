@@ -20,8 +20,8 @@ use tracing::warn;
 
 use crate::{
     fetch::{
-        fetcher::Taker,
-        quarantine::{Suspects, Turn},
+        fetcher::Fetcher,
+        quarantine::{Quarantine, Turn},
     },
     run::{
         batch::{MicroBatch, Plan},
@@ -30,7 +30,7 @@ use crate::{
         runner::Runner,
     },
     settings::Config,
-    upkeep::liveness::{Pulse, Step},
+    upkeep::liveness::{Activity, Pulse},
 };
 
 /// After the drain, how long the release of the other jobs may take.
@@ -40,11 +40,11 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Consumer {
     name: Arc<str>,
     store: JobStore,
-    taker: Taker,
+    fetcher: Fetcher,
     runner: Arc<Runner>,
-    suspects: Suspects,
+    quarantine: Quarantine,
     pulse: Pulse,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     drain_timeout: Duration,
     /// The next job must run alone in the process.
     alone_next: bool,
@@ -67,24 +67,30 @@ impl Drop for Held {
     }
 }
 
-/// Everything that a consumer needs to run a batch.
-struct Place {
+/// The right to run one batch: a slot of the process, and one of the consumer's own.
+struct BatchSlot {
     slot: Slot,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Consumer {
     /// A consumer with this name.
-    fn new(name: Arc<str>, config: &Config, runner: Arc<Runner>, suspects: Suspects, pulse: Pulse) -> Self {
+    fn new(
+        name: Arc<str>,
+        config: &Config,
+        runner: Arc<Runner>,
+        quarantine: Quarantine,
+        pulse: Pulse,
+    ) -> Self {
         let store = runner.store.clone();
         Self {
-            taker: Taker::new(name.to_string(), config, store.clone(), suspects.clone()),
+            fetcher: Fetcher::new(name.to_string(), config, store.clone(), quarantine.clone()),
             name,
             store,
             runner,
-            suspects,
+            quarantine,
             pulse,
-            places: Arc::new(Semaphore::new(config.max_in_flight)),
+            permits: Arc::new(Semaphore::new(config.max_in_flight)),
             drain_timeout: config.drain_timeout,
             alone_next: false,
             waiting: VecDeque::new(),
@@ -99,12 +105,12 @@ impl Consumer {
         name: Arc<str>,
         config: Arc<Config>,
         runner: Arc<Runner>,
-        suspects: Suspects,
+        quarantine: Quarantine,
         pulse: Pulse,
         shutdown: Shutdown,
     ) {
         let _held = Held { leases: runner.leases.clone(), consumer: Arc::clone(&name) };
-        let consumer = Self::new(name, &config, runner, suspects, pulse);
+        let consumer = Self::new(name, &config, runner, quarantine, pulse);
         let panicked = Arc::clone(&consumer.panicked);
         // The loop may be cancelled at any wait, as a process may die at any point.
         tokio::select! {
@@ -116,17 +122,17 @@ impl Consumer {
     /// Claims jobs until `shutdown` begins. Then lets running batches finish, and releases the other jobs.
     async fn run(mut self, shutdown: Shutdown) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        while let Some((place, turn)) = shutdown.or(self.place()).await {
-            self.pulse.step(Step::Work);
+        while let Some((slot, turn)) = shutdown.or(self.free_slot()).await {
+            self.pulse.set(Activity::Work);
             let taken = match turn {
                 Some(turn) => self.take(turn).await,
                 None => Ok(()),
             };
             match self.waiting.pop_front() {
-                Some((batch, turn)) => self.start(batch, turn, place),
-                None => drop(place),
+                Some((batch, turn)) => self.start(batch, turn, slot),
+                None => drop(slot),
             }
-            if self.taker.has_waited() {
+            if self.fetcher.has_waited() {
                 // A lone job comes first: its batch runs on this thread, and its result is sent before the next take. With a
                 // backlog, the take is sent first, so that Redis works on it meanwhile.
                 tokio::task::yield_now().await;
@@ -153,36 +159,36 @@ impl Consumer {
     ///
     /// The order is turn, permit, slot. A consumer that waits for a turn holds nothing that the holder of one needs. Batches
     /// that wait or run here already have a turn. So every holder of a slot finishes.
-    async fn place(&mut self) -> (Place, Option<Turn>) {
+    async fn free_slot(&mut self) -> (BatchSlot, Option<Turn>) {
         loop {
             if !self.runner.breaker.is_closed() {
-                self.give_back_waiting();
-                self.pulse.step(Step::WaitForBackend);
+                self.release_waiting();
+                self.pulse.set(Activity::WaitForBackend);
                 self.runner.breaker.closed().await;
             }
-            self.pulse.step(Step::WaitForPlace);
+            self.pulse.set(Activity::WaitForSlot);
             let turn = match self.waiting.is_empty() {
-                true => Some(self.suspects.turn(self.alone_next).await),
+                true => Some(self.quarantine.turn(self.alone_next).await),
                 false => None,
             };
-            let place = tokio::select! {
+            let slot = tokio::select! {
                 biased;
-                place = self.free_place() => place,
+                slot = self.batch_slot() => slot,
                 () = self.first_timeout() => {
                     self.fail_late();
                     continue;
                 }
             };
             // The backend may have become unreachable during the wait for a slot.
-            if let Some(place) = place.filter(|_| self.runner.breaker.is_closed()) {
-                return (place, turn);
+            if let Some(slot) = slot.filter(|_| self.runner.breaker.is_closed()) {
+                return (slot, turn);
             }
         }
     }
 
-    async fn free_place(&self) -> Option<Place> {
-        let permit = Arc::clone(&self.places).acquire_owned().await.ok()?;
-        Some(Place { slot: self.runner.concurrency.slot().await, _permit: permit })
+    async fn batch_slot(&self) -> Option<BatchSlot> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+        Some(BatchSlot { slot: self.runner.limiter.slot().await, _permit: permit })
     }
 
     /// Waits until the own time limit of a job ends whose batch does not run yet.
@@ -208,10 +214,10 @@ impl Consumer {
         });
     }
 
-    /// Claims jobs and makes batches of them. Never cancelled: see [`Taker::next`].
+    /// Claims jobs and makes batches of them. Never cancelled: see [`Fetcher::next`].
     async fn take(&mut self, turn: Turn) -> Result<(), StoreError> {
-        let deliveries = self.taker.next().await?;
-        let sorted = self.suspects.sort(deliveries, &turn);
+        let deliveries = self.fetcher.next().await?;
+        let sorted = self.quarantine.sort(deliveries, &turn);
         let (runner, turn) = (Arc::clone(&self.runner), Arc::new(turn));
         let run = sorted.run.iter().map(|delivery| delivery.attempt.claim);
         let release = sorted.release.iter().map(|attempt| attempt.claim);
@@ -220,7 +226,7 @@ impl Consumer {
 
         let plan = Plan::new(&runner.model, sorted.run, runner.limits());
         let jobs = plan.batches.iter().map(|batch| batch.items.len()).sum();
-        self.taker.note_rows(jobs, plan.batches.iter().map(MicroBatch::rows).sum());
+        self.fetcher.note_rows(jobs, plan.batches.iter().map(MicroBatch::rows).sum());
         self.waiting.extend(plan.batches.into_iter().map(|batch| (batch, Arc::clone(&turn))));
         if !plan.unfit.is_empty() || !sorted.release.is_empty() {
             self.spawn(async move {
@@ -232,12 +238,12 @@ impl Consumer {
         Ok(())
     }
 
-    fn start(&mut self, batch: MicroBatch, turn: Arc<Turn>, mut place: Place) {
-        place.slot.run();
+    fn start(&mut self, batch: MicroBatch, turn: Arc<Turn>, mut batch_slot: BatchSlot) {
+        batch_slot.slot.run();
         let runner = Arc::clone(&self.runner);
         self.spawn(async move {
-            runner.run(batch, &mut place.slot).await;
-            drop((turn, place));
+            runner.run(batch, &mut batch_slot.slot).await;
+            drop((turn, batch_slot));
         });
     }
 
@@ -252,7 +258,7 @@ impl Consumer {
         });
     }
 
-    fn give_back_waiting(&mut self) {
+    fn release_waiting(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
@@ -268,7 +274,7 @@ impl Consumer {
 
     async fn drain(&mut self) {
         self.pulse.end();
-        self.give_back_waiting();
+        self.release_waiting();
         let finished = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(self.drain_timeout, finished).await.is_ok() {
             return;

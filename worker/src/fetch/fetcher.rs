@@ -1,7 +1,8 @@
-//! The fetcher: claims jobs for a consumer. A busy consumer calls `take`, which claims new jobs and those due again
-//! (retries, jobs of lost workers), as many as a call may hold. An idle consumer blocks on the streams and starts the jobs
-//! that arrive. A blocking read is only a wake-up; `take` claims everything else. While suspects are expected, jobs are
-//! claimed one at a time, see [`Suspects`].
+//! The fetcher: claims jobs for a consumer.
+//!
+//! A busy consumer calls `take`, which claims new jobs and jobs that are due again (retries, jobs of lost workers), as many as
+//! a call may hold. An idle consumer blocks on the streams and starts the jobs that arrive. A blocking read is only a wake-up;
+//! `take` claims everything else. While suspects are expected, the fetcher claims jobs one at a time, see [`Quarantine`].
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use tepal_shared::{
 };
 use tracing::{info, warn};
 
-use crate::{fetch::quarantine::Suspects, metrics, settings::Config};
+use crate::{fetch::quarantine::Quarantine, metrics, settings::Config};
 
 /// Most jobs of one take: its script then runs well below 5 ms.
 const MOST_JOBS: usize = 256;
@@ -35,11 +36,11 @@ const ORDERS: [[Priority; 3]; 16] = {
 };
 
 /// Claims jobs for one consumer.
-pub struct Taker {
+pub struct Fetcher {
     consumer: String,
     store: JobStore,
     reader: Reader,
-    suspects: Suspects,
+    quarantine: Quarantine,
     reclaim_interval: Duration,
     batch_max_rows: usize,
     batch_max_bytes: usize,
@@ -50,12 +51,13 @@ pub struct Taker {
     rows_per_job: usize,
     /// The partition of the next take.
     partition: u8,
-    looks: Vec<Look>,
+    /// One for each partition.
+    positions: Vec<Position>,
 }
 
-/// How far a consumer has come in a partition.
+/// How far the searches of a consumer have come in a partition.
 #[derive(Clone, Debug)]
-struct Look {
+struct Position {
     /// Number of takes; decides the order of the streams.
     takes: usize,
     /// When a take last searched for entries that are due again.
@@ -77,7 +79,7 @@ enum Search {
 
 const OLDEST: &str = "0-0";
 
-impl Look {
+impl Position {
     fn new() -> Self {
         Self {
             takes: 0,
@@ -88,7 +90,7 @@ impl Look {
     }
 
     /// A call searched for due entries as far as `cursors`.
-    fn went_on(&mut self, cursors: [String; 3]) {
+    fn searched_to(&mut self, cursors: [String; 3]) {
         for (search, (from, to)) in self.searched.iter_mut().zip(self.due_from.iter().zip(&cursors)) {
             if *search == Search::Wanted && from == OLDEST {
                 *search = Search::Begun;
@@ -109,15 +111,15 @@ impl Look {
         self.searched == [Search::Ended; 3]
     }
 
-    fn search_anew(&mut self) {
+    fn restart_search(&mut self) {
         self.searched = [Search::Wanted; 3];
     }
 }
 
-impl Taker {
+impl Fetcher {
     /// Claims jobs for `consumer`.
     #[must_use]
-    pub fn new(consumer: String, config: &Config, store: JobStore, suspects: Suspects) -> Self {
+    pub fn new(consumer: String, config: &Config, store: JobStore, quarantine: Quarantine) -> Self {
         let partitions = usize::from(store.policy().partitions);
         Self {
             reader: Reader::new(
@@ -129,7 +131,7 @@ impl Taker {
             ),
             consumer,
             store,
-            suspects,
+            quarantine,
             reclaim_interval: config.reclaim_interval,
             batch_max_rows: config.batch_max_rows,
             batch_max_bytes: config.batch_max_bytes,
@@ -137,7 +139,7 @@ impl Taker {
             has_waited: false,
             rows_per_job: 1,
             partition: 0,
-            looks: vec![Look::new(); partitions],
+            positions: vec![Position::new(); partitions],
         }
     }
 
@@ -147,7 +149,7 @@ impl Taker {
     /// # Errors
     /// Any [`StoreError`], if it is the reason for claiming no jobs.
     pub async fn next(&mut self) -> Result<Vec<Delivery>, StoreError> {
-        let mut deliveries = match self.suspects.are_expected() {
+        let mut deliveries = match self.quarantine.expects_suspects() {
             true => self.take_carefully().await?,
             false => self.take_from_any(self.most_jobs()).await?,
         };
@@ -183,33 +185,33 @@ impl Taker {
 
     /// Claims one job, and more if it is no suspect. Suspects are expected until all pending entries have been searched.
     async fn take_carefully(&mut self) -> Result<Vec<Delivery>, StoreError> {
-        for _ in 0..self.looks.len() {
+        for _ in 0..self.positions.len() {
             let partition = self.next_partition();
             loop {
                 let mut deliveries = self.take(partition, 1, self.batch_max_bytes).await?;
-                let look = &mut self.looks[usize::from(partition)];
+                let position = &mut self.positions[usize::from(partition)];
                 let has_suspect = deliveries.iter().any(|delivery| delivery.attempt.is_suspect());
-                let is_searched = look.is_searched();
+                let is_searched = position.is_searched();
                 if has_suspect || is_searched {
-                    look.search_anew();
+                    position.restart_search();
                 }
                 if has_suspect {
                     return Ok(deliveries);
                 }
                 if !deliveries.is_empty() {
                     if is_searched {
-                        self.suspects.none_found();
+                        self.quarantine.found_none();
                     }
                     self.take_more(&mut deliveries).await;
                     return Ok(deliveries);
                 }
                 // Another consumer of the process may have searched everything, too.
-                if is_searched || !self.suspects.are_expected() {
+                if is_searched || !self.quarantine.expects_suspects() {
                     break;
                 }
             }
         }
-        self.suspects.none_found();
+        self.quarantine.found_none();
         Ok(Vec::new())
     }
 
@@ -229,7 +231,7 @@ impl Taker {
 
     /// Claims from the first partition that has jobs, starting after the partition of the last take.
     async fn take_from_any(&mut self, limit: usize) -> Result<Vec<Delivery>, StoreError> {
-        for _ in 0..self.looks.len() {
+        for _ in 0..self.positions.len() {
             let partition = self.next_partition();
             let deliveries = self.take(partition, limit, self.batch_max_bytes).await?;
             if !deliveries.is_empty() {
@@ -241,7 +243,7 @@ impl Taker {
 
     fn next_partition(&mut self) -> u8 {
         let partition = self.partition;
-        self.partition = ((usize::from(partition) + 1) % self.looks.len()) as u8;
+        self.partition = ((usize::from(partition) + 1) % self.positions.len()) as u8;
         partition
     }
 
@@ -251,27 +253,27 @@ impl Taker {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
-        let look = &mut self.looks[usize::from(partition)];
-        let is_due =
-            look.due_at.is_none_or(|at| at.elapsed() >= self.reclaim_interval) || look.is_unfinished();
-        let looks_for_due = is_due || self.suspects.are_expected();
-        if !self.suspects.are_expected() {
-            look.search_anew();
+        let position = &mut self.positions[usize::from(partition)];
+        let is_due = position.due_at.is_none_or(|at| at.elapsed() >= self.reclaim_interval)
+            || position.is_unfinished();
+        let searches_due = is_due || self.quarantine.expects_suspects();
+        if !self.quarantine.expects_suspects() {
+            position.restart_search();
         }
-        look.takes = look.takes.wrapping_add(1);
+        position.takes = position.takes.wrapping_add(1);
         let request = TakeRequest {
             partition,
             consumer: &self.consumer,
-            order: ORDERS[look.takes % ORDERS.len()],
+            order: ORDERS[position.takes % ORDERS.len()],
             limit,
             max_bytes,
-            due_from: looks_for_due.then_some(&look.due_from),
+            due_from: searches_due.then_some(&position.due_from),
         };
         let granted = self.store.take(&request).await?;
-        if looks_for_due {
-            look.went_on(granted.cursors.clone());
+        if searches_due {
+            position.searched_to(granted.cursors.clone());
         }
-        Ok(self.noted(granted))
+        Ok(self.record(granted))
     }
 
     async fn wait_for_new(&mut self) -> Result<Vec<Delivery>, StoreError> {
@@ -284,7 +286,7 @@ impl Taker {
         let (mut deliveries, mut failed) = (Vec::new(), None);
         for granted in started {
             match granted {
-                Ok(granted) => deliveries.extend(self.noted(granted)),
+                Ok(granted) => deliveries.extend(self.record(granted)),
                 Err(error) => failed = Some(error),
             }
         }
@@ -299,8 +301,8 @@ impl Taker {
         Ok(deliveries)
     }
 
-    /// Counts and logs what a claim found beside the granted jobs.
-    fn noted(&self, granted: Granted) -> Vec<Delivery> {
+    /// Counts and logs everything that a claim found. Returns the granted jobs.
+    fn record(&self, granted: Granted) -> Vec<Delivery> {
         metrics::granted(&granted);
         for (job_id, code) in &granted.ended {
             warn!(action = "prediction_failed", %job_id, code);

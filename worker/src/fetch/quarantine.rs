@@ -1,7 +1,9 @@
-//! Quarantine. A suspect is a job that a worker held when it died, or whose model call broke off. It may be what kills
-//! workers or model servers, and other jobs must not fail with it as `worker_lost` or `model_lost`. So each process claims
-//! suspects one at a time, and no suspect waits in a process for its turn. If a suspect would fail with the next lost
-//! worker, or if its lone call broke off, it runs while the process holds no other job.
+//! The quarantine of suspects.
+//!
+//! A suspect is a job that a worker held when it died, or whose model call broke off. It may be what kills workers or model
+//! servers, and other jobs must not fail with it as `worker_lost` or `model_lost`. So each process claims suspects one at a
+//! time, and no suspect waits in a process for its turn. If a suspect would fail with the next lost worker, or if its lone
+//! call broke off, it runs while the process holds no other job.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,9 +17,9 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 /// that another consumer is about to release.
 const EXPECTED_FOR: Duration = Duration::from_secs(1);
 
-/// What a process knows about suspects. Clones share it.
+/// The quarantine of this process. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Suspects {
+pub struct Quarantine {
     max_lost: u64,
     expectation: Arc<Mutex<Expectation>>,
     turns: Arc<RwLock<()>>,
@@ -49,8 +51,8 @@ pub struct Sorted {
     pub is_last_chance: bool,
 }
 
-impl Suspects {
-    /// Expects suspects, because a suspect may have killed the previous process. A job fails when it has lost `max_lost`
+impl Quarantine {
+    /// Expects suspects, because one may have killed the previous process. A job fails when it has lost `max_lost`
     /// workers.
     #[must_use]
     pub fn new(max_lost: u32) -> Self {
@@ -58,14 +60,14 @@ impl Suspects {
         Self { max_lost: u64::from(max_lost), expectation, turns: Arc::default() }
     }
 
-    /// Whether jobs should be claimed one at a time.
+    /// Whether suspects are expected, so that jobs must be claimed one at a time.
     #[must_use]
-    pub fn are_expected(&self) -> bool {
+    pub fn expects_suspects(&self) -> bool {
         self.expectation().are_expected
     }
 
     /// A full search found no suspect.
-    pub fn none_found(&self) {
+    pub fn found_none(&self) {
         let mut expectation = self.expectation();
         if expectation.seen_at.is_none_or(|at| at.elapsed() >= EXPECTED_FOR) {
             expectation.are_expected = false;
@@ -87,7 +89,7 @@ impl Suspects {
     }
 
     /// Decides which of the jobs claimed in this turn run now. If suspects may run in this turn, one of them runs. Otherwise
-    /// workers could pass them to each other for ever.
+    /// workers could release and claim them for ever.
     #[must_use]
     pub fn sort(&self, deliveries: Vec<Delivery>, turn: &Turn) -> Sorted {
         let (mut suspects, mut run): (Vec<_>, Vec<_>) =
@@ -135,52 +137,52 @@ mod tests {
 
     #[tokio::test]
     async fn suspects_are_run_one_at_a_time() {
-        let suspects = Suspects::new(3);
-        let turn = suspects.turn(false).await;
-        suspects.none_found();
+        let quarantine = Quarantine::new(3);
+        let turn = quarantine.turn(false).await;
+        quarantine.found_none();
 
-        assert_eq!(counts(&suspects.sort(lost(&[0, 0]), &turn)), (2, 0, false));
-        assert!(!suspects.are_expected());
-        assert_eq!(counts(&suspects.sort(lost(&[0, 1, 2]), &turn)), (1, 2, false));
-        assert!(suspects.are_expected());
-        assert_eq!(counts(&suspects.sort(lost(&[1]), &turn)), (1, 0, false));
-        suspects.none_found();
-        assert!(suspects.are_expected(), "another consumer may be about to release one");
+        assert_eq!(counts(&quarantine.sort(lost(&[0, 0]), &turn)), (2, 0, false));
+        assert!(!quarantine.expects_suspects());
+        assert_eq!(counts(&quarantine.sort(lost(&[0, 1, 2]), &turn)), (1, 2, false));
+        assert!(quarantine.expects_suspects());
+        assert_eq!(counts(&quarantine.sort(lost(&[1]), &turn)), (1, 0, false));
+        quarantine.found_none();
+        assert!(quarantine.expects_suspects(), "another consumer may be about to release one");
     }
 
     #[tokio::test]
     async fn one_of_many_suspects_is_run_unless_all_must_be_alone() {
-        let suspects = Suspects::new(3);
-        let shared = suspects.turn(false).await;
-        assert_eq!(counts(&suspects.sort(lost(&[2, 1, 1]), &shared)), (1, 2, false));
-        assert_eq!(counts(&suspects.sort(lost(&[2, 2]), &shared)), (0, 2, true));
+        let quarantine = Quarantine::new(3);
+        let shared = quarantine.turn(false).await;
+        assert_eq!(counts(&quarantine.sort(lost(&[2, 1, 1]), &shared)), (1, 2, false));
+        assert_eq!(counts(&quarantine.sort(lost(&[2, 2]), &shared)), (0, 2, true));
         drop(shared);
-        let alone = suspects.turn(true).await;
-        assert_eq!(counts(&suspects.sort(lost(&[2, 2]), &alone)), (1, 1, false));
+        let alone = quarantine.turn(true).await;
+        assert_eq!(counts(&quarantine.sort(lost(&[2, 2]), &alone)), (1, 1, false));
     }
 
     #[tokio::test]
     async fn a_job_whose_lone_call_broke_off_is_run_only_alone() {
-        let suspects = Suspects::new(3);
+        let quarantine = Quarantine::new(3);
         let broken = |times| vec![of(0, times)];
-        let shared = suspects.turn(false).await;
-        assert_eq!(counts(&suspects.sort(broken(1), &shared)), (1, 0, false));
-        assert_eq!(counts(&suspects.sort(broken(2), &shared)), (0, 1, true));
+        let shared = quarantine.turn(false).await;
+        assert_eq!(counts(&quarantine.sort(broken(1), &shared)), (1, 0, false));
+        assert_eq!(counts(&quarantine.sort(broken(2), &shared)), (0, 1, true));
         drop(shared);
-        let alone = suspects.turn(true).await;
-        assert_eq!(counts(&suspects.sort(broken(2), &alone)), (1, 0, false));
+        let alone = quarantine.turn(true).await;
+        assert_eq!(counts(&quarantine.sort(broken(2), &alone)), (1, 0, false));
     }
 
     #[tokio::test]
     async fn a_last_chance_is_run_only_alone() {
-        let suspects = Suspects::new(3);
-        let shared = suspects.turn(false).await;
-        assert_eq!(counts(&suspects.sort(lost(&[2]), &shared)), (0, 1, true));
-        assert!(suspects.turn(true).now_or_never().is_none(), "others hold jobs");
+        let quarantine = Quarantine::new(3);
+        let shared = quarantine.turn(false).await;
+        assert_eq!(counts(&quarantine.sort(lost(&[2]), &shared)), (0, 1, true));
+        assert!(quarantine.turn(true).now_or_never().is_none(), "others hold jobs");
         drop(shared);
 
-        let alone = suspects.turn(true).now_or_never().unwrap();
-        assert_eq!(counts(&suspects.sort(lost(&[2]), &alone)), (1, 0, false));
-        assert!(suspects.turn(false).now_or_never().is_none());
+        let alone = quarantine.turn(true).now_or_never().unwrap();
+        assert_eq!(counts(&quarantine.sort(lost(&[2]), &alone)), (1, 0, false));
+        assert!(quarantine.turn(false).now_or_never().is_none());
     }
 }

@@ -17,11 +17,11 @@ const LONGEST_WHILE: Duration = Duration::from_secs(120);
 /// The limit of this process. Clones share it.
 #[derive(Clone, Debug)]
 pub struct BatchLimit {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<RowLimit>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct RowLimit {
     limit: usize,
     max: usize,
     /// When the limit doubles; `None` while it is `max`.
@@ -36,7 +36,7 @@ impl BatchLimit {
     #[must_use]
     pub fn new(max: usize) -> Self {
         metrics::batch_rows_limit(max);
-        let state = State { limit: max, max, raise_at: None, while_low: FIRST_WHILE, is_trying: false };
+        let state = RowLimit { limit: max, max, raise_at: None, while_low: FIRST_WHILE, is_trying: false };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -81,7 +81,7 @@ impl BatchLimit {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RowLimit> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -32,7 +32,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The state of the backend, as far as known.
 #[derive(Clone, Debug, PartialEq)]
-pub enum State {
+pub enum BreakerState {
     /// Jobs may be claimed.
     Closed {
         /// The model's metadata as TensorFlow Serving's REST API prints it.
@@ -48,7 +48,7 @@ pub enum State {
 /// Shared knowledge of whether the backend can be called.
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    state: Arc<watch::Sender<State>>,
+    state: Arc<watch::Sender<BreakerState>>,
     /// Whether a call has succeeded since the breaker last opened.
     has_succeeded: Arc<AtomicBool>,
     /// Whether a probe is not enough: the model must answer its sample.
@@ -62,7 +62,7 @@ impl Breaker {
     /// An open breaker: the backend has not answered yet.
     #[must_use]
     pub fn new() -> Self {
-        let (state, _) = watch::channel(State::Open { reason: "not probed yet".to_owned() });
+        let (state, _) = watch::channel(BreakerState::Open { reason: "not probed yet".to_owned() });
         metrics::breaker_open(true);
         Self {
             state: Arc::new(state),
@@ -81,21 +81,21 @@ impl Breaker {
 
     /// Follows the state.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<State> {
+    pub fn watch(&self) -> watch::Receiver<BreakerState> {
         self.state.subscribe()
     }
 
     /// Whether jobs may be claimed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(*self.state.borrow(), State::Closed { .. })
+        matches!(*self.state.borrow(), BreakerState::Closed { .. })
     }
 
     /// Waits until jobs may be claimed.
     pub async fn closed(&self) {
         let mut state = self.watch();
         // The sender lives as long as `self`.
-        let _ = state.wait_for(|state| matches!(state, State::Closed { .. })).await;
+        let _ = state.wait_for(|state| matches!(state, BreakerState::Closed { .. })).await;
     }
 
     /// A call got its answer.
@@ -107,9 +107,9 @@ impl Breaker {
     /// A call found the backend unreachable.
     pub fn open(&self, error: &BackendError) {
         let opened = self.state.send_if_modified(|state| {
-            let was_closed = matches!(state, State::Closed { .. });
+            let was_closed = matches!(state, BreakerState::Closed { .. });
             if was_closed {
-                *state = State::Open { reason: error.to_string() };
+                *state = BreakerState::Open { reason: error.to_string() };
             }
             was_closed
         });
@@ -142,8 +142,8 @@ impl Breaker {
     }
 
     fn close(&self, metadata: serde_json::Value) {
-        let closed = self.state.send_replace(State::Closed { metadata });
-        if let State::Open { reason } = closed {
+        let closed = self.state.send_replace(BreakerState::Closed { metadata });
+        if let BreakerState::Open { reason } = closed {
             metrics::breaker_open(false);
             info!(action = "backend_up", was = reason);
         }
@@ -203,7 +203,7 @@ impl Breaker {
     fn note_failed_probe(&self, error: &BackendError) {
         self.open(error);
         self.state.send_if_modified(|state| {
-            let latest = State::Open { reason: error.to_string() };
+            let latest = BreakerState::Open { reason: error.to_string() };
             let changed = *state != latest;
             if changed {
                 warn!(action = "backend_down", error = telemetry::chain(error));
@@ -216,7 +216,7 @@ impl Breaker {
     /// Waits for the next probe; when a call opens the breaker, for the first probe after that.
     async fn pause_while_closed(&self, backoff: &mut Backoff) {
         let mut state = self.watch();
-        let opened = state.wait_for(|state| matches!(state, State::Open { .. }));
+        let opened = state.wait_for(|state| matches!(state, BreakerState::Open { .. }));
         let is_quiet = tokio::time::timeout(CHECK_INTERVAL, opened).await.is_err();
         if self.has_succeeded.swap(false, Ordering::Relaxed) || is_quiet {
             backoff.reset();

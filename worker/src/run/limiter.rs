@@ -14,26 +14,26 @@ use crate::metrics;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Successes for each slot before another slot is added.
-const SUCCESSES_PER_PLACE: usize = 8;
+const SUCCESSES_PER_SLOT: usize = 8;
 
 /// The number of batches that may run in this process. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Concurrency {
-    shared: Arc<Shared>,
+pub struct Limiter {
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct Inner {
+    numbers: Mutex<Numbers>,
     freed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct Numbers {
     limit: usize,
     max: usize,
     /// Slots that are taken. A consumer takes one before it claims jobs.
-    given: usize,
+    taken: usize,
     /// Taken slots in which a batch runs.
     running: usize,
     successes: usize,
@@ -51,33 +51,34 @@ pub struct Epoch(u64);
 /// A slot: the right to run one batch. Dropping it frees the slot.
 #[derive(Debug)]
 pub struct Slot {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     is_running: bool,
     /// False while it waits for another slot.
-    is_given: bool,
+    is_taken: bool,
 }
 
-impl Concurrency {
+impl Limiter {
     /// At most `max` batches at a time.
     #[must_use]
     pub fn new(max: usize) -> Self {
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let (epoch, resume_at) = (Epoch(0), None);
-        let state = State { limit: max, max, given: 0, running: 0, successes: 0, epoch, resume_at, backoff };
-        state.tell();
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), freed: Notify::new() }) }
+        let numbers =
+            Numbers { limit: max, max, taken: 0, running: 0, successes: 0, epoch, resume_at, backoff };
+        numbers.publish();
+        Self { inner: Arc::new(Inner { numbers: Mutex::new(numbers), freed: Notify::new() }) }
     }
 
     /// Waits for a free slot, and for the end of the pause after an overload.
     pub async fn slot(&self) -> Slot {
         loop {
-            let freed = self.shared.freed.notified();
+            let freed = self.inner.freed.notified();
             self.pause().await;
             {
-                let mut state = self.shared.lock();
-                if state.given < state.limit {
-                    state.given += 1;
-                    return Slot { shared: Arc::clone(&self.shared), is_running: false, is_given: true };
+                let mut numbers = self.inner.lock();
+                if numbers.taken < numbers.limit {
+                    numbers.taken += 1;
+                    return Slot { inner: Arc::clone(&self.inner), is_running: false, is_taken: true };
                 }
             }
             freed.await;
@@ -88,9 +89,9 @@ impl Concurrency {
     pub async fn pause(&self) -> Epoch {
         loop {
             let pause = {
-                let state = self.shared.lock();
-                match state.pause_left() {
-                    None => return state.epoch,
+                let numbers = self.inner.lock();
+                match numbers.pause_left() {
+                    None => return numbers.epoch,
                     Some(pause) => pause,
                 }
             };
@@ -101,32 +102,32 @@ impl Concurrency {
     /// The current limit.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.shared.lock().limit
+        self.inner.lock().limit
     }
 
     /// The backend reported an overload to a call that started in this epoch.
     pub fn shrink(&self, began: Epoch) {
-        let mut state = self.shared.lock();
-        if began == state.epoch {
-            state.limit = (state.limit.min(state.running) / 2).max(1);
-            (state.successes, state.epoch) = (0, Epoch(began.0 + 1));
-            state.resume_at = Some(Instant::now() + state.backoff.next_pause());
-            state.tell();
+        let mut numbers = self.inner.lock();
+        if began == numbers.epoch {
+            numbers.limit = (numbers.limit.min(numbers.running) / 2).max(1);
+            (numbers.successes, numbers.epoch) = (0, Epoch(began.0 + 1));
+            numbers.resume_at = Some(Instant::now() + numbers.backoff.next_pause());
+            numbers.publish();
         }
     }
 
     /// A call succeeded.
     pub fn succeeded(&self) {
-        let mut state = self.shared.lock();
-        state.backoff.reset();
-        if state.limit == state.max {
+        let mut numbers = self.inner.lock();
+        numbers.backoff.reset();
+        if numbers.limit == numbers.max {
             return;
         }
-        state.successes += 1;
-        if state.successes >= state.limit * SUCCESSES_PER_PLACE {
-            (state.limit, state.successes) = (state.limit + 1, 0);
-            state.tell();
-            self.shared.freed.notify_one();
+        numbers.successes += 1;
+        if numbers.successes >= numbers.limit * SUCCESSES_PER_SLOT {
+            (numbers.limit, numbers.successes) = (numbers.limit + 1, 0);
+            numbers.publish();
+            self.inner.freed.notify_one();
         }
     }
 }
@@ -135,38 +136,38 @@ impl Slot {
     /// The batch starts.
     pub fn run(&mut self) {
         if !std::mem::replace(&mut self.is_running, true) {
-            let mut state = self.shared.lock();
-            state.running += 1;
-            state.tell();
+            let mut numbers = self.inner.lock();
+            numbers.running += 1;
+            numbers.publish();
         }
     }
 
     /// Frees the slot and waits for another one: after an overload fewer batches may run.
     pub async fn wait_again(&mut self) {
-        self.give_free();
-        let concurrency = Concurrency { shared: Arc::clone(&self.shared) };
-        *self = concurrency.slot().await;
+        self.free();
+        let limiter = Limiter { inner: Arc::clone(&self.inner) };
+        *self = limiter.slot().await;
         self.run();
     }
 
-    fn give_free(&mut self) {
-        if !std::mem::take(&mut self.is_given) {
+    fn free(&mut self) {
+        if !std::mem::take(&mut self.is_taken) {
             return;
         }
-        let mut state = self.shared.lock();
-        state.given = state.given.saturating_sub(1);
+        let mut numbers = self.inner.lock();
+        numbers.taken = numbers.taken.saturating_sub(1);
         if std::mem::take(&mut self.is_running) {
-            state.running = state.running.saturating_sub(1);
-            state.tell();
+            numbers.running = numbers.running.saturating_sub(1);
+            numbers.publish();
         }
-        if state.given < state.limit {
-            self.shared.freed.notify_one();
+        if numbers.taken < numbers.limit {
+            self.inner.freed.notify_one();
         }
     }
 }
 
-impl State {
-    fn tell(&self) {
+impl Numbers {
+    fn publish(&self) {
         metrics::batches(self.running, self.limit);
     }
 
@@ -176,16 +177,16 @@ impl State {
     }
 }
 
-impl Shared {
+impl Inner {
     /// Each critical section leaves the numbers consistent, so a panic elsewhere does not break them.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Numbers> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.give_free();
+        self.free();
     }
 }
 
@@ -196,95 +197,95 @@ mod tests {
     use super::*;
 
     /// With `running` of `max` slots taken.
-    fn busy(max: usize, running: usize) -> (Concurrency, Vec<Slot>) {
-        let concurrency = Concurrency::new(max);
-        let mut slots: Vec<_> = (0..running).filter_map(|_| concurrency.slot().now_or_never()).collect();
+    fn busy(max: usize, running: usize) -> (Limiter, Vec<Slot>) {
+        let limiter = Limiter::new(max);
+        let mut slots: Vec<_> = (0..running).filter_map(|_| limiter.slot().now_or_never()).collect();
         slots.iter_mut().for_each(Slot::run);
-        (concurrency, slots)
+        (limiter, slots)
     }
 
     #[tokio::test(start_paused = true)]
     async fn calls_that_fail_together_halve_the_limit_once() {
-        let (concurrency, _slots) = busy(8, 8);
-        let began = concurrency.pause().await;
-        (0..6).for_each(|_| concurrency.shrink(began));
-        assert_eq!(concurrency.limit(), 4);
-        let began = concurrency.pause().await;
-        concurrency.shrink(began);
-        assert_eq!(concurrency.limit(), 2);
+        let (limiter, _slots) = busy(8, 8);
+        let began = limiter.pause().await;
+        (0..6).for_each(|_| limiter.shrink(began));
+        assert_eq!(limiter.limit(), 4);
+        let began = limiter.pause().await;
+        limiter.shrink(began);
+        assert_eq!(limiter.limit(), 2);
     }
 
     #[tokio::test]
     async fn the_limit_falls_below_what_ran_and_never_to_nothing() {
-        let (concurrency, _slots) = busy(100, 3);
-        concurrency.shrink(concurrency.pause().await);
-        assert_eq!(concurrency.limit(), 1);
-        concurrency.shrink(concurrency.pause().await);
-        assert_eq!(concurrency.limit(), 1);
+        let (limiter, _slots) = busy(100, 3);
+        limiter.shrink(limiter.pause().await);
+        assert_eq!(limiter.limit(), 1);
+        limiter.shrink(limiter.pause().await);
+        assert_eq!(limiter.limit(), 1);
     }
 
     #[tokio::test]
-    async fn a_place_in_which_nothing_runs_yet_is_no_load() {
-        let (concurrency, _slots) = busy(100, 6);
-        let _idle: Vec<_> = (0..4).map(|_| concurrency.slot().now_or_never()).collect();
-        concurrency.shrink(concurrency.pause().await);
-        assert_eq!(concurrency.limit(), 3);
+    async fn a_slot_in_which_nothing_runs_yet_is_no_load() {
+        let (limiter, _slots) = busy(100, 6);
+        let _idle: Vec<_> = (0..4).map(|_| limiter.slot().now_or_never()).collect();
+        limiter.shrink(limiter.pause().await);
+        assert_eq!(limiter.limit(), 3);
     }
 
     #[tokio::test]
     async fn successes_bring_the_limit_back() {
-        let (concurrency, _slots) = busy(8, 8);
-        concurrency.shrink(concurrency.pause().await);
-        (0..4 * SUCCESSES_PER_PLACE).for_each(|_| concurrency.succeeded());
-        assert_eq!(concurrency.limit(), 5);
-        (0..1_000).for_each(|_| concurrency.succeeded());
-        assert_eq!(concurrency.limit(), 8);
+        let (limiter, _slots) = busy(8, 8);
+        limiter.shrink(limiter.pause().await);
+        (0..4 * SUCCESSES_PER_SLOT).for_each(|_| limiter.succeeded());
+        assert_eq!(limiter.limit(), 5);
+        (0..1_000).for_each(|_| limiter.succeeded());
+        assert_eq!(limiter.limit(), 8);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refusals_without_a_success_between_them_are_answered_with_growing_pauses() {
-        let (concurrency, slots) = busy(2, 1);
+    async fn overloads_without_a_success_between_them_cause_growing_pauses() {
+        let (limiter, slots) = busy(2, 1);
         drop(slots);
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            let began = concurrency.pause().await;
-            concurrency.shrink(began);
-            assert!(concurrency.slot().now_or_never().is_none());
+            let began = limiter.pause().await;
+            limiter.shrink(began);
+            assert!(limiter.slot().now_or_never().is_none());
             let since = Instant::now();
-            drop(concurrency.slot().await);
+            drop(limiter.slot().await);
             pauses.push(since.elapsed());
         }
         assert!(
             pauses[0] < Duration::from_millis(100) && pauses[5] > Duration::from_millis(500),
             "{pauses:?}"
         );
-        concurrency.succeeded();
-        concurrency.shrink(concurrency.pause().await);
+        limiter.succeeded();
+        limiter.shrink(limiter.pause().await);
         let since = Instant::now();
-        drop(concurrency.slot().await);
+        drop(limiter.slot().await);
         assert!(since.elapsed() < Duration::from_millis(100));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_batch_that_waits_again_counts_only_when_its_place_is_given() {
-        let (concurrency, mut slots) = busy(2, 2);
-        concurrency.shrink(concurrency.pause().await);
+    async fn a_batch_that_waits_again_counts_only_when_it_has_its_slot() {
+        let (limiter, mut slots) = busy(2, 2);
+        limiter.shrink(limiter.pause().await);
         let (first, second) = slots.split_at_mut(1);
         let mut waits = Box::pin(first[0].wait_again());
         assert!((&mut waits).now_or_never().is_none(), "the other one runs");
-        second[0].give_free();
+        second[0].free();
         waits.await;
-        assert!(concurrency.slot().now_or_never().is_none());
+        assert!(limiter.slot().now_or_never().is_none());
         drop(slots);
-        assert!(concurrency.slot().now_or_never().is_some());
+        assert!(limiter.slot().now_or_never().is_some());
     }
 
     #[test]
-    fn a_place_is_given_only_below_the_limit() {
-        let (concurrency, mut slots) = busy(2, 2);
+    fn a_slot_is_free_only_below_the_limit() {
+        let (limiter, mut slots) = busy(2, 2);
         assert_eq!(slots.len(), 2);
-        assert!(concurrency.slot().now_or_never().is_none());
+        assert!(limiter.slot().now_or_never().is_none());
         slots.pop();
-        assert!(concurrency.slot().now_or_never().is_some());
+        assert!(limiter.slot().now_or_never().is_some());
     }
 }

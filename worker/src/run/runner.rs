@@ -29,7 +29,7 @@ use crate::{
         batch_limit::BatchLimit,
         breaker::Breaker,
         leases::Leases,
-        limiter::{Concurrency, Epoch, Slot},
+        limiter::{Epoch, Limiter, Slot},
         parts::{Part, Parts},
         runner::outcome::Outcome,
         sample::Sample,
@@ -51,7 +51,7 @@ pub struct Runner {
     /// Stops claiming while the backend is unreachable.
     pub breaker: Breaker,
     /// Lowers the number of calls at a time when the backend is overloaded.
-    pub concurrency: Concurrency,
+    pub limiter: Limiter,
     /// Lowers the number of rows of a call when the backend fails calls because of their size.
     pub batch_limit: BatchLimit,
     /// The held jobs.
@@ -129,7 +129,7 @@ impl Runner {
 
     /// Makes one call, and settles its jobs unless they need more calls.
     async fn run_part(&self, mut part: Part, parts: &mut Parts, slot: &mut Slot) {
-        let Some(epoch) = self.in_time(&part.batch, self.concurrency.pause()).await else {
+        let Some(epoch) = self.in_time(&part.batch, self.limiter.pause()).await else {
             return self.too_late(&part.batch).await;
         };
         part.called_at = Instant::now().into();
@@ -154,7 +154,7 @@ impl Runner {
     }
 
     fn succeeded(&self, part: &Part, parts: &mut Parts) {
-        self.concurrency.succeeded();
+        self.limiter.succeeded();
         self.breaker.succeeded();
         self.batch_limit.succeeded(part.batch.rows());
         parts.succeeded();
@@ -174,7 +174,7 @@ impl Runner {
             step = self.examine(&error, &mut part, parts).await;
         }
         if error.verdict.is_load() && step != Step::Stop {
-            self.concurrency.shrink(began);
+            self.limiter.shrink(began);
         }
         match step {
             Step::Split => {

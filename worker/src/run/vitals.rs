@@ -14,11 +14,11 @@ const RECENT: Duration = Duration::from_secs(5);
 /// The signs of life that this process has seen. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Vitals {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Signs>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Signs {
     running: usize,
     answered_at: Option<Instant>,
     succeeded_at: Option<Instant>,
@@ -81,12 +81,12 @@ impl Vitals {
         state.works() || state.answered_at.is_some_and(|at| at >= since)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Signs> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Signs {
     /// A running call is a sign of life until one call has waited in vain.
     fn works(&self) -> bool {
         self.running > 0 && !self.is_silent

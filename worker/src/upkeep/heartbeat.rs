@@ -14,11 +14,11 @@ use tracing::warn;
 
 use crate::{
     run::{
-        breaker::{Breaker, State},
+        breaker::{Breaker, BreakerState},
         leases::Leases,
     },
     settings::Config,
-    upkeep::liveness::{Pulse, Step},
+    upkeep::liveness::{Activity, Pulse},
 };
 
 /// A third of the default silence after which a worker counts as dead.
@@ -26,7 +26,7 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(3);
 
 /// Writes the heartbeat.
 #[derive(Clone)]
-pub struct Registry {
+pub struct Heartbeat {
     worker_id: String,
     state: WorkerState,
     store: JobStore,
@@ -34,7 +34,7 @@ pub struct Registry {
     leases: Leases,
 }
 
-impl Registry {
+impl Heartbeat {
     /// The heartbeat of this process.
     #[must_use]
     pub fn new(config: &Config, backend: &str, store: JobStore, breaker: Breaker, leases: Leases) -> Self {
@@ -57,7 +57,7 @@ impl Registry {
     pub async fn run(mut self, pulse: Pulse, shutdown: Shutdown) {
         let mut breaker = self.breaker.watch();
         loop {
-            pulse.step(Step::Work);
+            pulse.set(Activity::Work);
             let latest = breaker.borrow_and_update().clone();
             self.beat(latest).await;
             let pause = async {
@@ -76,13 +76,13 @@ impl Registry {
         }
     }
 
-    async fn beat(&mut self, latest: State) {
+    async fn beat(&mut self, latest: BreakerState) {
         match latest {
-            State::Closed { metadata } => {
+            BreakerState::Closed { metadata } => {
                 (self.state.backend_state, self.state.backend_detail) = (BackendState::Ok, None);
                 self.state.metadata = Some(metadata);
             }
-            State::Open { reason } => {
+            BreakerState::Open { reason } => {
                 (self.state.backend_state, self.state.backend_detail) = (BackendState::Down, Some(reason));
             }
         }

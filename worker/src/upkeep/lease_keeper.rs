@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::{
     run::leases::Leases,
-    upkeep::liveness::{Pulse, Step},
+    upkeep::liveness::{Activity, Pulse},
 };
 
 /// Claims renewed in one call: keeps the script short.
@@ -42,12 +42,12 @@ impl LeaseKeeper {
         let mut ticks = tokio::time::interval(interval(&self.store));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while shutdown.or(ticks.tick()).await.is_some() {
-            self.pulse.step(Step::Work);
+            self.pulse.set(Activity::Work);
             for partition in self.store.partitions() {
                 let mut claims = self.leases.of(&self.consumer);
                 claims.retain(|claim| claim.job_id.partition() == partition);
                 for chunk in claims.chunks(CHUNK) {
-                    self.pulse.step(Step::Work);
+                    self.pulse.set(Activity::Work);
                     self.renew(partition, chunk).await;
                 }
             }

@@ -16,12 +16,12 @@ const BOUND: Duration = Duration::from_secs(60);
 /// All loops of the process. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Liveness {
-    state: Arc<Mutex<State>>,
+    loops: Arc<Mutex<Loops>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    loops: BTreeMap<String, Loop>,
+struct Loops {
+    by_name: BTreeMap<String, Loop>,
     /// Number of batches that run.
     running: usize,
     /// When a batch ended last.
@@ -30,18 +30,18 @@ struct State {
 
 #[derive(Debug)]
 struct Loop {
-    step: Step,
+    activity: Activity,
     since: Instant,
     bound: Duration,
 }
 
 /// What a loop does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Activity {
     /// A step that is short or has its own time limit.
     Work,
     /// It waits for a batch slot, as long as the running batches take.
-    WaitForPlace,
+    WaitForSlot,
     /// It waits for something without a time limit.
     WaitForBackend,
 }
@@ -50,31 +50,30 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct Pulse {
     name: String,
-    state: Arc<Mutex<State>>,
+    loops: Arc<Mutex<Loops>>,
 }
 
 /// A running batch. Dropping it ends the batch.
 #[derive(Debug)]
 pub struct Running {
-    state: Arc<Mutex<State>>,
+    loops: Arc<Mutex<Loops>>,
 }
 
 impl Liveness {
     /// Watches the loop `name`, which pauses for `pause` between two steps.
     #[must_use]
     pub fn watch(&self, name: String, pause: Duration) -> Pulse {
-        let watched = Loop { step: Step::Work, since: Instant::now(), bound: BOUND + pause };
-        lock(&self.state).loops.insert(name.clone(), watched);
-        Pulse { name, state: Arc::clone(&self.state) }
+        let watched = Loop { activity: Activity::Work, since: Instant::now(), bound: BOUND + pause };
+        lock(&self.loops).by_name.insert(name.clone(), watched);
+        Pulse { name, loops: Arc::clone(&self.loops) }
     }
 
     /// A sentence about a loop that has stopped moving.
     #[must_use]
     pub fn stalled(&self) -> Option<String> {
-        let state = lock(&self.state);
-        let mut loops = state.loops.iter();
-        loops.find_map(|(name, watched)| {
-            let still = watched.still(&state).filter(|still| *still > watched.bound)?;
+        let loops = lock(&self.loops);
+        loops.by_name.iter().find_map(|(name, watched)| {
+            let still = watched.still(&loops).filter(|still| *still > watched.bound)?;
             Some(format!("The {name} has not moved for {} s", still.as_secs()))
         })
     }
@@ -82,11 +81,13 @@ impl Liveness {
 
 impl Loop {
     /// How long the loop has not moved although it could.
-    fn still(&self, state: &State) -> Option<Duration> {
-        let since = match self.step {
-            Step::Work => self.since,
-            Step::WaitForPlace if state.running == 0 => self.since.max(state.last_end.unwrap_or(self.since)),
-            Step::WaitForPlace | Step::WaitForBackend => return None,
+    fn still(&self, loops: &Loops) -> Option<Duration> {
+        let since = match self.activity {
+            Activity::Work => self.since,
+            Activity::WaitForSlot if loops.running == 0 => {
+                self.since.max(loops.last_end.unwrap_or(self.since))
+            }
+            Activity::WaitForSlot | Activity::WaitForBackend => return None,
         };
         Some(since.elapsed())
     }
@@ -94,36 +95,36 @@ impl Loop {
 
 impl Pulse {
     /// The loop starts a step.
-    pub fn step(&self, step: Step) {
-        if let Some(watched) = lock(&self.state).loops.get_mut(&self.name) {
-            (watched.step, watched.since) = (step, Instant::now());
+    pub fn set(&self, activity: Activity) {
+        if let Some(watched) = lock(&self.loops).by_name.get_mut(&self.name) {
+            (watched.activity, watched.since) = (activity, Instant::now());
         }
     }
 
     /// The loop ends as it should.
     pub fn end(&self) {
-        lock(&self.state).loops.remove(&self.name);
+        lock(&self.loops).by_name.remove(&self.name);
     }
 
     /// A batch starts to run.
     #[must_use]
     pub fn batch(&self) -> Running {
-        lock(&self.state).running += 1;
-        Running { state: Arc::clone(&self.state) }
+        lock(&self.loops).running += 1;
+        Running { loops: Arc::clone(&self.loops) }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut state = lock(&self.state);
-        state.running = state.running.saturating_sub(1);
-        state.last_end = Some(Instant::now());
+        let mut loops = lock(&self.loops);
+        loops.running = loops.running.saturating_sub(1);
+        loops.last_end = Some(Instant::now());
     }
 }
 
-/// Each critical section leaves the state consistent, so a panic elsewhere does not break it.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+/// Each critical section leaves the loops consistent, so a panic elsewhere does not break them.
+fn lock(loops: &Mutex<Loops>) -> MutexGuard<'_, Loops> {
+    loops.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -144,7 +145,7 @@ mod tests {
         advance(Duration::from_secs(15)).await;
         assert_eq!(liveness.stalled().unwrap(), "The heartbeat has not moved for 75 s");
 
-        pulse.step(Step::Work);
+        pulse.set(Activity::Work);
         assert_eq!(liveness.stalled(), None);
         advance(LONG).await;
         pulse.end();
@@ -165,7 +166,7 @@ mod tests {
     async fn a_loop_may_wait_for_a_backend_that_is_away() {
         let liveness = Liveness::default();
         let pulse = liveness.watch("consumer a-0".to_owned(), Duration::ZERO);
-        pulse.step(Step::WaitForBackend);
+        pulse.set(Activity::WaitForBackend);
         advance(10 * LONG).await;
         assert_eq!(liveness.stalled(), None);
     }
@@ -175,7 +176,7 @@ mod tests {
         let liveness = Liveness::default();
         let pulse = liveness.watch("consumer a-0".to_owned(), Duration::ZERO);
         let (long, longer) = (pulse.batch(), pulse.batch());
-        pulse.step(Step::WaitForPlace);
+        pulse.set(Activity::WaitForSlot);
         advance(10 * LONG).await;
         drop(long);
         advance(LONG).await;
@@ -193,8 +194,8 @@ mod tests {
         let liveness = Liveness::default();
         let stuck = liveness.watch("consumer a-0".to_owned(), Duration::ZERO);
         let busy = liveness.watch("consumer a-1".to_owned(), Duration::ZERO);
-        stuck.step(Step::Work);
-        busy.step(Step::WaitForPlace);
+        stuck.set(Activity::Work);
+        busy.set(Activity::WaitForSlot);
         let _batch = busy.batch();
         advance(LONG).await;
         assert_eq!(liveness.stalled().unwrap(), "The consumer a-0 has not moved for 61 s");

@@ -80,7 +80,7 @@ mod tests {
         let body = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
         assert_eq!(body, "The heartbeat has not moved for 90 s");
 
-        pulse.step(crate::upkeep::liveness::Step::Work);
+        pulse.set(crate::upkeep::liveness::Activity::Work);
         assert_eq!(livez(&liveness).into_response().status(), 200);
     }
 }
