@@ -1,19 +1,23 @@
 //! The model behind one trait, in domain types.
 
 mod onnx;
+pub mod settings;
 mod tensorflow_serving;
 mod verdict;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use tensorflow_serving::fuzzing;
 
-use std::{error::Error, fmt, str::FromStr, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use tepal_shared::tensor::{Batch, Tensor};
+use tepal_shared::{
+    model::Model,
+    tensor::{Batch, Tensor},
+};
 
+use self::settings::{BackendKind, BackendSettings};
 pub use self::verdict::{Evidence, Step, Verdict};
-use crate::settings::Config;
 
 /// Something that runs a model.
 pub trait Backend: Send + Sync + 'static {
@@ -27,27 +31,6 @@ pub trait Backend: Send + Sync + 'static {
     /// Checks whether the model can be called now. Returns its metadata as TensorFlow Serving's REST API prints it. Never
     /// uses a job.
     fn probe(&self) -> BoxFuture<'_, Result<serde_json::Value, BackendError>>;
-}
-
-/// What runs the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// In this process, from an ONNX file.
-    Onnx,
-    /// TensorFlow Serving, over gRPC.
-    TensorflowServing,
-}
-
-impl FromStr for Kind {
-    type Err = &'static str;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        match word {
-            "onnx" => Ok(Self::Onnx),
-            "tensorflow_serving" => Ok(Self::TensorflowServing),
-            _ => Err("must be onnx or tensorflow_serving"),
-        }
-    }
 }
 
 /// A backend cannot be set up.
@@ -85,10 +68,12 @@ pub enum OpenError {
 ///
 /// # Errors
 /// When the model cannot be loaded or the address is malformed.
-pub fn open(config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
-    match config.backend {
-        Kind::Onnx => Ok(Arc::new(onnx::Onnx::open(&config.common.model)?)),
-        Kind::TensorflowServing => Ok(Arc::new(tensorflow_serving::TensorflowServing::open(config)?)),
+pub fn open(settings: &BackendSettings, model: &Model) -> Result<Arc<dyn Backend>, OpenError> {
+    match settings.kind {
+        BackendKind::Onnx => Ok(Arc::new(onnx::Onnx::open(model)?)),
+        BackendKind::TensorflowServing => {
+            Ok(Arc::new(tensorflow_serving::TensorflowServing::open(&settings.server, model)?))
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tepal_shared::{
 };
 
 use crate::{
-    backend::{self, Backend, Kind},
+    backend::{self, Backend, settings::BackendKind},
     settings::Config,
 };
 
@@ -31,7 +31,7 @@ pub async fn examine(config: &Config) -> Report {
 
 async fn examine_model(config: &Config) -> Vec<Finding> {
     let model = &config.common.model;
-    let backend = match backend::open(config) {
+    let backend = match backend::open(&config.backend, model) {
         Ok(backend) => backend,
         Err(error) => {
             let mend = "see onnx_file, inputs and output in model.toml, and MODEL_BACKEND";
@@ -45,10 +45,10 @@ async fn examine_model(config: &Config) -> Vec<Finding> {
             sample(model, backend.as_ref()).await,
         ],
         Err(error) => {
-            let place = match config.backend {
-                Kind::Onnx => model.name.clone(),
-                Kind::TensorflowServing => {
-                    format!("{}:{}", config.model_server.host, config.model_server.port)
+            let place = match config.backend.kind {
+                BackendKind::Onnx => model.name.clone(),
+                BackendKind::TensorflowServing => {
+                    format!("{}:{}", config.backend.server.host, config.backend.server.port)
                 }
             };
             let mend = "start the model server with this model, or set TF_SERVING_HOST, TF_SERVING_GRPC_PORT and \
@@ -67,7 +67,7 @@ fn description(config: &Config, metadata: &Value) -> Finding {
         let mend = "change model.toml, or serve the model that it describes";
         return Finding::wrong(SUBJECT, differences.join("; "), mend);
     }
-    if config.backend == Kind::Onnx {
+    if config.backend.kind == BackendKind::Onnx {
         // The file knows no version.
         return Finding::ok(SUBJECT, "model.toml and the model agree");
     }

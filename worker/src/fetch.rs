@@ -3,3 +3,4 @@
 pub mod consumer;
 pub mod fetcher;
 pub mod quarantine;
+pub mod settings;

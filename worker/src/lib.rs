@@ -85,8 +85,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.keep("monitor", move |_| monitor.clone().serve());
     tasks.keep("metrics_upkeep", move |_| metrics::upkeep(metrics.clone()));
-    let backend = backend::open(&config).map_err(StartError::Backend)?;
-    work(config, backend, liveness, shutdown).await
+    let backend = backend::open(&config.backend, &config.common.model).map_err(StartError::Backend)?;
+    Worker::new(config, backend, liveness)?.run(shutdown).await;
+    Ok(())
 }
 
 /// [`run`] with any other backend, and without the metrics port, of which a process can have only one.
@@ -98,75 +99,83 @@ pub async fn run_with(
     backend: Arc<dyn Backend>,
     shutdown: Shutdown,
 ) -> Result<(), StartError> {
-    work(config, backend, Liveness::default(), shutdown).await
+    Worker::new(config, backend, Liveness::default())?.run(shutdown).await;
+    Ok(())
 }
 
-async fn work(
+/// The parts of a worker.
+struct Worker {
     config: Config,
-    backend: Arc<dyn Backend>,
+    runner: Arc<Runner>,
     liveness: Liveness,
-    shutdown: Shutdown,
-) -> Result<(), StartError> {
-    let config = Arc::new(config);
-    let redis = Redis::open(config.common.redis.clone()).map_err(StartError::Redis)?;
-    let store = JobStore::new(redis, config.common.keys.clone(), config.common.policy.clone());
-    let breaker = Breaker::new();
-    let limiter = Limiter::new(config.num_workers * config.max_in_flight);
-    let leases = Leases::default();
-    let heartbeat = Heartbeat::new(&config, backend.name(), store.clone(), breaker.clone(), leases.clone());
-    let sample =
-        Sample::new(Arc::clone(&backend), config.common.model.clone(), config.retry.inference_timeout);
-    let runner = Arc::new(Runner {
-        model: config.common.model.clone(),
-        backend: Arc::clone(&backend),
-        store: store.clone(),
-        breaker: breaker.clone(),
-        limiter: limiter.clone(),
-        leases: leases.clone(),
-        batch_limit: BatchLimit::new(config.batch_max_rows),
-        sample: sample.clone(),
-        retry: config.retry.clone(),
-        batch_max_bytes: config.batch_max_bytes,
-        max_result_bytes: config.max_result_bytes,
-    });
-    info!(
-        action = "worker_started",
-        worker = config.worker_id,
-        backend = backend.name(),
-        model = config.common.model.name
-    );
+}
 
-    // The helpers run while consumers drain, so that leases are renewed and the breaker works.
-    let (stop_helpers, helpers_stop) = shutdown::channel();
-    let (mut helpers, mut consumers) = (Tasks::new(helpers_stop), Tasks::new(shutdown));
-    let probed = breaker.clone();
-    helpers.keep("breaker", move |stop| probed.clone().run(Arc::clone(&backend), sample.clone(), stop));
-    let pulse = liveness.watch("heartbeat".to_owned(), upkeep::heartbeat::INTERVAL);
-    helpers.keep("heartbeat", move |stop| heartbeat.clone().run(pulse.clone(), stop));
-    let (kept, held) = (store.clone(), leases.clone());
-    helpers.keep("janitor", move |stop| Janitor::new(kept.clone(), held.clone()).run(stop));
-    let (redis, keys) = (store.redis().clone(), config.common.keys.clone());
-    helpers.finish("default_user_check", move || warn_about_default_user(redis.clone(), keys.clone()));
-
-    let quarantine = Quarantine::new(config.common.policy.max_lost);
-    for number in 0..config.num_workers {
-        let name = format!("{}-{number}", config.worker_id);
-        let pulse = liveness.watch(format!("lease keeper of {name}"), lease_keeper::interval(&store));
-        let (leases, store, consumer) = (leases.clone(), store.clone(), name.clone());
-        let keeper = LeaseKeeper { consumer, leases, store, pulse };
-        helpers.keep("lease_keeper", move |stop| keeper.clone().run(stop));
-        let pulse = liveness.watch(format!("consumer {name}"), config.batch_max_wait);
-        let name: Arc<str> = name.into();
-        let (config, runner, quarantine) = (Arc::clone(&config), Arc::clone(&runner), quarantine.clone());
-        consumers.keep("consumer", move |shutdown| {
-            let (config, runner, quarantine) = (Arc::clone(&config), Arc::clone(&runner), quarantine.clone());
-            Consumer::run_or_fail(Arc::clone(&name), config, runner, quarantine, pulse.clone(), shutdown)
-        });
+impl Worker {
+    fn new(config: Config, backend: Arc<dyn Backend>, liveness: Liveness) -> Result<Self, StartError> {
+        let redis = Redis::open(config.common.redis.clone()).map_err(StartError::Redis)?;
+        let store = JobStore::new(redis, config.common.keys.clone(), config.common.policy.clone());
+        let (model, settings) = (config.common.model.clone(), config.run);
+        let runner = Runner {
+            sample: Sample::new(Arc::clone(&backend), model.clone(), settings.inference_timeout),
+            model,
+            backend,
+            store,
+            breaker: Breaker::new(),
+            limiter: Limiter::new(config.fetch.num_workers * config.fetch.max_in_flight),
+            batch_limit: BatchLimit::new(settings.limits.rows),
+            leases: Leases::default(),
+            settings,
+        };
+        Ok(Self { config, runner: Arc::new(runner), liveness })
     }
-    consumers.ended().await;
-    stop_helpers.begin();
-    // A helper may be in the middle of a call to an unreachable Redis. Its outcome is no longer needed.
-    let _ = tokio::time::timeout(Duration::from_secs(2), helpers.ended()).await;
-    info!(action = "worker_stopped", worker = config.worker_id);
-    Ok(())
+
+    async fn run(self, shutdown: Shutdown) {
+        let worker = &self.config.worker_id;
+        let (backend, model) = (self.runner.backend.name(), &self.runner.model.name);
+        info!(action = "worker_started", worker, backend, model);
+        // The helpers run while consumers drain, so that leases are renewed and the breaker works.
+        let (stop_helpers, helpers_stop) = shutdown::channel();
+        let (mut helpers, mut consumers) = (Tasks::new(helpers_stop), Tasks::new(shutdown));
+        self.start_helpers(&mut helpers);
+        let quarantine = Quarantine::new(self.config.common.policy.max_lost);
+        for number in 0..self.config.fetch.num_workers {
+            let name: Arc<str> = format!("{worker}-{number}").into();
+            self.start_lease_keeper(&name, &mut helpers);
+            self.start_consumer(name, quarantine.clone(), &mut consumers);
+        }
+        consumers.ended().await;
+        stop_helpers.begin();
+        // A helper may be in the middle of a call to an unreachable Redis. Its outcome is no longer needed.
+        let _ = tokio::time::timeout(Duration::from_secs(2), helpers.ended()).await;
+        info!(action = "worker_stopped", worker);
+    }
+
+    fn start_helpers(&self, helpers: &mut Tasks) {
+        let Runner { backend, store, breaker, sample, leases, .. } = &*self.runner;
+        let heartbeat =
+            Heartbeat::new(&self.config, backend.name(), store.clone(), breaker.clone(), leases.clone());
+        let pulse = self.liveness.watch("heartbeat".to_owned(), upkeep::heartbeat::INTERVAL);
+        helpers.keep("heartbeat", move |stop| heartbeat.clone().run(pulse.clone(), stop));
+        let (probed, breaker, sample) = (Arc::clone(backend), breaker.clone(), sample.clone());
+        helpers.keep("breaker", move |stop| breaker.clone().run(Arc::clone(&probed), sample.clone(), stop));
+        let (kept, held) = (store.clone(), leases.clone());
+        helpers.keep("janitor", move |stop| Janitor::new(kept.clone(), held.clone()).run(stop));
+        let (redis, keys) = (store.redis().clone(), store.keys().clone());
+        helpers.finish("default_user_check", move || warn_about_default_user(redis.clone(), keys.clone()));
+    }
+
+    fn start_lease_keeper(&self, consumer: &Arc<str>, helpers: &mut Tasks) {
+        let (leases, store) = (self.runner.leases.clone(), self.runner.store.clone());
+        let name = format!("lease keeper of {consumer}");
+        let pulse = self.liveness.watch(name, lease_keeper::interval(&store));
+        let keeper = LeaseKeeper { consumer: consumer.to_string(), leases, store, pulse };
+        helpers.keep("lease_keeper", move |stop| keeper.clone().run(stop));
+    }
+
+    fn start_consumer(&self, name: Arc<str>, quarantine: Quarantine, consumers: &mut Tasks) {
+        let (settings, runner) = (self.config.fetch, Arc::clone(&self.runner));
+        let pulse = self.liveness.watch(format!("consumer {name}"), settings.batch_max_wait);
+        let consumer = Consumer { name, settings, runner, quarantine, pulse };
+        consumers.keep("consumer", move |shutdown| consumer.clone().run(shutdown));
+    }
 }

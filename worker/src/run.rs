@@ -9,5 +9,6 @@ pub mod missing;
 pub mod parts;
 pub mod runner;
 pub mod sample;
+pub mod settings;
 pub mod spans;
 pub mod vitals;

@@ -29,8 +29,7 @@ use tonic::{
 };
 use tracing::debug;
 
-use super::{Backend, BackendError, OpenError, Verdict};
-use crate::settings::{Config, ModelServer};
+use super::{Backend, BackendError, OpenError, Verdict, settings::ModelServer};
 
 /// The reply of a full batch of wide rows is larger than tonic's default limit of 4 MiB.
 const LARGEST_REPLY_BYTES: usize = 64 << 20;
@@ -52,8 +51,8 @@ pub(super) struct TensorflowServing {
 }
 
 impl TensorflowServing {
-    pub(super) fn open(config: &Config) -> Result<Self, OpenError> {
-        let ModelServer { host, port, tls } = &config.model_server;
+    pub(super) fn open(server: &ModelServer, model: &Model) -> Result<Self, OpenError> {
+        let ModelServer { host, port, tls } = server;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{host}:{port}"))
             .map_err(|source| OpenError::Address { host: host.to_string(), source })?;
@@ -73,7 +72,7 @@ impl TensorflowServing {
             predictions: PredictionServiceClient::new(channel.clone())
                 .max_decoding_message_size(LARGEST_REPLY_BYTES),
             models: ModelServiceClient::new(channel),
-            model: config.common.model.clone(),
+            model: model.clone(),
             peer: tls.as_ref().map(|tls| Peer {
                 name: "the model server",
                 prefix: "TF_SERVING",

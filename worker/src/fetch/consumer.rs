@@ -7,10 +7,7 @@ use futures_util::FutureExt as _;
 use tepal_shared::{
     job::Attempt,
     process::{retry::Backoff, shutdown::Shutdown, telemetry},
-    queue::{
-        error::StoreError,
-        store::{JobStore, Settlement},
-    },
+    queue::{error::StoreError, store::Settlement},
 };
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
@@ -22,6 +19,7 @@ use crate::{
     fetch::{
         fetcher::Fetcher,
         quarantine::{Quarantine, Turn},
+        settings::FetchSettings,
     },
     run::{
         batch::{MicroBatch, Plan},
@@ -29,23 +27,32 @@ use crate::{
         limiter::Slot,
         runner::Runner,
     },
-    settings::Config,
     upkeep::liveness::{Activity, Pulse},
 };
 
 /// After the drain, how long the release of the other jobs may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One consumer of the group: a loop and its running batches.
+/// One consumer of the group. Clones start it again.
+#[derive(Clone)]
 pub struct Consumer {
-    name: Arc<str>,
-    store: JobStore,
+    /// Its name in the group.
+    pub name: Arc<str>,
+    /// Its settings.
+    pub settings: FetchSettings,
+    /// Runs its batches.
+    pub runner: Arc<Runner>,
+    /// The quarantine of the process.
+    pub quarantine: Quarantine,
+    /// The sign of life of its loop.
+    pub pulse: Pulse,
+}
+
+/// The loop of a consumer, and its running batches.
+struct ClaimLoop {
+    consumer: Consumer,
     fetcher: Fetcher,
-    runner: Arc<Runner>,
-    quarantine: Quarantine,
-    pulse: Pulse,
     permits: Arc<Semaphore>,
-    drain_timeout: Duration,
     /// The next job must run alone in the process.
     alone_next: bool,
     /// Batches that do not run yet.
@@ -74,48 +81,38 @@ struct BatchSlot {
 }
 
 impl Consumer {
-    /// A consumer with this name.
-    fn new(
-        name: Arc<str>,
-        config: &Config,
-        runner: Arc<Runner>,
-        quarantine: Quarantine,
-        pulse: Pulse,
-    ) -> Self {
-        let store = runner.store.clone();
+    /// Claims and runs jobs until `shutdown` begins. If the loop or one of its batches panics, the consumer ends early and its
+    /// leases lapse, as if its process had died: a bug must not hold a job for ever.
+    pub async fn run(self, shutdown: Shutdown) {
+        let _held = Held { leases: self.runner.leases.clone(), consumer: Arc::clone(&self.name) };
+        let claim_loop = ClaimLoop::new(self);
+        let panicked = Arc::clone(&claim_loop.panicked);
+        // The loop may be cancelled at any wait, as a process may die at any point.
+        tokio::select! {
+            () = panicked.notified() => {}
+            () = claim_loop.run(shutdown) => {}
+        }
+    }
+}
+
+impl ClaimLoop {
+    fn new(consumer: Consumer) -> Self {
+        let Consumer { name, settings, runner, quarantine, .. } = &consumer;
+        let fetcher = Fetcher::new(
+            name.to_string(),
+            *settings,
+            runner.settings.limits,
+            runner.store.clone(),
+            quarantine.clone(),
+        );
         Self {
-            fetcher: Fetcher::new(name.to_string(), config, store.clone(), quarantine.clone()),
-            name,
-            store,
-            runner,
-            quarantine,
-            pulse,
-            permits: Arc::new(Semaphore::new(config.max_in_flight)),
-            drain_timeout: config.drain_timeout,
+            fetcher,
+            permits: Arc::new(Semaphore::new(settings.max_in_flight)),
             alone_next: false,
             waiting: VecDeque::new(),
             tasks: JoinSet::new(),
             panicked: Arc::default(),
-        }
-    }
-
-    /// Runs a consumer with this name until `shutdown` begins. If it or one of its batches panics, it ends early and its leases
-    /// lapse, as if its process had died: a bug must not hold a job for ever.
-    pub async fn run_or_fail(
-        name: Arc<str>,
-        config: Arc<Config>,
-        runner: Arc<Runner>,
-        quarantine: Quarantine,
-        pulse: Pulse,
-        shutdown: Shutdown,
-    ) {
-        let _held = Held { leases: runner.leases.clone(), consumer: Arc::clone(&name) };
-        let consumer = Self::new(name, &config, runner, quarantine, pulse);
-        let panicked = Arc::clone(&consumer.panicked);
-        // The loop may be cancelled at any wait, as a process may die at any point.
-        tokio::select! {
-            () = panicked.notified() => {}
-            () = consumer.run(shutdown) => {}
+            consumer,
         }
     }
 
@@ -123,7 +120,7 @@ impl Consumer {
     async fn run(mut self, shutdown: Shutdown) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         while let Some((slot, turn)) = shutdown.or(self.free_slot()).await {
-            self.pulse.set(Activity::Work);
+            self.consumer.pulse.set(Activity::Work);
             let taken = match turn {
                 Some(turn) => self.take(turn).await,
                 None => Ok(()),
@@ -145,7 +142,7 @@ impl Consumer {
                     if !matches!(error, StoreError::WrongTopology(_)) {
                         let retry_ms = pause.as_millis() as u64;
                         let error = telemetry::chain(&error);
-                        warn!(action = "take_failed", consumer = &*self.name, error, retry_ms);
+                        warn!(action = "take_failed", consumer = &*self.consumer.name, error, retry_ms);
                     }
                     shutdown.or(tokio::time::sleep(pause)).await;
                 }
@@ -161,14 +158,14 @@ impl Consumer {
     /// that wait or run here already have a turn. So every holder of a slot finishes.
     async fn free_slot(&mut self) -> (BatchSlot, Option<Turn>) {
         loop {
-            if !self.runner.breaker.is_closed() {
+            if !self.consumer.runner.breaker.is_closed() {
                 self.release_waiting();
-                self.pulse.set(Activity::WaitForBackend);
-                self.runner.breaker.closed().await;
+                self.consumer.pulse.set(Activity::WaitForBackend);
+                self.consumer.runner.breaker.closed().await;
             }
-            self.pulse.set(Activity::WaitForSlot);
+            self.consumer.pulse.set(Activity::WaitForSlot);
             let turn = match self.waiting.is_empty() {
-                true => Some(self.quarantine.turn(self.alone_next).await),
+                true => Some(self.consumer.quarantine.turn(self.alone_next).await),
                 false => None,
             };
             let slot = tokio::select! {
@@ -180,7 +177,7 @@ impl Consumer {
                 }
             };
             // The backend may have become unreachable during the wait for a slot.
-            if let Some(slot) = slot.filter(|_| self.runner.breaker.is_closed()) {
+            if let Some(slot) = slot.filter(|_| self.consumer.runner.breaker.is_closed()) {
                 return (slot, turn);
             }
         }
@@ -188,12 +185,13 @@ impl Consumer {
 
     async fn batch_slot(&self) -> Option<BatchSlot> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
-        Some(BatchSlot { slot: self.runner.limiter.slot().await, _permit: permit })
+        Some(BatchSlot { slot: self.consumer.runner.limiter.slot().await, _permit: permit })
     }
 
     /// Waits until the own time limit of a job ends whose batch does not run yet.
     async fn first_timeout(&self) {
-        let left = self.waiting.iter().filter_map(|(batch, _)| self.runner.own_time_left(batch)).min();
+        let left =
+            self.waiting.iter().filter_map(|(batch, _)| self.consumer.runner.own_time_left(batch)).min();
         match left {
             Some(left) => tokio::time::sleep(left).await,
             None => std::future::pending().await,
@@ -201,7 +199,7 @@ impl Consumer {
     }
 
     fn fail_late(&mut self) {
-        let runner = Arc::clone(&self.runner);
+        let runner = Arc::clone(&self.consumer.runner);
         let is_late = |batch: &MicroBatch| runner.own_time_left(batch).is_some_and(|left| left.is_zero());
         let (late, waiting) = self.waiting.drain(..).partition(|(batch, _)| is_late(batch));
         let late: VecDeque<_> = late;
@@ -217,11 +215,11 @@ impl Consumer {
     /// Claims jobs and makes batches of them. Never cancelled: see [`Fetcher::next`].
     async fn take(&mut self, turn: Turn) -> Result<(), StoreError> {
         let deliveries = self.fetcher.next().await?;
-        let sorted = self.quarantine.sort(deliveries, &turn);
-        let (runner, turn) = (Arc::clone(&self.runner), Arc::new(turn));
+        let sorted = self.consumer.quarantine.sort(deliveries, &turn);
+        let (runner, turn) = (Arc::clone(&self.consumer.runner), Arc::new(turn));
         let run = sorted.run.iter().map(|delivery| delivery.attempt.claim);
         let release = sorted.release.iter().map(|attempt| attempt.claim);
-        runner.leases.hold(&self.name, run.chain(release));
+        runner.leases.hold(&self.consumer.name, run.chain(release));
         self.alone_next = sorted.is_last_chance;
 
         let plan = Plan::new(&runner.model, sorted.run, runner.limits());
@@ -240,7 +238,7 @@ impl Consumer {
 
     fn start(&mut self, batch: MicroBatch, turn: Arc<Turn>, mut batch_slot: BatchSlot) {
         batch_slot.slot.run();
-        let runner = Arc::clone(&self.runner);
+        let runner = Arc::clone(&self.consumer.runner);
         self.spawn(async move {
             runner.run(batch, &mut batch_slot.slot).await;
             drop((turn, batch_slot));
@@ -249,7 +247,7 @@ impl Consumer {
 
     /// Runs the future beside the loop.
     fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
-        let (panicked, running) = (Arc::clone(&self.panicked), self.pulse.batch());
+        let (panicked, running) = (Arc::clone(&self.panicked), self.consumer.pulse.batch());
         self.tasks.spawn(async move {
             let _running = running;
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
@@ -265,7 +263,7 @@ impl Consumer {
         let (batches, turns): (Vec<_>, Vec<_>) = self.waiting.drain(..).unzip();
         let items = batches.into_iter().flat_map(|batch| batch.items);
         let attempts: Vec<Attempt> = items.map(|item| item.attempt).collect();
-        let runner = Arc::clone(&self.runner);
+        let runner = Arc::clone(&self.consumer.runner);
         self.spawn(async move {
             runner.release(&attempts).await;
             drop(turns);
@@ -273,31 +271,35 @@ impl Consumer {
     }
 
     async fn drain(&mut self) {
-        self.pulse.end();
+        self.consumer.pulse.end();
         self.release_waiting();
         let finished = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.drain_timeout, finished).await.is_ok() {
+        if tokio::time::timeout(self.consumer.settings.drain_timeout, finished).await.is_ok() {
             return;
         }
         self.tasks.shutdown().await;
-        let rest = self.runner.leases.of(&self.name);
-        warn!(action = "drain_timed_out", consumer = &*self.name, released = rest.len());
+        let rest = self.consumer.runner.leases.of(&self.consumer.name);
+        warn!(action = "drain_timed_out", consumer = &*self.consumer.name, released = rest.len());
         let settlements: Vec<_> = rest.iter().map(|claim| (*claim, Settlement::Release)).collect();
-        match tokio::time::timeout(RELEASE_TIMEOUT, self.store.settle(&settlements)).await {
+        match tokio::time::timeout(RELEASE_TIMEOUT, self.consumer.runner.store.settle(&settlements)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                warn!(action = "release_failed", consumer = &*self.name, error = telemetry::chain(&error));
+                warn!(
+                    action = "release_failed",
+                    consumer = &*self.consumer.name,
+                    error = telemetry::chain(&error)
+                );
             }
             Err(_) => {
                 warn!(
                     action = "release_failed",
-                    consumer = &*self.name,
+                    consumer = &*self.consumer.name,
                     error = "Redis did not answer in time"
                 )
             }
         }
         for claim in rest {
-            self.runner.leases.remove(claim);
+            self.consumer.runner.leases.remove(claim);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! a call may hold. An idle consumer blocks on the streams and starts the jobs that arrive. A blocking read is only a wake-up;
 //! `take` claims everything else. While suspects are expected, the fetcher claims jobs one at a time, see [`Quarantine`].
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tepal_shared::{
     job::{Delivery, Priority},
@@ -18,7 +18,11 @@ use tepal_shared::{
 };
 use tracing::{info, warn};
 
-use crate::{fetch::quarantine::Quarantine, metrics, settings::Config};
+use crate::{
+    fetch::{quarantine::Quarantine, settings::FetchSettings},
+    metrics,
+    run::batch::Limits,
+};
 
 /// Most jobs of one take: its script then runs well below 5 ms.
 const MOST_JOBS: usize = 256;
@@ -41,10 +45,8 @@ pub struct Fetcher {
     store: JobStore,
     reader: Reader,
     quarantine: Quarantine,
-    reclaim_interval: Duration,
-    batch_max_rows: usize,
-    batch_max_bytes: usize,
-    batch_max_wait: Duration,
+    settings: FetchSettings,
+    limits: Limits,
     /// Whether the last jobs arrived while nothing else waited.
     has_waited: bool,
     /// Average rows of a job in the last take.
@@ -119,23 +121,27 @@ impl Position {
 impl Fetcher {
     /// Claims jobs for `consumer`.
     #[must_use]
-    pub fn new(consumer: String, config: &Config, store: JobStore, quarantine: Quarantine) -> Self {
+    pub fn new(
+        consumer: String,
+        settings: FetchSettings,
+        limits: Limits,
+        store: JobStore,
+        quarantine: Quarantine,
+    ) -> Self {
         let partitions = usize::from(store.policy().partitions);
         Self {
             reader: Reader::new(
                 store.clone(),
                 consumer.clone(),
-                config.reclaim_interval,
+                settings.reclaim_interval,
                 // A blocking read may deliver to all partitions at the same time.
-                config.batch_max_bytes.div_ceil(partitions.max(1)),
+                limits.bytes.div_ceil(partitions.max(1)),
             ),
             consumer,
             store,
             quarantine,
-            reclaim_interval: config.reclaim_interval,
-            batch_max_rows: config.batch_max_rows,
-            batch_max_bytes: config.batch_max_bytes,
-            batch_max_wait: config.batch_max_wait,
+            settings,
+            limits,
             has_waited: false,
             rows_per_job: 1,
             partition: 0,
@@ -157,9 +163,9 @@ impl Fetcher {
         if self.has_waited {
             deliveries = self.wait_for_new().await?;
         }
-        let may_wait = !self.batch_max_wait.is_zero() && deliveries.len() < self.most_jobs();
+        let may_wait = !self.settings.batch_max_wait.is_zero() && deliveries.len() < self.most_jobs();
         if may_wait && deliveries.first().is_some_and(|first| !first.attempt.is_suspect()) {
-            tokio::time::sleep(self.batch_max_wait).await;
+            tokio::time::sleep(self.settings.batch_max_wait).await;
             self.take_more(&mut deliveries).await;
         }
         Ok(deliveries)
@@ -180,7 +186,7 @@ impl Fetcher {
     }
 
     fn most_jobs(&self) -> usize {
-        (self.batch_max_rows / self.rows_per_job).clamp(1, MOST_JOBS)
+        (self.limits.rows / self.rows_per_job).clamp(1, MOST_JOBS)
     }
 
     /// Claims one job, and more if it is no suspect. Suspects are expected until all pending entries have been searched.
@@ -188,7 +194,7 @@ impl Fetcher {
         for _ in 0..self.positions.len() {
             let partition = self.next_partition();
             loop {
-                let mut deliveries = self.take(partition, 1, self.batch_max_bytes).await?;
+                let mut deliveries = self.take(partition, 1, self.limits.bytes).await?;
                 let position = &mut self.positions[usize::from(partition)];
                 let has_suspect = deliveries.iter().any(|delivery| delivery.attempt.is_suspect());
                 let is_searched = position.is_searched();
@@ -220,7 +226,7 @@ impl Fetcher {
         let Some(first) = deliveries.first() else { return };
         let limit = self.most_jobs().saturating_sub(deliveries.len());
         let bytes: usize = deliveries.iter().map(|delivery| delivery.input.len()).sum();
-        let max_bytes = self.batch_max_bytes.saturating_sub(bytes);
+        let max_bytes = self.limits.bytes.saturating_sub(bytes);
         if limit == 0 || max_bytes == 0 {
             return;
         }
@@ -233,7 +239,7 @@ impl Fetcher {
     async fn take_from_any(&mut self, limit: usize) -> Result<Vec<Delivery>, StoreError> {
         for _ in 0..self.positions.len() {
             let partition = self.next_partition();
-            let deliveries = self.take(partition, limit, self.batch_max_bytes).await?;
+            let deliveries = self.take(partition, limit, self.limits.bytes).await?;
             if !deliveries.is_empty() {
                 return Ok(deliveries);
             }
@@ -254,7 +260,7 @@ impl Fetcher {
         max_bytes: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
         let position = &mut self.positions[usize::from(partition)];
-        let is_due = position.due_at.is_none_or(|at| at.elapsed() >= self.reclaim_interval)
+        let is_due = position.due_at.is_none_or(|at| at.elapsed() >= self.settings.reclaim_interval)
             || position.is_unfinished();
         let searches_due = is_due || self.quarantine.expects_suspects();
         if !self.quarantine.expects_suspects() {

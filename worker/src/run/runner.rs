@@ -33,9 +33,9 @@ use crate::{
         parts::{Part, Parts},
         runner::outcome::Outcome,
         sample::Sample,
+        settings::RunSettings,
         spans,
     },
-    settings::Retry,
 };
 
 /// Runs batches; shared by all consumers of the process.
@@ -56,12 +56,8 @@ pub struct Runner {
     pub batch_limit: BatchLimit,
     /// The held jobs.
     pub leases: Leases,
-    /// When to try again and when to give up.
-    pub retry: Retry,
-    /// Most bytes of input of one call.
-    pub batch_max_bytes: usize,
-    /// Largest result of a job, bytes.
-    pub max_result_bytes: usize,
+    /// Its settings.
+    pub settings: RunSettings,
 }
 
 /// The end of a model call.
@@ -91,7 +87,7 @@ impl Runner {
     /// The current limits of a call.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        Limits { rows: self.batch_limit.rows(), bytes: self.batch_max_bytes }
+        Limits { rows: self.batch_limit.rows(), bytes: self.settings.limits.bytes }
     }
 
     /// Releases jobs that must not run now.
@@ -221,7 +217,7 @@ impl Runner {
             answer = tokio::time::timeout(limit, call) => match answer {
                 Ok(answer) => answer.and_then(|answer| self.checked(batch, answer)),
                 Err(_) => {
-                    self.breaker.vitals().given_up(started.into(), self.retry.inference_timeout);
+                    self.breaker.vitals().given_up(started.into(), self.settings.inference_timeout);
                     Err(too_late())
                 }
             },
@@ -254,7 +250,7 @@ impl Runner {
     fn results<'a>(&self, batch: &'a MicroBatch, answer: &Tensor) -> Vec<Outcome<'a>> {
         let outcomes = batch.split().map(|(item, from)| {
             let rows = from..from + item.rows.rows;
-            match self.model.render(answer, rows, self.max_result_bytes) {
+            match self.model.render(answer, rows, self.settings.max_result_bytes) {
                 Ok(result) => Outcome {
                     attempt: &item.attempt,
                     settlement: Settlement::Complete(result.json),
@@ -301,12 +297,12 @@ impl Runner {
 
     fn outcome<'a>(&self, attempt: &'a Attempt, failure: &Failure) -> Outcome<'a> {
         let Failure { error, step } = failure;
-        let may_retry = attempt.number() <= self.retry.max_retries;
+        let may_retry = attempt.number() <= self.settings.max_retries;
         let settlement = match step {
             Step::Stop if error.verdict == Verdict::Broken => self.after_break(attempt),
             Step::Retry if may_retry => {
                 let lease = self.store.policy().lease;
-                Settlement::Retry(retry_delay(self.retry.base, attempt.number(), lease))
+                Settlement::Retry(retry_delay(self.settings.retry_base, attempt.number(), lease))
             }
             Step::Retry | Step::Fail => error.settlement(),
             _ => Settlement::Release,

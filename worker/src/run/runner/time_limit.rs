@@ -14,8 +14,8 @@ impl Runner {
     /// How long the call may take, and what it means when it takes longer.
     pub(super) fn time_limit(&self, batch: &MicroBatch) -> (Duration, fn() -> BackendError) {
         match self.own_time_left(batch) {
-            Some(own) if own < self.retry.inference_timeout => (own, out_of_time),
-            _ => (self.retry.inference_timeout, BackendError::timeout),
+            Some(own) if own < self.settings.inference_timeout => (own, out_of_time),
+            _ => (self.settings.inference_timeout, BackendError::timeout),
         }
     }
 

@@ -67,7 +67,8 @@ async fn a_model_that_hangs_is_down_although_no_job_has_the_time_to_wait_for_it(
         let timeout = Some(Duration::from_millis(300));
         ids.push(queue.submit_job(0, NewJob { input: input(5.1), timeout, ..NewJob::default() }).await);
     }
-    let backend = Arc::new(Hung { iris: backend::open(&config).unwrap(), is_called: AtomicBool::new(false) });
+    let iris = backend::open(&config.backend, &config.common.model).unwrap();
+    let backend = Arc::new(Hung { iris, is_called: AtomicBool::new(false) });
     let (trigger, shutdown) = shutdown::channel();
     let worker = tokio::spawn(tepal_worker::run_with(config, Arc::<Hung>::clone(&backend), shutdown));
     let called = async || backend.is_called.load(Ordering::Relaxed);

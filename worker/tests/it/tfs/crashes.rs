@@ -131,5 +131,5 @@ fn iris_at(addr: std::net::SocketAddr) -> (Arc<dyn Backend>, Batch) {
     let config = Config::try_from(Args::try_parse_from(args.into_iter().chain(server)).unwrap()).unwrap();
     let model = &config.common.model;
     let rows = model.read_rows(&model.sample).unwrap();
-    (backend::open(&config).unwrap(), model.concatenate(std::iter::once(&rows)))
+    (backend::open(&config.backend, model).unwrap(), model.concatenate(std::iter::once(&rows)))
 }

@@ -1,4 +1,6 @@
-//! The settings of the connection to TensorFlow Serving.
+//! Settings of the backend: what runs the model, and how to reach TensorFlow Serving.
+
+use std::str::FromStr;
 
 use clap::Args;
 use tepal_shared::process::{
@@ -8,40 +10,62 @@ use tepal_shared::process::{
 
 /// Flags and environment variables.
 #[derive(Args, Clone, Debug)]
-pub(super) struct ModelServerArgs {
+#[command(next_help_heading = "Model")]
+pub struct BackendArgs {
+    /// What runs the model: onnx (in this process) or tensorflow_serving
+    #[arg(long, env = "MODEL_BACKEND", default_value = "onnx", value_name = "KIND")]
+    model_backend: String,
     /// Host of TensorFlow Serving
-    #[arg(
-        long,
-        env = "TF_SERVING_HOST",
-        default_value = "127.0.0.1",
-        value_name = "HOST",
-        help_heading = "Model"
-    )]
+    #[arg(long, env = "TF_SERVING_HOST", default_value = "127.0.0.1", value_name = "HOST")]
     tf_serving_host: String,
     /// gRPC port of TensorFlow Serving
-    #[arg(
-        long,
-        env = "TF_SERVING_GRPC_PORT",
-        default_value = "8500",
-        value_name = "PORT",
-        help_heading = "Model"
-    )]
+    #[arg(long, env = "TF_SERVING_GRPC_PORT", default_value = "8500", value_name = "PORT")]
     tf_serving_grpc_port: String,
     /// Whether TensorFlow Serving uses TLS, true or false; none = true if another TLS setting is given
-    #[arg(long, env = "TF_SERVING_TLS", value_name = "BOOL", help_heading = "Model")]
+    #[arg(long, env = "TF_SERVING_TLS", value_name = "BOOL")]
     tf_serving_tls: Option<String>,
     /// PEM file of the authorities that may have signed its certificate; none = those that browsers trust
-    #[arg(long, env = "TF_SERVING_CA_FILE", value_name = "FILE", help_heading = "Model")]
+    #[arg(long, env = "TF_SERVING_CA_FILE", value_name = "FILE")]
     tf_serving_ca_file: Option<String>,
     /// PEM file of the client certificate, for a server that asks for one
-    #[arg(long, env = "TF_SERVING_CERT_FILE", value_name = "FILE", help_heading = "Model")]
+    #[arg(long, env = "TF_SERVING_CERT_FILE", value_name = "FILE")]
     tf_serving_cert_file: Option<String>,
     /// PEM file of its private key
-    #[arg(long, env = "TF_SERVING_KEY_FILE", value_name = "FILE", help_heading = "Model")]
+    #[arg(long, env = "TF_SERVING_KEY_FILE", value_name = "FILE")]
     tf_serving_key_file: Option<String>,
     /// Name that its certificate must contain; none = TF_SERVING_HOST
-    #[arg(long, env = "TF_SERVING_TLS_NAME", value_name = "NAME", help_heading = "Model")]
+    #[arg(long, env = "TF_SERVING_TLS_NAME", value_name = "NAME")]
     tf_serving_tls_name: Option<String>,
+}
+
+/// [`BackendArgs`] after checking.
+#[derive(Clone, Debug)]
+pub struct BackendSettings {
+    /// What runs the model.
+    pub kind: BackendKind,
+    /// Address and TLS of TensorFlow Serving.
+    pub server: ModelServer,
+}
+
+/// What runs the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    /// In this process, from an ONNX file.
+    Onnx,
+    /// TensorFlow Serving, over gRPC.
+    TensorflowServing,
+}
+
+impl FromStr for BackendKind {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "onnx" => Ok(Self::Onnx),
+            "tensorflow_serving" => Ok(Self::TensorflowServing),
+            _ => Err("must be onnx or tensorflow_serving"),
+        }
+    }
 }
 
 /// The address of TensorFlow Serving, and its TLS settings.
@@ -64,12 +88,15 @@ pub struct ModelServerTls {
     pub name: Option<Host>,
 }
 
-impl ModelServerArgs {
-    pub(super) fn check(&self, mistakes: &mut Mistakes) -> ModelServer {
-        ModelServer {
-            host: mistakes.host("TF_SERVING_HOST", &self.tf_serving_host),
-            port: mistakes.port("TF_SERVING_GRPC_PORT", &self.tf_serving_grpc_port),
-            tls: self.tls(mistakes),
+impl BackendArgs {
+    pub(crate) fn check(&self, mistakes: &mut Mistakes) -> BackendSettings {
+        BackendSettings {
+            kind: mistakes.parsed("MODEL_BACKEND", &self.model_backend, BackendKind::Onnx),
+            server: ModelServer {
+                host: mistakes.host("TF_SERVING_HOST", &self.tf_serving_host),
+                port: mistakes.port("TF_SERVING_GRPC_PORT", &self.tf_serving_grpc_port),
+                tls: self.tls(mistakes),
+            },
         }
     }
 
