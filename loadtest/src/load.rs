@@ -1,4 +1,4 @@
-//! The load: when to send which request, and sending it on time whatever the server does.
+//! The load: the schedule of requests. Each is sent on time, however slow the server is.
 
 pub(crate) mod arrivals;
 pub(crate) mod driver;

@@ -144,7 +144,7 @@ impl Session {
         }
     }
 
-    /// Waits until every request has its outcome and every job has ended; after an interruption, only for a moment.
+    /// Waits until every request has its outcome and every job has ended; after an interruption, only for a short time.
     async fn drain(&self) {
         let drained = async {
             self.traffic.settled().await;

@@ -103,7 +103,7 @@ impl Authority {
     /// When the handshake fails, as far as the client knows: one of TLS 1.3 may still be refused by the server.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// When no server listens.
     pub async fn try_connect(&self, addr: &str, config: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(addr).await.expect("a server that listens");
         let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));

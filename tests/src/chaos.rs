@@ -13,7 +13,7 @@
 //! | `rig` | what every fault needs |
 //! | `holdings` | which jobs a worker holds, as Redis sees it |
 //! | `justification` | names the fault that justifies each failed job |
-//! | `evidence` | reads everything back and asks the checker |
+//! | `evidence` | reads everything back and runs the checker |
 //! | [`Report`] | the table, and the history of each job that broke a promise |
 
 mod evidence;
@@ -59,7 +59,7 @@ pub struct Options {
     pub rate: f64,
     /// What goes wrong.
     pub faults: Faults,
-    /// With [`Faults::All`]: the faults of model servers that are injected, and nothing else. Empty for everything.
+    /// With [`Faults::All`]: inject only these faults of model servers. Empty = all faults.
     pub only: Vec<String>,
     /// The services' `LEASE_MS`.
     pub lease: Duration,

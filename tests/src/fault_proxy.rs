@@ -1,8 +1,8 @@
 //! A TCP proxy that breaks connections on command, between our services and Redis or a model server.
 //!
 //! It listens on one address over its whole life and is deterministic: nothing happens by chance, and the
-//! only sleeps are the faults asked for. [`FaultProxy::hits`] counts the faults that really hit a connection:
-//! a test whose fault hit nobody has shown nothing.
+//! only sleeps are the requested faults. [`FaultProxy::hits`] counts the faults that really hit a connection:
+//! a test whose fault hit no connection has shown nothing.
 
 mod connection;
 

@@ -1,4 +1,4 @@
-//! The history checker: proves from what was recorded that a run kept Tepal's promises.
+//! The history checker: proves from the records of a run that Tepal kept its promises.
 //!
 //! Input: the [`Record`]s of clients (an append-only JSONL file, see [`Recorder`]) and of workers (their JSON
 //! logs, see [`worker_events`]), and [`Final`] dumps of Redis. [`History::check`] gives a [`Verdict`]. The
@@ -100,7 +100,7 @@ pub enum Event {
     /// The test injected a fault, and it hit: a killed process, a proxy's
     /// [`FaultHits`](crate::fault_proxy::FaultHits).
     Fault {
-        /// What was done, e.g. `kill9 worker`.
+        /// The kind of fault, e.g. `kill9 worker`.
         kind: String,
         /// How often it really hit.
         hits: u64,

@@ -1,5 +1,5 @@
 //! A real gRPC server that answers as TensorFlow Serving does, for tests. It serves one version of one model,
-//! records every Predict call, and can be told to fail in many ways. It never reads files and knows nothing
+//! records every Predict call, and can fail in many ways on demand. It never reads files and knows nothing
 //! about jobs.
 //!
 //! The server runs on a thread of its own. Stopping it closes every connection at once, as a killed process
@@ -62,7 +62,7 @@ impl ModelServer {
         Self::launch(addr, spec, None).await
     }
 
-    /// Starts a server that speaks nothing but TLS: it shows `pair`, and clients must show a certificate from
+    /// Starts a server that serves TLS only: it shows `pair`, and clients must show a certificate from
     /// `authority`.
     ///
     /// # Panics

@@ -16,7 +16,7 @@ const LOWEST: u16 = 15_000;
 const DEFAULT_EPHEMERAL: u16 = 32_768;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
-/// One UDP socket for each port handed out. TCP and UDP ports are independent, so the socket disturbs no
+/// One UDP socket for each reserved port. TCP and UDP ports are independent, so the socket disturbs no
 /// server, yet no other test process can reserve the same number until this process ends.
 static RESERVED: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
 

@@ -113,7 +113,7 @@ impl Process {
     /// # Panics
     /// When the process has ended: its pid may belong to another one by now.
     pub fn signal(&self, signal: Signal) {
-        let mut child = self.child(); // Held, so that nobody reaps the child and frees its pid meanwhile.
+        let mut child = self.child(); // Held, so that the child is not reaped and its pid not reused meanwhile.
         let ended = child.try_wait().expect("a child of ours can be waited for");
         assert!(ended.is_none(), "{} has already ended ({ended:?}), no SIG{} sent", self.name, signal.name());
         let pid = self.pid.to_string();

@@ -78,7 +78,7 @@ impl RedisServer {
             let server = Self { options: options.clone(), dir, port, process };
             match server.ready().await {
                 Ok(()) => return server,
-                Err(NotReady::PortTaken) => {} // Somebody else was faster: take another one.
+                Err(NotReady::PortTaken) => {} // Another process was faster: try another port.
                 Err(NotReady::Other(why)) => server.panic_not_ready(&why),
             }
         }

@@ -23,7 +23,7 @@ impl Target {
         let parts =
             url.parse::<Uri>().map_err(|error| format!("`{url}` is not a URL: {error}"))?.into_parts();
         if parts.scheme != Some(Scheme::HTTP) {
-            return Err(format!("`{url}` must start with http:// (the load generator does not speak TLS)"));
+            return Err(format!("`{url}` must start with http:// (the load generator does not support TLS)"));
         }
         let authority = parts.authority.filter(|authority| !authority.as_str().contains('@'));
         let authority =

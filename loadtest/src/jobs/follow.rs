@@ -127,8 +127,8 @@ impl Turn {
 
     /// Pauses longer than the last time, and at least as long as a refusal asks.
     async fn sleep(&mut self, failure: Option<Failure>) {
-        let asked = failure.filter(Failure::is_refusal).map_or(Duration::ZERO, |refusal| refusal.pause());
-        tokio::time::sleep(self.pause.max(asked)).await;
+        let requested = failure.filter(Failure::is_refusal).map_or(Duration::ZERO, |refusal| refusal.pause());
+        tokio::time::sleep(self.pause.max(requested)).await;
         self.pause = self.pause.mul_f64(1.5).min(LONGEST_PAUSE);
     }
 

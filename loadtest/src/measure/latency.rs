@@ -71,7 +71,7 @@ impl Latency {
         })
     }
 
-    /// The numbers of what was recorded since the last call; `None` if nothing was.
+    /// The numbers recorded since the last call; `None` if there were none.
     pub(crate) fn take_percentiles(&mut self) -> Option<Percentiles> {
         let percentiles = (!self.0.is_empty()).then(|| Percentiles {
             count: self.0.len(),

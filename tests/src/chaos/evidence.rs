@@ -1,5 +1,5 @@
 //! After the faults: waits until every job has ended, reads everything back through the API and from Redis, adds what
-//! the workers logged, and asks the checker.
+//! the workers logged, and runs the checker.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -158,7 +158,7 @@ pub(super) async fn stop_and_start(rig: &Rig, node: &WorkerNode) {
     let count = held(rig, node.process.pid()).await.len() as u64;
     node.process.sigterm();
     let status = node.process.wait_exit(STOPS_WITHIN).await;
-    assert!(status.success(), "a worker that was told to stop ended with {status}");
+    assert!(status.success(), "a worker ended after SIGTERM with {status}");
     node.process.restart().await;
     rig.tally.add("SIGTERM worker", began_us, count);
 }
@@ -172,11 +172,11 @@ async fn kill_proxy(rig: &Rig, rng: &mut Rng) {
     let began_us = now_us();
     let (node, _guard) = proxy(rig, rng).await;
     until_it_is_asked(node).await;
-    let asked = node.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+    let in_flight = node.in_flight.load(std::sync::atomic::Ordering::Relaxed);
     node.process.kill9();
     sleep(rng.millis(0..500)).await;
     node.process.restart().await;
-    rig.tally.add("kill -9 proxy", began_us, asked);
+    rig.tally.add("kill -9 proxy", began_us, in_flight);
 }
 
 async fn freeze_proxy(rig: &Rig, rng: &mut Rng) {
@@ -185,10 +185,10 @@ async fn freeze_proxy(rig: &Rig, rng: &mut Rng) {
     until_it_is_asked(node).await;
     node.process.sigstop();
     sleep(rng.millis(500..6_000)).await;
-    let asked = node.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+    let in_flight = node.in_flight.load(std::sync::atomic::Ordering::Relaxed);
     node.process.sigcont();
     node.process.ready().await;
-    rig.tally.add("freeze proxy", began_us, asked);
+    rig.tally.add("freeze proxy", began_us, in_flight);
 }
 
 async fn kill_redis(rig: &Rig, rng: &mut Rng) {

@@ -19,7 +19,7 @@ const SHOWN: usize = 20;
 /// The outcome of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// What was run.
+    /// The options of the run.
     pub options: Options,
     /// The server's version.
     pub redis_version: String,
@@ -64,7 +64,7 @@ impl Report {
         }
     }
 
-    /// Whether every promise was kept and nothing else went wrong.
+    /// Whether every promise was kept and the run itself had no problem.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.verdict.holds() && self.problems.is_empty()
@@ -185,7 +185,7 @@ impl Report {
             ("refused submits", refused as u64),
             ("ambiguous submits", verdict.ambiguous as u64),
             ("attempts granted", self.sum(|job| job.number("attempt"))),
-            ("  given back unused", self.sum(|job| job.number("released"))),
+            ("  released unused", self.sum(|job| job.number("released"))),
             ("  lease lapsed", self.sum(|job| job.number("lost"))),
             (
                 "  most for one job",

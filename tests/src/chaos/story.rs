@@ -13,7 +13,7 @@ use super::{Options, Stack};
 use crate::history::{Event, Recorder, now_us};
 use crate::http::{Answer, Bytes, Method, NoAnswer, is_terminal};
 
-/// How often a client with an idempotency key asks again until it knows.
+/// How often a client with an idempotency key repeats its request until it has an answer.
 const TRIES: u32 = 8;
 const FOLLOWED_FOR: Duration = Duration::from_secs(20);
 
@@ -62,7 +62,7 @@ impl Story {
         Self { stack, recorder, rng, order }
     }
 
-    pub(super) async fn tell(mut self) {
+    pub(super) async fn run(mut self) {
         if self.rng.chance(0.01) {
             self.submit_nonsense().await;
         }
@@ -95,7 +95,7 @@ impl Story {
         self.submit_to(self.rng.clone().index(self.stack.proxies.len()), &rows, None).await;
     }
 
-    /// Without a key, a client that does not know the outcome of its submission can only give up.
+    /// Without a key, a client that does not know the outcome of its submission cannot find it out.
     async fn submit_once(&mut self) -> Option<String> {
         for _ in 0..3 {
             let index = self.rng.index(self.stack.proxies.len());

@@ -27,7 +27,7 @@ pub(super) async fn run(stack: Arc<Stack>, recorder: Recorder, options: Options,
         while stories.len() >= MOST {
             stories.join_next().await.expect("there are some").expect("a story does not panic");
         }
-        stories.spawn(Story::new(Arc::clone(&stack), recorder.clone(), &options, serial).tell());
+        stories.spawn(Story::new(Arc::clone(&stack), recorder.clone(), &options, serial).run());
         while let Some(ended) = stories.try_join_next() {
             ended.expect("a story does not panic");
         }

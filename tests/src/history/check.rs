@@ -1,4 +1,4 @@
-//! Puts the records in order by job and asks every invariant.
+//! Groups the records by job and checks every invariant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;

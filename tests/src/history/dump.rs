@@ -28,7 +28,7 @@ pub struct Final {
 pub struct JobDump {
     /// Field -> value, as stored.
     pub fields: BTreeMap<String, String>,
-    /// What is left of its life, in milliseconds; `None` if the key has no TTL.
+    /// Remaining TTL, in milliseconds; `None` if the key has no TTL.
     pub ttl_ms: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! One history that keeps every promise, and for each invariant histories that break it and nothing else.
+//! One history that keeps every promise, and for each invariant histories that break only that one.
 
 mod jobs;
 mod queue;

@@ -35,7 +35,7 @@ pub struct Violation {
     pub invariant: Invariant,
     /// The job, stream or idempotency key concerned; empty if none in particular.
     pub subject: String,
-    /// What was found.
+    /// The findings.
     pub what: String,
 }
 

@@ -40,7 +40,7 @@ fn event(line: &Value) -> Option<Record> {
     let action = line["action"].as_str()?;
     let (_, step) = ACTIONS.iter().find(|(name, _)| *name == action && line["component"] == "worker")?;
     if action == "prediction_failed" && line["attempt"].is_null() && line["code"].is_string() {
-        // The job failed instead of being granted once more: no attempt ended it, and Redis tells the rest.
+        // The job failed instead of being granted once more: no attempt ended it, and Redis has the rest.
         return None;
     }
     let at_us = line["timestamp"].as_str().and_then(utc_us);

@@ -10,11 +10,11 @@ use tonic::Code;
 pub enum Behaviour {
     /// Answers correctly.
     Normal,
-    /// Fails with this status, whatever the request.
+    /// Fails every request with this status.
     Status(Code, String),
     /// Waits this long before it starts, then answers correctly.
     Delay(Duration),
-    /// Never answers. The call ends when the client gives up.
+    /// Never answers. The call ends when the client cancels it.
     Hang,
     /// Fails the whole call with this code if any row's first value is above this.
     FailRowsOver(f32, Code),
@@ -36,7 +36,7 @@ pub enum Behaviour {
     UnknownDtype,
     /// Answers with the right shape, and one value less than it needs.
     ShortValues,
-    /// Answers with 5 MiB in a further output, `padding`: more than a tonic client takes unless told
+    /// Answers with 5 MiB in a further output, `padding`: more than a tonic client accepts by default
     /// otherwise.
     HugeReply,
     /// Answers with so many bytes for each row in a further output, `padding`.

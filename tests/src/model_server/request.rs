@@ -61,7 +61,7 @@ pub(super) fn check_model(
     }
 }
 
-/// The version that a request asks for by number.
+/// The version number in a request.
 pub(super) fn version_of(model: &ModelSpec) -> Option<i64> {
     match model.version_choice {
         Some(VersionChoice::Version(version)) => Some(version),

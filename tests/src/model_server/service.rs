@@ -63,7 +63,7 @@ impl Shared {
         &self.spec
     }
 
-    /// Waits for a thread that handles the call, so to speak.
+    /// Waits for a free thread, as a server with few threads does.
     async fn handler(&self) -> SemaphorePermit<'_> {
         self.handlers.acquire().await.expect("the semaphore is never closed")
     }

@@ -63,7 +63,7 @@ impl Proxy {
     }
 
     /// The same with TLS: the proxy uses `pair`, which must be for the address 127.0.0.1, and the client trusts
-    /// `authority`. Should the proxy ask for a certificate, the client shows the same one.
+    /// `authority`. If the proxy requests a certificate, the client shows the same one.
     ///
     /// # Panics
     /// As [`start`](Self::start).

@@ -26,7 +26,7 @@ pub enum Sink {
     FullDisk,
     /// To a pipe without a reader.
     ClosedPipe,
-    /// To a pipe that nobody reads.
+    /// To a pipe without a reader.
     UnreadPipe,
 }
 
@@ -76,7 +76,7 @@ impl ServiceBuilder {
         self
     }
 
-    /// Sets how many files the process may have open: now, and at most if it asks for more.
+    /// Sets how many files the process may have open: now, and at most if it raises its limit.
     #[must_use]
     pub fn open_files(mut self, soft: u64, hard: u64) -> Self {
         let program = std::mem::replace(&mut self.program, "prlimit".into());
@@ -200,7 +200,7 @@ impl Service {
         self.process().kill9();
     }
 
-    /// SIGTERM: asks for an orderly end; see [`wait_exit`](Self::wait_exit).
+    /// SIGTERM, for an orderly end; see [`wait_exit`](Self::wait_exit).
     pub fn sigterm(&self) {
         self.process().sigterm();
     }

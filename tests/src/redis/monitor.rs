@@ -67,7 +67,7 @@ impl RedisServer {
 }
 
 impl Monitor {
-    /// What was executed so far.
+    /// The commands executed so far.
     ///
     /// # Panics
     /// Never: nothing panics while it holds the list.

@@ -105,7 +105,7 @@ impl RedisOptions {
         self
     }
 
-    /// Speaks nothing but TLS, with a certificate for 127.0.0.1 from this authority. With `wants_clients`, clients
+    /// Serves TLS only, with a certificate for 127.0.0.1 from this authority. With `wants_clients`, clients
     /// must show one from it, too; the harness does in any case.
     #[must_use]
     pub fn tls(mut self, authority: &Authority, wants_clients: bool) -> Self {
@@ -132,7 +132,7 @@ impl RedisOptions {
         self.tls.as_ref()
     }
 
-    /// Uses this server binary, whatever `TEPAL_TEST_REDIS` says.
+    /// Uses this server binary instead of that of `TEPAL_TEST_REDIS`.
     #[must_use]
     pub fn with_binary(mut self, path: impl Into<PathBuf>) -> Self {
         self.binary = Some(path.into());

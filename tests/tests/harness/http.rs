@@ -44,7 +44,7 @@ async fn the_client_submits_and_waits_through_a_broken_answer() {
 }
 
 #[tokio::test]
-async fn the_client_tells_unsent_from_unanswered() {
+async fn the_client_distinguishes_unsent_from_unanswered() {
     let nobody = Client::new(&format!("http://127.0.0.1:{}", free_port()));
     assert!(matches!(nobody.try_get("/").await, Err(NoAnswer::NotSent(_))));
 

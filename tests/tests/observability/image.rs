@@ -89,7 +89,7 @@ fn is_ok(address: Option<&str>, default: &str, path: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_health_check_tells_a_good_answer_from_a_bad_one_and_from_none() {
+async fn the_health_check_distinguishes_a_good_answer_from_a_bad_one_and_from_none() {
     // Without a Redis: alive, but not healthy.
     let proxy = Proxy::start(&format!("redis://127.0.0.1:{}", free_port()), &[]).await;
     let port = proxy.addr().rsplit(':').next().unwrap();

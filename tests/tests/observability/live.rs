@@ -41,7 +41,7 @@ fn is_number(sample: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn every_panel_has_data_and_every_alert_something_to_look_at() {
+async fn every_panel_and_every_alert_has_data() {
     let stack = Stack::start().await;
     let prometheus = Prometheus::start(&stack.targets()).await;
     eventually(SOON, "every target to be read", async || {
@@ -108,7 +108,7 @@ async fn the_guide_has_every_metric_with_its_type_and_labels() {
         let page = page(program).await.text();
         for row in guide::rows("Metrics").iter().filter(|row| row[2] == "both" || row[2] == program) {
             assert!(page.contains(&format!("# HELP {} ", row[0])), "{} has no help text", row[0]);
-            assert_eq!(labels(&page, &row[0]), labels_told(&row[3]), "{} of the {program}", row[0]);
+            assert_eq!(labels(&page, &row[0]), labels_of(&row[3]), "{} of the {program}", row[0]);
         }
     }
 }
@@ -131,7 +131,7 @@ fn labels(page: &str, name: &str) -> BTreeSet<String> {
     names.filter(|label| label != "le").collect()
 }
 
-fn labels_told(cell: &str) -> BTreeSet<String> {
+fn labels_of(cell: &str) -> BTreeSet<String> {
     cell.split(", ")
         .map(|label| label.trim_matches('`').to_owned())
         .filter(|label| !label.is_empty())

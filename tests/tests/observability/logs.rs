@@ -41,7 +41,7 @@ fn the_guide_has_every_log_action() {
 }
 
 #[tokio::test]
-async fn lines_are_json_carry_the_requests_origin_and_tell_no_secret() {
+async fn lines_are_json_carry_the_requests_origin_and_contain_no_secret() {
     let redis = RedisServer::options().password("canary-password").start().await;
     let settings = [("LOG_LEVEL", "debug")];
     let proxy = Proxy::start(&redis.url(), &settings).await;

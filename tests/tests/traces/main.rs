@@ -33,7 +33,7 @@ async fn finished_job(proxy: &Proxy, traceparent: &str) -> String {
 }
 
 #[tokio::test]
-async fn one_trace_tells_a_jobs_whole_way() {
+async fn one_trace_shows_the_whole_life_of_a_job() {
     let (redis, collector) = (RedisServer::shipped().start().await, Collector::start().await);
     let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
     let (proxy, worker) =

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_iris_model_tells_the_sample_apart() {
+    async fn the_iris_model_classifies_two_flowers() {
         let model = model("compose/models", "iris");
         let answer = predict(&model, serde_json::json!([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])).await;
         model.check_output(2, &answer).unwrap();

@@ -104,7 +104,7 @@ async fn a_batch_takes_no_more_jobs_after_its_limit_of_bytes() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_not_full_waits_for_more_if_told_to() {
+async fn a_batch_that_is_not_full_waits_for_more_if_configured() {
     let (queue, server) = (Queue::start().await, slow_server().await);
     let settings = Settings::serving(&server).one_at_a_time().with("BATCH_MAX_WAIT_MS", 500);
     let worker = queue.worker(settings).await;
@@ -134,7 +134,7 @@ async fn no_more_batches_run_at_a_time_than_allowed() {
 }
 
 #[tokio::test]
-async fn large_jobs_taken_together_are_called_at_the_same_time() {
+async fn large_jobs_claimed_together_are_called_at_the_same_time() {
     let (queue, server) = (Queue::start().await, slow_server().await);
     server.set_behaviour(tepal_tests::model_server::Behaviour::Hang);
     queue.submit_all((0..6).map(|_| input_of_rows(8))).await;
@@ -147,7 +147,7 @@ async fn large_jobs_taken_together_are_called_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn a_worker_takes_no_more_large_jobs_than_a_call_may_hold() {
+async fn a_worker_claims_no_more_large_jobs_than_a_call_may_hold() {
     let (queue, server) = (Queue::start().await, slow_server().await);
     server.set_behaviour(tepal_tests::model_server::Behaviour::Hang);
     let settings = Settings::serving(&server).one_at_a_time().with("BATCH_MAX_ROWS", 16);

@@ -19,7 +19,7 @@ async fn complaint(settings: Settings) -> String {
 }
 
 #[tokio::test]
-async fn every_wrong_setting_is_told_at_once_and_once() {
+async fn every_wrong_setting_is_reported_at_once_and_once() {
     let wrong = [
         ("REDIS_PORT", "seventy"),
         ("QUEUE_NAME", "a{b}"),
@@ -51,8 +51,8 @@ async fn every_wrong_setting_is_told_at_once_and_once() {
     let text = complaint(settings.with("MODEL_NAME", "missing")).await;
 
     for (name, value) in wrong {
-        let told = text.matches(&format!("\n  {name}: `{value}`")).count();
-        assert_eq!(told, 1, "{name} is told {told} times: {text}");
+        let count = text.matches(&format!("\n  {name}: `{value}`")).count();
+        assert_eq!(count, 1, "{name} is reported {count} times: {text}");
     }
     assert_eq!(
         text.matches("MODEL_NAME, MODELS_DIR: cannot read the model description").count(),
@@ -77,7 +77,7 @@ async fn a_wrong_setting_says_what_would_be_right() {
 }
 
 #[tokio::test]
-async fn a_wait_that_a_lease_does_not_outlast_is_told() {
+async fn a_wait_that_a_lease_does_not_outlast_is_reported() {
     let settings = |wait_ms| Settings::default().with("LEASE_MS", 900).with("BATCH_MAX_WAIT_MS", wait_ms);
     let text = complaint(settings(301)).await;
     let expected = "tepal-worker: a setting is wrong:\n  \
@@ -90,7 +90,7 @@ async fn a_wait_that_a_lease_does_not_outlast_is_told() {
 }
 
 #[tokio::test]
-async fn a_taken_metrics_address_is_told_in_one_sentence() {
+async fn a_taken_metrics_address_is_reported_in_one_sentence() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
 
@@ -103,7 +103,7 @@ async fn a_taken_metrics_address_is_told_in_one_sentence() {
 }
 
 #[tokio::test]
-async fn a_model_that_cannot_be_loaded_is_told_with_its_file() {
+async fn a_model_that_cannot_be_loaded_is_reported_with_its_file() {
     let models = tempfile::tempdir().unwrap();
     let folder = models.path().join("iris");
     std::fs::create_dir(&folder).unwrap();
@@ -128,7 +128,7 @@ async fn a_model_that_cannot_be_loaded_is_told_with_its_file() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_no_host_is_told() {
+async fn a_malformed_host_is_reported() {
     let hosts =
         [("REDIS_HOST", "http://redis"), ("TF_SERVING_HOST", "a b"), ("TF_SERVING_TLS_NAME", "serving:8500")];
     let settings = hosts.iter().fold(Settings::default(), |all, (name, value)| all.with(name, value));
@@ -143,7 +143,7 @@ async fn a_host_that_is_no_host_is_told() {
 }
 
 #[tokio::test]
-async fn a_port_that_kubernetes_set_for_a_service_is_told() {
+async fn a_port_that_kubernetes_set_for_a_service_is_reported() {
     let text = complaint(Settings::default().with("REDIS_PORT", "tcp://10.96.0.11:6379")).await;
 
     let expected = "tepal-worker: a setting is wrong:\n  REDIS_PORT: `tcp://10.96.0.11:6379` is an address, which \

@@ -44,7 +44,7 @@ async fn with_server(spec: ServerSpec) -> (RedisServer, ModelServer) {
 }
 
 #[tokio::test]
-async fn everything_as_it_should_be_has_a_line_each_and_no_failure() {
+async fn a_healthy_setup_has_a_line_for_each_check_and_no_failure() {
     let redis = sound().await;
 
     let (is_well, text) = doctor(&redis.url(), Settings::onnx()).await;
@@ -73,7 +73,7 @@ async fn everything_as_it_should_be_has_a_line_each_and_no_failure() {
 }
 
 #[tokio::test]
-async fn a_redis_that_loses_jobs_is_told_with_what_to_do() {
+async fn a_redis_that_loses_jobs_is_reported_with_the_remedy() {
     let redis = RedisServer::start().await;
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     redis.cli(&["CONFIG", "SET", "appendfsync", "no"]);
@@ -94,7 +94,7 @@ async fn a_redis_that_loses_jobs_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn the_faster_fsync_is_no_fault_and_what_it_may_lose_is_said() {
+async fn the_faster_fsync_is_no_fault_and_its_possible_loss_is_named() {
     let redis = sound().await;
     let (_, text) = doctor(&redis.url(), Settings::onnx()).await;
     assert_eq!(line(&text, "fsync"), "ok     fsync: appendfsync is always");
@@ -106,7 +106,7 @@ async fn the_faster_fsync_is_no_fault_and_what_it_may_lose_is_said() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_not_there_is_told_and_the_model_still_looked_at() {
+async fn an_unreachable_redis_is_reported_and_the_model_still_checked() {
     let url = format!("redis://user:canary@127.0.0.1:{}", free_port());
 
     let (is_well, text) = doctor(&url, Settings::onnx()).await;
@@ -119,7 +119,7 @@ async fn a_redis_that_is_not_there_is_told_and_the_model_still_looked_at() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_without_showing_it() {
+async fn a_wrong_password_is_reported_without_showing_it() {
     let redis = RedisServer::options().password("right").start().await;
     let url = format!("redis://:canary@{}", redis.addr());
 
@@ -148,7 +148,7 @@ async fn with_rule(rule: &str) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn the_shipped_user_may_do_all_that_is_needed_and_what_it_may_not_look_at_is_said() {
+async fn the_shipped_user_has_all_rights_it_needs_and_unreadable_settings_are_named() {
     let (is_well, text) = with_rule(&shipped_rule()).await;
 
     assert!(is_well, "{text}");
@@ -179,7 +179,7 @@ async fn each_right_that_is_missing_is_named() {
 }
 
 #[tokio::test]
-async fn a_default_user_without_rights_is_told_by_the_doctor_and_at_the_start() {
+async fn a_default_user_without_rights_is_reported_by_the_doctor_and_at_the_start() {
     let redis = sound().await;
     redis.cli(&["ACL", "SETUSER", "own", "on", ">pass", "~*", "&*", "+@all"]);
     let url = format!("redis://own:pass@{}", redis.addr());
@@ -228,7 +228,7 @@ async fn a_model_server_that_fits_its_description_is_well() {
 }
 
 #[tokio::test]
-async fn a_model_server_that_is_not_there_is_told() {
+async fn an_unreachable_model_server_is_reported() {
     let redis = sound().await;
     let addr = ([127, 0, 0, 1], free_port()).into();
 
@@ -241,7 +241,7 @@ async fn a_model_server_that_is_not_there_is_told() {
 }
 
 #[tokio::test]
-async fn a_description_that_contradicts_the_model_is_told_in_full() {
+async fn a_description_that_contradicts_the_model_is_reported_in_full() {
     let spec = ServerSpec {
         inputs: vec![TensorSpec::new("input", &[5]), TensorSpec::new("mask", &[1])],
         output: TensorSpec::new("scores", &[3]),
@@ -275,7 +275,7 @@ async fn another_version_than_described_is_mentioned() {
 }
 
 #[tokio::test]
-async fn a_model_that_fails_at_its_sample_is_told() {
+async fn a_model_that_fails_at_its_sample_is_reported() {
     let (redis, server) = with_server(ServerSpec::iris()).await;
     for (behaviour, expected) in [
         (Behaviour::Status(Code::Internal, "no memory".to_owned()), "Model inference failed: no memory"),
@@ -302,7 +302,7 @@ async fn doctor_of_toy(change: impl Fn(&str) -> String) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn an_onnx_file_that_does_not_fit_its_description_is_told() {
+async fn an_onnx_file_that_does_not_fit_its_description_is_reported() {
     let (is_well, text) = doctor_of_toy(|description| description.replace("\"x\"", "\"y\"")).await;
 
     assert!(!is_well, "{text}");
@@ -311,7 +311,7 @@ async fn an_onnx_file_that_does_not_fit_its_description_is_told() {
 }
 
 #[tokio::test]
-async fn an_onnx_model_with_another_output_than_described_is_told() {
+async fn an_onnx_model_with_another_output_than_described_is_reported() {
     for (dtype, shape, expected) in [
         ("DT_FLOAT", "[2]", "output `score` has shape [-1, 1], not [-1, 2]"),
         ("DT_INT64", "[1]", "output `score` is DT_FLOAT, not DT_INT64"),
@@ -329,7 +329,7 @@ async fn an_onnx_model_with_another_output_than_described_is_told() {
 }
 
 #[tokio::test]
-async fn the_last_partition_is_looked_at_too() {
+async fn the_rights_on_the_last_partition_are_checked_too() {
     let rule = shipped_rule().replace("~{predict_queue:*}:", "~{predict_queue:0}:");
 
     let redis = sound().await;

@@ -93,7 +93,7 @@ async fn only_batches_that_run_are_counted_as_running() {
 }
 
 #[tokio::test]
-async fn outcomes_and_calls_are_counted_by_what_they_came_to() {
+async fn outcomes_and_calls_are_counted_by_kind() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.script_next(1, Behaviour::Status(tonic::Code::Internal, String::new()));
     server.script_next(1, Behaviour::Status(tonic::Code::InvalidArgument, String::new()));

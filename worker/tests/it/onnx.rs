@@ -124,7 +124,7 @@ async fn input_that_does_not_fit_the_model_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_tells_of_the_backend_and_the_model_and_ends_with_the_worker() {
+async fn a_heartbeat_describes_backend_and_model_and_ends_with_the_worker() {
     let queue = Queue::start().await;
     let worker = queue.worker(Settings::onnx()).await;
 

@@ -26,7 +26,7 @@ use crate::settings::Settings;
 /// Long enough for anything that is to happen, on a machine that does much else.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// A consumer of no worker.
-const SOMEBODY_ELSE: &str = "somebody-else";
+const ANOTHER_WORKER: &str = "another-worker";
 
 /// A Redis server and the queue that workers find on it.
 pub(crate) struct Queue {
@@ -142,7 +142,7 @@ impl Queue {
     pub(crate) async fn take_for_a_dead_worker(&self, id: JobId) -> Claim {
         let request = TakeRequest {
             partition: id.partition(),
-            consumer: SOMEBODY_ELSE,
+            consumer: ANOTHER_WORKER,
             order: Priority::ALL,
             limit: 1,
             max_bytes: usize::MAX,
@@ -163,7 +163,7 @@ impl Queue {
             "XCLAIM",
             &stream,
             "workers",
-            SOMEBODY_ELSE,
+            ANOTHER_WORKER,
             "0",
             entry,
             "IDLE",
@@ -173,7 +173,7 @@ impl Queue {
     }
 
     /// Waits until the job's lease has lapsed, takes it over and gives it back.
-    pub(crate) async fn take_over_and_release(&self, id: JobId) {
+    pub(crate) async fn reclaim_and_release(&self, id: JobId) {
         let claim = self.take_for_a_dead_worker(id).await;
         let settled = self.store.settle(&[(claim, Settlement::Release)]).await.unwrap().remove(0);
         assert_eq!(settled.unwrap(), Settled::Done { repaired: false });
@@ -226,7 +226,7 @@ impl Queue {
             Some(state) if state.backend_state == expected => Ok(state),
             other => Err(format!("{other:?}")),
         };
-        eventually(SOON, "the heartbeat to tell the backend's state", look).await
+        eventually(SOON, "the heartbeat to show the backend's state", look).await
     }
 }
 
@@ -250,7 +250,7 @@ pub(crate) fn outcomes(server: &ModelServer) -> Vec<CallOutcome> {
     server.calls().iter().map(|call| call.outcome).collect()
 }
 
-/// Waits until the calls have ended so. A server hears a moment later than its client that a call was given up.
+/// Waits until the calls have ended like this. A server notices an abandoned call a little later than its client.
 pub(crate) async fn calls_end(server: &ModelServer, expected: &[CallOutcome]) {
     let look = async || {
         let seen = outcomes(server);

@@ -54,7 +54,7 @@ async fn leave_behind(queue: &Queue) {
     queue.redis.cli(&["XDEL", &queue.store.keys().stream(0, Priority::Normal), entry]);
     let late = NewJob { max_queue: Some(Duration::from_millis(1)), input: input(5.1), ..NewJob::default() };
     queue.submit_job(0, late).await;
-    // A group that somebody removed, and the heartbeat of a worker that died long ago.
+    // A group that was removed, and the heartbeat of a worker that died long ago.
     queue.redis.cli(&["XGROUP", "DESTROY", &queue.store.keys().stream(0, Priority::Low), "workers"]);
     queue.redis.cli(&["HSET", &queue.store.keys().workers(), "dead", "1700000000000 {}"]);
 }

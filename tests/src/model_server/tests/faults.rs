@@ -172,7 +172,7 @@ async fn a_stopped_server_drops_its_calls_and_can_come_back_on_its_port() {
     let answered = predict(&mut client, iris_request(&[SETOSA])).await;
 
     assert_eq!(calls[0].outcome, CallOutcome::ServerStopped);
-    // tonic calls a connection that broke during a call UNKNOWN; only the source tells it from the server's
+    // tonic calls a connection that broke during a call UNKNOWN; only the source distinguishes it from the server's
     // own word.
     assert!(dropped.source().is_some_and(|source| source.is::<tonic::transport::Error>()), "{dropped:?}");
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");

@@ -135,7 +135,7 @@ async fn a_request_for_another_model_version_or_signature_is_refused() {
 }
 
 #[tokio::test]
-async fn metadata_tells_the_shapes_of_the_signature() {
+async fn metadata_has_the_shapes_of_the_signature() {
     let (_server, mut client) = start(ServerSpec::toy()).await;
     let fields = vec!["signature_def".to_owned()];
     let request = GetModelMetadataRequest { model_spec: Some(model("toy")), metadata_field: fields };

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_about_the_size_of_a_message_are_told_from_overload() {
+    fn texts_about_the_size_of_a_message_are_no_overload() {
         for (code, text) in [
             (Code::ResourceExhausted, "Received message larger than max (5000000 vs. 4194304)"),
             (Code::ResourceExhausted, "SERVER: Sent message larger than max (5000000 vs. 4194304)"),

@@ -68,12 +68,12 @@ async fn a_job_that_saw_a_crash_is_called_alone() {
 }
 
 #[tokio::test]
-async fn a_new_worker_that_finds_many_jobs_in_the_hands_of_others_waits_for_new_ones_and_can_be_stopped() {
+async fn a_new_worker_beside_many_jobs_of_others_waits_for_new_ones_and_can_be_stopped() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     queue.submit_all((0..1000).map(|_| input(5.1))).await;
     let take = TakeRequest {
         partition: 0,
-        consumer: "somebody-else",
+        consumer: "another-worker",
         order: Priority::ALL,
         limit: 250,
         max_bytes: usize::MAX,

@@ -194,13 +194,13 @@ async fn consumers_of_dead_workers_are_removed_but_not_while_they_own_entries() 
     let _janitor = queue.worker(away.with_lease_ms(300)).await;
     let silent_ms = 30 * 300 + 6_000;
     queue.lapsed(silent_ms).await;
-    // Without it, the job would be out of everybody's hands.
+    // Without its consumer, nobody would hold the job.
     let owner = [(dead.clone(), 1)];
     let left =
         async || if consumers(&queue) == owner { Ok(()) } else { Err(format!("{:?}", consumers(&queue))) };
     eventually(SOON, "only the entry's owner to be left", left).await;
 
-    queue.take_over_and_release(id).await;
+    queue.reclaim_and_release(id).await;
     let gone = async || consumers(&queue).iter().all(|(name, _)| name != dead);
     eventually(SOON, "the dead worker's consumer to be removed", gone).await;
     assert!(consumers(&queue).contains(&("waiting".to_owned(), 1)));

@@ -36,7 +36,7 @@ async fn a_job_three_times_as_long_as_its_lease_is_run_once() {
 }
 
 #[tokio::test]
-async fn jobs_that_wait_for_their_turn_in_a_workers_hands_keep_their_leases() {
+async fn claimed_jobs_that_wait_for_their_turn_keep_their_leases() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.set_behaviour(Behaviour::Delay(Duration::from_millis(LEASE_MS / 2)));
     // Jobs of three rows: taken together, called one after the other.
@@ -89,7 +89,7 @@ async fn the_late_result_of_a_frozen_worker_is_refused() {
 }
 
 #[tokio::test]
-async fn a_thawed_worker_that_takes_its_own_job_again_keeps_the_new_lease() {
+async fn a_thawed_worker_that_claims_its_own_job_again_keeps_the_new_lease() {
     let policy = Policy { lease: Duration::from_millis(LEASE_MS), ..Policy::default() };
     let queue = Queue::with_policy(RedisServer::shipped().start().await, policy);
     let server = ModelServer::start(ServerSpec::iris()).await;
@@ -102,7 +102,7 @@ async fn a_thawed_worker_that_takes_its_own_job_again_keeps_the_new_lease() {
     worker.sigstop();
     // Another worker claimed the job meanwhile and released it. So the worker runs this job and will claim it again, and it
     // may notice the loss or the new claim first.
-    queue.take_over_and_release(id).await;
+    queue.reclaim_and_release(id).await;
     worker.sigcont();
 
     let job = queue.completed(id).await;

@@ -85,7 +85,7 @@ async fn a_job_that_kills_its_workers_fails_as_worker_lost_and_harms_no_other() 
 }
 
 #[tokio::test]
-async fn a_suspect_that_must_be_alone_waits_for_jobs_in_hand_and_does_not_stop_them() {
+async fn a_suspect_that_must_be_alone_waits_for_held_jobs_and_does_not_stop_them() {
     let spec = ServerSpec { call_cost: Duration::from_millis(100), ..ServerSpec::iris() };
     let (queue, server) = (Queue::start().await, ModelServer::start(spec).await);
     let suspect = queue.submit(input(5.1)).await;

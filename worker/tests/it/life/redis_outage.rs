@@ -89,7 +89,7 @@ async fn a_worker_goes_on_after_redis_lost_its_data_and_its_scripts() {
 }
 
 #[tokio::test]
-async fn an_address_that_leads_to_a_sentinel_is_named_once_and_left_alone() {
+async fn the_address_of_a_sentinel_is_reported_once_and_not_used() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     let sentinel = RedisServer::options().sentinel().start().await;
     let worker = queue.worker(Settings::serving(&server).with("REDIS_URL", sentinel.url())).await;

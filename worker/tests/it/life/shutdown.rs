@@ -51,7 +51,7 @@ async fn what_runs_is_finished_and_what_waits_is_left_to_others() {
 }
 
 #[tokio::test]
-async fn what_does_not_finish_in_time_is_given_back() {
+async fn jobs_that_do_not_finish_in_time_are_released() {
     let queue = Queue::start().await;
     let (hanging, healthy) =
         (ModelServer::start(ServerSpec::iris()).await, ModelServer::start(ServerSpec::iris()).await);

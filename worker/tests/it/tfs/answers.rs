@@ -60,7 +60,7 @@ async fn answers_in_tensor_content_are_read() {
 }
 
 #[tokio::test]
-async fn a_server_with_an_input_for_each_feature_and_no_metadata_is_described_by_the_file() {
+async fn the_file_describes_a_server_that_has_no_metadata() {
     let models = tempfile::tempdir().unwrap();
     std::fs::create_dir(models.path().join("iris")).unwrap();
     std::fs::write(models.path().join("iris/model.toml"), BY_FEATURE).unwrap();
@@ -88,7 +88,7 @@ async fn a_model_of_another_shape_needs_only_its_description() {
 }
 
 #[tokio::test]
-async fn the_servers_metadata_is_told_as_its_rest_api_prints_it() {
+async fn the_servers_metadata_is_published_as_its_rest_api_prints_it() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     let _worker = queue.worker(Settings::serving(&server)).await;
 

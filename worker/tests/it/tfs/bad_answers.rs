@@ -12,7 +12,7 @@ use crate::{
 
 /// Checks the error that a client gets when the only call of its job ends like this. Each case takes `calls` calls, including
 /// calls that are not the job's.
-async fn assert_told(style: AnswerStyle, code: &str, cases: &[(Behaviour, &str)], calls: usize) {
+async fn assert_reported(style: AnswerStyle, code: &str, cases: &[(Behaviour, &str)], calls: usize) {
     let spec = ServerSpec { answer_style: style, ..ServerSpec::iris() };
     let (queue, server) = (Queue::start().await, ModelServer::start(spec).await);
     let _worker = queue.worker(Settings::serving(&server)).await;
@@ -21,7 +21,7 @@ async fn assert_told(style: AnswerStyle, code: &str, cases: &[(Behaviour, &str)]
         let id = queue.submit(input(5.1)).await;
         assert_eq!(queue.failed(id).await, ((*error).to_owned(), code.to_owned(), 1), "{behaviour:?}");
     }
-    assert_eq!(server.calls().len(), cases.len() * calls, "a useless answer is not asked for again");
+    assert_eq!(server.calls().len(), cases.len() * calls, "a useless answer is not requested again");
     let dead = queue.redis.cli(&["XLEN", &queue.store.keys().dead(0)]);
     assert_eq!(dead, cases.len().to_string(), "each leaves a dead letter");
     queue.assert_drained().await;
@@ -38,12 +38,12 @@ const USELESS: [(Behaviour, &str); 6] = [
 
 #[tokio::test]
 async fn a_useless_answer_in_float_val_fails_the_job_with_a_plain_reason() {
-    assert_told(AnswerStyle::FloatVal, "bad_model_answer", &USELESS, 1).await;
+    assert_reported(AnswerStyle::FloatVal, "bad_model_answer", &USELESS, 1).await;
 }
 
 #[tokio::test]
 async fn a_useless_answer_in_tensor_content_fails_the_job_with_a_plain_reason() {
-    assert_told(AnswerStyle::TensorContent, "bad_model_answer", &USELESS, 1).await;
+    assert_reported(AnswerStyle::TensorContent, "bad_model_answer", &USELESS, 1).await;
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn a_rejected_request_fails_the_job_with_the_servers_reason() {
         (status(Code::InvalidArgument, &long), cut.as_str()),
     ];
     // The second call of each is the model's sample, which the server does not reject.
-    assert_told(AnswerStyle::FloatVal, "model_rejected", &rejected, 2).await;
+    assert_reported(AnswerStyle::FloatVal, "model_rejected", &rejected, 2).await;
 }
 
 #[tokio::test]

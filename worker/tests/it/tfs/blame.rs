@@ -279,7 +279,7 @@ async fn a_server_that_is_busy_with_a_long_call_is_not_down() {
     let id = queue.submit(input(5.1)).await;
     crate::queue::running(&server, 1).await;
 
-    // The second probe comes when the first has been given up.
+    // The second probe starts when the first has timed out.
     let given_up = async || server.probe_count() >= probes + 2;
     eventually(SOON, "a probe without an answer", given_up).await;
 
@@ -306,7 +306,7 @@ async fn connections_that_the_server_closes_in_order_cost_nothing() {
 }
 
 #[tokio::test]
-async fn the_log_tells_why_a_server_is_not_there() {
+async fn the_log_names_the_reason_for_an_unreachable_server() {
     let queue = Queue::start().await;
     let addr = ([127, 0, 0, 1], tepal_tests::ports::free_port()).into();
     for (settings, why) in [

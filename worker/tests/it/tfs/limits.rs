@@ -61,7 +61,7 @@ fn is_refusal(outcome: CallOutcome) -> bool {
 }
 
 #[tokio::test]
-async fn a_job_that_runs_longer_than_its_own_limit_fails_and_its_call_is_given_up() {
+async fn a_job_that_runs_longer_than_its_own_limit_fails_and_its_call_is_abandoned() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.set_behaviour(Behaviour::Hang);
     let _worker = queue.worker(Settings::serving(&server)).await;
@@ -78,7 +78,7 @@ async fn a_job_that_runs_longer_than_its_own_limit_fails_and_its_call_is_given_u
 }
 
 #[tokio::test]
-async fn the_time_that_a_job_waits_in_a_workers_hands_counts_to_its_own_limit() {
+async fn the_time_that_a_claimed_job_waits_counts_to_its_own_limit() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.set_behaviour(Behaviour::Delay(Duration::from_secs(2)));
     let job = || NewJob { input: input(5.1), timeout: Some(Duration::from_secs(3)), ..NewJob::default() };

@@ -30,7 +30,7 @@ async fn assert_waiting(queue: &Queue, ids: &[JobId]) {
             let job = queue.job(*id).await;
             if job.status == JobStatus::Pending { Ok(job) } else { Err(format!("{job:?}")) }
         };
-        let job = eventually(SOON, "the job to be given back", look).await;
+        let job = eventually(SOON, "the job to be released", look).await;
         assert_eq!(job.attempts, 0, "{job:?}");
     }
 }
@@ -57,7 +57,7 @@ async fn jobs_wait_while_the_server_is_down_and_run_when_it_is_back_on_its_port(
 
     let detail = state.backend_detail.unwrap();
     assert_eq!(detail, "The model server is not available (model_unavailable)");
-    assert!(state.metadata.is_some(), "what was known of the model is still told");
+    assert!(state.metadata.is_some(), "the last known metadata is still published");
     assert_eq!(worker.metrics().await.metric("tepal_breaker_open"), 1.0);
     let _server = ModelServer::start_on(addr, ServerSpec::iris()).await;
     assert_completed_at_first(&queue, &ids).await;
@@ -105,7 +105,7 @@ async fn calls_answered_unavailable_are_repeated_with_pauses_and_cost_no_attempt
 }
 
 #[tokio::test]
-async fn calls_that_the_server_takes_from_nobody_are_repeated_with_pauses_and_cost_no_attempt() {
+async fn calls_that_the_server_refuses_to_all_are_repeated_with_pauses_and_cost_no_attempt() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     for code in [Code::NotFound, Code::Unimplemented, Code::Unauthenticated, Code::PermissionDenied] {
         server.script_next(1, Behaviour::Status(code, "not this one".to_owned()));
@@ -130,7 +130,7 @@ async fn a_server_may_lack_one_of_the_calls_of_a_probe_and_not_both() {
         let spec = ServerSpec { with_status, with_metadata, ..ServerSpec::iris() };
         let (queue, server) = (Queue::start().await, ModelServer::start(spec).await);
         let _worker = queue.worker(Settings::serving(&server)).await;
-        let told = async || {
+        let probed = async || {
             let state = queue.worker_state().await;
             // A worker is down until its first probe has ended.
             let is_probed = state.as_ref().is_some_and(|state| {
@@ -138,13 +138,13 @@ async fn a_server_may_lack_one_of_the_calls_of_a_probe_and_not_both() {
             });
             state.filter(|_| is_probed).map(|state| state.backend_state)
         };
-        let state = eventually(SOON, "the first probe", told).await;
+        let state = eventually(SOON, "the first probe", probed).await;
         assert_eq!(state, expected, "{with_status} {with_metadata}");
     }
 }
 
 #[tokio::test]
-async fn nothing_is_taken_before_the_model_is_loaded() {
+async fn nothing_is_claimed_before_the_model_is_loaded() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.set_available(false);
     let _worker = queue.worker(Settings::serving(&server)).await;
@@ -153,11 +153,11 @@ async fn nothing_is_taken_before_the_model_is_loaded() {
     let state = queue.backend_is(BackendState::Down).await;
 
     let expected = "The model server has no available version of the model (model_unavailable)";
-    let told = async || {
+    let reason = async || {
         let detail = queue.worker_state().await.and_then(|state| state.backend_detail);
         if detail.as_deref() == Some(expected) { Ok(()) } else { Err(format!("{detail:?}")) }
     };
-    eventually(SOON, "the reason", told).await;
+    eventually(SOON, "the reason", reason).await;
     assert_eq!(state.metadata, None);
     assert_eq!(server.calls().len(), 0);
     server.set_available(true);
@@ -178,7 +178,7 @@ async fn an_idle_worker_notices_that_its_server_is_gone() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_probed_with_growing_pauses() {
+async fn an_unreachable_server_is_probed_with_growing_pauses() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let queue = Queue::start().await;
     let ids = queue.submit_all((0..3).map(|_| input(5.1))).await;

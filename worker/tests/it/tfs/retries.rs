@@ -89,7 +89,7 @@ async fn a_job_that_waits_for_its_retry_is_pending_and_says_when_it_is_due() {
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_is_given_up_and_retried() {
+async fn a_call_that_hangs_is_abandoned_and_retried() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.script_next(1, Behaviour::Hang);
     let _worker = queue.worker(quick(&server).with("INFERENCE_TIMEOUT_MS", 300)).await;

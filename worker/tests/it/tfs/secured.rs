@@ -26,7 +26,7 @@ fn secured(server: &ModelServer, authority: &Authority, client: Option<&Pair>) -
 }
 
 #[tokio::test]
-async fn each_obstacle_is_told_and_costs_no_job() {
+async fn each_obstacle_is_reported_and_costs_no_job() {
     let (queue, authority, stranger) = (Queue::start().await, Authority::new(), Authority::new());
     let pair = authority.issue(&["127.0.0.1"]);
     let server = ModelServer::start_secured(ServerSpec::iris(), &pair, &authority).await;
@@ -42,11 +42,11 @@ async fn each_obstacle_is_told_and_costs_no_job() {
         (Settings::serving(&server), "The connection to the model server broke"),
     ] {
         let worker = queue.worker(settings).await;
-        let told = async || {
+        let reported = async || {
             let log = worker.logs().lines().join("\n");
             if log.contains(reason) { Ok(()) } else { Err(log) }
         };
-        eventually(SOON, reason, told).await;
+        eventually(SOON, reason, reported).await;
         queue.backend_is(BackendState::Down).await;
         let job = queue.job(id).await;
         assert_eq!((job.status, job.attempts), (JobStatus::Pending, 0), "{reason}");
