@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tepal_shared::{
     process::{supervisor, telemetry},
@@ -85,6 +85,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Full(BATCH_JOBS.to_owned()), COUNTS)?
         .install_recorder()?;
     describe();
+    initialise();
     Ok(handle)
 }
 
@@ -107,55 +108,60 @@ pub async fn upkeep(handle: PrometheusHandle) {
     }
 }
 
-fn describe() {
-    describe_counter!(PROCESSED, "Attempts by outcome: completed, failed, retried, released, fenced");
-    describe_counter!(FAILED, "Jobs that failed, by error_code");
-    describe_histogram!(PROCESSING, Unit::Seconds, "Time from the claim of a job to its recorded outcome");
-    describe_histogram!(
-        WAIT,
-        Unit::Seconds,
-        "Time from the submission of a job to its first claim, by priority"
-    );
-    describe_histogram!(INFERENCE, Unit::Seconds, "Time of one model call, by outcome: ok, error");
-    describe_histogram!(BATCH_ROWS, "Rows of one model call");
-    describe_histogram!(BATCH_JOBS, "Jobs that shared one model call");
-    describe_counter!(RECLAIMED, "Jobs reclaimed because their worker's lease had lapsed");
-    describe_counter!(
+const COUNTERS: [(&str, &str); 13] = [
+    (PROCESSED, "Attempts by outcome: completed, failed, retried, released, fenced"),
+    (FAILED, "Jobs that failed, by error_code"),
+    (RECLAIMED, "Jobs reclaimed because their worker's lease had lapsed"),
+    (
         FENCED,
-        "Attempts that were rejected because they no longer held the job, by reason: lost, cancelled, missing"
-    );
-    describe_counter!(REPAIRED, "Stream entries that were missing in Redis and were written again");
-    describe_counter!(STALE, "Stream entries without an unfinished job, removed");
-    describe_counter!(GROUPS, "Consumer groups that were missing in Redis and were created");
-    describe_counter!(
-        REPEATED,
-        "Times that outcomes had to be recorded again because Redis did not accept them"
-    );
-    describe_counter!(
-        TASK_FAILURES,
-        "Times that a background task panicked or ended and was started again, by task"
-    );
-    describe_counter!(LOG_DROPPED, "Lines of the log that were dropped because the output did not take them");
-    describe_counter!(DATA_LOST, "Times that Redis was found without jobs or log entries that it had before");
-    describe_counter!(
-        JOBS_LOST,
-        "Accepted jobs that Redis lost, as far as this process knows: at least so many"
-    );
-    describe_gauge!(BREAKER, "1 while no jobs are taken because the backend does not answer, else 0");
-    describe_gauge!(HELD, "Jobs that this worker holds");
-    describe_gauge!(BATCHES_RUNNING, "Batches that this worker runs");
-    describe_gauge!(
-        BATCHES_LIMIT,
-        "Batches that this worker may run at a time; an overloaded backend halves it"
-    );
-    describe_gauge!(
+        "Attempts that were rejected because they no longer held the job, by reason: lost, cancelled, missing",
+    ),
+    (REPAIRED, "Stream entries that were missing in Redis and were written again"),
+    (STALE, "Stream entries without an unfinished job, removed"),
+    (GROUPS, "Consumer groups that were missing in Redis and were created"),
+    (REPEATED, "Times that outcomes had to be recorded again because Redis did not accept them"),
+    (TASK_FAILURES, "Times that a background task panicked or ended and was started again, by task"),
+    (LOG_DROPPED, "Lines of the log that were dropped because the output did not accept them"),
+    (DATA_LOST, "Times that Redis was found without jobs or log entries that it had before"),
+    (JOBS_LOST, "Accepted jobs that Redis lost, as far as this process knows: at least so many"),
+    (SPLITS, "Failed model calls whose jobs were called again in halves, by reason"),
+];
+
+const HISTOGRAMS: [(&str, &str); 5] = [
+    (PROCESSING, "Time from the claim of a job to its recorded outcome"),
+    (WAIT, "Time from the submission of a job to its first claim, by priority"),
+    (INFERENCE, "Time of one model call, by outcome: ok, error"),
+    (BATCH_ROWS, "Rows of one model call"),
+    (BATCH_JOBS, "Jobs that shared one model call"),
+];
+
+const GAUGES: [(&str, &str); 7] = [
+    (BREAKER, "1 while no jobs are claimed because the backend does not answer, else 0"),
+    (HELD, "Jobs that this worker holds"),
+    (BATCHES_RUNNING, "Batches that this worker runs"),
+    (BATCHES_LIMIT, "Batches that this worker may run at a time; an overloaded backend halves it"),
+    (
         ROWS_LIMIT,
-        "Rows that one model call may have; halved for a while when the backend fails calls because of their size"
-    );
-    describe_counter!(SPLITS, "Failed model calls whose jobs were called again in halves, by reason");
-    describe_gauge!(BUILD, "Always 1; the label tells the version");
-    describe_gauge!(STARTED, Unit::Seconds, "When this process started, Unix time");
-    // A rate over a counter that appears only with its first event misses that event.
+        "Rows that one model call may have; halved for a while when the backend fails calls because of their size",
+    ),
+    (BUILD, "Always 1; the label is the version"),
+    (STARTED, "When this process started, Unix time"),
+];
+
+fn describe() {
+    for (name, help) in COUNTERS {
+        describe_counter!(name, help);
+    }
+    for (name, help) in HISTOGRAMS {
+        describe_histogram!(name, help);
+    }
+    for (name, help) in GAUGES {
+        describe_gauge!(name, help);
+    }
+}
+
+/// Gives each series its first value. A rate over a counter that appears only with its first event misses that event.
+fn initialise() {
     for outcome in ["completed", "failed", "retried", "released", "fenced"] {
         counter!(PROCESSED, "outcome" => outcome).absolute(0);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::Value;
 use serde_json::json;
 use tempfile::TempDir;
-use tepal_tests::http::Method;
+use tepal_tests::http::{Client, Method};
 use tepal_tests::model_server::{Behaviour, ModelServer, ServerSpec};
 use tepal_tests::process::{Proxy, Worker};
 use tepal_tests::redis::RedisServer;
@@ -169,57 +169,15 @@ async fn both_services_do_all_their_work_as_their_users() {
     let worker = Worker::start(&redis.worker_url(), &[&settings[..], &of_worker].concat()).await;
     let client = proxy.client();
 
-    for priority in ["high", "normal", "low"] {
-        let body = json!({ "data": [[5.1, 3.5, 1.4, 0.2]], "priority": priority });
-        let job = client.post_json("/predict", &body).await.json();
-        let id = job["job_id"].as_str().unwrap_or_else(|| panic!("{job}")).to_owned();
-        assert_eq!(client.finished(&id, SOON).await["status"], "completed");
-    }
-    // Waits on the job's channel.
-    let headers = [("prefer", "wait=10"), ("idempotency-key", "one")];
-    let rows = json!([[5.1, 3.5, 1.4, 0.2]]);
-    for _ in 0..2 {
-        let answer = client.try_predict(&rows, &headers).await.unwrap();
-        assert!([200, 202].contains(&answer.status), "{}", answer.text());
-    }
-
-    // A slow call renews its lease, a passing failure is retried, a lasting one leaves a dead letter.
-    let behaviours = [
-        (Behaviour::Delay(Duration::from_millis(1500)), "completed"),
-        (Behaviour::Status(Code::Internal, String::new()), "completed"),
-        (Behaviour::Status(Code::InvalidArgument, String::new()), "failed"),
-    ];
-    for (behaviour, status) in behaviours {
-        model_server.script_next(1, behaviour);
-        let id = client.predict(&rows).await;
-        assert_eq!(client.finished(&id, SOON).await["status"], status);
-    }
+    run_jobs(&client).await;
+    run_failing_jobs(&client, &model_server).await;
     // Requires replicas that do not exist.
     let careful = [&settings[..], &[("REPLICAS_REQUIRED", "1"), ("REPLICATION_TIMEOUT_MS", "50")]].concat();
     let careful = Proxy::start(&redis.proxy_url(), &careful).await;
-    let answer = careful.client().try_predict(&rows, &[]).await.unwrap();
+    let answer = careful.client().try_predict(&rows(), &[]).await.unwrap();
     assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("not_replicated")));
-
-    // Jobs of a killed worker are reclaimed; cancelled and submitted again meanwhile.
-    worker.sigstop();
-    let ids = [client.predict(&rows).await, client.predict(&rows).await];
-    assert_eq!(client.delete(&format!("/job/{}", ids[0])).await.status, 200);
-    let again = client.request(Method::POST, &format!("/job/{}/retry", ids[0]), &[], "").await;
-    assert_eq!(again.status, 202, "{}", again.text());
-    let late = json!({ "data": rows, "max_queue_seconds": 1 });
-    let late = client.post_json("/predict", &late).await.json()["job_id"].as_str().unwrap().to_owned();
-    // A reader fails it, because the worker is stopped.
-    assert_eq!(client.finished(&late, SOON).await["error_code"], "queue_timeout");
-    worker.sigcont();
-    assert_eq!(client.finished(&ids[1], SOON).await["status"], "completed");
-
-    assert_eq!(client.get("/jobs").await.status, 200);
-    eventually(SOON, "a healthy service", async || {
-        let answer = client.get("/health").await;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
-    })
-    .await;
-    assert_eq!(client.get("/metadata").await.status, 200);
+    stop_and_continue(&client, &worker).await;
+    check_reads(&client).await;
     // One round of the janitor: it sweeps, prunes and notes the data set.
     eventually(SOON, "the janitor", async || {
         redis.cli(&["INFO", "commandstats"]).contains("xinfo|consumers")
@@ -232,6 +190,64 @@ async fn both_services_do_all_their_work_as_their_users() {
     for logs in [proxy.logs(), worker.logs()] {
         assert_eq!(logs.find("ACL rules"), None);
     }
+}
+
+fn rows() -> serde_json::Value {
+    json!([[5.1, 3.5, 1.4, 0.2]])
+}
+
+/// Jobs of each priority, and one that is submitted twice and awaited on its channel.
+async fn run_jobs(client: &Client) {
+    for priority in ["high", "normal", "low"] {
+        let body = json!({ "data": rows(), "priority": priority });
+        let job = client.post_json("/predict", &body).await.json();
+        let id = job["job_id"].as_str().unwrap_or_else(|| panic!("{job}")).to_owned();
+        assert_eq!(client.finished(&id, SOON).await["status"], "completed");
+    }
+    let headers = [("prefer", "wait=10"), ("idempotency-key", "one")];
+    for _ in 0..2 {
+        let answer = client.try_predict(&rows(), &headers).await.unwrap();
+        assert!([200, 202].contains(&answer.status), "{}", answer.text());
+    }
+}
+
+/// A slow call renews its lease, a passing failure is retried, a lasting one leaves a dead letter.
+async fn run_failing_jobs(client: &Client, model_server: &ModelServer) {
+    let behaviours = [
+        (Behaviour::Delay(Duration::from_millis(1500)), "completed"),
+        (Behaviour::Status(Code::Internal, String::new()), "completed"),
+        (Behaviour::Status(Code::InvalidArgument, String::new()), "failed"),
+    ];
+    for (behaviour, status) in behaviours {
+        model_server.script_next(1, behaviour);
+        let id = client.predict(&rows()).await;
+        assert_eq!(client.finished(&id, SOON).await["status"], status);
+    }
+}
+
+/// Jobs of a stopped worker: one is cancelled and submitted again, one expires, one runs when the worker continues.
+async fn stop_and_continue(client: &Client, worker: &Worker) {
+    worker.sigstop();
+    let ids = [client.predict(&rows()).await, client.predict(&rows()).await];
+    assert_eq!(client.delete(&format!("/job/{}", ids[0])).await.status, 200);
+    let again = client.request(Method::POST, &format!("/job/{}/retry", ids[0]), &[], "").await;
+    assert_eq!(again.status, 202, "{}", again.text());
+    let late = json!({ "data": rows(), "max_queue_seconds": 1 });
+    let late = client.post_json("/predict", &late).await.json()["job_id"].as_str().unwrap().to_owned();
+    // A reader fails it, because the worker is stopped.
+    assert_eq!(client.finished(&late, SOON).await["error_code"], "queue_timeout");
+    worker.sigcont();
+    assert_eq!(client.finished(&ids[1], SOON).await["status"], "completed");
+}
+
+async fn check_reads(client: &Client) {
+    assert_eq!(client.get("/jobs").await.status, 200);
+    eventually(SOON, "a healthy service", async || {
+        let answer = client.get("/health").await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+    assert_eq!(client.get("/metadata").await.status, 200);
 }
 
 #[tokio::test]
