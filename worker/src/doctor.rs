@@ -40,7 +40,7 @@ async fn examine_model(config: &Config) -> Vec<Finding> {
     };
     match backend.probe().await {
         Ok(metadata) => vec![
-            Finding::ok("model", format!("`{}` is there ({})", model.name, backend.name())),
+            Finding::ok("model", format!("`{}` is available ({})", model.name, backend.name())),
             description(config, &metadata),
             sample(model, backend.as_ref()).await,
         ],
@@ -73,7 +73,8 @@ fn description(config: &Config, metadata: &Value) -> Finding {
     }
     let version = metadata["model_spec"]["version"].as_str().unwrap_or_default();
     if version != model.version {
-        let detail = format!("it says version {}, and version `{version}` is served", model.version);
+        let detail =
+            format!("model.toml has version {}, and the server has version `{version}`", model.version);
         return Finding::unknown(SUBJECT, detail);
     }
     Finding::ok(SUBJECT, format!("model.toml and the model agree (version {version})"))
@@ -132,7 +133,7 @@ fn tensor(kind: &str, all: &Value, name: &str, dtype: DType, row: &[usize]) -> V
 
 fn names(object: &Value) -> String {
     let names: Vec<_> = object.as_object().into_iter().flat_map(|object| object.keys()).cloned().collect();
-    if names.is_empty() { "none at all".to_owned() } else { format!("`{}`", names.join("`, `")) }
+    if names.is_empty() { "none".to_owned() } else { format!("`{}`", names.join("`, `")) }
 }
 
 /// Calls the model with the sample of its description.
@@ -159,7 +160,7 @@ async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
     match rendered {
         Ok(rendered) => {
             let class = rendered.class_name.map_or_else(String::new, |class| format!(": {class}"));
-            Finding::ok(SUBJECT, format!("the model answers as it should{class}"))
+            Finding::ok(SUBJECT, format!("the model answers the sample{class}"))
         }
         Err(error) => Finding::wrong(SUBJECT, error, "change `output` in model.toml"),
     }

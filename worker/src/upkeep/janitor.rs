@@ -1,6 +1,5 @@
-//! The janitor: deletes expired jobs from the log and the charges for them, queues jobs again that lost their entry, removes
-//! the consumers of dead workers, and reports jobs that Redis lost. Every worker has one. Two janitors at the same time do no
-//! harm.
+//! The janitor. It deletes expired jobs and their charges from the log, queues jobs again that lost their entry, removes the
+//! consumers of dead workers, and reports jobs that Redis lost. Every worker has one. Two janitors at the same time do no harm.
 
 use std::{
     collections::HashMap,
@@ -23,10 +22,10 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const CHUNK: usize = 100;
 /// Script runs of a walk in one round and partition. Limits the load of the janitor on Redis.
 const MOST_CHUNKS: u32 = 40;
-/// Script runs of a walk that forget most of what they look at do not count against that, up to so many: jobs expire as fast as
-/// they were accepted, and what is not forgotten takes memory for ever. Each halves the pause to the next one, down to the time
-/// that the run takes.
-const MOST_FORGETTING_CHUNKS: usize = 1000;
+/// Script runs that delete most of their jobs do not count against that limit. They have this limit of their own. Jobs expire
+/// as fast as they were accepted, and a job that is not deleted takes memory for ever. Each such run halves the pause before
+/// the next one, but not below the time that the run takes.
+const MOST_DELETING_CHUNKS: usize = 1000;
 /// In this many leases a living consumer reads or renews many times.
 const SILENT_LEASES: u32 = 30;
 
@@ -108,9 +107,9 @@ impl Janitor {
         }
     }
 
-    /// Charges end with what they are for, and their sums are checked.
+    /// Drops charges that are due, and recounts their sums.
     async fn settle_charges(&self, partition: u8) -> Result<(), StoreError> {
-        for _ in 0..MOST_FORGETTING_CHUNKS {
+        for _ in 0..MOST_DELETING_CHUNKS {
             if self.store.uncharge(partition, CHUNK).await? < CHUNK as u64 {
                 break;
             }
@@ -128,17 +127,17 @@ impl Janitor {
     }
 
     async fn sweep(&mut self, partition: u8, what: Sweep) -> Result<(), StoreError> {
-        let (mut forgetting, mut others, mut pause) = (0, 0, self.stride());
-        while forgetting < MOST_FORGETTING_CHUNKS && others < MOST_CHUNKS {
+        let (mut deleting, mut others, mut pause) = (0, 0, self.stride());
+        while deleting < MOST_DELETING_CHUNKS && others < MOST_CHUNKS {
             let began = Instant::now();
             let after = self.sweeps.get(&(partition, what)).map(String::as_str);
             let swept = match what {
                 Sweep::Expired => self.store.sweep_expired(partition, after, CHUNK).await?,
                 Sweep::All => self.store.sweep(partition, after, CHUNK).await?,
             };
-            let is_mostly_forgotten = swept.forgotten > CHUNK as u64 / 2;
-            if is_mostly_forgotten {
-                (forgetting, pause) = (forgetting + 1, pause / 2);
+            let deleted_most = swept.forgotten > CHUNK as u64 / 2;
+            if deleted_most {
+                (deleting, pause) = (deleting + 1, pause / 2);
             } else {
                 (others, pause) = (others + 1, self.stride());
             }

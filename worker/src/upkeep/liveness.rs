@@ -101,7 +101,7 @@ impl Pulse {
         }
     }
 
-    /// The loop ends as it should.
+    /// The loop ends in order.
     pub fn end(&self) {
         lock(&self.loops).by_name.remove(&self.name);
     }

@@ -223,7 +223,7 @@ async fn a_model_server_that_fits_its_description_is_well() {
     let (is_well, text) = doctor(&redis.url(), Settings::serving(&server)).await;
 
     assert!(is_well, "{text}");
-    assert!(line(&text, "model: `iris` is there (tensorflow_serving)").starts_with("ok"), "{text}");
+    assert!(line(&text, "model: `iris` is available (tensorflow_serving)").starts_with("ok"), "{text}");
     assert_eq!(server.calls().len(), 1, "one call, with the sample");
 }
 
@@ -271,7 +271,7 @@ async fn another_version_than_described_is_mentioned() {
 
     assert!(is_well, "{text}");
     let line = line(&text, "description");
-    assert!(line.starts_with("?") && line.contains("version 1, and version `9` is served"), "{line}");
+    assert!(line.starts_with("?") && line.contains("version 1, and the server has version `9`"), "{line}");
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ fn classify(status: &Status) -> (Verdict, &'static str, &'static str) {
         };
     }
     if is_about_size(status) {
-        let what = "The input or its result is larger than the model server's messages may be";
+        let what = "The input or its result exceeds the message size limit of the model server";
         return (Verdict::TooLarge, "payload_too_large_for_model", what);
     }
     match status.code() {
@@ -47,7 +47,7 @@ fn classify(status: &Status) -> (Verdict, &'static str, &'static str) {
             (Verdict::Failed, "model_error", "Model inference failed")
         }
         Code::NotFound | Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied => {
-            (Verdict::Refused, "model_rejected", "The model server takes no calls for the model")
+            (Verdict::Refused, "model_rejected", "The model server accepts no calls for the model")
         }
         // OK is no failure, and ALREADY_EXISTS has no meaning for a prediction.
         Code::FailedPrecondition | Code::OutOfRange | Code::DataLoss | Code::AlreadyExists | Code::Ok => {

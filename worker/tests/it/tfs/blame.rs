@@ -123,7 +123,7 @@ async fn a_job_larger_than_the_servers_messages_may_be_fails_and_says_so() {
 
     let (error, code, attempts) = queue.failed(large).await;
 
-    let what = "The input or its result is larger than the model server's messages may be: \
+    let what = "The input or its result exceeds the message size limit of the model server: \
                 Received message larger than max";
     assert!(error.starts_with(what), "{error}");
     assert_eq!((code.as_str(), attempts), ("payload_too_large_for_model", 1));

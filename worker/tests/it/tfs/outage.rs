@@ -115,7 +115,7 @@ async fn calls_that_the_server_refuses_to_all_are_repeated_with_pauses_and_cost_
     let id = queue.submit(input(5.1)).await;
 
     assert_completed_at_first(&queue, &[id]).await;
-    worker.wait_for_log("The model server takes no calls for the model: not this one", SOON).await;
+    worker.wait_for_log("The model server accepts no calls for the model: not this one", SOON).await;
     let calls = server.calls();
     let pauses: Vec<_> = calls.windows(2).map(|pair| pair[1].started - pair[0].started).collect();
     // The job, then the model's sample at once and again after each pause, then the job.
@@ -134,7 +134,7 @@ async fn a_server_may_lack_one_of_the_calls_of_a_probe_and_not_both() {
             let state = queue.worker_state().await;
             // A worker is down until its first probe has ended.
             let is_probed = state.as_ref().is_some_and(|state| {
-                state.backend_detail.as_ref().is_none_or(|why| why.contains("takes no calls"))
+                state.backend_detail.as_ref().is_none_or(|why| why.contains("accepts no calls"))
             });
             state.filter(|_| is_probed).map(|state| state.backend_state)
         };
