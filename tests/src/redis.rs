@@ -3,6 +3,7 @@
 //! `TEPAL_TEST_REDIS` names another server binary (a `valkey-server`, another version), so that the whole
 //! suite can be run against it.
 
+mod info;
 mod monitor;
 mod options;
 mod shipped;

@@ -225,18 +225,16 @@ pub(crate) fn inference(took: Duration, is_ok: bool) {
     histogram!(INFERENCE, "outcome" => if is_ok { "ok" } else { "error" }).record(took);
 }
 
-/// An attempt's outcome was recorded, or rejected.
-pub(crate) fn settled(settlement: &Settlement, settled: Settled, took: Duration) {
+/// The outcome of an attempt was recorded, or rejected. `outcome` is its word.
+pub(crate) fn settled(outcome: &'static str, settlement: &Settlement, settled: Settled, took: Duration) {
     histogram!(PROCESSING).record(took);
     let repaired = match settled {
         Settled::Fenced(why) => return fenced(why),
         Settled::Done { repaired } => repaired,
     };
     match settlement {
-        Settlement::Complete(_) => processed("completed"),
         Settlement::Fail { code, .. } => failed(code),
-        Settlement::Retry(_) => processed("retried"),
-        Settlement::Release | Settlement::Broken => processed("released"),
+        _ => processed(outcome),
     }
     if repaired {
         counter!(REPAIRED).increment(1);

@@ -35,13 +35,7 @@ fn result(bytes: usize) -> String {
 
 /// How many times jobs or parts of them were read so far, in scripts, too.
 fn reads(site: &Site) -> u64 {
-    let stats = site.redis.cli(&["INFO", "commandstats"]);
-    let calls = |command: &str| {
-        let line = stats.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:")));
-        let calls = line.and_then(|line| line.split_once("calls=")?.1.split(',').next());
-        calls.map_or(0, |calls| calls.parse::<u64>().unwrap())
-    };
-    calls("hmget") + calls("hget")
+    site.redis.calls("hmget") + site.redis.calls("hget")
 }
 
 /// So many streams of a job; each has told that it is pending.

@@ -119,12 +119,7 @@ async fn the_work_of_a_page_does_not_grow_with_the_table() {
     for _ in 0..6 {
         assert_eq!(site.client.post_json("/predict/batch", &batch).await.status, 202);
     }
-    let reads = || {
-        let info = site.redis.cli(&["INFO", "commandstats"]);
-        let line =
-            info.lines().find(|line| line.starts_with("cmdstat_hmget:")).unwrap_or_default().to_owned();
-        line.split("calls=").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0_u64)
-    };
+    let reads = || site.redis.calls("hmget");
     let before = reads();
     let page = site.client.get("/jobs?priority=high&limit=10").await.json();
     assert_eq!(page["jobs"], json!([]));

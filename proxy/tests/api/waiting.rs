@@ -246,10 +246,7 @@ async fn a_proxy_that_may_not_subscribe_says_so_once_and_tries_ever_less_often()
 
 /// How many times Redis has refused to let somebody subscribe.
 fn refused_subscriptions(site: &Site) -> u64 {
-    let stats = site.redis.cli(&["INFO", "commandstats"]);
-    let line = stats.lines().find(|line| line.starts_with("cmdstat_subscribe:"));
-    let count = line.and_then(|line| line.split_once("rejected_calls=")?.1.split(',').next());
-    count.map_or(0, |count| count.parse().unwrap())
+    site.redis.command_stat("subscribe", "rejected_calls")
 }
 
 #[tokio::test]

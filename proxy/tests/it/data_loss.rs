@@ -35,13 +35,9 @@ async fn knows(gateway: &Gateway, jobs: u64) {
 
 /// Waits until the proxy has looked at Redis so many times.
 async fn looked(gateway: &Gateway, times: u64) {
-    let looks = async || {
-        let stats = gateway.redis.cli(&["INFO", "commandstats"]);
-        let calls = stats.split_once("cmdstat_xinfo|stream:calls=").map_or("0", |(_, rest)| rest);
-        calls.split(',').next().unwrap().parse::<u64>().unwrap()
-    };
-    let before = looks().await;
-    eventually(SOON, "the proxy to look", async || looks().await >= before + times).await;
+    let looks = || gateway.redis.calls("xinfo|stream");
+    let before = looks();
+    eventually(SOON, "the proxy to look", async || looks() >= before + times).await;
 }
 
 /// Waits until the loss shows in the metrics, and beside the specified body of /health.

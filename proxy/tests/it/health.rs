@@ -231,9 +231,8 @@ async fn redis_has_room_for_a_small_job_only() {
     gateway.submit().await;
     gateway.health_is(200, HEALTHY).await;
     // A command counts as soon as Redis has read it.
-    let info = gateway.redis.cli(&["INFO", "memory"]);
-    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
-    let limit = used.trim().parse::<usize>().unwrap() + (128 << 10);
+    let used: usize = gateway.redis.info("used_memory").unwrap().parse().unwrap();
+    let limit = used + (128 << 10);
     gateway.redis.cli(&["CONFIG", "SET", "maxmemory", &limit.to_string()]);
     gateway.submit().await;
 

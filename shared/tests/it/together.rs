@@ -31,20 +31,18 @@ fn keyed(key: &str) -> NewJob {
 }
 
 /// How many script calls the server has executed.
-async fn calls(queue: &Queue) -> u64 {
-    let stats: String = queue.redis(&["INFO", "commandstats"]).await;
-    let (_, calls) = stats.split_once("cmdstat_evalsha:calls=").unwrap();
-    calls.split(',').next().unwrap().parse().unwrap()
+fn calls(queue: &Queue) -> u64 {
+    queue.server.calls("evalsha")
 }
 
 /// How many script calls it takes to have all of these accepted at the same time.
 async fn calls_for(queue: &Queue, jobs: Vec<NewJob>) -> u64 {
     submit(queue, vec![new_job()]).await;
-    let before = calls(queue).await;
+    let before = calls(queue);
     for (_, outcome) in submit(queue, jobs).await {
         assert_eq!(outcome.unwrap(), Submitted::Accepted);
     }
-    calls(queue).await - before
+    calls(queue) - before
 }
 
 pub(crate) async fn they_share_a_call_and_keep_their_order(queue: &Queue) {
@@ -168,9 +166,8 @@ pub(crate) async fn a_job_that_is_stored_is_never_said_to_be_refused(queue: &Que
         queue.submit().await;
         let broken = queue.store.keys().idempotency(0, "cc");
         queue.redis::<u64>(&["SADD", &broken, "no record"]).await;
-        let info: String = queue.redis(&["INFO", "memory"]).await;
-        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
-        let limit = used.trim().parse::<u64>().unwrap() + (limit_kib << 10);
+        let used: u64 = queue.server.info("used_memory").unwrap().parse().unwrap();
+        let limit = used + (limit_kib << 10);
         queue.redis::<()>(&["CONFIG", "SET", "maxmemory", &limit.to_string()]).await;
 
         let (id, outcome) = submit(&queue, vec![large.clone(), keyed("cc")]).await.remove(0);
@@ -204,7 +201,7 @@ pub(crate) async fn a_job_whose_client_is_gone_is_not_kept_for_a_redis_that_is_a
 async fn those_of_several_tasks_share_a_call_too() {
     let queue = Queue::start().await;
     submit(&queue, vec![new_job()]).await;
-    let before = calls(&queue).await;
+    let before = calls(&queue);
     let store = queue.store.clone();
     let tasks = tokio::spawn(async move {
         let submit = |_| {
@@ -215,7 +212,7 @@ async fn those_of_several_tasks_share_a_call_too() {
     });
 
     assert!(tasks.await.unwrap().iter().all(|outcome| outcome.as_ref().unwrap() == &Submitted::Accepted));
-    let made = calls(&queue).await - before;
+    let made = calls(&queue) - before;
     assert!(made <= 2, "{made} calls");
 }
 

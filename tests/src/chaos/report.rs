@@ -41,8 +41,7 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new(options: &Options, stack: &Stack, tally: &Tally, found: Found, kills: &[Kill]) -> Self {
-        let info = stack.redis.cli(&["INFO", "server"]);
-        let version = info.lines().find_map(|line| line.trim().strip_prefix("redis_version:"));
+        let version = stack.redis.info("redis_version");
         let recovery = Recovery::measure(kills, &found.history.records);
         let mut problems = found.problems;
         let bound = options.lease + options.recovery_slack;
@@ -53,7 +52,7 @@ impl Report {
         problems.extend(failures.unjustified.iter().cloned());
         Self {
             options: options.clone(),
-            redis_version: version.unwrap_or("unknown").to_owned(),
+            redis_version: version.unwrap_or_else(|| "unknown".to_owned()),
             verdict: found.verdict,
             faults: tally.all(),
             failures,

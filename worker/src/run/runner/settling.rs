@@ -66,10 +66,11 @@ impl Runner {
         let took = hold.map(|hold| hold.took);
         outcome.log(settled, took);
         let granted_at = hold.map(|hold| hold.granted_at);
-        spans::attempt(outcome.attempt, granted_at, outcome.call, outcome.word(settled));
+        let word = outcome.word(settled);
+        spans::attempt(outcome.attempt, granted_at, outcome.call, word);
         // An attempt that is no longer held was counted when it was lost.
         if let Some(took) = took {
-            metrics::settled(&outcome.settlement, settled, took);
+            metrics::settled(word, &outcome.settlement, settled, took);
         }
     }
 }

@@ -107,11 +107,7 @@ async fn lost_data_is_noticed_and_counted_and_work_goes_on() {
 
 /// Waits until a janitor has seen all that is in the log now.
 async fn looked_at_the_log(queue: &Queue) {
-    let looks = || {
-        let stats = queue.redis.cli(&["INFO", "commandstats"]);
-        let calls = stats.split_once("cmdstat_xinfo|stream:calls=").map_or("0", |(_, rest)| rest);
-        calls.split(',').next().unwrap().parse::<u64>().unwrap()
-    };
+    let looks = || queue.redis.calls("xinfo|stream");
     let before = looks();
     eventually(SOON, "the janitor", async || looks() >= before + 2).await;
 }
