@@ -4,6 +4,7 @@
 //! logs, see [`worker_events`]), and [`Final`] dumps of Redis. [`History::check`] gives a [`Verdict`]. The
 //! invariants I1 to I10 are those of [`Invariant`]. Everything but [`Recorder`] and [`Final::read`] is pure.
 
+mod case;
 mod check;
 mod dump;
 mod jobs;
@@ -23,7 +24,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use check::{History, Rules};
+pub use case::{History, Rules};
 pub use dump::{Final, JobDump, StreamDump};
 pub use verdict::{Invariant, Verdict, Violation};
 pub use worker_log::{ACTIONS, Step, worker_events};

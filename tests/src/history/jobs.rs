@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::check::{Case, JobFacts, Read};
+use super::case::{Case, JobFacts, Read};
 use super::{Final, Invariant, JobDump, Outcome, Record, Rules};
 use crate::http::is_terminal;
 

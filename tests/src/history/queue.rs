@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::check::{Attempted, Case};
+use super::case::{Attempted, Case};
 use super::{Invariant, JobDump};
 
 pub(super) fn check(case: &mut Case<'_>) {
