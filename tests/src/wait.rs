@@ -1,5 +1,5 @@
-//! Waiting for a condition. Tests never sleep for a fixed time: they poll with small growing pauses until a
-//! timeout, and a wait that fails says what it waited for, where, and what it saw last.
+//! Waiting for a condition. Tests never sleep for a fixed time. They poll with small growing pauses until a timeout.
+//! A wait that fails names the condition, the caller's line and the last state.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -11,13 +11,13 @@ use tokio::time::{sleep, timeout};
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// What one look at the awaited condition gave: `Option<T>`, `bool`, or `Result<T, state>` where the `Err`
-/// describes the state that was seen instead (it appears in the panic text).
+/// The outcome of one check of a condition: `Option<T>`, `bool`, or `Result<T, state>` whose `Err` describes the
+/// state (it appears in the panic text).
 pub trait Seen {
-    /// What the wait returns once the condition holds.
+    /// The value that the wait returns once the condition holds.
     type Value;
 
-    /// The value, or a description of the state instead.
+    /// The value, or a description of the state.
     fn seen(self) -> Result<Self::Value, String>;
 }
 

@@ -1,4 +1,4 @@
-//! The ids of all jobs of a run. They detect an id that the server gives twice, even long after the first job has ended.
+//! The ids of all jobs of a run. They detect an id that the server issues twice, even long after the first job has ended.
 //! A hash of each id is kept: 10 to 21 bytes a job. Nothing else grows with the length of a run.
 
 use std::collections::HashSet;

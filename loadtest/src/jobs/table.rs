@@ -73,7 +73,7 @@ impl Jobs {
     }
 
     /// Adds a new job. Returns false if an earlier job of the run has the same id; only the earlier one is followed. The server
-    /// must not give an id twice, because no submission has an `Idempotency-Key`.
+    /// must not issue an id twice, because no submission has an `Idempotency-Key`.
     pub(crate) fn accept(&self, job: Job) -> bool {
         let mut table = self.lock();
         if !table.ids.insert(&job.id) {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_given_twice_is_detected_even_after_its_job_has_ended() {
+    fn an_id_issued_twice_is_detected_even_after_its_job_has_ended() {
         let jobs = Jobs::new(0, Rng::with_seed(1));
         assert!(jobs.accept(job(1)));
         assert!(!jobs.accept(job(1)));

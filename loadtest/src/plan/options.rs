@@ -16,7 +16,7 @@ use crate::slo::metric;
 /// Open-loop load generator for the Tepal API.
 ///
 /// Requests are sent on schedule, whether or not earlier ones were answered, and latency counts from the scheduled time: a
-/// stalled server cannot hide its stall. Every accepted job is followed to its end. To detect an id that the server gives
+/// stalled server cannot hide its stall. Every accepted job is followed to its end. To detect an id that the server issues
 /// twice, a hash of each id is kept for the whole run: 10 to 21 bytes a job.
 ///
 /// Exit code: 0 all objectives hold, 1 an objective is broken or the run was interrupted, 2 wrong usage or no server.

@@ -105,7 +105,7 @@ fn jobs(report: &Report) -> Table {
         ("lost: unknown to the server", jobs.not_found),
         ("lost: not ended in time", jobs.unfinished),
         ("not ended when interrupted", jobs.abandoned),
-        ("id given twice", jobs.duplicated),
+        ("id issued twice", jobs.duplicated),
         ("read as another job", jobs.mixed_up),
         ("read again", jobs.verified),
         ("changed since their end", jobs.changed),

@@ -152,7 +152,7 @@ fn a_job_that_expires_during_the_run_is_no_change() {
 }
 
 #[test]
-fn an_id_given_twice_is_detected() {
+fn an_id_issued_twice_is_detected() {
     let server =
         Server::start(Behaviour { repeats_id: Some(4), job_time: Duration::from_secs(1), ..quick() });
     let run = report(&server, "constant --rate 100 --duration 500ms --get-ratio 0");

@@ -18,14 +18,14 @@ use crate::wait::poll;
 /// Reads under way at a time.
 const READERS: usize = 16;
 
-/// What a run left behind.
+/// The evidence of a run.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) history: History,
     pub(super) verdict: Verdict,
     /// From the end of the faults until no job was outstanding; `None` when some still were.
     pub(super) settled_after: Option<Duration>,
-    /// What kept the evidence from being complete.
+    /// Problems that make the evidence incomplete.
     pub(super) problems: Vec<String>,
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Kill {
 /// Times from a kill to the next attempt of each job that the worker held, shortest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// After kills during which nothing else went wrong.
+    /// After kills during which no other fault was injected.
     pub alone: Vec<Duration>,
     /// After all other kills.
     pub among_others: Vec<Duration>,

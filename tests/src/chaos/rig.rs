@@ -1,4 +1,4 @@
-//! What every fault needs: the processes that it hits, and the tally that it is counted in.
+//! The rig: the processes that faults hit, and the tally that counts them.
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use super::{Event, Final, Invariant, JobDump, Outcome, Record, Verdict, Violatio
 /// A whole run.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// What clients, workers and the test itself recorded, in any order.
+    /// The records of clients, workers and the test itself, in any order.
     pub records: Vec<Record>,
     /// Dumps taken during the run, oldest first; what is terminal there must still be so at the end.
     pub earlier: Vec<Final>,
@@ -40,7 +40,7 @@ impl Default for Rules {
 /// One answer of `GET /job/{id}`: its record, HTTP status and body.
 pub(super) type Read<'a> = (&'a Record, u16, &'a Value);
 
-/// All that is known of one job.
+/// All facts about one job.
 #[derive(Debug, Default)]
 pub(super) struct JobFacts<'a> {
     pub(super) accepted: bool,

@@ -1,4 +1,4 @@
-//! What Redis holds of one queue: every job, the work streams, and how many idempotency keys.
+//! The contents of one queue in Redis: every job, the work streams, and the number of idempotency keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +17,9 @@ pub struct Final {
     pub inputs: BTreeMap<String, String>,
     /// Key of a work stream -> its state. The log and the dead letters are no work streams.
     pub streams: BTreeMap<String, StreamDump>,
-    /// How many idempotency keys there are.
+    /// Number of idempotency keys.
     pub idempotency_keys: u64,
-    /// What the services' metrics say they repaired, summed up by the test.
+    /// Sum of the repairs in the services' metrics.
     pub repairs: u64,
 }
 
@@ -70,7 +70,7 @@ impl JobDump {
 
 impl Final {
     /// Reads the whole queue, all partitions (keys `{queue:p}:...`). Not atomic: dump when nothing runs any
-    /// more, or to compare what is terminal, which never changes.
+    /// more, or to compare terminal jobs, which never change.
     ///
     /// # Errors
     /// When Redis fails.

@@ -1,4 +1,4 @@
-//! I1 to I5: what must hold of each job by itself.
+//! I1 to I5, the invariants of a single job.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::case::{Case, JobFacts, Read};
 use super::{Final, Invariant, JobDump, Outcome, Record, Rules};
 use crate::http::is_terminal;
 
-/// What one check found of one job.
+/// The findings of one check of one job.
 type Findings = Vec<(Invariant, String)>;
 
 pub(super) fn check(case: &mut Case<'_>) {
@@ -52,7 +52,7 @@ fn one_outcome(job: &JobFacts<'_>, found: &mut Findings) {
     }
 }
 
-/// I2 over what clients saw.
+/// I2 over the answers to clients.
 fn nothing_changes(job: &JobFacts<'_>, found: &mut Findings) {
     let answers = job.observed.iter().filter(|(_, status, _)| *status == 200);
     let (terminal, open): (Vec<&Read<'_>>, Vec<&Read<'_>>) =

@@ -1,4 +1,4 @@
-//! I6 to I10: what must hold of the queue as a whole.
+//! I6 to I10, the invariants of the queue as a whole.
 
 use std::collections::BTreeSet;
 
@@ -78,13 +78,13 @@ fn unexplained_repeats(case: &Case<'_>, again: &[Orphan<'_>]) -> Vec<(Invariant,
     for orphan in again {
         match orphan.retry_of.and_then(|of| open.get_mut(of)) {
             Some(left) if *left > 0 => *left -= 1,
-            _ => found.push((Invariant::I9, orphan.id.to_owned(), "nobody asked to run that job again")),
+            _ => found.push((Invariant::I9, orphan.id.to_owned(), "no client requeued that job")),
         }
     }
     found
 }
 
-/// A job that no client knows.
+/// A job that is unknown to all clients.
 struct Orphan<'a> {
     id: &'a str,
     retry_of: Option<&'a str>,
@@ -99,8 +99,7 @@ impl<'a> Orphan<'a> {
         Self { id, retry_of, input, result: job.json("result") }
     }
 
-    /// Whether it may come from a submit of this input: the input is kept until a job completes, and then the
-    /// result tells.
+    /// Whether it may come from a submit of this input. The input is kept until a job completes; then the result decides.
     fn may_be(&self, input: &Value, oracle: &dyn Fn(&Value, &Value) -> bool) -> bool {
         match (&self.input, &self.result) {
             (Some(kept), _) => same_values(kept, input),

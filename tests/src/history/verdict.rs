@@ -1,4 +1,4 @@
-//! What the checker found.
+//! The findings of the checker.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::{Event, Outcome, Record};
 
-/// What an action in the log means to the checker.
+/// The meaning of an action in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// An attempt began.
     Start,
-    /// An attempt ended so.
+    /// An attempt ended, with this outcome.
     Settle(Outcome),
 }
 
@@ -29,8 +29,7 @@ pub const ACTIONS: [(&str, Step); 6] = [
 /// The events in a worker's parsed log lines, see [`Logs::json`](crate::process::Logs::json).
 ///
 /// # Panics
-/// When a line with a known action lacks its timestamp, job id or attempt: the check would silently prove
-/// less.
+/// When a line with a known action lacks its timestamp, job id or attempt: then the check would prove less and not report it.
 #[must_use]
 pub fn worker_events(lines: &[Value]) -> Vec<Record> {
     lines.iter().filter_map(event).collect()

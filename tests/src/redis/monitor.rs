@@ -1,4 +1,4 @@
-//! What a Redis server executes, by whom: from `MONITOR`, which shows the calls of scripts as well.
+//! The commands that a Redis server executes, and their clients: from `MONITOR`, which shows the calls of scripts, too.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -83,7 +83,7 @@ impl Drop for Monitor {
     }
 }
 
-/// What these commands need of an ACL: each command with each kind of key that it has, as in `HGET $job`. `kinds` are the
+/// The rights that these commands need: each command with each kind of key that it has, as in `HGET $job`. `kinds` are the
 /// beginnings of keys and the names of their kinds.
 #[must_use]
 pub fn rights<'a>(

@@ -1,4 +1,4 @@
-//! How a test's Redis server is to be started; it becomes the server's `redis.conf`.
+//! The options of a test's Redis server, which become its `redis.conf`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub enum Fsync {
     Always,
     /// Once a second.
     EverySec,
-    /// When the system likes.
+    /// When the operating system decides.
     No,
 }
 
@@ -37,7 +37,7 @@ pub struct RedisOptions {
     pub(super) is_sentinel: bool,
 }
 
-/// What a server with TLS needs, and what its clients do.
+/// TLS of a server and of its clients.
 #[derive(Clone, Debug)]
 pub(super) struct Tls {
     pub(super) authority: Authority,
@@ -178,7 +178,7 @@ impl RedisOptions {
         if self.password.is_empty() { String::new() } else { format!("{}:{}@", self.user, self.password) }
     }
 
-    /// The words after AUTH with which the harness logs in; none where the server lets everybody in.
+    /// The words after AUTH with which the harness logs in; none if the server has no users.
     pub(super) fn credentials(&self) -> Option<String> {
         let credentials = format!("{} {}", self.user, self.password);
         (!self.password.is_empty()).then(|| credentials.trim().to_owned())
