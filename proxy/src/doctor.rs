@@ -1,4 +1,4 @@
-//! `tepal-proxy doctor`: what is wrong with this proxy's surroundings. Changes nothing.
+//! `tepal-proxy doctor`: checks the environment of this proxy. Changes nothing.
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -17,7 +17,7 @@ use tepal_shared::{
 
 use crate::{config::Config, edge::access::Access, http::certificate};
 
-/// Checks Redis, the API keys and the certificate, and looks for workers.
+/// Checks Redis, the API keys, the certificate and the workers.
 pub async fn examine(config: &Config) -> Report {
     let common = &config.common;
     let replicas = config.replication.map_or(0, |policy| policy.replicas);
@@ -26,14 +26,14 @@ pub async fn examine(config: &Config) -> Report {
     let without_redis = !report.is_healthy();
     report.findings.extend(config.api_keys_file.as_deref().map(keys));
     report.findings.extend(config.certificate.iter().flat_map(certificate::examine));
-    // Without Redis, or without the right to run scripts, there is nothing more to learn.
+    // The list of workers needs Redis, and the right to run scripts.
     if !without_redis {
         report.findings.push(workers(config).await);
     }
     report
 }
 
-/// What stands in the file was checked with the settings already.
+/// Checks the rights of the key file. Its content was checked with the settings.
 fn keys(path: &Path) -> Finding {
     const SUBJECT: &str = "API keys";
     let shown = path.display();
@@ -41,14 +41,14 @@ fn keys(path: &Path) -> Finding {
     match (Access::open(path), mode) {
         (Err(error), _) => Finding::wrong(SUBJECT, telemetry::chain(&error), format!("correct {shown}")),
         (Ok(_), Ok(mode)) if mode & 0o002 != 0 => {
-            let what = format!("everybody on this machine may write {shown}, and let in whom they like");
+            let what = format!("everybody on this machine may write {shown} and add keys");
             Finding::wrong(SUBJECT, what, format!("chmod o-w {shown}"))
         }
         (Ok((access, _)), _) => Finding::ok(SUBJECT, access.summary()),
     }
 }
 
-/// A proxy may start before any worker, so none at all is not wrong.
+/// A proxy may start before the first worker, so no worker at all is not a failure.
 async fn workers(config: &Config) -> Finding {
     const SUBJECT: &str = "workers";
     let common = &config.common;
@@ -61,7 +61,7 @@ async fn workers(config: &Config) -> Finding {
         Err(error) => return Finding::unknown(SUBJECT, telemetry::chain(&error)),
     };
     if states.is_empty() {
-        return Finding::unknown(SUBJECT, "none is alive: jobs are accepted and wait");
+        return Finding::unknown(SUBJECT, "no worker is alive: jobs are accepted and wait");
     }
     match states.iter().find(|state| state.backend_state == BackendState::Down) {
         None => Finding::ok(SUBJECT, format!("{} alive, and their models answer", states.len())),

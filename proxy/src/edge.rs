@@ -6,3 +6,6 @@ pub(crate) mod cors;
 pub(crate) mod cost;
 pub(crate) mod observe;
 pub(crate) mod rate_limit;
+pub(crate) mod request_id;
+pub(crate) mod rules;
+pub(crate) mod unreadable;

@@ -1,24 +1,25 @@
-//! What the fuzz targets in `tests/fuzz` call: everything that reads bytes of clients, with what must hold whatever they
-//! are. A unit test runs the committed seeds through the same functions.
+//! Entry points for the fuzz targets in `tests/fuzz`: everything that reads bytes of clients, with what must hold for any bytes.
+//! A unit test runs the committed seeds through the same functions.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a finding")]
 
-use std::{
-    net::IpAddr,
-    num::NonZeroU32,
-    path::Path,
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::{net::IpAddr, path::Path, sync::LazyLock, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
 use tepal_shared::{model::Model, tensor::Values};
 
 use crate::{
-    edge::rate_limit::{RateLimit, address_in},
+    edge::request_id,
     error::{ApiError, MOST_BYTES, MOST_MISTAKES},
-    fronts::rest::{MOST_IDS, MOST_JOBS, fuzzing as rest},
-    http::{accept, budget::Meter, connections::heads::Scanner, headers, json, prefer},
+    fronts::rest::{batch::MOST as MOST_JOBS, fuzzing as rest, lookup::MOST as MOST_IDS},
+    http::{
+        accept,
+        budget::Meter,
+        connections::heads::Scanner,
+        headers, json,
+        peer::{Peer, TrustedProxies, address_in},
+        prefer,
+    },
     jobs::submission::{LONGEST_SECONDS, Submission},
     secret::Keys,
 };
@@ -28,10 +29,8 @@ static IRIS: LazyLock<Model> = LazyLock::new(|| {
     Model::load(models, "iris").unwrap()
 });
 static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::derive(&[7; 32]).unwrap());
-static BEHIND_A_PROXY: LazyLock<RateLimit> = LazyLock::new(|| {
-    let trusted = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap());
-    RateLimit::new(NonZeroU32::MIN, Arc::new(trusted))
-});
+static TRUSTED: LazyLock<TrustedProxies> =
+    LazyLock::new(|| ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()).into_iter().collect());
 
 /// The body of `POST /predict`.
 pub fn submission(body: &[u8]) {
@@ -66,7 +65,7 @@ pub fn lookup(body: &[u8]) {
     }
 }
 
-/// A body for any operation: what answers it keeps its proportion.
+/// A body for any operation. The size of its answer is bounded by the size of the body.
 pub fn ratio(body: &[u8]) {
     let errors = [
         json::parse(body, &mut Meter::off())
@@ -74,7 +73,7 @@ pub fn ratio(body: &[u8]) {
             .err(),
         json::parse(body, &mut Meter::off())
             .and_then(|body| match rest::names(&body) {
-                // Those of no job are repeated.
+                // The answer repeats the ids that name no job.
                 Ok(names) => {
                     let repeated = Value::from(names).to_string().len();
                     assert!(repeated <= 2 * body.to_string().len(), "{repeated}");
@@ -93,7 +92,7 @@ pub fn ratio(body: &[u8]) {
     }
 }
 
-/// A cursor of `GET /jobs`: any place can be sealed and opened.
+/// A cursor of `GET /jobs`: any position can be sealed and opened.
 pub fn cursor(place: &[u8]) {
     if let Some(place) = place.first_chunk() {
         rest::cursor_round_trip(&KEYS.cursors, *place);
@@ -109,7 +108,7 @@ pub fn listing(query: &[u8]) {
     }
 }
 
-/// What is accepted keeps the rules that the worker relies on, and is read there as it was here.
+/// An accepted submission follows the rules that the worker relies on, and the worker reads it as the proxy did.
 fn check(outcome: &Result<Submission, ApiError>) {
     match outcome {
         Ok(submission) => check_accepted(submission),
@@ -129,7 +128,7 @@ fn check_accepted(submission: &Submission) {
     assert!([submission.max_queue, submission.timeout].iter().flatten().all(|limit| limits.contains(limit)));
 }
 
-/// A refusal is a problem of the documented form, of bounded size.
+/// An error is a problem of the documented form and of bounded size.
 fn check_error(error: &ApiError) {
     let text = error.problem("/predict", "r-1");
     let problem: Value = serde_json::from_slice(&text).unwrap();
@@ -139,7 +138,7 @@ fn check_error(error: &ApiError) {
     assert!(text.len() <= MOST_BYTES, "{} bytes", text.len());
     if let ApiError::Invalid(mistakes) = error {
         assert!((1..=MOST_MISTAKES).contains(&mistakes.len()));
-        // As many as there is room for.
+        // The answer shows as many mistakes as fit.
         let shown = problem["errors"].as_array().map_or(0, Vec::len);
         assert!((1..=mistakes.len()).contains(&shown), "{shown}");
     }
@@ -161,7 +160,7 @@ pub fn prefer(lines: &[u8]) {
     let wait = prefer::wait(&headers("prefer", lines));
     if let Some(wait) = wait {
         assert!(wait <= prefer::LONGEST_WAIT);
-        // What is granted reads as it was meant.
+        // `Preference-Applied` reads as the wait that was granted.
         let mut answer = HeaderMap::new();
         prefer::mark_applied(&mut answer, wait);
         let applied = answer.get("preference-applied").map_or(&b""[..], HeaderValue::as_bytes);
@@ -176,7 +175,7 @@ pub fn accept(lines: &[u8]) {
     if accept::prefers_events(&headers) {
         assert!(accept::takes(&headers, "text", "event-stream"));
     }
-    // A client that takes everything takes JSON, and the order of lines does not matter.
+    // A client that accepts everything accepts JSON, and the order of lines does not matter.
     let mut backwards = HeaderMap::new();
     let mut values: Vec<_> = headers.get_all("accept").into_iter().cloned().collect();
     values.reverse();
@@ -189,18 +188,18 @@ pub fn accept(lines: &[u8]) {
 /// `X-Forwarded-For`.
 pub fn forwarded_for(lines: &[u8]) {
     let headers = headers("x-forwarded-for", lines);
-    let stranger = IpAddr::from([192, 0, 2, 1]);
-    assert_eq!(BEHIND_A_PROXY.origin(stranger, &headers), stranger);
-    let origin = BEHIND_A_PROXY.origin(IpAddr::from([10, 0, 0, 1]), &headers);
+    let (stranger, proxy) = ([192, 0, 2, 1].into(), Peer([10, 0, 0, 1].into()));
+    assert_eq!(TRUSTED.origin(Peer(stranger), &headers), stranger);
+    let origin = TRUSTED.origin(proxy, &headers);
     assert_eq!(origin, origin.to_canonical());
     assert_eq!(address_in(&origin.to_string()), Some(origin));
-    // What stands before a proxy's own hop does not matter.
+    // Hops before that of a proxy do not matter.
     let mut more = headers.clone();
     more.append(HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static("198.51.100.7"));
-    assert_eq!(BEHIND_A_PROXY.origin(IpAddr::from([10, 0, 0, 1]), &more), IpAddr::from([198, 51, 100, 7]));
+    assert_eq!(TRUSTED.origin(proxy, &more), IpAddr::from([198, 51, 100, 7]));
 }
 
-/// What a connection sends: the heads in it are found however the bytes are cut.
+/// The bytes of a connection: heads are found in them however they are cut.
 pub fn heads(bytes: &[u8]) {
     let whole = Scanner::default().scan(bytes);
     for size in [1, 2, 7, 64] {
@@ -220,7 +219,7 @@ pub fn traceparent(value: &[u8]) {
         assert!(headers::is_traceparent(&kept));
         assert_eq!(kept.split('-').map(str::len).take(4).collect::<Vec<_>>(), [2, 32, 16, 2]);
     }
-    let id = headers::request_id(&self::headers("x-request-id", value));
+    let id = request_id::choose(&self::headers("x-request-id", value));
     assert!(headers::is_visible_ascii(id.as_bytes(), 128));
 }
 

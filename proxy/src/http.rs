@@ -11,5 +11,6 @@ pub(crate) mod host;
 pub(crate) mod json;
 pub(crate) mod kept;
 pub(crate) mod open_files;
+pub(crate) mod peer;
 pub(crate) mod prefer;
 pub(crate) mod security_headers;

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     match start() {
         Ok(code) => code,
         Err(error) => {
-            // The log may not have been started.
+            // The log may not have started yet.
             telemetry::complain("tepal-proxy", error.as_ref());
             ExitCode::FAILURE
         }

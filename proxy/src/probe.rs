@@ -1,24 +1,19 @@
-//! A background task that looks at Redis and the workers once per second. /health, /metadata and the gauges are
-//! answered from what it saw last, never by calling out.
+//! A background task that reads the state of Redis and the workers once a second. /health, /metadata and the gauges show what it
+//! saw last. A request for them calls nothing.
 
 mod data_watch;
 mod drain_rate;
+mod queues;
 mod redis_gauges;
+mod workers;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{error::Error, sync::Arc, time::Duration};
 
-use axum::body::Bytes;
 use tepal_shared::{
     process::telemetry,
     queue::{
         error::StoreError,
-        scripts::WorkerRecord,
-        store::{JobStore, LogMark, Loss, QueueState, ServerState},
-        worker_state::{BackendState, WorkerState},
+        store::{JobStore, Loss, ServerState},
     },
 };
 use tokio::{
@@ -27,77 +22,20 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::{data_watch::DataWatch, drain_rate::DrainRate, redis_gauges::RedisWatch};
-use crate::state::App;
+use self::{
+    data_watch::DataWatch, drain_rate::DrainRate, queues::Queues, redis_gauges::RedisWatch, workers::sum_up,
+};
+use crate::{
+    snapshot::{Snapshot, Trouble, Workers},
+    state::App,
+};
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A Redis that takes longer than this for a look counts as down.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Redis counts as down when a read of its state takes longer.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long Redis counts as full after it refused a job for want of memory.
+/// How long Redis counts as full after it rejected a job for lack of memory.
 const FULL_FOR: Duration = Duration::from_secs(5);
-
-/// What the last look saw.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Snapshot {
-    /// `None` when Redis did not answer: then nothing is known of the workers either.
-    pub(crate) workers: Option<Workers>,
-    /// What is wrong with a Redis that answers.
-    pub(crate) trouble: Option<Trouble>,
-    /// When jobs were last found to be lost, and what is known of that.
-    pub(crate) loss: Option<(SystemTime, Loss)>,
-    /// In how many seconds a full queue may have room again, as far as that is known.
-    pub(crate) full_retry_after: Option<u64>,
-}
-
-/// What is wrong with a Redis that answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// It refuses all changes, for this reason.
-    ReadOnly(String),
-    /// It may throw away accepted jobs when its memory is short.
-    Misconfigured,
-    /// It is at its memory limit and refuses new jobs; accepted ones go on.
-    Full,
-}
-
-impl Trouble {
-    fn of(store: &JobStore, server: ServerState, refusal: Option<&StoreError>) -> Option<Self> {
-        let refusal = refusal.map(|error| Self::ReadOnly(telemetry::chain(error)));
-        let is_full = server.is_full || store.ran_out_of_memory_within(FULL_FOR);
-        refusal
-            .or_else(|| server.may_evict.then_some(Self::Misconfigured))
-            .or_else(|| is_full.then_some(Self::Full))
-    }
-
-    /// It in a word.
-    pub(crate) fn word(&self) -> &'static str {
-        match self {
-            Self::ReadOnly(_) => "read_only",
-            Self::Misconfigured => "misconfigured",
-            Self::Full => "full",
-        }
-    }
-
-    fn reason(&self) -> &str {
-        match self {
-            Self::ReadOnly(reason) => reason,
-            Self::Misconfigured => "maxmemory-policy must be noeviction",
-            Self::Full => "Redis is at its memory limit and refuses new jobs",
-        }
-    }
-}
-
-/// What the live workers say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Workers {
-    /// How many there are.
-    pub(crate) live: usize,
-    /// Each backend by its name, and whether a live worker can call it.
-    pub(crate) backends: BTreeMap<String, bool>,
-    /// The model's metadata as the worker heard of last tells it, JSON.
-    pub(crate) metadata: Option<Bytes>,
-}
 
 /// The task.
 pub(crate) struct Probe {
@@ -106,18 +44,18 @@ pub(crate) struct Probe {
     drain_rate: DrainRate,
     redis: RedisWatch,
     data: DataWatch,
-    /// Why the last look failed, if it did.
+    /// The failure of the last read, if it failed.
     failure: Option<String>,
 }
 
 impl Probe {
-    /// A probe that tells `snapshots`.
+    /// A probe that publishes to `snapshots`.
     pub(crate) fn new(app: Arc<App>, snapshots: watch::Sender<Arc<Snapshot>>) -> Self {
         let (drain_rate, redis) = (DrainRate::default(), RedisWatch::default());
         Self { app, snapshots, drain_rate, redis, data: DataWatch::default(), failure: None }
     }
 
-    /// Looks for ever.
+    /// Runs as long as the service.
     pub(crate) async fn run(mut self) {
         loop {
             let next = Instant::now() + INTERVAL;
@@ -126,7 +64,7 @@ impl Probe {
                 sleep_until(next).await;
             } else {
                 self.publish_down();
-                // Looks again as soon as Redis is there.
+                // Reads again as soon as Redis is up.
                 let app = Arc::clone(&self.app);
                 let _ = timeout(INTERVAL, app.store.redis().up()).await;
             }
@@ -134,13 +72,13 @@ impl Probe {
     }
 
     async fn look(&mut self) {
-        let looked = timeout(PATIENCE, async {
+        let looked = timeout(TIMEOUT, async {
             let workers = self.app.store.workers().await?;
             let server = self.app.store.server_state().await?;
-            let queues = Queues::look(&self.app).await?;
+            let queues = Queues::read(&self.app.store).await?;
             let refusal = self.app.store.refusal().await?;
             let loss = self.data.look(&self.app.store, &queues.logs).await;
-            // It writes once for each data set, and would wait for a Redis that takes no changes.
+            // The secret is written once for each data set. A Redis that rejects writes would make the probe wait.
             let secret = match refusal {
                 Some(_) => Ok(()),
                 None => self.app.secret.refresh(&self.app.store).await.map(drop),
@@ -149,8 +87,9 @@ impl Probe {
         });
         let outcome = looked.await.unwrap_or(Err(StoreError::Disconnected));
         let failure = match &outcome {
-            Ok((.., loss, secret)) => loss.as_ref().err().or(secret.as_ref().err()),
-            Err(error) => Some(error),
+            Ok((.., Err(loss), _)) => Some(loss as &dyn Error),
+            Ok((.., secret)) => secret.as_ref().err().map(|error| error as &dyn Error),
+            Err(error) => Some(error as &dyn Error),
         };
         self.log_failure(failure);
         match outcome {
@@ -158,11 +97,11 @@ impl Probe {
                 if let Ok(Some(loss)) = loss {
                     self.report(loss);
                 }
-                let workers = Workers::from_records(workers);
+                let workers = sum_up(workers);
                 self.set_gauges(&workers, server, &queues);
                 let full_retry_after =
                     self.drain_rate.retry_after(Instant::now(), queues.ended(), queues.outstanding());
-                let trouble = Trouble::of(&self.app.store, server, refusal.as_ref());
+                let trouble = trouble(&self.app.store, server, refusal.as_ref());
                 let loss = self.data.last(Instant::now());
                 self.publish(Snapshot { workers: Some(workers), trouble, loss, full_retry_after });
             }
@@ -170,7 +109,7 @@ impl Probe {
         }
     }
 
-    /// Jobs that Redis lost cannot be brought back, but it must not happen unseen.
+    /// Reports a loss. Lost jobs cannot be restored, but the loss must be visible.
     fn report(&self, loss: Loss) {
         self.app.metrics.gauges.data_loss.increment(1);
         self.app.metrics.gauges.jobs_lost.increment(loss.at_least());
@@ -182,9 +121,9 @@ impl Probe {
         self.publish(Snapshot { loss, ..Snapshot::default() });
     }
 
-    /// Logs the first of several failures in a row that have the same cause.
-    fn log_failure(&mut self, failure: Option<&StoreError>) {
-        let failure = failure.map(|error| telemetry::chain(error));
+    /// Logs a failure, unless the last read failed for the same reason.
+    fn log_failure(&mut self, failure: Option<&dyn Error>) {
+        let failure = failure.map(telemetry::chain);
         if let Some(error) = failure.as_ref().filter(|error| self.failure.as_ref() != Some(error)) {
             warn!(action = "probe_failed", %error);
         }
@@ -214,8 +153,17 @@ impl Probe {
         gauges.dead_letters.set(queues.dead_letters as f64);
         gauges.workers_live.set(workers.live as f64);
         self.redis.saw(&gauges.redis, server);
-        self.app.quota.saw(server.max_memory_bytes);
+        self.app.charges.quota.saw(server.max_memory_bytes);
     }
+}
+
+/// What is wrong with a Redis that answers.
+fn trouble(store: &JobStore, server: ServerState, refusal: Option<&StoreError>) -> Option<Trouble> {
+    let refusal = refusal.map(|error| Trouble::ReadOnly(telemetry::chain(error)));
+    let is_full = server.is_full || store.ran_out_of_memory_within(FULL_FOR);
+    refusal
+        .or_else(|| server.may_evict.then_some(Trouble::Misconfigured))
+        .or_else(|| is_full.then_some(Trouble::Full))
 }
 
 fn log_change(snapshot: &Snapshot) {
@@ -232,61 +180,5 @@ fn log_change(snapshot: &Snapshot) {
         warn!(action = "health_changed", redis, reason, workers = live, backends_down);
     } else {
         info!(action = "health_changed", redis = "ok", workers = live);
-    }
-}
-
-impl Workers {
-    fn from_records(mut records: Vec<WorkerRecord>) -> Self {
-        records.sort_by_key(|record| record.silence);
-        let mut workers = Self { live: records.len(), ..Self::default() };
-        for record in records {
-            // A worker of another version may say something else: it lives, but says nothing of its backend.
-            let Ok(state) = serde_json::from_str::<WorkerState>(&record.state) else { continue };
-            *workers.backends.entry(state.backend).or_default() |= state.backend_state == BackendState::Ok;
-            let metadata = state.metadata.and_then(|metadata| serde_json::to_vec(&metadata).ok());
-            workers.metadata = workers.metadata.or(metadata.map(Bytes::from));
-        }
-        workers
-    }
-}
-
-/// The queues of all partitions together.
-#[derive(Default)]
-struct Queues {
-    by_priority: [QueueState; 3],
-    logs: Vec<(u8, LogMark)>,
-    oldest_waiting: Option<Duration>,
-    dead_letters: u64,
-}
-
-impl Queues {
-    async fn look(app: &App) -> Result<Self, StoreError> {
-        let mut queues = Self::default();
-        for partition in app.store.partitions() {
-            let partition_state = app.store.partition_state(partition).await?;
-            queues.logs.push((partition, partition_state.log));
-            for (total, state) in queues.by_priority.iter_mut().zip(partition_state.queues) {
-                total.new += state.new;
-                total.waiting += state.waiting;
-                total.in_flight += state.in_flight;
-            }
-            queues.oldest_waiting = queues.oldest_waiting.max(app.store.oldest_waiting(partition).await?);
-            queues.dead_letters += app.store.dead_letters(partition).await?;
-        }
-        Ok(queues)
-    }
-
-    fn total(&self, count: impl Fn(&QueueState) -> u64) -> u64 {
-        self.by_priority.iter().map(count).sum()
-    }
-
-    fn outstanding(&self) -> u64 {
-        self.total(|state| state.new + state.waiting + state.in_flight)
-    }
-
-    /// Jobs that ever ended, whoever accepted them.
-    fn ended(&self) -> u64 {
-        let accepted: u64 = self.logs.iter().map(|(_, log)| log.added).sum();
-        accepted.saturating_sub(self.outstanding())
     }
 }

@@ -1,5 +1,5 @@
-//! Files that may change while the service runs, as certificates and keys do. They are compared by their content, again
-//! and again: Kubernetes and certbot exchange symbolic links, so a watch on the file itself would miss the change.
+//! Files that may change while the service runs, such as certificates and keys. They are read once a second and compared by
+//! content: Kubernetes and certbot replace symbolic links, so a watch on the file itself would miss the change.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The bytes of each file, in the order in which the files were named.
+/// The bytes of each file, in the order of the paths.
 pub type Contents<const N: usize> = [Vec<u8>; N];
 
 /// A file cannot be read.
@@ -26,16 +26,16 @@ pub struct ReadError {
     pub source: io::Error,
 }
 
-/// Files that belong together, as a certificate and its key do.
+/// Files that belong together, such as a certificate and its key.
 #[derive(Clone, Debug)]
 pub struct Files<const N: usize> {
     paths: [PathBuf; N],
     interval: Duration,
-    /// What [`Files::changed`] told last.
+    /// What [`Files::changed`] returned last.
     told: State<N>,
 }
 
-/// What was found, without the secrets that may be in it.
+/// The state of the files, without the secrets that they may contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State<const N: usize> {
     Read([[u8; 32]; N]),
@@ -43,21 +43,21 @@ enum State<const N: usize> {
 }
 
 impl<const N: usize> Files<N> {
-    /// Reads the files. Blocks, so it is for the start.
+    /// Reads the files. This blocks, so call it only at the start.
     ///
     /// # Errors
-    /// The first one that cannot be read.
+    /// The first file that cannot be read.
     pub fn open(paths: [PathBuf; N]) -> Result<(Self, Contents<N>), ReadError> {
         let contents = read(&paths)?;
         let told = State::of(&contents);
         Ok((Self { paths, interval: INTERVAL, told }, contents))
     }
 
-    /// Waits until the files are others than those told last, and stay so from one look to the next: whoever replaces
-    /// them may be in the middle of it. Dropping the future loses nothing.
+    /// Waits until the files differ from those returned last, and have stayed the same for two reads: somebody may be in the
+    /// middle of replacing them. The future can be dropped at any time.
     ///
     /// # Errors
-    /// When a file cannot be read any more, or for another reason than before; told once.
+    /// When a file can no longer be read, or for a new reason. Each failure is returned once.
     pub async fn changed(&mut self) -> Result<Contents<N>, ReadError> {
         let mut seen = self.told.clone();
         loop {
@@ -95,7 +95,7 @@ fn read_one(path: &Path) -> Result<Vec<u8>, ReadError> {
     std::fs::read(path).map_err(|source| ReadError { path: path.to_owned(), source })
 }
 
-/// Reads where waiting for a slow disk holds up nobody.
+/// Reads on a thread for blocking work, because a disk may be slow.
 async fn read_aside<const N: usize>(paths: [PathBuf; N]) -> Result<Contents<N>, ReadError> {
     let first = paths.first().cloned().unwrap_or_default();
     let reading = tokio::task::spawn_blocking(move || read(&paths));
@@ -113,7 +113,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(30);
 
-    /// Two files with these contents, looked at often.
+    /// Two files with these contents, read often.
     fn files(dir: &TempDir, contents: [&str; 2]) -> Files<2> {
         let paths = ["a", "b"].map(|name| dir.path().join(name));
         for (path, content) in paths.iter().zip(contents) {
@@ -135,7 +135,7 @@ mod tests {
         std::fs::write(dir.path().join("b"), "three").unwrap();
         assert_eq!(changed(&mut files).await.unwrap(), [b"one".to_vec(), b"three".to_vec()]);
 
-        // The same bytes in a new file are nothing new.
+        // The same bytes in a new file are no change.
         std::fs::remove_file(dir.path().join("b")).unwrap();
         std::fs::write(dir.path().join("b"), "three").unwrap();
         assert!(timeout(Duration::from_millis(100), files.changed()).await.is_err());

@@ -1,5 +1,5 @@
-//! The queue's secret and what is sealed with it. All proxies of a queue read the same secret from Redis, so any of them
-//! opens what another has sealed. Each purpose has a key of its own, derived with HKDF (RFC 5869).
+//! The queue's secret, and the keys that are derived from it. All proxies of a queue read the same secret from Redis, so any of
+//! them can open what another has sealed. Each purpose has its own key, derived with HKDF (RFC 5869).
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -16,12 +16,25 @@ use tepal_shared::queue::{
 };
 use tracing::info;
 
+use crate::error::ApiError;
+
 const SALT: &[u8] = b"tepal queue secret";
-/// What each key is for. A label never changes its meaning; another form of the content gets another label.
+/// The purpose of each key. A label never changes its meaning: a new form of the content gets a new label.
 const CURSORS: &[u8] = b"listing cursors, version 1";
 const ADDRESSES: &[u8] = b"addresses of payers, version 1";
-/// Bytes that stand for an address: enough that no two of a queue are the same.
+/// Bytes of an address's pseudonym, enough to avoid collisions within a queue.
 const ADDRESS_BYTES: usize = 12;
+
+/// No keys can be derived from the queue's secret.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SecretError {
+    /// The secret cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The cryptography library failed.
+    #[error("no keys can be derived from the queue's secret")]
+    Derive(#[source] Unspecified),
+}
 
 /// The secret as it was read last.
 #[derive(Default)]
@@ -42,15 +55,15 @@ pub(crate) struct Keys {
     pub(crate) addresses: Pseudonym,
 }
 
-/// Stands for a text without showing it, the same for all proxies (HMAC-SHA256).
+/// Makes pseudonyms: texts that represent another text without revealing it, the same in all proxies (HMAC-SHA256).
 pub(crate) struct Pseudonym(hmac::Key);
 
 /// Encrypts and authenticates small texts (AES-256-GCM).
 pub(crate) struct Seal(LessSafeKey);
 
 impl Secret {
-    /// The keys, from the secret in Redis if none was read before.
-    pub(crate) async fn keys(&self, store: &JobStore) -> Result<Arc<Keys>, StoreError> {
+    /// The keys. Reads the secret from Redis if it was not read before.
+    pub(crate) async fn keys(&self, store: &JobStore) -> Result<Arc<Keys>, SecretError> {
         let known = self.read(|current| Arc::clone(&current.keys));
         match known {
             Some(keys) => Ok(keys),
@@ -58,21 +71,17 @@ impl Secret {
         }
     }
 
-    /// Reads the secret again: a Redis that lost its data has another one.
-    pub(crate) async fn refresh(&self, store: &JobStore) -> Result<Arc<Keys>, StoreError> {
+    /// Reads the secret again. After Redis has lost its data, the secret is a new one.
+    pub(crate) async fn refresh(&self, store: &JobStore) -> Result<Arc<Keys>, SecretError> {
         let secret = store.secret().await?;
         let known = self.read(|current| (current.secret == secret).then(|| Arc::clone(&current.keys)));
         if let Some(Some(keys)) = known {
             return Ok(keys);
         }
         if known.is_some() {
-            info!(action = "queue_secret_replaced", "what was sealed before is refused from now on");
+            info!(action = "queue_secret_replaced", "cursors sealed with the old secret are rejected");
         }
-        let keys = Keys::derive(secret.expose()).map_err(|_| StoreError::Protocol {
-            script: "secret",
-            reason: "no key can be derived".to_owned(),
-        })?;
-        let keys = Arc::new(keys);
+        let keys = Arc::new(Keys::derive(secret.expose()).map_err(SecretError::Derive)?);
         let current = Current { secret, keys: Arc::clone(&keys) };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(current);
         Ok(keys)
@@ -80,6 +89,15 @@ impl Secret {
 
     fn read<T>(&self, part: impl FnOnce(&Current) -> T) -> Option<T> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(part)
+    }
+}
+
+impl From<SecretError> for ApiError {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Store(error) => Self::Store(error),
+            SecretError::Derive(_) => Self::NoKeys(Box::new(error)),
+        }
     }
 }
 
@@ -96,7 +114,7 @@ impl Pseudonym {
         Ok(Self(root.expand(&[label], hmac::HMAC_SHA256)?.into()))
     }
 
-    /// What stands for the content, as URL-safe text.
+    /// The pseudonym of the content, as URL-safe text.
     pub(crate) fn of(&self, content: &[u8]) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(&hmac::sign(&self.0, content).as_ref()[..ADDRESS_BYTES])
     }
@@ -108,10 +126,11 @@ impl Seal {
         Ok(Self(LessSafeKey::new(key)))
     }
 
-    /// The content as URL-safe text, which only the same `context` opens. Its length depends on that of the content alone.
+    /// Encrypts the content. Only the same key and `context` open the result, which is URL-safe text. Its length depends only on
+    /// the length of the content.
     ///
     /// # Errors
-    /// When the operating system gives no random bytes.
+    /// When the operating system provides no random bytes.
     pub(crate) fn seal(&self, content: &[u8], context: &[u8]) -> Result<String, Unspecified> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(|_| Unspecified)?;
@@ -124,7 +143,7 @@ impl Seal {
         Ok(BASE64_URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
     }
 
-    /// The content; `None` unless it was sealed with this key and this `context`.
+    /// The content, or `None` if it was not sealed with this key and this `context`.
     pub(crate) fn open(&self, text: &str, context: &[u8]) -> Option<Vec<u8>> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;

@@ -1,47 +1,50 @@
 //! What all handlers share.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
+use axum::extract::Request;
 use tepal_shared::{
-    job::{JobId, MOST_PARTITIONS},
     model::Model,
     process::shutdown::Shutdown,
-    queue::{RedisError, link::Redis, store::JobStore, views::Notifier},
+    queue::{RedisError, link::Redis, store::JobStore},
 };
 use tokio::sync::watch;
 
 use crate::{
-    StartError,
     config::Config,
-    edge::{access::Access, rate_limit::RateLimit},
-    http::bodies::Bodies,
-    jobs::{follow::Looks, quota::Quota, results::Results},
+    edge::{
+        access::{Access, Caller},
+        admission::Admission,
+        rate_limit::{Account, RateLimit},
+    },
+    http::{bodies::Bodies, peer::TrustedProxies},
+    jobs::{
+        follow::Following,
+        intake::Intake,
+        quota::{Charges, Quota},
+        results::Results,
+    },
     metrics::Metrics,
-    probe::Snapshot,
     secret::Secret,
+    snapshot::Snapshot,
+    start_error::StartError,
 };
 
 /// One proxy.
 pub(crate) struct App {
     pub(crate) store: JobStore,
-    pub(crate) watchers: Notifier,
-    pub(crate) looks: Looks,
+    pub(crate) intake: Intake,
+    pub(crate) following: Following,
     pub(crate) results: Results,
+    pub(crate) charges: Charges,
     pub(crate) model: Model,
     pub(crate) bodies: Bodies,
-    pub(crate) metrics: Metrics,
-    /// `None` when everybody may do everything.
-    pub(crate) access: Option<Access>,
-    /// `None` when no address is limited.
-    pub(crate) rate_limit: Option<Arc<RateLimit>>,
-    pub(crate) secret: Secret,
-    pub(crate) quota: Quota,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) secret: Arc<Secret>,
     pub(crate) shutdown: Shutdown,
     snapshot: watch::Receiver<Arc<Snapshot>>,
-    next_partition: AtomicUsize,
 }
 
 impl App {
@@ -53,29 +56,28 @@ impl App {
         shutdown: Shutdown,
     ) -> Result<Self, StartError> {
         let store = store(config).map_err(StartError::Redis)?;
+        let model = config.common.model.clone();
+        let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
+        let secret = Arc::new(Secret::default());
         let bodies = Bodies::new(config.body);
+        let quota = Quota::new(config.owner_max_bytes, config.common.policy.partitions, &model);
+        let rate_limit = config
+            .rate_limit
+            .map(|per_minute| Arc::new(RateLimit::new(per_minute, config.trusted_proxies.clone())));
         Ok(Self {
+            intake: Intake::new(store.clone(), Arc::clone(&metrics), snapshot.clone()),
+            following: Following::new(store.clone(), shutdown.clone()),
             results: Results::new(store.clone(), Arc::clone(bodies.budget())),
-            looks: Looks::default(),
-            watchers: Notifier::new(store.redis().clone(), store.keys().clone()),
+            charges: Charges { quota, store: store.clone(), secret: Arc::clone(&secret) },
             store,
-            model: config.common.model.clone(),
+            model,
             bodies,
-            metrics: Metrics::new().map_err(StartError::Metrics)?,
-            access,
-            rate_limit: config
-                .rate_limit
-                .map(|per_minute| Arc::new(RateLimit::new(per_minute, Arc::clone(&config.trusted_proxies)))),
-            secret: Secret::default(),
-            quota: Quota::new(
-                config.owner_max_bytes,
-                config.common.policy.partitions,
-                &config.common.model,
-                Arc::clone(&config.trusted_proxies),
-            ),
+            admission: Arc::new(Admission { access, rate_limit, metrics: Arc::clone(&metrics) }),
+            metrics,
+            trusted_proxies: config.trusted_proxies.clone(),
+            secret,
             shutdown,
             snapshot,
-            next_partition: AtomicUsize::new(0),
         })
     }
 
@@ -84,11 +86,9 @@ impl App {
         Arc::clone(&self.snapshot.borrow())
     }
 
-    /// An id for a new job; partitions take turns.
-    pub(crate) fn new_job_id(&self) -> JobId {
-        let turn = self.next_partition.fetch_add(1, Ordering::Relaxed);
-        let partitions = usize::from(self.store.policy().partitions.clamp(1, MOST_PARTITIONS));
-        JobId::new((turn % partitions) as u8)
+    /// Where an admitted request is counted; `None` when its sender may send any number.
+    pub(crate) fn account(&self, caller: &Caller, request: &Request) -> Option<Account> {
+        self.admission.account(caller, request)
     }
 }
 

@@ -1,18 +1,13 @@
-//! The proxy's background tasks. Each is supervised: one that panics starts again.
+//! The background tasks of the proxy. Each is supervised: it is restarted after a panic.
 
 use std::sync::Arc;
 
 use tepal_shared::{process::supervisor::Tasks, queue::doctor::warn_about_default_user};
 use tokio::sync::watch;
 
-use crate::{
-    http::certificate::Renewal,
-    probe::{Probe, Snapshot},
-    reload::Files,
-    state::App,
-};
+use crate::{http::certificate::Renewal, probe::Probe, reload::Files, snapshot::Snapshot, state::App};
 
-/// Starts them; they end when the value is dropped.
+/// Starts the tasks. They end when the returned value is dropped.
 pub(crate) fn start(
     app: &Arc<App>,
     snapshots: watch::Sender<Arc<Snapshot>>,
@@ -27,7 +22,7 @@ pub(crate) fn start(
         let app = Arc::clone(&counted);
         async move { app.metrics.upkeep().await }
     });
-    if let Some(limit) = app.rate_limit.clone() {
+    if let Some(limit) = app.admission.rate_limit.clone() {
         tasks.keep("rate_limit_upkeep", move |_| {
             let limit = Arc::clone(&limit);
             async move { limit.upkeep().await }
@@ -46,7 +41,7 @@ pub(crate) fn start(
 }
 
 async fn follow_keys(app: Arc<App>, mut file: Files<1>) {
-    if let Some(access) = &app.access {
+    if let Some(access) = &app.admission.access {
         access.follow(&mut file).await;
     }
 }

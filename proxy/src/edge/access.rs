@@ -1,14 +1,16 @@
-//! Who calls, and what it may do. Without `API_KEYS_FILE` everybody may do everything, and nothing here runs.
+//! Who sends a request, and what that caller may do. Without `API_KEYS_FILE` everybody may do everything, and this code does not
+//! run.
 
 mod caller;
 pub(crate) mod command;
 mod keyring;
+mod refusal;
 mod scope;
 mod secret;
+mod settings;
 
 use std::{
     path::Path,
-    str::Utf8Error,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -18,82 +20,36 @@ use subtle::ConstantTimeEq as _;
 use tepal_shared::process::telemetry;
 use tracing::{error, info};
 
+use self::keyring::Keyring;
+pub(crate) use self::keyring::KeysError;
 pub(crate) use self::{
     caller::Caller,
-    keyring::Keyring,
+    refusal::Refusal,
     scope::{Scope, Scopes},
+    settings::AccessArgs,
 };
-use crate::reload::{Files, ReadError};
+use crate::reload::Files;
 
-/// Where a caller's key is.
+/// The header with the caller's key.
 pub(crate) const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
-/// What the digest of an unknown key is compared with: nothing has this one.
+/// The digest that an unknown key is compared with. No key has it.
 const NO_DIGEST: [u8; 32] = [0; 32];
 
-/// Why a caller is not let in. A client hears of the last one only; the others are told apart for who runs the service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// No key was given, and callers without one may not do this.
-    MissingKey,
-    /// What was given has not the form of a key, or more than one was given.
-    MalformedKey,
-    /// No key has this id (any more).
-    UnknownKey,
-    /// The key with this id is another one.
-    WrongSecret,
-    /// The key does not give this right.
-    InsufficientScope(Scope),
-}
-
-impl Refusal {
-    /// One word for metrics and logs.
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::MissingKey => "missing_key",
-            Self::MalformedKey => "malformed_key",
-            Self::UnknownKey => "unknown_key",
-            Self::WrongSecret => "wrong_secret",
-            Self::InsufficientScope(_) => "insufficient_scope",
-        }
-    }
-
-    /// Every reason, in the order of their declaration.
-    pub(crate) const REASONS: [&'static str; 5] =
-        ["missing_key", "malformed_key", "unknown_key", "wrong_secret", "insufficient_scope"];
-}
-
-/// The file with the keys cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeysError {
-    /// It cannot be read.
-    #[error(transparent)]
-    Unreadable(#[from] ReadError),
-    /// It holds other bytes than text.
-    #[error("it is not UTF-8")]
-    NotUtf8(#[from] Utf8Error),
-    /// It holds other text than TOML.
-    #[error("it is not TOML")]
-    NotToml(#[from] toml::de::Error),
-    /// It is TOML, but what stands in it is wrong: a sentence for each mistake.
-    #[error("{}", .0.join("; "))]
-    Wrong(Vec<String>),
-}
-
-/// The keys that are active now.
+/// The active keys.
 #[derive(Debug)]
 pub(crate) struct Access {
     keyring: RwLock<Arc<Keyring>>,
 }
 
 impl Access {
-    /// Lets in whom the file allows. Blocks, so it is for the start.
+    /// Reads the file. This blocks, so call it only at the start.
     pub(crate) fn open(path: &Path) -> Result<(Self, Files<1>), KeysError> {
         let (file, [contents]) = Files::open([path.to_owned()])?;
         let keyring = Keyring::read(&contents)?;
         Ok((Self { keyring: RwLock::new(Arc::new(keyring)) }, file))
     }
 
-    /// Who sends these headers. The key is the whole proof, so each wrong one takes the same work.
+    /// The sender of these headers. Each wrong key takes the same work, so that timing reveals nothing.
     pub(crate) fn identify(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let keyring = self.keyring();
         let mut given = headers.get_all(KEY_HEADER).iter();
@@ -110,7 +66,7 @@ impl Access {
         }
     }
 
-    /// Takes over each new version of the file for as long as the process lives. One that is wrong changes nothing: a slip
+    /// Loads each new version of the file, for as long as the process lives. A wrong file changes nothing, so a typing error
     /// locks nobody out.
     pub(crate) async fn follow(&self, file: &mut Files<1>) {
         info!(action = "api_keys_loaded", keys = self.keyring().len());
@@ -152,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    /// A key whose secret is `secret`, as the file has it.
+    /// The entry of a key with this secret.
     fn entry(id: &str, secret: &str, rest: &str) -> String {
         let digest = Sha256::digest(format!("tepal_{id}_{secret}"));
         format!("[[key]]\nid = \"{id}\"\nsha256 = \"{digest:x}\"\nscopes = [\"read\"]\n{rest}\n")

@@ -1,5 +1,5 @@
-//! Cross-origin requests of browsers (CORS): none unless the settings name origins. Preflights are answered here, before
-//! anything is counted or asked for a key: browsers send them without one.
+//! Cross-origin requests of browsers (CORS): none, unless the settings name origins. Preflights are answered before requests are
+//! counted or need a key, because browsers send them without one.
 
 use std::time::Duration;
 
@@ -7,25 +7,50 @@ use axum::http::{
     HeaderName, HeaderValue, Method, Uri,
     header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER},
 };
+use clap::Args;
+use tepal_shared::process::settings::Mistakes;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// How long a browser may remember the answer to a preflight.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
+/// Flags and environment variables.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct CorsArgs {
+    /// Origins whose pages may use the API from a browser, as in https://a.example,https://b.example, or *; none = no page
+    #[arg(long, env, value_name = "ORIGIN,...")]
+    cors_allowed_origins: Option<String>,
+}
+
+impl CorsArgs {
+    /// The allowed origins; `None` = none.
+    pub(crate) fn check(&self, mistakes: &mut Mistakes) -> Option<AllowedOrigins> {
+        let text = self.cors_allowed_origins.as_deref()?;
+        match parse(text) {
+            Ok(origins) => origins,
+            Err(wrong) => {
+                wrong.iter().for_each(|reason| mistakes.add("CORS_ALLOWED_ORIGINS", reason));
+                None
+            }
+        }
+    }
+}
+
 /// Whose pages may use the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedOrigins {
-    /// Everybody's.
+    /// All pages.
     Any,
-    /// Those of these origins, as browsers write them.
+    /// Pages of these origins, as browsers write them.
     These(Vec<HeaderValue>),
 }
 
-/// Reads `*`, or origins like `https://example.com` with commas between them; `None` when there are none.
+/// Parses `*`, or origins like `https://example.com` with commas between them; `None` if there are none.
 ///
 /// # Errors
-/// A sentence for each one that is no origin.
-pub(crate) fn parse(text: &str) -> Result<Option<AllowedOrigins>, Vec<String>> {
+/// A sentence for each invalid origin.
+fn parse(text: &str) -> Result<Option<AllowedOrigins>, Vec<String>> {
     let words: Vec<&str> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
     if words == ["*"] {
         return Ok(Some(AllowedOrigins::Any));
@@ -35,8 +60,8 @@ pub(crate) fn parse(text: &str) -> Result<Option<AllowedOrigins>, Vec<String>> {
         match origin(word) {
             Some(origin) => origins.push(origin),
             None => mistakes.push(format!(
-                "`{word}` is no origin like https://example.com or http://localhost:3000; give origins with commas \
-                 between them, or * alone"
+                "`{word}` is not an origin such as https://example.com or http://localhost:3000; separate origins with \
+                 commas, or give * alone"
             )),
         }
     }
@@ -47,7 +72,7 @@ pub(crate) fn parse(text: &str) -> Result<Option<AllowedOrigins>, Vec<String>> {
     }
 }
 
-/// An origin as browsers send it (RFC 6454, section 6.2): scheme and host in small letters, no default port, no path.
+/// An origin as browsers send it (RFC 6454, section 6.2): scheme and host in lower case, no default port, no path.
 fn origin(word: &str) -> Option<HeaderValue> {
     let uri: Uri = word.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
@@ -59,7 +84,7 @@ fn origin(word: &str) -> Option<HeaderValue> {
     let port = authority.port_u16();
     let is_exact = word == format!("{scheme}://{authority}") && word == word.to_ascii_lowercase();
     let is_whole = !authority.host().is_empty() && !authority.as_str().contains(['@', '*']);
-    // A port that is no number counts as none.
+    // A port that is not a number is parsed as none.
     let is_port_known = port.is_some() || authority.as_str() == authority.host();
     (is_exact && is_whole && is_port_known && port != Some(default_port))
         .then(|| HeaderValue::from_str(word).ok())?
@@ -79,7 +104,7 @@ pub(crate) fn layer(allowed: &AllowedOrigins) -> CorsLayer {
         .max_age(MAX_AGE)
 }
 
-/// What a page may send beside what every page may.
+/// The headers that a page may send, in addition to those that browsers always allow.
 const ALLOWED: [HeaderName; 8] = [
     CONTENT_TYPE,
     IF_NONE_MATCH,
@@ -90,7 +115,7 @@ const ALLOWED: [HeaderName; 8] = [
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("last-event-id"),
 ];
-/// What a page may read beside what every page may.
+/// The headers that a page may read, in addition to those that browsers always allow.
 const EXPOSED: [HeaderName; 7] = [
     LOCATION,
     RETRY_AFTER,
@@ -134,6 +159,6 @@ mod tests {
         ];
         let mistakes = parse(&format!("https://good.example,{}", bad.join(","))).unwrap_err();
         assert_eq!(mistakes.len(), bad.len(), "{mistakes:?}");
-        assert!(mistakes[0].starts_with("`example.com` is no origin like https://example.com"));
+        assert!(mistakes[0].starts_with("`example.com` is not an origin such as https://example.com"));
     }
 }

@@ -1,27 +1,19 @@
-//! What a request costs of its client's limit: as one request, and as more for the work that it makes.
+//! What a request counts against its client's limit: at least one, and more for the work that it causes.
 
 use axum::{
     body::HttpBody as _,
-    extract::Request,
     response::{IntoResponse, Response},
 };
 
-use crate::{
-    edge::{
-        access::Caller,
-        admission,
-        rate_limit::{Account, Budget},
-    },
-    error::ApiError,
-    state::App,
-};
+use super::rate_limit::{Account, Allowance};
+use crate::error::ApiError;
 
-/// So much of each kind of work counts as a request.
+/// This much of each kind of work counts as one request.
 const JOBS: u64 = 50;
 const ENTRIES: u64 = 1000;
 const BYTES: u64 = 256 << 10;
 
-/// What a request made the proxy and Redis do.
+/// The work that a request caused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Work {
     pub(crate) jobs_read: usize,
@@ -30,35 +22,34 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// How many requests it counts as, beside the one; rounded down.
+    /// How many additional requests it counts as, rounded down.
     fn cost(self) -> u64 {
         let (jobs, entries) = (self.jobs_read as u64, self.entries_scanned as u64);
-        // In parts of the least common multiple.
+        // In fractions with a common denominator.
         let parts = jobs * (ENTRIES / JOBS) * BYTES + entries * BYTES + self.bytes_answered * ENTRIES;
         parts / (ENTRIES * BYTES)
     }
 }
 
-/// A request's account, and what the request has cost so far beside the one that it was admitted as.
+/// Where a request is counted, and its additional cost so far.
 pub(crate) struct Tab {
-    /// `None` when its sender may make any number of requests.
+    /// `None` when its sender is not limited.
     account: Option<Account>,
     bill: Bill,
 }
 
-/// What is known when the handler is done.
+/// What is known when the handler returns.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bill {
     work: Work,
     charged: u32,
     /// What is left after the last charge.
-    budget: Option<Budget>,
+    allowance: Option<Allowance>,
 }
 
 impl Tab {
     /// That of a request that was admitted.
-    pub(crate) fn open(app: &App, caller: &Caller, request: &Request) -> Self {
-        let account = admission::account(app, Some(caller), request);
+    pub(crate) fn open(account: Option<Account>) -> Self {
         Self { account, bill: Bill::default() }
     }
 
@@ -67,13 +58,13 @@ impl Tab {
         self.account.as_ref().map(Account::limit)
     }
 
-    /// Charges so many requests beside the one, before they are worked on.
+    /// Charges so many additional requests, before their work begins.
     pub(crate) fn charge(&mut self, more: u32) -> Result<(), ApiError> {
         let Some(account) = self.account.as_ref().filter(|_| more > 0) else { return Ok(()) };
-        let budget = account.spend_more(more);
-        self.bill.budget = Some(budget);
-        match budget.excess {
-            Some(excess) => Err(ApiError::RateLimited(excess)),
+        let allowance = account.spend_more(more);
+        self.bill.allowance = Some(allowance);
+        match allowance.excess {
+            Some(excess) => Err(excess.into()),
             None => {
                 self.bill.charged += more;
                 Ok(())
@@ -81,13 +72,13 @@ impl Tab {
         }
     }
 
-    /// Charges work that is known before it is done.
+    /// Charges work before it begins.
     pub(crate) fn charge_for(&mut self, work: Work) -> Result<(), ApiError> {
         let most = self.limit().map_or(0, |limit| limit - 1);
         self.charge(u32::try_from(work.cost()).map_or(most, |cost| cost.min(most)))
     }
 
-    /// The answer; what it cost beyond what was charged is charged when it is sent.
+    /// The answer. The rest of its cost is charged when it is sent.
     pub(crate) fn close(mut self, work: Work, answer: impl IntoResponse) -> Response {
         self.bill.work = work;
         let mut answer = answer.into_response();
@@ -96,9 +87,9 @@ impl Tab {
     }
 }
 
-/// The account of an answer that goes on: each part is charged when it is sent.
+/// The cost of a streamed answer: each part is charged when it is sent.
 pub(crate) struct RunningTab {
-    /// `None` when its client may make any number of requests.
+    /// `None` when its client is not limited.
     account: Option<Account>,
     bytes: u64,
     charged: u64,
@@ -108,16 +99,12 @@ pub(crate) struct RunningTab {
 
 impl RunningTab {
     /// That of a request that was admitted.
-    pub(crate) fn open(app: &App, caller: &Caller, request: &Request) -> Self {
-        Self::of(admission::account(app, Some(caller), request))
-    }
-
-    fn of(account: Option<Account>) -> Self {
+    pub(crate) fn open(account: Option<Account>) -> Self {
         Self { account, bytes: 0, charged: 0, is_first: true }
     }
 
-    /// Charges so many bytes more. `false` when they cost something and the client has nothing left: then they must not be
-    /// sent. The first part is like the whole answer to another request: it is sent in any case, and later requests wait for it.
+    /// Charges so many more bytes. `false` if they cost something and the client has nothing left: then they must not be sent.
+    /// The first part is always sent, like a whole answer, and later requests wait for it.
     #[must_use]
     pub(crate) fn charge(&mut self, bytes: usize) -> bool {
         self.bytes += bytes as u64;
@@ -134,14 +121,14 @@ impl RunningTab {
     }
 }
 
-/// Charges what an answer turned out to cost; what is left then, if anything was charged since the request was admitted.
-pub(crate) fn settle(account: &Account, answer: &mut Response) -> Option<Budget> {
-    let Bill { mut work, charged, budget } = answer.extensions_mut().remove().unwrap_or_default();
+/// Charges the rest of an answer's cost. Returns what is left, if anything was charged since the request was admitted.
+pub(crate) fn settle(account: &Account, answer: &mut Response) -> Option<Allowance> {
+    let Bill { mut work, charged, allowance } = answer.extensions_mut().remove().unwrap_or_default();
     work.bytes_answered = answer.body().size_hint().exact().unwrap_or(0);
     let most = account.limit() - 1;
     let cost = u32::try_from(work.cost()).map_or(most, |cost| cost.min(most));
     match cost.saturating_sub(charged) {
-        0 => budget,
+        0 => allowance,
         due => Some(account.owe(due)),
     }
 }
@@ -161,7 +148,7 @@ mod tests {
     fn an_answer_that_goes_on_is_charged_until_nothing_is_left() {
         let limit = |most| Account::Key(Arc::new(KeyLimit::new(NonZeroU32::new(most).unwrap())));
         let account = limit(10);
-        let mut tab = RunningTab::of(Some(account.clone()));
+        let mut tab = RunningTab::open(Some(account.clone()));
         let quarter = usize::try_from(BYTES / 4).unwrap();
         assert!((0..3).all(|_| tab.charge(quarter)));
         assert_eq!(account.left(), 10, "not a whole one yet");
@@ -170,12 +157,12 @@ mod tests {
         assert!((0..3).all(|_| tab.charge(quarter)), "it costs nothing yet");
         assert!(!tab.charge(quarter));
 
-        // Whoever was let in gets one part, whatever it costs.
+        // An admitted client gets one part, whatever it costs.
         let account = limit(1);
         assert_eq!((account.spend().excess, account.left()), (None, 0));
-        let mut tab = RunningTab::of(Some(account));
+        let mut tab = RunningTab::open(Some(account));
         assert!(tab.charge(1 << 30) && !tab.charge(4 * quarter));
-        assert!(RunningTab::of(None).charge(usize::MAX / 2000));
+        assert!(RunningTab::open(None).charge(usize::MAX / 2000));
     }
 
     #[test]

@@ -1,33 +1,29 @@
-//! The one middleware: gives each request its id, lets it in or not, renders its error, counts it and logs what failed.
+//! The middleware around every route: gives each request its id, admits or rejects it, renders its error, counts it and logs
+//! its failure.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, header::CACHE_CONTROL},
+    http::{HeaderValue, header::CACHE_CONTROL},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 use futures_util::FutureExt as _;
+use tepal_shared::process::telemetry;
 use tracing::warn;
 
+use super::{
+    access::Caller,
+    admission::Admission,
+    cost,
+    request_id::{self, REQUEST_ID},
+    rules::{PathRules, Rules},
+};
 use crate::{
-    edge::{
-        access::Caller,
-        admission::{self, Rules},
-        cost,
-    },
     error::ApiError,
-    http::{
-        accept, answer,
-        headers::{self, REQUEST_ID},
-        host,
-    },
-    state::App,
+    http::{answer, budget::Budget, host},
+    metrics::Metrics,
 };
 
 /// Bytes of path and query.
@@ -35,61 +31,70 @@ const LONGEST_TARGET: usize = 8 << 10;
 /// Bytes of all names and values.
 const MOST_HEADER_BYTES: usize = 32 << 10;
 
-/// Runs the rest of the stack. Handlers find a usable request id in the request's header.
+/// What the middleware needs.
+pub(crate) struct Observer {
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) rules: Rules,
+    /// The memory of answers.
+    pub(crate) memory: Arc<Budget>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Runs the route. Handlers find a valid request id in the request's header.
 pub(crate) async fn observe(
-    State((app, rules)): State<(Arc<App>, Arc<Rules>)>,
+    State(observer): State<Arc<Observer>>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
-    let request_id = headers::request_id(request.headers());
+    let request_id = request_id::choose(request.headers());
     request.headers_mut().insert(REQUEST_ID, request_id.clone());
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let admission = admission::decide(&app, &rules, route.as_ref().map(MatchedPath::as_str), &mut request);
+    let rules = route.as_ref().and_then(|route| observer.rules.of(route.as_str()));
+    let decision = observer.admission.decide(rules, &mut request);
     let misdirected = (!host::is_right(&request)).then_some(ApiError::BadHost);
-    let refusal = misdirected.or(admission.refusal).or_else(|| objection(route.as_ref(), &request));
+    let refusal = misdirected.or(decision.refusal).or_else(|| objection(rules, &request));
     let mut response = match refusal {
-        None => answer::pay_or_refuse(&app.bodies, contained(next.run(request)).await),
+        None => answer::pay_or_refuse(&observer.memory, contained(next.run(request)).await),
         Some(error) => {
-            // A client that sends one request behind the other, and whose limit is used up, takes turns with all others.
+            // A client that sends one request after the other beyond its limit takes turns with all others.
             tokio::task::yield_now().await;
             error.into_response()
         }
     };
-    // The request may have turned out to count as more than one.
-    let settled = admission.account.as_ref().and_then(|account| cost::settle(account, &mut response));
-    if let Some(budget) = settled.or(admission.budget) {
-        budget.tell(response.headers_mut());
+    // The request may count as more than one.
+    let settled = decision.account.as_ref().and_then(|account| cost::settle(account, &mut response));
+    if let Some(allowance) = settled.or(decision.allowance) {
+        allowance.add_to(response.headers_mut());
     }
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
         let id = request_id.to_str().unwrap_or_default();
-        // A target that is too long is not worth repeating.
+        // A target that is too long is not repeated.
         let instance = if matches!(*error, ApiError::UriTooLong) { "" } else { uri.path() };
         error.render(&mut response, instance, id);
         if let Some(cause) = error.failure() {
             let status = response.status().as_u16();
-            let (code, duration_ms) = (error.code(), millis(started.elapsed()));
-            let (path, key_id) = (uri.path(), admission.caller.as_ref().and_then(Caller::key_id));
+            let (code, duration_ms) = (error.code(), telemetry::millis(started.elapsed()));
+            let (path, key_id) = (uri.path(), decision.caller.as_ref().and_then(Caller::key_id));
             warn!(action = "request_failed", %method, path, status, code, request_id = id, key_id, duration_ms, error = %cause);
         }
     }
-    // Most answers are outdated at once, errors above all; those that are not say so themselves.
+    // Most answers are outdated at once. Those that are not set the header themselves.
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response.headers_mut().insert(REQUEST_ID, request_id);
     let route = route.as_ref().map(MatchedPath::as_str);
-    app.metrics.request(&method, route, response.status(), started.elapsed());
+    observer.metrics.request(&method, route, response.status(), started.elapsed());
     response
 }
 
-/// The answer, also of a handler that panics: that is a bug, but neither its client nor the others of its connection
-/// should have to guess from a connection that is closed.
+/// The answer, also of a handler that panics. The panic is a bug, but it must not close the connection without an answer.
 async fn contained(answer: impl Future<Output = Response>) -> Response {
     AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| ApiError::Panicked.into_response())
 }
 
-/// Why the request is refused before anything is done.
-fn objection(route: Option<&MatchedPath>, request: &Request) -> Option<ApiError> {
+/// Why the request is rejected before its handler runs.
+fn objection(rules: Option<&PathRules>, request: &Request) -> Option<ApiError> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > LONGEST_TARGET {
         return Some(ApiError::UriTooLong);
@@ -100,27 +105,9 @@ fn objection(route: Option<&MatchedPath>, request: &Request) -> Option<ApiError>
     {
         return Some(ApiError::HeadersTooLarge);
     }
-    (!is_acceptable(route, headers)).then_some(ApiError::NotAcceptable)
-}
-
-/// Whether the client takes the form of answer that the route has. Told before anything is done.
-fn is_acceptable(route: Option<&MatchedPath>, headers: &HeaderMap) -> bool {
-    match route.map(MatchedPath::as_str) {
-        // Problems are sent in any case, and these answer in other forms, to simple clients.
-        None | Some("/livez" | "/readyz" | "/metrics" | "/docs") => true,
-        Some("/job/{id}") if accept::prefers_events(headers) => true,
-        Some(_) => accept::takes(headers, "application", "json"),
-    }
-}
-
-/// Milliseconds with a fraction, for logs.
-pub(crate) fn millis(span: Duration) -> f64 {
-    span.as_micros() as f64 / 1000.0
-}
-
-/// The request's id as [`observe`] left it.
-pub(crate) fn request_id(headers: &axum::http::HeaderMap<HeaderValue>) -> Option<&str> {
-    headers::text(headers, &REQUEST_ID)
+    // Problems are sent in any case.
+    let is_acceptable = rules.is_none_or(|rules| rules.form().is_acceptable(headers));
+    (!is_acceptable).then_some(ApiError::NotAcceptable)
 }
 
 #[cfg(test)]

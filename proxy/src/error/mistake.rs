@@ -1,4 +1,4 @@
-//! One wrong part of a request. What it repeats of the client's text is cut, so that no answer grows with it.
+//! One wrong part of a request. Text of the client is cut, so that no answer grows with it.
 
 use std::fmt::Display;
 
@@ -11,19 +11,21 @@ use super::short::short;
 pub(crate) const LONGEST_POINTER: usize = 200;
 /// Bytes of a detail, as JSON.
 const LONGEST_DETAIL: usize = 300;
+/// A request with very many mistakes is answered with the first ones.
+pub(crate) const MOST_MISTAKES: usize = tepal_shared::model::MOST_ERRORS;
 
 /// One wrong part of a request.
 #[derive(Debug, Serialize)]
 pub(crate) struct Mistake {
     #[serde(flatten)]
     pub(crate) place: Place,
-    /// What was wrong and what is right.
+    /// What is wrong, and what is valid.
     pub(crate) detail: String,
     /// One word for programs.
     pub(crate) code: &'static str,
 }
 
-/// Where in a request a mistake is.
+/// The part of the request.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Place {
@@ -62,9 +64,9 @@ impl From<InputError> for Mistake {
     }
 }
 
-/// The first mistake in full, and how many more there are.
+/// The first mistake in full, and the number of the others.
 pub(super) fn summary(mistakes: &[Mistake]) -> String {
-    let Some(first) = mistakes.first() else { return "The request is wrong".to_owned() };
+    let Some(first) = mistakes.first() else { return "The request is invalid".to_owned() };
     let place = match &first.place {
         Place::Pointer(pointer) if pointer.is_empty() => "The body",
         Place::Pointer(pointer) => pointer.as_str(),

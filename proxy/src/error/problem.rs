@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Mistake, short::short};
+use super::{mistake::Mistake, short::short};
 
 /// Bytes of a whole error answer.
 pub(crate) const MOST_BYTES: usize = 4 << 10;
@@ -69,7 +69,7 @@ impl Head<'_> {
     }
 }
 
-/// What a program needs to know of a problem.
+/// The parts of a problem that a program needs.
 pub(super) fn brief(status: u16, code: &str) -> Vec<u8> {
     json(&Brief { r#type: path(code), status, code })
 }
@@ -78,7 +78,7 @@ fn path(code: &str) -> String {
     format!("/problems/{}", code.replace('_', "-"))
 }
 
-/// These types serialise without fail: they have string keys and no numbers but integers.
+/// Serialising these types cannot fail: they have string keys, and integers only.
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }

@@ -1,8 +1,8 @@
-//! Text of clients in answers: cut to a bound, however long it was and whatever it would take as JSON.
+//! Text of clients in answers. It is cut to a bound, measured in bytes of JSON.
 
 use std::fmt::{self, Display, Write};
 
-/// Takes text until there is no room for it.
+/// Collects text up to a bound.
 struct Short {
     text: String,
     /// Bytes of JSON.
@@ -23,10 +23,10 @@ impl Write for Short {
     }
 }
 
-/// The text, if it takes at most `most` bytes in JSON, else its beginning and three dots.
+/// The text, if it needs at most `most` bytes in JSON, else its beginning and three dots.
 pub(crate) fn short(text: impl Display, most: usize) -> String {
     let mut short = Short { text: String::new(), left: most };
-    // It fails when there is no more room.
+    // It fails when the bound is reached.
     let _ = write!(short, "{text}");
     short.text
 }

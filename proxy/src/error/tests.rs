@@ -1,12 +1,13 @@
-//! The table of errors in docs/api.md against the code.
+//! Compares the table of errors in docs/api.md with the code.
 
 use std::{collections::BTreeSet, io};
 
+use axum::response::Response;
 use tepal_shared::{
-    job::UnknownWord,
+    job::{JobStatus, UnknownWord},
     queue::{
         RedisError,
-        error::{Unreadable, WrongTopology},
+        error::{StoreError, Unreadable, WrongTopology},
     },
 };
 
@@ -27,7 +28,7 @@ fn all() -> Vec<ApiError> {
         ApiError::UriTooLong,
         ApiError::HeadersTooLarge,
         ApiError::Unauthorized,
-        ApiError::InsufficientScope(Scope::Submit),
+        ApiError::InsufficientScope("submit"),
         ApiError::NotAcceptable,
         ApiError::JobNotFound,
         ApiError::AlreadyFinished(JobStatus::Completed),
@@ -42,7 +43,7 @@ fn all() -> Vec<ApiError> {
         ApiError::NotJson("why".to_owned()),
         ApiError::Invalid(vec![Mistake::at("/data", "missing", "is missing")]),
         ApiError::IdempotencyConflict,
-        ApiError::RateLimited(Excess { policy: Policy::Key, cost: 2, retry_after: 5 }),
+        ApiError::RateLimited { whose: "with this key", cost: 2, retry_after: 5 },
         ApiError::QueueFull(5),
         ApiError::StorageQuota(5),
         ApiError::NoMetadata,
@@ -61,8 +62,10 @@ fn all() -> Vec<ApiError> {
         ApiError::Store(StoreError::Protocol { script: "submit", reason: "canary".to_owned() }),
         ApiError::Store(StoreError::Unreadable { script: "read", source: Unreadable::Word(word) }),
         ApiError::Store(StoreError::NoRandomness(getrandom::Error::UNSUPPORTED)),
+        ApiError::NoKeys("canary".into()),
         ApiError::NoRandomness,
         ApiError::Panicked,
+        ApiError::BodyNotReady,
     ]
 }
 
@@ -94,14 +97,16 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::NotJson(_)
         | ApiError::Invalid(_)
         | ApiError::IdempotencyConflict
-        | ApiError::RateLimited(_)
+        | ApiError::RateLimited { .. }
         | ApiError::QueueFull(_)
         | ApiError::StorageQuota(_)
         | ApiError::NoMetadata
         | ApiError::NotReady
         | ApiError::OutcomeUnknown(_)
+        | ApiError::NoKeys(_)
         | ApiError::NoRandomness
-        | ApiError::Panicked => true,
+        | ApiError::Panicked
+        | ApiError::BodyNotReady => true,
         ApiError::Store(error) => match error {
             StoreError::Disconnected
             | StoreError::Ambiguous(_)

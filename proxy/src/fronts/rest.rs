@@ -1,13 +1,16 @@
-//! The whole route table and the order of the middleware.
+//! The REST API: the whole route table, and the order of the middleware.
 
-mod batch;
+mod accepted;
+pub(crate) mod batch;
 mod docs;
+mod extract;
 mod health;
+mod idempotency;
 mod job;
 mod jobs;
-mod lookup;
+pub(crate) mod lookup;
 mod metadata;
-mod openapi;
+pub(crate) mod openapi;
 mod submit;
 
 use std::sync::Arc;
@@ -15,35 +18,27 @@ use std::sync::Arc;
 use axum::{
     Router,
     handler::Handler,
-    http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE},
+    http::{HeaderMap, Method},
     middleware,
-    response::{IntoResponse as _, Response},
     routing::{MethodFilter, get, on},
 };
 use tepal_shared::model::Model;
 
-use self::openapi::{Deployment, Operation, Route};
+use self::openapi::{Deployment, Route, operation::Operation};
 use crate::{
     config::Config,
     edge::{
         access::{Access, Scope},
-        admission::Rules,
         cors,
-        observe::observe,
+        observe::{Observer, observe},
+        rules::{Form, Rules},
     },
     error::ApiError,
     http::kept::Kept,
     state::App,
 };
 
-pub(crate) use self::{
-    batch::MOST as MOST_JOBS,
-    jobs::{CURSOR, DEFAULT_LIMIT, MOST as MOST_LISTED, wrong_limit},
-    lookup::{LONGEST as LONGEST_ID, MOST as MOST_IDS},
-    submit::UNKNOWN_RETRY_AFTER,
-};
-
-/// The parts that read what clients send.
+/// Entry points for the fuzz targets.
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing {
     pub(crate) use super::{
@@ -53,63 +48,65 @@ pub(crate) mod fuzzing {
     };
 }
 
-/// Everything that the proxy answers. `observe` is around everything, the fallbacks, too; only preflights of browsers are
-/// answered before it, if pages of other origins may use the API at all.
-pub(crate) fn router(app: Arc<App>, config: &Config) -> Router {
-    let (model, largest_body) = (&app.model, app.bodies.largest());
-    let (read, submit, anybody) = (Some(Scope::Read), Some(Scope::Submit), None);
-    let table = Table::default()
-        .post("/predict", submit, submit::predict, openapi::predict(model, largest_body))
-        .post("/predict/test", submit, submit::predict_sample, openapi::predict_sample())
-        .post("/predict/batch", submit, batch::predict_all, openapi::predict_batch(model, largest_body))
-        .get("/job/{id}", read, job::show, openapi::show())
-        .delete("/job/{id}", submit, job::cancel, openapi::cancel())
-        .post("/job/{id}/retry", submit, job::retry, openapi::retry())
-        .get("/jobs", read, jobs::list, openapi::list())
-        .post("/jobs/lookup", read, lookup::look_up, openapi::look_up(largest_body))
-        .get("/health", anybody, health::health, openapi::health())
-        .get("/metadata", read, metadata::metadata, openapi::metadata(model))
-        .get("/livez", anybody, health::livez, plain("livez", "The process runs", vec![]))
-        .get(
-            "/readyz",
-            anybody,
-            health::readyz,
-            plain("readyz", "The service wants traffic", vec![ApiError::NotReady, openapi::wrong_topology()]),
-        )
-        .get(
-            "/metrics",
-            anybody,
-            health::metrics,
-            plain("metrics", "The metrics as Prometheus reads them", vec![]),
-        )
-        .get(
-            "/docs",
-            anybody,
-            docs::page,
-            openapi::text("docs", "This document for people", "text/html", "<html>", vec![]),
-        );
+/// The API as a service.
+pub(crate) struct Api {
+    pub(crate) router: Router,
+    /// Paths that are open to everybody; their requests are not counted.
+    pub(crate) open_paths: Arc<[&'static str]>,
+}
+
+/// The whole API. `observe` is around everything, also the fallbacks. Only preflights of browsers are answered before it, if pages
+/// of other origins may use the API at all.
+pub(crate) fn api(app: Arc<App>, config: &Config) -> Api {
     let deployment = Deployment {
         public_url: config.public_url.as_deref(),
-        anonymous: app.access.as_ref().map(Access::anonymous),
+        anonymous: app.admission.access.as_ref().map(Access::anonymous),
     };
-    let (router, rules) = table.with_contract(model, deployment);
-    let observing = (Arc::clone(&app), Arc::new(rules));
+    let (router, rules) = table(&app).with_contract(&app.model, deployment);
+    let open_paths = rules.open_paths().collect();
+    let observer = Arc::new(Observer {
+        admission: Arc::clone(&app.admission),
+        rules,
+        memory: Arc::clone(app.bodies.budget()),
+        metrics: Arc::clone(&app.metrics),
+    });
     let router = router
         .fallback(async || ApiError::NoSuchPath)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(middleware::from_fn_with_state(observing, observe))
+        .layer(middleware::from_fn_with_state(observer, observe))
         .with_state(app);
-    match &config.cors {
+    let router = match &config.cors {
         Some(allowed) => router.layer(cors::layer(allowed)),
         None => router,
-    }
+    };
+    Api { router, open_paths }
 }
 
-fn plain(id: &'static str, summary: &'static str, errors: Vec<ApiError>) -> Operation {
-    openapi::text(id, summary, "text/plain", "ok", errors)
+/// Every route, with the scope that it requires. A route without one is open to everybody.
+fn table(app: &App) -> Table {
+    let (model, largest_body) = (&app.model, app.bodies.largest());
+    let (read, submit, anybody) = (Some(Scope::Read), Some(Scope::Submit), None);
+    let predict = submit::predict_operation(model, largest_body);
+    let predict_all = batch::predict_all_operation(model, largest_body);
+    let look_up = lookup::look_up_operation(largest_body);
+    Table::default()
+        .post("/predict", submit, Form::Json, submit::predict, predict)
+        .post("/predict/test", submit, Form::Json, submit::predict_sample, submit::predict_sample_operation())
+        .post("/predict/batch", submit, Form::Json, batch::predict_all, predict_all)
+        .get("/job/{id}", read, Form::JsonOrEvents, job::show, job::show_operation())
+        .delete("/job/{id}", submit, Form::Json, job::cancel, job::cancel_operation())
+        .post("/job/{id}/retry", submit, Form::Json, job::retry, job::retry_operation())
+        .get("/jobs", read, Form::Json, jobs::list, jobs::list_operation())
+        .post("/jobs/lookup", read, Form::Json, lookup::look_up, look_up)
+        .get("/health", anybody, Form::Json, health::health, health::health_operation())
+        .get("/metadata", read, Form::Json, metadata::metadata, metadata::metadata_operation(model))
+        .get("/livez", anybody, Form::Fixed, health::livez, health::livez_operation())
+        .get("/readyz", anybody, Form::Fixed, health::readyz, health::readyz_operation())
+        .get("/metrics", anybody, Form::Fixed, health::metrics, health::metrics_operation())
+        .get("/docs", anybody, Form::Fixed, docs::page, docs::page_operation())
 }
 
-/// Routes, what they ask of their callers, and their descriptions, which can only be added together.
+/// The routes, what they require of their callers, and their descriptions, which can only be added together.
 #[derive(Default)]
 struct Table {
     router: Router<Arc<App>>,
@@ -122,64 +119,59 @@ impl Table {
         self,
         path: &'static str,
         scope: Option<Scope>,
+        form: Form,
         handler: H,
         it: Operation,
     ) -> Self {
-        self.on((MethodFilter::GET, Method::GET), path, scope, handler, it)
+        self.on(MethodFilter::GET, handler, form, Route { path, method: Method::GET, scope, operation: it })
     }
 
     fn post<H: Handler<T, Arc<App>>, T: 'static>(
         self,
         path: &'static str,
         scope: Option<Scope>,
+        form: Form,
         handler: H,
         it: Operation,
     ) -> Self {
-        self.on((MethodFilter::POST, Method::POST), path, scope, handler, it)
+        self.on(MethodFilter::POST, handler, form, Route { path, method: Method::POST, scope, operation: it })
     }
 
     fn delete<H: Handler<T, Arc<App>>, T: 'static>(
         self,
         path: &'static str,
         scope: Option<Scope>,
+        form: Form,
         handler: H,
         it: Operation,
     ) -> Self {
-        self.on((MethodFilter::DELETE, Method::DELETE), path, scope, handler, it)
+        let route = Route { path, method: Method::DELETE, scope, operation: it };
+        self.on(MethodFilter::DELETE, handler, form, route)
     }
 
     fn on<H: Handler<T, Arc<App>>, T: 'static>(
         mut self,
-        (filter, method): (MethodFilter, Method),
-        path: &'static str,
-        scope: Option<Scope>,
+        filter: MethodFilter,
         handler: H,
-        operation: Operation,
+        form: Form,
+        route: Route,
     ) -> Self {
-        self.router = self.router.route(path, on(filter, handler));
-        self.routes.push(Route { path, method: method.clone(), scope, operation });
-        if let Some(scope) = scope {
-            self.rules.add(path, method, scope);
-        }
+        self.router = self.router.route(route.path, on(filter, handler));
+        self.add(route, form);
         self
     }
 
+    fn add(&mut self, route: Route, form: Form) {
+        self.rules.add(route.path, route.method.clone(), route.scope, form);
+        self.routes.push(route);
+    }
+
     fn with_contract(mut self, model: &Model, deployment: Deployment<'_>) -> (Router<Arc<App>>, Rules) {
-        let (path, operation) = ("/openapi.json", openapi::contract());
-        self.routes.push(Route { path, method: Method::GET, scope: None, operation });
+        let (path, operation) = ("/openapi.json", openapi::contract_operation());
+        self.add(Route { path, method: Method::GET, scope: None, operation }, Form::Json);
         let document = openapi::document(model, &self.routes, deployment).to_string();
         let kept = Kept::new(document, "application/json");
         let answer = async move |headers: HeaderMap| kept.answer(&headers);
         (self.router.route(path, get(answer)), self.rules)
     }
-}
-
-/// An answer with a JSON body that is text already.
-fn json(body: impl Into<axum::body::Body>) -> Response {
-    as_json(body.into().into_response())
-}
-
-fn as_json(mut response: Response) -> Response {
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

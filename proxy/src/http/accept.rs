@@ -1,23 +1,23 @@
-//! The `Accept` header (RFC 9110, section 12.5.1): which form of answer a client wants.
+//! The `Accept` header (RFC 9110, section 12.5.1): which media types a client accepts.
 
 use axum::http::{HeaderMap, header::ACCEPT};
 
 /// A weight in thousandths.
 type Quality = u16;
 
-/// Whether the client asks by name for a stream of events, and likes nothing else better.
+/// Whether the client asks for a stream of events by name, and prefers nothing else.
 pub(crate) fn prefers_events(headers: &HeaderMap) -> bool {
     let named = ranges(headers).filter(|range| range.is("text", "event-stream")).map(|range| range.quality);
     let events = named.max().unwrap_or(0);
     events > 0 && events >= quality(headers, "application", "json")
 }
 
-/// Whether the client takes this media type. Without the header, or when no part of it makes sense, it takes all.
+/// Whether the client accepts this media type. Without the header, or if no part of it is well formed, it accepts every type.
 pub(crate) fn takes(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
     quality(headers, kind, subtype) > 0 || ranges(headers).next().is_none()
 }
 
-/// The weight of the most specific range that holds the media type; 0 if none does.
+/// The weight of the most specific range that contains the media type; 0 if none does.
 fn quality(headers: &HeaderMap, kind: &str, subtype: &str) -> Quality {
     let fitting =
         ranges(headers).filter_map(|range| Some((range.specificity(kind, subtype)?, range.quality)));
@@ -45,7 +45,7 @@ impl Range<'_> {
     }
 }
 
-/// The well-formed ranges; other parameters than `q` are not looked at.
+/// The well-formed ranges. Parameters other than `q` are ignored.
 fn ranges(headers: &HeaderMap) -> impl Iterator<Item = Range<'_>> {
     let lines = headers.get_all(ACCEPT).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).filter_map(range)

@@ -1,5 +1,5 @@
-//! Large answers. Each holds memory until its client has taken it, so it is paid for from the budget of the bodies, before
-//! it is built.
+//! Large answers. An answer holds memory until its client has read it. So its memory is reserved from the budget of bodies and
+//! answers before it is built.
 
 use std::{
     collections::VecDeque,
@@ -11,42 +11,41 @@ use std::{
 
 use axum::{
     body::{Body, Bytes, HttpBody},
+    http::{HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 
-use crate::{
-    error::ApiError,
-    http::{bodies::Bodies, budget::Share},
-};
+use super::budget::{Budget, Share};
+use crate::error::ApiError;
 
-/// The connection gets so much at a time.
+/// The connection gets this many bytes at a time.
 pub(crate) const PIECE: usize = 64 << 10;
-/// Smaller answers cost nothing.
+/// Answers up to this size reserve no memory.
 pub(crate) const SMALL: usize = 8 << 10;
 
-/// Bytes with the memory that they take.
+/// Bytes with the memory reserved for them.
 struct Held<T> {
     bytes: T,
     _share: Arc<Share>,
 }
 
-/// What is to be sent, piece by piece. Large parts are shared by all answers that have them.
+/// A body that is sent piece by piece. Large parts are shared by all answers that contain them.
 #[derive(Default)]
 pub(crate) struct Pieces(VecDeque<Bytes>);
 
-/// Marks an answer that is paid for already, or that all clients share.
+/// Marks an answer whose memory is reserved already, or that all clients share.
 #[derive(Clone, Copy)]
 pub(crate) struct IsPaid;
 
-/// The bytes, which give the memory back when nobody has any part of them any more.
+/// Bytes that release their memory when no part of them is in use any more.
 pub(crate) fn held(bytes: impl AsRef<[u8]> + Send + 'static, share: Arc<Share>) -> Bytes {
     Bytes::from_owner(Held { bytes, _share: share })
 }
 
-/// These parts, which are paid for, as an answer.
+/// An answer of these parts, whose memory is reserved.
 pub(crate) fn paid(parts: impl IntoIterator<Item = Bytes>) -> Response {
     let pieces = parts.into_iter().collect::<Pieces>();
     let is_large = pieces.bytes() > SMALL;
@@ -57,27 +56,38 @@ pub(crate) fn paid(parts: impl IntoIterator<Item = Bytes>) -> Response {
     answer
 }
 
-/// The answer as it is sent, or a refusal. For answers of which nobody knew that they would be large.
-pub(crate) fn pay_or_refuse(bodies: &Bodies, mut answer: Response) -> Response {
+/// An answer with a JSON body that is text already.
+pub(crate) fn json(body: impl Into<Body>) -> Response {
+    as_json(body.into().into_response())
+}
+
+/// The answer, declared as JSON.
+pub(crate) fn as_json(mut answer: Response) -> Response {
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// Reserves memory for an answer whose size was not known before it was built. Returns an error if there is no memory.
+pub(crate) fn pay_or_refuse(memory: &Arc<Budget>, mut answer: Response) -> Response {
     let size = answer.body().size_hint().exact().and_then(|size| usize::try_from(size).ok());
     let Some(size) = size.filter(|size| *size > SMALL) else { return answer };
     if answer.extensions_mut().insert(IsPaid).is_some() {
         return answer;
     }
-    let mut share = bodies.share();
+    let mut share = memory.share();
     if !share.grow(size) {
         return ApiError::Overloaded.into_response();
     }
-    // A body of known size is there as a whole.
-    let whole = std::mem::take(answer.body_mut()).collect().now_or_never();
-    if let Some(Ok(whole)) = whole {
-        *answer.body_mut() = Body::new(Pieces::from_iter([held(whole.to_bytes(), Arc::new(share))]));
-    }
+    // A body of known size is ready as a whole.
+    let Some(Ok(whole)) = std::mem::take(answer.body_mut()).collect().now_or_never() else {
+        return ApiError::BodyNotReady.into_response();
+    };
+    *answer.body_mut() = Body::new(Pieces::from_iter([held(whole.to_bytes(), Arc::new(share))]));
     answer
 }
 
 impl Pieces {
-    /// Bytes that are left.
+    /// Bytes that are left to send.
     pub(crate) fn bytes(&self) -> usize {
         self.0.iter().map(Bytes::len).sum()
     }
@@ -124,7 +134,33 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Held<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::budget::Budget;
+
+    /// A body that declares its size and is never ready.
+    struct Late;
+
+    impl HttpBody for Late {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(2 * SMALL as u64)
+        }
+    }
+
+    #[test]
+    fn a_body_of_known_size_that_is_not_ready_is_an_internal_error() {
+        let answer = pay_or_refuse(&Budget::new(0, 100 << 10), Response::new(Body::new(Late)));
+        let error = answer.extensions().get::<Arc<ApiError>>().unwrap();
+        assert_eq!(error.status(), 500);
+        assert!(error.failure().is_some(), "nothing is logged");
+    }
 
     #[test]
     fn the_memory_comes_back_with_the_last_piece_that_somebody_has() {

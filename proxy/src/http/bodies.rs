@@ -1,41 +1,91 @@
-//! The bodies of requests: how much one may hold, how much all together, how long they may take to arrive, and how many
-//! large ones are read at a time.
+//! The bodies of requests: the size of one, the memory of all, the time in which one must arrive, and the number of large ones
+//! that are parsed at a time.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use axum::body::{Body, HttpBody as _};
+use clap::Args;
 use http_body_util::BodyExt as _;
+use tepal_shared::process::settings::Mistakes;
 use tokio::{sync::Semaphore, time::timeout};
 
-use crate::{
-    config::BodyLimits,
-    error::ApiError,
-    http::budget::{Budget, Meter, Share},
-};
+use super::budget::{Budget, Meter, Share};
+use crate::error::ApiError;
 
-/// Bodies up to this size are always taken.
+/// Bodies up to this size reserve no memory.
 const SMALL: usize = 8 << 10;
-/// Larger ones are read elsewhere than where others are answered.
+/// Larger bodies are parsed away from the threads that answer other requests.
 const QUICK: usize = 32 << 10;
-/// A large body is kept in blocks of this size.
+/// A large body is stored in blocks of this size.
 const BLOCK: usize = 64 << 10;
+
+/// A body of numbers needs at least this many times its size while it is parsed.
+const READING_FACTOR: usize = 8;
+/// The largest answers need this much.
+const LEAST_MEMORY: usize = 8 << 20;
+
+/// Flags and environment variables.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct BodyArgs {
+    /// Largest body of a request, bytes
+    #[arg(long, env, default_value = "1048576", value_name = "BYTES")]
+    max_body_bytes: String,
+    /// Memory for bodies and answers above 8 KiB, all together, bytes; what does not fit is answered with 503
+    #[arg(long, env, default_value = "67108864", value_name = "BYTES")]
+    body_memory_bytes: String,
+    /// Longest time for a request's body to arrive, ms; a client that takes nothing of its answer for so long is cut off
+    #[arg(long, env, default_value = "10000", value_name = "MS")]
+    body_timeout_ms: String,
+}
+
+/// The limits of bodies.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Largest body.
+    pub max_bytes: usize,
+    /// Memory of all bodies and answers together.
+    pub memory_bytes: usize,
+    /// Longest time for a whole body to arrive.
+    pub timeout: Duration,
+}
+
+impl BodyArgs {
+    /// The limits.
+    pub(crate) fn check(&self, mistakes: &mut Mistakes) -> BodyLimits {
+        let max_bytes = mistakes.number("MAX_BODY_BYTES", &self.max_body_bytes, 64..=1 << 30);
+        let memory_bytes =
+            mistakes.number("BODY_MEMORY_BYTES", &self.body_memory_bytes, LEAST_MEMORY..=1 << 40);
+        if memory_bytes < max_bytes * READING_FACTOR {
+            let detail = format!(
+                "must be at least {READING_FACTOR} times MAX_BODY_BYTES ({max_bytes}), because parsing a body can take that much"
+            );
+            mistakes.add("BODY_MEMORY_BYTES", detail);
+        }
+        BodyLimits {
+            max_bytes,
+            memory_bytes,
+            timeout: mistakes.millis("BODY_TIMEOUT_MS", &self.body_timeout_ms, 1..=3_600_000),
+        }
+    }
+}
 
 /// How bodies are read.
 #[derive(Debug)]
 pub(crate) struct Bodies {
     limits: BodyLimits,
     budget: Arc<Budget>,
-    /// Who has one reads a large body. JSON that is as costly as it can be takes some 10 ms for each MiB: half of the
-    /// processors remain for everybody else.
+    /// Permits to parse a large body. The most expensive JSON takes about 10 ms for each MiB, so half of the processors remain
+    /// for other requests.
     turns: Semaphore,
 }
 
-/// A whole body, and the memory that it holds. A large one is kept in blocks of the same size: a single buffer that grows would be
-/// copied again and again, and leave holes of all sizes behind.
+/// A whole body, and the memory reserved for it. A large body is stored in blocks of one size: a single growing buffer would be
+/// copied again and again, and would fragment the memory.
 #[derive(Debug)]
 struct Whole {
     full: Vec<Vec<u8>>,
-    /// The end; the first block grows up to [`BLOCK`].
+    /// The last block. The first one grows up to [`BLOCK`].
     last: Vec<u8>,
     share: Share,
 }
@@ -45,7 +95,7 @@ impl Whole {
         self.full.iter().map(Vec::len).sum::<usize>() + self.last.len()
     }
 
-    /// Adds bytes of a body that has at most `most`.
+    /// Adds bytes of a body of at most `most` bytes.
     fn add(&mut self, mut bytes: &[u8], most: usize) -> Result<(), ApiError> {
         while !bytes.is_empty() {
             let room = self.make_room(bytes.len(), most)?;
@@ -56,8 +106,8 @@ impl Whole {
         Ok(())
     }
 
-    /// Makes room for some of so many more bytes, and says for how many. Nothing is made room for because it is promised: a
-    /// body that declares much and sends little holds little.
+    /// Makes room for some of `more` bytes. Returns for how many. A declared size alone reserves no memory: a body that declares
+    /// much and sends little holds little.
     fn make_room(&mut self, more: usize, most: usize) -> Result<usize, ApiError> {
         let (used, capacity) = (self.last.len(), self.last.capacity());
         if used < capacity {
@@ -80,7 +130,8 @@ impl Whole {
         if self.share.grow(bytes) { Ok(()) } else { Err(ApiError::Overloaded) }
     }
 
-    /// The bytes in one piece. The copy of a large body is not paid for: no more of them are made at a time than are read.
+    /// The bytes in one piece. No memory is reserved for the copy of a large body, because the number of copies is bounded by the
+    /// permits.
     fn join(self) -> (Vec<u8>, Share) {
         if self.full.is_empty() {
             return (self.last, self.share);
@@ -108,8 +159,8 @@ impl Bodies {
         self.limits.max_bytes
     }
 
-    /// What `read` makes of the whole body, and the memory that it holds: keep it as long as what was read. A large body
-    /// is read with a meter.
+    /// Passes the whole body to `read`. Returns what `read` returns and the memory reserved for the body: keep it as long as that
+    /// value. The parsing of a large body is metered.
     pub(crate) async fn read<T>(
         &self,
         body: Body,
@@ -120,7 +171,7 @@ impl Bodies {
             let (bytes, share) = whole.join();
             return Ok((read(&bytes, &mut Meter::off())?, share));
         }
-        // The semaphore is never closed, so there is always a turn.
+        // The semaphore is never closed.
         let _turn = self.turns.acquire().await.ok();
         let mut meter = Meter::on(self.budget.share());
         tokio::task::block_in_place(|| {
@@ -152,7 +203,7 @@ impl Bodies {
         let mut whole = Whole { full: Vec::new(), last: Vec::new(), share: self.budget.share() };
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| ApiError::BodyIncomplete)?;
-            // Anything else is a trailer.
+            // Any other frame is a trailer.
             let Ok(data) = frame.into_data() else { continue };
             if whole.len() + data.len() > most {
                 return Err(ApiError::BodyTooLarge(most));

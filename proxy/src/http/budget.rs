@@ -1,16 +1,15 @@
-//! Memory that clients can fill, shared by all of them: each has a little for itself, and what goes beyond that is
-//! taken from one budget. So a crowd of clients that send much and never finish cannot take all memory, and requests of
-//! the usual size never compete with them.
+//! A memory budget that all clients share. Each holder has a little for itself and takes the rest from the budget. So clients
+//! that send much and never finish cannot take all memory, and requests of usual size never compete with them.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// A meter takes so much at a time.
+/// A meter reserves this much at a time.
 const METER_STEP: usize = 64 << 10;
 
-/// What all clients together may hold.
+/// The memory that all holders together may take.
 #[derive(Debug)]
 pub(crate) struct Budget {
     /// Bytes that each holder has for itself.
@@ -18,7 +17,7 @@ pub(crate) struct Budget {
     left: AtomicUsize,
 }
 
-/// What one holder has. It is given back when this is dropped.
+/// The memory of one holder. It is released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
@@ -30,7 +29,7 @@ impl Budget {
         Arc::new(Self { free, left: AtomicUsize::new(total) })
     }
 
-    /// A share that holds nothing yet.
+    /// An empty share.
     pub(crate) fn share(self: &Arc<Self>) -> Share {
         Share { budget: Arc::clone(self), held: 0 }
     }
@@ -41,7 +40,7 @@ impl Budget {
 }
 
 impl Share {
-    /// Makes room for so many bytes more; `false` when there is none, and then nothing is changed.
+    /// Reserves so many more bytes. `false` if they are not available; then nothing changes.
     #[must_use]
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         let grown = self.held.saturating_add(bytes);
@@ -55,7 +54,7 @@ impl Share {
         is_there
     }
 
-    /// Gives back what is beyond so many bytes.
+    /// Releases all but so many bytes.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let less = self.held.min(bytes);
         let back = self.budget.counted(self.held) - self.budget.counted(less);
@@ -63,7 +62,7 @@ impl Share {
         self.held = less;
     }
 
-    /// Gives everything back.
+    /// Releases everything.
     pub(crate) fn clear(&mut self) {
         self.shrink_to(0);
     }
@@ -75,12 +74,12 @@ impl Drop for Share {
     }
 }
 
-/// What reading a document takes from the budget, as it is read.
+/// Reserves the memory of a document while it is parsed.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    /// `None` when it need not be counted.
+    /// `None` when nothing is counted.
     share: Option<Share>,
-    /// Taken from the budget and not used yet.
+    /// Reserved and not used yet.
     credit: usize,
     is_exceeded: bool,
 }
@@ -95,7 +94,7 @@ impl Meter {
         Self { share: Some(share), credit: 0, is_exceeded: false }
     }
 
-    /// Takes so many bytes; `false` when there is no room for them.
+    /// Uses so many bytes. `false` if they are not available.
     #[must_use]
     pub(crate) fn take(&mut self, bytes: usize) -> bool {
         let Some(share) = &mut self.share else { return true };
@@ -111,7 +110,7 @@ impl Meter {
         true
     }
 
-    /// Whether there was no room for something.
+    /// Whether memory was not available at some time.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.is_exceeded
     }

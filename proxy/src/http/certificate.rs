@@ -1,9 +1,10 @@
-//! The certificate of the API: read at the start, checked by the doctor, exchanged while connections are open.
+//! The certificate of the API: read at the start, checked by the doctor, replaced while connections are open.
 
 mod clients;
+mod error;
+mod settings;
 
 use std::{
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -16,48 +17,21 @@ use tepal_shared::process::{
 };
 use tokio::sync::watch;
 use tokio_rustls::rustls::{
-    self, ServerConfig,
+    ServerConfig,
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use tracing::{error, info};
 use x509_cert::der::Decode as _;
 
-pub use self::clients::ClientCertificates;
 use self::clients::Verifier;
+pub use self::settings::{CertificateFiles, ClientCertificates};
+pub(crate) use self::{error::CertificateError, settings::TlsArgs};
 use crate::reload::{Contents, Files, ReadError};
 
-/// The only protocol inside of TLS.
+/// The only protocol inside TLS.
 const ALPN_HTTP: &[u8] = b"http/1.1";
-/// The doctor and the alert tell this long before.
+/// How long before its end the doctor reports it. The alert has the same time.
 const RENEW_BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Where the certificate and its key are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// PEM, the certificate first and then what leads to its authority.
-    pub chain: PathBuf,
-    /// PEM, not encrypted.
-    pub key: PathBuf,
-    /// What clients have to show; `None` = nothing.
-    pub clients: Option<ClientCertificates>,
-}
-
-/// The certificate cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    /// A file cannot be read.
-    #[error(transparent)]
-    Unreadable(#[from] ReadError),
-    /// What is in them is no pair.
-    #[error("TLS_CERT_FILE and TLS_KEY_FILE cannot be used")]
-    Unusable(#[from] Unusable),
-    /// The TLS library cannot work, whatever the certificate.
-    #[error("TLS cannot be set up")]
-    Setup(#[source] rustls::Error),
-    /// What is in the file of the authorities of clients is no authority.
-    #[error("TLS_CLIENT_CA_FILE cannot be used")]
-    Authorities(#[source] Unusable),
-}
 
 /// A certificate and key that belong together.
 #[derive(Clone)]
@@ -67,10 +41,10 @@ struct Certificate {
     expires: SystemTime,
 }
 
-/// How connections are to be secured now; what a holder sees changes with the files.
+/// The TLS configuration of new connections. It changes with the files.
 pub(crate) type Current = watch::Receiver<Arc<ServerConfig>>;
 
-/// Keeps the certificate that connections get like the files.
+/// Replaces the certificate when the files change.
 #[derive(Clone)]
 pub(crate) struct Renewal {
     files: Files<2>,
@@ -80,7 +54,7 @@ pub(crate) struct Renewal {
     expires: Gauge,
 }
 
-/// The authorities of clients, and their file.
+/// The authorities of client certificates, and their file.
 #[derive(Clone)]
 struct Clients {
     settings: ClientCertificates,
@@ -88,29 +62,27 @@ struct Clients {
     verifier: Verifier,
 }
 
-impl CertificateFiles {
-    fn open(&self) -> Result<(Files<2>, Contents<2>), ReadError> {
-        Files::open([self.chain.clone(), self.key.clone()])
-    }
-}
-
-/// Reads the certificate for the first time. `expires` is set to its end.
+/// Reads the certificate at the start. `expires` is set to its end.
 pub(crate) fn open(files: &CertificateFiles, expires: Gauge) -> Result<(Current, Renewal), CertificateError> {
-    let (pair, contents) = files.open()?;
+    let (pair, contents) = open_pair(files)?;
     let certificate = Certificate::read(&contents)?;
-    certificate.tell(&expires);
+    certificate.show(&expires);
     let clients = files.clients.clone().map(Clients::open).transpose()?;
     let (current, seen) = watch::channel(config(&certificate, clients.as_ref())?);
     Ok((seen, Renewal { files: pair, certificate, clients, current, expires }))
 }
 
+fn open_pair(files: &CertificateFiles) -> Result<(Files<2>, Contents<2>), ReadError> {
+    Files::open([files.chain.clone(), files.key.clone()])
+}
+
 impl Clients {
     fn open(settings: ClientCertificates) -> Result<Self, CertificateError> {
-        let (file, verifier) = settings.open()?;
+        let (file, verifier) = clients::open(&settings)?;
         Ok(Self { settings, file, verifier })
     }
 
-    /// Waits for other authorities; for ever if there are to be none.
+    /// Waits for a change of the authorities; for ever if there are none.
     async fn changed(clients: &mut Option<Self>) -> Result<Contents<1>, ReadError> {
         match clients {
             Some(clients) => clients.file.changed().await,
@@ -120,8 +92,7 @@ impl Clients {
 }
 
 impl Renewal {
-    /// Runs as long as the service. Connections that are open keep what they have; a pair that cannot be used changes
-    /// nothing.
+    /// Runs as long as the service. Open connections keep their certificate. Files that cannot be used change nothing.
     pub(crate) async fn run(mut self) {
         loop {
             let renewed = tokio::select! {
@@ -130,20 +101,20 @@ impl Renewal {
             };
             if let Err(error) = renewed {
                 let error = telemetry::chain(&error);
-                error!(action = "certificate_rejected", error, "the one in use is kept");
+                error!(action = "certificate_rejected", error, "the present one is kept");
             }
         }
     }
 
     fn renew(&mut self, contents: &Contents<2>) -> Result<(), CertificateError> {
         self.certificate = Certificate::read(contents)?;
-        self.certificate.tell(&self.expires);
+        self.certificate.show(&self.expires);
         self.exchange()
     }
 
     fn trust(&mut self, [text]: &Contents<1>) -> Result<(), CertificateError> {
         if let Some(clients) = &mut self.clients {
-            clients.verifier = clients.settings.verifier(text)?;
+            clients.verifier = clients::verifier(&clients.settings, text)?;
             info!(action = "client_authorities_loaded");
         }
         self.exchange()
@@ -170,15 +141,15 @@ impl Certificate {
         })
     }
 
-    fn tell(&self, expires: &Gauge) {
+    fn show(&self, expires: &Gauge) {
         let until = self.expires.duration_since(UNIX_EPOCH).unwrap_or_default();
         expires.set(until.as_secs_f64());
         info!(action = "certificate_loaded", expires = %humantime::format_rfc3339_seconds(self.expires));
     }
 }
 
-/// How connections are secured with this certificate. A new one forgets the sessions of the old one, so nobody resumes a
-/// session that an authority of before has vouched for.
+/// The TLS configuration with this certificate. It knows no sessions of the configuration before, so nobody can resume a session
+/// that a removed authority had vouched for.
 fn config(
     certificate: &Certificate,
     clients: Option<&Clients>,
@@ -196,15 +167,15 @@ fn config(
     Ok(Arc::new(config))
 }
 
-/// What the doctor says of the certificate, and of the authorities of clients.
+/// What the doctor reports about the certificate, and about the authorities of clients.
 pub(crate) fn examine(files: &CertificateFiles) -> Vec<Finding> {
-    let clients = files.clients.as_ref().map(ClientCertificates::examine);
+    let clients = files.clients.as_ref().map(clients::examine);
     std::iter::once(examine_pair(files)).chain(clients).collect()
 }
 
 fn examine_pair(files: &CertificateFiles) -> Finding {
     const SUBJECT: &str = "certificate";
-    let contents = files.open().map(|(_, contents)| contents).map_err(CertificateError::from);
+    let contents = open_pair(files).map(|(_, contents)| contents).map_err(CertificateError::from);
     let certificate = contents.and_then(|contents| Ok(Certificate::read(&contents)?));
     let now = SystemTime::now();
     match certificate {

@@ -1,8 +1,9 @@
-//! Connections: accepts them, secures them, limits them, and lets them finish when the service stops.
+//! Connections: accepts them, secures them, limits them, and drains them when the service stops.
 
 mod drain;
 mod handshake;
 pub(crate) mod heads;
+pub(crate) mod limits;
 mod overdue;
 mod pace;
 mod refusals;
@@ -17,7 +18,6 @@ use hyper_util::{
     rt::TokioIo,
     server::graceful::{GracefulShutdown, Watcher},
 };
-use ipnet::IpNet;
 use tepal_shared::process::shutdown::{self, Shutdown};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -27,87 +27,88 @@ use tokio::{
 use tower::Service as _;
 use tracing::{debug, info, warn};
 
-pub(crate) use self::handshake::Handshakes;
+pub(crate) use self::{handshake::Handshakes, refusals::RejectHead};
 use self::{
+    limits::ConnectionLimits,
     overdue::overdue,
     pace::Pace,
     refusals::Refusals,
-    slots::{Begin, Place, Places},
-    write_timeout::Patience,
+    slots::{Begin, Slot, Slots},
+    write_timeout::WriteTimeout,
 };
-use crate::{
-    config::ConnectionLimits,
-    edge::rate_limit::{Peer, RateLimit},
-    http::security_headers::SecurityHeaders,
-    metrics::ConnectionMetrics,
+use super::{
+    peer::{Peer, TrustedProxies},
+    security_headers::SecurityHeaders,
 };
+use crate::metrics::ConnectionMetrics;
 
-/// Pause after a failed accept, which is mostly a lack of file descriptors: others must be closed first.
+/// Pause after a failed accept. The usual cause is a lack of file descriptors: other connections must be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What one connection holds of a request that is not understood yet. Longer targets and headers are refused; these are
-/// bytes enough to say which of them it was.
+/// Bytes that one connection holds of a request whose head is incomplete. Longer targets and headers are rejected; these bytes are
+/// enough to see which of them it was.
 const MOST_UNREAD: usize = 80 << 10;
 
-/// What answers, and under which conditions.
+/// Serves connections.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) limits: ConnectionLimits,
-    /// Bytes of the largest body that is taken.
+    /// Bytes of the largest valid body.
     pub(crate) largest_body: usize,
     pub(crate) metrics: ConnectionMetrics,
-    /// Connections from these networks have no bound for each address.
-    pub(crate) trusted: Arc<[IpNet]>,
-    /// `None` when no address is limited.
-    pub(crate) rate_limit: Option<Arc<RateLimit>>,
+    /// The connections of these proxies are not bounded by address.
+    pub(crate) trusted: TrustedProxies,
+    pub(crate) reject: Arc<RejectHead>,
+    /// Requests for these paths are not counted against a limit, but paced on each connection.
+    pub(crate) paced: Arc<[&'static str]>,
     /// `None` for plain HTTP.
     pub(crate) handshakes: Option<Arc<Handshakes>>,
 }
 
 impl Server {
-    /// Serves until `shutdown` begins, then lets requests in flight finish.
+    /// Serves until `shutdown` begins, then waits for the requests in flight.
     pub(crate) async fn run(self, listener: TcpListener, shutdown: &Shutdown) {
         let mut http = http1::Builder::new();
-        // The library has one limit for slow heads and for idle connections; `overdue` has two.
+        // The library has one limit for slow heads and idle connections; `overdue` has one for each.
         http.header_read_timeout(None).max_buf_size(MOST_UNREAD);
         let open = GracefulShutdown::new();
         let (close, closing) = shutdown::channel();
-        let places = Places::new(self.limits.most, self.metrics.clone());
+        let slots = Slots::new(self.limits.most, self.metrics.clone());
         let mut stop = pin!(async {
             shutdown.begun().await;
             info!(action = "draining");
             sleep(self.limits.shutdown_delay).await;
         });
         loop {
-            let (stream, peer, place) = tokio::select! {
-                accepted = accept(&listener, &places, &self.trusted) => accepted,
+            let (stream, peer, slot) = tokio::select! {
+                accepted = accept(&listener, &slots, &self.trusted) => accepted,
                 () = &mut stop => break,
             };
             let (server, http, watcher) = (self.clone(), http.clone(), open.watcher());
-            tokio::spawn(Connection { server, http, peer, watcher, place }.run(stream, closing.clone()));
+            tokio::spawn(Connection { server, http, peer, watcher, slot }.run(stream, closing.clone()));
         }
         drop(listener);
         close.begin();
         if timeout(self.limits.drain_timeout, open.shutdown()).await.is_err() {
-            warn!(action = "drain_timed_out", connections = places.open());
+            warn!(action = "drain_timed_out", connections = slots.open());
         }
     }
 }
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Places>,
-    trusted: &[IpNet],
-) -> (TcpStream, Peer, Arc<Place>) {
+    slots: &Arc<Slots>,
+    trusted: &TrustedProxies,
+) -> (TcpStream, Peer, Arc<Slot>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Answers are small and written at once: waiting for more to send would only delay them.
+                // Answers are small and written at once. Nagle's algorithm would only delay them.
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(action = "nodelay_failed", %error);
                 }
                 let peer = Peer(peer.ip());
-                return (stream, peer, places.take(peer.client(trusted)).await);
+                return (stream, peer, slots.take(trusted.client(peer)).await);
             }
             Err(error) => {
                 warn!(action = "accept_failed", %error);
@@ -123,24 +124,24 @@ struct Connection {
     http: http1::Builder,
     peer: Peer,
     watcher: Watcher,
-    place: Arc<Place>,
+    slot: Arc<Slot>,
 }
 
 impl Connection {
-    /// Secures the connection if it is to be, and answers what comes, as long as it keeps its place. A handshake under
-    /// way is given up when the service is `closing`: nothing was asked yet.
+    /// Secures the connection if TLS is on, and answers its requests as long as it keeps its slot. When the service is `closing`,
+    /// a handshake is aborted: no request was sent yet.
     async fn run(self, stream: TcpStream, closing: Shutdown) {
-        let place = Arc::clone(&self.place);
+        let slot = Arc::clone(&self.slot);
         tokio::select! {
             () = self.serve(stream, closing) => {}
-            () = place.lost() => debug!(action = "connection_made_room"),
+            () = slot.lost() => debug!(action = "connection_made_room"),
         }
     }
 
     async fn serve(self, stream: TcpStream, closing: Shutdown) {
         match self.server.handshakes.clone() {
             None => self.answer(stream).await,
-            // In a box: what it needs is large, and each connection without it would hold as much.
+            // Boxed: it is large, and each connection without TLS would hold as much.
             Some(handshakes) => Box::pin(self.secure(handshakes, stream, closing)).await,
         }
     }
@@ -152,47 +153,46 @@ impl Connection {
     }
 
     async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
-        let Self { server, http, peer, watcher, place } = self;
+        let Self { server, http, peer, watcher, slot } = self;
         let headers = SecurityHeaders { is_tls: server.handshakes.is_some() };
-        let largest_body = server.largest_body;
-        place.opened();
-        let stream = Patience::new(stream, Arc::clone(&place), server.limits.write_timeout);
-        let overdue = overdue(Arc::clone(&place), server.limits);
-        let seen = Arc::clone(&place);
+        let (largest_body, reject) = (server.largest_body, Arc::clone(&server.reject));
+        slot.opened();
+        let stream = WriteTimeout::new(stream, Arc::clone(&slot), server.limits.write_timeout);
+        let overdue = overdue(Arc::clone(&slot), server.limits);
+        let seen = Arc::clone(&slot);
         let pace = Pace::default();
         let service = service_fn(move |request: Request<Incoming>| {
-            let (mut request, unread) = drain::lend(request);
+            let (mut request, rest) = drain::drainable(request);
             request.extensions_mut().insert(peer);
-            let place = Arc::clone(&place);
-            // Monitoring does not wait for other requests of its address.
-            let is_paced = pace::is_paced(request.uri().path());
+            let slot = Arc::clone(&slot);
+            // Requests of monitoring do not wait for other requests of their address.
+            let is_paced = server.paced.contains(&request.uri().path());
             let turn = if is_paced { pace.turn() } else { None };
-            let begun = place.begin(!is_paced);
-            // The handler does not run before this is polled.
+            let begun = slot.begin(!is_paced);
+            // The handler starts when this is first polled.
             let answering = server.router.clone().call(request);
             async move {
                 let is_kept = match (begun, turn) {
                     (Begin::Now, None) => true,
-                    (Begin::Now, Some(turn)) => place.wait_until(turn).await,
-                    (Begin::Later(_), _) => Box::pin(place.begin_later()).await,
+                    (Begin::Now, Some(turn)) => slot.wait_until(turn).await,
+                    (Begin::Later(_), _) => Box::pin(slot.begin_later()).await,
                     (Begin::Lost, _) => false,
                 };
                 if !is_kept {
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
-                let Ok(mut answer) = match unread {
+                let Ok(mut answer) = match rest {
                     None => answering.await,
-                    // In a box: it is needed rarely, and each request would hold as much.
-                    Some(unread) => Box::pin(unread.discard_beside(answering, &place, largest_body)).await,
+                    // Boxed: it is needed rarely, and each request would hold as much.
+                    Some(rest) => Box::pin(rest.discard_beside(answering, &slot, largest_body)).await,
                 };
                 headers.add_to(answer.headers_mut());
-                Ok::<_, io::Error>(place.hold(answer))
+                Ok::<_, io::Error>(slot.hold(answer))
             }
         });
-        let account = server.rate_limit.as_ref().and_then(|limit| limit.account_of_peer(peer));
-        let stream = TokioIo::new(Refusals::new(stream, seen, headers, account));
+        let stream = TokioIo::new(Refusals::new(stream, seen, headers, peer, reject));
         tokio::select! {
-            // What the connection waits for is known after it has run.
+            // The connection runs first, because it sets what it waits for.
             biased;
             ended = watcher.watch(http.serve_connection(stream, service)) => {
                 if let Err(error) = ended {

@@ -1,63 +1,18 @@
-//! How requests are read: JSON bodies, job ids in paths, and the headers that travel with a job.
+//! Reads headers of requests.
 
-use std::convert::Infallible;
-
-use axum::{
-    body::Body,
-    extract::{FromRequestParts, Path},
-    http::{
-        HeaderMap, HeaderName, HeaderValue,
-        header::{CONTENT_ENCODING, CONTENT_TYPE},
-        request::Parts,
-    },
-};
-use serde_json::Value;
-use tepal_shared::job::JobId;
-
-use crate::{
-    error::ApiError,
-    http::{bodies::Bodies, budget::Share, json},
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 
-/// Identifies a request in logs and answers.
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use crate::error::ApiError;
+
 /// W3C Trace Context (<https://www.w3.org/TR/trace-context/>).
-/// A later version of the standard may have longer ones; this much is kept.
-pub(crate) const LONGEST_TRACEPARENT: usize = 256;
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// The job id of the path; `None` when it is no id.
-pub(crate) struct PathId(Option<JobId>);
+/// A later version of the standard may have longer values; this much is kept.
+pub(crate) const LONGEST_TRACEPARENT: usize = 256;
 
-impl PathId {
-    /// The id.
-    pub(crate) fn job_id(&self) -> Result<JobId, ApiError> {
-        self.0.ok_or(ApiError::JobNotFound)
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for PathId {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
-        let text = Path::<String>::from_request_parts(parts, state).await;
-        Ok(Self(text.ok().and_then(|Path(text)| text.parse().ok())))
-    }
-}
-
-/// What `read` makes of the body, which must be JSON, and the memory that it holds.
-pub(crate) async fn json<T>(
-    headers: &HeaderMap,
-    body: Body,
-    bodies: &Bodies,
-    read: impl FnOnce(Value) -> Result<T, ApiError>,
-) -> Result<(T, Share), ApiError> {
-    if !is_declared(headers, &["application/json"])? {
-        return Err(ApiError::NotDeclaredJson);
-    }
-    bodies.read(body, |bytes, meter| read(json::parse(bytes, meter)?)).await
-}
-
-/// The value of a header that may be given only once. Programs differ in which of several they take.
+/// The value of a header that may be given only once. Programs differ in which of several values they use.
 pub(crate) fn once<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -89,16 +44,6 @@ fn is_media_type(text: &str, media_types: &[&str]) -> bool {
         })
 }
 
-/// The client's request id if it can be used, else a new one.
-pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let given = headers.get(REQUEST_ID).filter(|id| is_visible_ascii(id.as_bytes(), 128));
-    given.cloned().unwrap_or_else(|| {
-        let mut text = uuid::Uuid::encode_buffer();
-        let text = uuid::Uuid::now_v7().as_hyphenated().encode_lower(&mut text);
-        HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
-    })
-}
-
 /// Whether `text` is 1 to `most` visible ASCII characters.
 pub(crate) fn is_visible_ascii(text: &[u8], most: usize) -> bool {
     (1..=most).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic)
@@ -109,8 +54,7 @@ pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a 
     headers.get(name)?.to_str().ok()
 }
 
-/// The trace that the request belongs to, if the header is well formed; a malformed one must be ignored
-/// (Trace Context, section 3.2.2.3).
+/// The trace of the request, if the header is well formed. A malformed header must be ignored (Trace Context, section 3.2.2.3).
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
     text(headers, &TRACEPARENT).filter(|value| is_traceparent(value)).map(str::to_owned)
 }

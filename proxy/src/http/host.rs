@@ -5,7 +5,7 @@ use axum::{
     http::{Version, header::HOST},
 };
 
-/// Whether the request says once, and well, for whom it is. One of HTTP/1.0 need not say it.
+/// Whether the request has one valid `Host`. HTTP/1.0 does not require the header.
 pub(crate) fn is_right(request: &Request) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {

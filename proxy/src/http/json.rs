@@ -1,6 +1,5 @@
-//! JSON as it comes from clients: UTF-8, and no member twice. serde_json alone keeps the last of two members with the
-//! same name, so that two programs could read two different requests from the same bytes (RFC 7493, section 2.3, forbids
-//! them for that reason).
+//! JSON of clients: UTF-8, and no member twice. serde_json alone keeps the last of two members with the same name, so two
+//! programs could read two different requests from the same bytes. RFC 7493, section 2.3, forbids such members for that reason.
 
 use std::fmt::{self, Write as _};
 
@@ -13,10 +12,10 @@ use crate::{
     http::budget::Meter,
 };
 
-/// What a list element takes, and what a member takes beside its name: the table of members grows in steps.
+/// Memory of a list element, and of a member without its name: the table of members grows in steps.
 const ELEMENT: usize = size_of::<Value>();
 const MEMBER: usize = 2 * (size_of::<(usize, String, Value)>() + size_of::<usize>());
-/// What the first member takes more.
+/// The additional memory of the first member.
 const FIRST_MEMBER: usize = 2 * MEMBER;
 
 /// Bytes as one JSON value.
@@ -29,8 +28,8 @@ pub(crate) fn parse(bytes: &[u8], meter: &mut Meter) -> Result<Value, ApiError> 
     document.map_err(not_json)?.value()
 }
 
-/// The elements of a JSON array, each of which can be wrong for itself; `None` when the bytes are JSON, but no array. Of
-/// more than `most` elements the rest is left out, but for one.
+/// The elements of a JSON array, each with its own error; `None` if the bytes are JSON, but not an array. At most `most` elements
+/// and one more are kept.
 pub(crate) fn parse_list(
     bytes: &[u8],
     most: usize,
@@ -43,14 +42,14 @@ pub(crate) fn parse_list(
     })?;
     match elements {
         Ok(elements) => Ok(Some(elements.into_iter().map(Document::value).collect())),
-        // It is something else than an array, or no JSON.
+        // It is not an array, or not JSON.
         Err(error) if error.is_data() => parse(bytes, meter).map(|_| None),
         Err(error) => Err(not_json(error)),
     }
 }
 
-/// What `parse` makes of the text. Numbers that no 64-bit float holds are valid JSON, but the parser refuses them all, so
-/// it gets the text a second time without them.
+/// Applies `parse` to the text. Numbers that no 64-bit float can hold are valid JSON, but the parser rejects all of them. So it
+/// parses the text a second time with those numbers replaced.
 fn read<T>(
     text: &str,
     meter: &mut Meter,
@@ -61,7 +60,7 @@ fn read<T>(
         let Some(replaced) = replaced.filter(|replaced| meter.take(replaced.len())) else {
             return Err(error);
         };
-        // What is wrong beside them has another place there.
+        // Positions of other errors differ in the replaced text.
         parse(&replaced, meter).map_err(|_| serde_json::from_str::<IgnoredAny>(text).err().unwrap_or(error))
     });
     if meter.is_exceeded() { Err(ApiError::Overloaded) } else { Ok(outcome) }
@@ -77,12 +76,12 @@ fn not_json(error: serde_json::Error) -> ApiError {
     ApiError::NotJson(error.to_string())
 }
 
-/// A JSON Pointer to a member of the body (RFC 6901, section 3), cut when it is long.
+/// A JSON Pointer to a member of the body (RFC 6901, section 3). A long one is cut.
 pub(crate) fn pointer_to(name: &str) -> String {
     short(Place { parent: None, step: Step::Member(name) }, LONGEST_POINTER)
 }
 
-/// A value, and pointers to the members that it has more than once.
+/// A value, and pointers to its repeated members.
 struct Document {
     value: Value,
     repeated: Vec<String>,
@@ -112,7 +111,7 @@ impl<'de> DeserializeSeed<'de> for Metered<'_> {
     }
 }
 
-/// Reads an array, of which it keeps `most` elements and one: each takes much more memory than its text.
+/// Reads an array. It keeps `most` elements and one more, because an element needs much more memory than its text.
 struct Elements<'a> {
     most: usize,
     meter: &'a mut Meter,
@@ -136,7 +135,7 @@ impl<'de> Visitor<'de> for Elements<'_> {
     }
 }
 
-/// Where in a document a value is. Costs nothing until it is written.
+/// The position of a value in the document. Costs nothing until it is formatted.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     parent: Option<&'a Place<'a>>,
@@ -218,7 +217,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        // The text of a number is always finite: the parser refuses others.
+        // The parser accepts only finite numbers.
         Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
     }
 

@@ -1,4 +1,4 @@
-//! Answers that all clients get alike. Their bytes have a tag, and a client that has them already gets no body (RFC 9110,
+//! Answers that are the same for all clients. Each has an ETag, and a client that has the answer already gets no body (RFC 9110,
 //! section 13.1.2).
 
 use axum::{
@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::http::answer::IsPaid;
 
-/// The bytes of an answer, shared by all who get them.
+/// The bytes of an answer, shared by all clients.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     bytes: Bytes,
@@ -47,10 +47,10 @@ impl Kept {
     }
 }
 
-/// Whether `If-None-Match` has this tag; strong and weak forms are equal here.
+/// Whether `If-None-Match` contains this tag. Strong and weak tags are compared alike.
 pub(crate) fn names(request: &HeaderMap, tag: &str) -> bool {
     let lines = request.get_all(IF_NONE_MATCH).into_iter().filter_map(|line| line.to_str().ok());
-    // None of our tags has a comma.
+    // None of our tags contains a comma.
     lines
         .flat_map(|line| line.split(','))
         .map(str::trim)

@@ -1,15 +1,15 @@
-//! The operating system's limit of open files. A process that has reached it can accept no connection and open none to
-//! Redis, so it must be higher than the number of clients' connections.
+//! The operating system's limit of open files. A process at this limit can neither accept connections nor connect to Redis, so
+//! the limit must be higher than the number of client connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Files beside the connections of clients: those to Redis, the listening socket, what is read at times, and connections
-/// that were accepted and wait for another one to make room.
+/// Files other than client connections: connections to Redis, the listening socket, files that are read at times, and accepted
+/// connections that wait for a slot.
 const OTHERS: u64 = 64;
 
-/// Raises the soft limit if so many connections of clients need it. How many there may be: fewer, when the hard limit
-/// leaves less room.
+/// Raises the soft limit if so many client connections need it. Returns how many there may be: fewer, if the hard limit is too
+/// low.
 pub(crate) fn make_room(connections: usize) -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let needed = needed(connections);

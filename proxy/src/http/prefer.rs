@@ -6,21 +6,21 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// A longer wait is cut to this one; `Preference-Applied` says so.
+/// A longer wait is reduced to this one; `Preference-Applied` says so.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// The wait that the client prefers, if it prefers one. Anything else in the header, malformed parts included, is
-/// ignored, as section 2 asks for.
+/// The wait that the client prefers, if any. Everything else in the header, malformed parts included, is ignored, as section 2
+/// requires.
 pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all(PREFER).into_iter().filter_map(|value| value.to_str().ok());
-    // Of a preference that is given more than once, the first one counts.
+    // If a preference is given more than once, the first one counts.
     let seconds = values.flat_map(preferences).find(|(name, _)| name.eq_ignore_ascii_case("wait"))?.1;
-    // Digits only; too many of them mean a very long time.
+    // Digits only. A number with too many digits is a very long time.
     let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)).min(LONGEST_WAIT))
 }
 
-/// Says that the wait was granted.
+/// Reports that the wait was granted.
 pub(crate) fn mark_applied(headers: &mut HeaderMap, wait: Duration) {
     // Digits are always a valid value.
     if let Ok(value) = HeaderValue::try_from(format!("wait={}", wait.as_secs())) {
@@ -28,7 +28,7 @@ pub(crate) fn mark_applied(headers: &mut HeaderMap, wait: Duration) {
     }
 }
 
-/// `name` and `value` of each preference in one header line, quotes taken off; parameters are left out.
+/// Name and value of each preference in one header line, without quotes. Parameters are skipped.
 fn preferences(line: &str) -> impl Iterator<Item = (&str, &str)> {
     split_outside_quotes(line, b',').map(|preference| {
         let preference = split_outside_quotes(preference, b';').next().unwrap_or_default();
@@ -119,7 +119,7 @@ mod tests {
             &["await=5"],
             &["note=\"wait=5"],
             &["foo; wait=5"],
-            // The first one counts, although it means nothing.
+            // The first one counts, although it is malformed.
             &["wait=soon, wait=5"],
         ] {
             assert_eq!(seconds(lines), None, "{lines:?}");

@@ -1,4 +1,4 @@
-//! How a job is read: as it stands now, or as soon as it has ended. All who follow a job share each read.
+//! Reads of jobs: as a job stands now, or as soon as it has ended. All requests that follow a job share each read.
 
 use std::{
     sync::Arc,
@@ -8,20 +8,22 @@ use std::{
 use futures_util::{FutureExt as _, future::try_join_all};
 use tepal_shared::{
     job::{Job, JobId, owner::View},
-    queue::{error::StoreError, scripts::Expired, store::JobStore, views::Watch},
+    process::shutdown::Shutdown,
+    queue::{
+        error::StoreError,
+        scripts::Expired,
+        store::JobStore,
+        views::{Notifier, Watch},
+    },
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::{
-    jobs::single_flight::{Flight, SingleFlight},
-    state::App,
-};
+use super::single_flight::{Flight, SingleFlight};
 
-/// Between two reads of a job that are made for another reason than news of it.
+/// The shortest time between two reads of a job without news.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Reads the job if the caller sees it; one that has missed its own deadline is ended first, since no worker may come by
-/// to do it.
+/// Reads the job, if the caller may see it. Ends it first if it has missed its deadline, because no worker may do that.
 pub(crate) async fn current(store: &JobStore, view: View<'_>, id: JobId) -> Result<Option<Job>, StoreError> {
     match store.job(id).await? {
         Some(job) if view.shows(job.owner.as_deref()) => up_to_date(store, job).await,
@@ -29,12 +31,12 @@ pub(crate) async fn current(store: &JobStore, view: View<'_>, id: JobId) -> Resu
     }
 }
 
-/// The job, read again if it had to be ended. While Redis takes no changes it stays as it was read.
+/// The job, read again if it had to be ended. It stays as it was read while Redis accepts no changes.
 pub(crate) async fn up_to_date(store: &JobStore, job: Job) -> Result<Option<Job>, StoreError> {
     if !is_overdue(&job) {
         return Ok(Some(job));
     }
-    // This machine's clock only decides whether to ask; Redis decides with its own.
+    // This machine's clock decides only whether to ask. Redis decides by its own clock.
     match store.expire(job.id).await {
         Ok(Expired::Kept(status)) if status == job.status => Ok(Some(job)),
         Err(StoreError::CannotPersist(_) | StoreError::NotReady(_)) => Ok(Some(job)),
@@ -43,7 +45,7 @@ pub(crate) async fn up_to_date(store: &JobStore, job: Job) -> Result<Option<Job>
     }
 }
 
-/// Brings those of `jobs` up to date that are overdue, all at once.
+/// Ends the overdue ones of `jobs`, all at once.
 pub(crate) async fn bring_up_to_date(store: &JobStore, jobs: &mut [Option<Job>]) -> Result<(), StoreError> {
     let overdue = jobs.iter_mut().filter(|job| job.as_ref().is_some_and(is_overdue));
     let ending = overdue.map(async |job| {
@@ -57,65 +59,77 @@ fn is_overdue(job: &Job) -> bool {
     !job.status.is_terminal() && job.deadline_ms.is_some_and(|deadline_ms| deadline_ms < now_ms())
 }
 
-/// Reads the job, if the caller sees it, when it has ended, or as it stands when `wait` is over or the service stops.
-pub(crate) async fn ended(
-    app: &App,
-    view: View<'_>,
-    id: JobId,
-    wait: Duration,
-) -> Result<Option<Arc<Job>>, StoreError> {
-    let give_up = Instant::now() + wait;
-    let first = current(&app.store, view, id).await?.map(Arc::new);
-    let is_wanted = |job: &&Arc<Job>| !job.status.is_terminal() && !wait.is_zero();
-    let Some(job) = first.as_ref().filter(is_wanted) else { return Ok(first) };
-    let mut follower = Follower::new(app, job);
-    loop {
-        let news = tokio::select! {
-            biased;
-            () = app.shutdown.begun() => None,
-            () = sleep_until(give_up) => None,
-            heard = follower.news() => Some(heard),
-        };
-        match follower.look(app, news.unwrap_or_else(Instant::now)).await {
-            Ok(Some(job)) if !job.status.is_terminal() && news.is_some() => {}
-            // Redis may be back before the wait is over.
-            Err(error) if error.is_retryable() && news.is_some() => {}
-            outcome => return outcome,
-        }
-    }
+/// The reads of followed jobs.
+pub(crate) struct Following {
+    store: JobStore,
+    watchers: Notifier,
+    reads: SingleFlight<Read>,
+    shutdown: Shutdown,
 }
 
-/// The reads of followed jobs.
-#[derive(Default)]
-pub(crate) struct Looks(SingleFlight<Look>);
-
-/// How a job stood, the same for all who look at it together.
+/// The outcome of a read, the same for all that share it.
 #[derive(Clone)]
-struct Look {
+struct Read {
     job: Result<Option<Arc<Job>>, StoreError>,
-    /// When to look again although nothing was heard.
+    /// When to read again without news.
     again_at: Option<Instant>,
 }
 
-/// Follows one job's changes.
+impl Following {
+    pub(crate) fn new(store: JobStore, shutdown: Shutdown) -> Self {
+        let watchers = Notifier::new(store.redis().clone(), store.keys().clone());
+        Self { store, watchers, reads: SingleFlight::default(), shutdown }
+    }
+
+    /// Reads the job, if the caller may see it, when it has ended, or as it stands when `wait` is over or the service stops.
+    pub(crate) async fn ended(
+        &self,
+        view: View<'_>,
+        id: JobId,
+        wait: Duration,
+    ) -> Result<Option<Arc<Job>>, StoreError> {
+        let give_up = Instant::now() + wait;
+        let first = current(&self.store, view, id).await?.map(Arc::new);
+        let is_wanted = |job: &&Arc<Job>| !job.status.is_terminal() && !wait.is_zero();
+        let Some(job) = first.as_ref().filter(is_wanted) else { return Ok(first) };
+        let mut follower = self.follow(job);
+        loop {
+            let news = tokio::select! {
+                biased;
+                () = self.shutdown.begun() => None,
+                () = sleep_until(give_up) => None,
+                heard = follower.news() => Some(heard),
+            };
+            match follower.read(self, news.unwrap_or_else(Instant::now)).await {
+                Ok(Some(job)) if !job.status.is_terminal() && news.is_some() => {}
+                // Redis may be back before the wait is over.
+                Err(error) if error.is_retryable() && news.is_some() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Begins to follow a job that has not ended.
+    pub(crate) fn follow(&self, job: &Job) -> Follower {
+        let watch = self.watchers.watch(job.id);
+        Follower { id: job.id, watch, read_at: next_read(job), last: None }
+    }
+}
+
+/// Follows the changes of one job.
 pub(crate) struct Follower {
     id: JobId,
     watch: Watch,
-    /// When to look although nothing was heard.
-    look_at: Option<Instant>,
-    /// Kept for those who hear of the same change later.
-    last: Option<Arc<Flight<Look>>>,
+    /// When to read without news.
+    read_at: Option<Instant>,
+    /// Kept for followers that hear of the same change later.
+    last: Option<Arc<Flight<Read>>>,
 }
 
 impl Follower {
-    /// Begins to follow a job that has not ended.
-    pub(crate) fn new(app: &App, job: &Job) -> Self {
-        Self { id: job.id, watch: app.watchers.watch(job.id), look_at: next_look(job), last: None }
-    }
-
-    /// Waits until the job may have changed, and gives the moment of the change.
+    /// Waits until the job may have changed. Returns the moment of the change.
     pub(crate) async fn news(&mut self) -> Instant {
-        match self.look_at {
+        match self.read_at {
             Some(at) => tokio::select! {
                 heard = self.watch.changed() => heard,
                 () = sleep_until(at) => at,
@@ -124,35 +138,39 @@ impl Follower {
         }
     }
 
-    /// The job as it stood at the moment `since`, or later. After a failure the next news is that it can be tried again.
-    pub(crate) async fn look(&mut self, app: &App, since: Instant) -> Result<Option<Arc<Job>>, StoreError> {
-        let begin = || look(app.store.clone(), self.id).boxed();
-        let flight = app.looks.0.join(self.id, |flight| flight.begun() >= since, begin);
-        let Look { job, again_at } = flight.outcome().await;
+    /// The job as it stood at the moment `since`, or later. After a failure, the next news is the time of the next try.
+    pub(crate) async fn read(
+        &mut self,
+        following: &Following,
+        since: Instant,
+    ) -> Result<Option<Arc<Job>>, StoreError> {
+        let begin = || read(following.store.clone(), self.id).boxed();
+        let flight = following.reads.join(self.id, |flight| flight.begun() >= since, begin);
+        let Read { job, again_at } = flight.outcome().await;
         self.last = Some(flight);
-        self.look_at = again_at;
+        self.read_at = again_at;
         job
     }
 
-    /// Makes it the next news that so much time has passed since the last look.
-    pub(crate) fn look_again_after(&mut self, pause: Duration) {
-        // Of the look, not of now: so all who had it have the next one together.
-        self.look_at = self.last.as_ref().map(|flight| flight.begun() + pause);
+    /// The next news is that this time has passed since the last read.
+    pub(crate) fn read_again_after(&mut self, pause: Duration) {
+        // Since the read, not from now, so that all followers that shared it share the next one.
+        self.read_at = self.last.as_ref().map(|flight| flight.begun() + pause);
     }
 }
 
-async fn look(store: JobStore, id: JobId) -> Look {
+async fn read(store: JobStore, id: JobId) -> Read {
     // Whoever follows the job has seen it, and its owner never changes.
     let job = current(&store, View::All, id).await.map(|job| job.map(Arc::new));
     let again_at = match &job {
-        Ok(job) => job.as_ref().and_then(|job| next_look(job)),
+        Ok(job) => job.as_ref().and_then(|job| next_read(job)),
         Err(_) => Some(Instant::now() + SHORTEST_PAUSE),
     };
-    Look { job, again_at }
+    Read { job, again_at }
 }
 
-/// Nobody tells of a deadline that passes: whoever looks then ends the job.
-fn next_look(job: &Job) -> Option<Instant> {
+/// Redis publishes no message when a deadline passes: whoever reads the job then ends it.
+fn next_read(job: &Job) -> Option<Instant> {
     let deadline_ms = job.deadline_ms.filter(|_| !job.status.is_terminal())?;
     let left = Duration::from_millis(deadline_ms.saturating_sub(now_ms()) + 1);
     Instant::now().checked_add(left.max(SHORTEST_PAUSE))

@@ -1,7 +1,8 @@
-//! The storage quota: which payer a large job is charged to, and how much that payer may keep in Redis. The scripts count the
-//! bytes, see `shared/src/queue/lua/quota.lua`. Small jobs are never charged.
+//! The storage quota: who pays for a large job, and how much a payer may keep in Redis. The scripts count the bytes, see
+//! `shared/src/lua/quota.lua`. Small jobs are never charged.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,26 +10,40 @@ use std::{
     time::Duration,
 };
 
-use axum::http::request::Parts;
-use ipnet::IpNet;
+use clap::Args;
 use tepal_shared::{
     job::{Charge, LARGE_BYTES},
     model::Model,
-    queue::error::StoreError,
+    process::settings::Mistakes,
+    queue::store::JobStore,
 };
 
+use super::submission::Submission;
 use crate::{
-    edge::{
-        access::Caller,
-        rate_limit::{self, Client, Peer},
-    },
-    error::ApiError,
-    jobs::submission::Submission,
-    secret::Pseudonym,
-    state::App,
+    http::peer::Client,
+    secret::{Pseudonym, Secret, SecretError},
 };
 
-/// The memory of Redis is not known yet.
+/// Flags and environment variables.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct QuotaArgs {
+    /// Most bytes that an owner, or an address where nobody owns the jobs, may keep in Redis in inputs and results above 8 KiB;
+    /// 0 = any number. A quarter of the maxmemory of Redis when it is not given
+    #[arg(long, env, value_name = "BYTES")]
+    owner_max_bytes: Option<String>,
+}
+
+impl QuotaArgs {
+    /// Most bytes that a payer may keep, 0 = any number; `None` when it is not given.
+    pub(crate) fn check(&self, mistakes: &mut Mistakes) -> Option<u64> {
+        let text = self.owner_max_bytes.as_deref()?;
+        // The scripts count up to 2^53.
+        Some(mistakes.number("OWNER_MAX_BYTES", text, 0..=1 << 50))
+    }
+}
+
+/// The memory of Redis is still unknown.
 const UNKNOWN: u64 = u64::MAX;
 /// Without a setting, a payer may keep this part of the memory of Redis.
 const PART: u64 = 4;
@@ -38,26 +53,36 @@ pub(crate) struct Quota {
     /// All partitions together; `None` = a part of the memory of Redis.
     setting: Option<u64>,
     partitions: u64,
-    /// As Redis was seen last; 0 = no limit.
+    /// The memory limit of Redis as it was last read; 0 = no limit.
     max_memory: AtomicU64,
     /// A job of more rows may have a large result.
     small_rows: usize,
-    trusted_proxies: Arc<[IpNet]>,
+}
+
+/// Who pays for large jobs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Payer<'a> {
+    /// The owner of the jobs.
+    Owner(&'a str),
+    /// The address that the request comes from, if it is known.
+    Address(Option<IpAddr>),
+}
+
+/// Charges large jobs to their payers.
+pub(crate) struct Charges {
+    pub(crate) quota: Quota,
+    pub(crate) store: JobStore,
+    /// For the pseudonyms of addresses.
+    pub(crate) secret: Arc<Secret>,
 }
 
 impl Quota {
-    pub(crate) fn new(
-        setting: Option<u64>,
-        partitions: u16,
-        model: &Model,
-        trusted_proxies: Arc<[IpNet]>,
-    ) -> Self {
+    pub(crate) fn new(setting: Option<u64>, partitions: u16, model: &Model) -> Self {
         Self {
             setting,
             partitions: u64::from(partitions.max(1)),
             max_memory: AtomicU64::new(UNKNOWN),
             small_rows: model.rows_within(LARGE_BYTES),
-            trusted_proxies,
         }
     }
 
@@ -71,83 +96,78 @@ impl Quota {
         let all = match (self.setting, self.max_memory.load(Ordering::Relaxed)) {
             (Some(0), _) | (None, 0) => return None,
             (Some(bytes), _) => bytes,
-            // Redis refuses jobs by itself if there is no room.
+            // Redis itself rejects jobs if it has no memory.
             (None, UNKNOWN) => return Some(0),
             (None, memory) => memory / PART,
         };
         Some((all / self.partitions).max(1))
     }
 
-    /// Whether the job may keep something that counts.
+    /// Whether the job's input or result may count.
     pub(crate) fn is_large(&self, submission: &Submission) -> bool {
         submission.input.len() > LARGE_BYTES || submission.rows > self.small_rows
     }
 }
 
-/// Charges the large ones of these submissions. For small ones the payer is not even looked up.
-pub(crate) async fn charge(
-    app: &App,
-    caller: &Caller,
-    request: &Parts,
-    submissions: impl IntoIterator<Item = &mut Submission>,
-) -> Result<(), ApiError> {
-    let mut large: Vec<_> =
-        submissions.into_iter().filter(|submission| app.quota.is_large(submission)).collect();
-    if !large.is_empty() {
-        let charge = charge_of(app, caller, request).await.map_err(ApiError::Store)?;
-        large.iter_mut().for_each(|submission| submission.charge.clone_from(&charge));
-    }
-    Ok(())
-}
-
-/// The payer for large jobs of this request and its quota; `None` = there is no quota.
-pub(crate) async fn charge_of(
-    app: &App,
-    caller: &Caller,
-    request: &Parts,
-) -> Result<Option<Charge>, StoreError> {
-    let Some(most_bytes) = app.quota.most_bytes() else { return Ok(None) };
-    let payer = match caller.owner() {
-        Some(owner) => format!("o:{owner}"),
-        None => {
-            let keys = app.secret.keys(&app.store).await?;
-            format!("a:{}", address(&keys.addresses, &app.quota.trusted_proxies, request))
+impl Charges {
+    /// Charges the large ones of these submissions to the payer, which is determined only if there are any.
+    pub(crate) async fn charge<'a>(
+        &self,
+        payer: impl FnOnce() -> Payer<'a>,
+        submissions: impl IntoIterator<Item = &mut Submission>,
+    ) -> Result<(), SecretError> {
+        let mut large: Vec<_> =
+            submissions.into_iter().filter(|submission| self.quota.is_large(submission)).collect();
+        if !large.is_empty() {
+            let charge = self.charge_to(payer()).await?;
+            large.iter_mut().for_each(|submission| submission.charge.clone_from(&charge));
         }
-    };
-    Ok(Some(Charge { payer: payer.into(), most_bytes }))
+        Ok(())
+    }
+
+    /// The charge of a large job to this payer, with the payer's quota; `None` = there is no quota.
+    pub(crate) async fn charge_to(&self, payer: Payer<'_>) -> Result<Option<Charge>, SecretError> {
+        let Some(most_bytes) = self.quota.most_bytes() else { return Ok(None) };
+        let payer = match payer {
+            Payer::Owner(owner) => format!("o:{owner}"),
+            Payer::Address(address) => {
+                let keys = self.secret.keys(&self.store).await?;
+                format!("a:{}", pseudonym(&keys.addresses, address))
+            }
+        };
+        Ok(Some(Charge { payer: payer.into(), most_bytes }))
+    }
 }
 
 /// `Retry-After` in seconds, from the time until the payer may have room.
 pub(crate) fn retry_after(room_in: Option<Duration>) -> u64 {
     match room_in {
-        // As soon as one of its jobs ends.
+        // The payer has room as soon as one of its jobs ends.
         Some(Duration::ZERO) => 5,
         Some(time) => time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
         None => 60,
     }
 }
 
-/// The pseudonym of a request's address: as for the rate limit, an IPv6 address counts as its /64.
-fn address(key: &Pseudonym, trusted: &[IpNet], request: &Parts) -> String {
-    let Some(Peer(peer)) = request.extensions.get() else { return key.of(&[]) };
-    match Client::of(rate_limit::origin(trusted, peer.to_canonical(), &request.headers)) {
-        Client::V4(bits) => key.of(&bits.to_be_bytes()),
-        Client::V6(bits) | Client::Bucket(bits) => key.of(&bits.to_be_bytes()),
+/// The pseudonym of an address. As for the rate limit, an IPv6 address counts as its /64.
+fn pseudonym(key: &Pseudonym, address: Option<IpAddr>) -> String {
+    match address.map(Client::of) {
+        None => key.of(&[]),
+        Some(Client::V4(bits)) => key.of(&bits.to_be_bytes()),
+        Some(Client::V6(bits) | Client::Bucket(bits)) => key.of(&bits.to_be_bytes()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{net::IpAddr, path::Path};
-
-    use axum::http::Request;
+    use std::path::Path;
 
     use super::*;
     use crate::secret::Keys;
 
     fn quota(setting: Option<u64>, partitions: u16) -> Quota {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models");
-        Quota::new(setting, partitions, &Model::load(&models, "iris").unwrap(), Arc::new([]))
+        Quota::new(setting, partitions, &Model::load(&models, "iris").unwrap())
     }
 
     #[test]
@@ -179,17 +199,10 @@ mod tests {
     #[test]
     fn addresses_of_one_network_pay_together() {
         let key = Keys::derive(&[1; 32]).unwrap().addresses;
-        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-        let of = |peer: &str, forwarded: &'static str| {
-            let peer = Peer(peer.parse::<IpAddr>().unwrap());
-            let request = Request::builder().header("x-forwarded-for", forwarded).extension(peer);
-            address(&key, &trusted, &request.body(()).unwrap().into_parts().0)
-        };
-        assert_eq!(of("192.0.2.1", ""), of("::ffff:192.0.2.1", "198.51.100.7"));
-        assert_ne!(of("192.0.2.1", ""), of("192.0.2.2", ""));
-        assert_eq!(of("2001:db8:0:1::1", ""), of("2001:db8:0:1:ffff::2", ""));
-        assert_ne!(of("2001:db8:0:1::1", ""), of("2001:db8:0:2::1", ""));
-        assert_eq!(of("10.0.0.1", "192.0.2.1"), of("192.0.2.1", ""));
-        assert!(!of("192.0.2.1", "").contains("192"));
+        let of = |address: &str| pseudonym(&key, Some(address.parse::<IpAddr>().unwrap()));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:ffff::2"));
+        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
+        assert!(!of("192.0.2.1").contains("192"));
     }
 }

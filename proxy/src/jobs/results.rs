@@ -1,5 +1,5 @@
-//! Large results. However many answers need one at the same time, it is read once and held once, and its memory is taken
-//! from the budget before it is read.
+//! Large results. A result is read once and held once, however many answers need it at the same time. Its memory is reserved
+//! before it is read.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use tepal_shared::{
     queue::{error::StoreError, store::JobStore},
 };
 
+use super::single_flight::{Flight, SingleFlight};
 use crate::{
     error::ApiError,
     http::{
         answer::held,
         budget::{Budget, Share},
     },
-    jobs::single_flight::{Flight, SingleFlight},
 };
 
-/// The large results that answers hold or are about to.
+/// The large results of answers.
 pub(crate) struct Results {
     store: JobStore,
     budget: Arc<Budget>,
@@ -31,13 +31,13 @@ type Read = Result<Option<Bytes>, Unread>;
 /// Why a result was not read.
 #[derive(Clone, Debug)]
 pub(crate) enum Unread {
-    /// There is no memory for it at present.
+    /// Memory for it is not available at present.
     NoRoom,
-    /// Redis did not give it.
+    /// Redis failed.
     Store(StoreError),
 }
 
-/// A text that can be joined by others as long as this is held.
+/// A text whose read others can join as long as this is held.
 struct Joined {
     text: Bytes,
     _read: Arc<Flight<Read>>,
@@ -48,11 +48,11 @@ impl Results {
         Self { store, budget, reads: SingleFlight::default() }
     }
 
-    /// The text of this job's result, which has so many bytes; `None` when the job is gone.
+    /// The text of this job's result of so many bytes; `None` if the job is gone.
     pub(crate) async fn text(&self, id: JobId, bytes: usize) -> Read {
         let begin = || read(self.store.clone(), self.budget.share(), id, bytes).boxed();
         let may_succeed = |read: &Flight<Read>| !matches!(read.peek(), Some(Err(_)));
-        // The result of a job never changes, so any read of it is as good as another.
+        // The result of a job never changes, so any read of it can be joined.
         let read = self.reads.join(id, may_succeed, begin);
         let text = read.outcome().await?;
         Ok(text.map(|text| Bytes::from_owner(Joined { text, _read: read })))
@@ -70,7 +70,7 @@ async fn read(store: JobStore, mut share: Share, id: JobId, bytes: usize) -> Rea
     Ok(Some(held(in_one_line(text), Arc::new(share))))
 }
 
-/// The same JSON without line ends, which would divide the data of an event. In JSON they are blanks.
+/// The same JSON without line ends, which would split the data of an event. In JSON they are whitespace.
 fn in_one_line(text: String) -> Vec<u8> {
     let mut bytes = text.into_bytes();
     for byte in bytes.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {

@@ -1,4 +1,4 @@
-//! Reads that several requests share: who wants what is being read already waits for that read and gets its outcome.
+//! Reads that several requests share: a request for something that is being read already waits for that read.
 
 use std::{
     collections::HashMap,
@@ -18,8 +18,8 @@ pub(crate) struct SingleFlight<T: Clone>(Arc<Flights<T>>);
 
 type Flights<T> = Mutex<HashMap<JobId, Weak<Flight<T>>>>;
 
-/// One read, under way or done. Others can join it as long as somebody keeps it. Whoever waits for it drives it, so it ends
-/// with the last one who does.
+/// One read, in progress or done. Others can join it as long as somebody holds it. It is driven by the tasks that wait for it, so
+/// it stops with the last one.
 pub(crate) struct Flight<T: Clone> {
     id: JobId,
     begun: Instant,
@@ -41,7 +41,7 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
         fits: impl FnOnce(&Flight<T>) -> bool,
         read: impl FnOnce() -> BoxFuture<'static, T>,
     ) -> Arc<Flight<T>> {
-        // Outlives the lock: to drop the last handle of a flight takes the lock.
+        // Declared before the lock, so dropped after it: dropping the last handle of a flight takes the lock.
         let found;
         let mut flights = lock(&self.0);
         found = flights.get(&id).and_then(Weak::upgrade);
@@ -60,17 +60,17 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
 }
 
 impl<T: Clone> Flight<T> {
-    /// When the read began: it shows whatever had happened by then.
+    /// When the read began. It shows everything that had happened by then.
     pub(crate) fn begun(&self) -> Instant {
         self.begun
     }
 
-    /// What was read, as soon as it is.
+    /// Waits for the outcome of the read.
     pub(crate) async fn outcome(&self) -> T {
         self.outcome.clone().await
     }
 
-    /// What was read, if it is.
+    /// The outcome of the read, if it is done.
     pub(crate) fn peek(&self) -> Option<&T> {
         self.outcome.peek()
     }
@@ -79,7 +79,7 @@ impl<T: Clone> Flight<T> {
 impl<T: Clone> Drop for Flight<T> {
     fn drop(&mut self) {
         let mut flights = lock(&self.all);
-        // A newer one may have its place.
+        // A newer flight may have replaced it.
         if flights.get(&self.id).is_some_and(|flight| ptr::eq(flight.as_ptr(), self)) {
             flights.remove(&self.id);
         }

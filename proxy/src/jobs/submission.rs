@@ -1,4 +1,4 @@
-//! The body of `POST /predict`: turns JSON into a submission, or tells everything that is wrong with it.
+//! The body of `POST /predict`: turns JSON into a submission, or reports everything that is wrong with it.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
 /// The largest `max_queue_seconds` and `timeout_seconds`.
 pub(crate) const LONGEST_SECONDS: u32 = 86_400;
 
-/// What a client wants done, checked.
+/// A valid submission.
 #[derive(Debug, Default)]
 pub(crate) struct Submission {
     /// The rows, JSON text.
@@ -43,7 +43,7 @@ impl Submission {
         let mut reader = Reader::default();
         let has_data = fields.contains_key("data");
         for (name, value) in fields {
-            // One who sends very many wrong fields is told of the first ones.
+            // Of very many wrong fields, the first ones are reported.
             if reader.mistakes.len() >= MOST_MISTAKES {
                 break;
             }
@@ -109,7 +109,7 @@ impl Reader {
             let detail = format!("must be greater than 0 and at most {LONGEST_SECONDS}, but is {given}");
             self.mistakes.push(Mistake::at(pointer, "out_of_range", detail));
         }
-        // Rounded up to whole milliseconds, since the store takes 0 for "no limit".
+        // Rounded up to whole milliseconds, because 0 means "no limit" in the store.
         seconds.map(|seconds| Duration::from_millis((seconds * 1000.0).ceil() as u64))
     }
 }

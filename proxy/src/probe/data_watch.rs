@@ -1,4 +1,4 @@
-//! Notices that Redis lost jobs: those that this proxy acknowledged last, or what the log had. See [`Loss`].
+//! Notices that Redis lost jobs: jobs that this proxy acknowledged last, or entries of the log. See [`Loss`].
 
 use std::time::{Duration, SystemTime};
 
@@ -8,11 +8,11 @@ use tepal_shared::queue::{
 };
 use tokio::time::Instant;
 
-/// How long /health reports a loss: as long as results are kept by default, so that whoever asks for a lost job can
-/// learn what became of it.
+/// How long /health reports a loss: as long as results are kept by default, so that whoever asks for a lost job can learn what
+/// happened.
 const REPORTED_FOR: Duration = Duration::from_secs(86_400);
 
-/// What was in Redis at the last look.
+/// What Redis held at the last read.
 #[derive(Debug, Default)]
 pub(super) struct DataWatch {
     logs: LogWatch,
@@ -20,8 +20,8 @@ pub(super) struct DataWatch {
 }
 
 impl DataWatch {
-    /// Compares Redis with what it had; `logs` is the state of each partition's log now. A look that fails is repeated as
-    /// a whole by the next one.
+    /// Compares Redis with the last read. `logs` is the present state of each partition's log. A comparison that fails is
+    /// repeated as a whole by the next one.
     pub(super) async fn look(
         &mut self,
         store: &JobStore,
@@ -35,7 +35,7 @@ impl DataWatch {
         Ok(loss)
     }
 
-    /// When the last loss was noticed and what is known of it, for a day.
+    /// The time and the extent of the last loss, for a day.
     pub(super) fn last(&self, now: Instant) -> Option<(SystemTime, Loss)> {
         let recent = self.last.filter(|(noticed, ..)| now.duration_since(*noticed) < REPORTED_FOR);
         recent.map(|(_, at, loss)| (at, loss))

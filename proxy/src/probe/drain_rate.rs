@@ -1,14 +1,14 @@
-//! How fast the queue drains, to tell clients of a full queue when to come back.
+//! How fast the queue drains. Clients of a full queue get their `Retry-After` from it.
 
 use tokio::time::Instant;
 
 const LONGEST_SECONDS: u64 = 60;
-/// Weight of the newest look in the average.
+/// Weight of the newest value in the moving average.
 const WEIGHT: f64 = 0.3;
-/// Room for this share of the queue is worth coming back for.
+/// A client should come back when this share of the queue is free.
 const ROOM: f64 = 0.01;
 
-/// Jobs that ended per second, averaged over some looks.
+/// Ended jobs per second, as a moving average.
 #[derive(Debug, Default)]
 pub(super) struct DrainRate {
     last: Option<(Instant, u64)>,
@@ -16,11 +16,11 @@ pub(super) struct DrainRate {
 }
 
 impl DrainRate {
-    /// Takes a look: how many jobs ever ended, how many have not ended. Returns in how many seconds a full queue may
-    /// have room; `None` while that is not known, or when nothing ends.
+    /// Adds a measurement: the number of jobs that ever ended, and of jobs that have not ended. Returns after how many seconds a
+    /// full queue may have room; `None` if that is unknown, or if no job ends.
     pub(super) fn retry_after(&mut self, now: Instant, ended: u64, outstanding: u64) -> Option<u64> {
         if let Some((then, ended_then)) = self.last.replace((now, ended)) {
-            // Less than before: Redis lost its data.
+            // A smaller number means that Redis lost its data.
             let ended = ended.saturating_sub(ended_then);
             let seconds = now.duration_since(then).as_secs_f64().max(0.001);
             self.per_second += WEIGHT * (ended as f64 / seconds - self.per_second);

@@ -1,4 +1,4 @@
-//! Turns what Redis says of itself into metrics.
+//! Metrics of the Redis server.
 
 use metrics::Counter;
 use tepal_shared::queue::store::ServerState;
@@ -6,14 +6,14 @@ use tracing::warn;
 
 use crate::metrics::RedisGauges;
 
-/// Remembers what Redis said last.
+/// The state of the server at the last read.
 #[derive(Debug, Default)]
 pub(super) struct RedisWatch {
     last: Option<ServerState>,
 }
 
 impl RedisWatch {
-    /// Takes a look.
+    /// Sets the metrics.
     pub(super) fn saw(&mut self, gauges: &RedisGauges, server: ServerState) {
         gauges.memory.set(server.memory_bytes as f64);
         gauges.max_memory.set(server.max_memory_bytes as f64);
@@ -28,7 +28,7 @@ impl RedisWatch {
         if is_news && !server.aof.enabled {
             warn!(
                 action = "redis_not_durable",
-                reason = "appendonly must be yes: without it, jobs end with Redis"
+                reason = "appendonly must be yes: without it, jobs are lost when Redis stops"
             );
         }
         let last = self.last.replace(server).unwrap_or(server);
@@ -38,7 +38,8 @@ impl RedisWatch {
     }
 }
 
-/// Redis counts from its own start, a Prometheus counter never falls: after a restart all of the new count is added.
+/// Redis counts from its own start, but a Prometheus counter never falls. So after a restart of Redis, the whole new count is
+/// added.
 fn raise(counter: &Counter, last: u64, now: u64) {
     counter.increment(now.checked_sub(last).unwrap_or(now));
 }

@@ -9,7 +9,7 @@ use crate::{
     keys::Keys,
 };
 
-const NOT_LET_IN: &str = "The request needs a valid API key, as X-API-Key";
+const NOT_LET_IN: &str = "The request needs a valid API key in the header X-API-Key";
 const CHALLENGE: &str = r#"ApiKey realm="tepal", header="X-API-Key""#;
 
 /// What is left after the request, and whose limit it is.
@@ -194,7 +194,10 @@ async fn each_job_of_a_batch_counts() {
         let seconds: usize = answer.header("retry-after").unwrap().parse().unwrap();
         assert_eq!((answer.status, left(&answer).1), (429, Some(format!(r#""{policy}";r=1"#).as_str())));
         let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-        assert!(detail.ends_with(&format!("; one that counts as 3 is taken after {seconds} s")), "{detail}");
+        assert!(
+            detail.ends_with(&format!("; one that counts as 3 is accepted after {seconds} s")),
+            "{detail}"
+        );
         // What the first batch took must come back before there is room for three.
         assert!((30..=60).contains(&seconds), "{seconds}");
         assert_eq!(gateway.keys(), stored);
@@ -205,7 +208,7 @@ async fn each_job_of_a_batch_counts() {
 async fn a_batch_that_no_waiting_would_let_in_is_refused_as_too_large() {
     let gateway = Gateway::with(&[("RATE_LIMIT_PER_MINUTE", "5")]).await;
     let answer = gateway.send(Method::POST, "/predict/batch", &[JSON], &batch(6)).await;
-    let detail = "must hold at most 5 jobs: each counts as a request, of which 5 a minute are allowed";
+    let detail = "must hold at most 5 jobs: each counts as a request, and 5 requests a minute are allowed";
     invalid(&[("", "too_many_jobs", detail)])
         .header("ratelimit-policy", r#""client";q=5;w=60"#)
         .header("ratelimit", r#""client";r=4;t=60"#)

@@ -272,7 +272,7 @@ async fn a_body_that_is_not_declared_as_json() {
 async fn a_method_that_the_path_does_not_take() {
     let gateway = Gateway::start().await;
     let wrong = |allow| problem(405, "method_not_allowed", "Method not allowed").header("allow", allow);
-    let detail = "The path does not take this method; Allow lists those it takes";
+    let detail = "The path does not support this method; Allow lists the supported ones";
     let job = format!("/job/{}", JobId::new(0));
     for (method, path, allow) in [
         (Method::GET, "/predict", "POST"),

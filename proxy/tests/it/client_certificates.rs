@@ -130,6 +130,6 @@ async fn a_file_without_authorities_is_told_at_the_start_and_by_the_doctor() {
     let authority = authority.certificate();
     settings[2].1 = authority.to_str().unwrap();
     let (_, text) = run(&redis.proxy_url(), &settings, &["doctor"]).await;
-    let right = "ok     client certificates: clients must show one; authorities: 1, the first until ";
+    let right = "ok     client certificates: clients must present one; authorities: 1, the first until ";
     assert!(text.contains(right), "{text}");
 }

@@ -78,7 +78,7 @@ async fn everything_as_it_should_be_has_a_line_each_and_no_failure() {
 async fn no_worker_is_mentioned_and_one_without_its_model_is_wrong() {
     let redis = sound().await;
     let (is_well, text) = doctor(&redis.url(), &[]).await;
-    assert!(is_well && line(&text, "workers: none is alive").starts_with('?'), "{text}");
+    assert!(is_well && line(&text, "workers: no worker is alive").starts_with('?'), "{text}");
 
     worker_says(&redis, r#""backend_state":"down","backend_detail":"it sleeps""#).await;
 

@@ -61,7 +61,7 @@ async fn a_start_with_a_wrong_file_tells_every_mistake() {
         "the file has no `keys`; known: key, anonymous",
         "key 1: id must be",
         "key 1: sha256 must be 64 hexadecimal digits",
-        "key 1: the scope `write` is none of read, submit, admin",
+        "key 1: the scope `write` is not one of read, submit, admin",
     ] {
         assert!(text.contains(expected), "{text}");
     }

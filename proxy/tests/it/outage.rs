@@ -197,7 +197,7 @@ async fn a_redis_without_memory_takes_no_new_jobs_but_goes_on_with_the_old_ones(
     gateway.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
 
     let expected = problem(503, "redis_out_of_memory", "Job store out of memory").header("retry-after", "5");
-    let detail = "The job store is out of memory and takes no new jobs";
+    let detail = "The job store is out of memory and accepts no new jobs";
     expected.assert(&gateway.predict_once("order-1", FLOWER).await, "/predict", detail);
     let path = format!("/job/{old}/retry");
     expected.assert(&gateway.post(&path).await, &path, detail);
@@ -224,7 +224,7 @@ async fn a_redis_that_cannot_write_its_disk_takes_no_changes() {
 
     let expected =
         problem(503, "redis_cannot_persist", "Job store cannot persist").header("retry-after", "5");
-    let detail = "The job store cannot write to its disk and takes no changes";
+    let detail = "The job store cannot write to its disk and accepts no changes";
     expected.assert(&gateway.predict(FLOWER).await, "/predict", detail);
     let path = format!("/job/{id}");
     expected.assert(&gateway.delete(&path).await, &path, detail);

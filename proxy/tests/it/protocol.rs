@@ -103,7 +103,7 @@ async fn a_request_has_exactly_one_host() {
     }
     assert_eq!(ask("HTTP/1.0", "").await.status, 200, "only HTTP/1.1 asks for it");
     let expected = problem(400, "malformed_request", "Malformed request").header("connection", "close");
-    let detail = "The request must have exactly one Host header, with a host and perhaps a port";
+    let detail = "The request must have exactly one Host header, with a host and an optional port";
     for bad in ["", "host: a\r\nhost: a\r\n", "host: a\r\nhost: b\r\n", "host: http://a\r\n", "host: a b\r\n"]
     {
         expected.assert(&ask("HTTP/1.1", bad).await, "/livez", detail);

@@ -20,7 +20,8 @@ use crate::{
 /// Room for two large jobs.
 const TWO: (&str, &str) = ("OWNER_MAX_BYTES", "40000");
 const BEHIND_A_BALANCER: (&str, &str) = ("TRUSTED_PROXIES", "127.0.0.0/8");
-const DETAIL: &str = "Your large inputs and results fill the storage that you may use; wait until a job ends or a result expires";
+const DETAIL: &str =
+    "Your large inputs and results fill your storage quota; wait until a job ends or a result expires";
 
 /// A body whose rows have 18,001 bytes.
 fn large() -> String {

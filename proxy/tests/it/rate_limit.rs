@@ -38,7 +38,7 @@ async fn a_client_over_its_limit_is_told_when_to_come_again_and_stores_nothing()
 
     let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     assert!((30..=60).contains(&seconds), "{seconds}");
-    let detail = format!("Too many requests from this address; the next is taken after {seconds} s");
+    let detail = format!("Too many requests from this address; the next is accepted after {seconds} s");
     problem(429, "rate_limited", "Too many requests")
         .header("retry-after", Box::leak(seconds.to_string().into_boxed_str()))
         .header("ratelimit-policy", r#""client";q=3;w=60"#)

@@ -12,7 +12,8 @@ use crate::{
 const ONE_REPLICA: [(&str, &str); 2] = [("REPLICAS_REQUIRED", "1"), ("REPLICATION_TIMEOUT_MS", "300")];
 /// With much, for one that is there.
 const PATIENT: [(&str, &str); 2] = [("REPLICAS_REQUIRED", "1"), ("REPLICATION_TIMEOUT_MS", "20000")];
-const DETAIL: &str = "The job was not stored safely in time; with an Idempotency-Key it can be sent again without being doubled";
+const DETAIL: &str =
+    "The job was not replicated in time; with an Idempotency-Key it can be sent again without a duplicate";
 
 fn not_replicated() -> Problem {
     problem(503, "not_replicated", "Job not replicated").header("retry-after", "1")

@@ -43,7 +43,7 @@ async fn a_cancelled_job_keeps_its_priority_when_it_is_repeated() {
 #[tokio::test]
 async fn a_job_that_did_not_fail_is_not_repeated() {
     let gateway = Gateway::start().await;
-    let expected = problem(409, "job_not_repeatable", "Job cannot be repeated");
+    let expected = problem(409, "job_not_repeatable", "Job cannot be requeued");
     let completed = gateway.completed().await;
     let processing = gateway.submit().await;
     gateway.take_one().await;
@@ -51,7 +51,7 @@ async fn a_job_that_did_not_fail_is_not_repeated() {
     for (id, status) in [(completed, "completed"), (processing, "processing"), (pending, "pending")] {
         let path = format!("/job/{id}/retry");
         let answer = gateway.post(&path).await;
-        let detail = format!("The job is {status}; only failed and cancelled jobs can be repeated");
+        let detail = format!("The job is {status}; only failed and cancelled jobs can be requeued");
         expected.assert(&answer, &path, &detail);
     }
     assert_eq!(gateway.log_length(), 3);
@@ -70,7 +70,7 @@ async fn a_job_whose_input_has_expired_is_not_repeated() {
     let path = format!("/job/{id}/retry");
     let answer = gateway.post(&path).await;
 
-    let expected = problem(409, "job_not_repeatable", "Job cannot be repeated");
+    let expected = problem(409, "job_not_repeatable", "Job cannot be requeued");
     let detail = "The job is cancelled, but its input has expired; send it as a new job";
     expected.assert(&answer, &path, detail);
     let after = gateway.get(&format!("/job/{id}")).await;

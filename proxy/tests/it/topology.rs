@@ -14,7 +14,7 @@ use crate::{
 };
 
 const DETAIL: &str =
-    "The job store's address leads to a server that cannot hold the jobs; its operator must change it";
+    "The address of the job store leads to a server that cannot hold jobs; the operator must change it";
 
 fn wrong_topology() -> Problem {
     problem(503, "redis_wrong_topology", "Wrong kind of job store").header("retry-after", "5")

@@ -138,6 +138,12 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     error!(action = "panicked", at = panic.location().map(tracing::field::display), error);
 }
 
+/// A time span for the log: milliseconds with a fraction.
+#[must_use]
+pub fn millis(span: Duration) -> f64 {
+    span.as_micros() as f64 / 1000.0
+}
+
 /// An error with all its causes, in one line.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {

@@ -1,26 +1,28 @@
-//! One caller, from who it is to what it may see.
+//! The caller of a request: who it is, what it may do, and which jobs it sees.
 
 use std::sync::Arc;
 
-use axum::{extract::FromRequestParts, http::request::Parts};
 use tepal_shared::job::owner::View;
 
-use super::{Refusal, Scope, keyring::Key, scope::Scopes};
-use crate::{error::ApiError, state::App};
+use super::{
+    keyring::Key,
+    refusal::Refusal,
+    scope::{Scope, Scopes},
+};
 
 /// Who sends a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
-    /// Nobody is asked who it is.
+    /// There are no keys.
     Anybody,
-    /// Somebody without a key, who may do this much.
+    /// A caller without a key, with these scopes.
     Anonymous(Scopes),
-    /// Who holds this key.
+    /// A caller with this key.
     Key(Arc<Key>),
 }
 
 impl Caller {
-    /// Whether it may do what needs `scope`.
+    /// Whether it has `scope`.
     pub(crate) fn may(&self, scope: Scope) -> bool {
         match self {
             Self::Anybody => true,
@@ -29,7 +31,7 @@ impl Caller {
         }
     }
 
-    /// Why it may not do what needs `scope`, if it may not. A key would help who has none.
+    /// Why it lacks `scope`, if it does. A caller without a key is asked for one.
     pub(crate) fn refusal(&self, scope: Scope) -> Option<Refusal> {
         if self.may(scope) {
             return None;
@@ -40,7 +42,7 @@ impl Caller {
         })
     }
 
-    /// Whose jobs it sees.
+    /// The jobs that it sees.
     pub(crate) fn view(&self) -> View<'_> {
         if self.may(Scope::Admin) {
             return View::All;
@@ -48,7 +50,7 @@ impl Caller {
         self.owner().map_or(View::Unowned, View::Owner)
     }
 
-    /// Whose its new jobs are.
+    /// The owner of its new jobs.
     pub(crate) fn owner(&self) -> Option<&str> {
         match self {
             Self::Key(key) => Some(&key.owner),
@@ -56,23 +58,11 @@ impl Caller {
         }
     }
 
-    /// Its key's name for logs.
+    /// The name of its key, for logs.
     pub(crate) fn key_id(&self) -> Option<&str> {
         match self {
             Self::Key(key) => Some(&key.id),
             _ => None,
-        }
-    }
-}
-
-impl FromRequestParts<Arc<App>> for Caller {
-    type Rejection = ApiError;
-
-    /// The caller that was let in. A request that nobody has looked at is refused, should there ever be one.
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        match &app.access {
-            None => Ok(Self::Anybody),
-            Some(_) => parts.extensions.remove().ok_or(ApiError::Unauthorized),
         }
     }
 }

@@ -11,7 +11,7 @@ use tepal_shared::job::owner;
 
 use super::{scope::Scope, secret};
 
-/// What to do with keys.
+/// The subcommand.
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_subcommand = true)]
 pub struct KeyCommand {
@@ -27,7 +27,7 @@ enum Action {
     New(NewKey),
 }
 
-/// What the new key is for.
+/// The properties of the new key.
 #[derive(Args, Clone, Debug)]
 struct NewKey {
     /// Whose jobs it makes and sees: keys with the same owner see the same jobs [default: the key's id]
@@ -41,11 +41,11 @@ struct NewKey {
     requests_per_minute: u32,
 }
 
-/// The key cannot be made or told.
+/// The key cannot be made or printed.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyCommandError {
     /// The operating system gave no random bytes.
-    #[error("there are no random bytes to make a key of")]
+    #[error("the operating system provides no random bytes for a key")]
     Random(#[source] getrandom::Error),
     /// Standard output cannot be written.
     #[error("cannot print the key")]
@@ -53,10 +53,10 @@ pub enum KeyCommandError {
 }
 
 impl KeyCommand {
-    /// Does it, and tells what came of it on standard output.
+    /// Runs the subcommand, and prints its result.
     ///
     /// # Errors
-    /// When there is no randomness, or nobody to tell.
+    /// When there are no random bytes, or when standard output cannot be written.
     pub fn run(&self) -> Result<ExitCode, KeyCommandError> {
         let Action::New(new) = &self.action;
         let (id, key) = secret::generate().map_err(KeyCommandError::Random)?;
@@ -71,7 +71,7 @@ impl NewKey {
     fn entry(&self, id: &str, key: &str) -> String {
         let given: &[Scope] =
             if self.scopes.is_empty() { &[Scope::Read, Scope::Submit] } else { &self.scopes };
-        // Each once, in their own order.
+        // Each scope once, in their order of declaration.
         let scopes: Vec<String> = Scope::ALL
             .iter()
             .filter(|scope| given.contains(scope))

@@ -1,32 +1,48 @@
-//! `API_KEYS_FILE`: what stands in it, and everything that can be wrong with it.
+//! `API_KEYS_FILE`: its content, and everything that can be wrong with it.
 
-use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
+use std::{collections::HashMap, num::NonZeroU32, str::Utf8Error, sync::Arc};
 
 use tepal_shared::job::owner;
 use toml::{Table, Value};
 
 use super::{
-    KeysError,
     scope::{Scope, Scopes},
     secret,
 };
-use crate::edge::rate_limit::KeyLimit;
+use crate::{edge::rate_limit::KeyLimit, reload::ReadError};
 
-/// A key that opens.
+/// The file with the keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] ReadError),
+    /// It is not text.
+    #[error("it is not UTF-8")]
+    NotUtf8(#[from] Utf8Error),
+    /// It is not TOML.
+    #[error("it is not TOML")]
+    NotToml(#[from] toml::de::Error),
+    /// Its content is wrong: a sentence for each mistake.
+    #[error("{}", .0.join("; "))]
+    Wrong(Vec<String>),
+}
+
+/// An API key.
 #[derive(Debug)]
 pub(crate) struct Key {
-    /// Its name: part of the key, but no secret.
+    /// Its name: a part of the key, but not secret.
     pub(crate) id: String,
     /// SHA-256 of the whole key.
     pub(super) digest: [u8; 32],
-    /// Whose jobs it makes and sees.
+    /// The owner of its jobs.
     pub(super) owner: String,
     pub(super) scopes: Scopes,
-    /// `None` when it may make any number of requests.
+    /// `None` when its requests are not limited.
     pub(crate) limit: Option<Arc<KeyLimit>>,
 }
 
-/// Everybody who is let in.
+/// All keys, and the rights of callers without one.
 #[derive(Debug, Default)]
 pub(crate) struct Keyring {
     keys: HashMap<String, Arc<Key>>,
@@ -67,11 +83,11 @@ impl Keyring {
         format!("{} {noun}; callers without one may {anonymous}", self.len())
     }
 
-    /// A key whose limit has not changed has not made fewer requests because the file was read again.
+    /// Keeps the counts of keys whose limit has not changed.
     pub(super) fn keep_counts_of(&mut self, old: &Self) {
         for (id, key) in &mut self.keys {
             let counted = old.key(id).and_then(|key| key.limit.as_ref());
-            // Nobody else has the new key yet.
+            // The new key is not shared yet.
             if let (Some(key), Some(counted)) = (Arc::get_mut(key), counted)
                 && key.limit.as_ref().is_some_and(|limit| limit.per_minute() == counted.per_minute())
             {
@@ -81,7 +97,7 @@ impl Keyring {
     }
 }
 
-/// Reads as much as can be read, so that all mistakes are told at once.
+/// Reads the file, and collects all its mistakes.
 #[derive(Default)]
 struct Reader {
     mistakes: Vec<String>,
@@ -110,7 +126,7 @@ impl Reader {
             };
             let Some(key) = self.key(&place, fields) else { continue };
             if keyring.keys.contains_key(&key.id) {
-                self.mistakes.push(format!("{place}: the id `{}` is that of an earlier key", key.id));
+                self.mistakes.push(format!("{place}: the id `{}` belongs to an earlier key", key.id));
             }
             keyring.keys.insert(key.id.clone(), Arc::new(key));
         }
@@ -136,7 +152,7 @@ impl Reader {
         self.only_known(place, fields, &["id", "sha256", "scopes", "requests_per_minute", "owner"]);
         let scopes = self.scopes(place, fields.get("scopes"));
         if matches!(fields.get("scopes"), Some(Value::Array(scopes)) if scopes.is_empty()) {
-            self.mistakes.push(format!("{place}: scopes is empty; without one it opens nothing"));
+            self.mistakes.push(format!("{place}: scopes is empty; a key without a scope is useless"));
         }
         let id = self.text(place, fields, "id", "1 to 32 lower-case letters, digits and -", secret::is_id);
         let digest =
@@ -164,7 +180,7 @@ impl Reader {
                 number.unwrap_or_else(|| {
                     let most = u32::MAX;
                     self.mistakes.push(format!(
-                        "{place}: requests_per_minute must be a whole number from 0, which is no limit, to {most}"
+                        "{place}: requests_per_minute must be a whole number from 0 (no limit) to {most}"
                     ));
                     0
                 })
@@ -183,7 +199,7 @@ impl Reader {
             if scope.is_none() {
                 let found =
                     word.as_str().map_or_else(|| "a scope".to_owned(), |word| format!("the scope `{word}`"));
-                self.mistakes.push(format!("{place}: {found} is none of read, submit, admin"));
+                self.mistakes.push(format!("{place}: {found} is not one of read, submit, admin"));
             }
             scope
         };
@@ -285,14 +301,14 @@ mod tests {
                 "[anonymous] has no `scope`; known: scopes",
                 r#"[anonymous]: scopes must be a list, as in ["read", "submit"]"#,
                 "key 1 has no `secret`; known: id, sha256, scopes, requests_per_minute, owner",
-                "key 1: the scope `write` is none of read, submit, admin",
-                "key 1: a scope is none of read, submit, admin",
+                "key 1: the scope `write` is not one of read, submit, admin",
+                "key 1: a scope is not one of read, submit, admin",
                 "key 1: id must be 1 to 32 lower-case letters, digits and -",
                 "key 1: sha256 must be 64 hexadecimal digits",
                 "key 1: owner must be 1 to 64 letters, digits and . _ - @",
-                "key 1: requests_per_minute must be a whole number from 0, which is no limit, to 4294967295",
-                "key 3: scopes is empty; without one it opens nothing",
-                "key 3: the id `b` is that of an earlier key",
+                "key 1: requests_per_minute must be a whole number from 0 (no limit) to 4294967295",
+                "key 3: scopes is empty; a key without a scope is useless",
+                "key 3: the id `b` belongs to an earlier key",
                 r#"key 4: scopes must be a list, as in ["read", "submit"]"#,
                 "key 4: id is missing: 1 to 32 lower-case letters, digits and -",
                 "key 4: sha256 is missing: 64 hexadecimal digits",

@@ -1,8 +1,8 @@
-//! What a caller may do.
+//! The scopes of keys.
 
 use std::{fmt, str::FromStr};
 
-/// One right.
+/// One scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Scope {
     /// Read and list its own jobs, and the model's metadata
@@ -16,8 +16,8 @@ pub(crate) enum Scope {
 impl Scope {
     pub(crate) const ALL: [Self; 3] = [Self::Read, Self::Submit, Self::Admin];
 
-    /// The word in files and answers.
-    pub(crate) fn as_str(self) -> &'static str {
+    /// The name in files and answers.
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Submit => "submit",
@@ -40,17 +40,17 @@ impl fmt::Display for Scope {
     }
 }
 
-/// All rights of a caller.
+/// All scopes of a caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scopes(u8);
 
 impl Scopes {
-    /// Whether the caller may do what needs `scope`.
+    /// Whether they include `scope`. `admin` includes every scope.
     pub(crate) fn allow(self, scope: Scope) -> bool {
         self.0 & (Self::from(scope).0 | Self::from(Scope::Admin).0) != 0
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub(crate) fn is_empty(self) -> bool {
         self == Self::default()
     }

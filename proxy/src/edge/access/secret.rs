@@ -1,19 +1,19 @@
-//! The form of a key, `tepal_<id>_<secret>`: the id is no secret and finds the key, the secret is 256 random bits. So much
-//! chance cannot be guessed, so a fast hash is enough to keep it.
+//! The form of a key, `tepal_<id>_<secret>`. The id is not secret and identifies the key. The secret has 256 random bits: nobody
+//! can guess it, so a fast hash is enough to store it.
 
 const PREFIX: &str = "tepal_";
 const LONGEST_ID: usize = 32;
-/// Longer ones cannot be ours.
+/// Longer keys are invalid.
 const LONGEST: usize = 256;
 
-/// The id in a key, if this has the form of one.
+/// The id of a well-formed key.
 pub(super) fn id_of(key: &[u8]) -> Option<&str> {
     let key = std::str::from_utf8(key).ok().filter(|key| key.len() <= LONGEST)?;
     let (id, secret) = key.strip_prefix(PREFIX)?.split_once('_')?;
     (is_id(id) && !secret.is_empty()).then_some(id)
 }
 
-/// Whether the text can be an id: 1 to 32 lower-case letters, digits and `-`.
+/// Whether the text is a valid id: 1 to 32 lower-case letters, digits and `-`.
 pub(super) fn is_id(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=LONGEST_ID).contains(&text.len()) && text.bytes().all(is_allowed)

@@ -1,4 +1,4 @@
-//! What clients without a key have spent, in a table of bounded size.
+//! The requests of clients without a key, in a table of bounded size.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -11,29 +11,20 @@ use std::{
 };
 
 use super::window::{Moment, Window};
+use crate::http::peer::Client;
 
-/// Clients remembered one by one, some 100 bytes each; beyond that they share [`BUCKETS`].
+/// Clients that are counted one by one, about 100 bytes each. More clients share [`BUCKETS`].
 const MOST_CLIENTS: usize = 100_000;
 const BUCKETS: u64 = 4096;
-/// Requests of different clients seldom wait for each other.
+/// Shards, so that requests of different clients seldom wait for each other.
 const SHARDS: usize = 64;
-
-/// Whose requests are counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Client {
-    V4(u32),
-    /// The first half of an address: the rest is the client's to choose (RFC 6177).
-    V6(u64),
-    /// One of many, while there are too many to remember each.
-    Bucket(u64),
-}
 
 /// The windows of all clients.
 #[derive(Debug)]
 pub(super) struct Clients {
     shards: Vec<Mutex<HashMap<Client, Window>>>,
     is_crowded: AtomicBool,
-    /// Seeded anew in each process, so that nobody can choose a bucket.
+    /// Its seed differs in each process, so nobody can choose a bucket.
     hasher: RandomState,
 }
 
@@ -43,7 +34,7 @@ impl Clients {
         Self { shards, is_crowded: AtomicBool::new(false), hasher: RandomState::new() }
     }
 
-    /// With whom requests of that address are counted.
+    /// The client that requests of this address are counted for.
     pub(super) fn client(&self, origin: IpAddr) -> Client {
         if self.is_crowded.load(Ordering::Relaxed) {
             return Client::Bucket(self.hasher.hash_one(Client::of(origin)) % BUCKETS);
@@ -51,14 +42,14 @@ impl Clients {
         Client::of(origin)
     }
 
-    /// Works on the client's window.
+    /// Applies `work` to the client's window.
     pub(super) fn with<T>(&self, client: Client, work: impl FnOnce(&mut Window) -> T) -> T {
-        // Each shard has a share of all hashes, so the remainder is one of them.
+        // The remainder is a valid index.
         let index = (self.hasher.hash_one(client) % SHARDS as u64) as usize;
         work(lock(&self.shards[index]).entry(client).or_default())
     }
 
-    /// Forgets clients whose limit is whole again.
+    /// Removes clients that have spent nothing in the last minute.
     pub(super) fn tidy(&self, now: Moment) {
         let mut left = 0;
         for shard in &self.shards {
@@ -73,16 +64,6 @@ impl Clients {
 
 fn lock(shard: &Mutex<HashMap<Client, Window>>) -> MutexGuard<'_, HashMap<Client, Window>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Client {
-    /// That of a canonical address.
-    pub(crate) fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(address) => Self::V4(address.to_bits()),
-            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
-        }
-    }
 }
 
 #[cfg(test)]

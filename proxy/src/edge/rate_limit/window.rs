@@ -1,5 +1,5 @@
-//! What one client has spent in the last minute. In any 60 seconds at most the limit is spent: a quota that refills while a
-//! burst is spent would let nearly twice as much through in its first minute.
+//! The requests of one client in the last minute. At most the limit can be spent in any 60 seconds. A quota that refills steadily
+//! would allow nearly twice as much in the first minute of a burst.
 
 use std::{
     collections::VecDeque,
@@ -9,7 +9,7 @@ use std::{
 /// The length of the window.
 pub(super) const SECONDS: u64 = 60;
 const LENGTH: Moment = Moment(SECONDS * 1_000_000_000);
-/// What is spent within so much time is remembered together, and comes back together.
+/// Requests within this time are counted together, and expire together.
 const STEP: u64 = 2_000_000_000;
 
 /// A moment, in nanoseconds since the process began to count.
@@ -21,7 +21,7 @@ impl Moment {
         Self(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// A moment so much later.
+    /// A later moment.
     #[cfg(test)]
     pub(super) fn after_seconds(self, seconds: u64) -> Self {
         Self(self.0 + seconds * 1_000_000_000)
@@ -31,22 +31,22 @@ impl Moment {
         self.0 / STEP
     }
 
-    /// The time until what was spent at that moment comes back.
+    /// The time until requests of that moment expire.
     fn until_back(self, now: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_add(LENGTH.0).saturating_sub(now.0))
     }
 }
 
-/// What was spent, step by step; at most 31 of them.
+/// The requests of each step; at most 31 steps.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// What was spent in a step, and the last moment at which something was.
+    /// The requests of a step, and the moment of the last one.
     steps: VecDeque<(Moment, u32)>,
     spent: u64,
 }
 
 impl Window {
-    /// Spends the cost if no more than `limit` is spent then, else says how long it takes until `wanted` is left.
+    /// Spends the cost, if that does not exceed `limit`. Otherwise returns the time until `wanted` is left.
     pub(super) fn spend(&mut self, now: Moment, cost: u32, limit: u32, wanted: u32) -> Result<(), Duration> {
         self.forget(now);
         if self.spent + u64::from(cost) <= u64::from(limit) {
@@ -56,12 +56,12 @@ impl Window {
         Err(self.time_until_left(now, wanted, limit))
     }
 
-    /// Adds a cost that was not known before; the window may hold more than the limit then.
+    /// Adds a cost that became known later. The window may then exceed the limit.
     pub(super) fn add(&mut self, now: Moment, cost: u32) {
         self.forget(now);
         self.spent += u64::from(cost);
         match self.steps.back_mut() {
-            // Moments do not go back: an earlier one is another thread's.
+            // An earlier moment is another thread's.
             Some((last, spent)) if last.step() >= now.step() => {
                 *last = now.max(*last);
                 *spent = spent.saturating_add(cost);
@@ -96,7 +96,7 @@ impl Window {
         enough.map_or(Duration::from_secs(SECONDS), |(last, _)| last.until_back(now))
     }
 
-    /// Lets come back what is due.
+    /// Removes expired requests.
     pub(super) fn forget(&mut self, now: Moment) {
         while let Some((last, spent)) = self.steps.front()
             && last.until_back(now).is_zero()
@@ -131,7 +131,7 @@ mod tests {
                 let within = let_in[index..].iter().filter(|moment| **moment - first < 60.0).count();
                 assert!(within <= 100, "{within} from {first} on, every {pause} s");
             }
-            // And little less: a client that keeps to the limit is not refused.
+            // And not much less: a client that keeps to the limit is not rejected.
             let fair = (400.0 / pause).min(100.0 * 400.0 / 63.0);
             assert!(let_in.len() as f64 >= fair - 1.0, "{} every {pause} s", let_in.len());
             assert!(window.steps.len() <= 31, "{}", window.steps.len());
@@ -159,7 +159,7 @@ mod tests {
         window.spend(at(0.0), 1, 10, 1).unwrap();
         window.add(at(10.0), 10);
         assert_eq!(window.left(10), 0);
-        // The first comes back first, but that is not enough.
+        // The first requests expire first, but that is not enough.
         let wait = window.spend(at(10.0), 1, 10, 1).unwrap_err();
         assert!((59.9..=60.0).contains(&wait.as_secs_f64()), "{wait:?}");
         assert!(!window.is_whole(at(69.9)) && window.is_whole(at(70.1)));

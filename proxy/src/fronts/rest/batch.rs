@@ -1,5 +1,5 @@
-//! `POST /predict/batch`: accepts many jobs in one round trip to Redis. Each is a job of its own: one that is refused
-//! does not keep the others back.
+//! `POST /predict/batch`: accepts many jobs in one round trip to Redis. Each item is its own job: an invalid item does not affect
+//! the others.
 
 use std::{sync::Arc, time::Instant};
 
@@ -8,60 +8,68 @@ use axum::{
     http::{HeaderMap, StatusCode, header::RETRY_AFTER},
     response::Response,
 };
-use serde_json::Value;
-use tepal_shared::{
-    job::{JobId, JobStatus, NewJob},
-    model::Model,
-    process::trace::Submit,
-};
+use serde_json::{Value, json};
+#[cfg(any(fuzzing, test))]
+use tepal_shared::job::{JobId, JobStatus};
+use tepal_shared::model::Model;
 
-use super::submit;
+use super::openapi::{
+    operation::{Operation, Tag},
+    parts::{
+        ConcatErrors as _, JOB_ID, REQUEST_ID, idempotency_key, invalid_body, json_answer, reading_a_body,
+        schema, submitting,
+    },
+};
+use super::{extract, idempotency};
 use crate::{
     edge::{
         access::Caller,
         cost::{Tab, Work},
-        observe::request_id,
+        request_id,
     },
     error::{ApiError, MOST_BYTES, Mistake},
     http::{
-        answer::{held, paid},
+        answer::{as_json, held, paid},
         budget::{Meter, Share},
-        headers, json,
+        headers, json as json_text,
     },
-    jobs::{idempotency::Key, quota, submission::Submission},
+    jobs::{
+        intake::{Accepted, Prepared},
+        submission::Submission,
+    },
     state::App,
 };
 
 /// Most jobs of a batch.
 pub(crate) const MOST: usize = 1000;
-/// So many refused jobs get a complete problem, the others what a program needs.
+/// The first rejected jobs get a complete problem, the others only the parts that a program needs.
 const COMPLETE: usize = 20;
-/// An answer holds at most so many bytes for each job, beside those of one error.
+/// An answer has at most so many bytes for each job, in addition to those of one error.
 pub(crate) const BYTES_A_JOB: usize = 128;
-/// No outcome but a complete problem takes more.
+/// No outcome but a complete problem needs more.
 const LEAST_BYTES_A_JOB: usize = 104;
 /// Bytes around a problem, and at the end.
 const FRAME: usize = r#"{"problem":}]}"#.len();
 const PATH: &str = "/predict/batch";
 const LINES: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
 
-/// What came of one item.
-type Outcome = Result<(JobId, JobStatus), ApiError>;
+/// The outcome of one item.
+type Outcome = Result<Accepted, ApiError>;
 
 /// Accepts the jobs of the body: a JSON array, or one JSON object a line. Each counts as one request.
 pub(crate) async fn predict_all(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
-    let mut tab = Tab::open(&app, &caller, &request);
+    let mut tab = Tab::open(app.account(&caller, &request));
     let outcome = accept_all(&app, &caller, request, &mut tab).await;
     let outcome = outcome.inspect_err(|error| app.metrics.refused(error.code()));
     tab.close(Work::default(), outcome)
 }
 
-/// Charges the jobs of a batch but the first, as which the request was admitted.
+/// Charges all jobs of a batch but the first, which was charged at admission.
 fn charge(tab: &mut Tab, jobs: usize) -> Result<(), ApiError> {
     let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
     if let Some(limit) = tab.limit().filter(|limit| jobs > *limit) {
         let detail = format!(
-            "must hold at most {limit} jobs: each counts as a request, of which {limit} a minute are allowed"
+            "must hold at most {limit} jobs: each counts as a request, and {limit} requests a minute are allowed"
         );
         return Err(wrong("too_many_jobs", &detail));
     }
@@ -84,23 +92,20 @@ async fn accept_all(
     let read = if is_lines { lines } else { elements };
     let (mut items, _memory) = app.bodies.read(body, |bytes, meter| read(bytes, &app.model, meter)).await?;
     charge(tab, items.len())?;
-    quota::charge(app, caller, &parts, items.iter_mut().flatten()).await?;
+    app.charges.charge(|| extract::payer(app, caller, &parts), items.iter_mut().flatten()).await?;
     let mut share = app.bodies.share();
-    // Before anything is stored.
+    // Memory is reserved before anything is stored.
     if !share.grow(MOST_BYTES + BYTES_A_JOB * items.len()) {
         return Err(ApiError::Overloaded);
     }
-    let jobs = new_jobs(app, caller, headers, items)?;
-    let outcomes = submitted(app, caller, jobs, started).await?;
+    let outcomes = submit(app, caller, headers, items, started).await?;
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
         app.metrics.refused(error.code());
     }
-    Ok(answer(&outcomes, request_id(headers).unwrap_or_default(), share))
+    Ok(answer(&outcomes, request_id::of(headers).unwrap_or_default(), share))
 }
 
 pub(crate) type Item<T> = Result<T, ApiError>;
-/// A job that can be stored, and the span that it belongs to.
-type Prepared = Item<((JobId, Arc<NewJob>), Submit)>;
 
 /// The elements of a JSON array.
 pub(crate) fn elements(
@@ -108,14 +113,14 @@ pub(crate) fn elements(
     model: &Model,
     meter: &mut Meter,
 ) -> Result<Vec<Item<Submission>>, ApiError> {
-    let Some(items) = json::parse_list(body, MOST, meter)? else {
+    let Some(items) = json_text::parse_list(body, MOST, meter)? else {
         return Err(wrong("type", "must be a list of jobs, or one job a line as application/x-ndjson"));
     };
     check_length(items.len())?;
     Ok(read_all(items, model))
 }
 
-/// The lines of an NDJSON body. A line that is no JSON spoils only itself.
+/// The lines of an NDJSON body. A line that is not JSON does not affect the others.
 pub(crate) fn lines(
     body: &[u8],
     model: &Model,
@@ -123,7 +128,7 @@ pub(crate) fn lines(
 ) -> Result<Vec<Item<Submission>>, ApiError> {
     let lines = || body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     check_length(lines().take(MOST + 1).count())?;
-    let items = read_all(lines().map(|line| json::parse(line, meter)), model);
+    let items = read_all(lines().map(|line| json_text::parse(line, meter)), model);
     if meter.is_exceeded() { Err(ApiError::Overloaded) } else { Ok(items) }
 }
 
@@ -134,7 +139,7 @@ fn read_all(items: impl IntoIterator<Item = Item<Value>>, model: &Model) -> Vec<
         if let Err(ApiError::Invalid(mistakes)) = &mut outcome {
             refused += 1;
             if refused > COMPLETE {
-                // Nobody is told of the others.
+                // The answer does not show the others.
                 mistakes.truncate(1);
             }
         }
@@ -159,51 +164,36 @@ fn wrong(code: &'static str, detail: &str) -> ApiError {
     ApiError::Invalid(vec![Mistake::at("", code, detail)])
 }
 
-fn new_jobs(
+/// Submits the valid items. Returns one outcome for each item, in their order.
+async fn submit(
     app: &App,
     caller: &Caller,
     headers: &HeaderMap,
     items: Vec<Item<Submission>>,
-) -> Result<Vec<Prepared>, ApiError> {
-    let key = Key::read(headers, caller.owner())?;
-    let job = |(index, item): (usize, Item<Submission>)| {
-        let key = key.as_ref().map(|key| key.of_item(index));
-        item.map(|submission| submit::new_job(app, caller, headers, key, submission))
-    };
-    Ok(items.into_iter().enumerate().map(job).collect())
-}
-
-/// Stores what can be stored; one outcome for each item, in order.
-async fn submitted(
-    app: &App,
-    caller: &Caller,
-    items: Vec<Prepared>,
     started: Instant,
 ) -> Result<Vec<Outcome>, ApiError> {
-    let mut refused = Vec::with_capacity(items.len());
-    let (mut jobs, mut spans) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
-    for item in items {
-        match item {
-            Ok((job, span)) => {
-                jobs.push(job);
-                spans.push(span);
-                refused.push(None);
+    let key = idempotency::key(headers, caller.owner())?;
+    let sender = extract::sender(caller, headers);
+    let mut jobs: Vec<Prepared> = Vec::with_capacity(items.len());
+    let mut rejected: Vec<Option<ApiError>> = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let key = key.as_ref().map(|key| key.of_item(index));
+        rejected.push(match item {
+            Ok(submission) => {
+                jobs.push(app.intake.prepare(&sender, key, submission));
+                None
             }
-            Err(error) => refused.push(Some(error)),
-        }
+            Err(error) => Some(error),
+        });
     }
-    let outcomes = app.store.submit_all(&jobs).await.map_err(ApiError::of_change)?;
-    let mut taken = jobs
-        .iter()
-        .zip(spans)
-        .zip(outcomes)
-        .map(|((job, span), outcome)| submit::taken(app, caller, job, span, outcome, started));
-    // There is one outcome for each job, so none is missing.
-    let next = |refused: Option<ApiError>| refused.map_or_else(|| taken.next(), |error| Some(Err(error)));
-    Ok(refused.into_iter().filter_map(next).collect())
+    let mut outcomes = app.intake.submit_all(&sender, jobs, started).await?.into_iter();
+    // Each job has its outcome, so none is missing.
+    let next =
+        |rejected: Option<ApiError>| rejected.map_or_else(|| outcomes.next(), |error| Some(Err(error)));
+    Ok(rejected.into_iter().filter_map(next).collect())
 }
 
-/// The answer to these items, had all that can be stored been stored.
+/// The answer to these items if all valid ones were stored.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn answer_to(items: Vec<Item<Submission>>) -> String {
     let stored = |_| (JobId::new(0), JobStatus::Processing);
@@ -214,7 +204,7 @@ pub(crate) fn answer_to(items: Vec<Item<Submission>>) -> String {
 
 fn answer(outcomes: &[Outcome], request_id: &str, share: Share) -> Response {
     let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-    let mut response = super::as_json(paid([held(body(outcomes, refused, request_id), Arc::new(share))]));
+    let mut response = as_json(paid([held(body(outcomes, refused, request_id), Arc::new(share))]));
     *response.status_mut() = if refused == 0 { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
     let errors = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
     if let Some(seconds) = errors.filter_map(ApiError::retry_after).max() {
@@ -247,7 +237,7 @@ fn body(outcomes: &[Outcome], refused: usize, request_id: &str) -> String {
     body
 }
 
-/// One of the next `complete` problems: complete if it fits, with as many of its mistakes as its share of the room holds.
+/// One of the next `complete` problems: complete if it fits, with as many of its mistakes as fit into its share of the room.
 fn problem(error: &ApiError, instance: &str, request_id: &str, room: usize, complete: &mut usize) -> Vec<u8> {
     if let Some(others) = complete.checked_sub(1) {
         let share = (room / (others + 1)).min(MOST_BYTES);
@@ -258,6 +248,49 @@ fn problem(error: &ApiError, instance: &str, request_id: &str, room: usize, comp
         }
     }
     error.brief_problem()
+}
+
+/// Describes it for the contract.
+pub(super) fn predict_all_operation(model: &Model, largest_body: usize) -> Operation {
+    let job = json!({"data": model.sample});
+    let lines = format!("{job}\n{job}\n");
+    let answer = |description: &str, refused: bool| {
+        let mut jobs = vec![json!({"job_id": JOB_ID, "status": "pending"})];
+        if refused {
+            let problem = invalid_body().problem("/predict/batch#/1", REQUEST_ID);
+            jobs.push(json!({"problem": serde_json::from_slice::<Value>(&problem).unwrap_or_default()}));
+        }
+        let example = json!({"accepted": 1, "refused": u8::from(refused), "jobs": jobs});
+        json_answer(description, "BatchAnswer", &example)
+    };
+    Operation {
+        id: "predictBatch",
+        tag: Tag::Jobs,
+        summary: "Submit many jobs",
+        description: format!(
+            "Accepts up to {MOST} jobs in one round trip, as a list or one a line. Each is a job of its own, with its \
+             own outcome, in the order of the request."
+        ),
+        parameters: vec![idempotency_key()],
+        body: Some(json!({"required": true, "content": {
+            "application/json": {"schema": schema("Batch"), "example": [job, job]},
+            "application/x-ndjson": {
+                // OpenAPI 3.1 cannot describe lines. At least one must not be blank.
+                "schema": {
+                    "type": "string",
+                    "pattern": "[^ \\t\\n\\f\\r]",
+                    "description": "One Submission a line",
+                },
+                "example": lines,
+            },
+        }})),
+        answers: vec![
+            (202, answer("All jobs are accepted", false)),
+            (207, answer("Some jobs are rejected; `jobs` shows which", true)),
+        ],
+        errors: [reading_a_body(largest_body), vec![ApiError::NotDeclaredJsonLines], submitting()]
+            .concat_errors(),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `/docs`: the contract for people, one page without anything from elsewhere.
+//! `/docs`: the contract for people, one page that loads nothing from other sites.
 
 use std::sync::LazyLock;
 
@@ -7,6 +7,7 @@ use axum::{
     response::Response,
 };
 
+use super::openapi::operation::{Operation, text};
 use crate::http::kept::Kept;
 
 static PAGE: LazyLock<Kept> =
@@ -20,4 +21,9 @@ pub(super) async fn page(headers: HeaderMap) -> Response {
     let mut response = PAGE.answer(&headers);
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     response
+}
+
+/// Describes it for the contract.
+pub(super) fn page_operation() -> Operation {
+    text("docs", "This document for people", "text/html", "<html>", vec![])
 }

@@ -6,10 +6,14 @@ use axum::{extract::State, http::HeaderMap, response::Response};
 use serde_json::{Map, Value, json};
 use tepal_shared::queue::error::StoreError;
 
-use crate::http::kept::Kept;
+use super::openapi::{
+    operation::{Operation, Tag, text},
+    parts::{json_answer, wrong_topology},
+};
 use crate::{
     error::ApiError,
-    probe::{Snapshot, Trouble},
+    http::{answer::json as json_text, kept::Kept},
+    snapshot::{Snapshot, Trouble},
     state::App,
 };
 
@@ -32,7 +36,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> R
     if is_healthy {
         return Kept::new(body, "application/json").answer(&headers);
     }
-    let mut response = super::json(body);
+    let mut response = json_text(body);
     ApiError::mark_unavailable(&mut response);
     response
 }
@@ -40,7 +44,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> R
 fn components(app: &App, snapshot: &Snapshot) -> Map<String, Value> {
     let mut components = Map::new();
     let down = app.store.redis().down();
-    // While Redis is down nothing is known of the workers: their last words may be wrong by now.
+    // While Redis is down, the state of the workers is unknown: their last report may be outdated.
     let Some(workers) = snapshot.workers.as_ref().filter(|_| down.is_none()) else {
         let is_wrong = matches!(down, Some(StoreError::WrongTopology(_)));
         components.insert("redis".to_owned(), if is_wrong { "wrong_topology" } else { "down" }.into());
@@ -57,7 +61,7 @@ fn components(app: &App, snapshot: &Snapshot) -> Map<String, Value> {
     components
 }
 
-/// What an operator should know although the service works.
+/// Conditions that an operator should know although the service works.
 fn warnings(snapshot: &Snapshot) -> Vec<Value> {
     let data_lost = snapshot.loss.map(|(at, loss)| {
         let at = humantime::format_rfc3339_seconds(at);
@@ -84,4 +88,43 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>, headers: HeaderMap) -> R
 /// The metrics as Prometheus reads them (text format 0.0.4).
 pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     Kept::new(app.metrics.page(), "text/plain; version=0.0.4; charset=utf-8").answer(&headers)
+}
+
+/// Describes it for the contract.
+pub(super) fn health_operation() -> Operation {
+    let well = json!({"status": "healthy", "components": {"redis": "ok", "onnx": "ok"}});
+    let ill = json!({"status": "unhealthy", "components": {"redis": "ok", "onnx": "down"}});
+    Operation {
+        id: "health",
+        tag: Tag::Service,
+        summary: "The state of each component",
+        description: "The state of the last second.".to_owned(),
+        parameters: vec![],
+        body: None,
+        answers: vec![
+            (200, json_answer("All components are ok", "Health", &well)),
+            (503, json_answer("A component is not ok", "Health", &ill)),
+        ],
+        errors: vec![ApiError::NotAcceptable],
+    }
+    .with_etag()
+}
+
+/// Describes /livez for the contract.
+pub(super) fn livez_operation() -> Operation {
+    plain("livez", "The process runs", vec![])
+}
+
+/// Describes /readyz for the contract.
+pub(super) fn readyz_operation() -> Operation {
+    plain("readyz", "The service is ready for traffic", vec![ApiError::NotReady, wrong_topology()])
+}
+
+/// Describes /metrics for the contract.
+pub(super) fn metrics_operation() -> Operation {
+    plain("metrics", "The metrics as Prometheus reads them", vec![])
+}
+
+fn plain(id: &'static str, summary: &'static str, errors: Vec<ApiError>) -> Operation {
+    text(id, summary, "text/plain", "ok", errors)
 }

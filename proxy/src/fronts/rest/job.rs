@@ -1,46 +1,51 @@
 //! `GET`, `DELETE /job/{id}` and `POST /job/{id}/retry`.
 
+pub(super) mod answer;
 mod caching;
 mod events;
-mod view;
-mod whole;
+pub(super) mod view;
+pub(super) mod whole;
 
 use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, header::RETRY_AFTER, request::Parts},
+    http::{HeaderMap, request::Parts},
     response::Response,
 };
+use serde_json::json as value;
 use tepal_shared::{
-    job::{Job, JobId, JobResult, JobStatus},
+    job::{JobId, JobStatus},
     process::trace::Submit,
     queue::{
+        error::StoreError,
         scripts::{Cancelled, Requeued},
         store::Origin,
     },
 };
 use tracing::info;
 
-pub(super) use self::{
-    view::{JobView, around_result, body},
-    whole::{BYTES_WITHOUT_RESULT, parts},
-};
-use super::{as_json, json, submit};
-use crate::{
-    edge::{access::Caller, cost::RunningTab, observe::request_id},
-    error::ApiError,
-    http::{
-        accept,
-        answer::{self, SMALL},
-        headers::{self, PathId},
-        prefer,
+use super::openapi::{
+    operation::{Operation, Tag},
+    parts::{
+        ConcatErrors as _, JOB_ID, accepted as accepted_answer, applied, cannot_persist, completed, etag,
+        finished, header, if_none_match, job_id, json_answer, out_of_memory, prefer as prefer_header,
+        reading, unknown_outcome,
     },
-    jobs::{follow, quota},
+};
+use super::{
+    accepted,
+    extract::{self, PathId},
+};
+use crate::{
+    edge::{access::Caller, cost::RunningTab, request_id},
+    error::ApiError,
+    http::{accept, answer::json, headers::traceparent, prefer},
+    jobs::{intake::UNKNOWN_RETRY_AFTER, quota},
     state::App,
 };
 
-/// The job as it stands, once it has ended if the client prefers to wait, or change by change as events.
+/// Returns the job: its present state, its outcome if the client prefers to wait, or a stream of its changes.
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -49,11 +54,11 @@ pub(crate) async fn show(
 ) -> Result<Response, ApiError> {
     let (id, headers) = (id.job_id()?, request.headers());
     if accept::prefers_events(headers) {
-        let tab = RunningTab::open(&app, &caller, &request);
+        let tab = RunningTab::open(app.account(&caller, &request));
         return events::stream(app, caller.view(), id, headers, tab).await;
     }
     let wait = prefer::wait(headers);
-    let job = follow::ended(&app, caller.view(), id, wait.unwrap_or_default()).await?;
+    let job = app.following.ended(caller.view(), id, wait.unwrap_or_default()).await?;
     let job = job.ok_or(ApiError::JobNotFound)?;
     let mut response = caching::conditional(&app, headers, &job).await?;
     if let Some(wait) = wait {
@@ -62,26 +67,7 @@ pub(crate) async fn show(
     Ok(response)
 }
 
-/// The job as an answer.
-pub(super) async fn shown(app: &App, job: &Job) -> Result<Response, ApiError> {
-    let size = job.result.as_ref().map_or(0, JobResult::bytes) + BYTES_WITHOUT_RESULT;
-    let mut response = if size <= SMALL {
-        json(body(job))
-    } else {
-        let parts = parts(app, job, "", "").await?.ok_or(ApiError::JobNotFound)?;
-        as_json(answer::paid(parts))
-    };
-    mark_unfinished(job, &mut response);
-    Ok(response)
-}
-
-fn mark_unfinished(job: &Job, response: &mut Response) {
-    if !job.status.is_terminal() {
-        response.headers_mut().insert(RETRY_AFTER, 1.into());
-    }
-}
-
-/// Ends the job.
+/// Cancels the job.
 pub(crate) async fn cancel(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -92,7 +78,7 @@ pub(crate) async fn cancel(
     match app.store.cancel(id, caller.view()).await.map_err(ApiError::of_change)? {
         Cancelled::Done => {
             app.metrics.cancelled();
-            let (request_id, key_id) = (request_id(&headers), caller.key_id());
+            let (request_id, key_id) = (request_id::of(&headers), caller.key_id());
             info!(action = "job_cancelled", job_id = %id, request_id, key_id);
             Ok(json(format!(r#"{{"job_id":"{id}","status":"{}"}}"#, JobStatus::Cancelled)))
         }
@@ -101,7 +87,7 @@ pub(crate) async fn cancel(
     }
 }
 
-/// Submits the input of a failed or cancelled job again as a new job.
+/// Requeues a failed or cancelled job as a new job.
 pub(crate) async fn retry(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -114,10 +100,10 @@ pub(crate) async fn retry(
 
 async fn requeue(app: &App, caller: &Caller, id: &PathId, parts: &Parts) -> Result<Response, ApiError> {
     let (old, headers) = (id.job_id()?, &parts.headers);
-    let charge = quota::charge_of(app, caller, parts).await.map_err(ApiError::Store)?;
+    let charge = app.charges.charge_to(extract::payer(app, caller, parts)).await?;
     let new = JobId::new(old.partition());
-    let request_id = request_id(headers);
-    let span = Submit::begin(headers::traceparent(headers));
+    let request_id = request_id::of(headers);
+    let span = Submit::begin(traceparent(headers));
     let (charge, traceparent) = (charge.as_ref(), span.traceparent());
     let origin = Origin { view: caller.view(), charge, request_id, traceparent };
     let requeued = app.store.requeue(old, new, origin).await;
@@ -126,12 +112,108 @@ async fn requeue(app: &App, caller: &Caller, id: &PathId, parts: &Parts) -> Resu
         Requeued::Accepted => {
             app.metrics.requeued();
             info!(action = "job_requeued", job_id = %new, retry_of = %old, request_id, key_id = caller.key_id());
-            Ok(submit::answer(app, caller, headers, new, JobStatus::Pending).await)
+            Ok(accepted::answer(app, caller, headers, new, JobStatus::Pending).await)
         }
         Requeued::NotRepeatable(status) => Err(ApiError::NotRepeatable(status)),
         Requeued::InputExpired(status) => Err(ApiError::InputExpired(status)),
         Requeued::Missing => Err(ApiError::JobNotFound),
-        Requeued::Full { .. } => Err(submit::queue_full(app)),
+        Requeued::Full { .. } => Err(app.intake.queue_full()),
         Requeued::OverQuota { room_in } => Err(ApiError::StorageQuota(quota::retry_after(room_in))),
+    }
+}
+
+/// Describes it for the contract.
+pub(super) fn show_operation() -> Operation {
+    let mut found = json_answer("The job", "Job", &completed());
+    found["content"]["text/event-stream"] = value!({
+        "schema": {"type": "string"},
+        "example": format!("retry: 1000\nid: 1-completed-1-0-0\nevent: outcome\ndata: {}\n\n", completed()),
+    });
+    found["headers"] = value!({
+        "ETag": etag("Names this state of the job"),
+        "Retry-After": {"description": "While the job has not ended", "schema": {"type": "integer"}},
+        "Preference-Applied": applied(),
+    });
+    Operation {
+        id: "showJob",
+        tag: Tag::Jobs,
+        summary: "Read a job",
+        description: "The job as it stands; with `Prefer: wait=N` as soon as it has ended; with `Accept: \
+            text/event-stream` an event for each change, the last one with the outcome."
+            .to_owned(),
+        parameters: vec![
+            job_id(),
+            prefer_header(),
+            if_none_match("An ETag of this job", "\"1-pending-0-0-0\""),
+            header(
+                "Last-Event-ID",
+                "The last event seen, for a stream",
+                &value!({"type": "string"}),
+                "1-pending-0-0-0",
+            ),
+        ],
+        body: None,
+        answers: vec![
+            (200, found),
+            (204, value!({"description": "The client has seen the outcome, so the stream would be empty"})),
+            (304, value!({"description": "The job has not changed"})),
+        ],
+        errors: [vec![ApiError::NotAcceptable, ApiError::JobNotFound, ApiError::Overloaded], reading()]
+            .concat_errors(),
+    }
+}
+
+/// Describes it for the contract.
+pub(super) fn cancel_operation() -> Operation {
+    let cancelled = value!({"job_id": JOB_ID, "status": "cancelled"});
+    Operation {
+        id: "cancelJob",
+        tag: Tag::Jobs,
+        summary: "Cancel a job",
+        description:
+            "Ends a job that has not ended. The job can still be read. Cancelling it again is no error."
+                .to_owned(),
+        parameters: vec![job_id()],
+        body: None,
+        answers: vec![(200, json_answer("The job is cancelled", "Accepted", &cancelled))],
+        errors: [
+            vec![
+                ApiError::NotAcceptable,
+                ApiError::JobNotFound,
+                ApiError::AlreadyFinished(JobStatus::Completed),
+                cannot_persist(),
+                unknown_outcome(),
+            ],
+            reading(),
+        ]
+        .concat_errors(),
+    }
+}
+
+/// Describes it for the contract.
+pub(super) fn retry_operation() -> Operation {
+    Operation {
+        id: "retryJob",
+        tag: Tag::Jobs,
+        summary: "Requeue a job",
+        description: "Submits the input of a failed or cancelled job as a new job, which names the old one in `retry_of`.".to_owned(),
+        parameters: vec![job_id(), prefer_header()],
+        body: None,
+        answers: vec![(200, finished()), (202, accepted_answer())],
+        errors: [
+            vec![
+                ApiError::NotAcceptable,
+                ApiError::JobNotFound,
+                ApiError::NotRepeatable(JobStatus::Completed),
+                ApiError::QueueFull(UNKNOWN_RETRY_AFTER),
+                ApiError::StorageQuota(quota::retry_after(None)),
+                out_of_memory(),
+                cannot_persist(),
+                unknown_outcome(),
+                ApiError::Store(StoreError::NotReplicated { reached: 0, required: 1 }),
+            ],
+            reading(),
+        ]
+        .concat_errors(),
     }
 }

@@ -8,10 +8,17 @@ use axum::{
     response::Response,
 };
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tepal_shared::job::{Job, JobId, JobResult, LARGE_BYTES, owner::View};
 
-use super::{as_json, job};
+use super::openapi::{
+    operation::{Operation, Tag},
+    parts::{ConcatErrors as _, JOB_ID, body, completed, json_answer, reading, reading_a_body},
+};
+use super::{
+    extract,
+    job::{view, whole::BYTES_WITHOUT_RESULT},
+};
 use crate::{
     edge::{
         access::Caller,
@@ -19,9 +26,8 @@ use crate::{
     },
     error::{ApiError, Mistake},
     http::{
-        answer::{self, PIECE, held},
+        answer::{self, PIECE, as_json, held},
         budget::Share,
-        headers,
         json::pointer_to,
     },
     jobs::{follow, results::Unread},
@@ -33,18 +39,18 @@ pub(crate) const MOST: usize = 1000;
 /// Characters of an id.
 pub(crate) const LONGEST: usize = 64;
 const TOO_LONG: &str = "must have at most 64 characters";
-/// So many jobs are read at once.
+/// Jobs that are read at once.
 const AT_ONCE: usize = 50;
-/// What the jobs of an answer may take, beside the ids that it repeats.
+/// Bytes that the jobs of an answer may take, in addition to the ids that it repeats.
 const MOST_BYTES: usize = (8 << 20) - MOST * BYTES_OF_ID;
-/// At most, as JSON: six for each character.
+/// Most bytes of an id as JSON: six for each character.
 const BYTES_OF_ID: usize = 6 * LONGEST + 3;
-/// What is read of a job before its size is known, as text.
-const BYTES_OF_RECORD: usize = LARGE_BYTES + job::BYTES_WITHOUT_RESULT;
+/// Bytes that are read of a job before its size is known.
+const BYTES_OF_RECORD: usize = LARGE_BYTES + BYTES_WITHOUT_RESULT;
 
 /// The jobs that the body names, in its order.
 pub(crate) async fn look_up(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
-    let mut tab = Tab::open(&app, &caller, &request);
+    let mut tab = Tab::open(app.account(&caller, &request));
     let mut work = Work::default();
     let outcome = found(&app, &caller, request, &mut tab, &mut work).await;
     tab.close(work, outcome)
@@ -58,7 +64,7 @@ async fn found(
     work: &mut Work,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let (names, _memory) = headers::json(&parts.headers, body, &app.bodies, owned_names).await?;
+    let (names, _memory) = extract::json(&parts.headers, body, &app.bodies, owned_names).await?;
     let names = distinct(&names);
     let known = Work { jobs_read: names.len(), ..Work::default() };
     tab.charge_for(known)?;
@@ -87,10 +93,10 @@ async fn large_text(app: &App, job: Option<&Job>) -> Result<Option<Bytes>, Unrea
     }
 }
 
-/// What was found so far, and the memory for it.
+/// The jobs found so far, and the memory for them.
 struct Found<'a> {
     written: Written,
-    /// Bytes of the jobs, at least.
+    /// Bytes of the jobs.
     bytes: usize,
     not_found: Vec<&'a str>,
     share: Share,
@@ -101,7 +107,7 @@ struct Written {
     parts: Vec<Part>,
     /// The end, which may grow.
     text: String,
-    /// Bytes of the parts that this answer has alone.
+    /// Bytes of the parts that no other answer shares.
     own_bytes: usize,
 }
 
@@ -116,8 +122,8 @@ impl<'a> Found<'a> {
         Self { written, bytes: 0, not_found: Vec::new(), share }
     }
 
-    /// Reads the jobs of these names, and gives how many of them it has read, from the first one on. One always fits into an
-    /// answer of its own. Memory for their records is taken before they are read, and for each large result before that is.
+    /// Reads the jobs with these ids, from the first one on. Returns how many it has read. One job always fits into an answer of
+    /// its own. Memory is reserved for the records before they are read, and for each large result before it is read.
     async fn read(&mut self, app: &App, view: View<'_>, names: &[&'a str]) -> Result<usize, ApiError> {
         if !self.share.grow(names.len() * BYTES_OF_RECORD) {
             return Ok(0);
@@ -150,7 +156,7 @@ impl<'a> Found<'a> {
 
     fn add(&mut self, name: &'a str, job: Option<Job>, large: Option<Bytes>) {
         let is_large = |job: &Job| matches!(job.result, Some(JobResult::Large { .. }));
-        // One whose large result is gone has gone itself.
+        // If its large result is gone, the job is gone, too.
         let Some(job) = job.filter(|job| large.is_some() || !is_large(job)) else {
             self.not_found.push(name);
             return;
@@ -161,7 +167,7 @@ impl<'a> Found<'a> {
         self.bytes += size(&job);
         match large {
             Some(text) => self.written.push_large(&job, text),
-            None => self.written.push(&job::body(&job)),
+            None => self.written.push(&view::body(&job)),
         }
     }
 
@@ -171,7 +177,7 @@ impl<'a> Found<'a> {
         if !self.share.grow(most) {
             return Err(ApiError::Overloaded);
         }
-        // Lists of strings serialise without fail.
+        // Serialising a list of strings cannot fail.
         let list = |names: &[&str]| serde_json::to_string(names).unwrap_or_default();
         let text = &mut self.written.text;
         text.push_str(&format!(r#"],"not_found":{}"#, list(&self.not_found)));
@@ -190,14 +196,14 @@ impl Written {
 
     fn push(&mut self, text: &str) {
         self.text.push_str(text);
-        // One text that grows on and on would take twice its size, and more while it is moved.
+        // One growing text would need twice its size, and more while it is moved.
         if self.text.len() >= PIECE {
             self.end_text();
         }
     }
 
     fn push_large(&mut self, job: &Job, text: Bytes) {
-        let (before, after) = job::around_result(job);
+        let (before, after) = view::around_result(job);
         self.text.push_str(&before);
         self.end_text();
         self.parts.push(Part::Shared(text));
@@ -211,7 +217,7 @@ impl Written {
         self.parts.push(Part::Own(text));
     }
 
-    /// All parts, with the memory of those that no other answer has.
+    /// All parts, with the memory of those that no other answer shares.
     fn end(mut self, mut share: Share) -> Vec<Bytes> {
         self.end_text();
         share.shrink_to(self.own_bytes);
@@ -226,10 +232,10 @@ impl Written {
 
 /// Most bytes of the job in the answer.
 fn size(job: &Job) -> usize {
-    job.result.as_ref().map_or(0, JobResult::bytes) + job::BYTES_WITHOUT_RESULT
+    job.result.as_ref().map_or(0, JobResult::bytes) + BYTES_WITHOUT_RESULT
 }
 
-/// The jobs of these names as they stand, without large results; `None` where the caller sees none.
+/// The present state of the jobs with these ids, without large results; `None` where the caller sees no job.
 async fn records(app: &App, view: View<'_>, names: &[&str]) -> Result<Vec<Option<Job>>, ApiError> {
     let ids: Vec<Option<JobId>> = names.iter().map(|name| name.parse().ok()).collect();
     let known: Vec<JobId> = ids.iter().copied().flatten().collect();
@@ -281,9 +287,27 @@ pub(crate) fn names<'a>(body: &'a Value) -> Result<Vec<&'a str>, Mistake> {
     let name = |(index, id): (usize, &'a Value)| {
         let mistake = |code, detail| Mistake::at(format!("{place}/{index}"), code, detail);
         let id = id.as_str().ok_or_else(|| mistake("type", "must be a string"))?;
-        // No id is as long, and the answer repeats those of no job.
+        // The answer repeats ids that name no job, so their length is bounded. No valid id is longer.
         let is_short = id.chars().take(LONGEST + 1).count() <= LONGEST;
         if is_short { Ok(id) } else { Err(mistake("length", TOO_LONG)) }
     };
     ids.iter().enumerate().map(name).collect()
+}
+
+/// Describes it for the contract.
+pub(super) fn look_up_operation(largest_body: usize) -> Operation {
+    let answer = json!({"jobs": [completed()], "not_found": ["a1b2c3"]});
+    Operation {
+        id: "lookUpJobs",
+        tag: Tag::Jobs,
+        summary: "Read many jobs",
+        description: format!(
+            "Up to {MOST} jobs by their ids, in the order of the request. When the answer has grown large, the \
+             remaining ids are given back in `not_read`."
+        ),
+        parameters: vec![],
+        body: Some(body("Lookup", &json!({"job_ids": [JOB_ID, "a1b2c3"]}))),
+        answers: vec![(200, json_answer("The jobs", "LookupAnswer", &answer))],
+        errors: [reading_a_body(largest_body), reading()].concat_errors(),
+    }
 }

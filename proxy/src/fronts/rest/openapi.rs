@@ -1,67 +1,34 @@
-//! The contract of the API as OpenAPI 3.1, made from what the code works with: the route table, the errors, the limits
-//! and the model's description. An operation cannot be routed without being described here.
+//! The contract of the API as OpenAPI 3.1, made from the route table, the errors, the limits and the model's description. An
+//! operation cannot be routed without a description.
 
-mod operations;
-mod parts;
+pub(super) mod operation;
+pub(super) mod parts;
+mod public_url;
 mod schemas;
 
 use axum::http::Method;
 use serde_json::{Map, Value, json};
 use tepal_shared::model::Model;
 
-use self::parts::{etag, if_none_match};
-pub(crate) use self::{operations::*, parts::wrong_topology};
+use self::operation::{Operation, Tag};
+pub(crate) use self::public_url::PublicUrlArgs;
 use crate::{
-    edge::{
-        access::{Scope, Scopes},
-        rate_limit::{Excess, Policy},
-    },
+    edge::access::{Scope, Scopes},
     error::ApiError,
 };
 
-/// One operation and where it is.
-pub(crate) struct Route {
-    pub(crate) path: &'static str,
-    pub(crate) method: Method,
-    /// What a caller must be allowed; `None` when everybody may call it, any number of times.
-    pub(crate) scope: Option<Scope>,
-    pub(crate) operation: Operation,
+/// One operation and its path.
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    pub(super) method: Method,
+    /// The scope that it requires; `None` if it is open to everybody and not counted.
+    pub(super) scope: Option<Scope>,
+    pub(super) operation: Operation,
 }
 
-/// What one operation takes and answers.
-pub(crate) struct Operation {
-    id: &'static str,
-    summary: &'static str,
-    description: String,
-    parameters: Vec<Value>,
-    body: Option<Value>,
-    /// Status and OpenAPI response object of each success.
-    answers: Vec<(u16, Value)>,
-    /// One of each kind that it may fail with, beside those that every operation may.
-    errors: Vec<ApiError>,
-}
-
-impl Operation {
-    /// The operation with an answer that has an `ETag`, for clients that have it already: see `http::kept`.
-    fn with_tag(mut self) -> Self {
-        self.parameters.push(if_none_match("An ETag of this answer", "\"5f2d0e7c9b1a4c3d8e6f7a90\""));
-        for (_, answer) in self.answers.iter_mut().filter(|(status, _)| *status == 200) {
-            answer["headers"] = json!({"ETag": etag("Names this answer")});
-        }
-        self.answers.push((
-            304,
-            json!({
-                "description": "The client has this answer already",
-                "headers": {"ETag": etag("Names this answer")},
-            }),
-        ));
-        self
-    }
-}
-
-/// The name of the way to show a key.
+/// The name of the security scheme.
 const SCHEME: &str = "apiKey";
-/// What every operation may answer.
+/// The errors of every operation.
 static EVERYWHERE: [ApiError; 5] = [
     ApiError::MalformedRequest,
     ApiError::UriTooLong,
@@ -69,28 +36,26 @@ static EVERYWHERE: [ApiError; 5] = [
     ApiError::Panicked,
     ApiError::UnknownTransferCoding,
 ];
-/// What an operation may answer that is not for everybody.
-static GUARDED: [ApiError; 2] = [
-    ApiError::Unauthorized,
-    ApiError::RateLimited(Excess { policy: Policy::Address, cost: 1, retry_after: 1 }),
-];
-/// By the scope that is missing.
+/// The errors of operations that require a scope.
+static GUARDED: [ApiError; 2] =
+    [ApiError::Unauthorized, ApiError::RateLimited { whose: "from this address", cost: 1, retry_after: 1 }];
+/// The error of each missing scope.
 static INSUFFICIENT: [(Scope, ApiError); 2] = [
-    (Scope::Read, ApiError::InsufficientScope(Scope::Read)),
-    (Scope::Submit, ApiError::InsufficientScope(Scope::Submit)),
+    (Scope::Read, ApiError::InsufficientScope(Scope::Read.as_str())),
+    (Scope::Submit, ApiError::InsufficientScope(Scope::Submit.as_str())),
 ];
 
-/// What the contract says of this service in particular.
+/// The parts of the contract that depend on the deployment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deployment<'a> {
-    /// Where clients reach it; `None` = where they read the contract.
+    /// The URL of the API; `None` = the URL of the contract itself.
     pub(crate) public_url: Option<&'a str>,
-    /// What callers without a key may do; `None` = there are no keys.
+    /// The scopes of callers without a key; `None` = there are no keys.
     pub(crate) anonymous: Option<Scopes>,
 }
 
 /// The whole document.
-pub(crate) fn document(model: &Model, routes: &[Route], deployment: Deployment<'_>) -> Value {
+pub(super) fn document(model: &Model, routes: &[Route], deployment: Deployment<'_>) -> Value {
     let mut paths = Map::new();
     for route in routes {
         let item = paths.entry(route.path).or_insert_with(|| json!({}));
@@ -107,10 +72,7 @@ pub(crate) fn document(model: &Model, routes: &[Route], deployment: Deployment<'
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
         "servers": [{"url": deployment.public_url.unwrap_or("/")}],
-        "tags": [
-            {"name": "jobs", "description": "Submitting, reading and ending jobs"},
-            {"name": "service", "description": "The model and the state of the service"},
-        ],
+        "tags": Tag::ALL.map(|tag| json!({"name": tag.as_str(), "description": tag.description()})),
         "paths": paths,
         "components": {
             "schemas": schemas::all(model),
@@ -124,6 +86,25 @@ pub(crate) fn document(model: &Model, routes: &[Route], deployment: Deployment<'
             }},
         },
     })
+}
+
+/// Describes the document itself.
+pub(super) fn contract_operation() -> Operation {
+    let answer = json!({
+        "description": "OpenAPI 3.1",
+        "content": {"application/json": {"schema": {"type": "object"}, "example": {"openapi": "3.1.0"}}},
+    });
+    Operation {
+        id: "contract",
+        tag: Tag::Service,
+        summary: "This document",
+        description: String::new(),
+        parameters: vec![],
+        body: None,
+        answers: vec![(200, answer)],
+        errors: vec![ApiError::NotAcceptable],
+    }
+    .with_etag()
 }
 
 /// One example for each kind of problem, by its code.
@@ -142,8 +123,7 @@ fn examples(routes: &[Route]) -> Map<String, Value> {
 
 impl Route {
     fn render(&self, anonymous: Option<Scopes>) -> Value {
-        let (path, it) = (self.path, &self.operation);
-        let is_job = path.starts_with("/job") || path.starts_with("/predict");
+        let it = &self.operation;
         let mut responses = Map::new();
         for (status, answer) in &it.answers {
             responses.insert(status.to_string(), with_request_id(answer.clone()));
@@ -155,13 +135,13 @@ impl Route {
             "operationId": it.id,
             "summary": it.summary,
             "description": it.description,
-            "tags": [if is_job { "jobs" } else { "service" }],
+            "tags": [it.tag.as_str()],
             "parameters": it.parameters,
             "responses": responses,
         });
         if let Some((scope, anonymous)) = self.scope.zip(anonymous) {
             let key = json!({SCHEME: [scope.as_str()]});
-            // The second alternative is none at all.
+            // The second alternative is no key at all.
             operation["security"] = if anonymous.allow(scope) { json!([key, {}]) } else { json!([key]) };
         }
         if let Some(body) = &it.body {
@@ -211,7 +191,7 @@ fn problem_response(errors: &[&ApiError]) -> Value {
     });
     if errors.iter().any(|error| matches!(error, ApiError::Unauthorized)) {
         response["headers"] = json!({
-            "WWW-Authenticate": {"description": "How to show who one is", "schema": {"type": "string"}},
+            "WWW-Authenticate": {"description": "How to authenticate", "schema": {"type": "string"}},
         });
     }
     if errors.iter().any(|error| error.retry_after().is_some()) {

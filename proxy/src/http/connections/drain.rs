@@ -1,6 +1,6 @@
-//! Bodies that are not read because the answer does not depend on them, as when a request is refused. A connection that
-//! is closed with unread data resets, and a client that still sends might never see its answer: so a body is read on
-//! for a moment, and thrown away, before the answer is sent. Meanwhile the connection may lose its place.
+//! Drains bodies that a handler did not read to their end, for example because it rejected the request. A connection that is
+//! closed with unread data is reset, and a client that still sends might never see its answer. So the proxy reads and discards
+//! the rest of the body for a moment before it sends the answer. Meanwhile the connection may lose its slot.
 
 use std::{
     convert::Infallible,
@@ -24,40 +24,41 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::{sync::oneshot, time::timeout};
 
-use super::slots::Place;
+use super::slots::Slot;
 
 const DISCARD_FOR: Duration = Duration::from_secs(1);
-/// So many times as much as the largest body that is taken.
+/// At most this many times the size of the largest valid body is discarded.
 const DISCARD_FACTOR: usize = 8;
-/// Smaller bodies are sent in one go; what has come of them is read on by the HTTP library.
+/// Smaller bodies arrive at once, and the HTTP library reads the rest of them itself.
 const SMALL: u64 = 8 << 10;
 
-/// A body on loan. When it is dropped, what is left of it goes back.
-pub(super) struct Lent {
+/// A body whose unread rest can be drained. When it is dropped, the rest goes to its [`Rest`].
+pub(super) struct Drainable {
     body: Option<Incoming>,
     back: Option<oneshot::Sender<Incoming>>,
 }
 
-/// Where what is left of a body comes back to.
-pub(super) struct Unread(oneshot::Receiver<Incoming>);
+/// The unread rest of a body, once the handler has dropped the body.
+pub(super) struct Rest(oneshot::Receiver<Incoming>);
 
-/// The request for who answers it, and where a large body comes back to. A client that waits for a go-ahead has sent
-/// nothing yet.
-pub(super) fn lend(request: Request<Incoming>) -> (Request<Lent>, Option<Unread>) {
-    let is_lent = request.body().size_hint().upper().is_none_or(|size| size > SMALL)
+/// The request for its handler, and the rest of its body if the body is large. A client that waits for `100 Continue` has not
+/// sent anything yet.
+pub(super) fn drainable(request: Request<Incoming>) -> (Request<Drainable>, Option<Rest>) {
+    let is_large = request.body().size_hint().upper().is_none_or(|size| size > SMALL)
         && !request.headers().contains_key(EXPECT);
-    let (back, unread) = is_lent.then(oneshot::channel).unzip();
-    (request.map(|body| Lent { body: Some(body), back }), unread.map(Unread))
+    let (back, rest) = is_large.then(oneshot::channel).unzip();
+    (request.map(|body| Drainable { body: Some(body), back }), rest.map(Rest))
 }
 
-impl Unread {
-    /// Waits for the answer, and reads on what `answering` leaves of the body as soon as it is left, so that a client that goes
-    /// away while it waits is noticed; what is beyond `largest` several times over stays unread. One who was too slow is not
-    /// waited for again. When the client's address has too many bodies discarded already, the connection is closed instead.
+impl Rest {
+    /// Waits for the answer. As soon as the handler has dropped the body, reads and discards the rest, up to several times
+    /// `largest`; so a client that disconnects while it waits for its answer is noticed. A client that was too slow with its
+    /// body gets no more time. If too many bodies of the client's address are drained already, the connection is closed
+    /// instead.
     pub(super) async fn discard_beside(
         mut self,
         answering: impl Future<Output = Result<Response, Infallible>>,
-        place: &Arc<Place>,
+        slot: &Arc<Slot>,
         largest: usize,
     ) -> Result<Response, Infallible> {
         let mut answering = pin!(answering);
@@ -67,7 +68,7 @@ impl Unread {
             Ok(answer) = &mut answering => (Some(answer), self.0.try_recv().ok()),
         };
         let Some(left) = left.and_then(unended) else { return or_wait(answer, answering).await };
-        let Some(draining) = place.drain() else {
+        let Some(draining) = slot.drain() else {
             drop(left);
             return or_wait(answer, answering).await.map(closing);
         };
@@ -129,20 +130,20 @@ async fn discard(mut body: Incoming, largest: usize) {
             }
         }
     };
-    // Whether it ended in time does not matter: the answer is the same.
+    // The answer is the same whether it ended in time or not.
     let _ = timeout(DISCARD_FOR, reading).await;
 }
 
-impl Drop for Lent {
+impl Drop for Drainable {
     fn drop(&mut self) {
         if let (Some(body), Some(back)) = (self.body.take(), self.back.take()) {
-            // Nobody wants it when the connection is gone.
+            // The receiver is gone when the connection is closed.
             let _ = back.send(body);
         }
     }
 }
 
-impl HttpBody for Lent {
+impl HttpBody for Drainable {
     type Data = Bytes;
     type Error = hyper::Error;
 

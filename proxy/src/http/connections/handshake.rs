@@ -1,5 +1,5 @@
-//! TLS at the beginning of a connection. What fails here is mostly not ours to mend: a port scan, plain HTTP, a client that
-//! does not know the authority. So it is counted, and told only in a log of everything.
+//! TLS handshakes. The usual causes of failures are on the other side: port scans, plain HTTP, clients that do not know the
+//! authority. So failures are counted, and logged only at debug level.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -9,16 +9,16 @@ use tracing::debug;
 
 use crate::{http::certificate::Current, metrics::TlsMetrics};
 
-/// Secures connections with the certificate of the moment.
+/// Secures connections with the present certificate.
 pub(crate) struct Handshakes {
     pub(crate) current: Current,
     pub(crate) metrics: TlsMetrics,
-    /// Longest time for one.
+    /// Longest time for a handshake.
     pub(crate) timeout: Duration,
 }
 
 impl Handshakes {
-    /// The secured connection; `None` when nothing came of it, which is counted if it was meant to.
+    /// The secured connection; `None` if the handshake failed, which is counted, or if the client sent nothing.
     pub(super) async fn run(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
         let error = match timeout(self.timeout, self.secure(stream)).await {
             Ok(Ok(secured)) => return secured,
@@ -42,7 +42,7 @@ impl Handshakes {
     }
 
     async fn secure(&self, stream: TcpStream) -> io::Result<Option<TlsStream<TcpStream>>> {
-        // Who only looks whether the port is open, as load balancers do, has not failed.
+        // A client that only checks whether the port is open, such as a load balancer, has not failed.
         if stream.peek(&mut [0]).await? == 0 {
             return Ok(None);
         }
@@ -51,7 +51,7 @@ impl Handshakes {
     }
 }
 
-/// What the TLS library says; only clients have certificates that could be wrong here.
+/// The TLS library's error. Only clients have certificates that can be wrong here.
 fn cause(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }

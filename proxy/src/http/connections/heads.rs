@@ -1,6 +1,6 @@
-//! Checks the heads of requests on their way to the HTTP library, which accepts more than RFC 9112 allows: lines that end
-//! with LF alone, and transfer codings that it does not decode. Two programs that read such a head differently see
-//! different requests. A refused head is replaced by a byte that the library refuses, so what came before it is answered.
+//! Checks the heads of requests before the HTTP library reads them. The library accepts more than RFC 9112 allows: lines that end
+//! with LF alone, and transfer codings that it does not decode. Two programs that read such a head differently see different
+//! requests. A rejected head is replaced by a byte that the library rejects, so the requests before it are answered.
 
 mod framing;
 
@@ -13,39 +13,29 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use self::framing::Fault;
 pub(crate) use self::framing::Scanner;
-use super::slots::Place;
+use super::slots::Slot;
 use crate::error::ApiError;
 
-/// Wherever it stands in a head, the library refuses it, and it ends the head.
+/// The library rejects these bytes at any position in a head, and they end the head.
 const POISON: &[u8] = b"\0\r\n\r\n";
 
-/// Why a head is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// A line ends with LF alone.
-    BareLineFeed,
-    /// A transfer coding other than chunked.
-    TransferCoding,
-    /// A header that frames the body is longer than any that makes sense.
-    Framing,
-}
-
-/// A connection, read up to the first head that is refused.
+/// A connection, read up to the first rejected head.
 pub(super) struct Heads<S> {
     stream: S,
-    place: Arc<Place>,
+    slot: Arc<Slot>,
     scanner: Scanner,
     fault: Option<Fault>,
     poison: &'static [u8],
 }
 
 impl<S> Heads<S> {
-    pub(super) fn new(stream: S, place: Arc<Place>) -> Self {
-        Self { stream, place, scanner: Scanner::default(), fault: None, poison: POISON }
+    pub(super) fn new(stream: S, slot: Arc<Slot>) -> Self {
+        Self { stream, slot, scanner: Scanner::default(), fault: None, poison: POISON }
     }
 
-    /// The answer to the refused head, if there was one.
+    /// The error of the rejected head, if there was one.
     pub(super) fn error(&self) -> Option<ApiError> {
         Some(match self.fault? {
             Fault::BareLineFeed => ApiError::BareLineFeed,
@@ -54,7 +44,7 @@ impl<S> Heads<S> {
         })
     }
 
-    /// Gives the library as much of the poison as fits; then the connection is at its end.
+    /// Passes as much of the poison to the library as fits. Then the connection ends.
     fn refuse(&mut self, buffer: &mut ReadBuf<'_>) {
         let (now, later) = self.poison.split_at(self.poison.len().min(buffer.remaining()));
         buffer.put_slice(now);
@@ -80,7 +70,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
             self.refuse(buffer);
         }
         if read.is_ready() {
-            self.place.note_head(self.scanner.is_in_head());
+            self.slot.note_head(self.scanner.is_in_head());
         }
         read
     }

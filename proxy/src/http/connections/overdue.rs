@@ -9,16 +9,18 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::slots::{Place, Wait};
-use crate::config::ConnectionLimits;
+use super::{
+    limits::ConnectionLimits,
+    slots::{Slot, Wait},
+};
 
-/// Returns when the client has had its time to send a request. Must be polled each time after the connection, since only
-/// what the connection does changes what it waits for.
-pub(super) async fn overdue(place: Arc<Place>, limits: ConnectionLimits) {
-    // One timer for all waits. It may go off early, since it is not moved with each request.
+/// Returns when the client's time to send a request is over. Poll it each time after the connection, because only the connection
+/// changes what it waits for.
+pub(super) async fn overdue(slot: Arc<Slot>, limits: ConnectionLimits) {
+    // One timer for all waits. It may fire early, because it is not moved with each request.
     let mut alarm = pin!(sleep(limits.header_timeout));
     poll_fn(|context| {
-        let Some(due) = due(&place, &limits) else { return Poll::Pending };
+        let Some(due) = due(&slot, &limits) else { return Poll::Pending };
         if alarm.deadline() > due {
             alarm.as_mut().reset(due);
         }
@@ -34,8 +36,8 @@ pub(super) async fn overdue(place: Arc<Place>, limits: ConnectionLimits) {
 }
 
 /// `None` while the connection works on a request.
-fn due(place: &Place, limits: &ConnectionLimits) -> Option<Instant> {
-    let (wait, since) = place.waits()?;
+fn due(slot: &Slot, limits: &ConnectionLimits) -> Option<Instant> {
+    let (wait, since) = slot.waits()?;
     let limit = match wait {
         Wait::First | Wait::Head => limits.header_timeout,
         Wait::Next => limits.idle_timeout,

@@ -1,5 +1,5 @@
-//! How often one connection gets an answer that is not counted against a limit. What comes sooner waits, and makes room for
-//! new connections meanwhile: who watches the service is always answered, and nobody takes the processors with it.
+//! The rate of uncounted answers on one connection. A request that comes too early waits; meanwhile its slot can be given to
+//! another connection. So monitoring always gets its answer, and no client can use it to exhaust the processors.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -8,23 +8,16 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::edge::admission::UNCOUNTED;
-
-/// Together at most ten in any second.
+/// Together these allow at most ten answers in any second.
 const AT_ONCE: u32 = 5;
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Whether requests for this path are paced, and not counted.
-pub(super) fn is_paced(path: &str) -> bool {
-    UNCOUNTED.contains(&path)
-}
-
-/// When the connection has had its last turn.
+/// The time of the connection's next turn.
 #[derive(Default)]
 pub(super) struct Pace(Mutex<Option<Instant>>);
 
 impl Pace {
-    /// Until when a request for such a path waits; `None` when it need not.
+    /// How long a request for such a path must wait; `None` if it need not wait.
     pub(super) fn turn(&self) -> Option<Instant> {
         self.next(Instant::now())
     }
@@ -56,6 +49,5 @@ mod tests {
             assert!(within <= 10, "{within}");
         }
         assert!(turns[99] - turns[0] <= 20 * second);
-        assert!(is_paced("/livez") && !is_paced("/predict"));
     }
 }

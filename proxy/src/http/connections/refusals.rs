@@ -1,5 +1,5 @@
-//! Requests that are no HTTP, or too long for it, are answered by the HTTP library itself, with a bare status. This
-//! turns those answers into problems like all others, on their way to the socket, and counts the requests.
+//! The HTTP library answers requests that are not HTTP, or too long, with a bare status. This replaces those answers by problems,
+//! like all others, on their way to the socket, and counts the requests.
 
 use std::{
     io,
@@ -9,34 +9,35 @@ use std::{
 };
 
 use axum::http::{
-    HeaderMap, HeaderValue, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{heads::Heads, slots::Place};
+use super::{heads::Heads, slots::Slot};
 use crate::{
-    edge::rate_limit::Account,
     error::ApiError,
-    http::{
-        headers::{self, REQUEST_ID},
-        security_headers::SecurityHeaders,
-    },
+    http::{headers, peer::Peer, security_headers::SecurityHeaders},
 };
 
-/// What a client that speaks HTTP/2 without asking sends first (RFC 9113, section 3.4), as far as it is a request of HTTP/1.1
-/// with another version.
+/// Counts a request whose head is rejected. Returns the error of the answer, and its headers.
+pub(crate) type RejectHead = dyn Fn(Peer, ApiError) -> (ApiError, HeaderMap) + Send + Sync;
+
+/// The header with the id of a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The connection preface of HTTP/2 (RFC 9113, section 3.4), as far as it looks like a request of HTTP/1.1 with another version.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
-/// A connection. Everything but a bare refusal passes unchanged.
+/// A connection. Everything but the bare statuses passes unchanged.
 pub(super) struct Refusals<S> {
     stream: Heads<S>,
     headers: SecurityHeaders,
-    /// Where refused requests are counted.
-    account: Option<Account>,
-    /// How much of [`HTTP2`] has arrived; `None` when the client sends something else.
+    peer: Peer,
+    reject: Arc<RejectHead>,
+    /// How many bytes of [`HTTP2`] have arrived; `None` if the client sends something else.
     preface: Option<usize>,
-    /// What is left to write of a refusal.
+    /// The problem that is being written.
     refusal: Vec<u8>,
     written: usize,
 }
@@ -44,24 +45,21 @@ pub(super) struct Refusals<S> {
 impl<S: AsyncWrite + Unpin> Refusals<S> {
     pub(super) fn new(
         stream: S,
-        place: Arc<Place>,
+        slot: Arc<Slot>,
         headers: SecurityHeaders,
-        account: Option<Account>,
+        peer: Peer,
+        reject: Arc<RejectHead>,
     ) -> Self {
-        let stream = Heads::new(stream, place);
-        Self { stream, headers, account, preface: Some(0), refusal: Vec::new(), written: 0 }
+        let stream = Heads::new(stream, slot);
+        Self { stream, headers, peer, reject, preface: Some(0), refusal: Vec::new(), written: 0 }
     }
 
-    /// The problem instead of a bare refusal.
+    /// The problem for a bare status.
     fn problem_for(&self, answer: &[u8]) -> Option<Vec<u8>> {
-        // What follows HTTP/2's preface is no head.
+        // The bytes after HTTP/2's preface are not a head.
         let known = self.stream.error().filter(|_| self.preface != Some(HTTP2.len()));
-        let (mut error, head) = refused(answer, known)?;
-        let mut more = HeaderMap::new();
-        if let Some(budget) = self.account.as_ref().map(Account::spend) {
-            budget.tell(&mut more);
-            error = budget.excess.map_or(error, ApiError::RateLimited);
-        }
+        let (error, head) = refused(answer, known)?;
+        let (error, more) = (self.reject)(self.peer, error);
         problem(&error, head, more, self.headers)
     }
 
@@ -77,8 +75,8 @@ impl<S: AsyncWrite + Unpin> Refusals<S> {
     }
 }
 
-/// What the HTTP library refuses with these bytes: `known`, or what the status says; and its head. Our own errors have
-/// bodies, so an empty 4xx is never one of ours.
+/// The error that the HTTP library reports with these bytes, and their head: `known`, or the one of the status. The proxy's own
+/// errors have bodies, so an empty 4xx is always the library's.
 fn refused(answer: &[u8], known: Option<ApiError>) -> Option<(ApiError, &str)> {
     if !answer.starts_with(b"HTTP/1.1 4") {
         return None;
@@ -94,15 +92,13 @@ fn refused(answer: &[u8], known: Option<ApiError>) -> Option<(ApiError, &str)> {
     Some((error, head))
 }
 
-/// The problem with the lines of the library's `head` and these `more`.
-fn problem(error: &ApiError, head: &str, mut more: HeaderMap, headers: SecurityHeaders) -> Option<Vec<u8>> {
-    let id = headers::request_id(&HeaderMap::new());
-    let body = error.problem("", id.to_str().unwrap_or_default());
+/// The problem, with the lines of the library's `head` and these headers.
+fn problem(error: &ApiError, head: &str, mut more: HeaderMap, security: SecurityHeaders) -> Option<Vec<u8>> {
+    let body = error.problem("", headers::text(&more, &REQUEST_ID).unwrap_or_default());
     more.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     more.insert(CONTENT_LENGTH, body.len().into());
     more.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    more.insert(REQUEST_ID, id);
-    headers.add_to(&mut more);
+    security.add_to(&mut more);
     if let Some(seconds) = error.retry_after() {
         more.insert(RETRY_AFTER, seconds.into());
     }
@@ -137,9 +133,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Refusals<S> {
     }
 }
 
-/// How much of [`HTTP2`] has arrived with these bytes, of which `seen` came before them, and how many bytes follow it. The
-/// HTTP library refuses what it takes for a request with the wrong version, but closes without an answer when it sees
-/// more of HTTP/2: so what follows is dropped.
+/// How many bytes of [`HTTP2`] have arrived with these bytes, after the `seen` ones before them, and how many bytes follow the
+/// preface. The HTTP library rejects the preface as a request of the wrong version. But it closes without an answer when it sees
+/// more of HTTP/2, so the bytes that follow are dropped.
 fn after_preface(seen: usize, bytes: &[u8]) -> (Option<usize>, usize) {
     let expected = &HTTP2[seen..];
     let length = bytes.len().min(expected.len());
@@ -161,7 +157,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Refusals<S> {
                 None => return Pin::new(&mut self.stream).poll_write(context, bytes),
             }
         }
-        // The library closes the connection after a refusal: nothing else is written.
+        // The library closes the connection after the status, so nothing else is written.
         ready!(self.poll_refusal(context))?;
         Poll::Ready(Ok(bytes.len()))
     }

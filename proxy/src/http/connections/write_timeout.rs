@@ -1,5 +1,5 @@
-//! How a connection's bytes flow: who takes nothing of an answer for too long is cut off, and what all clients together
-//! send as heads of requests is bounded.
+//! The bytes of a connection. A client that reads nothing of its answer for too long is disconnected, and the memory for heads
+//! of requests is bounded for all clients together.
 
 use std::{
     future::Future as _,
@@ -15,26 +15,26 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::slots::Place;
+use super::slots::Slot;
 
-/// Bytes that are read at a time: what the HTTP library makes room for at first.
+/// Bytes per read: the initial size of the HTTP library's buffer.
 const PIECE: usize = 8 << 10;
 
-/// A connection that gives its client so much time to take a part of an answer.
-pub(super) struct Patience<S> {
+/// A connection that limits the time in which its client must read a part of an answer.
+pub(super) struct WriteTimeout<S> {
     stream: S,
-    place: Arc<Place>,
+    slot: Arc<Slot>,
     limit: Duration,
-    /// Runs while there is something to write that the client does not take.
+    /// Runs while a write waits for the client.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patience<S> {
-    pub(super) fn new(stream: S, place: Arc<Place>, limit: Duration) -> Self {
-        Self { stream, place, limit, deadline: None }
+impl<S> WriteTimeout<S> {
+    pub(super) fn new(stream: S, slot: Arc<Slot>, limit: Duration) -> Self {
+        Self { stream, slot, limit, deadline: None }
     }
 
-    /// Lets a write pass, and looks at the clock when it waits.
+    /// Passes a write on, and checks the time when the write waits.
     fn timed<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.deadline = None;
@@ -49,7 +49,7 @@ impl<S> Patience<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -57,7 +57,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = read_piece(Pin::new(&mut self.stream), context, buffer);
-        if self.place.receives(buffer.filled().len() - before) {
+        if self.slot.receives(buffer.filled().len() - before) {
             read
         } else {
             Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()))
@@ -65,8 +65,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     }
 }
 
-/// Reads at most [`PIECE`]. The HTTP library reads into a buffer that it doubles each time it was filled, and keeps: thousands
-/// of clients in the middle of a large body would hold ten times as much.
+/// Reads at most [`PIECE`]. The HTTP library doubles its buffer each time a read fills it, and keeps it: thousands of clients in
+/// the middle of a large body would hold ten times as much.
 fn read_piece<S: AsyncRead>(
     stream: Pin<&mut S>,
     context: &mut Context<'_>,
@@ -82,7 +82,7 @@ fn read_piece<S: AsyncRead>(
     read
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,5 +1,4 @@
-//! What caches may do with the answer to `GET /job/{id}` (RFC 9111), and answering "not modified" (RFC 9110,
-//! section 13).
+//! Caching of `GET /job/{id}` (RFC 9111), and 304 for clients that have the job already (RFC 9110, section 13).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,13 +11,16 @@ use axum::{
 };
 use tepal_shared::job::Job;
 
-use super::{mark_unfinished, shown, view};
+use super::{
+    answer::{mark_unfinished, shown},
+    view,
+};
 use crate::{error::ApiError, http::kept, state::App};
 
-/// A finished job never changes, but its owner may want it forgotten on the client's side, too.
+/// A finished job never changes, but its owner may want clients to forget it.
 const LONGEST_S: u64 = 3600;
 
-/// The job with its tag, or 304 when the client has it already.
+/// The job with its ETag, or 304 if the client has it already.
 pub(super) async fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Result<Response, ApiError> {
     let tag = format!("\"{}\"", view::tag(job));
     let mut response = if kept::names(request, &tag) {
@@ -30,8 +32,8 @@ pub(super) async fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Re
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, cache_control(job, app.store.policy().result_ttl.as_secs()));
-    // Not everybody sees the job when keys are asked for.
-    let vary = if app.access.is_some() { "accept, prefer, x-api-key" } else { "accept, prefer" };
+    // With API keys, not every caller sees the job.
+    let vary = if app.admission.access.is_some() { "accept, prefer, x-api-key" } else { "accept, prefer" };
     headers.insert(VARY, HeaderValue::from_static(vary));
     if let Ok(tag) = HeaderValue::try_from(tag) {
         headers.insert(ETAG, tag);
@@ -39,7 +41,7 @@ pub(super) async fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Re
     Ok(response)
 }
 
-/// Not longer than the job is kept.
+/// `max-age` never exceeds the time for which the job is kept.
 fn cache_control(job: &Job, result_ttl_s: u64) -> HeaderValue {
     let no_cache = HeaderValue::from_static("private, no-cache");
     let Some(finished_at_ms) = job.finished_at_ms.filter(|_| job.status.is_terminal()) else {

@@ -1,5 +1,5 @@
-//! `GET /job/{id}` as server-sent events (HTML Living Standard, "Server-sent events"): one event for each change, the
-//! last one with the outcome. The data of each is the body that a plain GET would have had.
+//! `GET /job/{id}` as server-sent events (HTML Living Standard, "Server-sent events"): one event for each change, the last one
+//! with the outcome. The data of each event is the body that a plain GET would return.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use futures_util::stream;
 use tepal_shared::job::{Job, JobId, owner::View};
 use tokio::time::{Instant, sleep_until};
 
-use super::{parts, view};
+use super::{view, whole::parts};
 use crate::{
     edge::cost::RunningTab,
     error::ApiError,
@@ -30,15 +30,15 @@ use crate::{
 /// Shorter than the idle timeouts of common load balancers.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const COMMENT: &str = ": waiting\n\n";
-/// After how long a client is to come back when the stream broke.
+/// After how long a client reconnects after a broken stream.
 const RECONNECT: &str = "retry: 1000\n";
-/// After how long a result for which there was no memory, or which Redis did not give, is asked for again.
+/// When to read a large result again after a lack of memory or a failure of Redis.
 const PAUSE: Duration = Duration::from_secs(1);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Tells nginx not to hold events back.
+/// Asks nginx not to buffer events.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The stream of a job's changes, from how it stands now to its end, if the caller sees it.
+/// The stream of a job's changes, from its present state to its end, if the caller may see it.
 pub(super) async fn stream(
     app: Arc<App>,
     view: View<'_>,
@@ -62,7 +62,7 @@ pub(super) async fn stream(
         let _ = tab.charge(event.bytes());
         event
     };
-    let follower = (!job.status.is_terminal()).then(|| Follower::new(&app, &job));
+    let follower = (!job.status.is_terminal()).then(|| app.following.follow(&job));
     let comment_at = Instant::now() + KEEP_ALIVE;
     let mut response = Progress { app, follower, tag, due, tab, comment_at }.into_body().into_response();
     let headers = response.headers_mut();
@@ -72,7 +72,7 @@ pub(super) async fn stream(
     Ok(response)
 }
 
-/// How far a stream has come.
+/// The progress of a stream.
 struct Progress {
     app: Arc<App>,
     /// `None` when the job has ended.
@@ -85,7 +85,7 @@ struct Progress {
     comment_at: Instant,
 }
 
-/// What follows a read of the job.
+/// What the stream does after a read of the job.
 enum Next {
     /// An event is due, or nothing changed: the stream goes on.
     Continue,
@@ -101,8 +101,8 @@ impl Progress {
         }))
     }
 
-    /// The next bytes; `None` after the outcome, when the job is gone, when the client has nothing left of its limit, or when
-    /// the service stops.
+    /// The next bytes. `None` after the outcome, if the job is gone, if the client has reached its rate limit, or if the service
+    /// stops.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(piece) = self.due.next_piece() {
@@ -117,17 +117,17 @@ impl Progress {
                     return Some(Bytes::from_static(COMMENT.as_bytes()));
                 }
             };
-            if let Next::End = self.look(heard).await {
+            if let Next::End = self.read(heard).await {
                 return None;
             }
         }
     }
 
-    async fn look(&mut self, heard: Instant) -> Next {
+    async fn read(&mut self, heard: Instant) -> Next {
         let Some(follower) = &mut self.follower else { return Next::End };
-        let job = match follower.look(&self.app, heard).await {
+        let job = match follower.read(&self.app.following, heard).await {
             Ok(Some(job)) => job,
-            // The client hears comments meanwhile.
+            // Meanwhile the client receives comments.
             Err(error) if error.is_retryable() => return Next::Continue,
             Ok(None) | Err(_) => return Next::End,
         };
@@ -138,7 +138,7 @@ impl Progress {
         match event(&self.app, &job, "").await {
             Ok(Some(event)) if self.tab.charge(event.bytes()) => self.due = event,
             Err(unread) if unread.is_retryable() => {
-                follower.look_again_after(PAUSE);
+                follower.read_again_after(PAUSE);
                 return Next::Continue;
             }
             _ => return Next::End,
@@ -151,7 +151,7 @@ impl Progress {
     }
 }
 
-/// How the job stands, as an event that begins with these lines; `None` when it is gone.
+/// The state of the job, as an event that begins with these lines; `None` if it is gone.
 async fn event(app: &App, job: &Job, lines: &str) -> Result<Option<Pieces>, Unread> {
     let name = if job.status.is_terminal() { "outcome" } else { "status" };
     let before = format!("{lines}id: {}\nevent: {name}\ndata: ", view::tag(job));

@@ -1,11 +1,11 @@
-//! How a job reads in JSON. What does not apply is left out, never null.
+//! A job as JSON. Members that do not apply are omitted, never null.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 use tepal_shared::job::{Job, JobId, JobResult, JobStatus, Priority};
 
-/// 9999-12-31T23:59:59Z, the last moment that RFC 3339 can write, in Unix milliseconds.
+/// 9999-12-31T23:59:59Z, the last time that RFC 3339 can represent, in Unix milliseconds.
 const LAST_MS: u64 = 253_402_300_799_000;
 
 /// A job without its result.
@@ -49,13 +49,13 @@ impl<'a> JobView<'a> {
     }
 }
 
-/// The body of `GET /job/{id}`, of a job without a large result, in one line. A result is JSON text already and is put in as
-/// it is.
+/// The body of `GET /job/{id}` for a job without a large result, in one line. A result is JSON text already and is inserted
+/// unchanged.
 pub(crate) fn body(job: &Job) -> String {
     let Some(result) = job.result.as_ref().and_then(JobResult::inline) else { return without_result(job) };
     let mut body = before_result(job, result.len() + AFTER_RESULT.len());
     if result.bytes().any(|byte| matches!(byte, b'\n' | b'\r')) {
-        // In JSON they are blanks, and they would divide the data of an event.
+        // In JSON they are whitespace, but they would split the data of an event.
         body.push_str(&result.replace(['\n', '\r'], " "));
     } else {
         body.push_str(result);
@@ -71,7 +71,7 @@ pub(crate) fn around_result(job: &Job) -> (String, &'static str) {
 
 const AFTER_RESULT: &str = "}";
 
-/// With room for so many bytes more.
+/// The result has room for so many more bytes.
 fn before_result(job: &Job, more: usize) -> String {
     let name = r#","result":"#;
     let mut body = without_result(job);
@@ -82,12 +82,12 @@ fn before_result(job: &Job, more: usize) -> String {
 }
 
 fn without_result(job: &Job) -> String {
-    // This type serialises without fail: its keys are strings.
+    // Serialising this type cannot fail: its keys are strings.
     serde_json::to_string(&JobView::of(job)).unwrap_or_default()
 }
 
-/// Names the job's state: two bodies with the same tag are the same, byte for byte. Fields that never change have no
-/// part in it; the leading number must grow with every change of the body's form.
+/// Identifies the job's state: two bodies with the same tag are equal, byte for byte. Fields that never change are not part of
+/// it. The leading number must grow with every change of the body's form.
 pub(super) fn tag(job: &Job) -> String {
     let started = job.started_at_ms.unwrap_or(0);
     let last = job.finished_at_ms.or(job.next_attempt_at_ms).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! A job with its result, as parts of an answer whose memory is taken before they are made.
+//! A job with its result, as parts of an answer. Their memory is reserved before they are made.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::{
     state::App,
 };
 
-/// A job without its result takes less, if its error is short; nothing of the client's is in it.
+/// Most bytes of a job without its result. It contains no text of the client, and errors are short.
 pub(crate) const BYTES_WITHOUT_RESULT: usize = 1024;
 
-/// The body of `GET /job/{id}` between two texts; `None` when the job is gone. A large result is shared by all answers that
-/// have it.
+/// The body of `GET /job/{id}` between two texts; `None` if the job is gone. A large result is shared by all answers that contain
+/// it.
 pub(crate) async fn parts(
     app: &App,
     job: &Job,

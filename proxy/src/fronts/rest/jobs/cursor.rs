@@ -1,21 +1,11 @@
-//! Cursors of `GET /jobs`. A page may end at another owner's entry, so a cursor is sealed: whoever holds it cannot read the
-//! place in it, and only the caller that got it can use it, with the same filters.
+//! Cursors of `GET /jobs`. A page may end at another owner's entry, so a cursor is sealed: its holder cannot read the position in
+//! it, and only the caller that received it can use it, with the same filters.
 
 use ring::error::Unspecified;
 use tepal_shared::{job::owner::View, queue::store::LogPlace};
 
-use super::Listing;
+use super::listing::Listing;
 use crate::secret::Seal;
-
-/// What a client may know of a cursor: a nonce, a place and an authentication tag, 45 bytes in base64url.
-pub(crate) const PATTERN: &str = "^[A-Za-z0-9_-]{60}$";
-const LENGTH: usize = 60;
-
-/// Whether the text may be a cursor; see [`PATTERN`].
-pub(super) fn has_form(text: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-    text.len() == LENGTH && text.bytes().all(is_allowed)
-}
 
 /// The cursor of the page of `listing` that begins after `place`.
 pub(super) fn seal(
@@ -27,13 +17,13 @@ pub(super) fn seal(
     key.seal(&place.to_bytes(), context(listing, view).as_bytes())
 }
 
-/// Where a page begins; `None` when the cursor is not one of this listing and caller.
+/// Where a page begins; `None` if the cursor belongs to another listing or caller.
 pub(super) fn open(key: &Seal, cursor: &str, listing: &Listing, view: View<'_>) -> Option<LogPlace> {
     let place = key.open(cursor, context(listing, view).as_bytes())?;
     Some(LogPlace::from_bytes(place.try_into().ok()?))
 }
 
-/// The caller and the filters. No part has a blank in it, so two listings never have the same text.
+/// The caller and the filters. No part contains a space, so two listings never have the same text.
 fn context(listing: &Listing, view: View<'_>) -> String {
     let Listing { status, priority, created_after, created_before, .. } = listing;
     let status = status.map_or("", |status| status.as_str());
@@ -45,7 +35,10 @@ fn context(listing: &Listing, view: View<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::form::{PATTERN, has_form},
+        *,
+    };
     use crate::secret::Keys;
 
     #[test]

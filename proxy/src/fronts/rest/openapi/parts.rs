@@ -3,32 +3,32 @@
 use serde_json::{Value, json};
 use tepal_shared::queue::error::{StoreError, WrongTopology};
 
+use super::super::idempotency;
 use crate::{
     error::{ApiError, Mistake},
-    fronts::rest,
     http::prefer::LONGEST_WAIT,
-    jobs::{idempotency, quota},
+    jobs::{intake, quota},
 };
 
-pub(super) const JOB_ID: &str = "019f1d2e-7b42-7d16-8a64-3c9f77b2e500";
-pub(super) const REQUEST_ID: &str = "019f1d2e-83ca-759e-a2ec-b417ff3a6d00";
+pub(crate) const JOB_ID: &str = "019f1d2e-7b42-7d16-8a64-3c9f77b2e500";
+pub(crate) const REQUEST_ID: &str = "019f1d2e-83ca-759e-a2ec-b417ff3a6d00";
 
-pub(super) fn schema(name: &str) -> Value {
+pub(crate) fn schema(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
-pub(super) fn body(name: &str, example: &Value) -> Value {
+pub(crate) fn body(name: &str, example: &Value) -> Value {
     json!({"required": true, "content": {"application/json": {"schema": schema(name), "example": example}}})
 }
 
-pub(super) fn json_answer(description: &str, name: &str, example: &Value) -> Value {
+pub(crate) fn json_answer(description: &str, name: &str, example: &Value) -> Value {
     json!({
         "description": description,
         "content": {"application/json": {"schema": schema(name), "example": example}},
     })
 }
 
-pub(super) fn accepted() -> Value {
+pub(crate) fn accepted() -> Value {
     let mut answer =
         json_answer("The job is accepted", "Accepted", &json!({"job_id": JOB_ID, "status": "pending"}));
     answer["headers"] = json!({
@@ -41,7 +41,7 @@ pub(super) fn accepted() -> Value {
     answer
 }
 
-pub(super) fn finished() -> Value {
+pub(crate) fn finished() -> Value {
     let mut answer = json_answer("The job has ended within the preferred wait", "Job", &completed());
     answer["headers"] = json!({
         "Content-Location": {"description": "Where the job is read", "schema": {"type": "string"}},
@@ -50,11 +50,11 @@ pub(super) fn finished() -> Value {
     answer
 }
 
-pub(super) fn applied() -> Value {
+pub(crate) fn applied() -> Value {
     json!({"description": "The wait that was granted", "schema": {"type": "string"}})
 }
 
-pub(super) fn completed() -> Value {
+pub(crate) fn completed() -> Value {
     json!({
         "job_id": JOB_ID,
         "status": "completed",
@@ -67,58 +67,54 @@ pub(super) fn completed() -> Value {
     })
 }
 
-pub(super) fn job_id() -> Value {
+pub(crate) fn job_id() -> Value {
     json!({
         "name": "id",
         "in": "path",
         "required": true,
-        "description": "The job's id; anything that is no id is not found",
+        "description": "The job's id; a malformed id is not found",
         "schema": {"type": "string", "minLength": 1},
         "example": JOB_ID,
     })
 }
 
-pub(super) fn header(name: &str, description: &str, schema: &Value, example: &str) -> Value {
+pub(crate) fn header(name: &str, description: &str, schema: &Value, example: &str) -> Value {
     json!({"name": name, "in": "header", "description": description, "schema": schema, "example": example})
 }
 
-pub(super) fn if_none_match(description: &str, example: &str) -> Value {
+pub(crate) fn if_none_match(description: &str, example: &str) -> Value {
     header("If-None-Match", description, &json!({"type": "string"}), example)
 }
 
 /// The header of an answer.
-pub(super) fn etag(description: &str) -> Value {
+pub(crate) fn etag(description: &str) -> Value {
     json!({"description": description, "schema": {"type": "string"}})
 }
 
-pub(super) fn idempotency_key() -> Value {
+pub(crate) fn idempotency_key() -> Value {
     let pattern = format!("^[\\x21-\\x7e]{{1,{}}}$", idempotency::LONGEST);
     let schema = json!({"type": "string", "pattern": pattern});
     header("Idempotency-Key", "The same key with the same request gives the same job", &schema, "order-4711")
 }
 
-pub(super) fn prefer() -> Value {
+pub(crate) fn prefer() -> Value {
     let description = format!(
         "`wait=N` (RFC 7240): how many seconds to wait for the end of the job, at most {}",
         LONGEST_WAIT.as_secs()
     );
-    // Any text is taken, and what is not understood is ignored.
+    // Any text is accepted, and unknown preferences are ignored.
     header("Prefer", &description, &json!({"type": "string"}), "wait=1")
 }
 
-pub(super) fn invalid_body() -> ApiError {
+pub(crate) fn invalid_body() -> ApiError {
     ApiError::Invalid(vec![Mistake::at("/data", "missing", "is missing")])
 }
 
-pub(super) fn invalid_header() -> ApiError {
+pub(crate) fn invalid_header() -> ApiError {
     idempotency::malformed()
 }
 
-pub(super) fn invalid_query() -> ApiError {
-    ApiError::Invalid(vec![rest::wrong_limit()])
-}
-
-pub(super) fn reading_a_body(largest: usize) -> Vec<ApiError> {
+pub(crate) fn reading_a_body(largest: usize) -> Vec<ApiError> {
     vec![
         ApiError::NotAcceptable,
         ApiError::NotJson("it is empty".to_owned()),
@@ -132,10 +128,10 @@ pub(super) fn reading_a_body(largest: usize) -> Vec<ApiError> {
     ]
 }
 
-pub(super) fn submitting() -> Vec<ApiError> {
+pub(crate) fn submitting() -> Vec<ApiError> {
     let mut errors = vec![
         ApiError::IdempotencyConflict,
-        ApiError::QueueFull(rest::UNKNOWN_RETRY_AFTER),
+        ApiError::QueueFull(intake::UNKNOWN_RETRY_AFTER),
         ApiError::StorageQuota(quota::retry_after(None)),
         out_of_memory(),
         cannot_persist(),
@@ -146,7 +142,7 @@ pub(super) fn submitting() -> Vec<ApiError> {
     errors
 }
 
-pub(super) fn reading() -> Vec<ApiError> {
+pub(crate) fn reading() -> Vec<ApiError> {
     let unexpected = StoreError::Protocol { script: "read", reason: String::new() };
     vec![ApiError::Store(unexpected), ApiError::Store(StoreError::Disconnected), wrong_topology()]
 }
@@ -155,24 +151,24 @@ pub(crate) fn wrong_topology() -> ApiError {
     ApiError::Store(StoreError::WrongTopology(WrongTopology::Sentinel))
 }
 
-pub(super) fn out_of_memory() -> ApiError {
+pub(crate) fn out_of_memory() -> ApiError {
     ApiError::Store(StoreError::OutOfMemory(nothing()))
 }
 
-pub(super) fn cannot_persist() -> ApiError {
+pub(crate) fn cannot_persist() -> ApiError {
     ApiError::Store(StoreError::CannotPersist(nothing()))
 }
 
-pub(super) fn unknown_outcome() -> ApiError {
+pub(crate) fn unknown_outcome() -> ApiError {
     ApiError::OutcomeUnknown(StoreError::Ambiguous(nothing()))
 }
 
-/// A cause; the examples show none.
-pub(super) fn nothing() -> tepal_shared::queue::RedisError {
+/// Some cause. The examples do not show it.
+pub(crate) fn nothing() -> tepal_shared::queue::RedisError {
     tepal_shared::queue::RedisError::from(std::io::Error::other("none"))
 }
 
-pub(super) trait ConcatErrors {
+pub(crate) trait ConcatErrors {
     fn concat_errors(self) -> Vec<ApiError>;
 }
 

@@ -1,4 +1,4 @@
-//! The shapes of bodies. What is particular to the model comes from its description.
+//! The shapes of bodies. The parts that depend on the model come from its description.
 
 use serde_json::{Value, json};
 use tepal_shared::{
@@ -7,10 +7,11 @@ use tepal_shared::{
     tensor::DType,
 };
 
-use crate::{
-    fronts::rest::{LONGEST_ID, MOST_IDS, MOST_JOBS},
-    jobs::submission::LONGEST_SECONDS,
+use super::super::{
+    batch::MOST as MOST_JOBS,
+    lookup::{LONGEST as LONGEST_ID, MOST as MOST_IDS},
 };
+use crate::jobs::submission::LONGEST_SECONDS;
 
 /// Every schema by its name.
 pub(super) fn all(model: &Model) -> Value {
@@ -41,7 +42,7 @@ pub(super) fn all(model: &Model) -> Value {
             "type": "array",
             "minItems": 1,
             "maxItems": MOST_JOBS,
-            // One that is wrong is refused by itself, so none makes the batch as a whole wrong.
+            // An invalid item is rejected by itself, so no item makes the whole batch invalid.
             "items": {"anyOf": [reference("Submission"), {}]},
         },
         "Accepted": {
@@ -234,7 +235,7 @@ fn nested(shape: &[usize], input: &InputSpec) -> Value {
     }
 }
 
-/// Bounds are checked in the model's own type, so a 32-bit bound is given as the nearest 32-bit number within it.
+/// Bounds are checked in the model's own type. So a 32-bit bound is given as the nearest 32-bit number within it.
 fn number(input: &InputSpec) -> Value {
     let (kind, low, high) = match input.dtype {
         DType::Float => ("number", f64::from(f32::MIN), f64::from(f32::MAX)),

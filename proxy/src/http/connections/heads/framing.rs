@@ -1,10 +1,19 @@
-//! Where heads begin and end in the bytes of a connection (RFC 9112, sections 2.1, 6 and 7.1). It reads only what frames a
-//! message. What the HTTP library refuses anyway is left to it: the connection ends there.
-
-use super::Fault;
+//! Finds where heads begin and end in the bytes of a connection (RFC 9112, sections 2.1, 6 and 7.1). It parses only what frames a
+//! message. At anything that the HTTP library rejects itself, it stops: the connection ends there.
 
 /// Bytes kept of a line that arrives in pieces: enough for a header that frames a body.
 const LONGEST_FRAMING: usize = 256;
+
+/// Why a head is rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A line ends with LF alone.
+    BareLineFeed,
+    /// A transfer coding other than chunked.
+    TransferCoding,
+    /// A header that frames the body is longer than any valid one.
+    Framing,
+}
 
 /// Follows one connection.
 #[derive(Debug, Default)]
@@ -22,23 +31,23 @@ enum Part {
     Body(u64),
     /// A body in chunks.
     Chunks(Chunks),
-    /// Behind something that the library refuses.
+    /// After something that the library rejects.
     Unknown,
 }
 
-/// The head under way.
+/// The head that is being read.
 #[derive(Debug, Default)]
 struct Head {
-    /// The beginning of a line whose end has not arrived, and its last byte so far.
+    /// The beginning of an incomplete line, and its last byte so far.
     line: Vec<u8>,
     last: u8,
-    /// Whether a line with something in it has ended: empty ones may come before a request.
+    /// Whether a non-empty line has ended. Empty lines may precede a request.
     is_begun: bool,
     length: Length,
     is_chunked: bool,
 }
 
-/// What `Content-Length` says.
+/// The value of `Content-Length`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Length {
     #[default]
@@ -58,11 +67,11 @@ struct Chunks {
 enum At {
     /// In the digits of a chunk's size.
     Size(u64),
-    /// Behind them, in the same line.
+    /// After the digits, in the same line.
     Extension(u64),
-    /// In a chunk; so much is left of it and of the line end behind it.
+    /// In a chunk. So many bytes are left of it and of its line end.
     Data(u64),
-    /// In the lines behind the last chunk, so far into one.
+    /// In the trailer, so many bytes into a line.
     Trailers(u64),
 }
 
@@ -78,10 +87,10 @@ impl Scanner {
         matches!(self.part, Part::Head) && (self.head.is_begun || !self.head.line.is_empty())
     }
 
-    /// Goes over the next bytes of the connection.
+    /// Scans the next bytes of the connection.
     ///
     /// # Errors
-    /// The index of the byte up to which the heads are fine, and what is wrong there.
+    /// The index of the first wrong byte, and what is wrong.
     pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<(), (usize, Fault)> {
         let mut at = 0;
         while at < bytes.len() {
@@ -108,7 +117,7 @@ fn skip(left: &mut u64, bytes: &[u8]) -> (usize, Option<Part>) {
 }
 
 impl Head {
-    /// Goes over lines up to the end of the head; how many bytes that were, and what follows.
+    /// Scans lines up to the end of the head. Returns the number of bytes, and what follows.
     fn scan(&mut self, bytes: &[u8]) -> Result<(usize, Option<Part>), (usize, Fault)> {
         let mut start = 0;
         while let Some(length) = line_feed(&bytes[start..]) {
@@ -137,7 +146,7 @@ impl Head {
         self.last = bytes.last().copied().unwrap_or(self.last);
     }
 
-    /// The end of a line, the beginning of which may have arrived before; whether the line is empty.
+    /// Ends a line, whose beginning may have arrived before. Returns whether the line is empty.
     fn join(&mut self, end: &[u8]) -> Result<bool, Fault> {
         self.keep(end);
         if std::mem::take(&mut self.last) != b'\r' {
@@ -154,7 +163,7 @@ impl Head {
         Ok(is_empty)
     }
 
-    /// Looks at a line without its end; of a long one that arrived in pieces, at its beginning. Gives `false`: a line that
+    /// Checks a line without its end; of a long line that arrived in pieces, its beginning. Returns `false`, because a line that
     /// could be one of these headers is not empty.
     fn field(&mut self, line: &[u8]) -> Result<bool, Fault> {
         let (coding, length) = match line.first() {
@@ -177,7 +186,7 @@ impl Head {
         Ok(false)
     }
 
-    /// What follows this head. The next one begins anew.
+    /// The part that follows this head. Resets the state for the next head.
     fn end(&mut self) -> Part {
         self.is_begun = false;
         let is_chunked = std::mem::take(&mut self.is_chunked);
@@ -190,9 +199,8 @@ impl Head {
     }
 }
 
-/// The value of a header line, if it is the header of that name, in small letters with the colon. Eight bytes are compared
-/// at a time: this runs for several lines of each request. What it takes for a letter or a mark but is neither, the library
-/// refuses.
+/// The value of a header line, if it is the header of that name, in lower case with the colon. Eight bytes are compared at a
+/// time, because this runs for several lines of each request. The library rejects all other bytes that compare equal.
 fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (given, value) = line.split_at_checked(name.len())?;
     let word = |text: &[u8], at: usize| text.get(at..)?.first_chunk().map(|word| u64::from_ne_bytes(*word));
@@ -219,10 +227,10 @@ fn line_feed(bytes: &[u8]) -> Option<usize> {
     Some(8 * words.len() + at)
 }
 
-/// Makes eight letters small, and leaves digits, `-` and `:` as they are.
+/// Converts eight letters to lower case, and leaves digits, `-` and `:` unchanged.
 const SMALL: u64 = u64::from_ne_bytes([0x20; 8]);
 
-/// The number that these digits write.
+/// The number that these digits represent.
 fn number(text: &[u8]) -> Option<u64> {
     let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
     let more = |number: u64, byte: &u8| number.checked_mul(10)?.checked_add(digit(byte)?);
@@ -241,7 +249,7 @@ impl Length {
 }
 
 impl Chunks {
-    /// Goes over chunks up to the end of the body.
+    /// Scans chunks up to the end of the body.
     fn scan(&mut self, bytes: &[u8]) -> (usize, Option<Part>) {
         let mut at = 0;
         while let Some(byte) = bytes.get(at).copied() {
@@ -262,7 +270,7 @@ impl Chunks {
         (at, None)
     }
 
-    /// One byte outside of the data.
+    /// Scans one byte outside the data.
     fn step(&mut self, byte: u8) -> Option<Part> {
         let ends_line = byte == b'\n' && self.last == b'\r';
         self.at = match self.at {
@@ -291,7 +299,7 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    /// What comes of these bytes, which must not depend on the pieces in which they arrive.
+    /// The result for these bytes, which must not depend on the pieces in which they arrive.
     fn scan(text: &str) -> Result<(), (usize, Fault)> {
         let whole = Scanner::default().scan(text.as_bytes());
         for size in 1..text.len().min(40) {

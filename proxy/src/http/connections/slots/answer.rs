@@ -1,29 +1,20 @@
-//! The body of an answer, which knows when it has been sent.
+//! The body of an answer, which keeps the connection's slot until it is sent.
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
 use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{Place, table::Rest};
-
-/// The body of an answer. When it is sent, or cannot be, the connection waits for its next request.
-pub(super) struct Answer {
+/// The body of an answer. Its slot is dropped when the body is sent, or cannot be sent.
+pub(super) struct Answer<S> {
     pub(super) body: Body,
-    pub(super) place: Arc<Place>,
+    pub(super) _slot: S,
 }
 
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.place.rest(Rest::Waiting);
-    }
-}
-
-impl HttpBody for Answer {
+impl<S: Unpin> HttpBody for Answer<S> {
     type Data = Bytes;
     type Error = axum::Error;
 

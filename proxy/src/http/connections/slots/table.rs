@@ -1,6 +1,6 @@
-//! Which address holds which places. When all are taken, the address that holds the most loses one. A connection with a
-//! request in progress never loses its place, so no address may have more requests in progress than there are places
-//! without one. Each connection of a trusted proxy counts as an address of its own. Every step takes O(log n).
+//! Which address holds which slots. When all slots are in use, the address with the most loses one. A connection with a request
+//! in progress never loses its slot, so no address may have more requests in progress than there are slots without one. Each
+//! connection of a trusted proxy counts as its own address. Every step takes O(log n).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,58 +9,59 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::edge::rate_limit::Client;
+use crate::http::peer::Client;
 
-/// Unread bodies of one address that are read on and discarded at a time.
+/// Bodies of one address that are discarded at a time.
 const MOST_DRAINING: usize = 16;
 
-/// What a connection does that has no request in progress, in the order in which those of one address lose their places.
+/// The state of a connection without a request in progress. The order is that in which the connections of one address lose their
+/// slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rest {
     /// It reads the rest of a body before it sends the answer, which is ready.
     Draining,
-    /// It is between requests, or in the middle of a request's head.
+    /// It is between requests, or within a request's head.
     Waiting,
     /// It streams the changes of a job.
     Streaming,
 }
 
-/// What a connection does at rest, and since when, as a number. No two connections ever have the same.
+/// The state of an idle connection, and a number that shows since when. No two connections have the same rank.
 pub(super) type Rank = (Rest, u64);
 
 /// Whether a request may begin.
 #[derive(Clone, Debug)]
-pub(in crate::http::connections) enum Begin {
+pub(crate) enum Begin {
     Now,
-    /// Its address has as many in progress as it may. Notified when one ends.
+    /// Its address has too many requests in progress. Notified when one ends.
     Later(Arc<Notify>),
-    /// The connection has lost its place.
+    /// The connection has lost its slot.
     Lost,
 }
 
-/// All places.
+/// All slots.
 #[derive(Default)]
 pub(super) struct Table {
     most: usize,
     open: usize,
     busy: usize,
-    /// Connections that lost their places and are not closed yet.
+    /// Connections that lost their slots and are not closed yet.
     leaving: usize,
     last: u64,
-    /// By number; those that hold nothing are free to be used again.
+    /// By number. Holders without connections are reused.
     holders: Vec<Holder>,
     free: Vec<usize>,
     numbers: HashMap<Client, usize>,
-    /// The connections at rest of those that hold one place.
+    /// The idle connections of holders with one slot.
     single: Queue,
-    /// Those that hold several places, of which one at least is at rest: how many, and the holder's number.
+    /// The holders with several slots and at least one idle connection: number of slots, and the holder's number.
     crowds: BTreeSet<(usize, usize)>,
 }
 
-/// Connections at rest, in the order in which they make room.
-type Queue = BTreeMap<Rank, Seat>;
+/// Idle connections, in the order in which they lose their slots.
+type Queue = BTreeMap<Rank, Resting>;
 
-struct Seat {
+struct Resting {
     holder: usize,
     lost: Arc<Notify>,
 }
@@ -70,16 +71,16 @@ struct Seat {
 struct Holder {
     /// `None` for a connection of a trusted proxy.
     client: Option<Client>,
-    /// Those that lost their places and are not closed yet included.
+    /// Includes connections that lost their slots and are not closed yet.
     connections: usize,
-    places: usize,
+    slots: usize,
     busy: usize,
     draining: usize,
     /// The rank of its connection in `single`, if it is there.
     single: Option<Rank>,
-    /// Its connections at rest while it holds several places.
+    /// Its idle connections while it holds several slots.
     resting: Queue,
-    /// What its requests that may not begin yet wait for.
+    /// Wakes its requests that may not begin yet.
     turn: Option<Arc<Notify>>,
 }
 
@@ -88,12 +89,12 @@ impl Table {
         Self { most, ..Self::default() }
     }
 
-    /// Number of connections with a place.
+    /// Number of connections with a slot.
     pub(super) fn open(&self) -> usize {
         self.open
     }
 
-    /// Number of connections that lost their places and are not closed yet.
+    /// Number of connections that lost their slots and are not closed yet.
     pub(super) fn leaving(&self) -> usize {
         self.leaving
     }
@@ -102,14 +103,14 @@ impl Table {
         self.open >= self.most
     }
 
-    /// Adds a connection, which waits for its first request. Returns the number of its holder. `lost` is notified when it
-    /// loses its place.
+    /// Adds a connection that waits for its first request. Returns the number of its holder. `lost` is notified when it loses its
+    /// slot.
     pub(super) fn enter(&mut self, client: Option<Client>, lost: &Arc<Notify>) -> (usize, Rank) {
         let number = client.and_then(|client| self.numbers.get(&client).copied());
         let number = number.unwrap_or_else(|| self.add(client));
         self.holders[number].connections += 1;
         self.open += 1;
-        self.resize(number, self.holders[number].places + 1);
+        self.resize(number, self.holders[number].slots + 1);
         (number, self.insert(number, Rest::Waiting, lost))
     }
 
@@ -126,11 +127,11 @@ impl Table {
         number
     }
 
-    /// Removes a connection that is closed. `rank`: what it did; `None` when its request was in progress.
+    /// Removes a closed connection. `rank`: its state; `None` if its request was in progress.
     pub(super) fn leave(&mut self, number: usize, rank: Option<Rank>) {
         if self.take_out(number, rank) {
             self.open -= 1;
-            self.resize(number, self.holders[number].places - 1);
+            self.resize(number, self.holders[number].slots - 1);
         } else {
             self.leaving -= 1;
         }
@@ -146,21 +147,21 @@ impl Table {
         }
     }
 
-    /// Takes the place from the first connection, by rank, of the holder with the most places; `None` when none is at rest.
+    /// Takes the slot of the first connection, by rank, of the holder with the most slots. `None` if no connection is idle.
     pub(super) fn displace(&mut self) -> Option<Rest> {
         let (number, rank) = match self.crowds.last() {
             Some((_, number)) => (*number, *self.holders[*number].resting.first_key_value()?.0),
-            None => self.single.first_key_value().map(|(rank, seat)| (seat.holder, *rank))?,
+            None => self.single.first_key_value().map(|(rank, resting)| (resting.holder, *rank))?,
         };
-        let seat = self.remove(number, rank)?;
+        let resting = self.remove(number, rank)?;
         self.open -= 1;
         self.leaving += 1;
-        self.resize(number, self.holders[number].places - 1);
-        seat.lost.notify_one();
+        self.resize(number, self.holders[number].slots - 1);
+        resting.lost.notify_one();
         Some(rank.0)
     }
 
-    /// Begins a request. One that is not `bounded` always may.
+    /// Begins a request. One that is not `bounded` may always begin.
     pub(super) fn begin(&mut self, number: usize, rank: Rank, bounded: bool) -> Begin {
         if bounded && self.holders[number].busy >= self.most - self.busy {
             return self.postpone(number, rank);
@@ -175,14 +176,14 @@ impl Table {
 
     fn postpone(&mut self, number: usize, rank: Rank) -> Begin {
         let holder = &mut self.holders[number];
-        let queue = if holder.places > 1 { &holder.resting } else { &self.single };
+        let queue = if holder.slots > 1 { &holder.resting } else { &self.single };
         if !queue.contains_key(&rank) {
             return Begin::Lost;
         }
         Begin::Later(Arc::clone(holder.turn.get_or_insert_default()))
     }
 
-    /// Puts a connection to rest; its request ends if it has no `rank`. `None` when it has lost its place.
+    /// Makes a connection idle. Without a `rank`, its request ends. `None` if it has lost its slot.
     pub(super) fn rest(
         &mut self,
         number: usize,
@@ -193,7 +194,7 @@ impl Table {
         self.take_out(number, rank).then(|| self.insert(number, rest, lost))
     }
 
-    /// Whether the holder may have one more body discarded. If so, [`drained`](Self::drained) must follow.
+    /// Whether one more body of the holder may be discarded. If so, call [`drained`](Self::drained) afterwards.
     pub(super) fn drain(&mut self, number: usize) -> bool {
         let draining = &mut self.holders[number].draining;
         let may = *draining < MOST_DRAINING;
@@ -205,7 +206,7 @@ impl Table {
         self.holders[number].draining -= 1;
     }
 
-    /// Ends the connection's request, or its rest. `false` if it has lost its place.
+    /// Removes the connection from its state. `false` if it has lost its slot.
     fn take_out(&mut self, number: usize, rank: Option<Rank>) -> bool {
         let Some(rank) = rank else {
             self.busy -= 1;
@@ -219,51 +220,51 @@ impl Table {
     fn insert(&mut self, number: usize, rest: Rest, lost: &Arc<Notify>) -> Rank {
         self.last += 1;
         let rank = (rest, self.last);
-        let seat = Seat { holder: number, lost: Arc::clone(lost) };
+        let resting = Resting { holder: number, lost: Arc::clone(lost) };
         let holder = &mut self.holders[number];
-        if holder.places > 1 {
+        if holder.slots > 1 {
             if holder.resting.is_empty() {
-                self.crowds.insert((holder.places, number));
+                self.crowds.insert((holder.slots, number));
             }
-            holder.resting.insert(rank, seat);
+            holder.resting.insert(rank, resting);
         } else {
             holder.single = Some(rank);
-            self.single.insert(rank, seat);
+            self.single.insert(rank, resting);
         }
         rank
     }
 
-    fn remove(&mut self, number: usize, rank: Rank) -> Option<Seat> {
+    fn remove(&mut self, number: usize, rank: Rank) -> Option<Resting> {
         let holder = &mut self.holders[number];
-        if holder.places <= 1 {
+        if holder.slots <= 1 {
             return self.single.remove(&rank);
         }
-        let seat = holder.resting.remove(&rank)?;
+        let resting = holder.resting.remove(&rank)?;
         if holder.resting.is_empty() {
-            self.crowds.remove(&(holder.places, number));
+            self.crowds.remove(&(holder.slots, number));
         }
-        Some(seat)
+        Some(resting)
     }
 
-    /// Sets the holder's number of places. Holders of one place share a queue, so that their requests do not change the order
-    /// of the holders.
-    fn resize(&mut self, number: usize, places: usize) {
+    /// Sets the holder's number of slots. Holders with one slot share a queue, so their requests do not change the order of the
+    /// holders.
+    fn resize(&mut self, number: usize, slots: usize) {
         let holder = &mut self.holders[number];
-        self.crowds.remove(&(holder.places, number));
-        if (holder.places, places) == (1, 2)
+        self.crowds.remove(&(holder.slots, number));
+        if (holder.slots, slots) == (1, 2)
             && let Some(rank) = holder.single
-            && let Some(seat) = self.single.remove(&rank)
+            && let Some(resting) = self.single.remove(&rank)
         {
-            holder.resting.insert(rank, seat);
+            holder.resting.insert(rank, resting);
         }
-        if (holder.places, places) == (2, 1) {
+        if (holder.slots, slots) == (2, 1) {
             let left = holder.resting.pop_first();
             holder.single = left.as_ref().map(|(rank, _)| *rank);
             self.single.extend(left);
         }
-        holder.places = places;
-        if places > 1 && !holder.resting.is_empty() {
-            self.crowds.insert((places, number));
+        holder.slots = slots;
+        if slots > 1 && !holder.resting.is_empty() {
+            self.crowds.insert((slots, number));
         }
     }
 }

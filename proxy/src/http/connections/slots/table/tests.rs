@@ -82,12 +82,12 @@ fn no_address_works_on_more_requests_than_there_are_places_without_one() {
     assert_eq!(all.iter_mut().filter_map(|one| one.begin(&mut table).then_some(())).count(), 5);
     let mut others = [(); 2].map(|()| Connection::open(&mut table, 2));
     assert!(others.iter_mut().all(|one| one.begin(&mut table)));
-    assert!(!all[5].begin(&mut table), "three places are left");
+    assert!(!all[5].begin(&mut table), "three slots are left");
     let Begin::Later(turn) = table.begin(all[5].number, all[5].rank.unwrap(), true) else { panic!() };
     assert!(matches!(table.begin(all[6].number, all[6].rank.unwrap(), false), Begin::Now));
     assert!(turn.notified().now_or_never().is_none());
     all[0].rest(&mut table, Rest::Waiting);
-    assert!(turn.notified().now_or_never().is_some(), "it has one place less at work");
+    assert!(turn.notified().now_or_never().is_some(), "it has one slot less at work");
 }
 
 #[test]
@@ -145,18 +145,18 @@ fn whatever_happens_the_largest_holder_makes_room_and_nothing_is_forgotten() {
 
 /// The connection that makes room, if one does, compared with what it should be.
 fn displaced(table: &mut Table, open: &mut Vec<Connection>) -> Option<Connection> {
-    let places = |one: &Connection| {
+    let slots = |one: &Connection| {
         let same = open.iter().filter(|other| other.client == one.client).count();
         if one.client.is_some() { same } else { 1 }
     };
-    let most = open.iter().filter(|one| one.rank.is_some()).map(places).max();
+    let most = open.iter().filter(|one| one.rank.is_some()).map(slots).max();
     let rest = table.displace();
     let lost = open.iter().position(Connection::is_lost);
     assert_eq!((rest.is_some(), lost.is_some()), (most.is_some(), most.is_some()));
     let lost = &open[lost?];
-    assert_eq!((places(lost), lost.rank.map(|rank| rank.0)), (most?, rest));
-    // Any address with as many places may make room; those with a single one do it in turn.
-    let is_rival = |one: &&Connection| places(one) == 1 && most == Some(1) || one.client == lost.client;
+    assert_eq!((slots(lost), lost.rank.map(|rank| rank.0)), (most?, rest));
+    // Any address with as many slots may make room; those with a single one do it in turn.
+    let is_rival = |one: &&Connection| slots(one) == 1 && most == Some(1) || one.client == lost.client;
     let first = open.iter().filter(is_rival).filter_map(|one| one.rank).min();
     assert_eq!(lost.rank, first);
     let index = open.iter().position(|one| one.rank == first)?;

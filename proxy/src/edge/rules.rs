@@ -1,0 +1,101 @@
+//! What the middleware must know of each route, as the route table says.
+
+use axum::http::{HeaderMap, Method};
+
+use super::access::Scope;
+use crate::http::accept;
+
+/// The form of a route's answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// JSON.
+    Json,
+    /// JSON, or a stream of events for a client that asks for one.
+    JsonOrEvents,
+    /// A form that every client gets, whatever it accepts.
+    Fixed,
+}
+
+impl Form {
+    /// Whether the client accepts it.
+    pub(super) fn is_acceptable(self, headers: &HeaderMap) -> bool {
+        match self {
+            Self::Fixed => true,
+            Self::JsonOrEvents if accept::prefers_events(headers) => true,
+            Self::Json | Self::JsonOrEvents => accept::takes(headers, "application", "json"),
+        }
+    }
+}
+
+/// The rules of one path.
+#[derive(Debug)]
+pub(crate) struct PathRules {
+    path: &'static str,
+    form: Form,
+    /// The scope that each method requires. Empty for a path that is open to everybody; its requests are not counted.
+    scopes: Vec<(Method, Scope)>,
+}
+
+impl PathRules {
+    /// The form of its answers.
+    pub(super) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Whether its requests are neither counted nor checked for a key.
+    pub(super) fn is_open(&self) -> bool {
+        self.scopes.is_empty()
+    }
+
+    /// The scope that the method requires; `None` when the path does not have the method.
+    pub(super) fn scope(&self, method: &Method) -> Option<Scope> {
+        let method = if method == Method::HEAD { &Method::GET } else { method };
+        self.scopes.iter().find(|(of, _)| of == method).map(|(_, scope)| *scope)
+    }
+}
+
+/// The rules of all paths.
+#[derive(Debug, Default)]
+pub(crate) struct Rules(Vec<PathRules>);
+
+impl Rules {
+    /// Adds a route. A route without a scope is open to everybody. The form of a path's answers is that of its first route.
+    pub(crate) fn add(&mut self, path: &'static str, method: Method, scope: Option<Scope>, form: Form) {
+        let scopes = scope.map(|scope| (method, scope));
+        match self.0.iter_mut().find(|rules| rules.path == path) {
+            Some(rules) => rules.scopes.extend(scopes),
+            None => self.0.push(PathRules { path, form, scopes: scopes.into_iter().collect() }),
+        }
+    }
+
+    /// The rules of this path of the route table.
+    pub(super) fn of(&self, path: &str) -> Option<&PathRules> {
+        self.0.iter().find(|rules| rules.path == path)
+    }
+
+    /// The paths that are open to everybody.
+    pub(crate) fn open_paths(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().filter(|rules| rules.is_open()).map(|rules| rules.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_methods_of_a_path_share_its_form_and_have_their_own_scopes() {
+        let mut rules = Rules::default();
+        rules.add("/job/{id}", Method::GET, Some(Scope::Read), Form::JsonOrEvents);
+        rules.add("/job/{id}", Method::DELETE, Some(Scope::Submit), Form::Json);
+        rules.add("/livez", Method::GET, None, Form::Fixed);
+
+        let job = rules.of("/job/{id}").unwrap();
+        assert_eq!(job.form(), Form::JsonOrEvents);
+        assert_eq!(job.scope(&Method::HEAD), Some(Scope::Read));
+        assert_eq!(job.scope(&Method::DELETE), Some(Scope::Submit));
+        assert_eq!(job.scope(&Method::PUT), None);
+        assert_eq!(rules.open_paths().collect::<Vec<_>>(), ["/livez"]);
+        assert!(rules.of("/jobs").is_none());
+    }
+}

@@ -1,0 +1,93 @@
+//! The text of each error for the client. It never contains an address, a key or a cause: causes go to the log.
+
+use std::borrow::Cow;
+
+use tepal_shared::queue::error::StoreError;
+
+use super::{api_error::ApiError, mistake::summary};
+
+/// The specification's text for a Redis that is down.
+const UNAVAILABLE: &str = "Service temporarily unavailable";
+const INTERNAL: &str = "An internal error occurred; its cause is in the service's log under the request id";
+
+impl ApiError {
+    pub(super) fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::NoSuchPath => "No such path".into(),
+            Self::MethodNotAllowed => "The path does not support this method; Allow lists the supported ones".into(),
+            Self::MalformedRequest => "The request is not well-formed HTTP".into(),
+            Self::BareLineFeed => "Each line of the request's head must end with CRLF, not with LF alone".into(),
+            Self::UnknownTransferCoding => "The only Transfer-Encoding of a body is chunked".into(),
+            Self::RepeatedHeader(name) => format!("The header {name} must be given only once").into(),
+            Self::BadHost => "The request must have exactly one Host header, with a host and an optional port".into(),
+            Self::UriTooLong => "The request's target is too long".into(),
+            Self::HeadersTooLarge => "The request has too many headers, or too long ones".into(),
+            Self::Unauthorized => "The request needs a valid API key in the header X-API-Key".into(),
+            Self::InsufficientScope(scope) => format!("This needs a key with the scope {scope}").into(),
+            Self::NotAcceptable => "The answer is application/json, which Accept excludes".into(),
+            Self::JobNotFound => "Job not found".into(),
+            Self::AlreadyFinished(status) => {
+                format!("The job is {status} and cannot be cancelled any more").into()
+            }
+            Self::NotRepeatable(status) => {
+                format!("The job is {status}; only failed and cancelled jobs can be requeued").into()
+            }
+            Self::InputExpired(status) => {
+                format!("The job is {status}, but its input has expired; send it as a new job").into()
+            }
+            Self::BodyTimeout => "The body did not arrive in time".into(),
+            Self::BodyIncomplete => "The body did not arrive completely".into(),
+            Self::BodyTooLarge(most) => format!("The body must hold at most {most} bytes").into(),
+            Self::Overloaded => "The memory for large bodies and answers is in use; try again later".into(),
+            Self::NotDeclaredJson => {
+                "The body must be sent as Content-Type: application/json, not compressed".into()
+            }
+            Self::NotDeclaredJsonLines => {
+                "The body must be sent as Content-Type: application/json or application/x-ndjson, not compressed".into()
+            }
+            Self::NotJson(why) => format!("The body is not valid JSON: {why}").into(),
+            Self::Invalid(mistakes) => summary(mistakes).into(),
+            Self::IdempotencyConflict => "The Idempotency-Key was used before with another request".into(),
+            Self::RateLimited { whose, cost, retry_after } => too_many(whose, *cost, *retry_after).into(),
+            Self::QueueFull(_) => "The queue is full; try again later".into(),
+            Self::StorageQuota(_) => {
+                "Your large inputs and results fill your storage quota; wait until a job ends or a result expires".into()
+            }
+            Self::NoMetadata => "No live worker has reported the model's metadata".into(),
+            Self::NotReady | Self::OutcomeUnknown(_) => UNAVAILABLE.into(),
+            Self::Store(error) => store_detail(error).into(),
+            Self::NoKeys(_) | Self::NoRandomness | Self::Panicked | Self::BodyNotReady => INTERNAL.into(),
+        }
+    }
+}
+
+fn store_detail(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::OutOfMemory(_) => "The job store is out of memory and accepts no new jobs",
+        StoreError::CannotPersist(_) => "The job store cannot write to its disk and accepts no changes",
+        StoreError::WrongTopology(_) => {
+            "The address of the job store leads to a server that cannot hold jobs; the operator must change it"
+        }
+        StoreError::NotReplicated { .. } => {
+            "The job was not replicated in time; with an Idempotency-Key it can be sent again without a duplicate"
+        }
+        StoreError::GroupMissing(_)
+        | StoreError::Refused(_)
+        | StoreError::Protocol { .. }
+        | StoreError::Unreadable { .. }
+        | StoreError::NoRandomness(_) => INTERNAL,
+        StoreError::Disconnected
+        | StoreError::Ambiguous(_)
+        | StoreError::NotReady(_)
+        | StoreError::Forbidden(_) => UNAVAILABLE,
+    }
+}
+
+fn too_many(whose: &str, cost: u32, retry_after: u64) -> String {
+    match cost {
+        1 => format!("Too many requests {whose}; the next is accepted after {retry_after} s"),
+        cost => {
+            format!("Too many requests {whose}; one that counts as {cost} is accepted after {retry_after} s")
+        }
+    }
+}

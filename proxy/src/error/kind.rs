@@ -1,0 +1,139 @@
+//! The status, the code and the title of each error. Only this file gives an error its status code.
+
+use axum::{http::StatusCode, response::Response};
+use tepal_shared::queue::error::StoreError;
+
+use super::api_error::ApiError;
+
+/// The properties of a kind of error.
+pub(super) struct Kind {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) title: &'static str,
+    pub(super) retry_after: Option<u64>,
+}
+
+impl ApiError {
+    /// One word for programs; also the reason in metrics.
+    pub(crate) fn code(&self) -> &'static str {
+        self.kind().code
+    }
+
+    /// The answer's status.
+    pub(crate) fn status(&self) -> u16 {
+        self.kind().status.as_u16()
+    }
+
+    /// After how many seconds the client may try again, if that can help.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        self.kind().retry_after
+    }
+
+    /// Marks the answer of /health, which is not a problem document, as that of an unavailable service.
+    pub(crate) fn mark_unavailable(response: &mut Response) {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        use StatusCode as S;
+        match self {
+            Self::NoSuchPath => kind(S::NOT_FOUND, "not_found", "Not found"),
+            Self::MethodNotAllowed => kind(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::MalformedRequest | Self::BareLineFeed | Self::BadHost => {
+                kind(S::BAD_REQUEST, "malformed_request", "Malformed request")
+            }
+            Self::UnknownTransferCoding => {
+                kind(S::NOT_IMPLEMENTED, "unknown_transfer_coding", "Unknown transfer coding")
+            }
+            Self::RepeatedHeader(_) => kind(S::BAD_REQUEST, "repeated_header", "Repeated header"),
+            Self::UriTooLong => kind(S::URI_TOO_LONG, "uri_too_long", "URI too long"),
+            Self::HeadersTooLarge => {
+                kind(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Headers too large")
+            }
+            Self::Unauthorized => kind(S::UNAUTHORIZED, "unauthorized", "Unauthorized"),
+            Self::InsufficientScope(_) => kind(S::FORBIDDEN, "insufficient_scope", "Insufficient scope"),
+            Self::NotAcceptable => kind(S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
+            Self::JobNotFound => kind(S::NOT_FOUND, "job_not_found", "Job not found"),
+            Self::AlreadyFinished(_) => kind(S::CONFLICT, "job_already_finished", "Job already finished"),
+            Self::NotRepeatable(_) | Self::InputExpired(_) => {
+                kind(S::CONFLICT, "job_not_repeatable", "Job cannot be requeued")
+            }
+            Self::BodyTimeout => kind(S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
+            Self::BodyIncomplete => kind(S::BAD_REQUEST, "incomplete_body", "Incomplete body"),
+            Self::BodyTooLarge(_) => kind(S::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large"),
+            Self::Overloaded => kind(S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded").retry_after(1),
+            Self::NotDeclaredJson | Self::NotDeclaredJsonLines => {
+                kind(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
+            }
+            Self::NotJson(_) => kind(S::BAD_REQUEST, "invalid_json", "Invalid JSON"),
+            Self::Invalid(_) => kind(S::UNPROCESSABLE_ENTITY, "invalid_input", "Invalid input"),
+            Self::IdempotencyConflict => {
+                kind(S::UNPROCESSABLE_ENTITY, "idempotency_conflict", "Idempotency key conflict")
+            }
+            Self::RateLimited { retry_after, .. } => {
+                kind(S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").retry_after(*retry_after)
+            }
+            Self::QueueFull(seconds) => {
+                kind(S::SERVICE_UNAVAILABLE, "queue_full", "Queue full").retry_after(*seconds)
+            }
+            Self::StorageQuota(seconds) => {
+                kind(S::TOO_MANY_REQUESTS, "storage_quota_exceeded", "Storage quota exceeded")
+                    .retry_after(*seconds)
+            }
+            Self::NoMetadata => {
+                kind(S::SERVICE_UNAVAILABLE, "metadata_unavailable", "Metadata unavailable").retry_after(5)
+            }
+            Self::NotReady => unavailable(),
+            Self::Store(error) => store_kind(error),
+            Self::OutcomeUnknown(_) => {
+                kind(S::SERVICE_UNAVAILABLE, "outcome_unknown", "Outcome unknown").retry_after(1)
+            }
+            Self::NoKeys(_) | Self::NoRandomness | Self::Panicked | Self::BodyNotReady => internal(),
+        }
+    }
+}
+
+fn kind(status: StatusCode, code: &'static str, title: &'static str) -> Kind {
+    Kind { status, code, title, retry_after: None }
+}
+
+impl Kind {
+    fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+}
+
+fn unavailable() -> Kind {
+    kind(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Service unavailable").retry_after(1)
+}
+
+fn internal() -> Kind {
+    kind(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error")
+}
+
+fn store_kind(error: &StoreError) -> Kind {
+    use StatusCode as S;
+    match error {
+        StoreError::OutOfMemory(_) => {
+            kind(S::SERVICE_UNAVAILABLE, "redis_out_of_memory", "Job store out of memory").retry_after(5)
+        }
+        StoreError::CannotPersist(_) => {
+            kind(S::SERVICE_UNAVAILABLE, "redis_cannot_persist", "Job store cannot persist").retry_after(5)
+        }
+        StoreError::WrongTopology(_) => {
+            kind(S::SERVICE_UNAVAILABLE, "redis_wrong_topology", "Wrong kind of job store").retry_after(5)
+        }
+        StoreError::NotReplicated { .. } => {
+            kind(S::SERVICE_UNAVAILABLE, "not_replicated", "Job not replicated").retry_after(1)
+        }
+        StoreError::GroupMissing(_)
+        | StoreError::Refused(_)
+        | StoreError::Protocol { .. }
+        | StoreError::Unreadable { .. }
+        | StoreError::NoRandomness(_) => internal(),
+        StoreError::Disconnected
+        | StoreError::Ambiguous(_)
+        | StoreError::NotReady(_)
+        | StoreError::Forbidden(_) => unavailable(),
+    }
+}

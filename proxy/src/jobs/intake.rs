@@ -1,0 +1,164 @@
+//! Accepts jobs: makes them from submissions, submits them, and counts and logs the outcomes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use tepal_shared::{
+    job::{JobId, JobStatus, MOST_PARTITIONS, NewJob},
+    process::{telemetry, trace::Submit},
+    queue::{error::StoreError, scripts::Submitted, store::JobStore},
+};
+use tokio::sync::watch;
+use tracing::info;
+
+use super::{idempotency::IdempotencyKey, quota, submission::Submission};
+use crate::{error::ApiError, metrics::Metrics, snapshot::Snapshot};
+
+/// `Retry-After` of a full queue while its drain rate is unknown, s.
+pub(crate) const UNKNOWN_RETRY_AFTER: u64 = 5;
+
+/// Who submits a job, for its record.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sender<'a> {
+    pub(crate) owner: Option<&'a str>,
+    /// The name of the sender's key, for logs.
+    pub(crate) key_id: Option<&'a str>,
+    pub(crate) request_id: Option<&'a str>,
+    pub(crate) traceparent: Option<String>,
+}
+
+/// A job that can be stored, with its id, and the span of its submission.
+pub(crate) struct Prepared {
+    pub(crate) job: (JobId, Arc<NewJob>),
+    pub(crate) span: Submit,
+}
+
+/// The job that a submission led to: a new one, or the one with the same idempotency key.
+pub(crate) type Accepted = (JobId, JobStatus);
+
+/// Accepts jobs.
+pub(crate) struct Intake {
+    store: JobStore,
+    metrics: Arc<Metrics>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// Partitions take turns.
+    turn: AtomicUsize,
+}
+
+impl Intake {
+    pub(crate) fn new(
+        store: JobStore,
+        metrics: Arc<Metrics>,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+    ) -> Self {
+        Self { store, metrics, snapshot, turn: AtomicUsize::new(0) }
+    }
+
+    /// Makes a job of a submission.
+    pub(crate) fn prepare(
+        &self,
+        sender: &Sender<'_>,
+        key: Option<IdempotencyKey>,
+        submission: Submission,
+    ) -> Prepared {
+        let id = match &key {
+            Some(key) => JobId::new(key.partition(self.store.policy().partitions)),
+            None => self.new_job_id(),
+        };
+        let span = Submit::begin(sender.traceparent.clone());
+        let job = NewJob {
+            idempotency: key.map(|key| key.of(&submission)),
+            owner: sender.owner.map(str::to_owned),
+            request_id: sender.request_id.map(str::to_owned),
+            traceparent: span.traceparent().map(str::to_owned),
+            input: submission.input,
+            priority: submission.priority,
+            max_queue: submission.max_queue,
+            timeout: submission.timeout,
+            charge: submission.charge,
+        };
+        Prepared { job: (id, Arc::new(job)), span }
+    }
+
+    /// Submits one job. `started`: when its request arrived.
+    pub(crate) async fn submit(
+        &self,
+        sender: &Sender<'_>,
+        prepared: Prepared,
+        started: Instant,
+    ) -> Result<Accepted, ApiError> {
+        let (id, job) = &prepared.job;
+        let outcome = self.store.submit(*id, Arc::clone(job)).await;
+        self.note(sender, &prepared.job, prepared.span, outcome, started)
+    }
+
+    /// Submits many jobs in one round trip. Returns one outcome for each, in their order.
+    pub(crate) async fn submit_all(
+        &self,
+        sender: &Sender<'_>,
+        prepared: Vec<Prepared>,
+        started: Instant,
+    ) -> Result<Vec<Result<Accepted, ApiError>>, ApiError> {
+        let (jobs, spans): (Vec<_>, Vec<_>) =
+            prepared.into_iter().map(|Prepared { job, span }| (job, span)).unzip();
+        let outcomes = self.store.submit_all(&jobs).await.map_err(ApiError::of_change)?;
+        let all = jobs.iter().zip(spans).zip(outcomes);
+        Ok(all.map(|((job, span), outcome)| self.note(sender, job, span, outcome, started)).collect())
+    }
+
+    /// The error of a full queue.
+    pub(crate) fn queue_full(&self) -> ApiError {
+        ApiError::QueueFull(self.snapshot.borrow().full_retry_after.unwrap_or(UNKNOWN_RETRY_AFTER))
+    }
+
+    fn new_job_id(&self) -> JobId {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let partitions = usize::from(self.store.policy().partitions.clamp(1, MOST_PARTITIONS));
+        JobId::new((turn % partitions) as u8)
+    }
+
+    /// Counts and logs an outcome, and ends the span.
+    fn note(
+        &self,
+        sender: &Sender<'_>,
+        (id, job): &(JobId, Arc<NewJob>),
+        span: Submit,
+        outcome: Result<Submitted, StoreError>,
+        started: Instant,
+    ) -> Result<Accepted, ApiError> {
+        let (id, submitted) = (*id, outcome.map_err(ApiError::of_change)?);
+        end(span, id, &submitted);
+        match submitted {
+            Submitted::Accepted => {
+                self.metrics.submitted(job.priority);
+                let duration_ms = telemetry::millis(started.elapsed());
+                let (request_id, key_id) = (job.request_id.as_deref(), sender.key_id);
+                info!(action = "job_accepted", job_id = %id, request_id, key_id, duration_ms);
+                Ok((id, JobStatus::Pending))
+            }
+            Submitted::Duplicate { job_id, status } => {
+                self.metrics.repeated();
+                Ok((job_id, status))
+            }
+            Submitted::Conflict => Err(ApiError::IdempotencyConflict),
+            Submitted::Full { .. } => Err(self.queue_full()),
+            Submitted::OverQuota { room_in } => Err(ApiError::StorageQuota(quota::retry_after(room_in))),
+        }
+    }
+}
+
+/// Ends the span of a submission.
+fn end(mut span: Submit, id: JobId, submitted: &Submitted) {
+    match submitted {
+        Submitted::Accepted => span.note(Some(id), "accepted"),
+        Submitted::Duplicate { job_id, .. } => span.note(Some(*job_id), "duplicate"),
+        Submitted::Conflict => span.note(None, "conflict"),
+        Submitted::Full { .. } => span.note(None, "full"),
+        Submitted::OverQuota { .. } => span.note(None, "over_quota"),
+    }
+}

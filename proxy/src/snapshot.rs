@@ -1,0 +1,60 @@
+//! What the probe saw last: the state of Redis and of the workers.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use axum::body::Bytes;
+use tepal_shared::queue::store::Loss;
+
+/// The state at the last read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// `None` when Redis did not answer. Then the state of the workers is unknown, too.
+    pub(crate) workers: Option<Workers>,
+    /// What is wrong with a Redis that answers.
+    pub(crate) trouble: Option<Trouble>,
+    /// When a loss of jobs was last noticed, and its extent.
+    pub(crate) loss: Option<(SystemTime, Loss)>,
+    /// Seconds until a full queue may have room again, if that is known.
+    pub(crate) full_retry_after: Option<u64>,
+}
+
+/// What is wrong with a Redis that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It rejects all writes, for this reason.
+    ReadOnly(String),
+    /// It may evict accepted jobs when it runs out of memory.
+    Misconfigured,
+    /// It is at its memory limit and rejects new jobs. Accepted jobs continue.
+    Full,
+}
+
+impl Trouble {
+    /// The word for it in /health.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::ReadOnly(_) => "read_only",
+            Self::Misconfigured => "misconfigured",
+            Self::Full => "full",
+        }
+    }
+
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Self::ReadOnly(reason) => reason,
+            Self::Misconfigured => "maxmemory-policy must be noeviction",
+            Self::Full => "Redis is at its memory limit and rejects new jobs",
+        }
+    }
+}
+
+/// What the live workers report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Workers {
+    /// Number of live workers.
+    pub(crate) live: usize,
+    /// Each backend by its name, and whether a live worker can call it.
+    pub(crate) backends: BTreeMap<String, bool>,
+    /// The model's metadata from the worker with the latest heartbeat, JSON.
+    pub(crate) metadata: Option<Bytes>,
+}

@@ -1,0 +1,38 @@
+//! Why the proxy cannot start.
+
+use std::{io, net::SocketAddr};
+
+use crate::{edge::access::KeysError, http::certificate::CertificateError};
+
+/// The proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process listens on the port.
+    #[error(
+        "Port {} on {} is in use; set LISTEN_ADDR to another address or stop what listens there",
+        .0.port(),
+        .0.ip()
+    )]
+    PortInUse(SocketAddr),
+    /// The address is not one of this machine, or the process may not use it.
+    #[error("Cannot listen on {addr}; set LISTEN_ADDR to another address")]
+    CannotListen {
+        /// The address.
+        addr: SocketAddr,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The client library rejects the settings of Redis.
+    #[error("the settings of Redis cannot be used")]
+    Redis(#[source] tepal_shared::queue::RedisError),
+    /// The file of API keys changed after the settings were checked, and is no longer valid.
+    #[error("the API keys cannot be used")]
+    ApiKeys(#[source] KeysError),
+    /// The metrics cannot be set up.
+    #[error("the metrics cannot be set up")]
+    Metrics(#[source] metrics_exporter_prometheus::BuildError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+}
