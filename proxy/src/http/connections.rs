@@ -49,7 +49,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MOST_UNREAD: usize = 80 << 10;
 
 /// Serves connections.
-#[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) limits: ConnectionLimits,
@@ -74,22 +73,23 @@ impl Server {
         let open = GracefulShutdown::new();
         let (close, closing) = shutdown::channel();
         let slots = Slots::new(self.limits.most, self.metrics.clone());
+        let server = Arc::new(self);
         let mut stop = pin!(async {
             shutdown.begun().await;
             info!(action = "draining");
-            sleep(self.limits.shutdown_delay).await;
+            sleep(server.limits.shutdown_delay).await;
         });
         loop {
             let (stream, peer, slot) = tokio::select! {
-                accepted = accept(&listener, &slots, &self.trusted) => accepted,
+                accepted = accept(&listener, &slots, &server.trusted) => accepted,
                 () = &mut stop => break,
             };
-            let (server, http, watcher) = (self.clone(), http.clone(), open.watcher());
+            let (server, http, watcher) = (Arc::clone(&server), http.clone(), open.watcher());
             tokio::spawn(Connection { server, http, peer, watcher, slot }.run(stream, closing.clone()));
         }
         drop(listener);
         close.begin();
-        if timeout(self.limits.drain_timeout, open.shutdown()).await.is_err() {
+        if timeout(server.limits.drain_timeout, open.shutdown()).await.is_err() {
             warn!(action = "drain_timed_out", connections = slots.open());
         }
     }
@@ -120,7 +120,7 @@ async fn accept(
 
 /// One client's connection.
 struct Connection {
-    server: Server,
+    server: Arc<Server>,
     http: http1::Builder,
     peer: Peer,
     watcher: Watcher,
@@ -140,14 +140,29 @@ impl Connection {
 
     async fn serve(self, stream: TcpStream, closing: Shutdown) {
         match self.server.handshakes.clone() {
-            None => self.answer(stream).await,
+            None => self.answer_from_first_byte(stream, closing).await,
             // Boxed: it is large, and each connection without TLS would hold as much.
             Some(handshakes) => Box::pin(self.secure(handshakes, stream, closing)).await,
         }
     }
 
+    /// Waits for the first byte before it sets up HTTP, whose buffers take some 20 KiB: a connection that sends nothing holds
+    /// little.
+    async fn answer_from_first_byte(self, stream: TcpStream, closing: Shutdown) {
+        self.slot.opened();
+        let mut first_byte = [0];
+        let first_byte = timeout(self.server.limits.header_timeout, stream.peek(&mut first_byte));
+        match closing.or(first_byte).await {
+            // HTTP sees an error again when it reads.
+            Some(Ok(_)) => Box::pin(self.answer(stream)).await,
+            Some(Err(_)) => debug!(action = "connection_timed_out"),
+            None => {}
+        }
+    }
+
     async fn secure(self, handshakes: Arc<Handshakes>, stream: TcpStream, closing: Shutdown) {
         if let Some(Some(secured)) = closing.or(handshakes.run(stream)).await {
+            self.slot.opened();
             self.answer(secured).await;
         }
     }
@@ -156,7 +171,6 @@ impl Connection {
         let Self { server, http, peer, watcher, slot } = self;
         let headers = SecurityHeaders { is_tls: server.handshakes.is_some() };
         let (largest_body, reject) = (server.largest_body, Arc::clone(&server.reject));
-        slot.opened();
         let stream = WriteTimeout::new(stream, Arc::clone(&slot), server.limits.write_timeout);
         let overdue = overdue(Arc::clone(&slot), server.limits);
         let seen = Arc::clone(&slot);

@@ -56,7 +56,7 @@ impl Site {
 #[tokio::test]
 async fn the_api_answers_over_tls_and_tells_browsers_to_stay_there() {
     let site = Site::start(&[]).await;
-    let listening: Value = serde_json::from_str(&site.proxy.logs().find("listening").unwrap()).unwrap();
+    let listening: Value = serde_json::from_str(&site.proxy.wait_for_log("listening", SOON).await).unwrap();
     assert_eq!(listening["scheme"], "https");
     let client = site.proxy.client();
     for path in ["/livez", "/nowhere"] {
