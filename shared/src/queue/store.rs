@@ -13,9 +13,10 @@ mod submissions;
 mod upkeep;
 mod workers;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::{Cmd, RedisError};
+use tokio::sync::Semaphore;
 
 use crate::{
     job::{Charge, Claim, JobId, MOST_PARTITIONS, Priority, owner::View},
@@ -96,6 +97,8 @@ pub struct JobStore {
     gathered: submissions::Gathered,
     last_out_of_memory: server::LastOutOfMemory,
     acknowledged: loss::Acknowledged,
+    /// Reads of many jobs take turns.
+    large_reads: Arc<Semaphore>,
 }
 
 impl JobStore {
@@ -103,7 +106,17 @@ impl JobStore {
     #[must_use]
     pub fn new(redis: Redis, keys: Keys, policy: Policy) -> Self {
         let (gathered, last_out_of_memory, acknowledged) = Default::default();
-        Self { redis, replicated: None, keys, policy, gathered, last_out_of_memory, acknowledged }
+        let large_reads = Arc::new(Semaphore::new(1));
+        Self {
+            redis,
+            replicated: None,
+            keys,
+            policy,
+            gathered,
+            last_out_of_memory,
+            acknowledged,
+            large_reads,
+        }
     }
 
     /// The same store, whose submissions are acknowledged only when replicas hold them.

@@ -6,6 +6,7 @@
 //! | `submit`, `together`, `delivery`, `leases`, `giving_back`, `deadlines`, `ends`, `inputs`, `owners`, `quota`, `recount`, `repairs`, `upkeep` | one behaviour a test |
 //! | `endurance` | a long backlog, many pending entries, memory over many cycles |
 //! | `loss` | jobs that Redis lost are counted, and no others |
+//! | `reads` | large reads leave room for small ones |
 //! | `reconnect` | Redis goes away, comes back, or its answer is lost |
 //! | `model_test` | random sequences against an in-memory model (`model`) |
 //! | `mutants` | each guard in the Lua scripts is needed: without it a named test fails (`altered`) |
@@ -41,6 +42,7 @@ mod mutants;
 mod owners;
 mod queue;
 mod quota;
+mod reads;
 mod reconnect;
 mod recount;
 mod repairs;

@@ -38,6 +38,11 @@ const FIELDS: [&str; 15] = [
 /// How many entries of a stream are looked at for the oldest job: the first ones may have come while the clock was ahead.
 const LOOK: usize = 16;
 
+/// Jobs that are read in one round trip.
+const AT_ONCE: usize = 50;
+/// Reads of more jobs than this take turns.
+const FEW: usize = 10;
+
 /// The consumer that owns entries nobody runs; see `lua/lib.lua`.
 const WAITING: &str = "waiting";
 
@@ -71,18 +76,36 @@ impl JobStore {
         job_from(id, value)
     }
 
-    /// The jobs as they stand, in order and in one round trip; `None` for one that is not there (any more).
+    /// The jobs as they stand, in order; `None` for one that is not there (any more).
     ///
     /// # Errors
     /// Any [`StoreError`].
     pub async fn jobs(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(ids.len());
-        pipeline.ignore_errors();
-        for id in ids {
-            pipeline.add_command(self.read_call(*id));
+        self.read_all(ids, |id| self.read_call(id)).await
+    }
+
+    /// Reads jobs, a few in each round trip. Large reads of all requests take turns, so that a request that submits or reads
+    /// one job waits for no more than one round trip of theirs on the connection that all share.
+    async fn read_all(
+        &self,
+        ids: &[JobId],
+        call: impl Fn(JobId) -> Cmd,
+    ) -> Result<Vec<Option<Job>>, StoreError> {
+        let mut jobs = Vec::with_capacity(ids.len());
+        for some in ids.chunks(AT_ONCE) {
+            // The semaphore is never closed, so there is always a turn.
+            let _turn = if ids.len() > FEW { self.large_reads.acquire().await.ok() } else { None };
+            let mut pipeline = Pipeline::with_capacity(some.len());
+            pipeline.ignore_errors();
+            for id in some {
+                pipeline.add_command(call(*id));
+            }
+            let outcomes = self.redis.run_all(&pipeline).await?;
+            for (id, outcome) in some.iter().zip(outcomes) {
+                jobs.push(job_from(*id, outcome?)?);
+            }
         }
-        let outcomes = self.redis.run_all(&pipeline).await?;
-        ids.iter().zip(outcomes).map(|(id, outcome)| job_from(*id, outcome?)).collect()
+        Ok(jobs)
     }
 
     /// The text of a result that is [`JobResult::Large`]; `None` when the job is gone.
@@ -108,13 +131,12 @@ impl JobStore {
     pub async fn listed(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, StoreError> {
         // A field that no job has: its value is nil. A listing shows no results.
         let fields = FIELDS.map(|field| if field == "result" { "" } else { field });
-        let mut pipeline = Pipeline::with_capacity(ids.len());
-        pipeline.ignore_errors();
-        for id in ids {
-            pipeline.cmd("HMGET").arg(self.keys.job(*id)).arg(&fields[..]);
-        }
-        let outcomes = self.redis.run_all(&pipeline).await?;
-        ids.iter().zip(outcomes).map(|(id, outcome)| job_from(*id, outcome?)).collect()
+        let call = |id| {
+            let mut command = redis::cmd("HMGET");
+            command.arg(self.keys.job(id)).arg(&fields[..]);
+            command
+        };
+        self.read_all(ids, call).await
     }
 
     /// Number of dead letters that the partition keeps.
