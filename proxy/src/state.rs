@@ -60,7 +60,9 @@ impl App {
         let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
         let secret = Arc::new(Secret::default());
         let bodies = Bodies::new(config.body);
-        let quota = Quota::new(config.owner_max_bytes, config.common.policy.partitions, &model);
+        let has_rate_limit = config.rate_limit.is_some();
+        let quota =
+            Quota::new(config.owner_max_bytes, has_rate_limit, config.common.policy.partitions, &model);
         let rate_limit = config
             .rate_limit
             .map(|per_minute| Arc::new(RateLimit::new(per_minute, config.trusted_proxies.clone())));

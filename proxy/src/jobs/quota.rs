@@ -29,7 +29,7 @@ use crate::{
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct QuotaArgs {
     /// Most bytes that an owner, or an address where nobody owns the jobs, may keep in Redis in inputs and results above 8 KiB;
-    /// 0 = any number. A quarter of the maxmemory of Redis when it is not given
+    /// 0 = any number. When it is not given: a quarter of the maxmemory of Redis, for addresses only with RATE_LIMIT_PER_MINUTE
     #[arg(long, env, value_name = "BYTES")]
     owner_max_bytes: Option<String>,
 }
@@ -52,6 +52,8 @@ const PART: u64 = 4;
 pub(crate) struct Quota {
     /// All partitions together; `None` = a part of the memory of Redis.
     setting: Option<u64>,
+    /// Whether addresses have a quota, as owners have.
+    limits_addresses: bool,
     partitions: u64,
     /// The memory limit of Redis as it was last read; 0 = no limit.
     max_memory: AtomicU64,
@@ -77,9 +79,12 @@ pub(crate) struct Charges {
 }
 
 impl Quota {
-    pub(crate) fn new(setting: Option<u64>, partitions: u16, model: &Model) -> Self {
+    /// Without a rate limit, addresses are not told apart, and one may stand for many callers: an address then has a quota only
+    /// if one is set.
+    pub(crate) fn new(setting: Option<u64>, has_rate_limit: bool, partitions: u16, model: &Model) -> Self {
         Self {
             setting,
+            limits_addresses: has_rate_limit || setting.is_some(),
             partitions: u64::from(partitions.max(1)),
             max_memory: AtomicU64::new(UNKNOWN),
             small_rows: model.rows_within(LARGE_BYTES),
@@ -130,6 +135,7 @@ impl Charges {
         let Some(most_bytes) = self.quota.most_bytes() else { return Ok(None) };
         let payer = match payer {
             Payer::Owner(owner) => format!("o:{owner}"),
+            Payer::Address(_) if !self.quota.limits_addresses => return Ok(None),
             Payer::Address(address) => {
                 let keys = self.secret.keys(&self.store).await?;
                 format!("a:{}", pseudonym(&keys.addresses, address))
@@ -167,7 +173,7 @@ mod tests {
 
     fn quota(setting: Option<u64>, partitions: u16) -> Quota {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models");
-        Quota::new(setting, partitions, &Model::load(&models, "iris").unwrap())
+        Quota::new(setting, true, partitions, &Model::load(&models, "iris").unwrap())
     }
 
     #[test]

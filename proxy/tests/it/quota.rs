@@ -153,7 +153,7 @@ async fn without_a_setting_a_caller_may_keep_a_quarter_of_the_memory() {
     let redis = RedisServer::shipped().start().await;
     redis.cli(&["CONFIG", "SET", "maxmemory", "4mb"]);
     // As long as it has not seen the limit, a proxy refuses nobody.
-    let gateway = Gateway::on(redis, &[("PARTITIONS", "10"), ("RATE_LIMIT_PER_MINUTE", "0")]).await;
+    let gateway = Gateway::on(redis, &[("PARTITIONS", "10"), ("RATE_LIMIT_PER_MINUTE", "1000000")]).await;
     let refused = async || {
         let answer = predict(&gateway, &[]).await;
         (answer.status == 429).then(|| answer.json()["code"].clone())
@@ -170,12 +170,17 @@ async fn without_a_setting_a_caller_may_keep_a_quarter_of_the_memory() {
 
 #[tokio::test]
 async fn nobody_pays_where_there_is_no_limit() {
-    for (settings, maxmemory) in [(&[("OWNER_MAX_BYTES", "0")][..], "40mb"), (&[], "0")] {
+    const LIMITED: (&str, &str) = ("RATE_LIMIT_PER_MINUTE", "1000");
+    for (settings, maxmemory) in
+        [(&[("OWNER_MAX_BYTES", "0"), LIMITED][..], "40mb"), (&[LIMITED], "0"), (&[], "40mb")]
+    {
         let redis = RedisServer::shipped().start().await;
         redis.cli(&["CONFIG", "SET", "maxmemory", maxmemory]);
         let gateway = Gateway::on(redis, settings).await;
         let is_off = async || {
-            let id = accepted(&predict(&gateway, &[]).await);
+            let answer = predict(&gateway, &[]).await;
+            accepted_by(&answer);
+            let id = answer.json()["job_id"].as_str().unwrap().parse().unwrap();
             !gateway.hash(id).contains_key("charged")
         };
         eventually(SOON, "a job that nobody pays for", is_off).await;
