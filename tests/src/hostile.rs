@@ -1,14 +1,14 @@
-//! Attacks on a proxy as it is shipped, beside honest clients: whether somebody can take what belongs to others.
+//! Attacks on a proxy as it is shipped, beside honest clients. They show whether a client can take resources of others.
 //!
 //! Each attack has a stack of its own. Honest clients are measured three times: alone, beside the attack, and beside a control
-//! program that uses the processor time which the attack took of all processes. Attackers, control program and services are
+//! program that uses as much processor time as the attack took of all processes. Attackers, control program and services are
 //! processes of their own; the honest clients are this one.
 //!
 //! | module | owns |
 //! | --- | --- |
 //! | `stack`, `held` | the services, and the jobs that attackers read |
-//! | `attacks`, `field`, `wire` | what attackers do, from which addresses, over which connections |
-//! | `tally` | what attackers were answered |
+//! | `attacks`, `field`, `wire` | the attacks, their addresses and connections |
+//! | `tally` | the answers to attackers |
 //! | `honest` | the honest clients |
 //! | `usage`, `burner` | processor time and memory; the control program |
 //! | `round`, `verdict` | one attack, and the rules |
@@ -43,7 +43,7 @@ const MOST_QUIET: f64 = 5.0;
 pub struct Options {
     /// How long each attack lasts, s.
     pub seconds: f64,
-    /// Whether no attack may last longer: then a limit of a minute is not seen.
+    /// Whether no attack may last longer. Then a limit of a minute is not observed.
     pub is_short: bool,
     /// Names of the attacks; empty for all.
     pub only: Vec<String>,
@@ -55,7 +55,7 @@ pub struct Options {
     pub rate: f64,
     /// The program that plays the other parts: `tepal-hostile`.
     pub program: PathBuf,
-    /// What the report says of command, machine and date.
+    /// Command, machine and date, for the report.
     pub made: String,
 }
 
@@ -67,7 +67,7 @@ impl Options {
     /// The attacks.
     ///
     /// # Errors
-    /// When there is none of one of the names.
+    /// When no attack has one of the names.
     fn attacks(&self) -> Result<Vec<Attack>, String> {
         let known: Vec<_> = Attack::all().map(Attack::name).collect();
         if let Some(unknown) = self.only.iter().find(|name| !known.contains(name)) {
@@ -78,7 +78,7 @@ impl Options {
     }
 }
 
-/// The names of the attacks and what each does.
+/// The names of the attacks with their descriptions.
 #[must_use]
 pub fn attacks() -> Vec<(String, String)> {
     Attack::all().map(|attack| (attack.name(), attack.what())).collect()
@@ -103,10 +103,10 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&Report)) -> Result
     Ok(report)
 }
 
-/// The part of an attacker's process: carries out the orders in a file, and writes what came of it into another.
+/// The part of an attacker's process: carries out the orders in a file, and writes the outcome into another.
 ///
 /// # Panics
-/// When the files cannot be read or written, or do not hold what they should.
+/// When the files cannot be read or written, or have unexpected contents.
 pub async fn attack(orders: &Path, summary: &Path) {
     let orders = std::fs::read_to_string(orders).expect("orders");
     let orders = serde_json::from_str(&orders).expect("orders are JSON");
@@ -114,10 +114,10 @@ pub async fn attack(orders: &Path, summary: &Path) {
     std::fs::write(summary, text).expect("the summary can be written");
 }
 
-/// The part of the control program: uses processor time as the profiles in a file say.
+/// The part of the control program: uses the processor time of the profiles in a file.
 ///
 /// # Panics
-/// When the file does not hold profiles.
+/// When the file has no profiles.
 pub fn burn(profiles: &Path) {
     let profiles = std::fs::read_to_string(profiles).expect("profiles");
     burner::burn(&serde_json::from_str::<Vec<usage::Profile>>(&profiles).expect("profiles are JSON"));

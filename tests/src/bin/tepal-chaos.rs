@@ -1,4 +1,4 @@
-//! Breaks a running Tepal in every way the harness knows, and proves from the history that its promises held.
+//! Injects every fault of the harness into a running Tepal, and proves from the history that its promises held.
 //!
 //! `make chaos SECONDS=600 SEED=1`. Exit status 1 when a promise was broken.
 
@@ -27,7 +27,7 @@ struct Args {
     /// When Redis syncs its append-only file
     #[arg(long, value_enum, default_value_t = Sync::Always)]
     fsync: Sync,
-    /// What goes wrong: with `none`, nothing may be repaired either
+    /// The faults to inject; with `none`, nothing may be repaired either
     #[arg(long, value_enum, default_value_t = Wrong::All)]
     faults: Wrong,
     /// Inject only these faults of model servers, such as `model server: refuses large batches`; jobs then have no time

@@ -1,6 +1,6 @@
-//! What each level of persistence costs, and what it saves. Cost: submits a second and their latency through a real
-//! proxy, the levels in turn within each round so that a slow minute hits all of them. Worth: Redis is killed in the
-//! middle of submits again and again, and acknowledged jobs that are gone afterwards are counted.
+//! Cost and benefit of each level of persistence. Cost: submits a second and their latency through a real proxy. The levels
+//! take turns within each round, so a slow minute affects all of them. Benefit: Redis is killed during submits again and
+//! again, and lost acknowledged jobs are counted.
 //!
 //! `cargo run --release -p tepal-tests --bin tepal-durability -- --rounds 3 --seconds 4 --kills 40`
 #![allow(clippy::expect_used, reason = "a measurement that cannot be made has no result")]
@@ -18,7 +18,7 @@ use tepal_tests::redis::{Fsync, RedisOptions, RedisServer};
 use tepal_tests::wait::eventually;
 use tokio::task::JoinSet;
 
-/// Cost and worth of each level of persistence.
+/// Cost and benefit of each level of persistence.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "tepal-durability")]
 struct Args {

@@ -1,5 +1,5 @@
-//! Attacks a proxy as it is shipped in every way that is known here, beside honest clients, and judges whether those were
-//! served and the proxy kept within its limits.
+//! Attacks a proxy as it is shipped with every known attack, beside honest clients. Judges whether the clients were served and
+//! the proxy kept within its limits.
 //!
 //! `make hostile SECONDS=20 ONLY=streams`. Exit status 1 when a rule was broken.
 
@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use clap::{Parser, Subcommand};
 use tepal_tests::hostile::{self, Options, Report};
 
-/// As many as one listing scans at most.
+/// The most jobs that one listing scans.
 const SMALL_JOBS: usize = 10_000;
 
 /// Attacks on a proxy, beside honest clients.
@@ -101,7 +101,7 @@ fn status(report: &Report) -> ExitCode {
     ExitCode::from(u8::from(!report.holds()))
 }
 
-/// A closed pipe takes nothing from the verdict.
+/// A closed pipe does not change the verdict.
 fn say(text: &str) {
     let _ = writeln!(stdout(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! The attacks. Each tries for the whole time to take what belongs to others: memory, processors, connections, storage.
+//! The attacks. Each tries for its whole time to take resources of others: memory, processors, connections, storage.
 
 mod bodies;
 mod connections;
@@ -13,14 +13,14 @@ use super::{
     tally::{Summary, Tally},
 };
 
-/// An attack. Its name is that of the variant in kebab case; the comments are what users read.
+/// An attack. Its name is the variant in kebab case. Users read the comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Attack {
     /// the largest bodies, with a long name and a member repeated 21 times
     RepeatedMembers,
-    /// lookups of one large job's id, a hundred times; nobody reads the answers
+    /// lookups of one large job's id, a hundred times; the answers are not read
     RepeatedIds,
-    /// lookups of 80 large jobs, 8 MiB; nobody reads the answers
+    /// lookups of 80 large jobs, 8 MiB; the answers are not read
     LargeAnswers,
     /// batches of 100 and 1,000 times 0
     Zeros,
@@ -28,7 +28,7 @@ pub(super) enum Attack {
     LargeBodies,
     /// the largest bodies, lists of empty objects
     WideJson,
-    /// one address, 400 connections on 200 places, bodies that are refused, byte by byte
+    /// one address, 400 connections on 200 slots, bodies that are refused, byte by byte
     RefusedBodies,
     /// paths and methods that do not exist, 50 in a pipeline
     Unmatched,
@@ -50,11 +50,11 @@ pub(super) enum Attack {
     EndlessHeads,
     /// 1,000 bodies, byte by byte
     SlowBodies,
-    /// 12,000 connections on 10,000 places that ask for nothing
+    /// 12,000 connections on 10,000 slots that send no request
     Idle,
     /// connections that are opened and closed
     Churn,
-    /// bytes that are no HTTP, behind a good request
+    /// bytes that are not HTTP, after a good request
     Garbage,
     /// one address, the largest jobs, each cancelled at once
     Storage,
@@ -66,9 +66,9 @@ pub(super) enum Attack {
 
 use Attack::*;
 
-/// `MAX_CONNECTIONS` where all of them are to be taken, as it was measured first.
+/// `MAX_CONNECTIONS` for attacks that use all connections; as in the first measurement.
 const FEW_CONNECTIONS: &str = "200";
-/// A limit is judged over more than the minute for which it holds, s.
+/// A rate limit holds for a minute, so it is judged over a longer time, s.
 const MORE_THAN_A_MINUTE: f64 = 70.0;
 
 impl Attack {
@@ -80,7 +80,7 @@ impl Attack {
         self.about().get_name().to_owned()
     }
 
-    /// What it does.
+    /// A description of the attack.
     pub(super) fn what(self) -> String {
         self.about().get_help().map(ToString::to_string).unwrap_or_default()
     }
@@ -94,7 +94,7 @@ impl Attack {
         (self == RefusedBodies).then_some(("MAX_CONNECTIONS", FEW_CONNECTIONS))
     }
 
-    /// How long it lasts, if it is to last so long.
+    /// How long it must last, if not as long as the others.
     pub(super) fn seconds(self, wanted: f64, is_short: bool) -> f64 {
         if self == Flood && !is_short { wanted.max(MORE_THAN_A_MINUTE) } else { wanted }
     }

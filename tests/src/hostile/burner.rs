@@ -1,5 +1,5 @@
-//! The control program: uses as much processor time as an attack did, at the same times and in as many threads, and does
-//! nothing else. A client that waits longer beside an attack than beside this one waits for more than the processor.
+//! The control program. It uses as much processor time as an attack, at the same times and in as many threads, and nothing
+//! more. A client that waits longer beside an attack than beside this program waits for more than the processor.
 
 use std::fs;
 use std::thread;
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::usage::{INTERVAL, Profile};
 
-/// Within an interval the time is used in so many equal parts.
+/// Number of equal parts in which the time of an interval is used.
 const PARTS: u32 = 10;
-/// How long to go on after the end for what could not be used in time.
+/// How long after the end the rest may be used that could not be used in time.
 const OVERTIME: Duration = Duration::from_secs(5);
-/// Spinning between two looks at the clock.
+/// Iterations between two reads of the clock.
 const SPIN: Duration = Duration::from_micros(100);
 
-/// Uses what the profiles say. Blocks until all of it is used, or until some time after the last interval.
+/// Uses the time of the profiles. Blocks until all of it is used, or until some time after the last interval.
 pub(super) fn burn(profiles: &[Profile]) {
     let start = Instant::now();
     thread::scope(|scope| {

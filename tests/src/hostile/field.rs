@@ -1,4 +1,4 @@
-//! Where an attack takes place: its target, its addresses, its time, and what is common to many attacks.
+//! The surroundings of an attack: its target, addresses and time; and the code that many attacks share.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::tally::Tally;
 use super::wire::{Answer, Wire};
 
-/// Addresses from which a distributed attack comes.
+/// Addresses of a distributed attack.
 const MANY: u32 = 20;
-/// The same for one of many attacks at once.
+/// Addresses of each of many attacks at once.
 const FEW: u32 = 4;
-/// How long an attacker whose limit is used up waits before it tries again.
+/// How long an attacker waits after it has used up its limit.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The same when it cannot connect.
+/// How long it waits after it could not connect.
 const RECONNECT: Duration = Duration::from_millis(100);
 
-/// Jobs that attackers know of.
+/// Jobs that attackers know.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Seeds {
     /// Small completed jobs.
     pub(super) small: Vec<String>,
     /// Completed jobs with results of 100 KB.
     pub(super) large: Vec<String>,
-    /// A large job that does not end before half of the time is over.
+    /// A large job that does not end in the first half of the time.
     pub(super) held: String,
 }
 
@@ -53,15 +53,15 @@ pub(super) struct Field {
     pub(super) tally: Arc<Tally>,
 }
 
-/// What is sent again and again.
+/// Bytes that are sent again and again.
 #[derive(Clone, Debug)]
 pub(super) struct Volley {
     pub(super) bytes: Arc<Vec<u8>>,
     /// Requests in `bytes`.
     pub(super) requests: usize,
-    /// As how many requests each of them counts at least; 0 where they are not counted.
+    /// The least number of requests that each counts as; 0 if they are not counted.
     pub(super) cost: u32,
-    /// Whether to go on when the limit is used up.
+    /// Whether to continue after the limit is used up.
     pub(super) is_relentless: bool,
 }
 
@@ -75,7 +75,7 @@ impl Volley {
         Self { cost, ..self }
     }
 
-    /// So many of them at once.
+    /// This many of them at once.
     pub(super) fn pipelined(self, requests: usize) -> Self {
         let bytes = Arc::new(self.bytes.repeat(requests));
         Self { bytes, requests, is_relentless: true, ..self }
@@ -94,12 +94,12 @@ impl Field {
         }
     }
 
-    /// The same with one address.
+    /// The same field with one address.
     pub(super) fn alone(&self) -> Self {
         Self { addresses: self.addresses.iter().take(1).copied().collect(), ..self.clone() }
     }
 
-    /// The same with a few other addresses, which no other number has.
+    /// The same field with a few addresses that belong to this number only.
     pub(super) fn elsewhere(&self, number: usize) -> Self {
         let network = 0x7F02_0001 + (number << 8) as u32;
         Self { addresses: (0..FEW).map(|number| Ipv4Addr::from(network + number)).collect(), ..self.clone() }
@@ -109,7 +109,7 @@ impl Field {
         Instant::now() >= self.until
     }
 
-    /// Does `work` from each address, so many times at once, until it ends or the time is over.
+    /// Does `work` from each address, this many times at once, until it ends or the time is over.
     pub(super) async fn each_address<W>(&self, times: usize, work: impl Fn(Self, Ipv4Addr) -> W)
     where
         W: Future<Output = ()> + Send + 'static,
@@ -126,7 +126,7 @@ impl Field {
         }
     }
 
-    /// Sends a volley again and again over so many connections from each address.
+    /// Sends a volley again and again over this many connections from each address.
     pub(super) async fn hammer(&self, connections: usize, volley: &Volley) {
         self.each_address(connections, |field, from| field.repeat(from, volley.clone())).await;
     }
@@ -138,7 +138,7 @@ impl Field {
         }
     }
 
-    /// A connection; after a pause none when it cannot be made.
+    /// Opens a connection; `None`, after a pause, if that fails.
     pub(super) async fn open(&self, from: Ipv4Addr) -> Option<Wire> {
         match Wire::open(from, self.target).await {
             Ok(wire) => Some(wire),
@@ -150,7 +150,7 @@ impl Field {
         }
     }
 
-    /// Sends a volley and counts the answers; whether the connection can be used for another.
+    /// Sends a volley and counts the answers. Returns whether the connection can be used again.
     pub(super) async fn send(&self, wire: &mut Wire, from: Ipv4Addr, volley: &Volley) -> bool {
         let (sent, mut is_limited) = (Instant::now(), false);
         self.tally.sent(volley.bytes.len());
@@ -168,7 +168,7 @@ impl Field {
         exchanged.is_ok()
     }
 
-    /// Opens a connection for each volley, which it never reads from, and keeps all of them open until the end.
+    /// Opens a connection for each volley, never reads from it, and keeps all connections open until the end.
     pub(super) async fn never_read(&self, connections: usize, volley: &Volley) {
         self.each_address(connections, |field, from| {
             let volley = volley.clone();

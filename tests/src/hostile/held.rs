@@ -1,5 +1,5 @@
-//! A large job that does not end until it is released, as if it waited behind others: the harness holds its entry as a
-//! consumer of its own. It must be made before there is a worker.
+//! A large job that does not end until it is released, as if it waited behind others. The harness holds its entry as a
+//! consumer of its own. Create it before any worker starts.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::redis::RedisServer;
 const STREAM: &str = "{predict_queue:0}:stream:low";
 const GROUP: &str = "workers";
 const CONSUMER: &str = "hostile";
-/// Shorter than the lease of 10 s by far, also on a busy machine.
+/// Much shorter than the lease of 10 s, also on a busy machine.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 
 /// The job.

@@ -1,5 +1,5 @@
-//! Honest clients: they submit Iris jobs at a steady rate, however slow the answers are, and read what came of them. Each job
-//! has a new connection, since a client that cannot get one is not served either.
+//! Honest clients. They submit Iris jobs at a steady rate, however slow the answers are, and read the outcomes. Each job has a
+//! new connection, because a client without a connection is not served.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -12,9 +12,9 @@ use super::wire::{Answer, Wire, get, post};
 
 /// How long a client waits for the outcome of a job, and for any answer.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Requests for each job; a request of a client counts once.
+/// Requests for each job. Each counts once.
 const REQUESTS: f64 = 3.0;
-/// What the clients of one address ask for in a minute, less than the limit of 100.
+/// Requests of the clients of one address in a minute, less than the limit of 100.
 const A_MINUTE: f64 = 60.0;
 /// Rows with their classes.
 const FLOWERS: [(&str, &str); 3] = [
@@ -31,18 +31,18 @@ pub(super) struct Honest {
     pub(super) rate: f64,
 }
 
-/// How the clients were served.
+/// The service that the clients got.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Served {
     pub(super) jobs: usize,
-    /// From the moment at which a submission was due, or a read was sent, to the whole answer.
+    /// Times from the scheduled submission, or from the sent read, to the whole answer.
     pub(super) latencies: Vec<Duration>,
-    /// Why jobs were not accepted, not read, or not done.
+    /// Reasons why jobs were not accepted, not read or not completed.
     pub(super) failures: Vec<String>,
 }
 
 impl Served {
-    /// The latency that this share of the answers did not exceed.
+    /// The quantile of the latency for this share.
     pub(super) fn quantile(&self, share: f64) -> Duration {
         let mut sorted = self.latencies.clone();
         sorted.sort();

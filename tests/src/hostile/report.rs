@@ -1,4 +1,4 @@
-//! The table of a run, as it stands in `docs/security.md`.
+//! The table of a run in `docs/security.md`.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write as _};
@@ -12,7 +12,7 @@ const END: &str = "<!-- end of measured -->";
 /// Outcomes of an attack that are shown, the most frequent ones.
 const SHOWN: usize = 3;
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Command, machine and date.

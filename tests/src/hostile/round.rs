@@ -17,9 +17,9 @@ use super::verdict::Measured;
 use crate::process::Service;
 use crate::wait::eventually;
 
-/// An attacker's process may take so much longer than its time to end.
+/// How much longer than its time an attacker's process may run.
 const END_WITHIN: Duration = Duration::from_secs(30);
-/// So many connections beside those of the harness are no attack any more.
+/// With at most this many connections beside those of the harness, the attack has ended.
 const CALM: f64 = 20.0;
 const CALM_WITHIN: Duration = Duration::from_secs(120);
 /// Files that an attacker's process may have open.
@@ -67,7 +67,7 @@ impl<'a> Round<'a> {
         Duration::from_secs_f64(self.seconds())
     }
 
-    /// Honest clients, and what the processes use meanwhile.
+    /// Runs honest clients, and measures the processes meanwhile.
     async fn beside(&self, others: &[Watched], length: Duration) -> (Served, Vec<Profile>) {
         let processes = [&self.stack.processes(self.threads), others].concat();
         let honest = Honest { target: self.stack.target(), rate: self.options.rate };
@@ -128,7 +128,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// This program again, for one of its parts.
+    /// This program as another process, for one of its parts.
     fn own(&self, part: &str, file: &Path) -> crate::process::ServiceBuilder {
         let program = &self.options.program;
         Service::program(part, program).arg(part).arg(&file.display().to_string())

@@ -1,5 +1,5 @@
-//! What is attacked: Redis as it is shipped, a proxy with the composition's settings and a worker with the model in its
-//! process, with enough jobs to read.
+//! The target: Redis as it is shipped, a proxy with the composition's settings, a worker with the in-process model, and enough
+//! jobs to read.
 
 use std::net::SocketAddr;
 
@@ -20,7 +20,7 @@ const ROWS: usize = 1024;
 const BATCH: usize = 1000;
 const SEEDED_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
 
-/// Everything that runs.
+/// The running services.
 #[derive(Debug)]
 pub(super) struct Stack {
     pub(super) redis: RedisServer,
@@ -31,7 +31,7 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Starts everything, with so many small jobs, which a listing scans; `settings` are those of the proxy that differ from the composition's.
+    /// Starts everything, with this many small jobs for a listing to scan. `settings` of the proxy replace the composition's.
     pub(super) async fn start(small_jobs: usize, settings: &[(&str, String)]) -> Self {
         let redis = RedisServer::shipped().start().await;
         // Another proxy without a limit fills the queue, and is gone before the attack.

@@ -1,4 +1,4 @@
-//! What attackers were answered, counted while it happens.
+//! Counts the answers to attackers while the attack runs.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -22,7 +22,7 @@ struct Counts {
     admitted: BTreeMap<Ipv4Addr, Vec<Admitted>>,
 }
 
-/// A counted request that was let in: some time between the moment at which it was sent and that of its answer.
+/// A counted request that was admitted at some time between its sending and its answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Admitted {
     sent: Duration,
@@ -30,17 +30,17 @@ struct Admitted {
     cost: u32,
 }
 
-/// What came of an attack.
+/// The outcome of an attack.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Summary {
-    /// Number of answers and other outcomes, by status and code or by what happened instead.
+    /// Number of answers, by status and code, and of other outcomes.
     pub(super) outcomes: BTreeMap<String, u64>,
     pub(super) bytes_sent: u64,
     pub(super) bytes_answered: u64,
-    /// Bytes of the largest body with a status of 400 or more, and of any.
+    /// Bytes of the largest body with a status of 400 or more, and of the largest body.
     pub(super) largest_error: usize,
     pub(super) largest_answer: usize,
-    /// Most of one address's limit that was let through in any 60 s.
+    /// The largest part of one address's limit that was admitted in any 60 s.
     pub(super) most_in_a_minute: u32,
 }
 
@@ -49,7 +49,7 @@ impl Tally {
         Self { start: Instant::now(), counts: Mutex::default() }
     }
 
-    /// Something that is no answer.
+    /// Counts an outcome that is no answer.
     pub(super) fn note(&self, what: &str) {
         *self.counts().summary.outcomes.entry(what.to_owned()).or_default() += 1;
     }
@@ -62,7 +62,7 @@ impl Tally {
         self.counts().summary.bytes_answered += bytes as u64;
     }
 
-    /// An answer to a request that was sent at this moment. `cost`: as how many requests it counts at least.
+    /// Counts an answer to a request that was sent at this time. `cost` is the least number of requests that it counts as.
     pub(super) fn answered(&self, from: Ipv4Addr, sent: Instant, cost: u32, answer: &Answer) {
         let code = if answer.status >= 400 { answer.code() } else { "" };
         let outcome =
@@ -92,7 +92,7 @@ impl Tally {
     }
 }
 
-/// The most that was surely let in within some 60 s: from the sending of one request to the answer to another.
+/// The most requests that were surely admitted within 60 s, from the sending of one to the answer to another.
 fn most_in_a_minute(admitted: &mut [Admitted]) -> u32 {
     admitted.sort_by_key(|request| request.answered);
     let by_answer = admitted.to_vec();

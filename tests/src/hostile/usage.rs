@@ -1,4 +1,4 @@
-//! What processes use: processor time and memory, as `/proc` shows them (proc(5)).
+//! Processor time and memory of processes, from `/proc` (proc(5)).
 
 use std::fs;
 use std::time::Duration;
@@ -11,7 +11,7 @@ pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 /// `/proc` counts processor time in hundredths of a second (`USER_HZ`, the same on every Linux).
 const TICK: Duration = Duration::from_millis(10);
 
-/// A process, and how many threads of it work at most.
+/// A process, and the most threads of it that work.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watched {
     pub(super) pid: u32,
@@ -30,12 +30,13 @@ impl Profile {
         Duration::from_secs_f64(self.ms.iter().sum::<f64>().max(0.0) / 1000.0)
     }
 
-    /// ms in an interval, on average.
+    /// Average ms in an interval.
     pub(super) fn rate(&self) -> f64 {
         self.ms.iter().sum::<f64>() / self.ms.len().max(1) as f64
     }
 
-    /// What was used beyond this rate. What an interval lacks is taken from the next ones, so that the sum is right.
+    /// The usage above this rate. If an interval is below the rate, the difference is subtracted from the next ones, which
+    /// keeps the sum right.
     pub(super) fn beyond(&self, rate: f64) -> Self {
         let mut debt = 0.0;
         let beyond = self.ms.iter().map(|ms| {

@@ -1,4 +1,4 @@
-//! The rules of a run, as functions of what was measured.
+//! The rules of a run, as functions of its measurements.
 
 use std::time::Duration;
 
@@ -7,33 +7,33 @@ use super::tally::Summary;
 
 /// The composition's limit of the proxy's memory.
 pub(super) const MOST_MEMORY: u64 = 256 << 20;
-/// Beside an attack honest clients may wait for less than so many times what they wait beside the control program.
+/// Beside an attack, honest clients must wait less than this many times as long as beside the control program.
 const MOST_TIMES: f64 = 2.0;
 /// The composition's limit of one address.
 const LIMIT: u32 = 100;
-/// Bytes of an error, and beyond that for each job of a batch.
+/// Bytes of an error, and additional bytes for each job of a batch.
 const LARGEST_ERROR: usize = 4096;
 /// Bytes of any other answer.
 const LARGEST_ANSWER: usize = 8 << 20;
 
-/// What was measured of one attack.
+/// The measurements of one attack.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
     pub(super) name: String,
     pub(super) what: String,
     /// `MAX_BODY_BYTES`.
     pub(super) largest_body: usize,
-    /// Honest clients with nothing beside them, beside the attack, and beside the control program.
+    /// Honest clients alone, beside the attack, and beside the control program.
     pub(super) quiet: Served,
     pub(super) attacked: Served,
     pub(super) control: Served,
     pub(super) attack: Summary,
-    /// Processor time that the attack took of all processes, and what the control program used.
+    /// Processor time that the attack took of all processes, and that of the control program.
     pub(super) taken: Duration,
     pub(super) burnt: Duration,
     /// The most memory that the proxy held, bytes.
     pub(super) memory: u64,
-    /// Processes that ended.
+    /// Processes that ended by themselves.
     pub(super) gone: Vec<&'static str>,
 }
 

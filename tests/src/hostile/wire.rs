@@ -1,5 +1,5 @@
-//! One plain HTTP/1.1 connection from an address of the client's choice. It counts bytes, sends whatever it is given, and
-//! never repeats a request: an attacker needs all of that, and it costs less than an HTTP library.
+//! One plain HTTP/1.1 connection from an address of the client's choice. It counts bytes, sends any
+//! bytes, and never repeats a request. It costs less than an HTTP library.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -46,14 +46,14 @@ impl Wire {
         answer(&mut self.reader).await
     }
 
-    /// Some more bytes of an answer that has no end; none when the server has closed the connection.
+    /// More bytes of an endless answer; none if the server has closed the connection.
     pub(super) async fn some(&mut self) -> io::Result<Vec<u8>> {
         let bytes = self.reader.fill_buf().await?.to_vec();
         self.reader.consume(bytes.len());
         Ok(bytes)
     }
 
-    /// Sends requests while it reads so many answers, since a server may answer before it has read all.
+    /// Sends requests and reads this many answers meanwhile, because a server may answer before it has read all.
     pub(super) async fn exchange(
         &mut self,
         bytes: &[u8],
@@ -80,7 +80,7 @@ impl Wire {
 }
 
 impl Answer {
-    /// The `code` of a problem; empty when there is none.
+    /// The `code` of a problem; empty if there is none.
     pub(super) fn code(&self) -> &str {
         let text = std::str::from_utf8(&self.body).unwrap_or_default();
         let rest = text.split_once(r#""code":""#).map_or("", |(_, rest)| rest);
@@ -99,7 +99,7 @@ async fn answer(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Answer> {
     }
 }
 
-/// The head in small letters.
+/// The head in lower case.
 async fn head(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

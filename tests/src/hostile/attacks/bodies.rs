@@ -1,4 +1,4 @@
-//! Bodies that are large, slow, refused, or answered with more than they hold.
+//! Bodies that are large, slow, refused, or cause answers larger than themselves.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::super::wire::{head_of, post};
 
 const JSON: &str = "content-type: application/json\r\n";
 const SLOWLY: Duration = Duration::from_millis(500);
-/// The largest of the default limit; `MAX_BODY_BYTES` decides how many digits each number has.
+/// Most rows by the default limit; `MAX_BODY_BYTES` decides how many digits each number has.
 const ROWS: usize = 1024;
 
 /// A name that fills the body, and members that are refused one by one.
@@ -47,7 +47,7 @@ pub(super) async fn wide(field: &Field) {
     field.hammer(4, &Volley::one(post("/predict", body.as_bytes()))).await;
 }
 
-/// Bodies of requests that are refused whatever the body holds.
+/// Bodies of requests that are refused for any body.
 pub(super) async fn refused(field: &Field) {
     let more = format!("{JSON}content-length: {}\r\n", field.largest_body);
     let request = head_of("PUT /predict", &more) + &" ".repeat(16 << 10);
@@ -60,7 +60,7 @@ pub(super) async fn slow(field: &Field) {
     field.trickle(50, start.as_bytes(), SLOWLY).await;
 }
 
-/// Jobs whose inputs stay, since they are cancelled.
+/// Jobs whose inputs are kept, because they are cancelled.
 pub(super) async fn storage(field: &Field) {
     let digits = (field.largest_body - 100) / ROWS / 4 - 8;
     let number = format!("5.{}", "1".repeat(digits));

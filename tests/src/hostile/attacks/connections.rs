@@ -1,4 +1,4 @@
-//! Connections that are held, slow, or used for something else than HTTP.
+//! Connections that are held, slow, or not used for HTTP.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::super::wire::{get, head_of};
 
 const SLOWLY: Duration = Duration::from_millis(500);
 
-/// Every stream takes what comes.
+/// Every stream reads all that it gets.
 pub(super) async fn streams(field: &Field) {
     let ask = get(&format!("/job/{}", field.seeds.held), "accept: text/event-stream\r\n");
     field
@@ -59,7 +59,7 @@ pub(super) async fn endless_heads(field: &Field) {
     field.trickle(100, start.as_bytes(), SLOWLY).await;
 }
 
-/// Connections that ask for nothing, and are opened again when they are closed.
+/// Connections that send no request, and are opened again when they are closed.
 pub(super) async fn idle(field: &Field) {
     field
         .each_address(600, |field, from| async move {
@@ -87,7 +87,7 @@ pub(super) async fn churn(field: &Field) {
         .await;
 }
 
-/// Bytes behind a request that are none.
+/// Bytes after a request that are no request.
 pub(super) async fn garbage(field: &Field) {
     let good = head_of("GET /livez", "");
     let garbage = [good.as_bytes(), &[0xFE, 0, b'\n', 0x80], "\x16\x03\x01".repeat(100).as_bytes()].concat();

@@ -1,4 +1,4 @@
-//! Requests that make the proxy and Redis work, or answer much.
+//! Requests that cost the proxy and Redis much work, or have large answers.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ fn lookup(ids: &[String]) -> Vec<u8> {
     post("/jobs/lookup", json!({ "job_ids": ids }).to_string().as_bytes())
 }
 
-/// 4 kB that ask for 10 MB.
+/// 4 kB that request 10 MB.
 pub(super) async fn repeated_ids(field: &Field) {
     let ids = vec![field.seeds.large.first().expect("a large job").clone(); 100];
     field.never_read(95, &Volley::one(lookup(&ids))).await;
@@ -30,19 +30,19 @@ pub(super) async fn listings(field: &Field) {
     field.hammer(2, &Volley::one(get("/jobs?status=failed&limit=1000", "")).costing(21)).await;
 }
 
-/// What is not counted.
+/// Requests that are not counted.
 pub(super) async fn contract(field: &Field) {
     field.hammer(5, &Volley::one(get("/openapi.json", "")).costing(0).pipelined(200)).await;
 }
 
-/// The same for what is made anew now and then.
+/// Requests for pages that are made anew from time to time.
 pub(super) async fn probes(field: &Field) {
     let both = [get("/metrics", ""), get("/health", "")].concat();
     let volley = Volley { requests: 200, ..Volley::one(both).costing(0).pipelined(100) };
     field.hammer(5, &volley).await;
 }
 
-/// Requests for which there is no operation.
+/// Requests without an operation.
 pub(super) async fn unmatched(field: &Field) {
     let methods = Volley::one(head_of("DELETE /predict", "").into_bytes()).pipelined(50);
     let paths = Volley::one(get("/no/such/path", "")).pipelined(50);
