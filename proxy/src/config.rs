@@ -31,7 +31,7 @@ use crate::{
         cors::CorsArgs,
         rate_limit::RateLimitArgs,
     },
-    fronts::rest::openapi::PublicUrlArgs,
+    fronts::rest::openapi::public_url::PublicUrlArgs,
     http::{
         bodies::BodyArgs, certificate::TlsArgs, connections::limits::ConnectionArgs, peer::TrustedProxiesArgs,
     },

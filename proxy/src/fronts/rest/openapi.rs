@@ -3,7 +3,7 @@
 
 pub(super) mod operation;
 pub(super) mod parts;
-mod public_url;
+pub(crate) mod public_url;
 mod schemas;
 
 use axum::http::Method;
@@ -11,7 +11,6 @@ use serde_json::{Map, Value, json};
 use tepal_shared::model::Model;
 
 use self::operation::{Operation, Tag};
-pub(crate) use self::public_url::PublicUrlArgs;
 use crate::{
     edge::access::{Scope, Scopes},
     error::ApiError,
