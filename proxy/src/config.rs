@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_at_once() {
+    fn all_mistakes_are_reported_at_once() {
         let error = config(&[
             "--model-name",
             "x",

@@ -32,12 +32,12 @@ pub struct Files<const N: usize> {
     paths: [PathBuf; N],
     interval: Duration,
     /// What [`Files::changed`] returned last.
-    told: State<N>,
+    returned: Fingerprint<N>,
 }
 
-/// The state of the files, without the secrets that they may contain.
+/// The fingerprint of the files, without the secrets that they may contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum State<const N: usize> {
+enum Fingerprint<const N: usize> {
     Read([[u8; 32]; N]),
     Unreadable(PathBuf, io::ErrorKind),
 }
@@ -49,8 +49,8 @@ impl<const N: usize> Files<N> {
     /// The first file that cannot be read.
     pub fn open(paths: [PathBuf; N]) -> Result<(Self, Contents<N>), ReadError> {
         let contents = read(&paths)?;
-        let told = State::of(&contents);
-        Ok((Self { paths, interval: INTERVAL, told }, contents))
+        let returned = Fingerprint::of(&contents);
+        Ok((Self { paths, interval: INTERVAL, returned }, contents))
     }
 
     /// Waits until the files differ from those returned last, and have stayed the same for two reads: somebody may be in the
@@ -59,21 +59,21 @@ impl<const N: usize> Files<N> {
     /// # Errors
     /// When a file can no longer be read, or for a new reason. Each failure is returned once.
     pub async fn changed(&mut self) -> Result<Contents<N>, ReadError> {
-        let mut seen = self.told.clone();
+        let mut seen = self.returned.clone();
         loop {
             sleep(self.interval).await;
             let found = read_aside(self.paths.clone()).await;
-            let state = found.as_ref().map_or_else(State::of_error, State::of);
-            if state == seen && state != self.told {
-                self.told = state;
+            let fingerprint = found.as_ref().map_or_else(Fingerprint::of_error, Fingerprint::of);
+            if fingerprint == seen && fingerprint != self.returned {
+                self.returned = fingerprint;
                 return found;
             }
-            seen = state;
+            seen = fingerprint;
         }
     }
 }
 
-impl<const N: usize> State<N> {
+impl<const N: usize> Fingerprint<N> {
     fn of(contents: &Contents<N>) -> Self {
         Self::Read(contents.each_ref().map(|bytes| Sha256::digest(bytes).into()))
     }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_content_of_any_file_is_told_once() {
+    async fn new_content_of_any_file_is_returned_once() {
         let dir = TempDir::new().unwrap();
         let mut files = files(&dir, ["one", "two"]);
         std::fs::write(dir.path().join("b"), "three").unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_gone_is_told_and_so_is_its_return() {
+    async fn a_missing_file_is_reported_and_so_is_its_return() {
         let dir = TempDir::new().unwrap();
         let mut files = files(&dir, ["one", "two"]);
         let path = dir.path().join("a");

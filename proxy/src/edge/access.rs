@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_tells_why_a_file_cannot_be_used() {
+    fn opening_an_unusable_file_reports_why() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("keys.toml");
         let error = |path: &Path| Access::open(path).err().unwrap().to_string();

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_browser_sends_is_told() {
+    fn what_no_browser_sends_is_rejected() {
         let bad = [
             "example.com",
             "https://example.com/",

@@ -47,7 +47,7 @@ impl RateLimitArgs {
 
 /// Whose limit it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Policy {
+pub(crate) enum LimitKind {
     /// That of a client's address.
     Address,
     /// That of a key.
@@ -57,7 +57,7 @@ pub(crate) enum Policy {
 /// What a client has left.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Allowance {
-    policy: Policy,
+    kind: LimitKind,
     limit: u32,
     remaining: u32,
     /// Seconds until nothing is spent any more.
@@ -70,7 +70,7 @@ pub(crate) struct Allowance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Excess {
     /// Whose limit.
-    pub(crate) policy: Policy,
+    pub(crate) kind: LimitKind,
     /// How many requests it counts as.
     pub(crate) cost: u32,
     /// Seconds until it may be sent again.
@@ -149,10 +149,10 @@ impl Account {
         }
     }
 
-    fn policy(&self) -> Policy {
+    fn kind(&self) -> LimitKind {
         match self {
-            Self::Address(..) => Policy::Address,
-            Self::Key(_) => Policy::Key,
+            Self::Address(..) => LimitKind::Address,
+            Self::Key(_) => LimitKind::Key,
         }
     }
 
@@ -161,16 +161,15 @@ impl Account {
         self.within(|window, now| {
             let wait = window.spend(now, cost, self.limit(), next).err();
             let retry_after = wait.map(|wait| seconds(wait).max(1));
-            let excess =
-                retry_after.map(|retry_after| Excess { policy: self.policy(), cost: next, retry_after });
+            let excess = retry_after.map(|retry_after| Excess { kind: self.kind(), cost: next, retry_after });
             Allowance { excess, ..self.allowance(window, now) }
         })
     }
 
     fn allowance(&self, window: &Window, now: Moment) -> Allowance {
-        let (policy, limit) = (self.policy(), self.limit());
+        let (kind, limit) = (self.kind(), self.limit());
         let (remaining, whole_in) = (window.left(limit), seconds(window.time_until_whole(now)));
-        Allowance { policy, limit, remaining, whole_in, excess: None }
+        Allowance { kind, limit, remaining, whole_in, excess: None }
     }
 
     fn within<T>(&self, work: impl FnOnce(&mut Window, Moment) -> T) -> T {
@@ -219,7 +218,7 @@ impl RateLimit {
     }
 }
 
-impl Policy {
+impl LimitKind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Address => "client",
@@ -231,8 +230,8 @@ impl Policy {
 impl Allowance {
     /// Adds the headers with the client's limit and what is left of it.
     pub(crate) fn add_to(self, headers: &mut HeaderMap) {
-        let Self { policy, limit, remaining, whole_in, .. } = self;
-        let name = policy.as_str();
+        let Self { kind, limit, remaining, whole_in, .. } = self;
+        let name = kind.as_str();
         let policy = HeaderValue::try_from(format!(r#""{name}";q={limit};w={SECONDS}"#));
         let state = HeaderValue::try_from(format!(r#""{name}";r={remaining};t={whole_in}"#));
         // Digits and ASCII punctuation always make a header value.
@@ -244,10 +243,10 @@ impl Allowance {
 }
 
 impl From<Excess> for ApiError {
-    fn from(Excess { policy, cost, retry_after }: Excess) -> Self {
-        let whose = match policy {
-            Policy::Address => "from this address",
-            Policy::Key => "with this key",
+    fn from(Excess { kind, cost, retry_after }: Excess) -> Self {
+        let whose = match kind {
+            LimitKind::Address => "from this address",
+            LimitKind::Key => "with this key",
         };
         Self::RateLimited { whose, cost, retry_after }
     }
@@ -295,7 +294,7 @@ mod tests {
         account.spend();
         let refused = account.spend_more(4);
         let excess = refused.excess.unwrap();
-        assert_eq!((excess.cost, excess.policy, refused.remaining), (5, Policy::Address, 2));
+        assert_eq!((excess.cost, excess.kind, refused.remaining), (5, LimitKind::Address, 2));
         assert!((59..=61).contains(&excess.retry_after), "{excess:?}");
         assert_eq!(account.spend_more(2).remaining, 0);
         assert!(account.spend_more(11).excess.is_some());
@@ -313,17 +312,17 @@ mod tests {
     fn a_key_has_a_limit_of_its_own() {
         let account = Account::Key(Arc::new(KeyLimit::new(NonZeroU32::new(2).unwrap())));
         assert_eq!([(); 2].map(|()| account.spend().remaining), [1, 0]);
-        assert_eq!(account.spend().excess.unwrap().policy, Policy::Key);
+        assert_eq!(account.spend().excess.unwrap().kind, LimitKind::Key);
     }
 
     #[test]
     fn the_headers_show_the_limit_and_what_is_left() {
         let mut headers = HeaderMap::new();
-        Allowance { policy: Policy::Address, limit: 100, remaining: 70, whole_in: 18, excess: None }
+        Allowance { kind: LimitKind::Address, limit: 100, remaining: 70, whole_in: 18, excess: None }
             .add_to(&mut headers);
         assert_eq!(headers[POLICY], r#""client";q=100;w=60"#);
         assert_eq!(headers[STATE], r#""client";r=70;t=18"#);
-        Allowance { policy: Policy::Key, limit: 600, remaining: 0, whole_in: 60, excess: None }
+        Allowance { kind: LimitKind::Key, limit: 600, remaining: 0, whole_in: 60, excess: None }
             .add_to(&mut headers);
         assert_eq!(headers[POLICY], r#""key";q=600;w=60"#);
         assert_eq!(headers[STATE], r#""key";r=0;t=60"#);

@@ -144,7 +144,7 @@ fn the_documentation_lists_every_error_and_no_other() {
 }
 
 #[test]
-fn an_answer_tells_no_cause() {
+fn an_answer_contains_no_cause() {
     for error in all() {
         let mut response = Response::default();
         error.render(&mut response, "/predict", "r-1");

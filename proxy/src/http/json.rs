@@ -78,7 +78,7 @@ fn not_json(error: serde_json::Error) -> ApiError {
 
 /// A JSON Pointer to a member of the body (RFC 6901, section 3). A long one is cut.
 pub(crate) fn pointer_to(name: &str) -> String {
-    short(Place { parent: None, step: Step::Member(name) }, LONGEST_POINTER)
+    short(Pointer { parent: None, step: Step::Member(name) }, LONGEST_POINTER)
 }
 
 /// A value, and pointers to its repeated members.
@@ -105,8 +105,8 @@ impl<'de> DeserializeSeed<'de> for Metered<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Document, D::Error> {
         let mut repeated = Vec::new();
-        let reader = Reader { place: None, repeated: &mut repeated, meter: self.0 };
-        let value = reader.deserialize(deserializer)?;
+        let value = ValueVisitor { pointer: None, repeated: &mut repeated, meter: self.0 };
+        let value = value.deserialize(deserializer)?;
         Ok(Document { value, repeated })
     }
 }
@@ -137,8 +137,8 @@ impl<'de> Visitor<'de> for Elements<'_> {
 
 /// The position of a value in the document. Costs nothing until it is formatted.
 #[derive(Clone, Copy)]
-struct Place<'a> {
-    parent: Option<&'a Place<'a>>,
+struct Pointer<'a> {
+    parent: Option<&'a Pointer<'a>>,
     step: Step<'a>,
 }
 
@@ -148,7 +148,7 @@ enum Step<'a> {
     Element(usize),
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for Pointer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(parent) = self.parent {
             parent.fmt(f)?;
@@ -168,15 +168,15 @@ impl fmt::Display for Place<'_> {
 }
 
 /// Reads one value. The parser bounds the depth.
-struct Reader<'a> {
-    place: Option<&'a Place<'a>>,
+struct ValueVisitor<'a> {
+    pointer: Option<&'a Pointer<'a>>,
     repeated: &'a mut Vec<String>,
     meter: &'a mut Meter,
 }
 
-impl Reader<'_> {
-    fn at<'b>(&'b mut self, place: &'b Place<'b>) -> Reader<'b> {
-        Reader { place: Some(place), repeated: self.repeated, meter: self.meter }
+impl ValueVisitor<'_> {
+    fn at<'b>(&'b mut self, pointer: &'b Pointer<'b>) -> ValueVisitor<'b> {
+        ValueVisitor { pointer: Some(pointer), repeated: self.repeated, meter: self.meter }
     }
 
     /// The text of the error is never shown.
@@ -185,7 +185,7 @@ impl Reader<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
+impl<'de> DeserializeSeed<'de> for ValueVisitor<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -193,7 +193,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
+impl<'de> Visitor<'de> for ValueVisitor<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -233,9 +233,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        let parent = self.place;
+        let parent = self.pointer;
         while let Some(value) =
-            elements.next_element_seed(self.at(&Place { parent, step: Step::Element(list.len()) }))?
+            elements.next_element_seed(self.at(&Pointer { parent, step: Step::Element(list.len()) }))?
         {
             if list.len() == list.capacity() {
                 self.take((list.len().max(4)) * ELEMENT)?;
@@ -247,12 +247,12 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Value, A::Error> {
         let mut fields = Map::new();
-        let parent = self.place;
+        let parent = self.pointer;
         while let Some(name) = members.next_key::<String>()? {
-            let place = Place { parent, step: Step::Member(&name) };
-            let value = members.next_value_seed(self.at(&place))?;
+            let pointer = Pointer { parent, step: Step::Member(&name) };
+            let value = members.next_value_seed(self.at(&pointer))?;
             if fields.contains_key(&name) && self.repeated.len() < MOST_MISTAKES {
-                self.repeated.push(short(place, LONGEST_POINTER));
+                self.repeated.push(short(pointer, LONGEST_POINTER));
             }
             self.take(name.len() + MEMBER + if fields.is_empty() { FIRST_MEMBER } else { 0 })?;
             fields.insert(name, value);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_json_is_told_with_its_place() {
+    fn invalid_json_is_reported_with_its_position() {
         assert_eq!(why(read_one(b"")), "it is empty");
         assert_eq!(why(read_one(b"{\"data\": [[NaN]]}")), "expected value at line 1 column 12");
         assert_eq!(why(read_one(b"{\n\"data\": 1e999, 1}")), "key must be a string at line 2 column 16");
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_is_given_twice_is_told_with_its_place() {
+    fn a_repeated_member_is_reported_with_its_pointer() {
         assert_eq!(repeated(read_one(br#"{"data": 1, "data": 1}"#)), ["/data"]);
         assert_eq!(repeated(read_one(br#"{"a": 1, "\u0061": 2, "a": 3}"#)), ["/a", "/a"]);
         assert_eq!(repeated(read_one(br#"{"a/b": [0, {"~": 1, "~": 2}]}"#)), ["/a~1b/1/~0"]);

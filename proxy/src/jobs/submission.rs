@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once() {
+    fn all_mistakes_are_reported_at_once() {
         let body = json!({"a/b~c": 1, "priority": null, "timeout_seconds": "1"});
         let expected = [
             ("/data", "missing"),

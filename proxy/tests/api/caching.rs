@@ -54,7 +54,7 @@ async fn nothing_else_may_be_stored() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_no_json_is_told_before_anything_is_done() {
+async fn a_client_that_accepts_no_json_is_rejected_before_anything_happens() {
     let site = Site::start(&[]).await;
     let headers = [("accept", "text/html"), ("content-type", "application/json")];
     let body = r#"{"data": [[5.1, 3.5, 1.4, 0.2]]}"#;

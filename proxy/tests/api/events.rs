@@ -16,7 +16,7 @@ fn told(name: &str, status: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn every_change_is_told_and_the_outcome_ends_the_stream() {
+async fn every_change_is_an_event_and_the_outcome_ends_the_stream() {
     let site = Site::start(&[]).await;
     let id = site.submit().await;
     let mut events = Events::open(&site, &id, "").await;
@@ -41,7 +41,7 @@ async fn every_change_is_told_and_the_outcome_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_finished_job_is_told_once_and_then_there_is_no_more() {
+async fn a_finished_job_is_sent_once_and_the_stream_ends() {
     let site = Site::start(&[]).await;
     let id = site.submit().await;
     site.complete_one().await;
@@ -55,7 +55,7 @@ async fn a_finished_job_is_told_once_and_then_there_is_no_more() {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_is_not_told_twice() {
+async fn a_client_that_reconnects_gets_no_event_twice() {
     let site = Site::start(&[]).await;
     let id = site.submit().await;
     let first = Events::open(&site, &id, "").await.next().await.unwrap();

@@ -163,7 +163,7 @@ async fn a_queue_that_fills_up_takes_the_first_ones() {
 }
 
 #[tokio::test]
-async fn a_batch_is_told_when_redis_is_down() {
+async fn a_batch_fails_when_redis_is_down() {
     let site = Site::start(&[]).await;
     site.redis.kill9();
     let answer = batch(&site, json!([{"data": row()}]), JSON, &[]).await;

@@ -31,7 +31,7 @@ async fn without_a_file_nobody_is_asked_for_a_key() {
 }
 
 #[tokio::test]
-async fn only_a_valid_key_is_let_in_and_a_refusal_does_not_tell_what_was_wrong() {
+async fn only_a_valid_key_is_accepted_and_a_rejection_does_not_say_why() {
     let keys = Keys::with("");
     let (key, other) = (keys.add(""), keys.add(""));
     let gateway = keys.gateway(&[]).await;
@@ -205,7 +205,7 @@ async fn each_job_of_a_batch_counts() {
 }
 
 #[tokio::test]
-async fn a_batch_that_no_waiting_would_let_in_is_refused_as_too_large() {
+async fn a_batch_above_the_limit_of_a_minute_is_rejected_as_too_large() {
     let gateway = Gateway::with(&[("RATE_LIMIT_PER_MINUTE", "5")]).await;
     let answer = gateway.send(Method::POST, "/predict/batch", &[JSON], &batch(6)).await;
     let detail = "must hold at most 5 jobs: each counts as a request, and 5 requests a minute are allowed";

@@ -74,7 +74,7 @@ async fn json_of_another_shape() {
 }
 
 #[tokio::test]
-async fn a_flat_row_is_told_once_for_each_number() {
+async fn a_flat_row_is_reported_once_for_each_number() {
     let gateway = Gateway::start().await;
     let answer = gateway.predict(r#"{"data": [5.1, 3.5]}"#).await;
     let detail = "must be a list of 4 values, not a number";
@@ -143,7 +143,7 @@ async fn features_out_of_range() {
 }
 
 #[tokio::test]
-async fn the_first_twenty_of_many_mistakes_are_told() {
+async fn the_first_twenty_of_many_mistakes_are_reported() {
     let gateway = Gateway::start().await;
     let answer = gateway.predict(&json!({"data": vec![json!([0, 0, 0, 0]); 6]}).to_string()).await;
     let errors = answer.json()["errors"].as_array().unwrap().len();
@@ -232,7 +232,7 @@ async fn options_that_cannot_be_used() {
 }
 
 #[tokio::test]
-async fn everything_wrong_is_told_at_once() {
+async fn all_mistakes_are_reported_at_once() {
     let gateway = Gateway::start().await;
     let answer = gateway
         .predict(r#"{"priority": "urgent", "timeout_seconds": 0, "data": [[5.1, 3.5, "x", 11]]}"#)

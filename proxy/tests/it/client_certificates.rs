@@ -64,7 +64,7 @@ impl Site {
 }
 
 #[tokio::test]
-async fn only_clients_with_a_certificate_of_the_authority_are_let_in() {
+async fn only_clients_with_a_certificate_of_the_authority_can_connect() {
     let site = Site::start("required").await;
     let other = Authority::new();
     let (stranger, expired) = (other.issue(HERE), site.authority.issue_until(HERE, 2021));
@@ -109,7 +109,7 @@ async fn the_authorities_are_exchanged_without_a_restart_and_a_wrong_file_change
 }
 
 #[tokio::test]
-async fn a_file_without_authorities_is_told_at_the_start_and_by_the_doctor() {
+async fn a_file_without_authorities_is_reported_at_the_start_and_by_the_doctor() {
     let (redis, authority) = (RedisServer::shipped().start().await, Authority::new());
     let pair = authority.issue(HERE);
     let [certificate, key] = [&pair.certificate, &pair.key].map(|path| path.to_str().unwrap());

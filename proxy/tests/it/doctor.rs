@@ -105,7 +105,7 @@ async fn the_keys_are_counted_and_a_file_that_everybody_may_write_is_wrong() {
 }
 
 #[tokio::test]
-async fn replicas_that_are_required_and_missing_are_told() {
+async fn missing_required_replicas_are_reported() {
     let redis = sound().await;
 
     let (is_well, text) = doctor(&redis.url(), &[("REPLICAS_REQUIRED", "1")]).await;
@@ -187,7 +187,7 @@ async fn with_default_user(rights: &str, own: &str) -> (RedisServer, String) {
 }
 
 #[tokio::test]
-async fn a_default_user_without_rights_is_told_by_the_doctor_and_at_the_start() {
+async fn a_default_user_without_rights_is_reported_by_the_doctor_and_at_the_start() {
     for (rights, refused) in [("", "SELECT 0"), ("~{predict_queue:1}:* +@all", "HSET {predict_queue:0}:job:")]
     {
         let (_redis, url) = with_default_user(rights, "").await;

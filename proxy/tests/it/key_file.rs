@@ -46,7 +46,7 @@ fn a_new_key_is_printed_once_with_its_entry_which_does_not_hold_it() {
 }
 
 #[tokio::test]
-async fn a_start_with_a_wrong_file_tells_every_mistake() {
+async fn a_start_with_a_wrong_file_reports_all_mistakes() {
     let keys = Keys::with("keys = 1\n[[key]]\nid = \"A\"\nsha256 = \"12\"\nscopes = [\"write\"]\n");
     let path = keys.path();
     let proxy = Service::binary("tepal-proxy")
@@ -68,7 +68,7 @@ async fn a_start_with_a_wrong_file_tells_every_mistake() {
 }
 
 #[tokio::test]
-async fn a_key_is_let_in_and_another_shut_out_without_a_restart() {
+async fn a_key_is_added_and_another_revoked_without_a_restart() {
     let keys = Keys::with("");
     let old = keys.add("--owner shop");
     let gateway = keys.gateway(&[]).await;
@@ -87,7 +87,7 @@ async fn a_key_is_let_in_and_another_shut_out_without_a_restart() {
 }
 
 #[tokio::test]
-async fn a_wrong_new_version_changes_nothing_and_is_told() {
+async fn a_wrong_new_version_changes_nothing_and_is_reported() {
     let keys = Keys::with("");
     let key = keys.add("");
     let gateway = keys.gateway(&[]).await;

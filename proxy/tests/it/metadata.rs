@@ -22,7 +22,7 @@ async fn the_models_metadata_as_specified() {
 }
 
 #[tokio::test]
-async fn no_worker_has_told_it() {
+async fn no_worker_has_reported_it() {
     let gateway = Gateway::start().await;
     let expected = problem(503, "metadata_unavailable", "Metadata unavailable").header("retry-after", "5");
     let is_known = async || gateway.get("/metadata").await.json()["code"] == "metadata_unavailable";

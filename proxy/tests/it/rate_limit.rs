@@ -25,7 +25,7 @@ fn remaining(answer: &Answer) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn a_client_over_its_limit_is_told_when_to_come_again_and_stores_nothing() {
+async fn a_client_over_its_limit_gets_retry_after_and_stores_nothing() {
     let gateway = Gateway::with(&[LIMIT]).await;
     for left in ["2", "1", "0"] {
         let answer = gateway.predict(FLOWER).await;

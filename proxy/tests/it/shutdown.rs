@@ -83,7 +83,7 @@ async fn a_request_that_never_ends_is_given_up() {
 }
 
 #[tokio::test]
-async fn load_balancers_are_told_before_the_end() {
+async fn load_balancers_are_warned_before_the_end() {
     let gateway = Gateway::with(&[("SHUTDOWN_DELAY_MS", "5000")]).await;
     gateway.proxy.sigterm();
     let told = async || gateway.get("/readyz").await.status == 503;
@@ -105,7 +105,7 @@ async fn refused(settings: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_told_in_one_sentence() {
+async fn a_port_in_use_is_reported_in_one_sentence() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
     let port = address.port();
@@ -116,7 +116,7 @@ async fn a_taken_port_is_told_in_one_sentence() {
 }
 
 #[tokio::test]
-async fn every_wrong_setting_is_told_at_once() {
+async fn all_wrong_settings_are_reported_at_once() {
     let text = refused(&[("REPLICAS_REQUIRED", "many"), ("PARTITIONS", "0"), ("MODEL_NAME", "roses")]).await;
     for setting in ["REPLICAS_REQUIRED: `many`", "PARTITIONS: `0`", "MODEL_NAME, MODELS_DIR"] {
         assert!(text.contains(setting), "{text}");

@@ -54,7 +54,7 @@ impl Site {
 }
 
 #[tokio::test]
-async fn the_api_answers_over_tls_and_tells_browsers_to_stay_there() {
+async fn the_api_answers_over_tls_and_asks_browsers_to_stay_there() {
     let site = Site::start(&[]).await;
     let listening: Value = serde_json::from_str(&site.proxy.wait_for_log("listening", SOON).await).unwrap();
     assert_eq!(listening["scheme"], "https");
@@ -101,7 +101,7 @@ async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on() {
 }
 
 #[tokio::test]
-async fn a_pair_that_does_not_fit_together_changes_nothing_and_is_told_in_a_sentence() {
+async fn a_mismatched_pair_changes_nothing_and_is_reported_in_a_sentence() {
     let site = Site::start(&[]).await;
     let (kept, stranger) = (site.pair.der(), site.authority.issue(HERE));
 
@@ -129,7 +129,7 @@ async fn a_certificate_that_is_gone_changes_nothing() {
 }
 
 #[tokio::test]
-async fn handshakes_that_come_to_nothing_are_counted_by_reason_and_make_no_noise() {
+async fn failed_handshakes_are_counted_by_reason_and_make_no_noise() {
     let site = Site::start(&[("HEADER_TIMEOUT_MS", "500")]).await;
     let addr = site.proxy.addr();
 

@@ -57,9 +57,9 @@ impl Keyring {
     /// Everything that is wrong with it.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, KeysError> {
         let table = std::str::from_utf8(bytes)?.parse::<Table>()?;
-        let mut reader = Reader::default();
-        let keyring = reader.keyring(&table);
-        if reader.mistakes.is_empty() { Ok(keyring) } else { Err(KeysError::Wrong(reader.mistakes)) }
+        let mut file = KeyFile::default();
+        let keyring = file.keyring(&table);
+        if file.mistakes.is_empty() { Ok(keyring) } else { Err(KeysError::Wrong(file.mistakes)) }
     }
 
     pub(super) fn key(&self, id: &str) -> Option<&Arc<Key>> {
@@ -99,11 +99,11 @@ impl Keyring {
 
 /// Reads the file, and collects all its mistakes.
 #[derive(Default)]
-struct Reader {
+struct KeyFile {
     mistakes: Vec<String>,
 }
 
-impl Reader {
+impl KeyFile {
     fn keyring(&mut self, table: &Table) -> Keyring {
         self.only_known("the file", table, &["key", "anonymous"]);
         let mut keyring = Keyring { anonymous: self.anonymous(table), ..Keyring::default() };
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_at_once() {
+    fn all_mistakes_are_reported_at_once() {
         let text = format!(
             "keys = 1\n[anonymous]\nscope = []\n\
              [[key]]\nid = \"A\"\nsha256 = \"12\"\nscopes = [\"write\", 5]\nrequests_per_minute = -1\nowner = \"*\"\nsecret = 1\n\
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_toml_is_told_with_its_place_and_keeps_its_cause() {
+    fn invalid_toml_is_reported_with_its_position_and_its_cause() {
         let error = Keyring::read(b"[[key]\n").unwrap_err();
         assert!(error.source().is_some_and(|cause| cause.is::<toml::de::Error>()), "{error:?}");
         let text = telemetry::chain(&error);

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_client_that_waits_as_told_is_let_in() {
+    fn a_rejected_client_that_waits_as_long_as_asked_is_accepted() {
         let mut window = Window::default();
         for moment in [0.0, 5.0, 5.5, 20.0] {
             window.spend(at(moment), 2, 8, 2).unwrap();

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_keeps_its_place_until_it_is_answered() {
+    fn a_request_keeps_its_slot_until_it_is_answered() {
         let slots = Slots::new(1, ConnectionMetrics::noop());
         let first = take(&slots).unwrap();
         assert!(begins(&first) && begins(&first));
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_discarded_beside_its_request_keeps_the_place() {
+    fn a_body_that_is_discarded_beside_its_request_keeps_the_slot() {
         let slots = Slots::new(1, ConnectionMetrics::noop());
         let first = take(&slots).unwrap();
         assert!(begins(&first));
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_lost_their_places_are_closed_before_too_many_others_come() {
+    fn connections_without_slots_are_closed_before_too_many_others_come() {
         let slots = Slots::new(1, ConnectionMetrics::noop());
         let mut all: Vec<_> = (0..=MOST_LEAVING).map(|_| take(&slots).unwrap()).collect();
         assert!(take(&slots).is_none());
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_given_up_frees_its_place() {
+    fn an_aborted_request_frees_its_slot() {
         let slots = Slots::new(1, ConnectionMetrics::noop());
         let first = take(&slots).unwrap();
         assert!(begins(&first));

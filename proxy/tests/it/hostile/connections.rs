@@ -26,7 +26,7 @@ async fn thousands_of_idle_connections_are_held_and_then_closed() {
 }
 
 #[tokio::test]
-async fn idle_connections_that_take_all_places_make_room() {
+async fn idle_connections_in_all_slots_make_room() {
     let settings = [("MAX_CONNECTIONS", "100"), ("HEADER_TIMEOUT_MS", "3600000")];
     let mut siege = Siege::lay("idle connections on every place", &settings).await;
     let count = attackers(1000);
@@ -94,7 +94,7 @@ async fn a_request_is_never_given_up_for_a_new_connection() {
 }
 
 #[tokio::test]
-async fn streams_that_take_all_places_make_room() {
+async fn streams_in_all_slots_make_room() {
     let mut siege = Siege::lay("streams on every place", &[("MAX_CONNECTIONS", "50")]).await;
     let id = siege.gateway.submit().await;
     siege.submitted += 1;

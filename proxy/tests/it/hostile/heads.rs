@@ -52,7 +52,7 @@ async fn heads_that_do_not_end() {
 }
 
 #[tokio::test]
-async fn heads_beyond_a_limit_are_told_which() {
+async fn heads_beyond_a_limit_get_the_error_of_that_limit() {
     let mut siege = Siege::lay("heads beyond the limits", &[]).await;
     let header = |count: usize, length: usize| {
         (0..count).fold(String::new(), |all, number| all + &format!("x-{number}: {}\r\n", "a".repeat(length)))

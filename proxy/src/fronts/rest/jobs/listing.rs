@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once() {
+    fn all_mistakes_are_reported_at_once() {
         let codes = read("/jobs?status=done&limit=0&cursor=x&order=up&limit=5").unwrap_err();
         assert_eq!(codes, ["unknown_value", "out_of_range", "format", "unknown_parameter", "repeated"]);
         assert_eq!(read(&format!("/jobs?{}", "a&".repeat(2000))).unwrap_err().len(), MOST_MISTAKES);

@@ -50,7 +50,7 @@ fn random() -> impl FnMut(usize) -> usize {
 }
 
 #[test]
-fn an_address_that_holds_many_places_makes_room_before_one_that_holds_few() {
+fn an_address_with_many_slots_loses_one_before_an_address_with_few() {
     let mut table = Table::new(8);
     let few: Vec<_> = (0..3).map(|_| Connection::open(&mut table, 1)).collect();
     let many: Vec<_> = (0..5).map(|_| Connection::open(&mut table, 2)).collect();
@@ -76,7 +76,7 @@ fn of_one_address_those_that_drain_make_room_first_and_those_that_stream_last() 
 }
 
 #[test]
-fn no_address_works_on_more_requests_than_there_are_places_without_one() {
+fn no_address_has_more_requests_in_progress_than_there_are_slots_without_one() {
     let mut table = Table::new(10);
     let mut all: Vec<_> = (0..8).map(|_| Connection::open(&mut table, 1)).collect();
     assert_eq!(all.iter_mut().filter_map(|one| one.begin(&mut table).then_some(())).count(), 5);
