@@ -1,7 +1,7 @@
 #!lua flags=no-writes
--- rights: which of some commands the user of this connection may not run. Nothing is run.
--- ARGV[1...]  per command: its number of words, its words
--- Returns  {the numbers of the commands that are not allowed or not known, counted from 1}
+-- rights: returns the commands that the user of this connection may not run. Runs none of them.
+-- ARGV[1...]  per command: number of its words, its words
+-- Returns  numbers of the commands that are not allowed or unknown, counted from 1
 local refused, number, at = {}, 0, 1
 while at <= #ARGV do
   local words = tonumber(ARGV[at])

@@ -1,13 +1,13 @@
--- accept: how a new job comes in: what `submit` and `requeue` share. Stands behind lib.
--- Outstanding jobs of a partition: finished entries are deleted, so the lengths are exact.
+-- accept: shared by `submit` and `requeue`: stores a new job. Needs lib, clock and quota.
+-- Number of outstanding jobs of a partition. The entries of ended jobs are deleted, so the lengths are exact.
 local function outstanding(high, normal, low)
   return redis.call('XLEN', high) + redis.call('XLEN', normal) + redis.call('XLEN', low)
 end
 
--- Most charges that a refusal reads.
+-- The largest number of charges that a refusal reads.
 local MOST_READ = 256
 
--- How long until a payer may have room, ms: 0 = as soon as one of its jobs ends; -1 = not known. Reads the first charges only.
+-- Time until a payer may have room, ms. 0 = as soon as one of its jobs ends, -1 = unknown. Reads only the first charges.
 local function room_in(charges, payer, now)
   local function first(from, to)
     for _, charge in ipairs(redis.call('ZRANGEBYLEX', charges, from, to, 'LIMIT', 0, MOST_READ)) do
@@ -24,14 +24,14 @@ local function room_in(charges, payer, now)
   return due and math.max(due - now, 0) or -1
 end
 
--- The refusal of a job that would exceed its payer's quota, as a reply, or nil. `most`: bytes; 0 = no limit.
+-- The reply for a job that would exceed the quota of its payer, or nil. `most`: bytes; 0 = no limit.
 local function over_quota(job, payer, bytes, most)
   if most > 0 and tonumber(redis.call('HGET', quota_key(job, 'bytes'), payer) or 0) + bytes > most then
     return { 'over_quota', room_in(quota_key(job, 'charges'), payer, server_now()) }
   end
 end
 
--- Lists a job in the log; returns the id of its log entry. See `accept`.
+-- Adds a job to the log. Returns the id of the log entry. The parameters are those of `accept`.
 local function list(log, log_id, owner, record)
   if owner == '' and not record then
     return redis.call('XADD', log, '*', 'id', log_id)
@@ -48,14 +48,14 @@ local function list(log, log_id, owner, record)
   return redis.call('XADD', log, '*', unpack(entry_fields))
 end
 
--- Ids of the log that are further ahead of the clock are noted, ms.
+-- Log ids that are ahead of the clock by more than this are noted, ms.
 local AHEAD = 1000
--- The server's time, asked for at most once a call.
+-- The server's time, read at most once in a call.
 local now
 
--- When the job of a log entry is accepted, Unix ms: no later than the entry's id. Ids never decrease, so after the clock was
--- ahead and went back they stand still, and only TIME tells the time. The first id of a millisecond is the time itself.
--- Between which times and up to which id the ids were ahead is kept under the log's name and ':ahead', for listings by time.
+-- The time at which the job of a log entry is accepted, Unix ms. It is never later than the id of the entry. Ids never decrease:
+-- after the clock was ahead and went back, they stand still, and only TIME returns the time. The first id of a millisecond is
+-- the time itself. The key '<log>:ahead' notes since when and up to which id the ids were ahead, for listings by time.
 local function accepted_at(log, entry)
   local id_ms, number = string.match(entry, '^(%d+)-(%d+)$')
   if number == '0' then
@@ -73,9 +73,9 @@ local function accepted_at(log, entry)
   return int(math.min(id_ms, now))
 end
 
--- Writes a new pending job into the log, its stream and its hash. `log_id`: the id's 16 bytes; `owner`: '' = nobody; `record`:
--- key of the idempotency record, which is forgotten with the job, or nil; `max_queue_ms`: longest wait in the queue, 0 = no
--- limit; `...`: further fields, flat.
+-- Writes a new pending job into the log, its stream and its hash. `log_id`: the 16 bytes of the id; `owner`: '' = no owner;
+-- `record`: key of the idempotency record, which is deleted with the job, or nil; `max_queue_ms`: longest wait in the queue, 0 =
+-- no limit; `...`: name and value of each further field.
 local function accept(job, id, stream, log, log_id, owner, record, max_queue_ms, ...)
   local created_at = accepted_at(log, list(log, log_id, owner, record))
   local entry = redis.call('XADD', stream, '*', 'id', id)

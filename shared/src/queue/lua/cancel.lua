@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
--- cancel: ends a job that has not ended. A result in flight is fenced out. The input is kept for a requeue.
+-- cancel: ends a job as cancelled. A later result is fenced. The input is kept for a requeue.
 -- KEYS[1]  job hash
 -- KEYS[2]  stream of priority high
 -- KEYS[3]  stream of priority normal
 -- KEYS[4]  stream of priority low
 -- ARGV[1]  lifetime of a terminal job, s
--- ARGV[2]  whose jobs the caller sees: an owner; '' = those of nobody; '*' = all
+-- ARGV[2]  which jobs the caller sees: those of this owner; '' = those without an owner; '*' = all
 -- ARGV[3]  lifetime of its input, s
--- Returns  {"cancelled"} also when it was cancelled before | {"ended", status} it completed or failed before | {"missing"}
---          or not seen
+-- Returns  {"cancelled"} also if it was cancelled before | {"ended", status} it completed or failed before | {"missing"} no such
+--          job, or the caller does not see it
 local job = redis.call('HMGET', KEYS[1], 'status', 'entry', 'priority', 'owner', 'created_at')
 local status = job[1]
 if not status or not sees(ARGV[2], job[4]) then

@@ -1,15 +1,15 @@
 #!lua flags=allow-oom
--- complete: stores the results of attempts that hold their jobs and ends the jobs, each for itself.
+-- complete: stores results and ends the jobs, each by itself, if its attempt holds it.
 -- KEYS[1]  stream of priority high
 -- KEYS[2]  stream of priority normal
 -- KEYS[3]  stream of priority low
 -- KEYS[4...]  job hashes
 -- ARGV[1]  lifetime of a terminal job, s
 -- ARGV[2...]  per job: attempt token, stream number, result, JSON
--- Returns  a word for each job: "completed" also when this very attempt had completed it before | "lost" another attempt
---          owns the job or ended it | "cancelled" | "missing" no such job
--- All is checked before the first write. Of the jobs that are to end: their keys, when they were accepted, their results,
--- the entries in each stream, and what the jobs that are large were charged with. Lists are cheaper than a table for each job.
+-- Returns  a word for each job: "completed" also if this attempt has completed the job before | "lost" another attempt
+--          holds the job or ended it | "cancelled" | "missing" no such job
+-- Checks everything before the first write. Lists of the jobs to end: their keys, when they were accepted, their results, their
+-- entries in each stream, and the charges of large jobs. Lists are cheaper than a table for each job.
 local outcomes, ending, accepted, results, entries, charges = {}, {}, {}, {}, { {}, {}, {} }, {}
 for i = 4, #KEYS do
   local key, argument = KEYS[i], 3 * i - 10
@@ -35,7 +35,7 @@ for i = 4, #KEYS do
 end
 
 local now = server_now()
--- The input goes, and the result comes. This may fail, so it comes before the first end.
+-- Replaces the charge of the input by that of the result. This may fail, so it is done before the first job ends.
 for i, charged in pairs(charges) do
   local bytes, payer = charged_of(charged)
   local size = #results[i]
@@ -44,7 +44,7 @@ for i, charged in pairs(charges) do
 end
 for i, key in ipairs(ending) do
   local result = results[i]
-  -- Whoever reads a job must know the size of a large result before it comes.
+  -- A reader must know the size of a large result before it reads the result.
   if #result <= LARGE then
     close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', result)
   else

@@ -1,6 +1,6 @@
--- end: how a job ends: what the scripts that make a job terminal share. Stands behind lib.
--- The only way into a terminal state. `...`: the fields that the end adds, flat. The job's entry is to be removed by the same
--- script.
+-- end: shared by the scripts that end jobs. Needs lib, clock and quota.
+-- Puts a job into a terminal status; nothing else does. `...`: name and value of each field that the end adds. The caller removes
+-- the job's entry.
 local function close_job(key, created_at, now, status, ttl_s, ...)
   redis.call('HDEL', key, 'input', 'entry', 'next_attempt_at', 'queue_deadline', 'run_deadline', 'timeout_ms', 'request_id',
     'traceparent')
@@ -14,15 +14,14 @@ local function remove_entries(stream, entries)
   redis.call('XDEL', stream, unpack(entries))
 end
 
--- Where the input of a job that failed or was cancelled is kept. A key of its own can expire before the job; a terminal hash
--- must not change.
+-- Key of the input of a failed or cancelled job. It is a key of its own because it expires before the job, and the hash of an
+-- ended job must not change.
 local function input_key(key)
   return (string.gsub(key, '}:job:', '}:input:', 1))
 end
 
--- The end of a job that has no result, so that it may be wanted again: its input is kept, and charged for as long. `job`: {key,
--- created_at, stream, entry, ttl_s, input_ttl_s}. A damaged record may lack the input or the entry, and nothing may fail after the
--- first write.
+-- Ends a job without a result. Its input is kept for a requeue, and stays charged as long. `job`: {key, created_at, stream, entry,
+-- ttl_s, input_ttl_s}. A damaged record may lack the input or the entry, and nothing may fail after the first write.
 local function end_job(job, now, status, ...)
   local kept = redis.call('HMGET', job.key, 'input', 'charged')
   local input, charged = kept[1], kept[2]
@@ -39,13 +38,14 @@ local function end_job(job, now, status, ...)
   end
 end
 
--- end_job for a failure, which also leaves a dead letter. `job`: id and attempts beside that; `dead`: {key, max}; `why`: {code, message}.
+-- Ends a job as failed and writes a dead letter. `job`: as for end_job, and {id, attempts}; `dead`: {key, max}; `why`: {code,
+-- message}.
 local function fail_job(job, now, dead, why)
   end_job(job, now, 'failed', 'error', why.message, 'error_code', why.code)
   redis.call('XADD', dead.key, 'MAXLEN', '~', dead.max, '*', 'id', job.id, 'error_code', why.code, 'attempts', job.attempts)
 end
 
--- Which deadline a job has missed, as a reason to fail it, or nil.
+-- The reason to fail a job that has missed a deadline, or nil.
 local function missed_deadline(now, waited_ms, queue_deadline, run_deadline)
   if queue_deadline and not waited_ms and now > tonumber(queue_deadline) then
     return { code = 'queue_timeout', message = 'The job waited longer than max_queue_seconds' }

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- expire: fails a job that has missed one of its deadlines, so that a reader sees it although no worker came by.
+-- expire: fails a job that has missed a deadline. Readers call it, because no worker may be running.
 -- KEYS[1]  job hash
 -- KEYS[2]  stream of priority high
 -- KEYS[3]  stream of priority normal
@@ -7,7 +7,7 @@
 -- KEYS[5]  dead-letter stream
 -- ARGV[1]  job id
 -- ARGV[2]  lifetime of a terminal job, s
--- ARGV[3]  most dead letters kept
+-- ARGV[3]  largest number of dead letters kept
 -- ARGV[4]  lifetime of its input, s
 -- Returns  {"expired", error code} | {"kept", status} no deadline is missed, or the job has ended | {"missing"}
 local job = redis.call('HMGET', KEYS[1], 'status', 'entry', 'priority', 'attempt', 'released', 'waited_ms',

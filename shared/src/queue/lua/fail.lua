@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- fail: ends the job of the attempt that holds it as failed, keeps its input and leaves a dead letter.
+-- fail: ends a job as failed, if this attempt holds it. Keeps the input and writes a dead letter.
 -- KEYS[1]  job hash
 -- KEYS[2]  stream of the job's entry
 -- KEYS[3]  dead-letter stream
@@ -8,9 +8,9 @@
 -- ARGV[3]  error code
 -- ARGV[4]  error, a sentence for the client
 -- ARGV[5]  lifetime of a terminal job, s
--- ARGV[6]  most dead letters kept
+-- ARGV[6]  largest number of dead letters kept
 -- ARGV[7]  lifetime of its input, s
--- Returns  {"failed"} also when this very attempt had failed it before | {"lost"} | {"cancelled"} | {"missing"}
+-- Returns  {"failed"} also if this attempt has failed the job before | {"lost"} | {"cancelled"} | {"missing"}
 local job = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'entry', 'released', 'error_code',
   'created_at')
 if job[1] == 'failed' and job[2] == ARGV[1] and job[5] == ARGV[3] then

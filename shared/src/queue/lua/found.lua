@@ -1,8 +1,8 @@
--- found: what scripts that are given a job's id need to know of the job that they find. Stands behind lib.
+-- found: shared by the scripts that look up a job by its id. Needs lib.
 local STREAM_OF = { high = 1, normal = 2, low = 3 }
 local TERMINAL = { completed = true, failed = true, cancelled = true }
 
--- Whether a caller may know of a job. `view`: '*' = it sees every job, '' = those of nobody, else those of this owner.
+-- Whether a caller may see a job. `view`: '*' = all jobs, '' = jobs without an owner, otherwise jobs of this owner.
 local function sees(view, owner)
   return view == '*' or view == (owner or '')
 end

@@ -1,12 +1,12 @@
--- grant: what `take` and `start` share: turns delivered entries into granted attempts. Stands behind lib.
--- `grants`: {streams, dead = {key, max}, alone = {key, idle_ms of a job that has to wait}, prefix, now, max_lost, ttl_s,
--- input_ttl_s, max_bytes, lease_ms, count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0}; `jobs`: eleven
--- values a job in one list, since a list in a list costs Redis a buffer of its own.
+-- grant: shared by `take` and `start`: turns delivered entries into claims. Needs lib, clock, quota and end.
+-- `grants`: {streams, dead = {key, max}, alone = {key, idle_ms of a job that must wait}, prefix, now, max_lost, ttl_s,
+-- input_ttl_s, max_bytes, lease_ms, count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0}.
+-- `jobs`: the values of all claimed jobs in one list, since a list in a list costs Redis a buffer of its own.
 local function grant(grants, number, entry, id)
   local stream, key = grants.streams[number], grants.prefix .. id
   local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'created_at', 'queue_deadline', 'timeout_ms',
     'request_id', 'traceparent', 'input')
-  -- Most jobs have never run.
+  -- Most jobs are new, and these fields are missing.
   local status, attempt, created_at = job[1], tonumber(job[3] or 0), job[4]
   local released, lost, broken, waited_ms, deadline = 0, 0, 0, nil, nil
   if job[3] then
@@ -15,7 +15,7 @@ local function grant(grants, number, entry, id)
     broken = tonumber(ran[5] or 0)
   end
   if job[2] ~= entry or (status ~= 'pending' and status ~= 'processing') then
-    -- Its job ended, vanished or has another entry by now.
+    -- The job ended, was deleted, or has another entry now.
     redis.call('XACK', stream, GROUP, entry)
     redis.call('XDEL', stream, entry)
     grants.stale = grants.stale + 1
@@ -23,7 +23,7 @@ local function grant(grants, number, entry, id)
   end
   local why = missed_deadline(grants.now, waited_ms, job[5], deadline)
   if status == 'processing' then
-    -- A running job comes back only when its lease lapsed: whoever ran it is gone.
+    -- A job that still runs is delivered again only when its lease has lapsed: its worker is lost.
     lost = lost + 1
     grants.reclaimed = grants.reclaimed + 1
     redis.call('HSET', key, 'lost', lost)
@@ -40,8 +40,8 @@ local function grant(grants, number, entry, id)
   end
 
   if broken > 1 then
-    -- Its call broke off when it was called alone. Of such jobs one runs at a time, whatever the number of workers: the
-    -- server that one of them kills must not take the others' calls with it each time.
+    -- Its model call broke off while it was the only job in the call. Of such jobs, one runs at a time in the partition: if one
+    -- of them kills the model server, the calls of the others must not break off with it each time.
     local other = redis.call('GET', grants.alone.key)
     if other and other ~= id and redis.call('HGET', grants.prefix .. other, 'status') == 'processing' then
       redis.call('HSET', key, 'status', 'pending')
@@ -66,8 +66,10 @@ local function grant(grants, number, entry, id)
     redis.call('HSET', key, 'status', 'processing', 'attempt', int(attempt), 'waited_ms', int(age_ms))
   end
   redis.call('PUBLISH', key, 'processing')
-  local input = job[9] or ''
+  local left_ms = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1
+  local request_id, traceparent, input = job[7] or '', job[8] or '', job[9] or ''
   grants.bytes = grants.bytes + #input
+  -- `Granted` reads from these lines in which place each value is.
   local jobs, at = grants.jobs, 11 * grants.count
   jobs[at + 1] = id
   jobs[at + 2] = number
@@ -76,14 +78,14 @@ local function grant(grants, number, entry, id)
   jobs[at + 5] = lost
   jobs[at + 6] = broken
   jobs[at + 7] = age_ms
-  jobs[at + 8] = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1
-  jobs[at + 9] = job[7] or ''
-  jobs[at + 10] = job[8] or ''
+  jobs[at + 8] = left_ms
+  jobs[at + 9] = request_id
+  jobs[at + 10] = traceparent
   jobs[at + 11] = input
   grants.count = grants.count + 1
 end
 
--- Grants delivered entries in order, until their inputs have `max_bytes`. Returns the ids of the rest, or nil.
+-- Claims delivered entries in order, until their inputs reach `max_bytes`. Returns the ids of the other entries, or nil.
 local function grant_each(grants, number, entries)
   for i, entry in ipairs(entries) do
     if grants.bytes >= grants.max_bytes then
@@ -97,7 +99,7 @@ local function grant_each(grants, number, entries)
   end
 end
 
--- Makes delivered entries due at once, for whichever consumer looks next.
+-- Makes delivered entries due at once. The next consumer that looks for due entries claims them.
 local function make_due(grants, number, entries)
   local arguments = { grants.streams[number], GROUP, WAITING, 0, unpack(entries) }
   for _, option in ipairs({ 'IDLE', grants.lease_ms, 'JUSTID' }) do

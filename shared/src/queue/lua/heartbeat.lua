@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- heartbeat: records that a worker lives, and forgets those that have not been heard of.
+-- heartbeat: records that a worker is alive, and deletes those that were silent for too long.
 -- KEYS[1]  workers hash: worker id -> "<last seen, Unix ms> <state, JSON>"
 -- ARGV[1]  worker id
 -- ARGV[2]  the worker's state, JSON; '' = the worker leaves

@@ -1,5 +1,5 @@
--- hold: who holds a running job, and how it is given back. Stands behind lib.
--- Why an attempt may not write to a job, as a reply, or nil when it still holds the job.
+-- hold: shared by the scripts of an attempt: fences it, and puts its job back. Needs lib.
+-- The reply for an attempt that no longer holds the job, or nil.
 local function fence(status, attempt, token)
   if not status then
     return { 'missing' }
@@ -10,15 +10,15 @@ local function fence(status, attempt, token)
   return { status == 'cancelled' and 'cancelled' or 'lost' }
 end
 
--- Makes a consumer the owner of a pending entry, idle for so many ms. Whether the entry is pending; without its group it
--- is not, and the script must go on.
+-- Makes a consumer the owner of a pending entry that was idle for so many ms. Returns false if the entry is not pending, or if
+-- there is no group.
 local function claim(stream, consumer, entry, idle_ms)
   local claimed = redis.pcall('XCLAIM', stream, GROUP, consumer, 0, entry, 'IDLE', idle_ms, 'JUSTID')
   return not claimed.err and #claimed == 1
 end
 
--- Gives a running job back: its entry stays in the pending list and XAUTOCLAIM hands it out after `delay_ms`.
--- An entry that an operator removed from the list is written anew. Returns 1 if that was needed, else 0.
+-- Puts a running job back. Its entry stays in the pending list, and XAUTOCLAIM returns it after `delay_ms`. If an operator
+-- removed the entry from the list, a new one is written. Returns 1 in that case, else 0.
 local function hand_back(job, now, delay_ms, lease_ms, fields)
   redis.call('HSET', job.key, 'status', 'pending', 'next_attempt_at', int(now + delay_ms), unpack(fields))
   redis.call('PUBLISH', job.key, 'pending')

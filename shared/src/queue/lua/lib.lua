@@ -1,10 +1,10 @@
--- lib: what all scripts share. Stands in front of each script's body, after its shebang line. Redis runs all of it at each
--- call, so that a script is given only the shared parts that it needs, and they make no tables.
+-- lib: shared by all scripts. It is put between the shebang line and the body of each script. Redis runs all of it at each call.
+-- So a script gets only the shared parts that it needs, and those build no tables.
 local GROUP = 'workers'
--- The consumer that owns entries which wait for a retry or were given back: nobody runs them.
+-- The consumer that owns the entries of released jobs and of jobs that wait for a retry. It runs nothing.
 local WAITING = 'waiting'
 
--- A whole number as Redis stores it; Lua's own conversion turns large ones into 1.8e+12, and Redis's takes longer.
+-- A whole number as text. Lua itself would write large ones as 1.8e+12, and Redis's conversion takes longer.
 local function int(number)
   return string.format('%d', number)
 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- prune: removes consumers of workers that are gone, but never one that has pending entries: those would be lost.
+-- prune: removes consumers of dead workers, but never one with pending entries: those would be lost.
 -- KEYS[1]  stream of priority high
 -- KEYS[2]  stream of priority normal
 -- KEYS[3]  stream of priority low

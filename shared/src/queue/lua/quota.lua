@@ -1,5 +1,5 @@
--- quota: counts the bytes that each payer keeps in Redis in inputs and results above 8 KiB; smaller ones are free. Stands behind
--- lib and clock. A payer is an owner, or the keyed hash of an address if the job has no owner. Keys of a partition:
+-- quota: counts the bytes that each payer keeps in Redis in inputs and results above 8 KiB; smaller ones are free. Needs lib and
+-- clock. A payer is an owner, or the keyed hash of an address if the job has no owner. Keys of a partition:
 --   quota:charges  sorted set of scores 0: '<due> <job id> <bytes> <payer>'. `due`: when the charged bytes expire, Unix ms in
 --                  13 digits, which sorts charges by time; NOT_DUE until the job has ended
 --   quota:bytes    hash: payer -> sum of its charges

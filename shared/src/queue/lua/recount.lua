@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- recount: sums the charges again, from where the last call stopped, and deletes charges of jobs that are gone or that an earlier
--- release ended. The new sums replace the old ones when all charges are counted. See quota.
+-- recount: adds up the charges again, from where the last call stopped. Deletes charges of jobs that are gone or that an earlier
+-- release ended. When all charges are counted, the new sums replace the old ones. See quota.
 -- KEYS[1]  charges, sorted set
 -- KEYS[2]  sums of the payers, hash
 -- KEYS[3]  recount, hash
 -- ARGV[1]  prefix of the job hashes' keys
--- ARGV[2]  most charges to read
+-- ARGV[2]  largest number of charges to read
 -- Returns  {"recounted", 1 if all are counted, else 0, dropped}
 local seen = redis.call('HGET', KEYS[3], '')
 -- A blank follows '<due> <job id>', and '!' sorts after a blank.

@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- release: gives a job back without using an attempt (model server down, shutdown). It is claimed before anything new.
+-- release: puts a job back without using an attempt (model server down, shutdown). It is claimed before new jobs.
 -- KEYS[1]  job hash
 -- KEYS[2]  stream of the job's entry
 -- ARGV[1]  attempt token
 -- ARGV[2]  job id
 -- ARGV[3]  lease, ms
--- ARGV[4]  1 = its model call broke off, and is counted in `broken`; 0 = it did not
--- Returns  {"released", repaired} also when this very attempt had given it back before; repaired = 1 if the entry had to
---          be written anew | {"lost"} | {"cancelled"} | {"missing"}
+-- ARGV[4]  1 = its model call broke off, which `broken` counts; 0 = it did not
+-- Returns  {"released", repaired} also if this attempt has released the job before; repaired = 1 if a new entry was written
+--          | {"lost"} | {"cancelled"} | {"missing"}
 local job = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'entry', 'released', 'broken')
 if job[1] == 'pending' and job[2] == ARGV[1] then
   return { 'released', 0 }

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- renew: pushes back the lease of the jobs that a consumer still holds, by setting their entries' idle time to zero.
+-- renew: renews the leases of the jobs that a consumer still holds, by setting the idle time of their entries to zero.
 -- KEYS[1]  stream of priority high
 -- KEYS[2]  stream of priority normal
 -- KEYS[3]  stream of priority low

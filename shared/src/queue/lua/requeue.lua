@@ -1,6 +1,5 @@
 #!lua
--- requeue: submits the input of a failed or cancelled job again as a new job of the same owner. The old record does
--- not change.
+-- requeue: submits the input of a failed or cancelled job again, as a new job of the same owner. The old job does not change.
 -- KEYS[1]  new job hash
 -- KEYS[2]  stream of priority high
 -- KEYS[3]  stream of priority normal
@@ -10,14 +9,15 @@
 -- KEYS[7]  the old job's input, string
 -- ARGV[1]  new job id
 -- ARGV[2]  old job id
--- ARGV[3]  most outstanding jobs of the partition; 0 = no limit
+-- ARGV[3]  largest number of outstanding jobs of the partition; 0 = no limit
 -- ARGV[4]  new job id, its 16 bytes
--- ARGV[5]  whose jobs the caller sees: an owner; '' = those of nobody; '*' = all
--- ARGV[6]  most bytes that a payer may keep in the partition; 0 = no limit
--- ARGV[7]  who pays if the old job has no owner; '' = nothing is charged
--- ARGV[8...]  further field, value pairs of the new job hash
--- Returns  {"accepted"} | {"unfinished", status} the old job is not failed or cancelled | {"expired", status} its input
---          is not kept any more | {"missing"} or not seen | {"full", outstanding} | {"over_quota", ms} as submit
+-- ARGV[5]  which jobs the caller sees: those of this owner; '' = those without an owner; '*' = all
+-- ARGV[6]  largest number of bytes that a payer may keep in the partition; 0 = no limit
+-- ARGV[7]  payer if the old job has no owner; '' = nothing is charged
+-- ARGV[8...]  name and value of each further field of the new job hash
+-- Returns  {"accepted"} | {"unfinished", status} the old job has not failed and is not cancelled | {"expired", status} its input
+--          has expired | {"missing"} no such job, or the caller does not see it | {"full", outstanding}
+--          | {"over_quota", ms} as submit
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return { 'accepted' }
 end
@@ -28,7 +28,7 @@ end
 if old[1] ~= 'failed' and old[1] ~= 'cancelled' then
   return { 'unfinished', old[1] }
 end
--- Earlier releases kept it in the hash.
+-- Earlier releases kept the input in the hash.
 local input = old[3] or redis.call('GET', KEYS[7])
 if not input then
   return { 'expired', old[1] }

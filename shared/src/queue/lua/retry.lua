@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- retry: gives a job whose attempt failed back to the queue, to be taken again after a delay. The attempt counts.
+-- retry: puts back a job whose attempt failed. It is due after a delay. The attempt counts.
 -- KEYS[1]  job hash
 -- KEYS[2]  stream of the job's entry
 -- ARGV[1]  attempt token
 -- ARGV[2]  job id
--- ARGV[3]  delay, ms; longer than the lease means the lease
+-- ARGV[3]  delay, ms; at most the lease
 -- ARGV[4]  lease, ms
--- Returns  {"retried", repaired} also when this very attempt had given it back before; repaired = 1 if the entry had to
---          be written anew | {"lost"} | {"cancelled"} | {"missing"}
+-- Returns  {"retried", repaired} also if this attempt has put the job back before; repaired = 1 if a new entry was written
+--          | {"lost"} | {"cancelled"} | {"missing"}
 local job = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'entry')
 if job[1] == 'pending' and job[2] == ARGV[1] then
   return { 'retried', 0 }

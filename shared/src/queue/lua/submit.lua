@@ -1,24 +1,24 @@
 #!lua
--- submit: accepts jobs, each by itself and in order: pending, waiting in its priority's stream and listed in the log.
--- Repeating it with the same ids changes nothing. Without allow-oom: memory pressure refuses new work.
+-- submit: accepts jobs, each by itself and in order: pending, in the stream of its priority and in the log. A repetition with the
+-- same ids changes nothing. It has no allow-oom flag: under memory pressure Redis refuses new jobs.
 -- KEYS[1]  stream of priority high
 -- KEYS[2]  stream of priority normal
 -- KEYS[3]  stream of priority low
 -- KEYS[4]  log stream
--- KEYS[5...]  per job: job hash, and the idempotency record, string, if its client sent a key
--- ARGV[1]  most outstanding jobs of the partition; 0 = no limit
--- ARGV[2]  most bytes that a payer may keep in the partition; 0 = no limit
--- ARGV[3...]  per job: job id | its 16 bytes | number of the stream that it waits in: 1 = high, 2 = normal, 3 = low |
---             longest wait in the queue, ms; 0 = no limit | owner; '' = nobody | fingerprint of the request, hex; '' without
---             an idempotency key | n, how many values follow | field, value pairs of the job hash: the input and what the
---             caller wants kept; the last one of a job that is large is `charged`, see quota
+-- KEYS[5...]  per job: job hash, and the idempotency record, string, if the client sent a key
+-- ARGV[1]  largest number of outstanding jobs of the partition; 0 = no limit
+-- ARGV[2]  largest number of bytes that a payer may keep in the partition; 0 = no limit
+-- ARGV[3...]  per job: job id | its 16 bytes | number of its stream: 1 = high, 2 = normal, 3 = low | longest wait in the
+--             queue, ms; 0 = no limit | owner; '' = no owner | fingerprint of the request, hex; '' without an idempotency
+--             key | n, the number of values that follow | name and value of each field of the job hash: the input and
+--             fields that the caller wants to keep. The last field of a large job is `charged`, see quota
 -- Returns  for each job "accepted" | {"duplicate", job_id, status} the key's job exists | {"conflict", job_id} the key
 --          belongs to another request | {"full", outstanding} | {"over_quota", ms until there may be room} 0 = as soon as
---          one of the payer's jobs ends, -1 = not known
+--          one of the payer's jobs ends, -1 = unknown
 local limit, most_kept = tonumber(ARGV[1]), tonumber(ARGV[2])
 local depth = limit > 0 and outstanding(KEYS[1], KEYS[2], KEYS[3]) or 0
 
--- What keeps a new job out, as a reply, or nil.
+-- The reply for a new job that is refused, or nil.
 local function refusal(job, id, record, fingerprint, bytes, payer)
   local known = record and redis.call('GET', record)
   if known then

@@ -1,14 +1,15 @@
 #!lua flags=allow-oom
--- sweep: walks a part of the log. Forgets jobs that have expired, with their idempotency records, and writes the entry of an outstanding job anew if it is
--- in nobody's hands: gone from its stream, or delivered but not pending (an operator removed it or its consumer).
+-- sweep: walks a part of the log. Deletes the log entries and idempotency records of expired jobs. Writes a new stream entry for
+-- an outstanding job if no consumer can claim the old one: it is gone from its stream, or it was delivered and is not pending
+-- (an operator removed it or its consumer).
 -- KEYS[1]  log stream
 -- KEYS[2]  stream of priority high
 -- KEYS[3]  stream of priority normal
 -- KEYS[4]  stream of priority low
 -- ARGV[1]  prefix of the job hashes' keys
--- ARGV[2]  log entry id after which to begin; '-' = at the oldest
--- ARGV[3]  most log entries to look at
--- ARGV[4]  stop at the first job that was accepted more recently than so long ago, ms; 0 = do not stop
+-- ARGV[2]  id of the log entry after which to begin; '-' = at the oldest
+-- ARGV[3]  largest number of log entries to read
+-- ARGV[4]  stop at the first job that is younger than this, ms; 0 = do not stop
 -- ARGV[5]  prefix of the idempotency records' keys
 -- Returns  {"swept", next log entry id or '-' at the end, forgotten, repaired}
 local function last_delivered(stream)
@@ -41,7 +42,7 @@ local function is_after(a, b)
   return tonumber(a_seq) > tonumber(b_seq)
 end
 
--- The text form of a job id, which the log keeps as its 16 bytes; nil of anything else that somebody wrote there.
+-- The text form of a job id, of which the log keeps the 16 bytes. Returns nil for anything else in the log.
 local function id_of(bytes)
   if #bytes == 16 then
     return string.format('%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x', string.byte(bytes, 1, 16))
@@ -57,11 +58,11 @@ local function record_of(fields)
   end
 end
 
--- A record may belong to a later job by now.
+-- Deletes an idempotency record, unless it belongs to a later job by now.
 local function forget_record(record, id)
   local known = record and redis.call('GET', record)
   if known and string.match(known, ' (.+)$') == id then
-    -- Deletes it, and takes no right that the services do not need anyway.
+    -- Deletes it. DEL would be one more right that the services need.
     redis.call('EXPIRE', record, 0)
   end
 end
@@ -76,7 +77,7 @@ local function is_reachable(number, entry)
   if not entry or #redis.call('XRANGE', stream, entry, entry) == 0 then
     return false
   end
-  -- Without a group, the next take creates it at 0 and so reaches every entry.
+  -- If there is no group, the next take creates it at 0, and all entries are new.
   if not delivered[number] or is_after(entry, delivered[number]) then
     return true
   end
@@ -86,8 +87,8 @@ end
 local from = ARGV[2] == '-' and '-' or '(' .. ARGV[2]
 local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', ARGV[3])
 local now, min_age = server_now(), tonumber(ARGV[4])
--- By the job's own time: the log's ids may be ahead of it. A time in the future is that of a clock which was wrong, and says
--- nothing about the jobs behind.
+-- Compares the job's own time, since ids of the log may be ahead. A time in the future comes from a wrong clock, and proves nothing
+-- about later entries.
 local function is_recent(created_at)
   local accepted = tonumber(created_at or 0)
   return accepted > now - min_age and accepted <= now

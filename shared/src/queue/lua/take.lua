@@ -1,37 +1,36 @@
 #!lua flags=allow-oom
--- take: grants up to n waiting jobs to a consumer: first what is due again (lapsed leases, retries, given back), then
--- new entries, stream by stream. Delivery is itself a write; should the script die after it, the lease brings the entry back.
+-- take: claims up to n waiting jobs for a consumer: first those due again (lapsed leases, retries, released jobs), then new ones,
+-- stream by stream. A delivery is a write; if the script dies after it, the entry is due again when the lease lapses.
 -- KEYS[1]  stream of priority high
 -- KEYS[2]  stream of priority normal
 -- KEYS[3]  stream of priority low
 -- KEYS[4]  dead-letter stream
--- KEYS[5]  id of the job that was the last to run because its lone call broke off, string
+-- KEYS[5]  id of the last job that ran alone in its partition because its model call broke off, string
 -- ARGV[1]  prefix of the job hashes' keys
 -- ARGV[2]  consumer
--- ARGV[3]  most lost leases of a job before it fails
+-- ARGV[3]  number of lost leases at which a job fails
 -- ARGV[4]  lifetime of a terminal job, s
--- ARGV[5]  most dead letters kept
+-- ARGV[5]  largest number of dead letters kept
 -- ARGV[6]  order in which the streams are read, e.g. "123"
--- ARGV[7]  n, most jobs to grant
--- ARGV[8]  bytes of input after which no further job is granted: a call grants at most so many and one job
+-- ARGV[7]  n, the largest number of jobs to claim
+-- ARGV[8]  bytes of input after which no further job is claimed
 -- ARGV[9]  lease, ms
--- ARGV[10]  XAUTOCLAIM cursor of stream 1; '' = do not look for due entries this time
+-- ARGV[10]  XAUTOCLAIM cursor of stream 1; '' = do not look for due entries in this call
 -- ARGV[11]  cursor of stream 2
 -- ARGV[12]  cursor of stream 3
 -- ARGV[13]  lifetime of the input of a failed job, s
 -- Returns  {"granted", jobs, ended, reclaimed, stale, cursors, groups_created};
---          jobs = for each id, stream number, attempt, released, lost, broken, age_ms, run time left, ms or -1, request
---          id, traceparent, input, all in one list; ended = {id, error code} of jobs that failed instead of being granted
+--          jobs = the values of each claimed job, see grant, in one list; ended = {id, error code} of jobs that failed instead of being claimed
 local CHUNK = 16
--- Entries of jobs that end or have to wait instead of being granted, after which a call stops: a backlog of them must not
--- make it long.
+-- A call stops after this many entries whose jobs end or must wait instead of being claimed. A backlog of them must not make a
+-- call long.
 local MOST_CLEARED = 64
--- After this time a job that had to wait for another is due again, ms.
+-- A job that must wait for another is due again after this time, ms.
 local WAIT = 250
 local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
   alone = { key = KEYS[5], idle_ms = int(math.max(tonumber(ARGV[9]) - WAIT, 0)) }, now = server_now(),
-  max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], input_ttl_s = ARGV[13], max_bytes = tonumber(ARGV[8]), lease_ms = ARGV[9], count = 0, jobs = {},
-  ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0 }
+  max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], input_ttl_s = ARGV[13], max_bytes = tonumber(ARGV[8]), lease_ms = ARGV[9],
+  count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0 }
 local want = tonumber(ARGV[7])
 local groups_created = 0
 
@@ -42,7 +41,7 @@ local function room()
   return math.min(want - grants.count, CHUNK)
 end
 
--- Runs a read; a missing group is created at 0, so that nothing which waits is skipped, and the read repeated.
+-- Runs a read. If the group is missing, creates it at 0, so that no waiting entry is skipped, and repeats the read.
 local function read(number, ...)
   local reply = redis.pcall(...)
   if type(reply) == 'table' and reply.err and string.find(reply.err, 'NOGROUP', 1, true) then
@@ -56,14 +55,14 @@ local function read(number, ...)
   return reply
 end
 
--- Takes back the delivery of new entries, of which `last` is the last that stays delivered: nothing else has read meanwhile,
--- so the next read begins with them. A size that stood in the entry would come just as late, and reading entry by entry
--- costs small jobs a command each.
+-- Undoes the delivery of new entries; `last` is the last entry that stays delivered. No other read came in between, so the next
+-- read begins with them. A size in the entry would be known just as late, and reading entry by entry costs small jobs a command
+-- each.
 local function undeliver(number, entries, last)
   local stream = grants.streams[number]
   local moved = redis.pcall('XGROUP', 'SETID', stream, GROUP, last)
   if moved.err then
-    -- A user of an earlier release may not do that.
+    -- The Redis user of an earlier release lacks this right.
     make_due(grants, number, entries)
   else
     redis.call('XACK', stream, GROUP, unpack(entries))
@@ -73,12 +72,12 @@ end
 local cursors = { ARGV[10], ARGV[11], ARGV[12] }
 if ARGV[10] ~= '' then
   for number, stream in ipairs(grants.streams) do
-    -- One call looks at no more than 10 x COUNT entries, so an empty reply with a cursor is not the end.
+    -- One call checks at most 10 x COUNT entries, so an empty reply with a cursor is not the end.
     for look = 1, 32 do
       local count = room()
       if count <= 0 then
         if look == 1 and cursors[number] == '0-0' then
-          -- Not looked at, which is not the same as looked at to the end. No entry is older than this one.
+          -- The stream was not searched. '0-0' would mean that it was searched to the end. No entry is older than '0-1'.
           cursors[number] = '0-1'
         end
         break

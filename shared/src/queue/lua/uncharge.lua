@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- uncharge: deletes charges that are due: Redis has expired the bytes. See quota.
+-- uncharge: deletes charges that are due: Redis has deleted the bytes. See quota.
 -- KEYS[1]  charges, sorted set
 -- KEYS[2]  sums of the payers, hash
 -- KEYS[3]  recount, hash
--- ARGV[1]  most charges to drop
--- Returns  {"uncharged", how many}
+-- ARGV[1]  largest number of charges to delete
+-- Returns  {"uncharged", number of charges deleted}
 local due = redis.call('ZRANGEBYLEX', KEYS[1], '-', '(' .. due_in(server_now(), 0), 'LIMIT', 0, ARGV[1])
 local seen = redis.call('HGET', KEYS[3], '')
 local sums, recounted = {}, {}

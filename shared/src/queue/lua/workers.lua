@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- workers: the live workers' last heartbeats.
+-- workers: returns the last heartbeat of each live worker.
 -- KEYS[1]  workers hash, see heartbeat
 -- ARGV[1]  silence after which a worker counts as dead, ms
 -- Returns  {"workers", {{worker id, state, JSON, silence, ms}, ...}}
