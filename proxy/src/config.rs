@@ -11,7 +11,7 @@ use tepal_shared::{
         doctor,
         settings::{ConfigError, Mistakes},
     },
-    queue::link::ReplicationPolicy,
+    queue::link::ReplicationSettings,
     settings::{Common, CommonArgs},
 };
 
@@ -104,7 +104,7 @@ pub struct Config {
     /// Address to listen on.
     pub listen_addr: SocketAddr,
     /// The replicas that must hold a job before it is acknowledged; `None` if the primary is enough.
-    pub replication: Option<ReplicationPolicy>,
+    pub replication: Option<ReplicationSettings>,
     /// The file of API keys; `None` = everybody may do everything.
     pub api_keys_file: Option<PathBuf>,
     /// Most requests of one client a minute; `None` = any number.
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn replicas_are_asked_for_when_they_are_required() {
         let config = config(&["--replicas-required", "2", "--replication-timeout-ms", "300"]).unwrap();
-        let expected = ReplicationPolicy { replicas: 2, timeout: Duration::from_millis(300) };
+        let expected = ReplicationSettings { replicas: 2, timeout: Duration::from_millis(300) };
         assert_eq!(config.replication, Some(expected));
     }
 

@@ -8,10 +8,11 @@ use tepal_shared::{
         telemetry,
     },
     queue::{
-        doctor::{Expected, Role, examine_redis},
+        Queue,
+        doctor::{Expected, Service, examine_redis},
+        heartbeat::{BackendState, WorkerState},
         link::Redis,
-        store::JobStore,
-        worker_state::{BackendState, WorkerState},
+        views::Views,
     },
 };
 
@@ -21,7 +22,7 @@ use crate::{config::Config, edge::access::Access, http::certificate};
 pub async fn examine(config: &Config) -> Report {
     let common = &config.common;
     let replicas = config.replication.map_or(0, |policy| policy.replicas);
-    let expected = Expected { role: Role::Proxy, partitions: common.policy.partitions, replicas };
+    let expected = Expected { service: Service::Proxy, partitions: common.policy.partitions, replicas };
     let mut report = examine_redis(&common.redis, &common.keys, expected).await;
     let without_redis = !report.is_healthy();
     report.findings.extend(config.api_keys_file.as_deref().map(keys));
@@ -53,7 +54,10 @@ async fn workers(config: &Config) -> Finding {
     const SUBJECT: &str = "workers";
     let common = &config.common;
     let workers = match Redis::open(common.redis.clone()) {
-        Ok(redis) => JobStore::new(redis, common.keys.clone(), common.policy.clone()).workers().await,
+        Ok(redis) => {
+            let queue = Queue::new(redis, common.keys.clone(), common.policy.clone());
+            Views::new(queue).workers().await
+        }
         Err(error) => return Finding::unknown(SUBJECT, error.to_string()),
     };
     let states: Vec<WorkerState> = match workers {

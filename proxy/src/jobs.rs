@@ -6,4 +6,5 @@ pub(crate) mod intake;
 pub(crate) mod quota;
 pub(crate) mod results;
 pub(crate) mod single_flight;
+pub(crate) mod store;
 pub(crate) mod submission;

@@ -40,8 +40,8 @@ mod tasks;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tepal_shared::process::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use self::start_error::StartError;
@@ -87,7 +87,11 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 /// When the proxy cannot start. A running proxy survives every failure of Redis.
-pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<(), StartError> {
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
     let (snapshots, snapshot) = tokio::sync::watch::channel(Arc::default());
     let keys = config.api_keys_file.as_deref().map(Access::open).transpose().map_err(StartError::ApiKeys)?;
     let (access, keys_file) = keys.unzip();
@@ -99,7 +103,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
     let _tasks = tasks::start(&app, snapshots, keys_file, renewal);
     if let Ok(address) = listener.local_addr() {
         let scheme = if server.handshakes.is_some() { "https" } else { "http" };
-        info!(action = "listening", %address, scheme, redis = app.store.redis().address());
+        info!(action = "listening", %address, scheme, redis = app.store.queue().redis().address());
     }
     server.run(listener, &shutdown).await;
     info!(action = "proxy_stopped");

@@ -11,10 +11,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use tepal_shared::{
     process::telemetry,
-    queue::{
-        error::StoreError,
-        store::{JobStore, Loss, ServerState},
-    },
+    queue::{error::StoreError, loss::Loss, views::ServerState},
 };
 use tokio::{
     sync::watch,
@@ -26,6 +23,7 @@ use self::{
     data_watch::DataWatch, drain_rate::DrainRate, queues::Queues, redis_gauges::RedisWatch, workers::sum_up,
 };
 use crate::{
+    jobs::store::Store,
     snapshot::{Snapshot, Trouble, Workers},
     state::App,
 };
@@ -59,24 +57,24 @@ impl Probe {
     pub(crate) async fn run(mut self) {
         loop {
             let next = Instant::now() + INTERVAL;
-            if self.app.store.redis().is_up() {
+            if self.app.store.queue().redis().is_up() {
                 self.look().await;
                 sleep_until(next).await;
             } else {
                 self.publish_down();
                 // Reads again as soon as Redis is up.
                 let app = Arc::clone(&self.app);
-                let _ = timeout(INTERVAL, app.store.redis().up()).await;
+                let _ = timeout(INTERVAL, app.store.queue().redis().up()).await;
             }
         }
     }
 
     async fn look(&mut self) {
         let looked = timeout(TIMEOUT, async {
-            let workers = self.app.store.workers().await?;
-            let server = self.app.store.server_state().await?;
+            let workers = self.app.store.views.workers().await?;
+            let server = self.app.store.views.server_state().await?;
             let queues = Queues::read(&self.app.store).await?;
-            let refusal = self.app.store.refusal().await?;
+            let refusal = self.app.store.intake.refusal().await?;
             let loss = self.data.look(&self.app.store, &queues.logs).await;
             // The secret is written once for each data set. A Redis that rejects writes would make the probe wait.
             let secret = match refusal {
@@ -158,9 +156,9 @@ impl Probe {
 }
 
 /// What is wrong with a Redis that answers.
-fn trouble(store: &JobStore, server: ServerState, refusal: Option<&StoreError>) -> Option<Trouble> {
+fn trouble(store: &Store, server: ServerState, refusal: Option<&StoreError>) -> Option<Trouble> {
     let refusal = refusal.map(|error| Trouble::ReadOnly(telemetry::chain(error)));
-    let is_full = server.is_full || store.ran_out_of_memory_within(FULL_FOR);
+    let is_full = server.is_full || store.intake.ran_out_of_memory_within(FULL_FOR);
     refusal
         .or_else(|| server.may_evict.then_some(Trouble::Misconfigured))
         .or_else(|| is_full.then_some(Trouble::Full))

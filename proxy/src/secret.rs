@@ -10,13 +10,10 @@ use ring::{
     hkdf::{HKDF_SHA256, Prk, Salt},
     hmac,
 };
-use tepal_shared::queue::{
-    error::StoreError,
-    store::{JobStore, QueueSecret},
-};
+use tepal_shared::queue::{error::StoreError, intake::QueueSecret};
 use tracing::info;
 
-use crate::error::ApiError;
+use crate::{error::ApiError, jobs::store::Store};
 
 const SALT: &[u8] = b"tepal queue secret";
 /// The purpose of each key. A label never changes its meaning: a new form of the content gets a new label.
@@ -63,7 +60,7 @@ pub(crate) struct Seal(LessSafeKey);
 
 impl Secret {
     /// The keys. Reads the secret from Redis if it was not read before.
-    pub(crate) async fn keys(&self, store: &JobStore) -> Result<Arc<Keys>, SecretError> {
+    pub(crate) async fn keys(&self, store: &Store) -> Result<Arc<Keys>, SecretError> {
         let known = self.read(|current| Arc::clone(&current.keys));
         match known {
             Some(keys) => Ok(keys),
@@ -72,8 +69,8 @@ impl Secret {
     }
 
     /// Reads the secret again. After Redis has lost its data, the secret is a new one.
-    pub(crate) async fn refresh(&self, store: &JobStore) -> Result<Arc<Keys>, SecretError> {
-        let secret = store.secret().await?;
+    pub(crate) async fn refresh(&self, store: &Store) -> Result<Arc<Keys>, SecretError> {
+        let secret = store.intake.secret().await?;
         let known = self.read(|current| (current.secret == secret).then(|| Arc::clone(&current.keys)));
         if let Some(Some(keys)) = known {
             return Ok(keys);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use axum::body::Bytes;
-use tepal_shared::queue::store::Loss;
+use tepal_shared::queue::loss::Loss;
 
 /// The state at the last read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,12 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use tepal_shared::{
-    model::Model,
-    process::shutdown::Shutdown,
-    queue::{RedisError, link::Redis, store::JobStore},
-};
+use tepal_shared::model::Model;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
@@ -23,6 +20,7 @@ use crate::{
         intake::Intake,
         quota::{Charges, Quota},
         results::Results,
+        store::Store,
     },
     metrics::Metrics,
     secret::Secret,
@@ -32,7 +30,7 @@ use crate::{
 
 /// One proxy.
 pub(crate) struct App {
-    pub(crate) store: JobStore,
+    pub(crate) store: Store,
     pub(crate) intake: Intake,
     pub(crate) following: Following,
     pub(crate) results: Results,
@@ -43,7 +41,7 @@ pub(crate) struct App {
     pub(crate) admission: Arc<Admission>,
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) secret: Arc<Secret>,
-    pub(crate) shutdown: Shutdown,
+    pub(crate) shutdown: CancellationToken,
     snapshot: watch::Receiver<Arc<Snapshot>>,
 }
 
@@ -53,9 +51,9 @@ impl App {
         config: &Config,
         access: Option<Access>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
-        shutdown: Shutdown,
+        shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
-        let store = store(config).map_err(StartError::Redis)?;
+        let store = Store::open(&config.common, config.replication).map_err(StartError::Redis)?;
         let model = config.common.model.clone();
         let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
         let secret = Arc::new(Secret::default());
@@ -91,15 +89,5 @@ impl App {
     /// Where an admitted request is counted; `None` when its sender may send any number.
     pub(crate) fn account(&self, caller: &Caller, request: &Request) -> Option<Account> {
         self.admission.account(caller, request)
-    }
-}
-
-fn store(config: &Config) -> Result<JobStore, RedisError> {
-    let common = &config.common;
-    let redis = Redis::open(common.redis.clone())?;
-    let store = JobStore::new(redis, common.keys.clone(), common.policy.clone());
-    match config.replication {
-        Some(policy) => store.with_replication(common.redis.clone(), policy),
-        None => Ok(store),
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn start(
     if let Some(renewal) = renewal {
         tasks.keep("certificate", move |_| renewal.clone().run());
     }
-    let (redis, keys) = (app.store.redis().clone(), app.store.keys().clone());
+    let (redis, keys) = (app.store.queue().redis().clone(), app.store.queue().keys().clone());
     tasks.finish("default_user_check", move || warn_about_default_user(redis.clone(), keys.clone()));
     tasks
 }

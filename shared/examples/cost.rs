@@ -11,10 +11,11 @@ use futures_util::future::join_all;
 use tepal_shared::{
     job::{Delivery, JobId, NewJob, Priority},
     queue::{
-        Policy,
+        Policy, Queue,
+        intake::Intake,
         keys::Keys,
         link::{ConnectionSettings, Redis},
-        store::{JobStore, Settlement, TakeRequest},
+        work::{Settlement, TakeRequest, Work},
     },
 };
 use tepal_tests::redis::RedisServer;
@@ -38,10 +39,11 @@ async fn main() {
         let server = options.start().await;
         let redis = Redis::open(ConnectionSettings::new(&server.url()).unwrap()).unwrap();
         redis.up().await;
-        let store = JobStore::new(redis, Keys::new("predict_queue"), Policy::default());
-        run(&store, WARM_UP).await;
+        let queue = Queue::new(redis, Keys::new("predict_queue"), Policy::default());
+        let roles = (Intake::new(queue.clone()), Work::new(queue));
+        run(&roles, WARM_UP).await;
         let before = Usage::of(&server);
-        run(&store, jobs).await;
+        run(&roles, jobs).await;
         let after = Usage::of(&server);
         let per_job = |before: f64, after: f64| (after - before) / jobs as f64;
         println!(
@@ -54,7 +56,7 @@ async fn main() {
 }
 
 /// Submits, takes and completes so many jobs.
-async fn run(store: &JobStore, jobs: usize) {
+async fn run((intake, work): &(Intake, Work), jobs: usize) {
     let job = Arc::new(NewJob {
         input: "[[5.1,3.5,1.4,0.2]]".to_owned(),
         request_id: Some(JobId::new(0).to_string()),
@@ -62,7 +64,7 @@ async fn run(store: &JobStore, jobs: usize) {
     });
     for first in (0..jobs).step_by(BATCH) {
         let batch = BATCH.min(jobs - first);
-        join_all((0..batch).map(async |_| store.submit(JobId::new(0), Arc::clone(&job)).await.unwrap()))
+        join_all((0..batch).map(async |_| intake.submit(JobId::new(0), Arc::clone(&job)).await.unwrap()))
             .await;
         let request = TakeRequest {
             partition: 0,
@@ -72,12 +74,12 @@ async fn run(store: &JobStore, jobs: usize) {
             max_bytes: usize::MAX,
             due_from: None,
         };
-        let granted = store.take(&request).await.unwrap();
+        let granted = work.take(&request).await.unwrap();
         assert_eq!(granted.deliveries.len(), batch);
         let complete =
             |delivery: &Delivery| (delivery.attempt.claim, Settlement::Complete(RESULT.to_owned()));
         let settlements: Vec<_> = granted.deliveries.iter().map(complete).collect();
-        store.settle(&settlements).await.unwrap();
+        work.settle(&settlements).await.unwrap();
     }
 }
 

@@ -1,4 +1,4 @@
-//! A job: its id, its states and what a reader sees of it. No I/O.
+//! A job: its id, its status, and what a reader sees of it. No I/O.
 
 mod claim;
 mod delivery;
@@ -14,17 +14,17 @@ pub use self::{
     delivery::{Attempt, Delivery},
 };
 
-/// Most partitions of a queue: a partition is one byte of a job's id.
+/// Largest number of partitions of a queue: the partition is one byte of a job's id.
 pub const MOST_PARTITIONS: u16 = 1 << 8;
 
-/// A job's id: a UUIDv7 (RFC 9562, section 5.7) whose last byte is the partition that holds the job, so that an id
-/// finds its own keys and the number of partitions can grow without moving data.
+/// The id of a job: a UUIDv7 (RFC 9562, section 5.7). Its last byte is the partition of the job. So the keys of a job follow from its
+/// id, and the number of partitions can grow without moving data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(Uuid);
 
 impl JobId {
-    /// A new id in `partition`, later in order than every id that this process made before.
+    /// A new id in `partition`. It is greater than all earlier ids of this process.
     #[must_use]
     pub fn new(partition: u8) -> Self {
         let mut bytes = Uuid::now_v7().into_bytes();
@@ -32,21 +32,21 @@ impl JobId {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// The id's bytes, as the log of accepted jobs keeps them.
+    /// The bytes of the id. The log of accepted jobs contains them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 
-    /// The id that these bytes are.
+    /// The id with these bytes.
     ///
     /// # Errors
-    /// When they are not 16.
+    /// When there are not 16 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, uuid::Error> {
         Uuid::from_slice(bytes).map(Self)
     }
 
-    /// When the id was made, Unix ms, by the clock of the proxy that made it.
+    /// When the id was created, Unix ms, by the clock of its proxy.
     #[must_use]
     pub fn created_ms(self) -> u64 {
         let [a, b, c, d, e, f, ..] = *self.as_bytes();
@@ -74,8 +74,8 @@ impl FromStr for JobId {
     }
 }
 
-/// The five states that a client ever sees. `pending -> processing -> completed | failed | cancelled`; a retry or a
-/// release leads from processing back to pending.
+/// Status of a job: `pending -> processing -> completed | failed | cancelled`. A retry or a release leads from processing back to
+/// pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobStatus {
@@ -92,7 +92,7 @@ pub enum JobStatus {
 }
 
 impl JobStatus {
-    /// Every state, in the order of a job's life.
+    /// Every status, in the order of a job's life.
     pub const ALL: [Self; 5] =
         [Self::Pending, Self::Processing, Self::Completed, Self::Failed, Self::Cancelled];
 
@@ -108,7 +108,7 @@ impl JobStatus {
         }
     }
 
-    /// Whether no byte of the job changes any more.
+    /// Whether the job has ended. It does not change any more.
     #[must_use]
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
@@ -121,13 +121,13 @@ impl fmt::Display for JobStatus {
     }
 }
 
-/// The text is none of the words that name a state or a priority.
+/// The word names no status or priority.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{word}` is not one of {expected}")]
 pub struct UnknownWord {
-    /// What was given.
+    /// The word.
     pub word: String,
-    /// The words that exist.
+    /// The words that are allowed.
     pub expected: &'static str,
 }
 
@@ -142,21 +142,21 @@ impl FromStr for JobStatus {
     }
 }
 
-/// Which of a partition's three streams a job waits in.
+/// Priority of a job. Each has a stream of its own in each partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
-    /// Taken first most of the time.
+    /// Claimed first most of the time.
     High,
-    /// What a job gets when its client does not say.
+    /// The default.
     #[default]
     Normal,
-    /// Taken last most of the time, but never starved.
+    /// Claimed last most of the time, but never starved.
     Low,
 }
 
 impl Priority {
-    /// Every priority, in the order of the streams' numbers in the scripts (1, 2, 3).
+    /// Every priority, in the order of the numbers of their streams in the scripts (1, 2, 3).
     pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 
     /// The word used in Redis, JSON, logs and metrics.
@@ -187,22 +187,22 @@ impl FromStr for Priority {
     }
 }
 
-/// What a client submits.
+/// A job that a client submits.
 #[derive(Clone, Debug, Default)]
 pub struct NewJob {
-    /// The input rows as JSON text, already checked against the model's description.
+    /// The input rows, JSON text. They have been checked against the description of the model.
     pub input: String,
-    /// Which stream it waits in.
+    /// Its priority.
     pub priority: Priority,
-    /// The longest it may wait before its first attempt.
+    /// Longest wait before the first attempt.
     pub max_queue: Option<Duration>,
-    /// The longest it may take from its first attempt on.
+    /// Longest time from the begin of the first attempt.
     pub timeout: Option<Duration>,
-    /// Makes repeated submissions one job.
+    /// Its idempotency key.
     pub idempotency: Option<Idempotency>,
-    /// Whose job it is.
+    /// Its owner.
     pub owner: Option<String>,
-    /// Who pays for what it keeps in Redis; `None` for a job whose input and result are small.
+    /// Its charge; `None` for a job whose input and result are small.
     pub charge: Option<Charge>,
     /// Id of the HTTP request, for the logs.
     pub request_id: Option<String>,
@@ -210,25 +210,25 @@ pub struct NewJob {
     pub traceparent: Option<String>,
 }
 
-/// Larger inputs and results count as what their payer keeps in Redis, bytes. A larger result is read by itself. It is `LARGE`
+/// Inputs and results above this size, bytes, are charged to a payer. A result above this size has a field of its own. It is `LARGE`
 /// in `lua/quota.lua`.
 pub const LARGE_BYTES: usize = 8 << 10;
 
-/// Who pays for what a job keeps in Redis, and how much that one may keep.
+/// Payer of the large input and result of a job, and the quota of payers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// `o:` and an owner, or `a:` and what stands for an address.
+    /// `o:` and an owner, or `a:` and the keyed hash of an address.
     pub payer: Arc<str>,
-    /// Most bytes that the payer may keep in a partition; 0 = any number.
+    /// Largest number of bytes that a payer may keep in a partition; 0 = no limit.
     pub most_bytes: u64,
 }
 
-/// A client's idempotency key together with a fingerprint of the request that it belongs to.
+/// A client's idempotency key, and a fingerprint of its request.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
     /// SHA-256 of the key (and its owner), hex.
     pub key_hash: String,
-    /// SHA-256 of the request, hex: the same key with another request is refused.
+    /// SHA-256 of the request, hex. The same key with another request is refused.
     pub fingerprint: String,
 }
 
@@ -237,7 +237,7 @@ pub struct Idempotency {
 pub enum JobResult {
     /// JSON text, at most [`LARGE_BYTES`].
     Inline(String),
-    /// A larger text, which is read by itself.
+    /// A larger text, which must be read separately.
     Large {
         /// Its size.
         bytes: usize,
@@ -264,14 +264,14 @@ impl JobResult {
     }
 }
 
-/// What a reader sees of a job. Times are Unix milliseconds of the Redis server.
+/// A job as a reader sees it. Times are Unix milliseconds by the clock of the Redis server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// The job's id.
+    /// Its id.
     pub id: JobId,
-    /// Where it stands.
+    /// Its status.
     pub status: JobStatus,
-    /// Which stream it waits or waited in.
+    /// Its priority.
     pub priority: Priority,
     /// When it was accepted.
     pub created_at_ms: u64,
@@ -281,7 +281,7 @@ pub struct Job {
     pub finished_at_ms: Option<u64>,
     /// When its next attempt is due, while it waits for a retry.
     pub next_attempt_at_ms: Option<u64>,
-    /// How many attempts began, releases excluded.
+    /// Number of attempts, without releases.
     pub attempts: u64,
     /// The result, once completed.
     pub result: Option<JobResult>,
@@ -289,11 +289,11 @@ pub struct Job {
     pub error: Option<String>,
     /// Why it failed, one word for programs.
     pub error_code: Option<String>,
-    /// The job whose input this one repeats.
+    /// The job that was requeued as this one.
     pub retry_of: Option<JobId>,
-    /// When the earliest of its own deadlines passes, if it has any and has not ended.
+    /// Its next deadline, if it has one and has not ended.
     pub deadline_ms: Option<u64>,
-    /// Whose job it is; `None` = nobody's.
+    /// Its owner; `None` = no owner.
     pub owner: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! The description of a model: what it takes, what it answers, and how its answers read. All that is particular to
-//! one model is in its `model.toml`; no code knows a model by name.
+//! The description of a model: its inputs and outputs, and the form of its results. Everything particular to one model is in its
+//! `model.toml`; no code knows a model by name.
 
 mod description;
 mod input;

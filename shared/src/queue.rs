@@ -2,14 +2,15 @@
 //!
 //! | module | owns |
 //! | --- | --- |
+//! | [`intake`] | what a proxy may do: submit, cancel, requeue, fail what missed a deadline |
+//! | [`work`] | what a worker may do: claim, renew, settle, clean up, report |
+//! | [`views`] | reads, listings, and the notifier |
+//! | [`heartbeat`] | what a worker reports, and which workers are alive |
+//! | [`loss`] | notices jobs that Redis lost |
 //! | [`keys`] | every Redis key |
-//! | [`scripts`], `lua/` | the Lua scripts, and their outcomes as types |
-//! | [`error`] | failures between Tepal and Redis |
+//! | [`scripts`], `lua/` | the Lua scripts, their arguments and replies |
 //! | [`link`] | the connection to Redis |
-//! | [`store`] | one method for each transition of a job, plus the reads |
-//! | [`work`] | blocking reads of the streams |
-//! | [`views`] | the notifier: wakes whoever waits for a job that changed |
-//! | [`worker_state`] | what a worker reports with its heartbeat |
+//! | [`error`] | failures between Tepal and Redis |
 //! | [`doctor`] | checks of Redis |
 
 pub(crate) mod arguments;
@@ -17,14 +18,18 @@ pub mod doctor;
 pub mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod handle;
+pub mod heartbeat;
+mod info;
+pub mod intake;
 pub mod keys;
 pub mod link;
+pub mod loss;
 mod policy;
-pub mod scripts;
-pub mod store;
+mod scripts;
 pub mod views;
 pub mod work;
-pub mod worker_state;
 
+pub use handle::Queue;
 pub use policy::Policy;
 pub use redis::RedisError;

@@ -1,4 +1,4 @@
-//! The settings that both services have. Each part reads its own; this file gathers them.
+//! Settings of both services, gathered from their parts.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ pub struct CommonArgs {
     redis: RedisArgs,
     #[command(flatten)]
     queue: QueueArgs,
-    /// Folder that holds one folder with a model.toml for each model
+    /// Folder with one folder for each model, which contains a model.toml
     #[arg(
         long,
         env = "MODELS_DIR",
@@ -41,13 +41,13 @@ pub struct CommonArgs {
     /// Form of the log: json, text, or auto (text on a terminal)
     #[arg(long, env = "LOG_FORMAT", default_value = "auto", value_name = "FORMAT", help_heading = "Logs")]
     log_format: String,
-    /// What is logged: error, warn, info, debug, or per module as in `info,tepal_worker=debug`
+    /// What is logged: error, warn, info, debug, or by module, as in `info,tepal_worker=debug`
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER", help_heading = "Logs")]
     log_level: String,
     /// Address of an OTLP/gRPC receiver of traces, http://host:4317; none = no traces
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", help_heading = "Traces")]
     otel_exporter_otlp_endpoint: Option<String>,
-    /// Share of the traces to record, 0 to 1, where the client's traceparent does not decide
+    /// Share of traces to record, 0 to 1, unless the client's traceparent decides
     #[arg(
         long,
         env = "OTEL_TRACES_SAMPLER_ARG",
@@ -61,22 +61,22 @@ pub struct CommonArgs {
 /// [`CommonArgs`] after checking.
 #[derive(Clone, Debug)]
 pub struct Common {
-    /// How Redis is reached.
+    /// The connection to Redis.
     pub redis: ConnectionSettings,
-    /// The queue's keys.
+    /// The keys of the queue.
     pub keys: Keys,
-    /// The store's numbers.
+    /// Limits of the queue.
     pub policy: Policy,
     /// The model that this queue serves.
     pub model: Model,
-    /// How logs are written.
+    /// The log.
     pub log: LogSettings,
-    /// Where traces go; `None` = nowhere.
+    /// Traces; `None` = off.
     pub trace: Option<TraceSettings>,
 }
 
 impl CommonArgs {
-    /// Checks the settings; whatever is wrong goes to `mistakes`, and then the answer may be `None`.
+    /// Checks the settings. Adds whatever is wrong to `mistakes`, and may then return `None`.
     pub fn check(&self, mistakes: &mut Mistakes) -> Option<Common> {
         let (keys, policy) = self.queue.check(mistakes);
         let redis = self.redis.check(mistakes);

@@ -1,4 +1,4 @@
-//! Typed numbers with a shape, as model servers exchange them.
+//! Tensors: typed numbers with a shape, in the form of model servers.
 
 pub mod number;
 
@@ -37,7 +37,7 @@ impl DType {
     #[must_use]
     pub fn longest_number(self) -> usize {
         match self {
-            // Nine or seventeen digits, of which all stand behind some zeros: -0.00000123456789.
+            // Nine or seventeen digits, behind some zeros: -0.00000123456789.
             Self::Float => 17,
             Self::Double => 24,
             Self::Int32 => 11,
@@ -128,7 +128,7 @@ pub struct Tensor {
     pub name: String,
     /// Shape, the batch axis first.
     pub shape: Vec<usize>,
-    /// The elements; as many as the shape says.
+    /// The elements. Their number is that of the shape.
     pub values: Values,
 }
 

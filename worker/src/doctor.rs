@@ -9,7 +9,7 @@ use tepal_shared::{
         doctor::{Finding, Report},
         telemetry,
     },
-    queue::doctor::{Expected, Role, examine_redis},
+    queue::doctor::{Expected, Service, examine_redis},
     tensor::DType,
 };
 
@@ -23,7 +23,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Checks Redis and the model.
 pub async fn examine(config: &Config) -> Report {
     let common = &config.common;
-    let expected = Expected { role: Role::Worker, partitions: common.policy.partitions, replicas: 0 };
+    let expected = Expected { service: Service::Worker, partitions: common.policy.partitions, replicas: 0 };
     let mut report = examine_redis(&common.redis, &common.keys, expected).await;
     report.findings.extend(examine_model(config).await);
     report

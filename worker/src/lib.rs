@@ -25,12 +25,10 @@ pub mod upkeep;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tepal_shared::{
-    process::{
-        shutdown::{self, Shutdown},
-        supervisor::Tasks,
-    },
-    queue::{doctor::warn_about_default_user, link::Redis, store::JobStore},
+    process::supervisor::Tasks,
+    queue::{Queue, doctor::warn_about_default_user, link::Redis, work::Work},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
@@ -76,7 +74,7 @@ pub enum StartError {
 ///
 /// # Errors
 /// When it cannot start. Once it runs, it outlives every failure of Redis and of the model server.
-pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), StartError> {
     let liveness = Liveness::default();
     let metrics = metrics::install().map_err(StartError::Metrics)?;
     let addr = config.metrics_addr;
@@ -97,7 +95,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
 pub async fn run_with(
     config: Config,
     backend: Arc<dyn Backend>,
-    shutdown: Shutdown,
+    shutdown: CancellationToken,
 ) -> Result<(), StartError> {
     Worker::new(config, backend, Liveness::default())?.run(shutdown).await;
     Ok(())
@@ -113,13 +111,14 @@ struct Worker {
 impl Worker {
     fn new(config: Config, backend: Arc<dyn Backend>, liveness: Liveness) -> Result<Self, StartError> {
         let redis = Redis::open(config.common.redis.clone()).map_err(StartError::Redis)?;
-        let store = JobStore::new(redis, config.common.keys.clone(), config.common.policy.clone());
+        let queue = Queue::new(redis, config.common.keys.clone(), config.common.policy.clone());
+        let work = Work::new(queue);
         let (model, settings) = (config.common.model.clone(), config.run);
         let runner = Runner {
             sample: Sample::new(Arc::clone(&backend), model.clone(), settings.inference_timeout),
             model,
             backend,
-            store,
+            work,
             breaker: Breaker::new(),
             limiter: Limiter::new(config.fetch.num_workers * config.fetch.max_in_flight),
             batch_limit: BatchLimit::new(settings.limits.rows),
@@ -129,13 +128,13 @@ impl Worker {
         Ok(Self { config, runner: Arc::new(runner), liveness })
     }
 
-    async fn run(self, shutdown: Shutdown) {
+    async fn run(self, shutdown: CancellationToken) {
         let worker = &self.config.worker_id;
         let (backend, model) = (self.runner.backend.name(), &self.runner.model.name);
         info!(action = "worker_started", worker, backend, model);
         // The helpers run while consumers drain, so that leases are renewed and the breaker works.
-        let (stop_helpers, helpers_stop) = shutdown::channel();
-        let (mut helpers, mut consumers) = (Tasks::new(helpers_stop), Tasks::new(shutdown));
+        let helpers_stop = CancellationToken::new();
+        let (mut helpers, mut consumers) = (Tasks::new(helpers_stop.clone()), Tasks::new(shutdown));
         self.start_helpers(&mut helpers);
         let quarantine = Quarantine::new(self.config.common.policy.max_lost);
         for number in 0..self.config.fetch.num_workers {
@@ -144,31 +143,31 @@ impl Worker {
             self.start_consumer(name, quarantine.clone(), &mut consumers);
         }
         consumers.ended().await;
-        stop_helpers.begin();
+        helpers_stop.cancel();
         // A helper may be in the middle of a call to an unreachable Redis. Its outcome is no longer needed.
         let _ = tokio::time::timeout(Duration::from_secs(2), helpers.ended()).await;
         info!(action = "worker_stopped", worker);
     }
 
     fn start_helpers(&self, helpers: &mut Tasks) {
-        let Runner { backend, store, breaker, sample, leases, .. } = &*self.runner;
+        let Runner { backend, work, breaker, sample, leases, .. } = &*self.runner;
         let heartbeat =
-            Heartbeat::new(&self.config, backend.name(), store.clone(), breaker.clone(), leases.clone());
+            Heartbeat::new(&self.config, backend.name(), work.clone(), breaker.clone(), leases.clone());
         let pulse = self.liveness.watch("heartbeat".to_owned(), upkeep::heartbeat::INTERVAL);
         helpers.keep("heartbeat", move |stop| heartbeat.clone().run(pulse.clone(), stop));
         let (probed, breaker, sample) = (Arc::clone(backend), breaker.clone(), sample.clone());
         helpers.keep("breaker", move |stop| breaker.clone().run(Arc::clone(&probed), sample.clone(), stop));
-        let (kept, held) = (store.clone(), leases.clone());
+        let (kept, held) = (work.clone(), leases.clone());
         helpers.keep("janitor", move |stop| Janitor::new(kept.clone(), held.clone()).run(stop));
-        let (redis, keys) = (store.redis().clone(), store.keys().clone());
+        let (redis, keys) = (work.queue().redis().clone(), work.queue().keys().clone());
         helpers.finish("default_user_check", move || warn_about_default_user(redis.clone(), keys.clone()));
     }
 
     fn start_lease_keeper(&self, consumer: &Arc<str>, helpers: &mut Tasks) {
-        let (leases, store) = (self.runner.leases.clone(), self.runner.store.clone());
+        let (leases, work) = (self.runner.leases.clone(), self.runner.work.clone());
         let name = format!("lease keeper of {consumer}");
-        let pulse = self.liveness.watch(name, lease_keeper::interval(&store));
-        let keeper = LeaseKeeper { consumer: consumer.to_string(), leases, store, pulse };
+        let pulse = self.liveness.watch(name, lease_keeper::interval(&work));
+        let keeper = LeaseKeeper { consumer: consumer.to_string(), leases, work, pulse };
         helpers.keep("lease_keeper", move |stop| keeper.clone().run(stop));
     }
 

@@ -6,10 +6,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tepal_shared::{
     process::{supervisor, telemetry},
-    queue::{
-        scripts::{Fence, Granted, Settled},
-        store::Settlement,
-    },
+    queue::work::{Fence, Granted, Settled, Settlement},
 };
 
 use crate::backend::Verdict;

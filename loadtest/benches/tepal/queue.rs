@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use tepal_shared::job::{JobId, NewJob, Priority};
-use tepal_shared::queue::keys::Keys;
-use tepal_shared::queue::link::{ConnectionSettings, Redis};
-use tepal_shared::queue::scripts::Submitted;
-use tepal_shared::queue::{Policy, store::JobStore};
+use tepal_shared::queue::{
+    Policy,
+    intake::{Intake, Submitted},
+    keys::Keys,
+    link::{ConnectionSettings, Redis},
+};
 use tepal_tests::redis::RedisServer;
 use tokio::task::JoinSet;
 
@@ -22,7 +24,7 @@ const STUCK: Duration = Duration::from_secs(60);
 
 /// One queue on one Redis.
 pub(crate) struct Queue {
-    store: JobStore,
+    intake: Intake,
     connection: MultiplexedConnection,
 }
 
@@ -45,8 +47,8 @@ impl Queue {
         let shared = Redis::open(settings).expect("a valid address");
         shared.up().await;
         let policy = Policy { max_queue_depth: QUEUE_LIMIT, ..Policy::default() };
-        let store = JobStore::new(shared, Keys::new("predict_queue"), policy);
-        Self { store, connection: redis.connection().await }
+        let intake = Intake::new(tepal_shared::queue::Queue::new(shared, Keys::new("predict_queue"), policy));
+        Self { intake, connection: redis.connection().await }
     }
 
     /// Removes everything.
@@ -63,7 +65,7 @@ impl Queue {
 
     /// Submits one job.
     pub(crate) async fn submit(&self) -> JobId {
-        submit(&self.store).await
+        submit(&self.intake).await
     }
 
     /// Submits `jobs` jobs from `tasks` tasks. Returns the elapsed time.
@@ -75,10 +77,10 @@ impl Queue {
         };
         let mut submitting = JoinSet::new();
         for _ in 0..tasks {
-            let (store, left) = (self.store.clone(), Arc::clone(&left));
+            let (intake, left) = (self.intake.clone(), Arc::clone(&left));
             submitting.spawn(async move {
                 while take_one(&left) {
-                    submit(&store).await;
+                    submit(&intake).await;
                 }
             });
         }
@@ -91,10 +93,10 @@ impl Queue {
         let (started, count) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
         let mut submitting = JoinSet::new();
         for _ in 0..tasks {
-            let (store, count) = (self.store.clone(), Arc::clone(&count));
+            let (intake, count) = (self.intake.clone(), Arc::clone(&count));
             submitting.spawn(async move {
                 while started.elapsed() < length {
-                    submit(&store).await;
+                    submit(&intake).await;
                     count.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -105,7 +107,7 @@ impl Queue {
 
     /// The number of unfinished jobs: entries of finished jobs are deleted.
     pub(crate) async fn length(&self) -> usize {
-        self.ask(redis::cmd("XLEN").arg(self.store.keys().stream(0, Priority::Normal))).await
+        self.ask(redis::cmd("XLEN").arg(self.intake.queue().keys().stream(0, Priority::Normal))).await
     }
 
     /// Jobs finished per second while nobody submits.
@@ -173,10 +175,10 @@ impl Queue {
 }
 
 /// Submits as the proxy does.
-async fn submit(store: &JobStore) -> JobId {
+async fn submit(intake: &Intake) -> JobId {
     let id = JobId::new(0);
     let job = NewJob { input: INPUT.to_owned(), request_id: Some(id.to_string()), ..NewJob::default() };
-    let submitted = store.submit(id, job).await.expect("Redis answers");
+    let submitted = intake.submit(id, job).await.expect("Redis answers");
     assert!(matches!(submitted, Submitted::Accepted), "{submitted:?}");
     id
 }

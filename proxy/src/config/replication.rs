@@ -1,7 +1,7 @@
 //! The settings of replication.
 
 use clap::Args;
-use tepal_shared::{process::settings::Mistakes, queue::link::ReplicationPolicy};
+use tepal_shared::{process::settings::Mistakes, queue::link::ReplicationSettings};
 
 /// Flags and environment variables.
 #[derive(Args, Clone, Debug)]
@@ -17,10 +17,10 @@ pub(super) struct ReplicationArgs {
 
 impl ReplicationArgs {
     /// The policy; `None` when the primary is enough.
-    pub(super) fn check(&self, mistakes: &mut Mistakes) -> Option<ReplicationPolicy> {
+    pub(super) fn check(&self, mistakes: &mut Mistakes) -> Option<ReplicationSettings> {
         let replicas = mistakes.number("REPLICAS_REQUIRED", &self.replicas_required, 0..=100);
         // WAIT takes 0 for "for ever".
         let timeout = mistakes.millis("REPLICATION_TIMEOUT_MS", &self.replication_timeout_ms, 1..=60_000);
-        (replicas > 0).then_some(ReplicationPolicy { replicas, timeout })
+        (replicas > 0).then_some(ReplicationSettings { replicas, timeout })
     }
 }

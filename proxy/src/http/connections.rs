@@ -18,12 +18,12 @@ use hyper_util::{
     rt::TokioIo,
     server::graceful::{GracefulShutdown, Watcher},
 };
-use tepal_shared::process::shutdown::{self, Shutdown};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use tracing::{debug, info, warn};
 
@@ -66,16 +66,17 @@ pub(crate) struct Server {
 
 impl Server {
     /// Serves until `shutdown` begins, then waits for the requests in flight.
-    pub(crate) async fn run(self, listener: TcpListener, shutdown: &Shutdown) {
+    pub(crate) async fn run(self, listener: TcpListener, shutdown: &CancellationToken) {
         let mut http = http1::Builder::new();
         // The library has one limit for slow heads and idle connections; `overdue` has one for each.
         http.header_read_timeout(None).max_buf_size(MOST_UNREAD);
         let open = GracefulShutdown::new();
-        let (close, closing) = shutdown::channel();
+        let closing = CancellationToken::new();
+        let close = closing.clone().drop_guard();
         let slots = Slots::new(self.limits.most, self.metrics.clone());
         let server = Arc::new(self);
         let mut stop = pin!(async {
-            shutdown.begun().await;
+            shutdown.cancelled().await;
             info!(action = "draining");
             sleep(server.limits.shutdown_delay).await;
         });
@@ -88,7 +89,7 @@ impl Server {
             tokio::spawn(Connection { server, http, peer, watcher, slot }.run(stream, closing.clone()));
         }
         drop(listener);
-        close.begin();
+        drop(close);
         if timeout(server.limits.drain_timeout, open.shutdown()).await.is_err() {
             warn!(action = "drain_timed_out", connections = slots.open());
         }
@@ -130,7 +131,7 @@ struct Connection {
 impl Connection {
     /// Secures the connection if TLS is on, and answers its requests as long as it keeps its slot. When the service is `closing`,
     /// a handshake is aborted: no request was sent yet.
-    async fn run(self, stream: TcpStream, closing: Shutdown) {
+    async fn run(self, stream: TcpStream, closing: CancellationToken) {
         let slot = Arc::clone(&self.slot);
         tokio::select! {
             () = self.serve(stream, closing) => {}
@@ -138,7 +139,7 @@ impl Connection {
         }
     }
 
-    async fn serve(self, stream: TcpStream, closing: Shutdown) {
+    async fn serve(self, stream: TcpStream, closing: CancellationToken) {
         match self.server.handshakes.clone() {
             None => self.answer_from_first_byte(stream, closing).await,
             // Boxed: it is large, and each connection without TLS would hold as much.
@@ -148,11 +149,11 @@ impl Connection {
 
     /// Waits for the first byte before it sets up HTTP, whose buffers take some 20 KiB: a connection that sends nothing holds
     /// little.
-    async fn answer_from_first_byte(self, stream: TcpStream, closing: Shutdown) {
+    async fn answer_from_first_byte(self, stream: TcpStream, closing: CancellationToken) {
         self.slot.opened();
         let mut first_byte = [0];
         let first_byte = timeout(self.server.limits.header_timeout, stream.peek(&mut first_byte));
-        match closing.or(first_byte).await {
+        match closing.run_until_cancelled(first_byte).await {
             // HTTP sees an error again when it reads.
             Some(Ok(_)) => Box::pin(self.answer(stream)).await,
             Some(Err(_)) => debug!(action = "connection_timed_out"),
@@ -160,8 +161,8 @@ impl Connection {
         }
     }
 
-    async fn secure(self, handshakes: Arc<Handshakes>, stream: TcpStream, closing: Shutdown) {
-        if let Some(Some(secured)) = closing.or(handshakes.run(stream)).await {
+    async fn secure(self, handshakes: Arc<Handshakes>, stream: TcpStream, closing: CancellationToken) {
+        if let Some(Some(secured)) = closing.run_until_cancelled(handshakes.run(stream)).await {
             self.slot.opened();
             self.answer(secured).await;
         }

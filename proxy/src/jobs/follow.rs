@@ -1,70 +1,31 @@
 //! Reads of jobs: as a job stands now, or as soon as it has ended. All requests that follow a job share each read.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::{FutureExt as _, future::try_join_all};
+use futures_util::FutureExt as _;
 use tepal_shared::{
     job::{Job, JobId, owner::View},
-    process::shutdown::Shutdown,
     queue::{
         error::StoreError,
-        scripts::Expired,
-        store::JobStore,
         views::{Notifier, Watch},
     },
 };
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::single_flight::{Flight, SingleFlight};
+
+use crate::jobs::store::{Store, now_ms};
 
 /// The shortest time between two reads of a job without news.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Reads the job, if the caller may see it. Ends it first if it has missed its deadline, because no worker may do that.
-pub(crate) async fn current(store: &JobStore, view: View<'_>, id: JobId) -> Result<Option<Job>, StoreError> {
-    match store.job(id).await? {
-        Some(job) if view.shows(job.owner.as_deref()) => up_to_date(store, job).await,
-        _ => Ok(None),
-    }
-}
-
-/// The job, read again if it had to be ended. It stays as it was read while Redis accepts no changes.
-pub(crate) async fn up_to_date(store: &JobStore, job: Job) -> Result<Option<Job>, StoreError> {
-    if !is_overdue(&job) {
-        return Ok(Some(job));
-    }
-    // This machine's clock decides only whether to ask. Redis decides by its own clock.
-    match store.expire(job.id).await {
-        Ok(Expired::Kept(status)) if status == job.status => Ok(Some(job)),
-        Err(StoreError::CannotPersist(_) | StoreError::NotReady(_)) => Ok(Some(job)),
-        Ok(_) => store.job(job.id).await,
-        Err(error) => Err(error),
-    }
-}
-
-/// Ends the overdue ones of `jobs`, all at once.
-pub(crate) async fn bring_up_to_date(store: &JobStore, jobs: &mut [Option<Job>]) -> Result<(), StoreError> {
-    let overdue = jobs.iter_mut().filter(|job| job.as_ref().is_some_and(is_overdue));
-    let ending = overdue.map(async |job| {
-        let Some(read) = job.clone() else { return Ok(()) };
-        up_to_date(store, read).await.map(|now| *job = now)
-    });
-    try_join_all(ending).await.map(drop)
-}
-
-fn is_overdue(job: &Job) -> bool {
-    !job.status.is_terminal() && job.deadline_ms.is_some_and(|deadline_ms| deadline_ms < now_ms())
-}
-
 /// The reads of followed jobs.
 pub(crate) struct Following {
-    store: JobStore,
+    store: Store,
     watchers: Notifier,
     reads: SingleFlight<Read>,
-    shutdown: Shutdown,
+    shutdown: CancellationToken,
 }
 
 /// The outcome of a read, the same for all that share it.
@@ -76,8 +37,8 @@ struct Read {
 }
 
 impl Following {
-    pub(crate) fn new(store: JobStore, shutdown: Shutdown) -> Self {
-        let watchers = Notifier::new(store.redis().clone(), store.keys().clone());
+    pub(crate) fn new(store: Store, shutdown: CancellationToken) -> Self {
+        let watchers = Notifier::new(store.queue().redis().clone(), store.queue().keys().clone());
         Self { store, watchers, reads: SingleFlight::default(), shutdown }
     }
 
@@ -89,14 +50,14 @@ impl Following {
         wait: Duration,
     ) -> Result<Option<Arc<Job>>, StoreError> {
         let give_up = Instant::now() + wait;
-        let first = current(&self.store, view, id).await?.map(Arc::new);
+        let first = self.store.current(view, id).await?.map(Arc::new);
         let is_wanted = |job: &&Arc<Job>| !job.status.is_terminal() && !wait.is_zero();
         let Some(job) = first.as_ref().filter(is_wanted) else { return Ok(first) };
         let mut follower = self.follow(job);
         loop {
             let news = tokio::select! {
                 biased;
-                () = self.shutdown.begun() => None,
+                () = self.shutdown.cancelled() => None,
                 () = sleep_until(give_up) => None,
                 heard = follower.news() => Some(heard),
             };
@@ -159,9 +120,9 @@ impl Follower {
     }
 }
 
-async fn read(store: JobStore, id: JobId) -> Read {
+async fn read(store: Store, id: JobId) -> Read {
     // Whoever follows the job has seen it, and its owner never changes.
-    let job = current(&store, View::All, id).await.map(|job| job.map(Arc::new));
+    let job = store.current(View::All, id).await.map(|job| job.map(Arc::new));
     let again_at = match &job {
         Ok(job) => job.as_ref().and_then(|job| next_read(job)),
         Err(_) => Some(Instant::now() + SHORTEST_PAUSE),
@@ -174,9 +135,4 @@ fn next_read(job: &Job) -> Option<Instant> {
     let deadline_ms = job.deadline_ms.filter(|_| !job.status.is_terminal())?;
     let left = Duration::from_millis(deadline_ms.saturating_sub(now_ms()) + 1);
     Instant::now().checked_add(left.max(SHORTEST_PAUSE))
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

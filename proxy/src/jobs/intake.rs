@@ -11,13 +11,13 @@ use std::{
 use tepal_shared::{
     job::{JobId, JobStatus, MOST_PARTITIONS, NewJob},
     process::{telemetry, trace::Submit},
-    queue::{error::StoreError, scripts::Submitted, store::JobStore},
+    queue::{error::StoreError, intake::Submitted},
 };
 use tokio::sync::watch;
 use tracing::info;
 
 use super::{idempotency::IdempotencyKey, quota, submission::Submission};
-use crate::{error::ApiError, metrics::Metrics, snapshot::Snapshot};
+use crate::{error::ApiError, jobs::store::Store, metrics::Metrics, snapshot::Snapshot};
 
 /// `Retry-After` of a full queue while its drain rate is unknown, s.
 pub(crate) const UNKNOWN_RETRY_AFTER: u64 = 5;
@@ -43,7 +43,7 @@ pub(crate) type Accepted = (JobId, JobStatus);
 
 /// Accepts jobs.
 pub(crate) struct Intake {
-    store: JobStore,
+    store: Store,
     metrics: Arc<Metrics>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     /// Partitions take turns.
@@ -51,11 +51,7 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(
-        store: JobStore,
-        metrics: Arc<Metrics>,
-        snapshot: watch::Receiver<Arc<Snapshot>>,
-    ) -> Self {
+    pub(crate) fn new(store: Store, metrics: Arc<Metrics>, snapshot: watch::Receiver<Arc<Snapshot>>) -> Self {
         Self { store, metrics, snapshot, turn: AtomicUsize::new(0) }
     }
 
@@ -67,7 +63,7 @@ impl Intake {
         submission: Submission,
     ) -> Prepared {
         let id = match &key {
-            Some(key) => JobId::new(key.partition(self.store.policy().partitions)),
+            Some(key) => JobId::new(key.partition(self.store.queue().policy().partitions)),
             None => self.new_job_id(),
         };
         let span = Submit::begin(sender.traceparent.clone());
@@ -93,7 +89,7 @@ impl Intake {
         started: Instant,
     ) -> Result<Accepted, ApiError> {
         let (id, job) = &prepared.job;
-        let outcome = self.store.submit(*id, Arc::clone(job)).await;
+        let outcome = self.store.intake.submit(*id, Arc::clone(job)).await;
         self.note(sender, &prepared.job, prepared.span, outcome, started)
     }
 
@@ -106,7 +102,7 @@ impl Intake {
     ) -> Result<Vec<Result<Accepted, ApiError>>, ApiError> {
         let (jobs, spans): (Vec<_>, Vec<_>) =
             prepared.into_iter().map(|Prepared { job, span }| (job, span)).unzip();
-        let outcomes = self.store.submit_all(&jobs).await.map_err(ApiError::of_change)?;
+        let outcomes = self.store.intake.submit_all(&jobs).await.map_err(ApiError::of_change)?;
         let all = jobs.iter().zip(spans).zip(outcomes);
         Ok(all.map(|((job, span), outcome)| self.note(sender, job, span, outcome, started)).collect())
     }
@@ -118,7 +114,7 @@ impl Intake {
 
     fn new_job_id(&self) -> JobId {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let partitions = usize::from(self.store.policy().partitions.clamp(1, MOST_PARTITIONS));
+        let partitions = usize::from(self.store.queue().policy().partitions.clamp(1, MOST_PARTITIONS));
         JobId::new((turn % partitions) as u8)
     }
 

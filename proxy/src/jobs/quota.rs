@@ -15,12 +15,12 @@ use tepal_shared::{
     job::{Charge, LARGE_BYTES},
     model::Model,
     process::settings::Mistakes,
-    queue::store::JobStore,
 };
 
 use super::submission::Submission;
 use crate::{
     http::peer::Client,
+    jobs::store::Store,
     secret::{Pseudonym, Secret, SecretError},
 };
 
@@ -73,7 +73,7 @@ pub(crate) enum Payer<'a> {
 /// Charges large jobs to their payers.
 pub(crate) struct Charges {
     pub(crate) quota: Quota,
-    pub(crate) store: JobStore,
+    pub(crate) store: Store,
     /// For the pseudonyms of addresses.
     pub(crate) secret: Arc<Secret>,
 }

@@ -5,10 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use futures_util::FutureExt as _;
-use tepal_shared::{
-    job::JobId,
-    queue::{error::StoreError, store::JobStore},
-};
+use tepal_shared::{job::JobId, queue::error::StoreError};
 
 use super::single_flight::{Flight, SingleFlight};
 use crate::{
@@ -17,11 +14,12 @@ use crate::{
         answer::held,
         budget::{Budget, Share},
     },
+    jobs::store::Store,
 };
 
 /// The large results of answers.
 pub(crate) struct Results {
-    store: JobStore,
+    store: Store,
     budget: Arc<Budget>,
     reads: SingleFlight<Read>,
 }
@@ -44,7 +42,7 @@ struct Joined {
 }
 
 impl Results {
-    pub(crate) fn new(store: JobStore, budget: Arc<Budget>) -> Self {
+    pub(crate) fn new(store: Store, budget: Arc<Budget>) -> Self {
         Self { store, budget, reads: SingleFlight::default() }
     }
 
@@ -59,11 +57,11 @@ impl Results {
     }
 }
 
-async fn read(store: JobStore, mut share: Share, id: JobId, bytes: usize) -> Read {
+async fn read(store: Store, mut share: Share, id: JobId, bytes: usize) -> Read {
     if !share.grow(bytes) {
         return Err(Unread::NoRoom);
     }
-    let Some(text) = store.large_result(id).await.map_err(Unread::Store)? else { return Ok(None) };
+    let Some(text) = store.views.large_result(id).await.map_err(Unread::Store)? else { return Ok(None) };
     if !share.grow(text.len().saturating_sub(bytes)) {
         return Err(Unread::NoRoom);
     }

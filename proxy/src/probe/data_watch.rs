@@ -4,9 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use tepal_shared::queue::{
     error::StoreError,
-    store::{JobStore, LogMark, LogWatch, Loss},
+    loss::{LogMark, LogWatch, Loss},
 };
 use tokio::time::Instant;
+
+use crate::jobs::store::Store;
 
 /// How long /health reports a loss: as long as results are kept by default, so that whoever asks for a lost job can learn what
 /// happened.
@@ -24,11 +26,11 @@ impl DataWatch {
     /// repeated as a whole by the next one.
     pub(super) async fn look(
         &mut self,
-        store: &JobStore,
+        store: &Store,
         logs: &[(u8, LogMark)],
     ) -> Result<Option<Loss>, StoreError> {
         let went_back = self.logs.went_back(logs);
-        let jobs = store.look_up_acknowledged(&self.logs.doubtful(logs)).await?;
+        let jobs = store.intake.look_up_acknowledged(&self.logs.doubtful(logs)).await?;
         self.logs.saw(logs);
         let loss = Loss::of(jobs, went_back);
         self.last = loss.map(|loss| (Instant::now(), SystemTime::now(), loss)).or(self.last);
@@ -44,7 +46,7 @@ impl DataWatch {
 
 #[cfg(test)]
 mod tests {
-    use tepal_shared::queue::store::LookedUp;
+    use tepal_shared::queue::loss::LookedUp;
 
     use super::*;
 

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use tepal_shared::queue::{
-    error::StoreError,
-    store::{JobStore, LogMark, QueueState},
-};
+use tepal_shared::queue::{error::StoreError, loss::LogMark, views::QueueState};
+
+use crate::jobs::store::Store;
 
 /// The sums over all partitions.
 #[derive(Default)]
@@ -17,18 +16,18 @@ pub(super) struct Queues {
 }
 
 impl Queues {
-    pub(super) async fn read(store: &JobStore) -> Result<Self, StoreError> {
+    pub(super) async fn read(store: &Store) -> Result<Self, StoreError> {
         let mut queues = Self::default();
-        for partition in store.partitions() {
-            let partition_state = store.partition_state(partition).await?;
+        for partition in store.queue().partitions() {
+            let partition_state = store.views.partition_state(partition).await?;
             queues.logs.push((partition, partition_state.log));
             for (total, state) in queues.by_priority.iter_mut().zip(partition_state.queues) {
                 total.new += state.new;
                 total.waiting += state.waiting;
                 total.in_flight += state.in_flight;
             }
-            queues.oldest_waiting = queues.oldest_waiting.max(store.oldest_waiting(partition).await?);
-            queues.dead_letters += store.dead_letters(partition).await?;
+            queues.oldest_waiting = queues.oldest_waiting.max(store.views.oldest_waiting(partition).await?);
+            queues.dead_letters += store.views.dead_letters(partition).await?;
         }
         Ok(queues)
     }

@@ -1,7 +1,7 @@
 //! Metrics of the Redis server.
 
 use metrics::Counter;
-use tepal_shared::queue::store::ServerState;
+use tepal_shared::queue::views::ServerState;
 use tracing::warn;
 
 use crate::metrics::RedisGauges;

@@ -1,10 +1,7 @@
 //! What the live workers report.
 
 use axum::body::Bytes;
-use tepal_shared::queue::{
-    scripts::WorkerRecord,
-    worker_state::{BackendState, WorkerState},
-};
+use tepal_shared::queue::heartbeat::{BackendState, WorkerRecord, WorkerState};
 
 use crate::snapshot::Workers;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tepal_shared::queue::store::Settlement;
+use tepal_shared::queue::work::Settlement;
 use tepal_tests::{fault_proxy::FaultProxy, http::Method, redis::RedisServer, wait::eventually};
 use tokio::time::timeout;
 
@@ -117,11 +117,11 @@ async fn the_stream_of_a_job_that_is_gone_ends_and_others_go_on() {
     }
     eventually(SOON, "the jobs are followed", || async { site.channels() == 2 }).await;
 
-    site.redis.cli(&["DEL", &site.store.keys().job(gone.parse().unwrap())]);
+    site.redis.cli(&["DEL", &site.store.queue.keys().job(gone.parse().unwrap())]);
 
     let [of_gone, of_kept] = &mut streams;
     assert!(timeout(SOON, of_gone.next()).await.expect("the end in time").is_none());
-    site.redis.cli(&["DEL", &site.store.keys().job(kept.parse().unwrap())]);
+    site.redis.cli(&["DEL", &site.store.queue.keys().job(kept.parse().unwrap())]);
     assert!(timeout(SOON, of_kept.next()).await.expect("the end in time").is_none());
     assert_eq!(site.client.request(Method::GET, &format!("/job/{gone}"), &[], "").await.status, 404);
 }

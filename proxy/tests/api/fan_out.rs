@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tepal_shared::{job::JobId, queue::store::Settlement};
+use tepal_shared::{job::JobId, queue::work::Settlement};
 use tepal_tests::{
     http::{Answer, Method},
     wait::eventually,

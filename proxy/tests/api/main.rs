@@ -10,4 +10,5 @@ mod fan_out;
 mod filters;
 mod many;
 mod site;
+mod store;
 mod waiting;

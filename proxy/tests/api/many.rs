@@ -215,7 +215,7 @@ async fn an_answer_does_not_grow_without_bound() {
     let result = json!({"prediction": 0, "text": "x".repeat(200_000)}).to_string();
     for _ in 0..60 {
         let attempt = site.take().await;
-        site.settle(&attempt, tepal_shared::queue::store::Settlement::Complete(result.clone())).await;
+        site.settle(&attempt, tepal_shared::queue::work::Settlement::Complete(result.clone())).await;
     }
     let first = lookup(&site, &json!(ids(&answer))).await.json();
     let shown = first["jobs"].as_array().unwrap().len();

@@ -9,8 +9,7 @@ use tepal_shared::{
         Policy,
         keys::Keys,
         link::{ConnectionSettings, Redis},
-        scripts::Settled,
-        store::{JobStore, Settlement, TakeRequest},
+        work::{Settled, Settlement, TakeRequest},
     },
 };
 use tepal_tests::{
@@ -20,6 +19,8 @@ use tepal_tests::{
     wait::{eventually, poll},
 };
 
+use crate::store::Store;
+
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const RESULT: &str = r#"{"prediction":0,"class_name":"setosa","probabilities":[0.98,0.01,0.01]}"#;
 
@@ -28,7 +29,7 @@ pub(crate) struct Site {
     pub(crate) redis: RedisServer,
     pub(crate) proxy: Proxy,
     pub(crate) client: Client,
-    pub(crate) store: JobStore,
+    pub(crate) store: Store,
 }
 
 impl Site {
@@ -39,7 +40,7 @@ impl Site {
         let partitions = partitions.map_or(1, |(_, value)| value.parse().unwrap());
         let settings = ConnectionSettings::new(&redis.url()).unwrap();
         let policy = Policy { partitions, ..Policy::default() };
-        let store = JobStore::new(Redis::open(settings).unwrap(), Keys::new("predict_queue"), policy);
+        let store = Store::new(Redis::open(settings).unwrap(), Keys::new("predict_queue"), policy);
         let client = proxy.client().with_timeout(Duration::from_secs(70));
         let site = Self { redis, proxy, client, store };
         site.ready().await;
@@ -62,7 +63,7 @@ impl Site {
     /// Takes one job as a worker does.
     pub(crate) async fn take(&self) -> Claim {
         let taken = poll(SOON, || async {
-            for partition in self.store.partitions() {
+            for partition in self.store.queue.partitions() {
                 let request = TakeRequest {
                     partition,
                     consumer: "test-0",
@@ -71,7 +72,7 @@ impl Site {
                     max_bytes: 1 << 20,
                     due_from: Some(&Default::default()),
                 };
-                let granted = self.store.take(&request).await.map_err(|error| error.to_string())?;
+                let granted = self.store.work.take(&request).await.map_err(|error| error.to_string())?;
                 if let Some(delivery) = granted.deliveries.into_iter().next() {
                     return Ok(delivery.attempt.claim);
                 }
@@ -82,7 +83,7 @@ impl Site {
     }
 
     pub(crate) async fn settle(&self, claim: &Claim, settlement: Settlement) {
-        let outcome = self.store.settle(&[(*claim, settlement)]).await.unwrap().remove(0).unwrap();
+        let outcome = self.store.work.settle(&[(*claim, settlement)]).await.unwrap().remove(0).unwrap();
         assert_eq!(outcome, Settled::Done { repaired: false });
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tepal_shared::queue::store::Settlement;
+use tepal_shared::queue::work::Settlement;
 use tepal_tests::{
     fault_proxy::FaultProxy,
     http::{Answer, Client, Method},
@@ -289,7 +289,7 @@ async fn a_wait_for_a_job_that_is_gone_ends_soon_with_404() {
     let site = Site::start(&[]).await;
     for flush in [false, true] {
         let id = site.submit().await;
-        let key = site.store.keys().job(id.parse().unwrap());
+        let key = site.store.queue.keys().job(id.parse().unwrap());
         let removing = async {
             eventually(SOON, "the job is followed", || async { site.channels() == 1 }).await;
             if flush {

@@ -4,7 +4,7 @@
 use serde_json::json;
 use tepal_shared::{
     job::{JobId, Priority},
-    queue::store::Settlement,
+    queue::work::Settlement,
 };
 use tepal_tests::{http::Method, wait::eventually};
 use tokio::{

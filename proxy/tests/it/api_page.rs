@@ -6,7 +6,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tepal_shared::{
     job::{JobId, NewJob},
-    queue::{scripts::Submitted, store::Settlement},
+    queue::{intake::Submitted, work::Settlement},
 };
 
 use tepal_tests::wait::eventually;
@@ -153,7 +153,7 @@ async fn prepare(gateway: &Gateway) {
     let job = NewJob { input: FLOWER_INPUT.to_owned(), ..NewJob::default() };
     let submit = async |id: &str| {
         assert_eq!(
-            gateway.store.submit(id.parse().unwrap(), job.clone()).await.unwrap(),
+            gateway.store.intake.submit(id.parse().unwrap(), job.clone()).await.unwrap(),
             Submitted::Accepted
         );
     };

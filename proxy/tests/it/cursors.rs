@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use tepal_shared::{
     job::{JobId, NewJob},
-    queue::scripts::Submitted,
+    queue::intake::Submitted,
 };
 use tepal_tests::{
     http::{Answer, Method},
@@ -37,7 +37,7 @@ async fn gateway() -> (Gateway, [String; 3]) {
 async fn store(gateway: &Gateway, owner: &str) -> JobId {
     let id = JobId::new(0);
     let job = NewJob { input: FLOWER_INPUT.to_owned(), owner: Some(owner.to_owned()), ..NewJob::default() };
-    assert_eq!(gateway.store.submit(id, job).await.unwrap(), Submitted::Accepted);
+    assert_eq!(gateway.store.intake.submit(id, job).await.unwrap(), Submitted::Accepted);
     id
 }
 
@@ -90,7 +90,7 @@ async fn an_attacker_does_not_learn_when_another_submitted() {
     for _ in 0..1000 {
         store(&gateway, "bob").await;
     }
-    let places = gateway.store.log(None, 2000).await.unwrap().entries;
+    let places = gateway.store.views.log(None, 2000).await.unwrap().entries;
     let times = |is_wanted: &dyn Fn(JobId) -> bool| -> BTreeSet<u64> {
         places.iter().filter(|entry| is_wanted(entry.id)).map(|entry| entry.place.ms).collect()
     };

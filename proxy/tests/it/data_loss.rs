@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use serde_json::json;
 use tepal_shared::{
     job::{JobId, NewJob},
-    queue::store::Settlement,
+    queue::work::Settlement,
 };
 use tepal_tests::{
     fault_proxy::FaultProxy,
@@ -144,7 +144,7 @@ async fn a_redis_that_drops_the_transactions_of_its_file_is_noticed() {
     gateway.redis.restart().await;
     assert_eq!(gateway.redis.cli(&["GET", "lone"]), "write");
 
-    let exists = gateway.redis.cli(&["EXISTS", &gateway.store.keys().job(ids[0])]) == "1";
+    let exists = gateway.redis.cli(&["EXISTS", &gateway.store.queue.keys().job(ids[0])]) == "1";
     if exists {
         // This server replays its file whatever the default user may do.
         healthy(&gateway).await;
@@ -167,7 +167,7 @@ async fn jobs_that_only_the_old_primary_had_are_counted_after_a_failover() {
     for _ in 0..3 {
         gateway.submit().await;
     }
-    let log = gateway.store.keys().log(0);
+    let log = gateway.store.queue.keys().log(0);
     eventually(SOON, "the replica to have them", async || replica.cli(&["XLEN", &log]) == "3").await;
 
     // The primary freezes and a Sentinel promotes the replica; then the primary thaws, and nobody has told it yet.
@@ -181,7 +181,7 @@ async fn jobs_that_only_the_old_primary_had_are_counted_after_a_failover() {
     let others = store(&replica);
     for _ in 0..50 {
         let job = NewJob { input: FLOWER_INPUT.to_owned(), ..NewJob::default() };
-        others.submit(JobId::new(0), job).await.unwrap();
+        others.intake.submit(JobId::new(0), job).await.unwrap();
     }
     faults.lead_to(&replica.addr());
     gateway.redis.cli(&["REPLICAOF", "127.0.0.1", &replica.port().to_string()]);
@@ -241,7 +241,7 @@ async fn jobs_that_ended_and_expired_are_no_loss() {
     let completed = gateway.submit().await;
     gateway.settle(&gateway.take_one().await, Settlement::Complete(SETOSA.to_owned())).await;
     // As if the workers kept results for as long.
-    gateway.redis.cli(&["PEXPIRE", &gateway.store.keys().job(completed), "1"]);
+    gateway.redis.cli(&["PEXPIRE", &gateway.store.queue.keys().job(completed), "1"]);
     for id in [cancelled, completed] {
         let gone = async || gateway.get(&format!("/job/{id}")).await.status == 404;
         eventually(SOON, "the job to expire", gone).await;

@@ -6,7 +6,6 @@ use tepal_shared::queue::{
     Policy,
     keys::Keys,
     link::{ConnectionSettings, Redis},
-    store::JobStore,
 };
 use tepal_tests::{
     process::{Proxy, Service},
@@ -14,7 +13,7 @@ use tepal_tests::{
     wait::eventually,
 };
 
-use crate::{gateway::SOON, keys};
+use crate::{gateway::SOON, keys, store::Store};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
 
@@ -42,11 +41,11 @@ async fn sound() -> RedisServer {
 /// A worker that says this of its model.
 async fn worker_says(redis: &RedisServer, state: &str) {
     let connection = Redis::open(ConnectionSettings::new(&redis.url()).unwrap()).unwrap();
-    let store = JobStore::new(connection, Keys::new("predict_queue"), Policy::default());
+    let store = Store::new(connection, Keys::new("predict_queue"), Policy::default());
     let state = format!(
         r#"{{"host":"h","pid":1,"version":"1","backend":"onnx",{state},"consumers":2,"in_flight":0}}"#
     );
-    store.heartbeat("w", &state).await.unwrap();
+    store.work.heartbeat("w", &state).await.unwrap();
 }
 
 #[tokio::test]
@@ -101,7 +100,7 @@ async fn the_keys_are_counted_and_a_file_that_everybody_may_write_is_wrong() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
 
     let (is_well, text) = doctor(&redis.url(), &settings).await;
-    assert!(!is_well && line(&text, "API keys").contains("To mend it: chmod o-w "), "{text}");
+    assert!(!is_well && line(&text, "API keys").contains("To fix it: chmod o-w "), "{text}");
 }
 
 #[tokio::test]

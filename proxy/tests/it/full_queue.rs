@@ -1,6 +1,6 @@
 //! The bounded queue: new work is refused early, with a time to come back.
 
-use tepal_shared::{job::Priority, queue::store::Settlement};
+use tepal_shared::{job::Priority, queue::work::Settlement};
 use tepal_tests::wait::eventually;
 
 use crate::{

@@ -10,11 +10,11 @@ use tepal_shared::{
     job::{Claim, Delivery, JobId, NewJob, Priority},
     queue::{
         Policy,
+        heartbeat::{BackendState, WorkerState},
+        intake::Submitted,
         keys::Keys,
         link::{ConnectionSettings, Redis},
-        scripts::{Settled, Submitted},
-        store::{JobStore, Settlement, TakeRequest},
-        worker_state::{BackendState, WorkerState},
+        work::{Settled, Settlement, TakeRequest},
     },
 };
 use tepal_tests::{
@@ -24,7 +24,7 @@ use tepal_tests::{
     wait::eventually,
 };
 
-use crate::expect::REQUEST_ID;
+use crate::{expect::REQUEST_ID, store::Store};
 
 /// Long enough for anything that is to happen, on a machine that does much else.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 pub(crate) struct Gateway {
     pub(crate) redis: RedisServer,
     pub(crate) proxy: Proxy,
-    pub(crate) store: JobStore,
+    pub(crate) store: Store,
     client: Client,
 }
 
@@ -135,7 +135,7 @@ impl Gateway {
     pub(crate) async fn store_job(&self, priority: Priority) -> JobId {
         let (id, input) = (JobId::new(0), FLOWER_INPUT.to_owned());
         let job = NewJob { input, priority, ..NewJob::default() };
-        assert_eq!(self.store.submit(id, job).await.unwrap(), Submitted::Accepted);
+        assert_eq!(self.store.intake.submit(id, job).await.unwrap(), Submitted::Accepted);
         id
     }
 
@@ -149,7 +149,7 @@ impl Gateway {
         let order = Priority::ALL;
         let (consumer, limit, max_bytes) = ("test-1", 1000, usize::MAX);
         let request = TakeRequest { partition, consumer, order, limit, max_bytes, due_from: None };
-        self.store.take(&request).await.unwrap().deliveries
+        self.store.work.take(&request).await.unwrap().deliveries
     }
 
     /// Takes the only waiting job.
@@ -166,7 +166,7 @@ impl Gateway {
 
     /// Settles a claim.
     pub(crate) async fn settle(&self, claim: &Claim, settlement: Settlement) {
-        let settled = self.store.settle(&[(*claim, settlement)]).await.unwrap().remove(0).unwrap();
+        let settled = self.store.work.settle(&[(*claim, settlement)]).await.unwrap().remove(0).unwrap();
         assert_eq!(settled, Settled::Done { repaired: false });
     }
 
@@ -187,7 +187,7 @@ impl Gateway {
 
     /// Everything that the job's hash holds.
     pub(crate) fn hash(&self, id: JobId) -> BTreeMap<String, String> {
-        let text = self.redis.cli(&["HGETALL", &self.store.keys().job(id)]);
+        let text = self.redis.cli(&["HGETALL", &self.store.queue.keys().job(id)]);
         let mut lines = text.lines().map(str::to_owned);
         let mut fields = BTreeMap::new();
         while let (Some(field), Some(value)) = (lines.next(), lines.next()) {
@@ -204,7 +204,7 @@ impl Gateway {
 
     /// Number of jobs that were ever accepted in the first partition.
     pub(crate) fn log_length(&self) -> u64 {
-        self.redis.cli(&["XLEN", &self.store.keys().log(0)]).parse().unwrap()
+        self.redis.cli(&["XLEN", &self.store.queue.keys().log(0)]).parse().unwrap()
     }
 
     /// Says that a worker lives and how its backend is. The record comes from the future, so that the worker does not
@@ -224,16 +224,16 @@ impl Gateway {
         let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
         let seen = in_an_hour.duration_since(UNIX_EPOCH).unwrap().as_millis();
         let record = format!("{seen} {}", serde_json::to_string(&state).unwrap());
-        self.redis.cli(&["HSET", &self.store.keys().workers(), worker, &record]);
+        self.redis.cli(&["HSET", &self.store.queue.keys().workers(), worker, &record]);
     }
 }
 
 /// A job store on this Redis, past the proxy.
-pub(crate) fn store(redis: &RedisServer) -> JobStore {
+pub(crate) fn store(redis: &RedisServer) -> Store {
     let connection = Redis::open(ConnectionSettings::new(&redis.url()).unwrap().with_patience(SOON)).unwrap();
     // A machine that is slow for a moment must not make a lease lapse.
     let policy = Policy { lease: Duration::from_secs(60), ..Policy::default() };
-    JobStore::new(connection, Keys::new("predict_queue"), policy)
+    Store::new(connection, Keys::new("predict_queue"), policy)
 }
 
 /// The id of an accepted job, whose answer must be whole.

@@ -66,7 +66,7 @@ async fn no_worker_lives() {
 
     gateway.heartbeat("w1", "tensorflow_serving", true, None);
     gateway.health_is(200, HEALTHY).await;
-    gateway.store.farewell("w1").await.unwrap();
+    gateway.store.work.farewell("w1").await.unwrap();
     gateway.health_is(503, NO_WORKER).await;
 }
 
@@ -77,7 +77,7 @@ async fn a_worker_that_has_fallen_silent_is_dead() {
     gateway.health_is(200, HEALTHY).await;
 
     // As if its last heartbeat was long ago: "<when> <state>".
-    let workers = gateway.store.keys().workers();
+    let workers = gateway.store.queue.keys().workers();
     let record = gateway.redis.cli(&["HGET", &workers, "w1"]);
     let state = record.split_once(' ').unwrap().1;
     gateway.redis.cli(&["HSET", &workers, "w1", &format!("1700000000000 {state}")]);
@@ -109,7 +109,7 @@ async fn each_backend_is_a_component() {
 #[tokio::test]
 async fn a_worker_of_an_unknown_version_is_no_backend() {
     let gateway = Gateway::start().await;
-    gateway.store.heartbeat("w1", r#"{"something": "else"}"#).await.unwrap();
+    gateway.store.work.heartbeat("w1", r#"{"something": "else"}"#).await.unwrap();
     gateway.health_is(503, NO_WORKER).await;
 }
 

@@ -20,7 +20,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tepal_shared::{
     job::{JobId, Priority},
-    queue::store::Settlement,
+    queue::work::Settlement,
 };
 use tepal_tests::http::Client;
 use tokio::{

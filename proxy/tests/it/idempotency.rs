@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use tepal_shared::queue::store::Settlement;
+use tepal_shared::queue::work::Settlement;
 use tepal_tests::{http::Method, process::Proxy};
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tepal_shared::{job::JobId, queue::store::Settlement};
+use tepal_shared::{job::JobId, queue::work::Settlement};
 use tepal_tests::wait::eventually;
 
 use crate::{
@@ -19,7 +19,7 @@ fn time(unix_ms: Option<u64>) -> String {
 
 /// What every job has, followed by `more`.
 async fn view(gateway: &Gateway, id: JobId, more: Value) -> Value {
-    let job = gateway.store.job(id).await.unwrap().unwrap();
+    let job = gateway.store.views.job(id).await.unwrap().unwrap();
     let mut body = json!({
         "job_id": id.to_string(),
         "status": job.status.as_str(),
@@ -51,7 +51,7 @@ async fn a_processing_job() {
     let gateway = Gateway::start().await;
     let id = gateway.submit().await;
     gateway.take_one().await;
-    let started = gateway.store.job(id).await.unwrap().unwrap().started_at_ms;
+    let started = gateway.store.views.job(id).await.unwrap().unwrap().started_at_ms;
     let expected = view(&gateway, id, json!({"started_at": time(started)})).await;
     assert_eq!((&expected["status"], &expected["attempts"]), (&json!("processing"), &json!(1)));
     assert_json(&gateway.get(&format!("/job/{id}")).await, 200, &[("retry-after", "1")], &expected);
@@ -62,7 +62,7 @@ async fn a_job_that_waits_for_its_next_attempt() {
     let gateway = Gateway::start().await;
     let id = gateway.submit().await;
     gateway.settle(&gateway.take_one().await, Settlement::Retry(Duration::from_secs(30))).await;
-    let job = gateway.store.job(id).await.unwrap().unwrap();
+    let job = gateway.store.views.job(id).await.unwrap().unwrap();
     let times =
         json!({"started_at": time(job.started_at_ms), "next_attempt_at": time(job.next_attempt_at_ms)});
     let expected = view(&gateway, id, times).await;
@@ -74,7 +74,7 @@ async fn a_job_that_waits_for_its_next_attempt() {
 async fn a_completed_job() {
     let gateway = Gateway::start().await;
     let id = gateway.completed().await;
-    let job = gateway.store.job(id).await.unwrap().unwrap();
+    let job = gateway.store.views.job(id).await.unwrap().unwrap();
     let result: Value = serde_json::from_str(SETOSA).unwrap();
     let more = json!({
         "started_at": time(job.started_at_ms),
@@ -85,7 +85,7 @@ async fn a_completed_job() {
     assert_json(&answer, 200, &[], &view(&gateway, id, more).await);
     assert!(answer.text().ends_with(&format!(r#","result":{SETOSA}}}"#)), "as stored: {}", answer.text());
 
-    let ttl: u64 = gateway.redis.cli(&["TTL", &gateway.store.keys().job(id)]).parse().unwrap();
+    let ttl: u64 = gateway.redis.cli(&["TTL", &gateway.store.queue.keys().job(id)]).parse().unwrap();
     assert!((86_300..=86_400).contains(&ttl), "{ttl}");
 }
 
@@ -93,7 +93,7 @@ async fn a_completed_job() {
 async fn a_failed_job() {
     let gateway = Gateway::start().await;
     let id = gateway.failed().await;
-    let job = gateway.store.job(id).await.unwrap().unwrap();
+    let job = gateway.store.views.job(id).await.unwrap().unwrap();
     let more = json!({
         "error": "Model inference timeout",
         "error_code": "inference_timeout",
@@ -110,9 +110,9 @@ async fn a_cancelled_job_and_the_result_that_came_too_late() {
     let attempt = gateway.take_one().await;
     let answer = gateway.delete(&format!("/job/{id}")).await;
     assert_json(&answer, 200, &[], &json!({"job_id": id.to_string(), "status": "cancelled"}));
-    gateway.store.settle(&[(attempt, Settlement::Complete(SETOSA.to_owned()))]).await.unwrap();
+    gateway.store.work.settle(&[(attempt, Settlement::Complete(SETOSA.to_owned()))]).await.unwrap();
 
-    let job = gateway.store.job(id).await.unwrap().unwrap();
+    let job = gateway.store.views.job(id).await.unwrap().unwrap();
     let times = json!({"started_at": time(job.started_at_ms), "finished_at": time(job.finished_at_ms)});
     let expected = view(&gateway, id, times).await;
     assert_eq!(expected["status"], "cancelled");
@@ -128,7 +128,7 @@ async fn a_job_that_waited_too_long_fails_although_no_worker_looks_at_it() {
     let failed = async || gateway.get(&path).await.json()["status"] == "failed";
     eventually(SOON, "the job to fail", failed).await;
 
-    let finished = time(gateway.store.job(id).await.unwrap().unwrap().finished_at_ms);
+    let finished = time(gateway.store.views.job(id).await.unwrap().unwrap().finished_at_ms);
     let error = "The job waited longer than max_queue_seconds";
     let more = json!({"error": error, "error_code": "queue_timeout", "finished_at": finished});
     assert_json(&gateway.get(&path).await, 200, &[], &view(&gateway, id, more).await);

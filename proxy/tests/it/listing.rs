@@ -5,16 +5,14 @@ use std::{collections::HashMap, time::Duration};
 use serde_json::{Value, json};
 use tepal_shared::{
     job::Priority,
-    queue::{
-        Policy,
-        store::{JobStore, Settlement},
-    },
+    queue::{Policy, work::Settlement},
 };
 use tepal_tests::wait::eventually;
 
 use crate::{
     expect::{assert_json, invalid},
     gateway::{Gateway, SETOSA, SOON, accepted},
+    store::Store,
 };
 
 /// The ids of a page.
@@ -132,8 +130,8 @@ async fn paging_goes_over_all_partitions_in_order() {
 /// When each job was accepted, by the logs of four partitions.
 async fn log_times(gateway: &Gateway) -> HashMap<String, u64> {
     let policy = Policy { partitions: 4, ..Policy::default() };
-    let store = JobStore::new(gateway.store.redis().clone(), gateway.store.keys().clone(), policy);
-    let entries = store.log(None, 1000).await.unwrap().entries;
+    let store = Store::new(gateway.store.queue.redis().clone(), gateway.store.queue.keys().clone(), policy);
+    let entries = store.views.log(None, 1000).await.unwrap().entries;
     entries.into_iter().map(|entry| (entry.id.to_string(), entry.place.ms)).collect()
 }
 
@@ -179,7 +177,7 @@ async fn a_rare_state_is_found_however_many_jobs_are_newer() {
 async fn a_job_that_has_expired_is_not_listed() {
     let gateway = Gateway::start().await;
     let (old, new) = (gateway.completed().await, gateway.submit().await);
-    gateway.redis.cli(&["DEL", &gateway.store.keys().job(old)]);
+    gateway.redis.cli(&["DEL", &gateway.store.queue.keys().job(old)]);
     assert_eq!(ids(&gateway.get("/jobs").await.json()), [new.to_string()]);
 }
 
@@ -217,9 +215,9 @@ async fn jobs_that_came_after_the_clock_was_ahead_have_the_right_time_and_are_fo
     let gateway = Gateway::start().await;
     let first = gateway.submit().await;
     // While the clock is a day ahead, a job comes and goes. Ids never decrease, so they stay ahead.
-    let created_at = async |id| gateway.store.job(id).await.unwrap().unwrap().created_at_ms;
+    let created_at = async |id| gateway.store.views.job(id).await.unwrap().unwrap().created_at_ms;
     let tomorrow = format!("{}-0", created_at(first).await + 86_400_000);
-    let keys = gateway.store.keys();
+    let keys = gateway.store.queue.keys();
     for key in [keys.log(0), keys.stream(0, Priority::Normal)] {
         gateway.redis.cli(&["XADD", &key, &tomorrow, "id", "x"]);
         gateway.redis.cli(&["XDEL", &key, &tomorrow]);

@@ -54,6 +54,7 @@ mod replication;
 mod retry;
 mod rights;
 mod shutdown;
+mod store;
 mod submit;
 mod tasks;
 mod tls;

@@ -1,7 +1,7 @@
 //! Another model with other names, shapes and bounds: nothing in the proxy knows the reference model.
 
 use serde_json::json;
-use tepal_shared::queue::store::Settlement;
+use tepal_shared::queue::work::Settlement;
 
 use crate::{
     expect::invalid,

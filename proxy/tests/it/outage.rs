@@ -154,13 +154,13 @@ async fn a_cancellation_of_unknown_outcome_can_be_repeated() {
     let url = redis.proxy_url_at(&faults.addr());
     let gateway = Gateway::through(redis, &url, &[]).await;
     let job = tepal_shared::job::NewJob { input: FLOWER_INPUT.to_owned(), ..Default::default() };
-    gateway.store.submit(id, job).await.unwrap();
+    gateway.store.intake.submit(id, job).await.unwrap();
     faults.refuse();
     faults.drop_reply_to(&id.to_string());
 
     let path = format!("/job/{id}");
     outcome_unknown().assert(&gateway.delete(&path).await, &path, UNAVAILABLE);
-    assert_eq!(gateway.store.job(id).await.unwrap().unwrap().status, JobStatus::Cancelled);
+    assert_eq!(gateway.store.views.job(id).await.unwrap().unwrap().status, JobStatus::Cancelled);
 
     faults.pass();
     let repeated = async || gateway.delete(&path).await.status == 200;
@@ -240,7 +240,7 @@ async fn a_redis_that_cannot_write_its_disk_takes_no_changes() {
 async fn an_answer_that_makes_no_sense_is_an_internal_error_without_its_cause() {
     let gateway = Gateway::start().await;
     let id = gateway.submit().await;
-    gateway.redis.cli(&["HSET", &store(&gateway.redis).keys().job(id), "status", "confused"]);
+    gateway.redis.cli(&["HSET", &store(&gateway.redis).queue.keys().job(id), "status", "confused"]);
     let path = format!("/job/{id}");
     let answer = gateway.get(&path).await;
     let detail = "An internal error occurred; its cause is in the service's log under the request id";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use tepal_shared::queue::store::Settlement;
+use tepal_shared::queue::work::Settlement;
 use tepal_tests::{
     http::{Answer, Method},
     process::Proxy,
@@ -38,7 +38,7 @@ async fn predict_from(gateway: &Gateway, address: &str) -> Answer {
 
 /// What each payer keeps.
 fn sums(gateway: &Gateway) -> BTreeMap<String, u64> {
-    let text = gateway.redis.cli(&["HGETALL", &gateway.store.keys().quota(0)[1]]);
+    let text = gateway.redis.cli(&["HGETALL", &gateway.store.queue.keys().quota(0)[1]]);
     let lines: Vec<_> = text.lines().collect();
     lines.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].parse().unwrap())).collect()
 }
@@ -159,7 +159,7 @@ async fn without_a_setting_a_caller_may_keep_a_quarter_of_the_memory() {
         (answer.status == 429).then(|| answer.json()["code"].clone())
     };
     assert_eq!(eventually(SOON, "a refusal", refused).await, "storage_quota_exceeded");
-    let partitions = (0..10).map(|partition| gateway.store.keys().quota(partition)[1].clone());
+    let partitions = (0..10).map(|partition| gateway.store.queue.keys().quota(partition)[1].clone());
     let most = partitions.filter_map(|key| {
         let sums = gateway.redis.cli(&["HVALS", &key]);
         sums.lines().next().and_then(|sum| sum.parse::<u64>().ok())

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use tepal_shared::{
     job::{JobId, Priority},
-    queue::store::Settlement,
+    queue::work::Settlement,
 };
 use tepal_tests::http::{Answer, Method, raw};
 use tokio::{

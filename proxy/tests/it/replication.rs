@@ -38,7 +38,7 @@ async fn a_job_that_the_replica_holds_is_accepted() {
     let replica = replica_of(&primary).await;
     let gateway = Gateway::on(primary, &PATIENT).await;
     let id = gateway.submit().await;
-    let key = gateway.store.keys().job(id);
+    let key = gateway.store.queue.keys().job(id);
     assert_eq!(replica.cli(&["HGET", &key, "status"]), "pending", "it was there before the answer");
 }
 

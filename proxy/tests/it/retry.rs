@@ -63,7 +63,7 @@ async fn a_job_whose_input_has_expired_is_not_repeated() {
     let id = gateway.submit().await;
     gateway.delete(&format!("/job/{id}")).await;
     let before = gateway.get(&format!("/job/{id}")).await;
-    let input = gateway.store.keys().input(id);
+    let input = gateway.store.queue.keys().input(id);
     let has_expired = async || gateway.redis.cli(&["EXISTS", &input]) == "0";
     eventually(SOON, "the input to expire", has_expired).await;
 

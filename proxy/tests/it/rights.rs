@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use tepal_shared::queue::{doctor::Role, keys::Keys};
+use tepal_shared::queue::{doctor::Service, keys::Keys};
 use tepal_tests::{
     http::Method,
     process::Proxy,
@@ -65,7 +65,7 @@ async fn exercise(gateway: &Gateway) {
     let waiting = gateway.send(Method::POST, "/predict", &[JSON, ("prefer", "wait=1")], FLOWER).await;
     assert_eq!(waiting.status, 202);
     // As after a time when Redis's clock was far ahead.
-    gateway.redis.cli(&["XSETID", &gateway.store.keys().log(0), "9999999999999-0"]);
+    gateway.redis.cli(&["XSETID", &gateway.store.queue.keys().log(0), "9999999999999-0"]);
     gateway.submit().await;
     assert_eq!(gateway.get("/jobs?created_before=2100-01-01T00:00:00Z").await.status, 200);
     let ids = json!({ "job_ids": [late.to_string()] }).to_string();
@@ -86,8 +86,8 @@ async fn the_doctor_tries_what_the_proxy_calls_and_nothing_else() {
         async || careful.client().post_raw("/predict", FLOWER).await.json()["code"] == "not_replicated";
     eventually(SOON, "a submission that asks for replicas", refused).await;
 
-    let kinds = kinds(gateway.store.keys());
-    let needs = Role::Proxy.needs(gateway.store.keys(), 0);
+    let kinds = kinds(gateway.store.queue.keys());
+    let needs = Service::Proxy.needs(gateway.store.queue.keys(), 0);
     let tried = rights(needs.iter().map(Vec::as_slice), &kinds);
     // Some commands come with the probe's next look.
     eventually(SOON, "the same commands", async || {

@@ -29,7 +29,7 @@ async fn a_submission_is_answered_at_once_and_waits_in_the_queue() {
 
     let expected = [("status", "pending"), ("input", FLOWER_INPUT), ("request_id", "r-1")];
     assert_eq!(fixed(gateway.hash(id)), fields(&expected));
-    let key = gateway.store.keys().job(id);
+    let key = gateway.store.queue.keys().job(id);
     assert_eq!(gateway.redis.cli(&["TTL", &key]), "-1", "an accepted job does not expire");
     let delivery = gateway.take_delivery().await;
     assert_eq!((delivery.attempt.claim.job_id, delivery.input.as_str()), (id, FLOWER_INPUT));

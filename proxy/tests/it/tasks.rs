@@ -2,8 +2,8 @@
 
 use clap::Parser as _;
 use tepal_proxy::config::{Args, Config};
-use tepal_shared::process::shutdown;
 use tepal_tests::{http::Client, redis::RedisServer, saboteur::Saboteur, wait::eventually};
+use tokio_util::sync::CancellationToken;
 
 use crate::gateway::{SOON, store};
 
@@ -17,13 +17,13 @@ async fn a_task_that_panics_starts_again_and_does_its_work() {
     let config = Config::try_from(Args::try_parse_from(args).unwrap()).unwrap();
     let listener = tepal_proxy::bind(config.listen_addr).await.unwrap();
     let client = Client::new(&format!("http://{}", listener.local_addr().unwrap()));
-    let (trigger, shutdown) = shutdown::channel();
-    let proxy = tokio::spawn(tepal_proxy::run(config, listener, shutdown));
+    let shutdown = CancellationToken::new();
+    let proxy = tokio::spawn(tepal_proxy::run(config, listener, shutdown.clone()));
     let panicked = async || saboteur.armed() == ["redis_unreachable"];
     eventually(SOON, "the probe to panic", panicked).await;
 
     // What the probe finds now, it finds after its panic.
-    store(&redis).heartbeat("w", r#"{"of another version": true}"#).await.unwrap();
+    store(&redis).work.heartbeat("w", r#"{"of another version": true}"#).await.unwrap();
     let live = async || client.get("/metrics").await.metric("tepal_workers_live") == 1.0;
     eventually(SOON, "the worker to be seen", live).await;
 
@@ -37,6 +37,6 @@ async fn a_task_that_panics_starts_again_and_does_its_work() {
         assert!(page.contains(&format!("tepal_task_failures_total{{task=\"{task}\"}} 1\n")), "{page}");
     }
     assert!(page.contains("tepal_task_failures_total{task=\"metrics_upkeep\"} 0\n"), "{page}");
-    trigger.begin();
+    shutdown.cancel();
     proxy.await.unwrap().unwrap();
 }

@@ -231,7 +231,7 @@ async fn the_doctor_looks_at_the_pair_and_its_end() {
         (authority.issue(HERE), "ok     certificate: it has its key and is valid until 2100-01-01T00:00:00Z"),
         (
             authority.issue_until(HERE, 2021),
-            "WRONG  certificate: it expired 2021-01-01T00:00:00Z. To mend it: renew it",
+            "WRONG  certificate: it expired 2021-01-01T00:00:00Z. To fix it: renew it",
         ),
         (mixed, "WRONG  certificate: TLS_CERT_FILE and TLS_KEY_FILE cannot be used"),
     ] {

@@ -1,18 +1,18 @@
-//! Who owns a job, and who may know of it. An owner is a name; a job of nobody has none, and an owner never changes.
+//! The owner of a job, and who may see the job. An owner is a name. A job may have no owner. Its owner never changes.
 
-/// Whose jobs a caller sees and may change. To it, all others do not exist.
+/// The jobs that a caller sees and may change. For the caller, all others do not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View<'a> {
     /// Every job.
     All,
     /// The jobs of this owner.
     Owner(&'a str),
-    /// The jobs of nobody.
+    /// The jobs without an owner.
     Unowned,
 }
 
 impl<'a> View<'a> {
-    /// Whether a job of that owner is seen.
+    /// Whether the caller sees a job of this owner.
     #[must_use]
     pub fn shows(self, owner: Option<&str>) -> bool {
         match self {
@@ -22,7 +22,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The view as the scripts read it, see `sees` in `lua/found.lua`: `*` is no owner's name.
+    /// The view as an argument of the scripts, see `sees` in `lua/found.lua`. No owner is called `*`.
     #[must_use]
     pub fn as_argument(self) -> &'a str {
         match self {
@@ -33,7 +33,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// Whether the text can be an owner's name: 1 to 64 letters, digits and `.`, `_`, `-`, `@`.
+/// Whether the text is a valid owner: 1 to 64 letters, digits, `.`, `_`, `-`, `@`.
 #[must_use]
 pub fn is_owner(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte);

@@ -9,27 +9,27 @@ use crate::tensor::DType;
 
 /// `TensorShape::MaxDimensions()` of TensorFlow, without the batch axis.
 const MOST_AXES: usize = 253;
-/// More cannot be sent in one request in any case.
+/// No request can contain more.
 const MOST_ELEMENTS: usize = 1 << 24;
 
-/// A model as its description file tells it.
+/// A model, as its description says.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// Name, as the model server knows it.
+    /// Its name in the model server.
     pub name: String,
-    /// Version, as the model server knows it.
+    /// Its version in the model server.
     pub version: String,
-    /// Signature that is called.
+    /// The signature to call.
     pub signature: String,
     /// The ONNX file for the in-process backend, if there is one.
     pub onnx_file: Option<PathBuf>,
-    /// Most rows that one job may hold.
+    /// Largest number of rows of a job.
     pub max_rows: usize,
     /// A valid value of `data`.
     pub sample: Value,
-    /// What the model takes, in order. With several inputs, a row is one flat list that is cut into them.
+    /// The inputs, in order. With several inputs, a row is one flat list that is divided among them.
     pub inputs: Vec<InputSpec>,
-    /// What the model answers.
+    /// The output.
     pub output: OutputSpec,
 }
 
@@ -43,7 +43,7 @@ pub struct InputSpec {
     pub dtype: DType,
     /// Shape of one row, without the batch axis.
     pub shape: Vec<usize>,
-    /// What each element of a row is called, for error messages.
+    /// Names of the elements of a row, for error messages.
     #[serde(default)]
     pub features: Vec<String>,
     /// Every value must be greater than this.
@@ -62,7 +62,7 @@ pub struct OutputSpec {
     pub dtype: DType,
     /// Shape of one row, without the batch axis.
     pub shape: Vec<usize>,
-    /// The classes, when a row holds one probability for each.
+    /// Names of the classes, if a row contains one probability for each.
     #[serde(default)]
     pub labels: Vec<String>,
 }
@@ -93,27 +93,27 @@ pub enum ModelError {
         "cannot read the model description {path}: MODELS_DIR must hold a folder MODEL_NAME with a model.toml"
     )]
     Unreadable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
-    /// The file is no TOML of the expected form.
+    /// The file is not TOML of the expected form.
     #[error("the model description {path} is malformed")]
     Malformed {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The place and the reason.
         #[source]
         source: Box<toml::de::Error>,
     },
     /// The file contradicts itself.
     #[error("the model description {path} is inconsistent: {reason}")]
     Inconsistent {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// In what way.
+        /// The contradiction.
         reason: String,
     },
 }
@@ -138,7 +138,7 @@ impl Model {
         Ok(model)
     }
 
-    /// A description that could be used, if it is one.
+    /// Reads and checks a description; `None` if it is invalid.
     #[cfg(any(fuzzing, test))]
     pub(crate) fn checked(text: &str, folder: &Path) -> Option<Self> {
         Self::parse(text, folder).ok().filter(|model| model.check().is_ok())
@@ -179,8 +179,8 @@ impl Model {
         })
     }
 
-    /// What TensorFlow Serving's REST API would say of the model
-    /// (`GET /v1/models/<name>/metadata`), as far as the description knows it.
+    /// The metadata of the model in the form of TensorFlow Serving's REST API (`GET /v1/models/<name>/metadata`), as far as the
+    /// description contains it.
     #[must_use]
     pub fn metadata(&self) -> Value {
         let inputs: serde_json::Map<_, _> = self
@@ -231,7 +231,7 @@ impl OutputSpec {
     }
 }
 
-/// Elements of one row; those of a shape that is checked are few enough to be counted.
+/// Number of elements of one row. Of a checked shape, the number does not overflow.
 fn elements_of(shape: &[usize]) -> usize {
     shape.iter().fold(1, |elements, axis| elements.saturating_mul(*axis))
 }

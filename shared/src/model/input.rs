@@ -1,4 +1,4 @@
-//! Turns a client's `data` into typed rows, or says for each wrong element what was wrong and what is right.
+//! Converts a client's `data` to typed rows, or lists the wrong elements.
 
 use std::fmt;
 
@@ -10,18 +10,18 @@ use crate::tensor::{
     number::{kind, large},
 };
 
-/// A request with very many wrong elements is answered with the first ones.
+/// Largest number of wrong elements that are reported.
 pub const MOST_ERRORS: usize = 20;
 
-/// Room is made ahead for no more elements than this: a list of many empty rows must not cost what full ones would.
+/// Memory is reserved for at most this many elements: a list of many empty rows must not take as much as one of full rows.
 const MOST_AHEAD: usize = 1 << 16;
 
 /// One wrong element of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputError {
-    /// Where it is, as a JSON Pointer (RFC 6901).
+    /// Its place, a JSON Pointer (RFC 6901).
     pub pointer: String,
-    /// What was wrong and what is right, a sentence.
+    /// What is wrong and what is allowed, a sentence.
     pub detail: String,
     /// One word for programs.
     pub code: &'static str,
@@ -87,7 +87,7 @@ impl Model {
         }
     }
 
-    /// Puts the rows of several jobs into one batch, in order.
+    /// Joins the rows of several jobs to one batch, in order.
     #[must_use]
     pub fn concatenate<'a>(&self, jobs: impl Iterator<Item = &'a Rows> + Clone) -> Batch {
         let rows = jobs.clone().map(|job| job.rows).sum();
@@ -103,7 +103,7 @@ impl Model {
     }
 }
 
-/// Both sides were read by the same model, so their types are the same.
+/// Both sides were read with the same model, so their types are equal.
 fn append(values: &mut Values, more: &Values) {
     match (values, more) {
         (Values::Float(values), Values::Float(more)) => values.extend_from_slice(more),
@@ -229,12 +229,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What an error message begins with: the feature's name and a blank, or nothing if it has none.
+/// Begin of an error message: the name of the feature and a blank, or nothing if it has no name.
 fn name_of(input: &InputSpec, feature: usize) -> String {
     input.features.get(feature).map_or_else(String::new, |name| format!("{name} "))
 }
 
-/// Runs `read` with `index` added to the pointer, and takes it off again.
+/// Runs `read` with `index` appended to the pointer.
 fn at_place(place: &mut String, index: usize, read: impl FnOnce(&mut String)) {
     let length = place.len();
     place.push('/');
@@ -243,7 +243,7 @@ fn at_place(place: &mut String, index: usize, read: impl FnOnce(&mut String)) {
     place.truncate(length);
 }
 
-/// Appends the number in the type of `values` and returns it after that conversion; `None` if it does not fit.
+/// Converts the number to the type of `values` and appends it. Returns the converted number; `None` if it does not fit.
 /// A 32-bit float is checked after the cast: 1e39 is a finite JSON number, but infinite as DT_FLOAT.
 fn push(values: &mut Values, given: &serde_json::Number) -> Option<f64> {
     match values {

@@ -1,4 +1,4 @@
-//! Checks a model's answer against the description, and writes it as the JSON that clients read.
+//! Checks the output of a model against the description, and writes results as JSON.
 
 use std::{
     io::{self, Write},
@@ -10,40 +10,40 @@ use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 use super::{Model, OutputSpec};
 use crate::tensor::{Tensor, Values};
 
-/// A model's answer does not fit its description. The text is safe for clients.
+/// The output of a model does not fit its description. The text is safe for clients.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OutputError {
     /// Wrong shape.
     #[error("The model answered with shape {given:?} instead of {expected:?}")]
     Shape {
-        /// What came.
+        /// The output.
         given: Vec<usize>,
-        /// What the description says.
+        /// The description.
         expected: Vec<usize>,
     },
     /// Fewer or more elements than the shape says.
     #[error("The model answered with {given} values instead of {expected}")]
     Length {
-        /// What came.
+        /// The output.
         given: usize,
-        /// What the shape says.
+        /// The shape.
         expected: usize,
     },
     /// Wrong element type.
     #[error("The model answered with {given} instead of {expected}")]
     DType {
-        /// What came.
+        /// The output.
         given: &'static str,
-        /// What the description says.
+        /// The description.
         expected: &'static str,
     },
     /// NaN or infinity.
     #[error("The model answered with a value that is not a finite number")]
     NotFinite,
-    /// The result as JSON has more bytes than it may.
+    /// The result is too large.
     #[error("The result is larger than {most} bytes")]
     TooLarge {
-        /// What it may have.
+        /// The limit, bytes.
         most: usize,
     },
 }
@@ -58,11 +58,11 @@ pub struct Rendered {
 }
 
 impl Model {
-    /// Checks the shape, type and number of an answer to `rows` rows; finiteness is a property of each job's own
-    /// rows and is checked by [`Model::render`].
+    /// Checks shape, type and number of elements of an output for `rows` rows. [`Model::render`] checks that the numbers are finite,
+    /// since that concerns single jobs.
     ///
     /// # Errors
-    /// What does not fit.
+    /// The first difference.
     pub fn check_output(&self, rows: usize, answer: &Tensor) -> Result<(), OutputError> {
         let expected: Vec<usize> = std::iter::once(rows).chain(self.output.shape.iter().copied()).collect();
         if answer.values.dtype() != self.output.dtype {
@@ -79,10 +79,10 @@ impl Model {
         Ok(())
     }
 
-    /// A result of so many rows has surely no more than `bytes`.
+    /// Whether no result of this many rows can exceed `bytes`.
     #[must_use]
     pub fn rows_within(&self, bytes: usize) -> usize {
-        // The first row is there twice.
+        // The result contains the first row twice.
         (bytes.saturating_sub(RESULT_BYTES) / self.most_row_bytes()).saturating_sub(1)
     }
 
@@ -100,10 +100,10 @@ impl Model {
         }
     }
 
-    /// Writes these rows of a checked answer as one job's result of at most `most` bytes.
+    /// Writes these rows of a checked output as the result of one job, at most `most` bytes.
     ///
     /// # Errors
-    /// When one of them holds NaN or infinity, or the result is larger. Then no more than `most` bytes were written.
+    /// When a row contains NaN or infinity, or the result is larger. At most `most` bytes are written.
     pub fn render(&self, answer: &Tensor, rows: Range<usize>, most: usize) -> Result<Rendered, OutputError> {
         let width = self.output.elements();
         let (start, end) = (rows.start * width, rows.end * width);
@@ -144,7 +144,7 @@ impl Model {
     }
 }
 
-/// What stands around the values of a row, and of all rows.
+/// Bytes around the values of a row, and of all rows.
 const CLASSIFIED_BYTES: usize = r#"{"prediction":,"class_name":,"probabilities":[]},"#.len();
 const PLAIN_BYTES: usize = r#"{"prediction":},"#.len();
 const RESULT_BYTES: usize = r#","predictions":[]"#.len();
@@ -152,12 +152,12 @@ const RESULT_BYTES: usize = r#","predictions":[]"#.len();
 /// The result as JSON.
 fn written(result: &impl Serialize, most: usize) -> Result<String, OutputError> {
     let mut text = Bounded { bytes: Vec::with_capacity(128), most };
-    // Numbers, labels of the description and fixed names always have a JSON form, so only the limit is an error.
+    // Numbers, labels and fixed names always have a JSON form, so the limit is the only error.
     serde_json::to_writer(&mut text, result).map_err(|_| OutputError::TooLarge { most })?;
     Ok(String::from_utf8(text.bytes).unwrap_or_default())
 }
 
-/// Takes at most so many bytes.
+/// Writes up to a limit of bytes.
 struct Bounded {
     bytes: Vec<u8>,
     most: usize,
@@ -190,7 +190,7 @@ struct JobResult<'a, T: Serialize> {
     predictions: Option<&'a Vec<Row<'a, T>>>,
 }
 
-/// One row of an answer. Written from the typed values: a 32-bit float read as a 64-bit one is longer, not truer.
+/// One row of an output. Written from the typed values: a 32-bit float converted to 64 bits is longer, but not more exact.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Row<'a, T: Serialize> {
@@ -198,7 +198,7 @@ enum Row<'a, T: Serialize> {
     Plain { prediction: Nested<'a, T> },
 }
 
-/// Values as lists nested as the shape says; a scalar for an empty shape.
+/// Values as nested lists of this shape; a scalar for an empty shape.
 struct Nested<'a, T> {
     values: &'a [T],
     shape: &'a [usize],
@@ -221,7 +221,7 @@ impl<T: Serialize> Serialize for Nested<'_, T> {
     }
 }
 
-/// Index of the largest value; the first of equals.
+/// Index of the largest value, the first of equal ones.
 fn argmax<T: Copy + PartialOrd>(row: &[T]) -> usize {
     let better = |best: usize, (index, value): (usize, &T)| if *value > row[best] { index } else { best };
     row.iter().enumerate().fold(0, better)

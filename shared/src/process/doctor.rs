@@ -1,4 +1,4 @@
-//! What a doctor found, and how it is told.
+//! The findings of a doctor, and its report.
 
 use std::{
     fmt,
@@ -6,54 +6,54 @@ use std::{
     process::ExitCode,
 };
 
-/// What a service does instead of running.
+/// What the program does instead of serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Command {
-    /// Check Redis and the model, tell what is wrong and how to mend it, and end: with 1 if anything is wrong
+    /// Check Redis and the model, report what is wrong and how to fix it, and exit; with 1 if anything is wrong
     Doctor,
 }
 
-/// How a check went.
+/// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// As it should be.
+    /// Nothing is wrong.
     Ok,
-    /// It could not be looked at.
+    /// The check was not possible.
     Unknown,
-    /// It must be mended.
+    /// The operator must fix it.
     Wrong,
 }
 
-/// What one check found.
+/// The finding of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// How it went.
+    /// The outcome.
     pub verdict: Verdict,
-    /// What was looked at.
+    /// What was checked.
     pub subject: String,
-    /// What was seen, and how to mend it.
+    /// What was found, and how to fix it.
     pub detail: String,
 }
 
 impl Finding {
-    /// All is well.
+    /// Nothing is wrong.
     pub fn ok(subject: &str, detail: impl Into<String>) -> Self {
         Self { verdict: Verdict::Ok, subject: subject.to_owned(), detail: detail.into() }
     }
 
-    /// It could not be looked at; `detail` says why.
+    /// The check was not possible; `detail` gives the reason.
     pub fn unknown(subject: &str, detail: impl Into<String>) -> Self {
         Self { verdict: Verdict::Unknown, subject: subject.to_owned(), detail: detail.into() }
     }
 
-    /// It is wrong; `detail` says what, `mend` what to do.
-    pub fn wrong(subject: &str, detail: impl fmt::Display, mend: impl fmt::Display) -> Self {
-        let detail = format!("{detail}. To mend it: {mend}");
+    /// Something is wrong: `detail`. `fix` says what to do.
+    pub fn wrong(subject: &str, detail: impl fmt::Display, fix: impl fmt::Display) -> Self {
+        let detail = format!("{detail}. To fix it: {fix}");
         Self { verdict: Verdict::Wrong, subject: subject.to_owned(), detail }
     }
 }
 
-/// All findings; its text has one line for each.
+/// All findings. The text has one line for each.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// In the order of the checks.
@@ -61,13 +61,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether nothing must be mended.
+    /// Whether the operator must fix nothing.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.findings.iter().all(|finding| finding.verdict != Verdict::Wrong)
     }
 
-    /// Prints it, and tells with which code the process should end: 1 if something must be mended.
+    /// Prints the report. Returns the exit code: 1 if something is wrong.
     ///
     /// # Errors
     /// When standard output cannot be written.
@@ -110,7 +110,7 @@ mod tests {
         report.findings.push(Finding::wrong("e", "f", "g"));
         assert!(!report.is_healthy());
         let expected =
-            "ok     a: b\n?      c: d\nWRONG  e: f. To mend it: g\n3 checks, 1 wrong, 1 not possible\n";
+            "ok     a: b\n?      c: d\nWRONG  e: f. To fix it: g\n3 checks, 1 wrong, 1 not possible\n";
         assert_eq!(report.to_string(), expected);
     }
 }

@@ -1,11 +1,10 @@
-//! Waiting times between tries. The only module that knows the `backoff` crate, so that replacing it is a change of
-//! one file (see `deny.toml` for why that may be wanted).
+//! Pauses between tries. Only this file uses the crate `backoff`, so that it is easy to replace; `deny.toml` says why.
 
 use std::time::Duration;
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
 
-/// An endless series of growing, randomised pauses: each is the last one doubled, plus or minus half.
+/// An endless series of growing, random pauses. Each is around twice the last one, plus or minus half.
 #[derive(Debug)]
 pub struct Backoff {
     policy: ExponentialBackoff,
@@ -37,7 +36,7 @@ impl Backoff {
     }
 }
 
-/// When a job whose attempt failed is due again: exponential with full jitter, that is, uniform between zero and
+/// The pause before the next attempt of a job: exponential with full jitter, that is, uniform between zero and
 /// `base * 2^(attempt - 1)`, at most `longest`.
 #[must_use]
 pub fn retry_delay(base: Duration, attempt: u64, longest: Duration) -> Duration {

@@ -8,7 +8,7 @@ use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
 pub use self::{arguments::arguments, host::Host};
 
-/// One or more settings cannot be used. Each line names the setting, what was given and what is right.
+/// Some settings are wrong. Each line names a setting, its value, and what is allowed.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", list(.0))]
 pub struct ConfigError(Vec<String>);
@@ -18,17 +18,17 @@ fn list(mistakes: &[String]) -> String {
     format!("{noun} wrong:\n  {}", mistakes.join("\n  "))
 }
 
-/// Collects what is wrong with the settings.
+/// Everything that is wrong with the settings.
 #[derive(Debug, Default)]
 pub struct Mistakes(Vec<String>);
 
 impl Mistakes {
-    /// Notes that the setting `name` is wrong; `reason` says what is right.
+    /// Adds a mistake: the setting `name` is wrong for this reason.
     pub fn add(&mut self, name: &str, reason: impl Display) {
         self.0.push(format!("{name}: {reason}"));
     }
 
-    /// The number in `text`, which must be in `range`; its smallest on a mistake.
+    /// Reads a number within `range`. After a mistake, returns the smallest one.
     pub fn number<T>(&mut self, name: &str, text: &str, range: RangeInclusive<T>) -> T
     where
         T: Copy + PartialOrd + FromStr + Display,
@@ -43,7 +43,7 @@ impl Mistakes {
         }
     }
 
-    /// A port. For a Service, Kubernetes sets variables that look like ours: NAME_PORT is the whole address.
+    /// Reads a port. Kubernetes sets variables of the same form for each Service: NAME_PORT is then a whole address.
     pub fn port(&mut self, name: &str, text: &str) -> u16 {
         if !text.contains("://") {
             return self.number(name, text, 1..=u16::MAX);
@@ -57,22 +57,22 @@ impl Mistakes {
         1
     }
 
-    /// Where another service is.
+    /// Reads the host of another service.
     pub fn host(&mut self, name: &str, text: &str) -> Host {
         self.parsed(name, text, Host::local())
     }
 
-    /// A length of time in milliseconds.
+    /// Reads a length of time in milliseconds.
     pub fn millis(&mut self, name: &str, text: &str, range: RangeInclusive<u64>) -> Duration {
         Duration::from_millis(self.number(name, text, range))
     }
 
-    /// A length of time in seconds.
+    /// Reads a length of time in seconds.
     pub fn seconds(&mut self, name: &str, text: &str, range: RangeInclusive<u64>) -> Duration {
         Duration::from_secs(self.number(name, text, range))
     }
 
-    /// Any other type that reads itself from text.
+    /// Reads any other type.
     pub fn parsed<T>(&mut self, name: &str, text: &str, fallback: T) -> T
     where
         T: FromStr,
@@ -84,10 +84,10 @@ impl Mistakes {
         })
     }
 
-    /// `settings`, unless something was wrong.
+    /// Returns `settings`, unless there are mistakes.
     ///
     /// # Errors
-    /// Everything that was noted.
+    /// All mistakes.
     pub fn unless_any<T>(self, settings: Option<T>) -> Result<T, ConfigError> {
         match settings {
             Some(settings) if self.0.is_empty() => Ok(settings),

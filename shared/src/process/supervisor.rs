@@ -1,5 +1,5 @@
-//! Background tasks. One that panics, or ends before it should, is logged, counted and started again: without its lease
-//! keeper a worker loses its jobs, and without its probe a proxy reports an old state for ever.
+//! Restarts background tasks that panic or end too early, and logs and counts the failures. Without its lease keeper a worker loses
+//! its jobs, and without its probe a proxy reports an old state for ever.
 
 use std::{
     collections::BTreeMap,
@@ -13,42 +13,46 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::process::{retry::Backoff, shutdown::Shutdown};
+use crate::process::retry::Backoff;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A task that ran for so long starts over with the first pause.
+/// After a run of this length, a failed task starts again with the first pause.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// How often each task failed, by its name. The counts are the process's, like its log.
+/// Number of failures of each task, by name. There is one map for the process.
 static FAILURES: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 
-/// How often each task of this process failed; 0 for one that never did.
+/// Number of failures of each task of this process, by name.
 #[must_use]
 pub fn failures() -> BTreeMap<&'static str, u64> {
     counts().clone()
 }
 
-/// The tasks of a service. Dropping it aborts them.
+/// The tasks of a service. They are aborted when this is dropped.
 #[derive(Debug)]
 pub struct Tasks {
     tasks: JoinSet<()>,
-    stop: Shutdown,
+    stop: CancellationToken,
 }
 
 impl Tasks {
-    /// Tasks that are to end when `stop` begins.
+    /// Tasks that end when `stop` is cancelled.
     #[must_use]
-    pub fn new(stop: Shutdown) -> Self {
+    pub fn new(stop: CancellationToken) -> Self {
         Self { tasks: JoinSet::new(), stop }
     }
 
-    /// Spawns a task that runs until `stop` begins. If it returns earlier, or panics, it is started again; after that,
-    /// once more at most, to do what is left.
-    pub fn keep<T>(&mut self, name: &'static str, mut start: impl FnMut(Shutdown) -> T + Send + 'static)
-    where
+    /// Spawns a task that runs until `stop` is cancelled. If it panics or returns earlier, it is started again. After the
+    /// cancellation, it is started at most once more, to finish its work.
+    pub fn keep<T>(
+        &mut self,
+        name: &'static str,
+        mut start: impl FnMut(CancellationToken) -> T + Send + 'static,
+    ) where
         T: Future<Output = ()> + Send + 'static,
     {
         let stop = self.stop.clone();
@@ -63,28 +67,28 @@ impl Tasks {
         self.tasks.spawn(keep(name, start));
     }
 
-    /// Waits until all have ended.
+    /// Waits until all tasks have ended.
     pub async fn ended(&mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// Runs a task that returns when it has nothing left to do. If it panics, it is started again.
+/// Runs a task that ends by itself. If it panics, it is started again.
 pub async fn keep<T: Future<Output = ()>>(name: &'static str, start: impl FnMut() -> T) {
     supervise(name, None, start).await;
 }
 
 async fn supervise<T: Future<Output = ()>>(
     name: &'static str,
-    stop: Option<&Shutdown>,
+    stop: Option<&CancellationToken>,
     mut start: impl FnMut() -> T,
 ) {
-    let has_stopped = || stop.is_some_and(Shutdown::has_begun);
+    let has_stopped = || stop.is_some_and(CancellationToken::is_cancelled);
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     counts().entry(name).or_default();
     loop {
         let (began, is_last) = (Instant::now(), has_stopped());
-        // What a panic leaves half-done goes with the task; what it shares with others must stand it.
+        // The state of the task is dropped with it. State that it shares must survive a panic.
         let ended = AssertUnwindSafe(async { start().await }).catch_unwind().await;
         if ended.is_ok() && (stop.is_none() || has_stopped()) {
             return;
@@ -98,14 +102,14 @@ async fn supervise<T: Future<Output = ()>>(
         error!(action = "task_failed", task = name, has_panicked, retry_ms);
         match stop {
             Some(_) if is_last => return,
-            Some(stop) => _ = stop.or(sleep(pause)).await,
+            Some(stop) => _ = stop.run_until_cancelled(sleep(pause)).await,
             None => sleep(pause).await,
         }
     }
 }
 
 fn counts() -> MutexGuard<'static, BTreeMap<&'static str, u64>> {
-    // A count is added or not: nothing is half-done after a panic.
+    // A panic cannot leave the map half-changed.
     FAILURES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -115,7 +119,6 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::process::shutdown;
 
     /// Longer than all pauses together.
     const LONG: Duration = Duration::from_secs(3600);
@@ -150,12 +153,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_ends_before_it_should_is_started_again() {
-        let (trigger, stop) = shutdown::channel();
+        let stop = CancellationToken::new();
         let starts = Cell::new(0);
         supervise("ends early", Some(&stop), || {
             starts.set(starts.get() + 1);
             if starts.get() == 3 {
-                trigger.begin();
+                stop.cancel();
             }
             async {}
         })
@@ -177,11 +180,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_panics_during_the_shutdown_gets_one_more_start() {
-        let (trigger, stop) = shutdown::channel();
+        let stop = CancellationToken::new();
         let starts = Cell::new(0);
         supervise("panics at the end", Some(&stop), || {
             starts.set(starts.get() + 1);
-            trigger.begin();
+            stop.cancel();
             async { panic!("a bug of the test's own") }
         })
         .await;

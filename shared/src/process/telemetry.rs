@@ -1,4 +1,4 @@
-//! Logs: one JSON object a line, or text for people. Never inputs, results beyond a class name, keys or passwords.
+//! Logs: one JSON object a line, or text for people. Never log inputs, results beyond a class name, keys or passwords.
 
 mod output;
 
@@ -29,7 +29,7 @@ use tracing_subscriber::{
 
 use self::output::Output;
 
-/// How logs are written.
+/// Settings of the log.
 #[derive(Clone, Debug, Default)]
 pub struct LogSettings {
     /// The form of a line.
@@ -64,12 +64,12 @@ impl FromStr for LogFormat {
 }
 
 static OUTPUT: Output = Output::new();
-/// How long the end of the process waits for an output that takes nothing.
+/// How long the end of the process waits for a blocked output.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Writes what is left of the log when it is dropped.
+/// Writes the rest of the log when it is dropped.
 #[derive(Debug)]
-#[must_use = "drop it last: the lines that wait are written then"]
+#[must_use = "drop it last: it writes the lines that wait"]
 pub struct Log(());
 
 impl Drop for Log {
@@ -78,13 +78,13 @@ impl Drop for Log {
     }
 }
 
-/// Lines of the log that were dropped, because the output could not take them.
+/// Number of lines that were dropped, because the output was too slow or failed.
 #[must_use]
 pub fn dropped_lines() -> u64 {
     OUTPUT.dropped()
 }
 
-/// Says on standard error why the program ends. If that cannot be written, the program ends without it.
+/// Prints to standard error why the program ends, if that is possible.
 pub fn complain(program: &str, error: &(dyn Error + 'static)) {
     let text = format!("{program}: {}\n", chain(error));
     let (written, done) = mpsc::channel();
@@ -97,7 +97,8 @@ pub fn complain(program: &str, error: &(dyn Error + 'static)) {
     }
 }
 
-/// Whether `filter` is one. A lone word that is no level would be taken for a module, and everything else be silent.
+/// Whether `filter` is valid. A single word that is not a level is invalid: it would be read as a module, and nothing else would be
+/// logged.
 pub(crate) fn is_filter(filter: &str) -> bool {
     let is_directive =
         |part: &str| part.contains(['=', '[', ']']) || part.trim().parse::<LevelFilter>().is_ok();
@@ -115,11 +116,11 @@ pub fn start(component: &'static str, settings: &LogSettings) -> Result<Log, Box
         LogFormat::Json => false,
         LogFormat::Text => true,
     };
-    // Not the standard library's own handle: the thread would hold its lock during a write that blocks.
+    // Not the handle of the standard library: the thread would hold its lock during a write that blocks.
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     OUTPUT.start(output)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(&OUTPUT);
-    // An error of the subscriber's own would be printed, and a print that fails is a panic.
+    // The subscriber would print its own errors, and a print that fails is a panic.
     let builder = builder.log_internal_errors(false);
     if as_text {
         builder.with_target(false).try_init()?;
@@ -130,7 +131,7 @@ pub fn start(component: &'static str, settings: &LogSettings) -> Result<Log, Box
     Ok(Log(()))
 }
 
-/// A panic is a bug; it goes where all else goes.
+/// Logs a panic.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
@@ -159,8 +160,8 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Writes `{"timestamp","level","component", ...fields}`. A line is written for each job, so it is put together in a buffer
-/// of its own and handed over as a whole.
+/// Writes `{"timestamp","level","component", ...fields}`. Jobs write many lines, so each line is built in one buffer and written as a
+/// whole.
 struct JsonLines {
     component: &'static str,
 }
@@ -180,7 +181,7 @@ where
         line.add("timestamp", &format_args!("{}", humantime::format_rfc3339_millis(SystemTime::now())));
         line.add("level", event.metadata().level().as_str());
         line.add("component", self.component);
-        // Ours all say what happened; those of libraries say at least whose they are.
+        // All events of Tepal have an action. Those of libraries get their module.
         if event.metadata().fields().field("action").is_none() {
             line.add("action", "library");
             line.add("target", event.metadata().target());
@@ -191,7 +192,7 @@ where
     }
 }
 
-/// Bytes; few lines are longer.
+/// Bytes. Few lines are longer.
 const USUAL_LINE: usize = 512;
 
 /// A JSON object without its end.
@@ -203,7 +204,7 @@ impl Line {
         self.0.extend_from_slice(if self.0.is_empty() { b"{\"" } else { b",\"" });
         self.0.extend_from_slice(name.as_bytes());
         self.0.extend_from_slice(b"\":");
-        // Texts and numbers always have a JSON form, what is not finite is null, and a buffer takes everything.
+        // This cannot fail: texts and numbers have a JSON form, and numbers that are not finite are null.
         let _ = serde_json::to_writer(&mut self.0, value);
     }
 }

@@ -1,7 +1,6 @@
-//! Transport security (TLS): which certificates and keys can be used, whom a connection of ours trusts, and why the two
-//! ends of one did not come together, in a sentence that says what to do.
+//! TLS: reads certificates, keys and trusted authorities, and explains why a handshake failed and how to fix it.
 //!
-//! The library is rustls, its cryptography ring: one of each in the whole program, see deny.toml.
+//! The whole program uses one TLS library, rustls, and one provider of cryptography, ring; see deny.toml.
 
 use std::{error::Error, fmt, io, sync::Arc};
 
@@ -24,33 +23,33 @@ pub fn provider() -> CryptoProvider {
     ring::default_provider()
 }
 
-/// Makes [`provider`] that of the client libraries, too. Once in a process, before its first connection.
+/// Makes the client libraries use [`provider`], too. Call it once, before the first connection.
 pub fn install_provider() {
-    // It fails when there is one already: the same.
+    // It fails if it was called before, which is harmless.
     let _ = provider().install_default();
 }
 
-/// A text is no certificate or no key that can be used.
+/// A certificate or a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    /// There is none in it.
+    /// The text contains none.
     #[error("it holds no certificate (PEM, as in -----BEGIN CERTIFICATE-----)")]
     NoCertificate,
-    /// There is one that is none.
+    /// One is damaged.
     #[error("it holds a certificate that is damaged")]
     DamagedCertificate(#[source] Box<dyn Error + Send + Sync>),
-    /// There is none in it, or only an encrypted one.
+    /// The text contains no key, or only an encrypted one.
     #[error("it holds no private key (PEM, not encrypted, as in -----BEGIN PRIVATE KEY-----)")]
     NoKey,
-    /// There is one that is none.
+    /// One is damaged.
     #[error("it holds a private key that is damaged or of an unknown kind")]
     DamagedKey(#[source] Box<dyn Error + Send + Sync>),
-    /// They were not made for each other.
+    /// The key does not belong to the certificate.
     #[error("the private key is not the one of the certificate")]
     Mismatch,
 }
 
-/// The certificates in a PEM text, at least one.
+/// Reads the certificates of a PEM text, at least one.
 ///
 /// # Errors
 /// When there is none, or one is damaged.
@@ -60,7 +59,7 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unusabl
     if found.is_empty() { Err(Unusable::NoCertificate) } else { Ok(found) }
 }
 
-/// A certificate with what leads to its authority, and its key, both PEM.
+/// Reads a certificate chain and its key, both PEM.
 ///
 /// # Errors
 /// When one of them cannot be used, or they do not belong together.
@@ -77,12 +76,12 @@ pub fn certified_key(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, Unusable>
     })
 }
 
-/// Who we are and whom we trust on connections to another service; all PEM, all found usable.
+/// Client certificate and trusted authorities for connections to another service. PEM texts that have been checked.
 #[derive(Clone, Debug, Default)]
 pub struct ClientTls {
-    /// The authorities to trust; `None` = those that browsers trust.
+    /// The trusted authorities; `None` = those that browsers trust.
     pub authorities: Option<String>,
-    /// Our own certificate, for services that want one.
+    /// The client certificate, for services that require one.
     pub identity: Option<Identity>,
 }
 
@@ -96,17 +95,17 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The key as text, for the libraries that need it so.
+    /// The key as text, for libraries that require it in this form.
     #[must_use]
     pub fn expose_key(&self) -> &str {
         self.key.expose_secret()
     }
 }
 
-/// The settings that name the files of a [`ClientTls`], each empty when not given.
+/// The settings that name the files of a [`ClientTls`].
 #[derive(Clone, Copy, Debug)]
 pub struct ClientFiles<'a> {
-    /// What their names begin with: `REDIS` for `REDIS_CA_FILE`.
+    /// Prefix of their names: `REDIS` for `REDIS_CA_FILE`.
     pub prefix: &'a str,
     /// `_CA_FILE`
     pub authorities: Option<&'a str>,
@@ -117,7 +116,7 @@ pub struct ClientFiles<'a> {
 }
 
 impl ClientFiles<'_> {
-    /// The settings that are given.
+    /// Names of the settings that are given.
     #[must_use]
     pub fn given(&self) -> Vec<String> {
         let all = [("CA", self.authorities), ("CERT", self.certificate), ("KEY", self.key)];
@@ -125,7 +124,7 @@ impl ClientFiles<'_> {
         given.map(|(what, _)| format!("{}_{what}_FILE", self.prefix)).collect()
     }
 
-    /// Reads the files; whatever is wrong goes to `mistakes`.
+    /// Reads the files. Adds whatever is wrong to `mistakes`.
     pub fn read(&self, mistakes: &mut Mistakes) -> ClientTls {
         let name = |what: &str| format!("{}_{what}_FILE", self.prefix);
         let authorities =
@@ -163,7 +162,7 @@ impl ClientFiles<'_> {
     }
 }
 
-/// The file that a setting names, as text.
+/// Reads the file that a setting names.
 fn read(name: &str, path: &str, mistakes: &mut Mistakes) -> Option<String> {
     let text = std::fs::read_to_string(path);
     text.map_err(|error| mistakes.add(name, format!("cannot read {path}: {error}"))).ok()
@@ -173,7 +172,7 @@ fn told(path: &str, error: &Unusable) -> String {
     format!("{path}: {}", crate::process::telemetry::chain(error))
 }
 
-/// The authorities in a PEM text, all of them usable.
+/// Reads the authorities of a PEM text.
 ///
 /// # Errors
 /// When there is none, or one is damaged.
@@ -185,44 +184,44 @@ pub fn roots(text: &[u8]) -> Result<RootCertStore, Unusable> {
     Ok(roots)
 }
 
-/// Why two ends did not come together.
+/// Why a connection failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
     /// What is wrong.
     pub what: String,
     /// What to do about it.
-    pub mend: String,
+    pub fix: String,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.what, self.mend)
+        write!(f, "{}; {}", self.what, self.fix)
     }
 }
 
-/// The other end of a connection, as sentences name it.
+/// The server of a connection, for explanations.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
     /// Its name.
     pub name: &'static str,
-    /// What the names of its settings begin with.
+    /// Prefix of the names of its settings.
     pub prefix: &'static str,
-    /// Whether we have a certificate to show.
+    /// Whether this program has a client certificate.
     pub has_identity: bool,
 }
 
 impl Peer {
-    /// Why the two ends did not come together; `None` when TLS is not to blame.
+    /// Why the handshake failed; `None` if TLS is not the cause.
     #[must_use]
     pub fn explain(&self, error: &(dyn Error + 'static)) -> Option<Reason> {
         let causes = causes(error);
         let by_type = causes.iter().find_map(|cause| self.failure(cause.downcast_ref()?));
-        // Some libraries keep no more than the text of what the other end said.
+        // Some libraries keep only the text of an alert.
         by_type.or_else(|| causes.iter().find_map(|cause| self.alert(&cause.to_string())))
     }
 
-    /// The other end closed the connection where its refusal of our certificate would have come. It may have: what is on
-    /// its way when a connection is closed can be lost.
+    /// Explains a connection that the server closed at the point where it would reject a client certificate. The alert may have been
+    /// lost when it closed the connection.
     #[must_use]
     pub fn explain_closed(&self) -> Reason {
         let Self { name, prefix, has_identity } = self;
@@ -230,10 +229,10 @@ impl Peer {
             let what = format!(
                 "{name} closed the connection, perhaps because it does not accept the client certificate"
             );
-            return Reason { what, mend: format!("see its log, and {prefix}_CERT_FILE") };
+            return Reason { what, fix: format!("see its log, and {prefix}_CERT_FILE") };
         }
         let what = format!("{name} closed the connection, perhaps because it requires a client certificate");
-        Reason { what, mend: self.show_certificate() }
+        Reason { what, fix: self.show_certificate() }
     }
 
     fn show_certificate(&self) -> String {
@@ -242,7 +241,7 @@ impl Peer {
 
     fn failure(&self, error: &rustls::Error) -> Option<Reason> {
         let name = self.name;
-        let (what, mend) = match error {
+        let (what, fix) = match error {
             rustls::Error::InvalidCertificate(error) => return Some(self.untrusted(error)),
             rustls::Error::InvalidMessage(_) => {
                 ("does not speak TLS at this address", "connect where it does, or without TLS")
@@ -252,12 +251,12 @@ impl Peer {
             }
             _ => return None,
         };
-        Some(Reason { what: format!("{name} {what}"), mend: mend.to_owned() })
+        Some(Reason { what: format!("{name} {what}"), fix: fix.to_owned() })
     }
 
     fn untrusted(&self, error: &CertificateError) -> Reason {
         use CertificateError as E;
-        let (what, mend) = match error {
+        let (what, fix) = match error {
             E::UnknownIssuer | E::BadSignature => (
                 "is not from an authority that is trusted here",
                 format!("set {}_CA_FILE to the certificate of its authority", self.prefix),
@@ -272,15 +271,15 @@ impl Peer {
             ),
             error => ("cannot be used", format!("issue another one ({error})")),
         };
-        Reason { what: format!("the certificate of {} {what}", self.name), mend }
+        Reason { what: format!("the certificate of {} {what}", self.name), fix }
     }
 
-    /// What the other end said when it broke off.
+    /// Explains an alert of the server.
     fn alert(&self, text: &str) -> Option<Reason> {
         let (_, said) = text.split_once("received fatal alert: ")?;
         let said = said.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
         let Self { name, prefix, has_identity } = self;
-        let (what, mend) = match said {
+        let (what, fix) = match said {
             "CertificateRequired" | "HandshakeFailure" | "BadCertificate" if !has_identity => {
                 (format!("{name} requires a client certificate"), self.show_certificate())
             }
@@ -298,11 +297,11 @@ impl Peer {
             ),
             said => (format!("{name} broke off the handshake ({said})"), "see its log".to_owned()),
         };
-        Some(Reason { what, mend })
+        Some(Reason { what, fix })
     }
 }
 
-/// An error and all that lies below it, with those that libraries wrap without calling them a source.
+/// An error and its causes, including those that libraries wrap without returning them as source.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
     let mut causes = Vec::new();
     let mut next = Some(error);
@@ -328,9 +327,7 @@ mod tests {
     const REDIS: Peer = Peer { name: "Redis", prefix: "REDIS", has_identity: false };
 
     fn explain(peer: Peer, error: rustls::Error) -> Option<Reason> {
-        // As the client library of Redis wraps it.
-        let wrapped = redis::RedisError::from(io::Error::new(io::ErrorKind::InvalidData, error));
-        peer.explain(&wrapped)
+        peer.explain(&io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Traces: OpenTelemetry spans over OTLP/gRPC, off unless an address is given.
 //!
-//! The trace of a job begins in the proxy, or in its client's `traceparent` (W3C Trace Context), and travels in the
-//! job's hash. Off, this module keeps the client's header as it is and costs a comparison.
+//! The trace of a job begins in the proxy, or in the client's `traceparent` (W3C Trace Context), which is stored with the job.
+//! When traces are off, this module passes the header on and costs a comparison.
 
 use std::{
     borrow::Cow,
@@ -30,31 +30,31 @@ use tracing::warn;
 use crate::{job::JobId, process::telemetry};
 
 const HEADER: &str = "traceparent";
-/// How long the last spans may take to leave when the service stops.
+/// Time limit for sending the last spans when the service stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-/// The receiver must not keep a span waiting for longer.
+/// Time limit for sending spans.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// Where spans go.
+/// Settings of traces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceSettings {
     /// Address of an OTLP/gRPC receiver.
     pub endpoint: String,
-    /// Share of the traces begun here that are recorded, 0 to 1. A client's own decision is kept.
+    /// Share of the traces begun here that are recorded, 0 to 1. The client's decision wins.
     pub ratio: f64,
 }
 
-/// Sends spans until it is finished.
+/// Sends spans. Call [`Exporter::finish`] at the end.
 #[derive(Debug)]
 #[must_use = "spans that are still waiting are lost unless `finish` is called"]
 pub struct Exporter(Option<SdkTracerProvider>);
 
-/// Starts to send spans of the service `component`, if there is an address to send them to. Must run inside of Tokio.
+/// Starts to send spans of the service `component`, if traces are on. Must run inside of tokio.
 ///
 /// # Errors
-/// When the address is malformed. A receiver that is away is told by the log and costs nothing but its spans.
+/// When the address is malformed. If the receiver is unreachable, spans are lost and the log reports it.
 pub fn start(component: &str, settings: Option<&TraceSettings>) -> Result<Exporter, TraceError> {
     let Some(settings) = settings else { return Ok(Exporter(None)) };
     let exporter = SpanExporter::builder()
@@ -72,7 +72,7 @@ pub fn start(component: &str, settings: Option<&TraceSettings>) -> Result<Export
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.ratio))))
         .with_resource(resource)
         .build();
-    // A second start in one process keeps the first: there is one tracer.
+    // A second start in one process keeps the first tracer.
     let _ = TRACER.set(provider.tracer("tepal"));
     Ok(Exporter(Some(provider)))
 }
@@ -83,7 +83,7 @@ pub fn start(component: &str, settings: Option<&TraceSettings>) -> Result<Export
 pub struct TraceError(#[source] opentelemetry_otlp::ExporterBuildError);
 
 impl Exporter {
-    /// Sends what is still waiting.
+    /// Sends the spans that still wait.
     pub async fn finish(self) {
         let Some(provider) = self.0 else { return };
         let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_TIMEOUT));
@@ -93,7 +93,7 @@ impl Exporter {
     }
 }
 
-/// Whether spans are sent anywhere.
+/// Whether traces are on.
 #[must_use]
 pub fn is_on() -> bool {
     TRACER.get().is_some()
@@ -107,7 +107,7 @@ pub struct Submit {
 }
 
 impl Submit {
-    /// Begins the span, as a part of the client's trace if it sent its `traceparent`.
+    /// Begins the span, in the client's trace if the client sent a `traceparent`.
     #[must_use]
     pub fn begin(client: Option<String>) -> Self {
         let Some(tracer) = TRACER.get() else { return Self { span: None, traceparent: client } };
@@ -119,13 +119,13 @@ impl Submit {
         Self { span: Some(span), traceparent }
     }
 
-    /// What goes with the job: later spans hang below this one.
+    /// The `traceparent` that is stored with the job. Later spans are children of this one.
     #[must_use]
     pub fn traceparent(&self) -> Option<&str> {
         self.traceparent.as_deref()
     }
 
-    /// Says what came of the submission.
+    /// Records the outcome of the submission.
     pub fn note(&mut self, job_id: Option<JobId>, outcome: &'static str) {
         let Some(span) = &mut self.span else { return };
         span.set_attribute(KeyValue::new("tepal.outcome", outcome));
@@ -135,27 +135,27 @@ impl Submit {
     }
 }
 
-/// Something that has happened, as a span.
+/// A span of something that has ended.
 #[derive(Debug)]
 pub struct Part<'a> {
-    /// What it was.
+    /// Its name.
     pub name: &'static str,
-    /// Its role towards other services.
+    /// Its kind.
     pub kind: SpanKind,
-    /// The span that it belongs to.
+    /// Its parent.
     pub parent: &'a SpanContext,
-    /// When it began and ended.
+    /// Begin and end.
     pub span: (SystemTime, SystemTime),
-    /// What is known of it.
+    /// Attributes.
     pub attributes: Vec<KeyValue>,
-    /// Spans that have to do with it.
+    /// Linked spans.
     pub links: Vec<SpanContext>,
-    /// Why it failed, as a code.
+    /// Error code, if it failed.
     pub error: Option<Cow<'static, str>>,
 }
 
 impl Part<'_> {
-    /// Sends the span; gives its place in the trace, or `None` when traces are off.
+    /// Sends the span. Returns its context, or `None` if traces are off.
     pub fn record(self) -> Option<SpanContext> {
         let tracer = TRACER.get()?;
         let parent = Context::new().with_remote_span_context(self.parent.clone());
@@ -175,7 +175,7 @@ impl Part<'_> {
     }
 }
 
-/// The span that a `traceparent` names, if traces are on and it is to be recorded.
+/// The span of a `traceparent`, if traces are on and it is sampled.
 #[must_use]
 pub fn recorded(traceparent: Option<&str>) -> Option<SpanContext> {
     if !is_on() {
@@ -185,7 +185,7 @@ pub fn recorded(traceparent: Option<&str>) -> Option<SpanContext> {
     (context.is_valid() && context.is_sampled()).then_some(context)
 }
 
-/// A `traceparent` as it is passed on; `None` when it names no span.
+/// A `traceparent` as it is passed on; `None` if it is invalid.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn reread(traceparent: &str) -> Option<String> {
     let span = context_of(Some(traceparent)).span().span_context().clone();
@@ -195,7 +195,7 @@ pub(crate) fn reread(traceparent: &str) -> Option<String> {
 fn context_of(traceparent: Option<&str>) -> Context {
     let headers: HashMap<_, _> =
         traceparent.map(|value| (HEADER.to_owned(), value.to_owned())).into_iter().collect();
-    // Not the current context: there is none, and a malformed header begins a new trace.
+    // An invalid header begins a new trace.
     TraceContextPropagator::new().extract_with_context(&Context::new(), &headers)
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     job::MOST_PARTITIONS,
     process::settings::Mistakes,
-    queue::{Policy, keys::Keys},
+    queue::{keys::Keys, policy::Policy},
 };
 
 /// A year, s.
@@ -16,7 +16,7 @@ const LONGEST_TTL: u64 = 31_536_000;
 /// Flags and environment variables.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct QueueArgs {
-    /// Name of the queue; services with the same name share their jobs
+    /// Name of the queue; services with the same name share its jobs
     #[arg(
         long,
         env = "QUEUE_NAME",
@@ -25,10 +25,10 @@ pub(crate) struct QueueArgs {
         help_heading = "Queue"
     )]
     queue_name: String,
-    /// Number of partitions of the queue, 1 to 256; the same for every service, may grow
+    /// Number of partitions of the queue, 1 to 256; equal in all services; may grow
     #[arg(long, env = "PARTITIONS", default_value = "1", value_name = "N", help_heading = "Queue")]
     partitions: String,
-    /// How long a worker owns a job without renewing, ms; the same for every service
+    /// How long a worker owns a job without renewing its lease, ms; equal in all services
     #[arg(long, env = "LEASE_MS", default_value = "10000", value_name = "MS", help_heading = "Queue")]
     lease_ms: String,
     /// How long a finished job is kept, s
@@ -40,11 +40,11 @@ pub(crate) struct QueueArgs {
         help_heading = "Queue"
     )]
     result_ttl_seconds: String,
-    /// How long the input of a failed or cancelled job is kept for POST /job/{id}/retry, s; at most RESULT_TTL_SECONDS. Half a
-    /// day when it is not given, or RESULT_TTL_SECONDS if that is less
+    /// How long the input of a failed or cancelled job is kept for POST /job/{id}/retry, s; at most RESULT_TTL_SECONDS. Default:
+    /// half a day, or RESULT_TTL_SECONDS if that is less
     #[arg(long, env = "FAILED_INPUT_TTL_SECONDS", value_name = "S", help_heading = "Queue")]
     failed_input_ttl_seconds: Option<String>,
-    /// Most unfinished jobs of a partition before new ones are refused; 0 = no limit
+    /// Number of unfinished jobs of a partition at which new ones are refused; 0 = no limit
     #[arg(
         long,
         env = "MAX_QUEUE_DEPTH",

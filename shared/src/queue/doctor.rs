@@ -1,4 +1,4 @@
-//! Looks for what is wrong with the surroundings of a service and says how to mend it. Changes nothing.
+//! Checks the Redis server of a service and says how to fix what is wrong. Changes nothing.
 
 mod default_user;
 mod rights;
@@ -21,34 +21,35 @@ use crate::{
     },
     queue::{
         error::StoreError,
+        info::Info,
         keys::Keys,
         link::{ConnectionSettings, Redis},
     },
 };
 
 pub use default_user::warn_about_default_user;
-pub use rights::Role;
+pub use rights::Service;
 
 /// The oldest version of each server that has all commands and script functions that Tepal uses.
 const OLDEST: [(&str, [u64; 2]); 2] = [("redis", [7, 0]), ("valkey", [8, 0])];
-/// The value in compose/redis.conf; below it the hash of a small job takes more than twice the memory.
+/// The value in compose/redis.conf. Below it, the hash of a small job takes more than twice the memory.
 const LISTPACK_VALUE: u64 = 1024;
-/// Times in answers and logs come from two clocks; a larger difference would mislead their reader.
+/// Times in answers and logs come from two clocks. A larger difference would mislead a reader.
 const LARGEST_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a service expects of Redis.
+/// What a service requires of Redis.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
-    /// Which service asks.
-    pub role: Role,
+    /// The service.
+    pub service: Service,
     /// Number of partitions.
     pub partitions: u16,
     /// Replicas that must confirm a submission.
     pub replicas: u32,
 }
 
-/// Checks the Redis server that these settings lead to.
+/// Checks the Redis server with these settings.
 pub async fn examine_redis(settings: &ConnectionSettings, keys: &Keys, expected: Expected) -> Report {
     let (connection, reached) = reach(settings).await;
     let mut report = Report { findings: vec![reached] };
@@ -64,8 +65,8 @@ pub async fn examine_redis(settings: &ConnectionSettings, keys: &Keys, expected:
         listpack(&mut connection).await,
         clock(&mut connection).await,
     ]);
-    if expected.role == Role::Proxy {
-        report.findings.extend(replicas(&info, expected.replicas));
+    if expected.service == Service::Proxy {
+        report.findings.extend(replicas(&info, u64::from(expected.replicas)));
     }
     report
 }
@@ -91,19 +92,23 @@ async fn reach(settings: &ConnectionSettings) -> (Option<MultiplexedConnection>,
             let what = format!("{address} did not answer within {seconds} s");
             return (
                 None,
-                Finding::wrong(SUBJECT, what, "find out what Redis does, or what drops the packets"),
+                Finding::wrong(
+                    SUBJECT,
+                    what,
+                    "check whether Redis is busy, and whether a firewall drops packets",
+                ),
             );
         }
     };
-    let Reason { what, mend } = settings.explain(&error).unwrap_or_else(|| without_tls(&error));
-    (None, Finding::wrong(SUBJECT, format!("{address}: {what}"), mend))
+    let Reason { what, fix } = settings.explain(&error).unwrap_or_else(|| without_tls(&error));
+    (None, Finding::wrong(SUBJECT, format!("{address}: {what}"), fix))
 }
 
-/// Why Redis cannot be used, when TLS has nothing to do with it.
+/// Why Redis cannot be used, if TLS is not the cause.
 fn without_tls(error: &StoreError) -> Reason {
-    let mend = match error {
+    let fix = match error {
         StoreError::Forbidden(_) => {
-            "set REDIS_USERNAME and REDIS_PASSWORD, or REDIS_URL, and give the user +ping"
+            "set REDIS_USERNAME and REDIS_PASSWORD, or REDIS_URL, and add +ping to the rights of the user"
         }
         StoreError::NotReady(_) => "wait until Redis has loaded its data",
         _ => "start Redis, or set REDIS_HOST and REDIS_PORT, or REDIS_URL",
@@ -112,31 +117,26 @@ fn without_tls(error: &StoreError) -> Reason {
         StoreError::Ambiguous(cause) => cause.to_string(),
         error => telemetry::chain(error),
     };
-    Reason { what, mend: mend.to_owned() }
+    Reason { what, fix: fix.to_owned() }
 }
 
-/// The fields of INFO, or why they cannot be had.
-type Info = Result<BTreeMap<String, String>, String>;
+/// The text of INFO, or why Redis did not send it.
+type Asked = Result<Info, String>;
 
-async fn info(connection: &mut MultiplexedConnection) -> Info {
+async fn info(connection: &mut MultiplexedConnection) -> Asked {
     let text: String =
         redis::cmd("INFO").query_async(connection).await.map_err(|error| unable("INFO", &error))?;
-    let fields = text.lines().filter_map(|line| line.trim_end().split_once(':'));
-    Ok(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    Ok(Info::parse(&text))
 }
 
-fn from_info(subject: &str, info: &Info, check: impl Fn(&BTreeMap<String, String>) -> Finding) -> Finding {
+fn from_info(subject: &str, info: &Asked, check: impl Fn(&Info) -> Finding) -> Finding {
     match info {
         Ok(fields) => check(fields),
         Err(why) => Finding::unknown(subject, why),
     }
 }
 
-fn field<'a>(info: &'a BTreeMap<String, String>, name: &str) -> &'a str {
-    info.get(name).map_or("", String::as_str)
-}
-
-/// HELLO may be sent by every user.
+/// Every user may send HELLO.
 async fn version(connection: &mut MultiplexedConnection) -> Finding {
     let hello = redis::cmd("HELLO").query_async::<Value>(connection).await;
     let fields = hello.and_then(|reply| Ok(BTreeMap::<String, Value>::from_redis_value(reply)?));
@@ -166,79 +166,80 @@ fn judge_version(server: &str, version: &str) -> Finding {
 }
 
 async fn rights(connection: &mut MultiplexedConnection, keys: &Keys, expected: Expected) -> Finding {
-    const MEND: &str = "compose/users.acl has the rule that each service needs";
+    const FIX: &str = "compose/users.acl contains the rule that each service needs";
     let last = expected.partitions.clamp(1, MOST_PARTITIONS) - 1;
-    let mut needs = expected.role.needs(keys, 0);
+    let mut needs = expected.service.needs(keys, 0);
     if last > 0 {
-        needs.extend(expected.role.needs(keys, last as u8));
+        needs.extend(expected.service.needs(keys, last as u8));
     }
     let checked = async {
         let refused = rights::refused(connection, &needs).await?;
-        Ok::<_, RedisError>((refused, rights::reads_secret(connection, expected.role, keys).await?))
+        Ok::<_, RedisError>((refused, rights::reads_secret(connection, expected.service, keys).await?))
     };
     match checked.await {
         Ok((refused, true)) if refused.is_empty() => {
             let what =
                 format!("the user may read {}, from which the proxies derive their keys", keys.secret());
-            Finding::wrong("rights", what, MEND)
+            Finding::wrong("rights", what, FIX)
         }
-        Ok((refused, false)) if refused.is_empty() => {
-            Finding::ok("rights", "the user may run all commands that are needed, on the keys of the queue")
-        }
+        Ok((refused, false)) if refused.is_empty() => Finding::ok(
+            "rights",
+            "the user may run all commands that the service needs on the keys of the queue",
+        ),
         Ok((refused, _)) => {
             let commands: Vec<_> = refused.iter().map(|command| command.join(" ")).collect();
-            Finding::wrong("rights", format!("the user may not run: {}", commands.join(", ")), MEND)
+            Finding::wrong("rights", format!("the user may not run: {}", commands.join(", ")), FIX)
         }
         Err(error) if error.code() == Some("NOPERM") => {
-            Finding::wrong("rights", "the user may not run scripts (EVALSHA, SCRIPT LOAD)", MEND)
+            Finding::wrong("rights", "the user may not run scripts (EVALSHA, SCRIPT LOAD)", FIX)
         }
         Err(error) => Finding::unknown("rights", error.to_string()),
     }
 }
 
-fn persistence(info: &BTreeMap<String, String>) -> Finding {
+fn persistence(info: &Info) -> Finding {
     const SUBJECT: &str = "persistence";
-    if field(info, "aof_enabled") != "1" {
-        let mend = "CONFIG SET appendonly yes, and put `appendonly yes` into its configuration";
-        return Finding::wrong(SUBJECT, "there is no append-only file: a restart of Redis loses jobs", mend);
+    if info.get("aof_enabled").unwrap_or_default() != "1" {
+        let fix = "CONFIG SET appendonly yes, and add `appendonly yes` to the configuration";
+        return Finding::wrong(SUBJECT, "there is no append-only file: a restart of Redis loses jobs", fix);
     }
     for (name, what) in [("aof_last_write_status", "write to"), ("aof_last_bgrewrite_status", "rewrite of")] {
-        if field(info, name) != "ok" {
+        if info.get(name).unwrap_or_default() != "ok" {
             let what = format!("the last {what} the append-only file failed");
             return Finding::wrong(
                 SUBJECT,
                 what,
-                "see Redis's log; mostly its disk is full or its memory short",
+                "see the log of Redis; in most cases its disk is full or it lacks memory",
             );
         }
     }
     Finding::ok(SUBJECT, "there is an append-only file, and its last write and rewrite succeeded")
 }
 
-fn eviction(info: &BTreeMap<String, String>) -> Finding {
-    let policy = field(info, "maxmemory_policy");
+fn eviction(info: &Info) -> Finding {
+    let policy = info.get("maxmemory_policy").unwrap_or_default();
     if policy != "noeviction" {
-        let what = format!("maxmemory-policy is {policy}: Redis may throw away accepted jobs");
-        let mend = "CONFIG SET maxmemory-policy noeviction, and put it into its configuration";
-        return Finding::wrong("eviction", what, mend);
+        let what = format!("maxmemory-policy is {policy}: Redis may evict accepted jobs");
+        let fix = "CONFIG SET maxmemory-policy noeviction, and add it to the configuration";
+        return Finding::wrong("eviction", what, fix);
     }
-    let limit = match field(info, "maxmemory") {
+    let limit = match info.get("maxmemory").unwrap_or_default() {
         "0" => "there is no memory limit".to_owned(),
-        bytes => format!("at {bytes} bytes new jobs are refused"),
+        bytes => format!("new jobs are refused at {bytes} bytes"),
     };
     Finding::ok("eviction", format!("noeviction; {limit}"))
 }
 
-/// Whether enough replicas confirm each job; with replicas of which none must, whether a failover can lose jobs.
-fn replicas(info: &Info, needed: u32) -> Option<Finding> {
+/// Whether enough replicas confirm each job. If none must, whether a failover can lose jobs.
+fn replicas(info: &Asked, needed: u64) -> Option<Finding> {
     const SUBJECT: &str = "replicas";
     let info = match info {
         Ok(info) => info,
         Err(why) => return (needed > 0).then(|| Finding::unknown(SUBJECT, why)),
     };
-    let seen: u32 = field(info, "connected_slaves").parse().unwrap_or_default();
+    let seen = info.number("connected_slaves");
     // Redis writes this field only with `min-replicas-to-write`.
-    let must_be_in_step = info.contains_key("min_slaves_good_slaves");
+    let must_be_in_step = info.get("min_slaves_good_slaves").is_some();
     if seen < needed {
         let what = format!("{seen} connected, but {needed} must confirm each job: every submission fails");
         return Some(Finding::wrong(SUBJECT, what, "connect replicas, or lower REPLICAS_REQUIRED"));
@@ -250,12 +251,12 @@ fn replicas(info: &Info, needed: u32) -> Option<Finding> {
         }
         (_, 0) => {
             let what = format!(
-                "{seen} connected, but the primary accepts jobs without them: after a failover, an old primary goes on \
-                 accepting jobs that are then thrown away"
+                "{seen} connected, but the primary accepts jobs without them: after a failover, an old primary still \
+                 accepts jobs, which are then lost"
             );
-            let mend = "CONFIG SET min-replicas-to-write 1 on each node, and put it into the configuration, or set \
+            let fix = "CONFIG SET min-replicas-to-write 1 on each node, and add it to the configuration, or set \
                         REPLICAS_REQUIRED=1";
-            Some(Finding::wrong(SUBJECT, what, mend))
+            Some(Finding::wrong(SUBJECT, what, fix))
         }
         _ => Some(Finding::ok(SUBJECT, format!("{seen} connected, {needed} must confirm"))),
     }
@@ -272,7 +273,7 @@ async fn fsync(connection: &mut MultiplexedConnection) -> Finding {
         Ok(when) if when == "no" => Finding::wrong(
             "fsync",
             "appendfsync is no: a power failure loses up to half a minute of jobs",
-            "CONFIG SET appendfsync always, and put it into the configuration",
+            "CONFIG SET appendfsync always, and add it to the configuration",
         ),
         Ok(when) if when == "everysec" => Finding::ok(
             "fsync",
@@ -290,9 +291,9 @@ async fn listpack(connection: &mut MultiplexedConnection) -> Finding {
             Finding::ok("memory", format!("{NAME} is {limit}"))
         }
         Ok(limit) => {
-            let what = format!("{NAME} is {limit}: each job takes more than twice the memory that it needs");
-            let mend = format!("CONFIG SET {NAME} {LISTPACK_VALUE}, and put it into the configuration");
-            Finding::wrong("memory", what, mend)
+            let what = format!("{NAME} is {limit}: each job takes more than twice the memory it needs");
+            let fix = format!("CONFIG SET {NAME} {LISTPACK_VALUE}, and add it to the configuration");
+            Finding::wrong("memory", what, fix)
         }
         Err(why) => Finding::unknown("memory", why),
     }
@@ -311,7 +312,7 @@ async fn clock(connection: &mut MultiplexedConnection) -> Finding {
     }
 }
 
-/// How far `theirs` is from every moment between `asked` and `answered`.
+/// Difference between `theirs` and the nearest time between `asked` and `answered`.
 fn apart(theirs: SystemTime, asked: SystemTime, answered: SystemTime) -> Duration {
     let before = asked.duration_since(theirs).unwrap_or_default();
     let after = theirs.duration_since(answered).unwrap_or_default();
@@ -322,9 +323,8 @@ fn judge_clock(apart: Duration) -> Finding {
     if apart <= LARGEST_CLOCK_DIFFERENCE {
         return Finding::ok("clock", format!("within {} ms of Redis's", apart.as_millis()));
     }
-    let what =
-        format!("{} ms from Redis's: times in answers and in logs do not fit together", apart.as_millis());
-    Finding::wrong("clock", what, "synchronise both machines (NTP)")
+    let what = format!("{} ms from Redis's: times in answers and logs do not match", apart.as_millis());
+    Finding::wrong("clock", what, "synchronise the clocks of both machines (NTP)")
 }
 
 #[cfg(test)]
@@ -332,8 +332,9 @@ mod tests {
     use super::*;
     use crate::process::doctor::Verdict;
 
-    fn info(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    fn info(pairs: &[(&str, &str)]) -> Info {
+        let lines: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
+        Info::parse(&lines.concat())
     }
 
     #[test]

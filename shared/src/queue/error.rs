@@ -1,4 +1,4 @@
-//! What can go wrong between us and Redis, classified by what the caller should do.
+//! Failures between Tepal and Redis, by what the caller should do.
 
 mod topology;
 
@@ -8,26 +8,26 @@ pub use topology::WrongTopology;
 
 use crate::job::UnknownWord;
 
-/// A call to the job store failed.
+/// A call to Redis failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// No connection to Redis. The request was not sent.
     #[error("Redis is not reachable")]
     Disconnected,
-    /// The connection broke, or the answer did not come in time: the request may or may not have been executed.
-    /// Repeating the same call is safe.
+    /// The connection broke, or the reply did not come in time. The request may have been executed. It is safe to repeat the
+    /// call.
     #[error("the connection to Redis broke before its answer")]
     Ambiguous(#[source] RedisError),
-    /// Redis cannot execute it at present (loading, failing over, busy). Nothing was executed.
+    /// Redis is loading, failing over or busy. Nothing was executed.
     #[error("Redis is not ready")]
     NotReady(#[source] RedisError),
-    /// Redis is at its memory limit and refuses new work.
+    /// Redis is at its memory limit and refuses new jobs.
     #[error("Redis is at its memory limit")]
     OutOfMemory(#[source] RedisError),
     /// Redis cannot write to its disk and refuses all writes.
     #[error("Redis cannot persist its data to disk and refuses writes")]
     CannotPersist(#[source] RedisError),
-    /// The credentials are wrong, or the user may not run a command that is needed.
+    /// The credentials are wrong, or the user lacks the right to run a command.
     #[error("Redis refuses the credentials or the command; check the password and the ACL rules")]
     Forbidden(#[source] RedisError),
     /// A stream or its consumer group is gone: the data was lost or removed.
@@ -47,7 +47,7 @@ pub enum StoreError {
     /// Any other refusal by Redis.
     #[error("Redis refused the request")]
     Refused(#[source] RedisError),
-    /// Redis answered something that the scripts never return.
+    /// Redis returned something that the script never returns.
     #[error("unexpected answer of script `{script}`: {reason}")]
     Protocol {
         /// Which script.
@@ -55,7 +55,7 @@ pub enum StoreError {
         /// What was unexpected.
         reason: String,
     },
-    /// Redis answered a value of another type, or a word that has no meaning.
+    /// Redis returned a value of another type, or an unknown word.
     #[error("unexpected answer of script `{script}`")]
     Unreadable {
         /// Which script, or `read` for a command.
@@ -69,37 +69,42 @@ pub enum StoreError {
     NoRandomness(#[source] getrandom::Error),
 }
 
-/// Why an answer of Redis cannot be read.
+/// Why a reply of Redis cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
 pub enum Unreadable {
-    /// It is of another type.
+    /// The type is wrong.
     Type(#[from] ParsingError),
-    /// It is none of the words that name a state or a priority.
+    /// The word names no status or priority.
     Word(#[from] UnknownWord),
-    /// It is no number of bytes.
+    /// The text is not a number of bytes.
     Size(#[from] std::num::ParseIntError),
 }
 
 impl StoreError {
-    /// The answer of this script, or of the command for `read`, cannot be read.
+    /// The reply of this script cannot be read; `read` stands for a command.
     pub(crate) fn unreadable<E: Into<Unreadable>>(script: &'static str) -> impl FnOnce(E) -> Self {
         move |cause| Self::Unreadable { script, source: cause.into() }
     }
 
-    /// Whether repeating the very same call can succeed without anybody's help.
+    /// The reply of a command cannot be read.
+    pub(crate) fn unread<E: Into<Unreadable>>(cause: E) -> Self {
+        Self::unreadable("read")(cause)
+    }
+
+    /// Whether the same call can succeed later without an operator.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Disconnected | Self::Ambiguous(_) | Self::NotReady(_))
     }
 
-    /// Whether a command that needs a key did not find it.
+    /// Whether a command did not find a key that it needs.
     #[must_use]
     pub(crate) fn is_missing_key(&self) -> bool {
         matches!(self, Self::Refused(error) if error.detail() == Some("no such key"))
     }
 
-    /// What the client library said, if it said anything.
+    /// The error of the client library, if there is one.
     #[must_use]
     pub(crate) fn cause(&self) -> Option<&RedisError> {
         match self {
@@ -119,7 +124,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the connection that the call used must not be used again.
+    /// Whether the connection of the call must not be used again.
     #[must_use]
     pub(crate) fn breaks_connection(&self) -> bool {
         matches!(self, Self::Ambiguous(_) | Self::WrongTopology(_))
@@ -127,7 +132,7 @@ impl StoreError {
     }
 }
 
-/// Codes of a node that is not the primary (any more): another node must be asked.
+/// Codes of a node that is not the primary, or not any more.
 fn is_topology_change(code: &str) -> bool {
     matches!(code, "READONLY" | "MASTERDOWN" | "UNBLOCKED")
 }
@@ -142,7 +147,7 @@ impl From<RedisError> for StoreError {
             ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
                 return Self::Forbidden(error);
             }
-            // A reply cut off in the middle.
+            // A reply that was cut off in the middle.
             ErrorKind::Parse => return Self::Ambiguous(error),
             _ => {}
         }
@@ -161,7 +166,7 @@ impl From<RedisError> for StoreError {
     }
 }
 
-/// Redis 7.0 tells a blocked reader `UNBLOCKED the stream key no longer exists`; later versions say `NOGROUP`.
+/// Redis 7.0 sends a blocked reader `UNBLOCKED the stream key no longer exists`; later versions send `NOGROUP`.
 fn mentions_stream(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("stream key"))
 }

@@ -7,11 +7,18 @@ use redis::Value;
 
 use crate::queue::{
     error::StoreError,
-    scripts::{
-        Cancelled, Expired, FAIL, Granted, Requeued, Settled, Submitted, TAKE, parse_recorded, parse_renewed,
-        parse_workers,
+    heartbeat::parse_workers,
+    intake::{
+        end::{Cancelled, Expired},
+        requeue::Requeued,
+        submitted::Submitted,
     },
-    store::fuzzing as store,
+    scripts::{FAIL, TAKE},
+    views::fuzzing as views,
+    work::{
+        heartbeat::parse_recorded,
+        outcome::{Granted, Settled, parse_renewed},
+    },
 };
 
 /// A reply of Redis to each script and to each read.
@@ -27,7 +34,7 @@ pub fn script_reply(bytes: &[u8]) {
     named("expire", Expired::parse(reply()));
     named("heartbeat", parse_recorded(reply()));
     named("workers", parse_workers(reply()));
-    for outcome in store::read_all(reply) {
+    for outcome in views::read_all(reply) {
         named("read", outcome);
     }
 }

@@ -6,14 +6,14 @@ use crate::job::{JobId, Priority};
 /// Consumer group of the work streams.
 pub const GROUP: &str = "workers";
 
-/// The consumer to which the blocking reads of `consumer` deliver: it holds what is delivered and not started yet. Its name
-/// begins with that of its worker, too.
+/// The consumer to which the blocking reads of `consumer` deliver. It holds entries that are delivered but not started. Its name,
+/// too, begins with the name of its worker.
 #[must_use]
 pub fn inbox(consumer: &str) -> String {
     format!("{consumer}:inbox")
 }
 
-/// Names the keys of one queue.
+/// The keys of one queue.
 #[derive(Clone, Debug)]
 pub struct Keys {
     queue: String,
@@ -37,13 +37,13 @@ impl Keys {
         Priority::ALL.map(|priority| self.stream(partition, priority))
     }
 
-    /// What every job hash's key of the partition begins with.
+    /// Prefix of the keys of all job hashes of the partition.
     #[must_use]
     pub fn job_prefix(&self, partition: u8) -> String {
         self.key(partition, "job:", "")
     }
 
-    /// The job's hash; also the channel on which its end is published.
+    /// The job's hash, and the channel on which changes of its status are published.
     #[must_use]
     pub fn job(&self, id: JobId) -> String {
         self.key(id.partition(), "job:", &id.to_string())
@@ -55,7 +55,7 @@ impl Keys {
         [self.input_prefix(id.partition()), id.to_string()].concat()
     }
 
-    /// What every such key of the partition begins with.
+    /// Prefix of the keys of all such inputs of the partition.
     #[must_use]
     pub fn input_prefix(&self, partition: u8) -> String {
         self.key(partition, "input:", "")
@@ -67,7 +67,7 @@ impl Keys {
         self.key(partition, "log", "")
     }
 
-    /// Between which times, and up to which id, the log's ids were ahead of the clock; see `lua/accept.lua`.
+    /// Since when, and up to which id, the ids of the log were ahead of the clock; see `lua/accept.lua`.
     #[must_use]
     pub fn log_ahead(&self, partition: u8) -> String {
         self.key(partition, "log:ahead", "")
@@ -79,19 +79,19 @@ impl Keys {
         self.key(partition, "dead", "")
     }
 
-    /// The job that was the last to run because a model call with it alone broke off.
+    /// The last job that ran alone in the partition because its model call broke off.
     #[must_use]
     pub fn alone(&self, partition: u8) -> String {
         self.key(partition, "alone", "")
     }
 
-    /// What payers keep: the charges, their sums, and the sums of a recount; see `lua/quota.lua`.
+    /// The charges of payers, their sums, and the sums of a recount; see `lua/quota.lua`.
     #[must_use]
     pub fn quota(&self, partition: u8) -> [String; 3] {
         ["charges", "bytes", "recount"].map(|name| self.key(partition, "quota:", name))
     }
 
-    /// What all of these keys of the partition begin with.
+    /// Prefix of these keys of the partition.
     #[must_use]
     pub fn quota_prefix(&self, partition: u8) -> String {
         self.key(partition, "quota:", "")
@@ -103,19 +103,19 @@ impl Keys {
         self.key(partition, "idem:", key_hash)
     }
 
-    /// What the proxies derive their keys from. A worker must not read it, see compose/users.acl.
+    /// The queue's secret, from which the proxies derive their keys. A worker must not read it, see compose/users.acl.
     #[must_use]
     pub fn secret(&self) -> String {
         self.key(0, "secret", "")
     }
 
-    /// The live workers and what they say of themselves.
+    /// The heartbeats of the workers.
     #[must_use]
     pub fn workers(&self) -> String {
         format!("{}:workers", self.queue)
     }
 
-    /// A submission needs five keys, and `format!` takes twice as long.
+    /// Not `format!`, which takes twice as long: a submission needs five keys.
     fn key(&self, partition: u8, kind: &str, rest: &str) -> String {
         ["{", &self.queue, ":", &partition.to_string(), "}:", kind, rest].concat()
     }

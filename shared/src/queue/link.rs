@@ -5,12 +5,12 @@ mod connection;
 mod handle;
 mod replication;
 mod request;
-mod settings;
+pub(super) mod settings;
 mod topology;
 
 pub(crate) use arguments::RedisArgs;
 pub use handle::Redis;
 pub(crate) use replication::Replicated;
-pub use replication::ReplicationPolicy;
+pub use replication::ReplicationSettings;
 pub(crate) use request::{Answered, Generation, break_connection, outcomes};
 pub use settings::ConnectionSettings;

@@ -1,11 +1,16 @@
-//! The numbers that the transitions need.
+//! Time limits, lifetimes and other limits of a queue.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The numbers that the transitions need.
+use crate::job::JobId;
+
+/// The largest expected difference between the clocks of two machines. A job that may expire within this time need not exist.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Time limits, lifetimes and other limits of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How long a worker owns a job without renewing.
+    /// How long a worker owns a job without renewing its lease.
     pub lease: Duration,
     /// How long a terminal job is kept.
     pub result_ttl: Duration,
@@ -13,13 +18,13 @@ pub struct Policy {
     pub failed_input_ttl: Duration,
     /// A job fails when its worker was lost this many times.
     pub max_lost: u32,
-    /// Most outstanding jobs of a partition; 0 = no limit.
+    /// Largest number of outstanding jobs of a partition; 0 = no limit.
     pub max_queue_depth: u64,
-    /// Most dead letters kept in a partition.
+    /// Largest number of dead letters of a partition.
     pub max_dead_letters: u64,
     /// Number of partitions, 1 to [`MOST_PARTITIONS`](crate::job::MOST_PARTITIONS).
     pub partitions: u16,
-    /// Silence after which a worker counts as dead.
+    /// A worker without a heartbeat for this long counts as dead.
     pub worker_timeout: Duration,
 }
 
@@ -35,5 +40,16 @@ impl Default for Policy {
             partitions: 1,
             worker_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+impl Policy {
+    /// Whether Redis must still have a job that it had at `since`. A job is kept for [`Policy::result_ttl`] after its end. Uses two
+    /// clocks, of which one may have stopped or jumped.
+    #[must_use]
+    pub fn must_exist(&self, id: JobId, since: Instant) -> bool {
+        let created = UNIX_EPOCH + Duration::from_millis(id.created_ms());
+        let age = SystemTime::now().duration_since(created).unwrap_or_default();
+        age.max(since.elapsed()) + MARGIN < self.result_ttl
     }
 }

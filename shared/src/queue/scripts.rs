@@ -1,18 +1,14 @@
-//! The Lua scripts, and one enum for the outcomes of each. A script is its own shebang line, then the shared parts,
-//! then its body; the first word of its reply decides the outcome, and an unknown word is an error.
+//! The Lua scripts. A script is its own shebang line, then the shared parts that it needs, then its body. The first word of its
+//! reply names the outcome; an unknown word is an error.
 
-mod outcome;
-mod reply;
+pub(crate) mod argument;
+pub(crate) mod reply;
 
 use std::sync::LazyLock;
 
 use redis::{Cmd, RedisError, Script, aio::MultiplexedConnection};
 
 use crate::queue::error::StoreError;
-
-pub use outcome::{Cancelled, Expired, Fence, Granted, Requeued, Settled, Submitted, WorkerRecord};
-pub(crate) use outcome::{parse_recorded, parse_renewed, parse_workers};
-pub(crate) use reply::Reply;
 
 const LIB: &str = include_str!("lua/lib.lua");
 const CLOCK: &str = include_str!("lua/clock.lua");
@@ -69,6 +65,57 @@ scripts! {
     RECOUNT = "recount" + LIB + FOUND + QUOTA;
 }
 
+/// Number of values of a claimed job in the reply of `take` and `start`.
+pub(crate) const VALUES_PER_JOB: usize = {
+    let (mut count, mut at) = (0, 0);
+    while at < GRANT.len() {
+        if is_at(at, VALUE) {
+            count += 1;
+        }
+        at += 1;
+    }
+    count
+};
+
+/// How a line of `grant.lua` begins that adds a value of a claimed job to the reply.
+const VALUE: &str = "jobs[at + ";
+
+/// The place of a value among those of a claimed job, counted from 0. Only `grant.lua` knows the order, in lines such as
+/// `jobs[at + 3] = attempt`. A value that the script does not return does not compile.
+pub(crate) const fn granted(variable: &str) -> usize {
+    let mut at = 0;
+    while !(is_at(at, VALUE) && is_value(at, variable)) {
+        at += 1;
+        assert!(at < GRANT.len(), "`grant.lua` returns no such value");
+    }
+    number(at + VALUE.len()).0 - 1
+}
+
+/// Whether the line that begins there adds this variable.
+const fn is_value(at: usize, variable: &str) -> bool {
+    let (_, end) = number(at + VALUE.len());
+    is_at(end, "] = ") && is_at(end + 4, variable) && is_at(end + 4 + variable.len(), "\n")
+}
+
+/// The number in `grant.lua` that begins there, and where it ends.
+const fn number(mut at: usize) -> (usize, usize) {
+    let mut number = 0;
+    while GRANT.as_bytes()[at].is_ascii_digit() {
+        number = 10 * number + (GRANT.as_bytes()[at] - b'0') as usize;
+        at += 1;
+    }
+    (number, at)
+}
+
+/// Whether `grant.lua` contains this text there.
+const fn is_at(at: usize, text: &str) -> bool {
+    let mut i = 0;
+    while i < text.len() && at + i < GRANT.len() && GRANT.as_bytes()[at + i] == text.as_bytes()[i] {
+        i += 1;
+    }
+    i == text.len()
+}
+
 /// Puts the shared parts between a script's shebang line and its body.
 fn assemble(source: &str, parts: &[&str]) -> String {
     let (shebang, body) = source.split_once('\n').unwrap_or((source, ""));
@@ -96,15 +143,13 @@ impl NamedScript {
         command
     }
 
-    fn unexpected(&self, reason: impl Into<String>) -> StoreError {
+    pub(crate) fn unexpected(&self, reason: impl Into<String>) -> StoreError {
         StoreError::Protocol { script: self.name, reason: reason.into() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use redis::Value;
-
     use super::*;
 
     /// The numbers that follow `prefix` in `text`, e.g. `KEYS[3]` -> 3; `[4...]` counts as open-ended.
@@ -145,13 +190,5 @@ mod tests {
     fn the_shebang_stays_on_the_first_line() {
         let code = assemble("#!lua flags=allow-oom\n-- x\nreturn 1\n", &["local a = 1\n", "local b = 2\n"]);
         assert_eq!(code, "#!lua flags=allow-oom\nlocal a = 1\nlocal b = 2\n-- x\nreturn 1\n");
-    }
-
-    #[test]
-    fn an_unknown_word_is_an_error_that_names_the_script() {
-        let outcome = Value::Array(vec![Value::BulkString(b"maybe".to_vec())]);
-        let outcome = Submitted::parse_all(Value::Array(vec![outcome]), 1).unwrap().remove(0);
-        let error = outcome.map_err(|error| error.to_string());
-        assert_eq!(error, Err("unexpected answer of script `submit`: unknown outcome `maybe`".to_owned()));
     }
 }

@@ -1,5 +1,16 @@
-//! What a worker does with the queue.
+//! What a worker may do with a queue.
 
-mod reader;
+mod blocking_reader;
+mod claim;
+mod handle;
+pub(super) mod heartbeat;
+pub(super) mod outcome;
+mod settle;
+mod upkeep;
 
-pub use reader::Reader;
+pub use blocking_reader::BlockingReader;
+pub use claim::TakeRequest;
+pub use handle::Work;
+pub use outcome::{Fence, Granted, Settled};
+pub use settle::Settlement;
+pub use upkeep::{Recounted, Swept};

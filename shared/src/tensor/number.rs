@@ -1,16 +1,16 @@
-//! Numbers that JSON can write and a 64-bit float cannot hold, such as 1e400. The parser refuses a whole document for one of
-//! them. [`replace_large`] puts an object in its place, which is accepted nowhere, so that what reads the document refuses
-//! that one value, with the text that the client sent.
+//! Numbers in JSON that no 64-bit float holds, such as 1e400. The parser refuses a whole document because of one of them.
+//! [`replace_large`] replaces each by an object that is valid nowhere. So the reader of the document refuses that one value, and can
+//! show the text that the client sent.
 
 use serde_json::Value;
 
-/// The only member of such an object. A client that sends it is refused as well, for a number or for an object.
+/// The only member of such an object. If a client sends such an object, it is refused as well.
 const MARK: &str = "beyond f64";
-/// Bytes of a number that are repeated.
+/// Number of bytes of a number that are shown.
 const LONGEST: usize = 40;
 
-/// The JSON `text` with each number that is too large replaced; `None` if there is none. Takes time in proportion to the
-/// text, and is meant for texts that the parser has refused.
+/// Replaces each number in the JSON `text` that is too large; `None` if there is none. Takes linear time. Use it for texts that the
+/// parser has refused.
 #[must_use]
 pub fn replace_large(text: &str) -> Option<String> {
     let mut replaced = String::new();
@@ -34,7 +34,7 @@ pub fn replace_large(text: &str) -> Option<String> {
     (copied > 0).then_some(replaced)
 }
 
-/// What was written where [`replace_large`] put this value.
+/// The text that [`replace_large`] replaced by this value.
 #[must_use]
 pub fn large(value: &Value) -> Option<&str> {
     match value {
@@ -43,7 +43,7 @@ pub fn large(value: &Value) -> Option<&str> {
     }
 }
 
-/// What a JSON value is, for error messages.
+/// The kind of a JSON value, for error messages.
 #[must_use]
 pub fn kind(value: &Value) -> &'static str {
     match value {

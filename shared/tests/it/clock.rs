@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use tepal_shared::{
     job::{JobId, NewJob, Priority},
     queue::{
-        scripts::Expired,
-        store::{Settlement, Swept},
+        intake::Expired,
+        work::{Settlement, Swept},
     },
 };
 use tepal_tests::{redis::RedisServer, wait::eventually};
@@ -30,14 +30,14 @@ async fn now(queue: &Queue) -> u64 {
 /// A job that is accepted while the clock is so far ahead. With it, the clock is right again.
 async fn accepted_ahead(queue: &Queue, ahead_ms: u64) -> JobId {
     let (id, at) = (JobId::new(0), (now(queue).await + ahead_ms).to_string());
-    let (keys, entry) = (queue.store.keys(), format!("{at}-0"));
+    let (keys, entry) = (queue.store.queue.keys(), format!("{at}-0"));
     let stream = keys.stream(0, Priority::Normal);
     let fields = ["status", "pending", "created_at", &at, "entry", &entry, "input", "[]"];
     queue.redis::<u64>(&[&["HSET", &keys.job(id)], &fields[..]].concat()).await;
     queue.redis::<String>(&["XADD", &stream, &entry, "id", &id.to_string()]).await;
     let mut command = redis::cmd("XADD");
     command.arg(keys.log(0)).arg(&entry).arg("id").arg(&id.as_bytes()[..]);
-    queue.store.redis().run(&command).await.unwrap();
+    queue.store.queue.redis().run(&command).await.unwrap();
     id
 }
 
@@ -53,7 +53,7 @@ pub(crate) async fn jobs_have_the_right_time_after_the_clock_was_ahead(queue: &Q
         let created_at = queue.job(id).await.created_at_ms;
         assert!((first..=last).contains(&created_at), "{created_at} is not in {first}..={last}");
         let is_late =
-            async || queue.store.expire(id).await.unwrap() == Expired::Failed("queue_timeout".into());
+            async || queue.store.intake.expire(id).await.unwrap() == Expired::Failed("queue_timeout".into());
         eventually(SOON, "the deadline to pass", is_late).await;
     }
 }
@@ -72,34 +72,34 @@ pub(crate) async fn a_listing_by_time_begins_where_the_ids_were_ahead(queue: &Qu
         }
     }
 
-    let place = queue.store.log_before(later).await.unwrap();
-    let log = queue.store.log(Some(place), 10).await.unwrap().entries;
+    let place = queue.store.views.log_before(later).await.unwrap();
+    let log = queue.store.views.log(Some(place), 10).await.unwrap().entries;
     let listed: Vec<_> = log.iter().map(|entry| entry.id).collect();
     assert!(expected.iter().all(|id| listed.contains(id)), "{log:?}");
-    assert_eq!(queue.store.log_before(unchanged - 1).await.unwrap().ms, unchanged + 999);
+    assert_eq!(queue.store.views.log_before(unchanged - 1).await.unwrap().ms, unchanged + 999);
 }
 
 pub(crate) async fn expired_jobs_are_forgotten_after_the_clock_was_ahead(queue: &Queue) {
     accepted_ahead(queue, DAY_MS).await;
     let expired = queue.submit().await;
-    queue.redis::<u64>(&["DEL", &queue.store.keys().job(expired)]).await;
+    queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(expired)]).await;
     queue.submit().await;
 
-    let swept = queue.store.sweep_expired(0, None, 100).await.unwrap();
+    let swept = queue.store.work.sweep_expired(0, None, 100).await.unwrap();
 
     assert_eq!(swept, Swept { next: None, forgotten: 1, repaired: 0 });
 }
 
 pub(crate) async fn the_oldest_job_is_found_by_its_own_time(queue: &Queue) {
-    assert_eq!(queue.store.oldest_waiting(0).await.unwrap(), None);
+    assert_eq!(queue.store.views.oldest_waiting(0).await.unwrap(), None);
     let ahead = accepted_ahead(queue, DAY_MS).await;
-    assert_eq!(queue.store.oldest_waiting(0).await.unwrap(), Some(Duration::ZERO));
+    assert_eq!(queue.store.views.oldest_waiting(0).await.unwrap(), Some(Duration::ZERO));
     let id = queue.submit().await;
     queue.set_field(id, "created_at", &(now(queue).await - 60_000).to_string()).await;
 
     let minute = Duration::from_secs(60)..Duration::from_secs(60) + SOON;
     let is_a_minute = async || {
-        let age = queue.store.oldest_waiting(0).await.unwrap().unwrap();
+        let age = queue.store.views.oldest_waiting(0).await.unwrap().unwrap();
         assert!(minute.contains(&age), "{age:?}");
     };
     is_a_minute().await;
@@ -169,13 +169,14 @@ async fn a_clock_that_was_shifted_for_a_moment_harms_no_later_job() {
             let created_at = queue.job(id).await.created_at_ms;
             assert!((first..=last).contains(&created_at), "{day}: {created_at} is not in {first}..={last}");
         }
-        let is_late =
-            async || queue.store.expire(late).await.unwrap() == Expired::Failed("queue_timeout".into());
+        let is_late = async || {
+            queue.store.intake.expire(late).await.unwrap() == Expired::Failed("queue_timeout".into())
+        };
         eventually(SOON, "the deadline to pass", is_late).await;
-        let place = queue.store.log_before(last + 1).await.unwrap();
-        let listed = queue.store.log(Some(place), 10).await.unwrap().entries;
+        let place = queue.store.views.log_before(last + 1).await.unwrap();
+        let listed = queue.store.views.log(Some(place), 10).await.unwrap().entries;
         assert!(listed.iter().any(|entry| entry.id == after), "{day}: {listed:?}");
-        assert!(queue.store.oldest_waiting(0).await.unwrap().is_some());
+        assert!(queue.store.views.oldest_waiting(0).await.unwrap().is_some());
         let granted = queue.claims("w", 10).await;
         let ids: Vec<_> = granted.iter().map(|attempt| attempt.job_id).collect();
         assert_eq!(ids, [before, meanwhile, after], "{day}");

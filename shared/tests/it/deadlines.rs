@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tepal_shared::{
     job::{JobId, JobStatus, NewJob},
-    queue::{scripts::Expired, store::Settlement},
+    queue::{intake::Expired, work::Settlement},
 };
 use tepal_tests::wait::eventually;
 
@@ -35,29 +35,30 @@ pub(crate) async fn a_reader_sees_a_missed_deadline_without_any_worker(queue: &Q
     let job = NewJob { max_queue: Some(Duration::from_millis(30)), ..new_job() };
     let id = queue.submit_job(&job).await;
 
-    let expired =
-        eventually(SOON, "the end of the wait", async || match queue.store.expire(id).await.unwrap() {
+    let expired = eventually(SOON, "the end of the wait", async || {
+        match queue.store.intake.expire(id).await.unwrap() {
             Expired::Failed(code) => Some(code),
             _ => None,
-        });
+        }
+    });
 
     assert_eq!(expired.await, "queue_timeout");
     assert_eq!(queue.outstanding().await, (0, 0));
-    assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Failed));
+    assert_eq!(queue.store.intake.expire(id).await.unwrap(), Expired::Kept(JobStatus::Failed));
 }
 
 pub(crate) async fn a_job_within_its_limits_is_kept_and_shows_the_next_one(queue: &Queue) {
     let id = submit_limited(queue).await;
     let job = queue.job(id).await;
     assert_eq!(job.deadline_ms, Some(job.created_at_ms + 100_000));
-    assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Pending));
+    assert_eq!(queue.store.intake.expire(id).await.unwrap(), Expired::Kept(JobStatus::Pending));
 
     let attempt = queue.take_delivery("w").await.attempt;
 
     assert_eq!(attempt.time_left, Some(Duration::from_secs(50)));
     let job = queue.job(id).await;
     assert_eq!(job.deadline_ms, Some(job.started_at_ms.unwrap() + 50_000));
-    assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Processing));
+    assert_eq!(queue.store.intake.expire(id).await.unwrap(), Expired::Kept(JobStatus::Processing));
     assert_eq!(queue.settle(&attempt.claim, complete()).await, DONE);
     assert_eq!(queue.job(id).await.deadline_ms, None);
     assert_eq!(queue.state(id).await, "completed 1/0/0 - result ttl");
@@ -66,12 +67,12 @@ pub(crate) async fn a_job_within_its_limits_is_kept_and_shows_the_next_one(queue
 pub(crate) async fn the_longest_limits_are_never_reached(queue: &Queue) {
     let job = NewJob { max_queue: Some(Duration::MAX), timeout: Some(Duration::MAX), ..new_job() };
     let id = queue.submit_job(&job).await;
-    assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Pending));
+    assert_eq!(queue.store.intake.expire(id).await.unwrap(), Expired::Kept(JobStatus::Pending));
 
     let attempt = queue.take_delivery("w").await.attempt;
 
     assert!(attempt.time_left > Some(Duration::from_secs(1 << 40)), "{:?}", attempt.time_left);
-    assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Processing));
+    assert_eq!(queue.store.intake.expire(id).await.unwrap(), Expired::Kept(JobStatus::Processing));
 }
 
 pub(crate) async fn the_queue_limit_ends_with_the_first_attempt(queue: &Queue) {
@@ -80,7 +81,7 @@ pub(crate) async fn the_queue_limit_ends_with_the_first_attempt(queue: &Queue) {
     queue.set_field(id, "queue_deadline", LONG_AGO).await;
     assert_eq!(queue.settle(&attempt, Settlement::Release).await, DONE);
 
-    assert_eq!(queue.store.expire(id).await.unwrap(), Expired::Kept(JobStatus::Pending));
+    assert_eq!(queue.store.intake.expire(id).await.unwrap(), Expired::Kept(JobStatus::Pending));
     assert_eq!(queue.takeable("w").await, [id]);
 }
 
@@ -118,7 +119,7 @@ pub(crate) async fn a_job_that_ran_too_long_ends_under_its_worker(queue: &Queue)
     let attempt = queue.take_one("w").await;
     queue.set_field(id, "run_deadline", LONG_AGO).await;
 
-    assert_eq!(queue.store.expire(id).await.unwrap(), failed("timeout"));
+    assert_eq!(queue.store.intake.expire(id).await.unwrap(), failed("timeout"));
 
     assert!(!queue.renews("w", &attempt).await);
     assert_ne!(queue.settle(&attempt, complete()).await, DONE);

@@ -8,8 +8,7 @@ use tepal_shared::{
     job::{Claim, Delivery, JobId, NewJob, Priority},
     queue::{
         error::StoreError,
-        store::{Settlement, TakeRequest},
-        work::Reader,
+        work::{BlockingReader, Settlement, TakeRequest},
     },
 };
 
@@ -37,7 +36,7 @@ pub(crate) async fn the_caller_may_turn_the_order_of_priorities_around(queue: &Q
     let high = queue.submit_at(Priority::High).await;
     let low = queue.submit_at(Priority::Low).await;
 
-    let granted = queue.store.take(&TakeRequest { order: LOW_FIRST, ..all("w") }).await.unwrap();
+    let granted = queue.store.work.take(&TakeRequest { order: LOW_FIRST, ..all("w") }).await.unwrap();
 
     assert_eq!(ids(&granted), [low, high]);
     assert_eq!(
@@ -63,7 +62,7 @@ pub(crate) async fn reading_stops_once_there_are_enough_bytes(queue: &Queue) {
     let submitted = submit_large(queue, 60).await;
 
     for taken in [0, 10, 20] {
-        let granted = queue.store.take(&TakeRequest { max_bytes: 999, ..all("w") }).await.unwrap();
+        let granted = queue.store.work.take(&TakeRequest { max_bytes: 999, ..all("w") }).await.unwrap();
         assert_eq!(ids(&granted), submitted[taken..taken + 10]);
         assert_eq!(queue.outstanding().await, (60, taken as u64 + 10), "others are claimed");
     }
@@ -89,7 +88,7 @@ pub(crate) async fn looking_for_due_jobs_stops_once_there_are_enough_bytes(queue
     let (mut cursors, mut found) = (FROM_START.clone(), Vec::new());
     while found.len() < 30 {
         let request = TakeRequest { max_bytes: 250, due_from: Some(&cursors), ..all("w") };
-        let granted = queue.store.take(&request).await.unwrap();
+        let granted = queue.store.work.take(&request).await.unwrap();
         assert_eq!(granted.deliveries.len(), 3);
         found.extend(ids(&granted));
         cursors = granted.cursors;
@@ -106,7 +105,7 @@ pub(crate) async fn starting_stops_once_there_are_enough_bytes(queue: &Queue) {
         queue.deliver("w").await;
     }
 
-    let granted = queue.store.start(0, "w", 150).await.unwrap();
+    let granted = queue.store.work.start(0, "w", 150).await.unwrap();
 
     assert_eq!(ids(&granted), submitted[..2]);
     assert_eq!(queue.state(submitted[2]).await, "pending 0/0/0 waiting input");
@@ -117,7 +116,7 @@ pub(crate) async fn a_user_without_the_right_to_undeliver_leaves_jobs_to_the_nex
     let submitted = submit_large(queue, 6).await;
     queue.redis::<String>(&["ACL", "SETUSER", "default", "-xgroup|setid"]).await;
 
-    let granted = queue.store.take(&TakeRequest { max_bytes: 150, ..all("w") }).await.unwrap();
+    let granted = queue.store.work.take(&TakeRequest { max_bytes: 150, ..all("w") }).await.unwrap();
 
     assert_eq!(ids(&granted), submitted[..2]);
     assert_eq!(ids(&queue.take("another", 10).await), submitted[2..]);
@@ -144,7 +143,7 @@ pub(crate) async fn what_is_due_waits_until_it_is_looked_for(queue: &Queue) {
     let attempt = queue.submit_and_take("w").await;
     assert_eq!(queue.settle(&attempt, Settlement::Release).await, DONE);
 
-    let granted = queue.store.take(&TakeRequest { due_from: None, ..all("w") }).await.unwrap();
+    let granted = queue.store.work.take(&TakeRequest { due_from: None, ..all("w") }).await.unwrap();
     assert_eq!(ids(&granted), []);
     assert_eq!(queue.takeable("w").await, [attempt.job_id]);
 }
@@ -156,16 +155,16 @@ pub(crate) async fn a_missing_group_is_made_and_nothing_that_waits_is_skipped(qu
     assert_eq!(queue.settle(&claims(&granted)[0], complete()).await, DONE);
 
     let waiting = [queue.submit_at(Priority::High).await, queue.submit_at(Priority::High).await];
-    let stream = queue.store.keys().stream(0, Priority::High);
+    let stream = queue.store.queue.keys().stream(0, Priority::High);
     queue.redis::<Value>(&["XGROUP", "DESTROY", &stream, "workers"]).await;
 
-    let granted = queue.store.take(&TakeRequest { due_from: None, ..all("w") }).await.unwrap();
+    let granted = queue.store.work.take(&TakeRequest { due_from: None, ..all("w") }).await.unwrap();
     assert_eq!((ids(&granted), granted.groups_created), (waiting.to_vec(), 1));
     assert_eq!(queue.take("w", 10).await.groups_created, 0);
 }
 
 pub(crate) async fn an_entry_without_an_outstanding_job_is_removed(queue: &Queue) {
-    let keys = queue.store.keys();
+    let keys = queue.store.queue.keys();
     let done = queue.submit_and_take("w").await;
     assert_eq!(queue.settle(&done, complete()).await, DONE);
     let running = queue.submit_and_take("w").await;
@@ -192,7 +191,7 @@ pub(crate) async fn a_due_entry_behind_many_others_is_found_in_a_few_looks(queue
     let mut found = Vec::new();
     for _ in 0..3 {
         let request = TakeRequest { limit: 1, due_from: Some(&cursors), ..all("w") };
-        let granted = queue.store.take(&request).await.unwrap();
+        let granted = queue.store.work.take(&request).await.unwrap();
         found.extend(ids(&granted));
         cursors = granted.cursors;
     }
@@ -210,14 +209,14 @@ pub(crate) async fn a_look_that_did_not_come_to_a_stream_does_not_end_there(queu
 
     // There is room for the first only.
     let mut request = TakeRequest { limit: 1, due_from: Some(&FROM_START), ..all("w") };
-    let first = queue.store.take(&request).await.unwrap();
+    let first = queue.store.work.take(&request).await.unwrap();
     assert_eq!(
         (ids(&first), &first.cursors[0], &first.cursors[1]),
         (vec![high], &"0-0".into(), &"0-1".into())
     );
 
     request.due_from = Some(&first.cursors);
-    assert_eq!(ids(&queue.store.take(&request).await.unwrap()), [normal]);
+    assert_eq!(ids(&queue.store.work.take(&request).await.unwrap()), [normal]);
 }
 
 pub(crate) async fn takes_at_the_same_time_share_no_job(queue: &Queue) {
@@ -263,8 +262,12 @@ pub(crate) async fn a_job_from_the_future_is_zero_old(queue: &Queue) {
 
 pub(crate) async fn an_entry_that_a_blocking_read_gave_is_started(queue: &Queue) {
     queue.take("w", 1).await;
-    let mut reader =
-        Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(1_000), usize::MAX);
+    let mut reader = BlockingReader::new(
+        queue.store.work.clone(),
+        "w".to_owned(),
+        Duration::from_millis(1_000),
+        usize::MAX,
+    );
     let (read, ids) = tokio::join!(reader.read(), async {
         [queue.submit_at(Priority::Low).await, queue.submit_at(Priority::Low).await]
     });
@@ -280,11 +283,12 @@ pub(crate) async fn what_was_delivered_and_not_started_is_started_by_the_next_re
     queue.take("w", 1).await;
     let id = queue.submit_at(Priority::High).await;
     assert!(queue.read("w", Priority::High).await);
-    let gone = queue.store.keys().stream(0, Priority::Low);
+    let gone = queue.store.queue.keys().stream(0, Priority::Low);
     queue.redis::<u64>(&["XGROUP", "DESTROY", &gone, "workers"]).await;
 
     // Reading fails, and starting does not.
-    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
+    let mut reader =
+        BlockingReader::new(queue.store.work.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
     let [started] = reader.read().await.unwrap().try_into().unwrap();
 
     assert_eq!(ids(&started.unwrap()), [id]);
@@ -295,14 +299,16 @@ pub(crate) async fn a_reader_does_without_the_scripts(queue: &Queue) {
     let id = queue.submit().await;
     queue.redis::<String>(&["SCRIPT", "FLUSH"]).await;
 
-    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
+    let mut reader =
+        BlockingReader::new(queue.store.work.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
     let [started] = reader.read().await.unwrap().try_into().unwrap();
 
     assert_eq!(ids(&started.unwrap()), [id]);
 }
 
 pub(crate) async fn a_blocking_read_says_that_the_group_is_missing(queue: &Queue) {
-    let mut reader = Reader::new(queue.store.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
+    let mut reader =
+        BlockingReader::new(queue.store.work.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
 
     assert!(matches!(reader.read().await, Err(StoreError::GroupMissing(_))));
     queue.take("w", 1).await;
@@ -312,10 +318,10 @@ pub(crate) async fn a_blocking_read_says_that_the_group_is_missing(queue: &Queue
 
 pub(crate) async fn a_job_lives_in_the_partition_of_its_id(queue: &Queue) {
     let id = JobId::new(200);
-    queue.store.submit(id, new_job()).await.unwrap();
+    queue.store.intake.submit(id, new_job()).await.unwrap();
 
     assert_eq!(queue.takeable("w").await, []);
-    let granted = queue.store.take(&TakeRequest { partition: 200, ..all("w") }).await.unwrap();
+    let granted = queue.store.work.take(&TakeRequest { partition: 200, ..all("w") }).await.unwrap();
     assert_eq!(ids(&granted), [id]);
     assert_eq!(queue.settle(&claims(&granted)[0], complete()).await, DONE);
     assert!(queue.job(id).await.result.is_some());

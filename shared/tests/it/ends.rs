@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::StreamExt as _;
 use tepal_shared::{
     job::{Claim, JobId, JobResult, JobStatus, LARGE_BYTES, Priority, owner::View},
-    queue::{
-        scripts::{Fence, Settled},
-        store::Settlement,
-    },
+    queue::work::{Fence, Settled, Settlement},
 };
 use tokio::time::timeout;
 
@@ -20,11 +17,11 @@ async fn end(queue: &Queue, attempt: &Claim, way: usize) -> &'static str {
         0 => assert_eq!(queue.settle(attempt, complete()).await, DONE),
         1 => assert_eq!(queue.settle(attempt, fail()).await, DONE),
         2 => {
-            queue.store.cancel(attempt.job_id, View::All).await.unwrap();
+            queue.store.intake.cancel(attempt.job_id, View::All).await.unwrap();
         }
         _ => {
             queue.set_field(attempt.job_id, "run_deadline", "1").await;
-            queue.store.expire(attempt.job_id).await.unwrap();
+            queue.store.intake.expire(attempt.job_id).await.unwrap();
         }
     }
     ["completed", "failed", "cancelled", "failed"][way]
@@ -33,8 +30,8 @@ async fn end(queue: &Queue, attempt: &Claim, way: usize) -> &'static str {
 pub(crate) async fn every_end_is_published_to_whoever_waits_for_it(queue: &Queue) {
     for way in 0..4 {
         let attempt = queue.submit_and_take("w").await;
-        let channel = queue.store.keys().job(attempt.job_id);
-        let mut subscription = queue.store.redis().pubsub().await.unwrap();
+        let channel = queue.store.queue.keys().job(attempt.job_id);
+        let mut subscription = queue.store.queue.redis().pubsub().await.unwrap();
         subscription.subscribe(&channel).await.unwrap();
 
         let status = end(queue, &attempt, way).await;
@@ -73,11 +70,11 @@ pub(crate) async fn no_byte_of_a_job_changes_after_its_end(queue: &Queue) {
         let other = Settlement::Complete("{}".to_owned());
         queue.settle(&attempt, other).await;
         queue.renews("w", &attempt).await;
-        queue.store.cancel(attempt.job_id, View::All).await.unwrap();
-        queue.store.expire(attempt.job_id).await.unwrap();
-        queue.store.submit(attempt.job_id, new_job()).await.unwrap();
-        queue.store.sweep(0, None, 100).await.unwrap();
-        let stream = queue.store.keys().stream(0, Priority::Normal);
+        queue.store.intake.cancel(attempt.job_id, View::All).await.unwrap();
+        queue.store.intake.expire(attempt.job_id).await.unwrap();
+        queue.store.intake.submit(attempt.job_id, new_job()).await.unwrap();
+        queue.store.work.sweep(0, None, 100).await.unwrap();
+        let stream = queue.store.queue.keys().stream(0, Priority::Normal);
         queue.redis::<String>(&["XADD", &stream, "*", "id", &attempt.job_id.to_string()]).await;
         assert_eq!(queue.takeable("heir").await, []);
 
@@ -86,7 +83,7 @@ pub(crate) async fn no_byte_of_a_job_changes_after_its_end(queue: &Queue) {
 }
 
 async fn record(queue: &Queue, id: JobId) -> BTreeMap<String, String> {
-    queue.redis(&["HGETALL", &queue.store.keys().job(id)]).await
+    queue.redis(&["HGETALL", &queue.store.queue.keys().job(id)]).await
 }
 
 pub(crate) async fn many_results_stored_at_once_reach_their_own_jobs(queue: &Queue) {
@@ -99,14 +96,14 @@ pub(crate) async fn many_results_stored_at_once_reach_their_own_jobs(queue: &Que
     let mut settlements = Vec::new();
     for (number, attempt) in granted.iter().enumerate() {
         if number % 10 == 0 {
-            queue.store.cancel(attempt.job_id, View::All).await.unwrap();
+            queue.store.intake.cancel(attempt.job_id, View::All).await.unwrap();
         }
         let retry = number % 11 == 0;
         let completion = Settlement::Complete(result(attempt));
         settlements.push((*attempt, if retry { Settlement::Retry(SOON * 2) } else { completion }));
     }
 
-    let settled = queue.store.settle(&settlements).await.unwrap();
+    let settled = queue.store.work.settle(&settlements).await.unwrap();
 
     assert_eq!(settled.len(), 100);
     let mut retried = 0;
@@ -139,12 +136,12 @@ pub(crate) async fn a_large_result_is_read_by_itself_and_its_job_says_its_size(q
             (JobResult::Large { bytes }, Some(text(bytes)))
         };
         assert_eq!(queue.job(id).await.result, Some(stored));
-        assert_eq!(queue.store.large_result(id).await.unwrap(), large);
-        assert_eq!(queue.store.listed(&[id]).await.unwrap()[0].as_ref().unwrap().result, None);
-        let ttl: u64 = queue.redis(&["TTL", &queue.store.keys().job(id)]).await;
+        assert_eq!(queue.store.views.large_result(id).await.unwrap(), large);
+        assert_eq!(queue.store.views.listed(&[id]).await.unwrap()[0].as_ref().unwrap().result, None);
+        let ttl: u64 = queue.redis(&["TTL", &queue.store.queue.keys().job(id)]).await;
         assert!(ttl > 0, "{ttl}");
     }
-    assert_eq!(queue.store.large_result(JobId::new(0)).await.unwrap(), None);
+    assert_eq!(queue.store.views.large_result(JobId::new(0)).await.unwrap(), None);
 }
 
 pub(crate) async fn a_dead_letter_tells_what_failed_and_why(queue: &Queue) {
@@ -154,13 +151,13 @@ pub(crate) async fn a_dead_letter_tells_what_failed_and_why(queue: &Queue) {
     assert_eq!(queue.settle(&attempt, fail()).await, DONE);
 
     let dead: Vec<(String, BTreeMap<String, String>)> =
-        queue.redis(&["XRANGE", &queue.store.keys().dead(0), "-", "+"]).await;
+        queue.redis(&["XRANGE", &queue.store.queue.keys().dead(0), "-", "+"]).await;
 
     let id = attempt.job_id.to_string();
     let expected = [("attempts", "1"), ("error_code", "invalid_argument"), ("id", &id)];
     let fields: Vec<_> = dead[0].1.iter().map(|(field, value)| (field.as_str(), value.as_str())).collect();
     assert_eq!(fields, expected);
-    assert_eq!(queue.store.dead_letters(0).await.unwrap(), 1);
+    assert_eq!(queue.store.views.dead_letters(0).await.unwrap(), 1);
 }
 
 pub(crate) async fn dead_letters_are_kept_up_to_a_limit(queue: &Queue) {
@@ -170,7 +167,7 @@ pub(crate) async fn dead_letters_are_kept_up_to_a_limit(queue: &Queue) {
         assert_eq!(queue.settle(&attempt, fail()).await, DONE);
     }
     // Redis trims whole nodes, of 100 entries.
-    let kept = queue.store.dead_letters(0).await.unwrap();
+    let kept = queue.store.views.dead_letters(0).await.unwrap();
     assert!((10..=110).contains(&kept), "{kept}");
 }
 

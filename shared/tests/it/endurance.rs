@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use redis::{Script, Value};
 use tepal_shared::{
     job::{JobId, Priority, owner::View},
-    queue::store::{Settlement, TakeRequest},
+    queue::work::{Settlement, TakeRequest},
 };
 use tepal_tests::wait::eventually;
 
@@ -28,7 +28,7 @@ const POPULATE: &str = "
 /// Adds so many jobs to the stream of this priority.
 async fn populate(queue: &Queue, priority: Priority, jobs: usize, queue_deadline: &str) {
     let script = Script::new(POPULATE);
-    let keys = queue.store.keys();
+    let keys = queue.store.queue.keys();
     for first in (0..jobs).step_by(1_000) {
         let mut call = script.key(keys.stream(0, priority));
         call.key(keys.log(0)).arg(keys.job_prefix(0)).arg(queue_deadline);
@@ -50,7 +50,7 @@ pub(crate) async fn a_backlog_of_200_000_jobs_drains_in_short_steps(queue: &Queu
 
     let (mut failed, mut done, mut calls) = (0, 0, 0);
     while failed + done < late + live {
-        let granted = queue.store.take(&TakeRequest { limit: 256, ..all("w") }).await.unwrap();
+        let granted = queue.store.work.take(&TakeRequest { limit: 256, ..all("w") }).await.unwrap();
         calls += 1;
         assert!(granted.deliveries.len() <= 256, "{}", granted.deliveries.len());
         assert!(granted.ended.len() <= MOST_CLEARED, "{}", granted.ended.len());
@@ -58,7 +58,7 @@ pub(crate) async fn a_backlog_of_200_000_jobs_drains_in_short_steps(queue: &Queu
         failed += granted.ended.len();
         done += granted.deliveries.len();
         let settlements: Vec<_> = claims(&granted).into_iter().map(|claim| (claim, complete())).collect();
-        for settled in queue.store.settle(&settlements).await.unwrap() {
+        for settled in queue.store.work.settle(&settlements).await.unwrap() {
             assert_eq!(settled.unwrap(), DONE);
         }
     }
@@ -79,12 +79,12 @@ pub(crate) async fn due_entries_among_many_pending_ones_are_all_found_once(queue
     }
     let due: HashSet<_> = held.iter().skip(1_500).map(|attempt| attempt.job_id).collect();
     let released = held.iter().skip(1_500).map(|claim| (*claim, Settlement::Release)).collect::<Vec<_>>();
-    queue.store.settle(&released).await.unwrap();
+    queue.store.work.settle(&released).await.unwrap();
 
     let (mut cursors, mut found) = (FROM_START.clone(), Vec::new());
     for _ in 0..100 {
         let request = TakeRequest { limit: 64, due_from: Some(&cursors), ..all("w") };
-        let granted = queue.store.take(&request).await.unwrap();
+        let granted = queue.store.work.take(&request).await.unwrap();
         found.extend(ids(&granted));
         cursors = granted.cursors;
     }
@@ -94,7 +94,7 @@ pub(crate) async fn due_entries_among_many_pending_ones_are_all_found_once(queue
 }
 
 pub(crate) async fn one_call_clears_away_a_bounded_number_of_stale_entries(queue: &Queue) {
-    let stream = queue.store.keys().stream(0, Priority::High);
+    let stream = queue.store.queue.keys().stream(0, Priority::High);
     for _ in 0..500 {
         queue.redis::<String>(&["XADD", &stream, "*", "id", &JobId::new(0).to_string()]).await;
     }
@@ -122,7 +122,7 @@ pub(crate) async fn cycles_of_jobs_that_expire_leave_no_memory_behind(queue: &Qu
     for _ in 0..5 {
         let submitted = join_all((0..400).map(|_| queue.submit())).await;
         for id in &submitted[..20] {
-            queue.store.cancel(*id, View::All).await.unwrap();
+            queue.store.intake.cancel(*id, View::All).await.unwrap();
         }
         let granted = queue.claims("w", 1_000).await;
         let settlements: Vec<_> = granted
@@ -130,20 +130,20 @@ pub(crate) async fn cycles_of_jobs_that_expire_leave_no_memory_behind(queue: &Qu
             .enumerate()
             .map(|(number, claim)| (*claim, if number % 10 == 0 { fail() } else { complete() }))
             .collect();
-        assert_eq!(queue.store.settle(&settlements).await.unwrap().len(), 380);
+        assert_eq!(queue.store.work.settle(&settlements).await.unwrap().len(), 380);
         eventually(SOON, "all jobs to expire", async || {
             let left = queue.all_keys().await.into_iter().filter(|key| key.contains(":job:")).count();
             if left == 0 { Ok(()) } else { Err(format!("{left} jobs")) }
         })
         .await;
-        assert_eq!(queue.store.sweep(0, None, 1_000).await.unwrap().forgotten, 400);
-        used.push(queue.store.server_state().await.unwrap().memory_bytes);
+        assert_eq!(queue.store.work.sweep(0, None, 1_000).await.unwrap().forgotten, 400);
+        used.push(queue.store.views.server_state().await.unwrap().memory_bytes);
     }
 
     // The first cycle makes the streams and the groups. The buffers of busy clients shrink when these have been idle.
     let least = used[1..].iter().min().unwrap();
     eventually(SOON, "no more memory than before", async || {
-        let grown = queue.store.server_state().await.unwrap().memory_bytes.saturating_sub(*least);
+        let grown = queue.store.views.server_state().await.unwrap().memory_bytes.saturating_sub(*least);
         if grown < 32 * 1024 { Ok(()) } else { Err(format!("{grown} bytes more than the least of {used:?}")) }
     })
     .await;

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use tepal_shared::queue::store::Settlement;
+use tepal_shared::queue::work::Settlement;
 use tepal_tests::wait::eventually;
 
 use crate::queue::{DONE, Queue, SOON, complete, fail};
 
 pub(crate) async fn a_retry_is_due_after_its_delay_and_not_before(queue: &Queue) {
-    let lease = queue.store.policy().lease;
+    let lease = queue.store.queue.policy().lease;
     let attempt = queue.submit_and_take("w").await;
     assert_eq!(queue.settle(&attempt, Settlement::Retry(lease * 3 / 4)).await, DONE);
 
@@ -38,7 +38,7 @@ pub(crate) async fn a_retry_becomes_due_by_itself(queue: &Queue) {
 }
 
 pub(crate) async fn a_delay_longer_than_the_lease_is_the_lease(queue: &Queue) {
-    let lease = queue.store.policy().lease;
+    let lease = queue.store.queue.policy().lease;
     let attempt = queue.submit_and_take("w").await;
     assert_eq!(queue.settle(&attempt, Settlement::Retry(lease * 10)).await, DONE);
 
@@ -106,7 +106,7 @@ pub(crate) async fn of_jobs_whose_lone_call_broke_off_one_runs_at_a_time(queue: 
 }
 
 pub(crate) async fn repeating_a_settlement_changes_nothing(queue: &Queue) {
-    let lease = queue.store.policy().lease;
+    let lease = queue.store.queue.policy().lease;
     for (settlement, after) in [
         (complete(), "completed 1/0/0 - result ttl"),
         (fail(), "failed 1/0/0 - error ttl dead kept"),
@@ -120,7 +120,7 @@ pub(crate) async fn repeating_a_settlement_changes_nothing(queue: &Queue) {
             assert_eq!(queue.settle(&attempt, settlement.clone()).await, DONE, "{settlement:?}");
             assert_eq!(queue.state(attempt.job_id).await, after);
         }
-        let dead_letters: u64 = queue.redis(&["XLEN", &queue.store.keys().dead(0)]).await;
+        let dead_letters: u64 = queue.redis(&["XLEN", &queue.store.queue.keys().dead(0)]).await;
         assert_eq!(dead_letters, u64::from(after.contains("dead")));
     }
 }

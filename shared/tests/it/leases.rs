@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tepal_shared::{
     job::{Claim, JobId, Priority, owner::View},
     queue::{
-        scripts::{Fence, Settled},
-        store::{PartitionState, QueueState, Settlement},
+        views::{PartitionState, QueueState},
+        work::{Fence, Settled, Settlement},
     },
 };
 use tepal_tests::wait::eventually;
@@ -59,14 +59,14 @@ pub(crate) async fn a_lease_that_is_renewed_does_not_lapse(queue: &Queue) {
 
     assert!(queue.renews("w", &attempt).await);
 
-    assert!(queue.idle(attempt.job_id, "w").await < queue.store.policy().lease);
+    assert!(queue.idle(attempt.job_id, "w").await < queue.store.queue.policy().lease);
     assert_eq!(queue.takeable("heir").await, []);
 }
 
 pub(crate) async fn renewing_names_exactly_the_jobs_that_must_be_stopped(queue: &Queue) {
     let (lost, _) = taken_over(queue).await;
     let cancelled = queue.submit_and_take("zombie").await;
-    queue.store.cancel(cancelled.job_id, View::All).await.unwrap();
+    queue.store.intake.cancel(cancelled.job_id, View::All).await.unwrap();
     let held = queue.submit_and_take("zombie").await;
     queue.age("zombie").await;
     let missing = JobId::new(0);
@@ -76,7 +76,7 @@ pub(crate) async fn renewing_names_exactly_the_jobs_that_must_be_stopped(queue: 
         token: 1,
         priority: Priority::Normal,
     });
-    let gone = queue.store.renew(0, "zombie", &all).await.unwrap();
+    let gone = queue.store.work.renew(0, "zombie", &all).await.unwrap();
 
     let expected =
         [(lost.job_id, Fence::Lost), (cancelled.job_id, Fence::Cancelled), (missing, Fence::Missing)];
@@ -119,7 +119,7 @@ pub(crate) async fn a_worker_that_slept_past_its_delivery_starts_nothing(queue: 
     let heir = queue.take_one("heir").await;
     assert_eq!(queue.settle(&heir, Settlement::Release).await, DONE);
 
-    let granted = queue.store.start(0, "sleeper", usize::MAX).await.unwrap();
+    let granted = queue.store.work.start(0, "sleeper", usize::MAX).await.unwrap();
 
     assert_eq!(ids(&granted), []);
     assert_eq!(queue.state(id).await, "pending 1/1/0 waiting input next");
@@ -131,7 +131,7 @@ pub(crate) async fn the_lease_of_a_started_job_begins_with_its_start(queue: &Que
     queue.deliver("slow").await;
     queue.age("slow:inbox").await;
 
-    let granted = queue.store.start(0, "slow", usize::MAX).await.unwrap();
+    let granted = queue.store.work.start(0, "slow", usize::MAX).await.unwrap();
 
     assert_eq!(ids(&granted), [id]);
     assert_eq!(queue.takeable("heir").await, []);
@@ -141,9 +141,9 @@ pub(crate) async fn repeating_a_start_grants_nothing_twice(queue: &Queue) {
     queue.take("w", 1).await;
     let id = queue.submit().await;
     queue.deliver("w").await;
-    assert_eq!(ids(&queue.store.start(0, "w", usize::MAX).await.unwrap()), [id]);
+    assert_eq!(ids(&queue.store.work.start(0, "w", usize::MAX).await.unwrap()), [id]);
 
-    assert_eq!(ids(&queue.store.start(0, "w", usize::MAX).await.unwrap()), []);
+    assert_eq!(ids(&queue.store.work.start(0, "w", usize::MAX).await.unwrap()), []);
 
     assert_eq!(queue.state(id).await, "processing 1/0/0 w input");
 }
@@ -166,26 +166,27 @@ pub(crate) async fn a_job_that_loses_its_worker_too_often_fails(queue: &Queue) {
 pub(crate) async fn settlements_of_one_round_trip_have_an_outcome_each(queue: &Queue) {
     let (lost, heir) = taken_over(queue).await;
     let cancelled = queue.submit_and_take("w").await;
-    queue.store.cancel(cancelled.job_id, View::All).await.unwrap();
+    queue.store.intake.cancel(cancelled.job_id, View::All).await.unwrap();
 
     let all = [(lost, complete()), (heir, complete()), (cancelled, fail())];
-    let outcomes = queue.store.settle(&all).await.unwrap();
+    let outcomes = queue.store.work.settle(&all).await.unwrap();
     let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
 
     assert_eq!(outcomes, [LOST, DONE, Settled::Fenced(Fence::Cancelled)]);
-    assert!(queue.store.settle::<Settlement>(&[]).await.unwrap().is_empty());
+    assert!(queue.store.work.settle::<Settlement>(&[]).await.unwrap().is_empty());
 }
 
 pub(crate) async fn the_state_of_the_queue_tells_new_waiting_and_running_jobs_apart(queue: &Queue) {
-    assert_eq!(queue.store.partition_state(0).await.unwrap(), PartitionState::default());
+    assert_eq!(queue.store.views.partition_state(0).await.unwrap(), PartitionState::default());
     let attempt = queue.submit_and_take("w").await;
     queue.submit_and_take("w").await;
-    assert_eq!(queue.settle(&attempt, Settlement::Retry(queue.store.policy().lease)).await, DONE);
+    assert_eq!(queue.settle(&attempt, Settlement::Retry(queue.store.queue.policy().lease)).await, DONE);
     for priority in [Priority::Normal, Priority::Normal, Priority::Normal, Priority::Low] {
         queue.submit_at(priority).await;
     }
 
-    let PartitionState { queues: [high, normal, low], log } = queue.store.partition_state(0).await.unwrap();
+    let PartitionState { queues: [high, normal, low], log } =
+        queue.store.views.partition_state(0).await.unwrap();
     assert_eq!(log.added, 6);
     assert_eq!(high, QueueState::default());
     assert_eq!(normal, QueueState { new: 3, waiting: 1, in_flight: 1 });

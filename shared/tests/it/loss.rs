@@ -6,10 +6,10 @@ use tepal_shared::{
     job::{Idempotency, JobId, NewJob},
     queue::{
         Policy,
+        intake::{Requeued, Submitted},
         keys::Keys,
         link::{ConnectionSettings, Redis},
-        scripts::{Requeued, Submitted},
-        store::{JobStore, LookedUp},
+        loss::LookedUp,
     },
 };
 use tepal_tests::wait::eventually;
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::{
     queue::{ANYONE, DONE, Queue, SOON, complete, fail},
     reconnect::{behind_a_proxy, fail_over, with_aof},
+    store::Store,
 };
 
 const NOTHING: LookedUp = LookedUp { missing: 0, of: 0 };
@@ -25,12 +26,13 @@ const NOTHING: LookedUp = LookedUp { missing: 0, of: 0 };
 /// What the look-up on the next connection finds.
 async fn found(queue: &Queue) -> LookedUp {
     // Until that is there, nothing is looked up, or nothing can be.
-    let looked = async || queue.store.look_up_acknowledged(&[]).await.ok().filter(|jobs| *jobs != NOTHING);
+    let looked =
+        async || queue.store.intake.look_up_acknowledged(&[]).await.ok().filter(|jobs| *jobs != NOTHING);
     eventually(SOON, "the jobs to be looked up", looked).await
 }
 
 async fn again(queue: &Queue) -> LookedUp {
-    queue.store.look_up_acknowledged(&[]).await.unwrap()
+    queue.store.intake.look_up_acknowledged(&[]).await.unwrap()
 }
 
 pub(crate) async fn jobs_are_looked_up_once_a_connection_and_the_lost_ones_are_counted(queue: &Queue) {
@@ -44,19 +46,19 @@ pub(crate) async fn jobs_are_looked_up_once_a_connection_and_the_lost_ones_are_c
     assert_eq!(again(&queue).await, NOTHING);
 
     let last = queue.submit().await;
-    queue.redis::<u64>(&["DEL", &queue.store.keys().job(last)]).await;
-    assert_eq!(queue.store.look_up_acknowledged(&[0]).await.unwrap(), LookedUp { missing: 1, of: 6 });
-    assert_eq!(queue.store.look_up_acknowledged(&[0]).await.unwrap(), LookedUp { missing: 0, of: 5 });
+    queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(last)]).await;
+    assert_eq!(queue.store.intake.look_up_acknowledged(&[0]).await.unwrap(), LookedUp { missing: 1, of: 6 });
+    assert_eq!(queue.store.intake.look_up_acknowledged(&[0]).await.unwrap(), LookedUp { missing: 0, of: 5 });
 }
 
 pub(crate) async fn what_the_old_primary_acknowledged_alone_is_lost_with_it(queue: &Queue) {
     let (proxy, queue) = behind_a_proxy(queue).await;
     let failed = queue.submit_and_take("w").await;
     assert_eq!(queue.settle(&failed, fail()).await, DONE);
-    let requeued = queue.store.requeue(failed.job_id, JobId::new(0), ANYONE).await.unwrap();
+    let requeued = queue.store.intake.requeue(failed.job_id, JobId::new(0), ANYONE).await.unwrap();
     assert_eq!(requeued, Requeued::Accepted);
     let together: Vec<_> = (0..20).map(|_| (JobId::new(0), std::sync::Arc::new(NewJob::default()))).collect();
-    queue.store.submit_all(&together).await.unwrap();
+    queue.store.intake.submit_all(&together).await.unwrap();
 
     let _promoted = fail_over(&queue.server, &proxy).await;
 
@@ -78,29 +80,30 @@ pub(crate) async fn a_look_that_fails_is_repeated(queue: &Queue) {
     let (proxy, queue) = behind_a_proxy(queue).await;
     let id = queue.submit().await;
     proxy.cut_all().await;
-    queue.redis::<u64>(&["DEL", &queue.store.keys().job(id)]).await;
-    let job = queue.store.keys().job(id);
+    queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(id)]).await;
+    let job = queue.store.queue.keys().job(id);
 
     // The key cannot be read as a job for now.
     queue.redis::<String>(&["SET", &job, "x"]).await;
-    let refused = async || queue.store.look_up_acknowledged(&[0]).await.is_err_and(|e| !e.is_retryable());
+    let refused =
+        async || queue.store.intake.look_up_acknowledged(&[0]).await.is_err_and(|e| !e.is_retryable());
     eventually(SOON, "a look that fails", refused).await;
     queue.redis::<u64>(&["DEL", &job]).await;
 
-    assert_eq!(queue.store.look_up_acknowledged(&[0]).await.unwrap(), LookedUp { missing: 1, of: 1 });
+    assert_eq!(queue.store.intake.look_up_acknowledged(&[0]).await.unwrap(), LookedUp { missing: 1, of: 1 });
 }
 
 pub(crate) async fn a_job_that_may_have_expired_is_not_expected(queue: &Queue) {
     let redis = Redis::open(ConnectionSettings::new(&queue.server.url()).unwrap()).unwrap();
     timeout(SOON, redis.up()).await.unwrap();
     let policy = Policy { result_ttl: Duration::from_secs(1), ..Policy::default() };
-    let store = JobStore::new(redis, Keys::new("short"), policy);
+    let store = Store::new(redis, Keys::new("short"), policy);
     let id = JobId::new(0);
-    assert_eq!(store.submit(id, NewJob::default()).await.unwrap(), Submitted::Accepted);
+    assert_eq!(store.intake.submit(id, NewJob::default()).await.unwrap(), Submitted::Accepted);
 
-    queue.redis::<u64>(&["DEL", &store.keys().job(id)]).await;
+    queue.redis::<u64>(&["DEL", &store.queue.keys().job(id)]).await;
 
-    assert_eq!(store.look_up_acknowledged(&[0]).await.unwrap(), NOTHING);
+    assert_eq!(store.intake.look_up_acknowledged(&[0]).await.unwrap(), NOTHING);
 }
 
 pub(crate) async fn a_refused_or_repeated_submission_is_not_remembered(queue: &Queue) {
@@ -108,9 +111,9 @@ pub(crate) async fn a_refused_or_repeated_submission_is_not_remembered(queue: &Q
         idempotency: Some(Idempotency { key_hash: "aa".to_owned(), fingerprint: "bb".to_owned() }),
         ..NewJob::default()
     };
-    queue.store.submit(JobId::new(0), job()).await.unwrap();
-    queue.store.submit(JobId::new(0), job()).await.unwrap();
-    assert_eq!(queue.store.look_up_acknowledged(&[0]).await.unwrap(), LookedUp { missing: 0, of: 1 });
+    queue.store.intake.submit(JobId::new(0), job()).await.unwrap();
+    queue.store.intake.submit(JobId::new(0), job()).await.unwrap();
+    assert_eq!(queue.store.intake.look_up_acknowledged(&[0]).await.unwrap(), LookedUp { missing: 0, of: 1 });
 }
 
 as_tests!(

@@ -7,7 +7,7 @@
 //! | `endurance` | a long backlog, many pending entries, memory over many cycles |
 //! | `loss` | jobs that Redis lost are counted, and no others |
 //! | `reads` | large reads leave room for small ones |
-//! | `reconnect` | Redis goes away, comes back, or its answer is lost |
+//! | `reconnect`, `lost_replies` | Redis goes away and comes back; its reply is lost |
 //! | `model_test` | random sequences against an in-memory model (`model`) |
 //! | `mutants` | each guard in the Lua scripts is needed: without it a named test fails (`altered`) |
 //!
@@ -36,6 +36,7 @@ mod giving_back;
 mod inputs;
 mod leases;
 mod loss;
+mod lost_replies;
 mod model;
 mod model_test;
 mod mutants;
@@ -47,6 +48,7 @@ mod reconnect;
 mod recount;
 mod repairs;
 mod snapshot;
+mod store;
 mod submit;
 mod together;
 mod transitions;

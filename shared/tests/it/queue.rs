@@ -15,16 +15,16 @@ use tepal_shared::{
     job::{Claim, Delivery, Job, JobId, NewJob, Priority, owner::View},
     queue::{
         Policy,
+        intake::{Origin, Submitted},
         keys::{GROUP, Keys, inbox},
         link::{ConnectionSettings, Redis},
-        scripts::{Granted, Settled, Submitted},
-        store::{JobStore, Origin, Settlement, TakeRequest},
+        work::{Granted, Settled, Settlement, TakeRequest},
     },
 };
 use tepal_tests::redis::RedisServer;
 use tokio::time::timeout;
 
-use crate::snapshot::Snapshot;
+use crate::store::Store;
 
 /// Longest wait for something that takes milliseconds.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -34,7 +34,7 @@ pub(crate) static FROM_START: [String; 3] = [const { String::new() }; 3];
 /// See the module. Clones are the same queue.
 #[derive(Clone)]
 pub(crate) struct Queue {
-    pub(crate) store: JobStore,
+    pub(crate) store: Store,
     pub(crate) server: Arc<RedisServer>,
     connection: MultiplexedConnection,
 }
@@ -63,7 +63,7 @@ impl Queue {
         timeout(SOON, redis.up()).await.unwrap();
         // A machine that is slow for a moment must not make a lease lapse.
         let policy = Policy { lease: Duration::from_secs(60), ..Policy::default() };
-        let store = JobStore::new(redis, unused_keys(), policy);
+        let store = Store::new(redis, unused_keys(), policy);
         Self { store, server: Arc::clone(server), connection: server.connection().await }
     }
 
@@ -74,22 +74,23 @@ impl Queue {
 
     /// Another, empty queue in the same server.
     pub(crate) fn another(&self) -> Self {
-        let store = JobStore::new(self.store.redis().clone(), unused_keys(), self.store.policy().clone());
+        let store =
+            Store::new(self.store.queue.redis().clone(), unused_keys(), self.store.queue.policy().clone());
         Self { store, ..self.clone() }
     }
 
     /// The same queue over another connection.
     pub(crate) fn over(&self, redis: Redis) -> Self {
-        let store = JobStore::new(redis, self.store.keys().clone(), self.store.policy().clone());
+        let store = Store::new(redis, self.store.queue.keys().clone(), self.store.queue.policy().clone());
         Self { store, ..self.clone() }
     }
 
     /// The same queue under another policy.
     pub(crate) fn with_policy(&self, change: impl FnOnce(&mut Policy)) -> Self {
-        let mut policy = self.store.policy().clone();
+        let mut policy = self.store.queue.policy().clone();
         change(&mut policy);
         Self {
-            store: JobStore::new(self.store.redis().clone(), self.store.keys().clone(), policy),
+            store: Store::new(self.store.queue.redis().clone(), self.store.queue.keys().clone(), policy),
             ..self.clone()
         }
     }
@@ -125,13 +126,13 @@ impl Queue {
     /// Submits this job, which must be accepted.
     pub(crate) async fn submit_job(&self, job: &NewJob) -> JobId {
         let id = JobId::new(0);
-        assert_eq!(self.store.submit(id, job.clone()).await.unwrap(), Submitted::Accepted);
+        assert_eq!(self.store.intake.submit(id, job.clone()).await.unwrap(), Submitted::Accepted);
         id
     }
 
     /// Takes up to `limit` jobs, due ones first.
     pub(crate) async fn take(&self, consumer: &str, limit: usize) -> Granted {
-        self.store.take(&TakeRequest { limit, ..all(consumer) }).await.unwrap()
+        self.store.work.take(&TakeRequest { limit, ..all(consumer) }).await.unwrap()
     }
 
     /// Takes up to `limit` jobs, due ones first. Returns their claims.
@@ -172,44 +173,39 @@ impl Queue {
 
     /// Settles one claim.
     pub(crate) async fn settle(&self, claim: &Claim, settlement: Settlement) -> Settled {
-        self.store.settle(&[(*claim, settlement)]).await.unwrap().remove(0).unwrap()
+        self.store.work.settle(&[(*claim, settlement)]).await.unwrap().remove(0).unwrap()
     }
 
     /// Renews one claim's lease as `consumer`; whether it still holds the job.
     pub(crate) async fn renews(&self, consumer: &str, claim: &Claim) -> bool {
-        self.store.renew(0, consumer, &[*claim]).await.unwrap().is_empty()
+        self.store.work.renew(0, consumer, &[*claim]).await.unwrap().is_empty()
     }
 
     /// The job, which must exist.
     pub(crate) async fn job(&self, id: JobId) -> Job {
-        self.store.job(id).await.unwrap().unwrap()
+        self.store.views.job(id).await.unwrap().unwrap()
     }
 
     /// A field of the job's hash.
     pub(crate) async fn field(&self, id: JobId, field: &str) -> Option<String> {
-        self.redis(&["HGET", &self.store.keys().job(id), field]).await
+        self.redis(&["HGET", &self.store.queue.keys().job(id), field]).await
     }
 
     /// Sets a field of the job's hash, as the passing of time would.
     pub(crate) async fn set_field(&self, id: JobId, field: &str, value: &str) {
-        self.redis::<u64>(&["HSET", &self.store.keys().job(id), field, value]).await;
-    }
-
-    /// The job's complete state as one line, see [`Snapshot::state`].
-    pub(crate) async fn state(&self, id: JobId) -> String {
-        Snapshot::read(self, &[id]).await.state(id)
+        self.redis::<u64>(&["HSET", &self.store.queue.keys().job(id), field, value]).await;
     }
 
     /// The stream and the id of an outstanding job's entry.
     pub(crate) async fn entry(&self, id: JobId) -> (String, String) {
         let priority = self.field(id, "priority").await;
         let priority = priority.map_or(Priority::Normal, |word| word.parse().unwrap());
-        (self.store.keys().stream(0, priority), self.field(id, "entry").await.unwrap())
+        (self.store.queue.keys().stream(0, priority), self.field(id, "entry").await.unwrap())
     }
 
     /// Reads the next new entry as a blocking read of `consumer` would, without starting its job. Whether there was one.
     pub(crate) async fn read(&self, consumer: &str, priority: Priority) -> bool {
-        let (stream, inbox) = (self.store.keys().stream(0, priority), inbox(consumer));
+        let (stream, inbox) = (self.store.queue.keys().stream(0, priority), inbox(consumer));
         let words = ["XREADGROUP", "GROUP", GROUP, &inbox, "COUNT", "1", "STREAMS", &stream, ">"];
         self.redis::<redis::Value>(&words).await != redis::Value::Nil
     }
@@ -221,7 +217,7 @@ impl Queue {
 
     /// Makes time pass for everything that `consumer` owns, so that its leases lapse (its retries are due).
     pub(crate) async fn age(&self, consumer: &str) {
-        for stream in self.store.keys().streams(0) {
+        for stream in self.store.queue.keys().streams(0) {
             for (entry, ..) in self.owned(&stream, consumer).await {
                 self.age_entry(&stream, &entry, consumer).await;
             }
@@ -235,7 +231,7 @@ impl Queue {
     }
 
     async fn age_entry(&self, stream: &str, entry: &str, consumer: &str) {
-        let idle = self.store.policy().lease.as_millis().to_string();
+        let idle = self.store.queue.policy().lease.as_millis().to_string();
         let words = ["XCLAIM", stream, GROUP, consumer, "0", entry, "IDLE", &idle, "JUSTID"];
         assert_eq!(self.redis::<Vec<String>>(&words).await, [entry]);
     }
@@ -254,7 +250,7 @@ impl Queue {
 
     /// Lets the time come at which what the ended job keeps expires, for the charge of its payer.
     pub(crate) async fn make_due(&self, id: JobId) {
-        let [key, ..] = self.store.keys().quota(0);
+        let [key, ..] = self.store.queue.keys().quota(0);
         let charges: Vec<String> = self.redis(&["ZRANGE", &key, "0", "-1"]).await;
         let charge = charges.iter().find(|charge| charge.contains(&id.to_string())).unwrap();
         let (_, rest) = charge.split_once(' ').unwrap();
@@ -264,14 +260,8 @@ impl Queue {
 
     /// Every key of the queue's first partition.
     pub(crate) async fn all_keys(&self) -> HashSet<String> {
-        let prefix = self.store.keys().log(0).replace("log", "*");
+        let prefix = self.store.queue.keys().log(0).replace("log", "*");
         self.redis(&["KEYS", &prefix]).await
-    }
-
-    /// Entries in all work streams, and how many of them are pending.
-    pub(crate) async fn outstanding(&self) -> (u64, u64) {
-        let snapshot = Snapshot::read(self, &[]).await;
-        (snapshot.length(), snapshot.pending())
     }
 }
 

@@ -6,8 +6,8 @@ use tepal_shared::{
     job::{Charge, Claim, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob, owner::View},
     queue::{
         Policy,
-        scripts::{Requeued, Submitted},
-        store::{Origin, Settlement},
+        intake::{Origin, Requeued, Submitted},
+        work::Settlement,
     },
 };
 
@@ -34,7 +34,7 @@ pub(crate) fn result_of(bytes: u64) -> Settlement {
 }
 
 async fn submit(queue: &Queue, job: NewJob) -> Submitted {
-    queue.store.submit(JobId::new(0), job).await.unwrap()
+    queue.store.intake.submit(JobId::new(0), job).await.unwrap()
 }
 
 async fn take_large(queue: &Queue) -> Claim {
@@ -44,7 +44,7 @@ async fn take_large(queue: &Queue) -> Claim {
 
 /// The sum of each payer.
 pub(crate) async fn sums(queue: &Queue) -> BTreeMap<String, u64> {
-    queue.redis(&["HGETALL", &queue.store.keys().quota(0)[1]]).await
+    queue.redis(&["HGETALL", &queue.store.queue.keys().quota(0)[1]]).await
 }
 
 pub(crate) async fn sum(queue: &Queue, payer: &str) -> u64 {
@@ -52,7 +52,7 @@ pub(crate) async fn sum(queue: &Queue, payer: &str) -> u64 {
 }
 
 pub(crate) async fn charges(queue: &Queue) -> Vec<String> {
-    queue.redis(&["ZRANGE", &queue.store.keys().quota(0)[0], "0", "-1"]).await
+    queue.redis(&["ZRANGE", &queue.store.queue.keys().quota(0)[0], "0", "-1"]).await
 }
 
 /// In how many seconds the only charge is due; `None` until its job has ended.
@@ -66,7 +66,7 @@ async fn due_in(queue: &Queue) -> Option<u64> {
 
 /// Lets the time of all charges of ended jobs come.
 pub(crate) async fn make_due(queue: &Queue) {
-    let [key, ..] = queue.store.keys().quota(0);
+    let [key, ..] = queue.store.queue.keys().quota(0);
     for charge in charges(queue).await {
         let (due, rest) = charge.split_once(' ').unwrap();
         if due != "9999999999999" {
@@ -114,10 +114,10 @@ pub(crate) async fn a_large_result_is_charged_until_it_expires(queue: &Queue) {
     assert_eq!(queue.settle(&granted[0], result_of(LARGE_BYTES as u64 + 1)).await, DONE);
 
     assert_eq!(sum(queue, "a:x").await, LARGE_BYTES as u64 + 1);
-    assert!(is_about(due_in(queue).await, queue.store.policy().result_ttl));
-    assert_eq!(queue.store.uncharge(0, 10).await.unwrap(), 0);
+    assert!(is_about(due_in(queue).await, queue.store.queue.policy().result_ttl));
+    assert_eq!(queue.store.work.uncharge(0, 10).await.unwrap(), 0);
     make_due(queue).await;
-    assert_eq!(queue.store.uncharge(0, 10).await.unwrap(), 1);
+    assert_eq!(queue.store.work.uncharge(0, 10).await.unwrap(), 1);
     assert_eq!((sums(queue).await, charges(queue).await), (BTreeMap::new(), vec![]));
 }
 
@@ -128,7 +128,7 @@ pub(crate) async fn results_that_are_stored_at_once_are_charged_to_their_own_pay
     let attempts = queue.claims("w", 4).await;
     let sizes = [9_001, 9_002, 5, 9_004];
     let settlements: Vec<_> = attempts.into_iter().zip(sizes.map(result_of)).collect();
-    queue.store.settle(&settlements).await.unwrap();
+    queue.store.work.settle(&settlements).await.unwrap();
     assert_eq!(sums(queue).await, [("a:x".to_owned(), 9_002), ("a:z".to_owned(), 9_004)].into());
 }
 
@@ -138,13 +138,15 @@ async fn end(queue: &Queue, way: usize) {
     let id = attempt.job_id;
     match way {
         0 => assert_eq!(queue.settle(&attempt, fail()).await, DONE),
-        1 => drop(queue.store.cancel(id, View::All).await.unwrap()),
+        1 => drop(queue.store.intake.cancel(id, View::All).await.unwrap()),
         2 => {
             queue.set_field(id, "run_deadline", "1").await;
-            queue.store.expire(id).await.unwrap();
+            queue.store.intake.expire(id).await.unwrap();
         }
         _ => {
-            queue.set_field(id, "lost", &(u64::from(queue.store.policy().max_lost) - 1).to_string()).await;
+            queue
+                .set_field(id, "lost", &(u64::from(queue.store.queue.policy().max_lost) - 1).to_string())
+                .await;
             queue.age("w").await;
             assert_eq!(queue.take("w", 1).await.ended.len(), 1);
         }
@@ -159,9 +161,9 @@ pub(crate) async fn a_kept_input_is_charged_until_it_expires(queue: &Queue) {
         end(&queue, way).await;
 
         assert_eq!(sum(&queue, "a:x").await, LARGE, "{way}");
-        assert!(is_about(due_in(&queue).await, queue.store.policy().failed_input_ttl), "{way}");
+        assert!(is_about(due_in(&queue).await, queue.store.queue.policy().failed_input_ttl), "{way}");
         make_due(&queue).await;
-        assert_eq!(queue.store.uncharge(0, 10).await.unwrap(), 1);
+        assert_eq!(queue.store.work.uncharge(0, 10).await.unwrap(), 1);
         assert_eq!(sums(&queue).await, BTreeMap::new());
     }
 }
@@ -171,7 +173,7 @@ pub(crate) async fn charges_are_dropped_as_many_as_asked_for(queue: &Queue) {
         end(queue, 1).await;
     }
     make_due(queue).await;
-    let dropped = [queue.store.uncharge(0, 3).await, queue.store.uncharge(0, 3).await];
+    let dropped = [queue.store.work.uncharge(0, 3).await, queue.store.work.uncharge(0, 3).await];
     assert_eq!(dropped.map(Result::unwrap), [3, 2]);
     assert_eq!(sums(queue).await, BTreeMap::new());
 }
@@ -205,12 +207,12 @@ pub(crate) async fn a_refusal_says_when_there_may_be_room(queue: &Queue) {
     };
     end(queue, 1).await;
     let room_in = refused().await.map(|time| time.as_secs());
-    assert!(is_about(room_in, queue.store.policy().failed_input_ttl), "{room_in:?}");
+    assert!(is_about(room_in, queue.store.queue.policy().failed_input_ttl), "{room_in:?}");
 
     queue.submit_job(&large()).await;
     assert_eq!(refused().await, Some(Duration::ZERO), "its job may end at any moment");
 
-    let [key, sums, _] = queue.store.keys().quota(0);
+    let [key, sums, _] = queue.store.queue.keys().quota(0);
     queue.redis::<u64>(&["DEL", &key]).await;
     assert_eq!(refused().await, None);
     queue.redis::<u64>(&["DEL", &sums]).await;
@@ -224,7 +226,7 @@ pub(crate) async fn what_is_accepted_once_is_charged_once(queue: &Queue) {
     };
     let id = JobId::new(0);
     for _ in 0..3 {
-        assert_eq!(queue.store.submit(id, keyed("bb")).await.unwrap(), Submitted::Accepted);
+        assert_eq!(queue.store.intake.submit(id, keyed("bb")).await.unwrap(), Submitted::Accepted);
         assert_eq!(sum(queue, "a:x").await, LARGE);
     }
 
@@ -237,7 +239,7 @@ pub(crate) async fn what_is_accepted_once_is_charged_once(queue: &Queue) {
 
 pub(crate) async fn each_job_of_a_call_is_charged_before_the_next(queue: &Queue) {
     let jobs: Vec<_> = (0..4).map(|_| (JobId::new(0), job(LARGE, "a:x", 2 * LARGE).into())).collect();
-    let outcomes = queue.store.submit_all(&jobs).await.unwrap();
+    let outcomes = queue.store.intake.submit_all(&jobs).await.unwrap();
     let over = Submitted::OverQuota { room_in: Some(Duration::ZERO) };
     let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
     assert_eq!(outcomes, [Submitted::Accepted, Submitted::Accepted, over.clone(), over]);
@@ -248,17 +250,17 @@ pub(crate) async fn a_job_that_runs_again_is_charged_to_its_owner_or_to_who_asks
     let origin = Origin { charge: Some(&asks), ..ANYONE };
     for (owner, payer) in [(Some("shop"), "o:shop"), (None, "a:y")] {
         let old = queue.submit_job(&NewJob { owner: owner.map(str::to_owned), ..job(LARGE, "a:x", 0) }).await;
-        queue.store.cancel(old, View::All).await.unwrap();
+        queue.store.intake.cancel(old, View::All).await.unwrap();
         for room in [2, 1, 0] {
             let before = sum(queue, payer).await;
             let id = JobId::new(0);
-            let requeued = queue.store.requeue(old, id, origin).await.unwrap();
+            let requeued = queue.store.intake.requeue(old, id, origin).await.unwrap();
             if room == 0 {
                 assert_eq!(requeued, Requeued::OverQuota { room_in: Some(Duration::ZERO) });
                 assert_eq!(sum(queue, payer).await, before);
             } else {
                 // Repeating it charges nothing.
-                assert_eq!(queue.store.requeue(old, id, origin).await.unwrap(), Requeued::Accepted);
+                assert_eq!(queue.store.intake.requeue(old, id, origin).await.unwrap(), Requeued::Accepted);
                 assert_eq!((requeued, sum(queue, payer).await), (Requeued::Accepted, before + LARGE));
             }
         }
@@ -268,13 +270,13 @@ pub(crate) async fn a_job_that_runs_again_is_charged_to_its_owner_or_to_who_asks
 
 pub(crate) async fn a_job_that_runs_again_may_have_a_large_result_again(queue: &Queue) {
     let old = queue.submit_job(&job(5, "a:x", 0)).await;
-    queue.store.cancel(old, View::All).await.unwrap();
+    queue.store.intake.cancel(old, View::All).await.unwrap();
     let small = queue.submit().await;
-    queue.store.cancel(small, View::All).await.unwrap();
+    queue.store.intake.cancel(small, View::All).await.unwrap();
     let asks = charge("a:y", 0);
     for old in [old, small] {
         let origin = Origin { charge: Some(&asks), ..ANYONE };
-        assert_eq!(queue.store.requeue(old, JobId::new(0), origin).await.unwrap(), Requeued::Accepted);
+        assert_eq!(queue.store.intake.requeue(old, JobId::new(0), origin).await.unwrap(), Requeued::Accepted);
         assert_eq!(sums(queue).await, BTreeMap::new());
     }
 
@@ -287,8 +289,8 @@ pub(crate) async fn a_job_that_runs_again_may_have_a_large_result_again(queue: &
 
 pub(crate) async fn without_a_charge_a_large_job_is_not_counted(queue: &Queue) {
     let old = queue.submit_job(&NewJob { charge: None, ..large() }).await;
-    queue.store.cancel(old, View::All).await.unwrap();
-    assert_eq!(queue.store.requeue(old, JobId::new(0), ANYONE).await.unwrap(), Requeued::Accepted);
+    queue.store.intake.cancel(old, View::All).await.unwrap();
+    assert_eq!(queue.store.intake.requeue(old, JobId::new(0), ANYONE).await.unwrap(), Requeued::Accepted);
     let attempt = queue.take_one("w").await;
     assert_eq!(queue.settle(&attempt, result_of(LARGE)).await, DONE);
     assert_eq!((sums(queue).await, charges(queue).await), (BTreeMap::new(), vec![]));
@@ -327,10 +329,10 @@ pub(crate) async fn the_life_of_a_small_job_takes_these_commands_and_no_others(q
         ("xreadgroup", 3),
     ];
     assert_eq!(calls, expected.map(|(name, calls)| (name.to_owned(), calls)).into());
-    let record: BTreeMap<String, String> = queue.redis(&["HGETALL", &queue.store.keys().job(id)]).await;
+    let record: BTreeMap<String, String> = queue.redis(&["HGETALL", &queue.store.queue.keys().job(id)]).await;
     let fields: Vec<_> = record.keys().map(String::as_str).collect();
     assert_eq!(fields, ["attempt", "created_at", "result", "status", "took_ms", "waited_ms"]);
-    let keys = queue.store.keys();
+    let keys = queue.store.queue.keys();
     let unused = keys.quota(0).into_iter().chain([keys.input(id)]);
     assert!(queue.all_keys().await.is_disjoint(&unused.collect()));
 }

@@ -13,12 +13,12 @@ async fn a_job_is_read_before_a_large_read_that_began_earlier_has_ended() {
     let ids = vec![id; MANY];
     let has_ended = AtomicBool::new(false);
     let large = async {
-        let jobs = queue.store.jobs(&ids).await.unwrap();
+        let jobs = queue.store.views.jobs(&ids).await.unwrap();
         has_ended.store(true, Ordering::SeqCst);
         jobs
     };
     let small = async {
-        let job = queue.store.job(id).await.unwrap();
+        let job = queue.store.views.job(id).await.unwrap();
         (job, has_ended.load(Ordering::SeqCst))
     };
     let (jobs, (job, had_ended)) = tokio::join!(biased; large, small);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tepal_shared::{
     job::{NewJob, owner::View},
-    queue::store::Recounted,
+    queue::work::Recounted,
 };
 
 use crate::{
@@ -19,16 +19,16 @@ pub(crate) async fn a_recount_corrects_the_sums(queue: &Queue) {
         queue.submit_job(&job(LARGE, payer, 0)).await;
     }
     let right = sums(queue).await;
-    let [charges_key, sums_key, _] = queue.store.keys().quota(0);
+    let [charges_key, sums_key, _] = queue.store.queue.keys().quota(0);
     queue.redis::<u64>(&["HSET", &sums_key, "a:x", "5", "a:z", "12345"]).await;
     queue.redis::<u64>(&["HDEL", &sums_key, "a:y"]).await;
 
-    assert_eq!(queue.store.recount(0, 100).await.unwrap(), DONE_COUNTING);
+    assert_eq!(queue.store.work.recount(0, 100).await.unwrap(), DONE_COUNTING);
     assert_eq!(sums(queue).await, right);
 
     // An operator has deleted the charges.
     queue.redis::<u64>(&["DEL", &charges_key]).await;
-    assert_eq!(queue.store.recount(0, 100).await.unwrap(), DONE_COUNTING);
+    assert_eq!(queue.store.work.recount(0, 100).await.unwrap(), DONE_COUNTING);
     assert_eq!(sums(queue).await, BTreeMap::new());
     for attempt in queue.claims("w", 3).await {
         assert_eq!(queue.settle(&attempt, fail()).await, DONE);
@@ -40,24 +40,24 @@ pub(crate) async fn a_recount_drops_charges_of_jobs_that_are_gone(queue: &Queue)
     let gone = queue.submit_job(&large()).await;
     let ended = queue.submit_job(&large()).await;
     queue.submit_job(&large()).await;
-    queue.redis::<u64>(&["DEL", &queue.store.keys().job(gone)]).await;
+    queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(gone)]).await;
     // By a worker of an earlier release.
     queue.set_field(ended, "status", "completed").await;
-    let [key, ..] = queue.store.keys().quota(0);
+    let [key, ..] = queue.store.queue.keys().quota(0);
     queue.redis::<u64>(&["ZADD", &key, "0", "nonsense"]).await;
 
-    assert_eq!(queue.store.recount(0, 100).await.unwrap(), Recounted { is_done: true, dropped: 3 });
+    assert_eq!(queue.store.work.recount(0, 100).await.unwrap(), Recounted { is_done: true, dropped: 3 });
 
     assert_eq!((sum(queue, "a:x").await, charges(queue).await.len()), (LARGE, 1));
 }
 
 pub(crate) async fn a_recount_drops_charges_at_once(queue: &Queue) {
     let gone = queue.submit_job(&large()).await;
-    let [charges_key, ..] = queue.store.keys().quota(0);
-    queue.redis::<u64>(&["DEL", &queue.store.keys().job(gone)]).await;
+    let [charges_key, ..] = queue.store.queue.keys().quota(0);
+    queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(gone)]).await;
 
     // It is not the last one.
-    assert_eq!(queue.store.recount(0, 1).await.unwrap(), Recounted { is_done: false, dropped: 1 });
+    assert_eq!(queue.store.work.recount(0, 1).await.unwrap(), Recounted { is_done: false, dropped: 1 });
 
     assert_eq!(queue.redis::<u64>(&["ZCARD", &charges_key]).await, 0);
     assert_eq!(sums(queue).await, BTreeMap::new());
@@ -79,14 +79,17 @@ pub(crate) async fn a_recount_is_right_whatever_happens_meanwhile(queue: &Queue)
         make_due(&queue).await;
         // The first of all is due in a second, and is no part of this.
         for _ in 0..stop {
-            assert_eq!(queue.store.recount(0, 1).await.unwrap(), Recounted { is_done: false, dropped: 0 });
+            assert_eq!(
+                queue.store.work.recount(0, 1).await.unwrap(),
+                Recounted { is_done: false, dropped: 0 }
+            );
         }
 
-        assert_eq!(queue.store.uncharge(0, 1).await.unwrap(), 1);
+        assert_eq!(queue.store.work.uncharge(0, 1).await.unwrap(), 1);
         assert_eq!(queue.settle(&attempts[2], fail()).await, DONE);
         assert_eq!(queue.settle(&attempts[6], complete()).await, DONE);
         assert_eq!(queue.settle(&attempts[3], result_of(2 * LARGE)).await, DONE);
-        queue.store.cancel(ids[7], View::All).await.unwrap();
+        queue.store.intake.cancel(ids[7], View::All).await.unwrap();
         queue.submit_job(&job(LARGE + 100, "a:x", 0)).await;
 
         let right = sums(&queue).await;
@@ -97,12 +100,12 @@ pub(crate) async fn a_recount_is_right_whatever_happens_meanwhile(queue: &Queue)
             .sum::<u64>();
         assert_eq!(right["a:x"], sizes);
         for _ in 0..20 {
-            if queue.store.recount(0, 1).await.unwrap().is_done {
+            if queue.store.work.recount(0, 1).await.unwrap().is_done {
                 break;
             }
         }
         assert_eq!(sums(&queue).await, right, "after {stop}");
-        assert_eq!(queue.redis::<u64>(&["EXISTS", &queue.store.keys().quota(0)[2]]).await, 0);
+        assert_eq!(queue.redis::<u64>(&["EXISTS", &queue.store.queue.keys().quota(0)[2]]).await, 0);
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tepal_shared::{
     job::{Claim, Priority, owner::View},
     queue::{
-        scripts::{Cancelled, Settled},
-        store::Settlement,
+        intake::Cancelled,
+        work::{Settled, Settlement},
     },
 };
 
@@ -60,7 +60,7 @@ pub(crate) async fn a_running_job_can_be_cancelled_whatever_became_of_its_entry(
     for damage in EVERY_DAMAGE {
         let (queue, attempt) = damaged(queue, damage).await;
 
-        assert_eq!(queue.store.cancel(attempt.job_id, View::All).await.unwrap(), Cancelled::Done);
+        assert_eq!(queue.store.intake.cancel(attempt.job_id, View::All).await.unwrap(), Cancelled::Done);
 
         assert_eq!(queue.outstanding().await, (0, 0), "{damage:?}");
     }
@@ -99,12 +99,12 @@ pub(crate) async fn other_leases_are_renewed_although_a_group_is_missing(queue: 
     let (queue, broken) = damaged(queue, Damage::GroupDestroyed).await;
     let low = queue.submit_at(Priority::Low).await;
     assert!(queue.read("w", Priority::Low).await);
-    let intact = claims(&queue.store.start(0, "w", usize::MAX).await.unwrap())[0];
+    let intact = claims(&queue.store.work.start(0, "w", usize::MAX).await.unwrap())[0];
     queue.age_job(low, "w").await;
 
-    let gone = queue.store.renew(0, "w", &[broken, intact]).await;
+    let gone = queue.store.work.renew(0, "w", &[broken, intact]).await;
 
-    assert!(queue.idle(low, "w").await < queue.store.policy().lease, "{gone:?}");
+    assert!(queue.idle(low, "w").await < queue.store.queue.policy().lease, "{gone:?}");
 }
 
 as_tests![

@@ -35,10 +35,23 @@ pub(crate) struct Snapshot {
     failed_input_ttl_s: u64,
 }
 
+impl Queue {
+    /// The job's complete state as one line, see [`Snapshot::state`].
+    pub(crate) async fn state(&self, id: JobId) -> String {
+        Snapshot::read(self, &[id]).await.state(id)
+    }
+
+    /// Entries in all work streams, and how many of them are pending.
+    pub(crate) async fn outstanding(&self) -> (u64, u64) {
+        let snapshot = Snapshot::read(self, &[]).await;
+        (snapshot.length(), snapshot.pending())
+    }
+}
+
 impl Snapshot {
     /// Reads these jobs and all streams in one round trip.
     pub(crate) async fn read(queue: &Queue, ids: &[JobId]) -> Self {
-        let keys = queue.store.keys();
+        let keys = queue.store.queue.keys();
         let mut reads = Pipeline::new();
         reads.ignore_errors().cmd("XRANGE").arg(keys.dead(0)).arg("-").arg("+");
         for stream in keys.streams(0) {
@@ -68,7 +81,8 @@ impl Snapshot {
             inputs.extend(input.map(|input| (*id, (input, ttl_s))));
         }
         let [result_ttl_s, failed_input_ttl_s] =
-            [queue.store.policy().result_ttl, queue.store.policy().failed_input_ttl].map(|ttl| ttl.as_secs());
+            [queue.store.queue.policy().result_ttl, queue.store.queue.policy().failed_input_ttl]
+                .map(|ttl| ttl.as_secs());
         Self { jobs, inputs, entries, owners, dead, result_ttl_s, failed_input_ttl_s }
     }
 

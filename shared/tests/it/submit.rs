@@ -7,8 +7,8 @@ use tepal_shared::{
     job::{Delivery, Idempotency, JobId, JobStatus, NewJob, Priority, owner::View},
     queue::{
         error::StoreError,
-        scripts::{Requeued, Submitted},
-        store::{Origin, Settlement},
+        intake::{Origin, Requeued, Submitted},
+        work::Settlement,
     },
 };
 
@@ -23,11 +23,11 @@ fn keyed(key: &str, body: &str) -> NewJob {
 /// Submits under a new id.
 async fn submit(queue: &Queue, job: &NewJob) -> (JobId, Submitted) {
     let id = JobId::new(0);
-    (id, queue.store.submit(id, job.clone()).await.unwrap())
+    (id, queue.store.intake.submit(id, job.clone()).await.unwrap())
 }
 
 async fn listed(queue: &Queue) -> Vec<JobId> {
-    let page = queue.store.log(None, 1_000).await.unwrap();
+    let page = queue.store.views.log(None, 1_000).await.unwrap();
     page.entries.into_iter().map(|entry| entry.id).collect()
 }
 
@@ -38,13 +38,13 @@ pub(crate) async fn an_accepted_job_waits_and_is_listed_newest_first(queue: &Que
         assert_eq!(queue.state(id).await, "pending 0/0/0 new input");
     }
     assert_eq!(listed(queue).await, [ids[2], ids[1], ids[0]]);
-    assert_eq!(queue.store.listed(&[]).await.unwrap(), []);
+    assert_eq!(queue.store.views.listed(&[]).await.unwrap(), []);
 }
 
 pub(crate) async fn a_job_waits_in_the_stream_of_its_priority(queue: &Queue) {
     for priority in Priority::ALL {
         let id = queue.submit_at(priority).await;
-        let stream = queue.store.keys().stream(0, priority);
+        let stream = queue.store.queue.keys().stream(0, priority);
         assert_eq!(queue.redis::<u64>(&["XLEN", &stream]).await, 1, "{priority}");
         assert_eq!(queue.job(id).await.priority, priority);
     }
@@ -55,7 +55,7 @@ pub(crate) async fn repeating_a_submission_with_its_id_changes_nothing(queue: &Q
     let other = NewJob { input: "[[9.0]]".to_owned(), priority: Priority::High, ..keyed("aa", "bb") };
 
     for job in [new_job(), other] {
-        assert_eq!(queue.store.submit(id, job).await.unwrap(), Submitted::Accepted);
+        assert_eq!(queue.store.intake.submit(id, job).await.unwrap(), Submitted::Accepted);
     }
 
     assert_eq!(queue.field(id, "input").await, Some(new_job().input));
@@ -78,7 +78,7 @@ pub(crate) async fn a_key_makes_one_job_whatever_became_of_it(queue: &Queue) {
     assert_eq!(queue.settle(&attempt, complete()).await, DONE);
     again(JobStatus::Completed).await;
 
-    assert_eq!(queue.store.submit(first, job).await.unwrap(), Submitted::Accepted);
+    assert_eq!(queue.store.intake.submit(first, job).await.unwrap(), Submitted::Accepted);
     assert_eq!(queue.outstanding().await, (0, 0));
     assert_eq!(listed(queue).await, [first]);
 }
@@ -115,7 +115,7 @@ pub(crate) async fn a_key_is_remembered_as_long_as_its_job(queue: &Queue) {
     let owned = NewJob { owner: Some("shop".to_owned()), ..keyed("dd", "bb") };
     let (first, _) = submit(queue, &keyed("aa", "bb")).await;
     let (other, _) = submit(queue, &owned).await;
-    let [record, others] = ["aa", "dd"].map(|key| queue.store.keys().idempotency(0, key));
+    let [record, others] = ["aa", "dd"].map(|key| queue.store.queue.keys().idempotency(0, key));
     for key in [&record, &others] {
         assert_eq!(
             queue.redis::<i64>(&["TTL", key]).await,
@@ -123,21 +123,21 @@ pub(crate) async fn a_key_is_remembered_as_long_as_its_job(queue: &Queue) {
             "it may end before a job that waits for long"
         );
     }
-    queue.store.sweep(0, None, 100).await.unwrap();
+    queue.store.work.sweep(0, None, 100).await.unwrap();
     let duplicate = |job_id| Submitted::Duplicate { job_id, status: JobStatus::Pending };
     assert_eq!(submit(queue, &keyed("aa", "bb")).await.1, duplicate(first));
 
     // Its job has expired: the key is free, and belongs to the next job before the log forgets the first.
-    queue.redis::<u64>(&["DEL", &queue.store.keys().job(first)]).await;
+    queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(first)]).await;
     let (second, outcome) = submit(queue, &keyed("aa", "cc")).await;
     assert_eq!(outcome, Submitted::Accepted);
-    assert_eq!(queue.store.sweep(0, None, 100).await.unwrap().forgotten, 1);
+    assert_eq!(queue.store.work.sweep(0, None, 100).await.unwrap().forgotten, 1);
     assert_eq!(submit(queue, &keyed("aa", "cc")).await.1, duplicate(second));
 
     for id in [second, other] {
-        queue.redis::<u64>(&["DEL", &queue.store.keys().job(id)]).await;
+        queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(id)]).await;
     }
-    assert_eq!(queue.store.sweep(0, None, 100).await.unwrap().forgotten, 2);
+    assert_eq!(queue.store.work.sweep(0, None, 100).await.unwrap().forgotten, 2);
     assert_eq!(queue.redis::<u64>(&["EXISTS", &record, &others]).await, 0, "they stay for ever");
 }
 
@@ -145,7 +145,7 @@ pub(crate) async fn the_limit_counts_every_job_that_has_not_ended(queue: &Queue)
     let queue = queue.with_policy(|policy| policy.max_queue_depth = 4);
     let running = queue.submit_and_take("w").await;
     let retried = queue.submit_and_take("w").await;
-    assert_eq!(queue.settle(&retried, Settlement::Retry(queue.store.policy().lease)).await, DONE);
+    assert_eq!(queue.settle(&retried, Settlement::Retry(queue.store.queue.policy().lease)).await, DONE);
     let high = queue.submit_at(Priority::High).await;
     queue.submit_at(Priority::Low).await;
     let before = queue.all_keys().await;
@@ -156,7 +156,7 @@ pub(crate) async fn the_limit_counts_every_job_that_has_not_ended(queue: &Queue)
     assert_eq!(queue.all_keys().await, before);
     assert_eq!(listed(&queue).await.len(), 4);
     // What was accepted stays so.
-    assert_eq!(queue.store.submit(high, new_job()).await.unwrap(), Submitted::Accepted);
+    assert_eq!(queue.store.intake.submit(high, new_job()).await.unwrap(), Submitted::Accepted);
 
     assert_eq!(queue.settle(&running, complete()).await, DONE);
     assert_eq!(submit(&queue, &keyed("aa", "bb")).await.1, Submitted::Accepted);
@@ -187,7 +187,7 @@ pub(crate) async fn a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_recor
     let id = JobId::new(0);
     for _ in 0..3 {
         let requeued =
-            queue.store.requeue(old, id, Origin { request_id: Some("r-2"), ..ANYONE }).await.unwrap();
+            queue.store.intake.requeue(old, id, Origin { request_id: Some("r-2"), ..ANYONE }).await.unwrap();
         assert_eq!(requeued, Requeued::Accepted);
     }
 
@@ -203,11 +203,11 @@ pub(crate) async fn a_failed_job_runs_again_as_a_new_one_and_keeps_its_own_recor
 pub(crate) async fn a_full_queue_takes_no_repetition(queue: &Queue) {
     let queue = queue.with_policy(|policy| policy.max_queue_depth = 1);
     let old = queue.submit().await;
-    queue.store.cancel(old, View::All).await.unwrap();
+    queue.store.intake.cancel(old, View::All).await.unwrap();
     queue.submit().await;
     let before = queue.all_keys().await;
 
-    let requeued = queue.store.requeue(old, JobId::new(0), ANYONE).await.unwrap();
+    let requeued = queue.store.intake.requeue(old, JobId::new(0), ANYONE).await.unwrap();
 
     assert_eq!(requeued, Requeued::Full { outstanding: 1 });
     assert_eq!(queue.all_keys().await, before);
@@ -225,9 +225,9 @@ pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_wo
     let before = queue.all_keys().await;
     queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
 
-    let refused = queue.store.submit(JobId::new(0), keyed("aa", "bb")).await;
+    let refused = queue.store.intake.submit(JobId::new(0), keyed("aa", "bb")).await;
     assert!(matches!(refused, Err(StoreError::OutOfMemory(_))), "{refused:?}");
-    let refused = queue.store.requeue(failed.job_id, JobId::new(0), ANYONE).await;
+    let refused = queue.store.intake.requeue(failed.job_id, JobId::new(0), ANYONE).await;
     assert!(matches!(refused, Err(StoreError::OutOfMemory(_))), "{refused:?}");
     assert_eq!(queue.all_keys().await, before);
 
@@ -235,24 +235,24 @@ pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_wo
     for (attempt, settlement) in running.iter().zip([
         complete(),
         fail(),
-        Settlement::Retry(queue.store.policy().lease),
+        Settlement::Retry(queue.store.queue.policy().lease),
         Settlement::Release,
     ]) {
         assert_eq!(queue.settle(attempt, settlement.clone()).await, DONE, "{settlement:?}");
     }
-    queue.store.cancel(running[4].job_id, View::All).await.unwrap();
+    queue.store.intake.cancel(running[4].job_id, View::All).await.unwrap();
     // Writing it past the store needs memory.
     queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "0"]).await;
     queue.set_field(running[5].job_id, "run_deadline", "1").await;
     queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    queue.store.expire(running[5].job_id).await.unwrap();
-    assert_eq!(ids(&queue.store.start(0, "us", usize::MAX).await.unwrap()), [delivered]);
+    queue.store.intake.expire(running[5].job_id).await.unwrap();
+    assert_eq!(ids(&queue.store.work.start(0, "us", usize::MAX).await.unwrap()), [delivered]);
     assert_eq!(queue.takeable("w").await, [running[3].job_id, waiting]);
-    queue.store.heartbeat("w", "{}").await.unwrap();
-    queue.store.sweep(0, None, 100).await.unwrap();
-    queue.store.uncharge(0, 100).await.unwrap();
-    queue.store.recount(0, 100).await.unwrap();
-    queue.store.prune(0, &[], std::time::Duration::ZERO).await.unwrap();
+    queue.store.work.heartbeat("w", "{}").await.unwrap();
+    queue.store.work.sweep(0, None, 100).await.unwrap();
+    queue.store.work.uncharge(0, 100).await.unwrap();
+    queue.store.work.recount(0, 100).await.unwrap();
+    queue.store.work.prune(0, &[], std::time::Duration::ZERO).await.unwrap();
     assert_eq!(queue.state(running[0].job_id).await, "completed 1/0/0 - result ttl");
 
     queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "0"]).await;

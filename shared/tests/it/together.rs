@@ -7,9 +7,9 @@ use tepal_shared::{
     job::{Idempotency, JobId, NewJob},
     queue::{
         error::StoreError,
+        intake::Submitted,
         link::{ConnectionSettings, Redis},
-        scripts::Submitted,
-        store::TakeRequest,
+        work::TakeRequest,
     },
 };
 use tepal_tests::wait::eventually;
@@ -20,7 +20,7 @@ use crate::queue::{Queue, SOON, all, ids, new_job};
 async fn submit(queue: &Queue, jobs: Vec<NewJob>) -> Vec<(JobId, Result<Submitted, StoreError>)> {
     let submit = async |job| {
         let id = JobId::new(0);
-        (id, queue.store.submit(id, job).await)
+        (id, queue.store.intake.submit(id, job).await)
     };
     join_all(jobs.into_iter().map(submit)).await
 }
@@ -64,11 +64,11 @@ pub(crate) async fn each_partition_has_a_call_of_its_own(queue: &Queue) {
     let job = Arc::new(new_job());
     let jobs = [0, 1, 0, 1].map(|partition| (JobId::new(partition), Arc::clone(&job)));
 
-    let outcomes = queue.store.submit_all(&jobs).await.unwrap();
+    let outcomes = queue.store.intake.submit_all(&jobs).await.unwrap();
 
     assert!(outcomes.iter().all(|outcome| outcome.as_ref().unwrap() == &Submitted::Accepted), "{outcomes:?}");
     for partition in [0, 1] {
-        let granted = queue.store.take(&TakeRequest { partition, ..all("w") }).await.unwrap();
+        let granted = queue.store.work.take(&TakeRequest { partition, ..all("w") }).await.unwrap();
         let expected: Vec<_> =
             jobs.iter().map(|(id, _)| *id).filter(|id| id.partition() == partition).collect();
         assert_eq!(ids(&granted), expected);
@@ -89,7 +89,7 @@ pub(crate) async fn a_list_of_jobs_waits_in_its_order(queue: &Queue) {
         let job = Arc::new(new_job());
         let jobs: Vec<_> = (0..1_000).map(|_| (JobId::new(0), Arc::clone(&job))).collect();
 
-        let outcomes = queue.store.submit_all(&jobs).await.unwrap();
+        let outcomes = queue.store.intake.submit_all(&jobs).await.unwrap();
 
         assert_eq!(outcomes.len(), 1_000);
         let waiting = queue.takeable("w").await;
@@ -110,11 +110,11 @@ pub(crate) async fn no_more_of_them_are_accepted_than_the_queue_has_room_for(que
 }
 
 pub(crate) async fn what_is_wrong_with_one_is_not_the_others_trouble(queue: &Queue) {
-    let broken = queue.store.keys().idempotency(0, "cc");
+    let broken = queue.store.queue.keys().idempotency(0, "cc");
     queue.redis::<u64>(&["SADD", &broken, "no record"]).await;
     let odd = JobId::new(0);
-    queue.redis::<u64>(&["HSET", &queue.store.keys().job(odd), "status", "paused"]).await;
-    queue.redis::<()>(&["SET", &queue.store.keys().idempotency(0, "dd"), &format!("bb {odd}")]).await;
+    queue.redis::<u64>(&["HSET", &queue.store.queue.keys().job(odd), "status", "paused"]).await;
+    queue.redis::<()>(&["SET", &queue.store.queue.keys().idempotency(0, "dd"), &format!("bb {odd}")]).await;
     let jobs = vec![new_job(), keyed("aa"), keyed("cc"), keyed("aa"), keyed("dd"), new_job()];
 
     let outcomes = submit(queue, jobs).await;
@@ -136,7 +136,7 @@ pub(crate) async fn a_key_that_one_may_not_use_is_not_the_others_trouble(queue: 
     queue.redis::<()>(&["ACL", "SETUSER", "u", "on", ">p", "+@all", "~*", "&*"]).await;
     let settings = ConnectionSettings::new(&queue.server.url().replace("redis://", "redis://u:p@")).unwrap();
     let limited = Queue::with_settings(&queue.server, settings).await;
-    let prefix = limited.store.keys().job_prefix(0);
+    let prefix = limited.store.queue.keys().job_prefix(0);
     let ours = prefix.split_once("job:").unwrap().0;
     let rules = ["job:*", "stream:*", "log"].map(|rest| format!("~{ours}{rest}"));
     queue.redis::<()>(&["ACL", "SETUSER", "u", "resetkeys", &rules[0], &rules[1], &rules[2]]).await;
@@ -164,7 +164,7 @@ pub(crate) async fn a_job_that_is_stored_is_never_said_to_be_refused(queue: &Que
         queue.redis::<()>(&["FLUSHALL"]).await;
         queue.redis::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
         queue.submit().await;
-        let broken = queue.store.keys().idempotency(0, "cc");
+        let broken = queue.store.queue.keys().idempotency(0, "cc");
         queue.redis::<u64>(&["SADD", &broken, "no record"]).await;
         let used: u64 = queue.server.info("used_memory").unwrap().parse().unwrap();
         let limit = used + (limit_kib << 10);
@@ -172,7 +172,7 @@ pub(crate) async fn a_job_that_is_stored_is_never_said_to_be_refused(queue: &Que
 
         let (id, outcome) = submit(&queue, vec![large.clone(), keyed("cc")]).await.remove(0);
 
-        let is_stored = queue.redis::<u64>(&["EXISTS", &queue.store.keys().job(id)]).await == 1;
+        let is_stored = queue.redis::<u64>(&["EXISTS", &queue.store.queue.keys().job(id)]).await == 1;
         match outcome {
             Ok(Submitted::Accepted) => assert!(is_stored, "{limit_kib}"),
             Err(StoreError::Ambiguous(_)) => unknown += 1,
@@ -188,7 +188,7 @@ pub(crate) async fn a_job_whose_client_is_gone_is_not_kept_for_a_redis_that_is_a
     let settings = ConnectionSettings::new(&nobody).unwrap().with_patience(10 * SOON);
     let away = queue.over(Redis::open(settings).unwrap());
     let jobs = [new_job(), new_job()].map(Arc::new);
-    let submissions = jobs.each_ref().map(|job| away.store.submit(JobId::new(0), Arc::clone(job)));
+    let submissions = jobs.each_ref().map(|job| away.store.intake.submit(JobId::new(0), Arc::clone(job)));
     let clients = tokio::time::timeout(Duration::from_millis(50), join_all(submissions));
     assert!(clients.await.is_err());
 
@@ -206,7 +206,7 @@ async fn those_of_several_tasks_share_a_call_too() {
     let tasks = tokio::spawn(async move {
         let submit = |_| {
             let store = store.clone();
-            tokio::spawn(async move { store.submit(JobId::new(0), new_job()).await.unwrap() })
+            tokio::spawn(async move { store.intake.submit(JobId::new(0), new_job()).await.unwrap() })
         };
         join_all((0..16).map(submit).collect::<Vec<_>>()).await
     });

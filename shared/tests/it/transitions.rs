@@ -4,10 +4,7 @@ use std::{fmt::Debug, time::Duration};
 
 use tepal_shared::{
     job::{Claim, JobId, Priority, owner::View},
-    queue::{
-        scripts::{Granted, Settled},
-        store::Settlement,
-    },
+    queue::work::{Granted, Settled, Settlement},
 };
 
 use crate::{
@@ -118,7 +115,7 @@ impl Subject {
             "delivered" => queue.deliver("us").await,
             "left" => {
                 queue.deliver("us").await;
-                assert_eq!(told_grants(&queue.store.start(0, "us", 0).await.unwrap()), "nothing");
+                assert_eq!(told_grants(&queue.store.work.start(0, "us", 0).await.unwrap()), "nothing");
             }
             "late" => queue.set_field(id, "queue_deadline", "1").await,
             _ => {
@@ -134,7 +131,7 @@ impl Subject {
     async fn carry_on(queue: &Queue, state: &str, ours: &Claim) {
         let id = ours.job_id;
         let settlement = match state {
-            "waiting" => Settlement::Retry(queue.store.policy().lease),
+            "waiting" => Settlement::Retry(queue.store.queue.policy().lease),
             "due" => Settlement::Retry(Duration::ZERO),
             "released" => Settlement::Release,
             "completed" => complete(),
@@ -152,12 +149,12 @@ impl Subject {
             "overdue" | "timed out" => {
                 queue.set_field(id, "run_deadline", "1").await;
                 if state != "overdue" {
-                    queue.store.expire(id).await.unwrap();
+                    queue.store.intake.expire(id).await.unwrap();
                 }
                 return;
             }
             "cancelled" => {
-                queue.store.cancel(id, View::All).await.unwrap();
+                queue.store.intake.cancel(id, View::All).await.unwrap();
                 return;
             }
             other => panic!("no such state: {other}"),
@@ -169,23 +166,23 @@ impl Subject {
     async fn apply(&self, queue: &Queue, script: &str) -> String {
         let (store, id) = (&queue.store, self.id());
         match script {
-            "submit" => told(store.submit(id, new_job()).await.unwrap()),
-            "take" => told_grants(&store.take(&all("taker")).await.unwrap()),
-            "start" => told_grants(&store.start(0, "us", usize::MAX).await.unwrap()),
+            "submit" => told(store.intake.submit(id, new_job()).await.unwrap()),
+            "take" => told_grants(&store.work.take(&all("taker")).await.unwrap()),
+            "start" => told_grants(&store.work.start(0, "us", usize::MAX).await.unwrap()),
             "renew" => {
-                let gone = store.renew(0, "us", &[never_granted(id)]).await.unwrap();
+                let gone = store.work.renew(0, "us", &[never_granted(id)]).await.unwrap();
                 gone.first().map_or_else(|| "held".to_owned(), |(_, fence)| told(fence))
             }
             "complete" => told_settled(queue.settle(&self.attempt, complete()).await),
             "retry" => {
-                let delay = queue.store.policy().lease / 2;
+                let delay = queue.store.queue.policy().lease / 2;
                 told_settled(queue.settle(&self.attempt, Settlement::Retry(delay)).await)
             }
             "release" => told_settled(queue.settle(&self.attempt, Settlement::Release).await),
             "fail" => told_settled(queue.settle(&self.attempt, fail()).await),
-            "cancel" => told(store.cancel(id, View::All).await.unwrap()),
-            "requeue" => told(store.requeue(id, JobId::new(0), ANYONE).await.unwrap()),
-            "expire" => told(store.expire(id).await.unwrap()),
+            "cancel" => told(store.intake.cancel(id, View::All).await.unwrap()),
+            "requeue" => told(store.intake.requeue(id, JobId::new(0), ANYONE).await.unwrap()),
+            "expire" => told(store.intake.expire(id).await.unwrap()),
             other => panic!("no such script: {other}"),
         }
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tepal_shared::{
     job::{JobId, Priority, owner::View},
     queue::{
-        scripts::{Cancelled, WorkerRecord},
-        store::{Settlement, Swept},
+        heartbeat::WorkerRecord,
+        intake::Cancelled,
+        work::{Settlement, Swept},
     },
 };
 use tepal_tests::wait::eventually;
@@ -28,13 +29,13 @@ pub(crate) async fn a_sweep_leaves_everything_alone_that_is_in_order(queue: &Que
         queue.take("w", 10).await;
     }
     let cancelled = queue.submit().await;
-    queue.store.cancel(cancelled, View::All).await.unwrap();
+    queue.store.intake.cancel(cancelled, View::All).await.unwrap();
     ids.extend([cancelled, queue.submit().await]);
     queue.deliver("us").await;
     ids.extend([queue.submit().await, queue.submit_at(Priority::Low).await]);
     let states = states(queue, &ids).await;
 
-    assert_eq!(queue.store.sweep(0, None, 100).await.unwrap(), NOTHING);
+    assert_eq!(queue.store.work.sweep(0, None, 100).await.unwrap(), NOTHING);
 
     assert_eq!(self::states(queue, &ids).await, states);
 }
@@ -46,7 +47,7 @@ async fn states(queue: &Queue, ids: &[JobId]) -> Vec<String> {
 
 pub(crate) async fn a_sweep_of_jobs_without_a_group_changes_nothing(queue: &Queue) {
     let id = queue.submit().await;
-    assert_eq!(queue.store.sweep(0, None, 100).await.unwrap(), NOTHING);
+    assert_eq!(queue.store.work.sweep(0, None, 100).await.unwrap(), NOTHING);
     assert_eq!(queue.state(id).await, "pending 0/0/0 new input");
 }
 
@@ -54,11 +55,11 @@ pub(crate) async fn a_sweep_queues_jobs_again_that_nobody_would_be_given(queue: 
     for damage in [Damage::ConsumerDeleted, Damage::EntryDeleted, Damage::StreamDeleted] {
         let (queue, lost) = damaged(queue, damage).await;
 
-        let swept = queue.store.sweep(0, None, 100).await.unwrap();
+        let swept = queue.store.work.sweep(0, None, 100).await.unwrap();
 
         assert_eq!(swept, Swept { repaired: 1, ..NOTHING }, "{damage:?}");
         assert_eq!(queue.state(lost.job_id).await, "pending 1/0/0 new input", "{damage:?}");
-        assert_eq!(queue.store.sweep(0, None, 100).await.unwrap(), NOTHING, "{damage:?}");
+        assert_eq!(queue.store.work.sweep(0, None, 100).await.unwrap(), NOTHING, "{damage:?}");
         let again = queue.take_one("heir").await;
         assert_eq!((again.job_id, again.token), (lost.job_id, 2));
         assert_ne!(queue.settle(&lost, complete()).await, DONE);
@@ -73,14 +74,14 @@ pub(crate) async fn a_sweep_queues_jobs_again_that_nobody_would_be_given(queue: 
 
 pub(crate) async fn a_sweep_forgets_expired_jobs(queue: &Queue) {
     let (kept, expired) = (queue.submit().await, queue.submit().await);
-    queue.redis::<u64>(&["DEL", &queue.store.keys().job(expired)]).await;
+    queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(expired)]).await;
     // And what is no job at all.
-    queue.redis::<String>(&["XADD", &queue.store.keys().log(0), "*", "id", "what"]).await;
+    queue.redis::<String>(&["XADD", &queue.store.queue.keys().log(0), "*", "id", "what"]).await;
 
-    let swept = queue.store.sweep(0, None, 100).await.unwrap();
+    let swept = queue.store.work.sweep(0, None, 100).await.unwrap();
 
     assert_eq!(swept, Swept { forgotten: 2, ..NOTHING });
-    let log = queue.store.log(None, 10).await.unwrap().entries;
+    let log = queue.store.views.log(None, 10).await.unwrap().entries;
     assert_eq!(log.into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [kept]);
 }
 
@@ -88,25 +89,25 @@ pub(crate) async fn a_sweep_of_what_can_have_expired_looks_at_no_younger_jobs(qu
     let [expired, old, _young, behind] =
         [queue.submit().await, queue.submit().await, queue.submit().await, queue.submit().await];
     for id in [expired, behind] {
-        queue.redis::<u64>(&["DEL", &queue.store.keys().job(id)]).await;
+        queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(id)]).await;
     }
     queue.set_field(old, "created_at", "1000").await;
 
-    let swept = queue.store.sweep_expired(0, None, 100).await.unwrap();
+    let swept = queue.store.work.sweep_expired(0, None, 100).await.unwrap();
 
     assert_eq!(swept, Swept { forgotten: 1, ..NOTHING });
-    assert_eq!(queue.store.sweep(0, None, 100).await.unwrap(), Swept { forgotten: 1, ..NOTHING });
+    assert_eq!(queue.store.work.sweep(0, None, 100).await.unwrap(), Swept { forgotten: 1, ..NOTHING });
 }
 
 /// What an operator's hand may have left of a record.
 pub(crate) async fn a_job_without_its_entry_is_queued_again_or_cancelled(queue: &Queue) {
     let (swept, cancelled) = (queue.submit().await, queue.submit().await);
     for id in [swept, cancelled] {
-        queue.redis::<u64>(&["HDEL", &queue.store.keys().job(id), "entry"]).await;
+        queue.redis::<u64>(&["HDEL", &queue.store.queue.keys().job(id), "entry"]).await;
     }
 
-    assert_eq!(queue.store.cancel(cancelled, View::All).await.unwrap(), Cancelled::Done);
-    assert_eq!(queue.store.sweep(0, None, 100).await.unwrap(), Swept { repaired: 1, ..NOTHING });
+    assert_eq!(queue.store.intake.cancel(cancelled, View::All).await.unwrap(), Cancelled::Done);
+    assert_eq!(queue.store.work.sweep(0, None, 100).await.unwrap(), Swept { repaired: 1, ..NOTHING });
 
     let again = queue.take_one("heir").await;
     assert_eq!(again.job_id, swept);
@@ -115,11 +116,11 @@ pub(crate) async fn a_job_without_its_entry_is_queued_again_or_cancelled(queue: 
 pub(crate) async fn a_sweep_goes_on_where_it_stopped(queue: &Queue) {
     for _ in 0..7 {
         let id = queue.submit().await;
-        queue.redis::<u64>(&["DEL", &queue.store.keys().job(id)]).await;
+        queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(id)]).await;
     }
     let (mut forgotten, mut after) = (Vec::new(), None);
     loop {
-        let swept = queue.store.sweep(0, after.as_deref(), 3).await.unwrap();
+        let swept = queue.store.work.sweep(0, after.as_deref(), 3).await.unwrap();
         forgotten.push(swept.forgotten);
         after = swept.next;
         if after.is_none() {
@@ -131,7 +132,7 @@ pub(crate) async fn a_sweep_goes_on_where_it_stopped(queue: &Queue) {
 
 /// The names of the consumers of the normal stream.
 async fn consumers(queue: &Queue) -> Vec<String> {
-    let stream = queue.store.keys().stream(0, Priority::Normal);
+    let stream = queue.store.queue.keys().stream(0, Priority::Normal);
     let infos: Vec<std::collections::HashMap<String, redis::Value>> =
         queue.redis(&["XINFO", "CONSUMERS", &stream, "workers"]).await;
     let mut names: Vec<String> = infos
@@ -154,7 +155,7 @@ pub(crate) async fn consumers_of_dead_workers_go_once_they_hold_nothing(queue: &
     assert_eq!(consumers(queue).await, ["dead-1", "dead-2", "live-1", "waiting"]);
     let live = ["live".to_owned()];
 
-    assert_eq!(queue.store.prune(0, &live, Duration::from_secs(3_600)).await.unwrap(), 0);
+    assert_eq!(queue.store.work.prune(0, &live, Duration::from_secs(3_600)).await.unwrap(), 0);
     // The other streams may have consumers as well: from Redis 7.2 on, an empty read makes one.
     prune(queue, &["dead-1", "live-1", "waiting"]).await;
     assert_eq!(queue.settle(&holder, complete()).await, DONE);
@@ -166,7 +167,7 @@ pub(crate) async fn consumers_of_dead_workers_go_once_they_hold_nothing(queue: &
 async fn prune(queue: &Queue, left: &[&str]) {
     let live = ["live".to_owned()];
     eventually(SOON, "a consumer to go", async || {
-        queue.store.prune(0, &live, Duration::ZERO).await.unwrap();
+        queue.store.work.prune(0, &live, Duration::ZERO).await.unwrap();
         consumers(queue).await.len() <= left.len()
     })
     .await;
@@ -175,21 +176,21 @@ async fn prune(queue: &Queue, left: &[&str]) {
 
 pub(crate) async fn workers_live_as_long_as_they_are_heard(queue: &Queue) {
     let queue = queue.with_policy(|policy| policy.worker_timeout = Duration::from_secs(100));
-    assert_eq!(queue.store.heartbeat("a", r#"{"x":1}"#).await.unwrap(), 1);
-    assert_eq!(queue.store.heartbeat("b", "{}").await.unwrap(), 2);
-    assert_eq!(queue.store.heartbeat("b", "{}").await.unwrap(), 2);
-    queue.redis::<u64>(&["HSET", &queue.store.keys().workers(), "silent", "1 {}"]).await;
+    assert_eq!(queue.store.work.heartbeat("a", r#"{"x":1}"#).await.unwrap(), 1);
+    assert_eq!(queue.store.work.heartbeat("b", "{}").await.unwrap(), 2);
+    assert_eq!(queue.store.work.heartbeat("b", "{}").await.unwrap(), 2);
+    queue.redis::<u64>(&["HSET", &queue.store.queue.keys().workers(), "silent", "1 {}"]).await;
 
-    let mut workers = queue.store.workers().await.unwrap();
+    let mut workers = queue.store.views.workers().await.unwrap();
     workers.sort_by(|a, b| a.id.cmp(&b.id));
     let [a, b] = &workers[..] else { panic!("{workers:?}") };
     assert_eq!((a.id.as_str(), a.state.as_str(), b.id.as_str()), ("a", r#"{"x":1}"#, "b"));
     assert!(workers.iter().all(|WorkerRecord { silence, .. }| *silence < SOON), "{workers:?}");
 
-    assert_eq!(queue.store.heartbeat("a", "{}").await.unwrap(), 2);
-    assert_eq!(queue.redis::<u64>(&["HLEN", &queue.store.keys().workers()]).await, 2);
-    queue.store.farewell("b").await.unwrap();
-    assert_eq!(queue.store.workers().await.unwrap().len(), 1);
+    assert_eq!(queue.store.work.heartbeat("a", "{}").await.unwrap(), 2);
+    assert_eq!(queue.redis::<u64>(&["HLEN", &queue.store.queue.keys().workers()]).await, 2);
+    queue.store.work.farewell("b").await.unwrap();
+    assert_eq!(queue.store.views.workers().await.unwrap().len(), 1);
 }
 
 as_tests![

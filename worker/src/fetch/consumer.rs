@@ -6,13 +6,14 @@ use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Durat
 use futures_util::FutureExt as _;
 use tepal_shared::{
     job::Attempt,
-    process::{retry::Backoff, shutdown::Shutdown, telemetry},
-    queue::{error::StoreError, store::Settlement},
+    process::{retry::Backoff, telemetry},
+    queue::{error::StoreError, work::Settlement},
 };
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
@@ -83,7 +84,7 @@ struct BatchSlot {
 impl Consumer {
     /// Claims and runs jobs until `shutdown` begins. If the loop or one of its batches panics, the consumer ends early and its
     /// leases lapse, as if its process had died: a bug must not hold a job for ever.
-    pub async fn run(self, shutdown: Shutdown) {
+    pub async fn run(self, shutdown: CancellationToken) {
         let _held = Held { leases: self.runner.leases.clone(), consumer: Arc::clone(&self.name) };
         let claim_loop = ClaimLoop::new(self);
         let panicked = Arc::clone(&claim_loop.panicked);
@@ -102,7 +103,7 @@ impl ClaimLoop {
             name.to_string(),
             *settings,
             runner.settings.limits,
-            runner.store.clone(),
+            runner.work.clone(),
             quarantine.clone(),
         );
         Self {
@@ -117,9 +118,9 @@ impl ClaimLoop {
     }
 
     /// Claims jobs until `shutdown` begins. Then lets running batches finish, and releases the other jobs.
-    async fn run(mut self, shutdown: Shutdown) {
+    async fn run(mut self, shutdown: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        while let Some((slot, turn)) = shutdown.or(self.free_slot()).await {
+        while let Some((slot, turn)) = shutdown.run_until_cancelled(self.free_slot()).await {
             self.consumer.pulse.set(Activity::Work);
             let taken = match turn {
                 Some(turn) => self.take(turn).await,
@@ -144,7 +145,7 @@ impl ClaimLoop {
                         let error = telemetry::chain(&error);
                         warn!(action = "take_failed", consumer = &*self.consumer.name, error, retry_ms);
                     }
-                    shutdown.or(tokio::time::sleep(pause)).await;
+                    shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
                 }
             }
             while self.tasks.try_join_next().is_some() {}
@@ -281,7 +282,7 @@ impl ClaimLoop {
         let rest = self.consumer.runner.leases.of(&self.consumer.name);
         warn!(action = "drain_timed_out", consumer = &*self.consumer.name, released = rest.len());
         let settlements: Vec<_> = rest.iter().map(|claim| (*claim, Settlement::Release)).collect();
-        match tokio::time::timeout(RELEASE_TIMEOUT, self.consumer.runner.store.settle(&settlements)).await {
+        match tokio::time::timeout(RELEASE_TIMEOUT, self.consumer.runner.work.settle(&settlements)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 warn!(

@@ -11,9 +11,7 @@ use tepal_shared::{
     process::telemetry,
     queue::{
         error::StoreError,
-        scripts::Granted,
-        store::{JobStore, TakeRequest},
-        work::Reader,
+        work::{BlockingReader, Granted, TakeRequest, Work},
     },
 };
 use tracing::{info, warn};
@@ -42,8 +40,8 @@ const ORDERS: [[Priority; 3]; 16] = {
 /// Claims jobs for one consumer.
 pub struct Fetcher {
     consumer: String,
-    store: JobStore,
-    reader: Reader,
+    work: Work,
+    reader: BlockingReader,
     quarantine: Quarantine,
     settings: FetchSettings,
     limits: Limits,
@@ -125,20 +123,20 @@ impl Fetcher {
         consumer: String,
         settings: FetchSettings,
         limits: Limits,
-        store: JobStore,
+        work: Work,
         quarantine: Quarantine,
     ) -> Self {
-        let partitions = usize::from(store.policy().partitions);
+        let partitions = usize::from(work.queue().policy().partitions);
         Self {
-            reader: Reader::new(
-                store.clone(),
+            reader: BlockingReader::new(
+                work.clone(),
                 consumer.clone(),
                 settings.reclaim_interval,
                 // A blocking read may deliver to all partitions at the same time.
                 limits.bytes.div_ceil(partitions.max(1)),
             ),
             consumer,
-            store,
+            work,
             quarantine,
             settings,
             limits,
@@ -275,7 +273,7 @@ impl Fetcher {
             max_bytes,
             due_from: searches_due.then_some(&position.due_from),
         };
-        let granted = self.store.take(&request).await?;
+        let granted = self.work.take(&request).await?;
         if searches_due {
             position.searched_to(granted.cursors.clone());
         }

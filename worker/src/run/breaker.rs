@@ -12,11 +12,12 @@ use std::{
     time::Duration,
 };
 
-use tepal_shared::process::{retry::Backoff, shutdown::Shutdown, telemetry};
+use tepal_shared::process::{retry::Backoff, telemetry};
 use tokio::{
     sync::{Mutex, watch},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -150,7 +151,7 @@ impl Breaker {
     }
 
     /// Probes the backend until `shutdown` begins.
-    pub async fn run(self, backend: Arc<dyn Backend>, sample: Sample, shutdown: Shutdown) {
+    pub async fn run(self, backend: Arc<dyn Backend>, sample: Sample, shutdown: CancellationToken) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let began = Instant::now();
@@ -171,7 +172,7 @@ impl Breaker {
                     }
                 }
             };
-            if shutdown.or(pause).await.is_none() {
+            if shutdown.run_until_cancelled(pause).await.is_none() {
                 return;
             }
         }

@@ -13,8 +13,8 @@ use std::{
 use tepal_shared::{
     job::{Claim, JobId},
     queue::{
-        scripts::Fence,
-        store::{JobStore, LookedUp},
+        loss::LookedUp,
+        work::{Fence, Work},
     },
 };
 use tokio::sync::Notify;
@@ -140,8 +140,8 @@ impl Leases {
     }
 
     /// Redis does not have a job that was held. Unless it can have expired meanwhile, Redis lost it.
-    pub fn note_missing(&self, store: &JobStore, id: JobId, hold: Hold) {
-        if store.must_exist(id, hold.since) {
+    pub fn note_missing(&self, work: &Work, id: JobId, hold: Hold) {
+        if work.queue().policy().must_exist(id, hold.since) {
             self.missing.add(id);
         }
     }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tepal_shared::{job::JobId, queue::store::LookedUp};
+use tepal_shared::{job::JobId, queue::loss::LookedUp};
 
 /// The lost jobs found since the last report. Clones share them.
 #[derive(Clone, Debug, Default)]

@@ -16,7 +16,7 @@ use tepal_shared::{
     job::Attempt,
     model::{InputError, Model, OutputError},
     process::{retry::retry_delay, telemetry},
-    queue::store::{JobStore, Settlement},
+    queue::work::{Settlement, Work},
     tensor::Tensor,
 };
 use tracing::warn;
@@ -45,7 +45,7 @@ pub struct Runner {
     /// Runs the model.
     pub backend: Arc<dyn Backend>,
     /// Where outcomes are recorded.
-    pub store: JobStore,
+    pub work: Work,
     /// Shows whether the backend or an input is to blame.
     pub sample: Sample,
     /// Stops claiming while the backend is unreachable.
@@ -301,7 +301,7 @@ impl Runner {
         let settlement = match step {
             Step::Stop if error.verdict == Verdict::Broken => self.after_break(attempt),
             Step::Retry if may_retry => {
-                let lease = self.store.policy().lease;
+                let lease = self.work.queue().policy().lease;
                 Settlement::Retry(retry_delay(self.settings.retry_base, attempt.number(), lease))
             }
             Step::Retry | Step::Fail => error.settlement(),
@@ -312,7 +312,7 @@ impl Runner {
 
     /// The first call that broke off may have held other jobs. In each later one the job was alone.
     fn after_break(&self, attempt: &Attempt) -> Settlement {
-        if attempt.broken < u64::from(self.store.policy().max_lost) {
+        if attempt.broken < u64::from(self.work.queue().policy().max_lost) {
             return Settlement::Broken;
         }
         let error = format!("The model server was lost {} times while it ran the job", attempt.broken + 1);

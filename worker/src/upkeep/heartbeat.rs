@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use tepal_shared::{
-    process::{shutdown::Shutdown, telemetry},
+    process::telemetry,
     queue::{
         error::StoreError,
-        store::JobStore,
-        worker_state::{BackendState, WorkerState},
+        heartbeat::{BackendState, WorkerState},
+        work::Work,
     },
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
@@ -29,7 +30,7 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(3);
 pub struct Heartbeat {
     worker_id: String,
     state: WorkerState,
-    store: JobStore,
+    work: Work,
     breaker: Breaker,
     leases: Leases,
 }
@@ -37,7 +38,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// The heartbeat of this process.
     #[must_use]
-    pub fn new(config: &Config, backend: &str, store: JobStore, breaker: Breaker, leases: Leases) -> Self {
+    pub fn new(config: &Config, backend: &str, work: Work, breaker: Breaker, leases: Leases) -> Self {
         let state = WorkerState {
             host: config.host.clone(),
             pid: std::process::id(),
@@ -49,12 +50,12 @@ impl Heartbeat {
             consumers: u32::try_from(config.fetch.num_workers).unwrap_or(u32::MAX),
             in_flight: 0,
         };
-        Self { worker_id: config.worker_id.clone(), state, store, breaker, leases }
+        Self { worker_id: config.worker_id.clone(), state, work, breaker, leases }
     }
 
     /// Writes heartbeats until `shutdown` begins, also at once when the state of the backend changes. Then removes the worker
     /// from the list of live workers.
-    pub async fn run(mut self, pulse: Pulse, shutdown: Shutdown) {
+    pub async fn run(mut self, pulse: Pulse, shutdown: CancellationToken) {
         let mut breaker = self.breaker.watch();
         loop {
             pulse.set(Activity::Work);
@@ -66,12 +67,12 @@ impl Heartbeat {
                     _ = breaker.changed() => {}
                 }
             };
-            if shutdown.or(pause).await.is_none() {
+            if shutdown.run_until_cancelled(pause).await.is_none() {
                 break;
             }
         }
         pulse.end();
-        if let Err(error) = self.store.farewell(&self.worker_id).await {
+        if let Err(error) = self.work.farewell(&self.worker_id).await {
             warn!(action = "farewell_failed", error = telemetry::chain(&error));
         }
     }
@@ -89,7 +90,7 @@ impl Heartbeat {
         self.state.in_flight = self.leases.len() as u64;
         // A state of text and numbers always has a JSON form.
         let state = serde_json::to_string(&self.state).unwrap_or_default();
-        match self.store.heartbeat(&self.worker_id, &state).await {
+        match self.work.heartbeat(&self.worker_id, &state).await {
             // The connection itself logs a wrong topology, once.
             Ok(_) | Err(StoreError::WrongTopology(_)) => {}
             Err(error) => warn!(action = "heartbeat_failed", error = telemetry::chain(&error)),

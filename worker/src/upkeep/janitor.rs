@@ -7,12 +7,14 @@ use std::{
 };
 
 use tepal_shared::{
-    process::{shutdown::Shutdown, telemetry},
+    process::telemetry,
     queue::{
         error::StoreError,
-        store::{JobStore, LogWatch, Loss},
+        loss::{LogWatch, Loss},
+        work::Work,
     },
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{metrics, run::leases::Leases};
@@ -31,7 +33,7 @@ const SILENT_LEASES: u32 = 30;
 
 /// The loop of the janitor.
 pub struct Janitor {
-    store: JobStore,
+    work: Work,
     /// For each partition and kind of sweep, where it continues.
     sweeps: HashMap<(u8, Sweep), String>,
     logs: LogWatch,
@@ -50,16 +52,16 @@ enum Sweep {
 impl Janitor {
     /// A janitor of the store's queue, in the worker that holds these jobs.
     #[must_use]
-    pub fn new(store: JobStore, leases: Leases) -> Self {
-        Self { store, sweeps: HashMap::new(), logs: LogWatch::default(), leases }
+    pub fn new(work: Work, leases: Leases) -> Self {
+        Self { work, sweeps: HashMap::new(), logs: LogWatch::default(), leases }
     }
 
     /// Works until `shutdown` begins.
-    pub async fn run(mut self, shutdown: Shutdown) {
+    pub async fn run(mut self, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while shutdown.or(ticks.tick()).await.is_some() {
-            match shutdown.or(self.round()).await {
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            match shutdown.run_until_cancelled(self.round()).await {
                 // The connection itself logs a wrong topology, once.
                 Some(Ok(()) | Err(StoreError::WrongTopology(_))) => {}
                 Some(Err(error)) => warn!(action = "upkeep_failed", error = telemetry::chain(&error)),
@@ -70,18 +72,18 @@ impl Janitor {
     }
 
     async fn round(&mut self) -> Result<(), StoreError> {
-        let silence = self.store.policy().lease * SILENT_LEASES;
-        let live: Vec<String> = self.store.workers().await?.into_iter().map(|worker| worker.id).collect();
+        let silence = self.work.queue().policy().lease * SILENT_LEASES;
+        let live: Vec<String> = self.work.workers().await?.into_iter().map(|worker| worker.id).collect();
         match self.watch_logs().await {
             // The worker's user has the rights of an older ACL file. The proxies watch the logs, too.
             Err(StoreError::Forbidden(_)) => self.report(None),
             outcome => outcome?,
         }
-        for partition in self.store.partitions() {
+        for partition in self.work.queue().partitions() {
             self.sweep(partition, Sweep::Expired).await?;
             self.sweep(partition, Sweep::All).await?;
             self.settle_charges(partition).await?;
-            let pruned = self.store.prune(partition, &live, silence).await?;
+            let pruned = self.work.prune(partition, &live, silence).await?;
             if pruned > 0 {
                 info!(action = "consumers_pruned", partition, count = pruned);
             }
@@ -92,8 +94,8 @@ impl Janitor {
     /// Reports jobs that Redis lost. They cannot be restored, but the loss must be seen.
     async fn watch_logs(&mut self) -> Result<(), StoreError> {
         let mut logs = Vec::new();
-        for partition in self.store.partitions() {
-            logs.push((partition, self.store.log_mark(partition).await?));
+        for partition in self.work.queue().partitions() {
+            logs.push((partition, self.work.log_mark(partition).await?));
         }
         self.report(self.logs.went_back(&logs));
         self.logs.saw(&logs);
@@ -110,12 +112,12 @@ impl Janitor {
     /// Drops charges that are due, and recounts their sums.
     async fn settle_charges(&self, partition: u8) -> Result<(), StoreError> {
         for _ in 0..MOST_DELETING_CHUNKS {
-            if self.store.uncharge(partition, CHUNK).await? < CHUNK as u64 {
+            if self.work.uncharge(partition, CHUNK).await? < CHUNK as u64 {
                 break;
             }
         }
         for _ in 0..MOST_CHUNKS {
-            let recounted = self.store.recount(partition, CHUNK).await?;
+            let recounted = self.work.recount(partition, CHUNK).await?;
             if recounted.dropped > 0 {
                 warn!(action = "charges_dropped", partition, count = recounted.dropped);
             }
@@ -132,8 +134,8 @@ impl Janitor {
             let began = Instant::now();
             let after = self.sweeps.get(&(partition, what)).map(String::as_str);
             let swept = match what {
-                Sweep::Expired => self.store.sweep_expired(partition, after, CHUNK).await?,
-                Sweep::All => self.store.sweep(partition, after, CHUNK).await?,
+                Sweep::Expired => self.work.sweep_expired(partition, after, CHUNK).await?,
+                Sweep::All => self.work.sweep(partition, after, CHUNK).await?,
             };
             let deleted_most = swept.forgotten > CHUNK as u64 / 2;
             if deleted_most {
@@ -158,7 +160,7 @@ impl Janitor {
     /// The pause between script runs with which a full walk takes a round. In one go it would hold up all clients of a Redis
     /// that may use a fifth of a processor, as in the composition: its whole share of 100 ms is gone after 20 runs.
     fn stride(&self) -> Duration {
-        let partitions = u32::from(self.store.policy().partitions).max(1);
+        let partitions = u32::from(self.work.queue().policy().partitions).max(1);
         INTERVAL / (MOST_CHUNKS * partitions)
     }
 }

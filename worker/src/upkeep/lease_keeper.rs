@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tepal_shared::{
     job::Claim,
-    process::{shutdown::Shutdown, telemetry},
-    queue::{scripts::Fence, store::JobStore},
+    process::telemetry,
+    queue::work::{Fence, Work},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
@@ -25,25 +26,25 @@ pub struct LeaseKeeper {
     /// The claims of the process.
     pub leases: Leases,
     /// The queue.
-    pub store: JobStore,
+    pub work: Work,
     /// The sign of life of this loop.
     pub pulse: Pulse,
 }
 
 /// How often leases are renewed.
 #[must_use]
-pub fn interval(store: &JobStore) -> Duration {
-    store.policy().lease / 3
+pub fn interval(work: &Work) -> Duration {
+    work.queue().policy().lease / 3
 }
 
 impl LeaseKeeper {
     /// Renews leases until `shutdown` begins.
-    pub async fn run(self, shutdown: Shutdown) {
-        let mut ticks = tokio::time::interval(interval(&self.store));
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut ticks = tokio::time::interval(interval(&self.work));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while shutdown.or(ticks.tick()).await.is_some() {
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             self.pulse.set(Activity::Work);
-            for partition in self.store.partitions() {
+            for partition in self.work.queue().partitions() {
                 let mut claims = self.leases.of(&self.consumer);
                 claims.retain(|claim| claim.job_id.partition() == partition);
                 for chunk in claims.chunks(CHUNK) {
@@ -56,7 +57,7 @@ impl LeaseKeeper {
     }
 
     async fn renew(&self, partition: u8, claims: &[Claim]) {
-        let gone = match self.store.renew(partition, &self.consumer, claims).await {
+        let gone = match self.work.renew(partition, &self.consumer, claims).await {
             Ok(gone) => gone,
             // The next tick tries again; two may fail before a lease lapses.
             Err(error) => {
@@ -69,7 +70,7 @@ impl LeaseKeeper {
             let claim = claims.iter().find(|claim| claim.job_id == id);
             let hold = claim.and_then(|claim| self.leases.lose(*claim, why));
             if let (Some(hold), Fence::Missing) = (hold, why) {
-                self.leases.note_missing(&self.store, id, hold);
+                self.leases.note_missing(&self.work, id, hold);
             }
         }
     }

@@ -154,7 +154,7 @@ async fn a_worker_claims_no_more_large_jobs_than_a_call_may_hold() {
     let worker = queue.worker(settings).await;
     let first = queue.submit(input_of_rows(8)).await;
     running(&server, 1).await;
-    queue.store.cancel(first, View::All).await.unwrap();
+    queue.store.intake.cancel(first, View::All).await.unwrap();
 
     queue.submit_all((0..50).map(|_| input_of_rows(8))).await;
 

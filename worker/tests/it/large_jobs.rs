@@ -5,7 +5,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tepal_shared::{
     job::{JobId, Priority},
-    queue::store::{Settlement, TakeRequest},
+    queue::work::{Settlement, TakeRequest},
 };
 use tepal_tests::model_server::{Behaviour, CallRecord, ModelServer, ServerSpec, TensorSpec};
 
@@ -122,10 +122,10 @@ async fn jobs_that_are_due_again_are_claimed_within_the_limit_too() {
         max_bytes: usize::MAX,
         due_from: None,
     };
-    let granted = wide.queue.store.take(&request).await.unwrap().deliveries;
+    let granted = wide.queue.store.work.take(&request).await.unwrap().deliveries;
     let settlements: Vec<_> =
         granted.iter().map(|delivery| (delivery.attempt.claim, Settlement::Release)).collect();
-    wide.queue.store.settle(&settlements).await.unwrap();
+    wide.queue.store.work.settle(&settlements).await.unwrap();
     wide.server.script_next(1, Behaviour::Delay(Duration::from_secs(2)));
 
     let _worker = wide.queue.worker(wide.settings().one_at_a_time()).await;

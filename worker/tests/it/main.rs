@@ -14,4 +14,5 @@ mod partitions;
 mod queue;
 mod rights;
 mod settings;
+mod store;
 mod tfs;

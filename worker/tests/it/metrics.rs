@@ -84,7 +84,7 @@ async fn only_batches_that_run_are_counted_as_running() {
     let is_running = async || running().await == 1.0;
     tepal_tests::wait::eventually(SOON, "one batch to run", is_running).await;
 
-    queue.store.cancel(first, View::All).await.unwrap();
+    queue.store.intake.cancel(first, View::All).await.unwrap();
 
     // The consumers wait for jobs again, each with a slot.
     let is_idle = async || running().await == 0.0;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use tepal_shared::{job::NewJob, queue::worker_state::BackendState};
+use tepal_shared::{job::NewJob, queue::heartbeat::BackendState};
 
 use crate::{
     flowers::{classify_all, input, input_of_rows},
@@ -137,5 +137,5 @@ async fn a_heartbeat_describes_backend_and_model_and_ends_with_the_worker() {
     assert_eq!(input["tensor_shape"]["dim"], json!([{"size": "-1"}, {"size": "4"}]));
     worker.sigterm();
     assert!(worker.wait_exit(SOON).await.success());
-    assert_eq!(queue.store.workers().await.unwrap(), []);
+    assert_eq!(queue.store.views.workers().await.unwrap(), []);
 }

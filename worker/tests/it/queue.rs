@@ -7,11 +7,12 @@ use tepal_shared::{
     job::{Claim, Job, JobId, JobResult, JobStatus, NewJob, Priority},
     queue::{
         Policy,
+        heartbeat::{BackendState, WorkerState},
+        intake::Submitted,
         keys::Keys,
         link::{ConnectionSettings, Redis},
-        scripts::{Settled, Submitted},
-        store::{JobStore, QueueState, Settlement, TakeRequest},
-        worker_state::{BackendState, WorkerState},
+        views::QueueState,
+        work::{Settled, Settlement, TakeRequest},
     },
 };
 use tepal_tests::{
@@ -21,7 +22,7 @@ use tepal_tests::{
     wait::eventually,
 };
 
-use crate::settings::Settings;
+use crate::{settings::Settings, store::Store};
 
 /// Long enough for anything that is to happen, on a machine that does much else.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -31,7 +32,7 @@ const ANOTHER_WORKER: &str = "another-worker";
 /// A Redis server and the queue that workers find on it.
 pub(crate) struct Queue {
     pub(crate) redis: RedisServer,
-    pub(crate) store: JobStore,
+    pub(crate) store: Store,
 }
 
 impl Queue {
@@ -48,7 +49,7 @@ impl Queue {
     /// With other numbers than the default ones.
     pub(crate) fn with_policy(redis: RedisServer, policy: Policy) -> Self {
         let connection = Redis::open(ConnectionSettings::new(&redis.url()).unwrap()).unwrap();
-        let store = JobStore::new(connection, Keys::new("predict_queue"), policy);
+        let store = Store::new(connection, Keys::new("predict_queue"), policy);
         Self { redis, store }
     }
 
@@ -74,18 +75,18 @@ impl Queue {
     /// Submits any job to a partition.
     pub(crate) async fn submit_job(&self, partition: u8, job: NewJob) -> JobId {
         let id = JobId::new(partition);
-        assert_eq!(self.store.submit(id, job).await.unwrap(), Submitted::Accepted);
+        assert_eq!(self.store.intake.submit(id, job).await.unwrap(), Submitted::Accepted);
         id
     }
 
     /// The job as it stands.
     pub(crate) async fn job(&self, id: JobId) -> Job {
-        self.store.job(id).await.unwrap().unwrap()
+        self.store.views.job(id).await.unwrap().unwrap()
     }
 
     /// Waits until the job has ended. While Redis is away, it has not.
     pub(crate) async fn ended(&self, id: JobId) -> Job {
-        eventually(SOON, "the job's end", async || match self.store.job(id).await {
+        eventually(SOON, "the job's end", async || match self.store.views.job(id).await {
             Ok(Some(job)) if job.status.is_terminal() => Ok(job),
             other => Err(format!("{other:?}")),
         })
@@ -117,22 +118,22 @@ impl Queue {
 
     /// The fields of the job's hash, as `redis-cli HGETALL` shows them.
     pub(crate) fn hash(&self, id: JobId) -> BTreeMap<String, String> {
-        let text = self.redis.cli(&["HGETALL", &self.store.keys().job(id)]);
+        let text = self.redis.cli(&["HGETALL", &self.store.queue.keys().job(id)]);
         let lines: Vec<_> = text.lines().map(str::to_owned).collect();
         lines.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
     }
 
     /// The job's remaining lifetime in seconds; -1 = for ever.
     pub(crate) fn ttl(&self, id: JobId) -> i64 {
-        self.redis.cli(&["TTL", &self.store.keys().job(id)]).parse().unwrap()
+        self.redis.cli(&["TTL", &self.store.queue.keys().job(id)]).parse().unwrap()
     }
 
     /// Whether no work is left: the streams are empty and nothing is pending.
     pub(crate) async fn assert_drained(&self) {
-        for partition in self.store.partitions() {
-            let state = self.store.partition_state(partition).await.unwrap();
+        for partition in self.store.queue.partitions() {
+            let state = self.store.views.partition_state(partition).await.unwrap();
             assert_eq!(state.queues, [QueueState::default(); 3], "partition {partition}");
-            for stream in self.store.keys().streams(partition) {
+            for stream in self.store.queue.keys().streams(partition) {
                 assert_eq!(self.redis.cli(&["XLEN", &stream]), "0", "{stream}");
             }
         }
@@ -148,7 +149,7 @@ impl Queue {
             max_bytes: usize::MAX,
             due_from: Some(&<[String; 3]>::default()),
         };
-        let take = async || self.store.take(&request).await.unwrap().deliveries.pop();
+        let take = async || self.store.work.take(&request).await.unwrap().deliveries.pop();
         let claim = eventually(SOON, "the job to be claimed", take).await.attempt.claim;
         assert_eq!(claim.job_id, id);
         claim
@@ -156,9 +157,9 @@ impl Queue {
 
     /// Lets the lease of such a job lapse.
     pub(crate) fn lapse(&self, id: JobId) {
-        let stream = self.store.keys().stream(id.partition(), Priority::Normal);
+        let stream = self.store.queue.keys().stream(id.partition(), Priority::Normal);
         let entry = &self.hash(id)["entry"];
-        let idle_ms = self.store.policy().lease.as_millis().to_string();
+        let idle_ms = self.store.queue.policy().lease.as_millis().to_string();
         self.redis.cli(&[
             "XCLAIM",
             &stream,
@@ -175,18 +176,18 @@ impl Queue {
     /// Waits until the job's lease has lapsed, takes it over and gives it back.
     pub(crate) async fn reclaim_and_release(&self, id: JobId) {
         let claim = self.take_for_a_dead_worker(id).await;
-        let settled = self.store.settle(&[(claim, Settlement::Release)]).await.unwrap().remove(0);
+        let settled = self.store.work.settle(&[(claim, Settlement::Release)]).await.unwrap().remove(0);
         assert_eq!(settled.unwrap(), Settled::Done { repaired: false });
     }
 
     /// How many normal jobs a worker holds.
     pub(crate) async fn in_flight(&self) -> u64 {
-        self.store.partition_state(0).await.unwrap().queues[1].in_flight
+        self.store.views.partition_state(0).await.unwrap().queues[1].in_flight
     }
 
     /// Waits until the lease of some normal job has lapsed without anybody noticing.
     pub(crate) async fn lapsed(&self, lease_ms: u64) {
-        let stream = self.store.keys().stream(0, Priority::Normal);
+        let stream = self.store.queue.keys().stream(0, Priority::Normal);
         let command = ["XPENDING", &stream, "workers", "IDLE", &lease_ms.to_string(), "-", "+", "1"];
         let lapsed = async || !self.redis.cli(&command).is_empty();
         eventually(SOON, "a lapsed lease", lapsed).await;
@@ -199,7 +200,7 @@ impl Queue {
             state.backend_state == BackendState::Ok
         };
         let look = async || {
-            let known = self.store.workers().await.unwrap();
+            let known = self.store.views.workers().await.unwrap();
             let up = known.iter().filter(|worker| is_up(&worker.state)).count();
             if up >= workers { Ok(()) } else { Err(up) }
         };
@@ -208,14 +209,14 @@ impl Queue {
 
     /// The large result of a completed job.
     pub(crate) async fn large_result_of(&self, job: &Job) -> Value {
-        let text = self.store.large_result(job.id).await.unwrap().unwrap();
+        let text = self.store.views.large_result(job.id).await.unwrap().unwrap();
         assert_eq!(job.result, Some(JobResult::Large { bytes: text.len() }));
         serde_json::from_str(&text).unwrap()
     }
 
     /// What the only worker last said of itself; `None` before its first heartbeat.
     pub(crate) async fn worker_state(&self) -> Option<WorkerState> {
-        let workers = self.store.workers().await.unwrap();
+        let workers = self.store.views.workers().await.unwrap();
         assert!(workers.len() <= 1, "{workers:?}");
         workers.first().map(|worker| serde_json::from_str(&worker.state).unwrap())
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tepal_shared::{
     job::{Charge, Idempotency, NewJob, Priority},
-    queue::{doctor::Role, keys::Keys},
+    queue::{doctor::Service, keys::Keys},
 };
 use tepal_tests::{
     model_server::{Behaviour, ModelServer, ServerSpec},
@@ -51,12 +51,12 @@ async fn leave_behind(queue: &Queue) {
     queue.lapse(dead);
     let lost = queue.submit(input(5.1)).await;
     let entry = &queue.hash(lost)["entry"];
-    queue.redis.cli(&["XDEL", &queue.store.keys().stream(0, Priority::Normal), entry]);
+    queue.redis.cli(&["XDEL", &queue.store.queue.keys().stream(0, Priority::Normal), entry]);
     let late = NewJob { max_queue: Some(Duration::from_millis(1)), input: input(5.1), ..NewJob::default() };
     queue.submit_job(0, late).await;
     // A group that was removed, and the heartbeat of a worker that died long ago.
-    queue.redis.cli(&["XGROUP", "DESTROY", &queue.store.keys().stream(0, Priority::Low), "workers"]);
-    queue.redis.cli(&["HSET", &queue.store.keys().workers(), "dead", "1700000000000 {}"]);
+    queue.redis.cli(&["XGROUP", "DESTROY", &queue.store.queue.keys().stream(0, Priority::Low), "workers"]);
+    queue.redis.cli(&["HSET", &queue.store.queue.keys().workers(), "dead", "1700000000000 {}"]);
 }
 
 /// Large jobs, of which one completes and one fails, and a charge that stays.
@@ -67,10 +67,10 @@ async fn exercise_quota(queue: &Queue, server: &ModelServer) {
         let job = NewJob { input: input_of_rows(600), charge: charge.clone(), ..NewJob::default() };
         let id = queue.submit_job(0, job).await;
         let has_ended =
-            async || queue.store.job(id).await.unwrap().is_none_or(|job| job.status.is_terminal());
+            async || queue.store.views.job(id).await.unwrap().is_none_or(|job| job.status.is_terminal());
         eventually(SOON, "a large job to end", has_ended).await;
     }
-    let [charges, ..] = queue.store.keys().quota(0);
+    let [charges, ..] = queue.store.queue.keys().quota(0);
     queue.redis.cli(&["ZADD", &charges, "0", "9999999999998 id 9000 a:x"]);
 }
 
@@ -92,7 +92,7 @@ async fn exercise(queue: &Queue, server: &ModelServer) {
     server.set_behaviour(Behaviour::CrashOnRowsOver(9.0));
     for killer in queue.submit_all((0..4).map(|_| input(9.9))).await {
         let has_ended =
-            async || queue.store.job(killer).await.unwrap().is_none_or(|job| job.status.is_terminal());
+            async || queue.store.views.job(killer).await.unwrap().is_none_or(|job| job.status.is_terminal());
         eventually(SOON, "a job that kills the server to end", has_ended).await;
     }
 }
@@ -111,8 +111,8 @@ async fn the_doctor_tries_what_the_worker_calls_and_nothing_else() {
     server.set_behaviour(Behaviour::Normal);
     exercise_quota(&queue, &server).await;
 
-    let kinds = kinds(queue.store.keys());
-    let needs = Role::Worker.needs(queue.store.keys(), 0);
+    let kinds = kinds(queue.store.queue.keys());
+    let needs = Service::Worker.needs(queue.store.queue.keys(), 0);
     let tried = rights(needs.iter().map(Vec::as_slice), &kinds);
     // Some commands come with the janitor's rounds.
     eventually(2 * SOON, "the same commands", async || {

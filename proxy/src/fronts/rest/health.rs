@@ -43,7 +43,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> R
 
 fn components(app: &App, snapshot: &Snapshot) -> Map<String, Value> {
     let mut components = Map::new();
-    let down = app.store.redis().down();
+    let down = app.store.queue().redis().down();
     // While Redis is down, the state of the workers is unknown: their last report may be outdated.
     let Some(workers) = snapshot.workers.as_ref().filter(|_| down.is_none()) else {
         let is_wrong = matches!(down, Some(StoreError::WrongTopology(_)));
@@ -78,9 +78,9 @@ pub(crate) async fn livez(headers: HeaderMap) -> Response {
 
 /// The process can do its work and wants traffic.
 pub(crate) async fn readyz(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
-    match app.store.redis().down() {
+    match app.store.queue().redis().down() {
         Some(wrong @ StoreError::WrongTopology(_)) => Err(wrong.into()),
-        None if !app.shutdown.has_begun() => Ok(OK.answer(&headers)),
+        None if !app.shutdown.is_cancelled() => Ok(OK.answer(&headers)),
         _ => Err(ApiError::NotReady),
     }
 }

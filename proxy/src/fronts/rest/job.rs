@@ -19,8 +19,7 @@ use tepal_shared::{
     process::trace::Submit,
     queue::{
         error::StoreError,
-        scripts::{Cancelled, Requeued},
-        store::Origin,
+        intake::{Cancelled, Origin, Requeued},
     },
 };
 use tracing::info;
@@ -75,7 +74,7 @@ pub(crate) async fn cancel(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = id.job_id()?;
-    match app.store.cancel(id, caller.view()).await.map_err(ApiError::of_change)? {
+    match app.store.intake.cancel(id, caller.view()).await.map_err(ApiError::of_change)? {
         Cancelled::Done => {
             app.metrics.cancelled();
             let (request_id, key_id) = (request_id::of(&headers), caller.key_id());
@@ -106,7 +105,7 @@ async fn requeue(app: &App, caller: &Caller, id: &PathId, parts: &Parts) -> Resu
     let span = Submit::begin(traceparent(headers));
     let (charge, traceparent) = (charge.as_ref(), span.traceparent());
     let origin = Origin { view: caller.view(), charge, request_id, traceparent };
-    let requeued = app.store.requeue(old, new, origin).await;
+    let requeued = app.store.intake.requeue(old, new, origin).await;
     drop(span);
     match requeued.map_err(ApiError::of_change)? {
         Requeued::Accepted => {

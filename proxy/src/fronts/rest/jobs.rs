@@ -15,7 +15,7 @@ use axum::{
 use serde::Serialize;
 use tepal_shared::{
     job::{Job, JobId, owner::View},
-    queue::store::{LogEntry, LogPage, LogPlace},
+    queue::views::{LogEntry, LogPage, LogPlace},
 };
 
 pub(super) use self::contract::list_operation;
@@ -30,7 +30,6 @@ use crate::{
     },
     error::ApiError,
     http::answer::{as_json, held, paid},
-    jobs::follow,
     state::App,
 };
 #[cfg(any(fuzzing, test))]
@@ -129,7 +128,7 @@ async fn page(
 ) -> Result<(Vec<Job>, Option<LogPlace>), ApiError> {
     let mut jobs = Vec::new();
     let bound = match listing.created_before {
-        Some(before) => Some(app.store.log_before(before).await?),
+        Some(before) => Some(app.store.views.log_before(before).await?),
         None => None,
     };
     // The cursor or the filter's time, whichever is earlier.
@@ -140,7 +139,7 @@ async fn page(
         work.entries_scanned = to_charge;
     }
     while to_scan > 0 {
-        let mut log = app.store.log(place, chunk.min(to_scan)).await?;
+        let mut log = app.store.views.log(place, chunk.min(to_scan)).await?;
         if view == View::All {
             work.entries_scanned += log.entries.len();
         }
@@ -151,9 +150,9 @@ async fn page(
         let is_seen = |entry: &LogEntry| view.shows(entry.owner.as_deref());
         // Jobs that the caller does not see are not read.
         let seen = log.entries.iter().filter(|entry| is_seen(entry));
-        let mut read = app.store.listed(&seen.map(|entry| entry.id).collect::<Vec<JobId>>()).await?;
+        let mut read = app.store.views.listed(&seen.map(|entry| entry.id).collect::<Vec<JobId>>()).await?;
         work.jobs_read += read.len();
-        follow::bring_up_to_date(&app.store, &mut read).await?;
+        app.store.bring_up_to_date(&mut read).await?;
         let mut read = read.into_iter();
         for entry in &log.entries {
             // The log is in the order of acceptance, and no job is younger than its log entry.

@@ -30,7 +30,7 @@ use crate::{
         budget::Share,
         json::pointer_to,
     },
-    jobs::{follow, results::Unread},
+    jobs::results::Unread,
     state::App,
 };
 
@@ -239,11 +239,11 @@ fn size(job: &Job) -> usize {
 async fn records(app: &App, view: View<'_>, names: &[&str]) -> Result<Vec<Option<Job>>, ApiError> {
     let ids: Vec<Option<JobId>> = names.iter().map(|name| name.parse().ok()).collect();
     let known: Vec<JobId> = ids.iter().copied().flatten().collect();
-    let mut jobs = app.store.jobs(&known).await?.into_iter();
+    let mut jobs = app.store.views.jobs(&known).await?.into_iter();
     let mut records = Vec::with_capacity(names.len());
     for id in ids {
         records.push(match id.and_then(|_| jobs.next().flatten()) {
-            Some(job) if view.shows(job.owner.as_deref()) => follow::up_to_date(&app.store, job).await?,
+            Some(job) if view.shows(job.owner.as_deref()) => app.store.up_to_date(job).await?,
             _ => None,
         });
     }

@@ -20,7 +20,7 @@ use crate::{
 pub(crate) async fn metadata(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let snapshot = app.snapshot();
     // As in /health: while Redis is down, the state of the workers is unknown.
-    if let Some(error) = app.store.redis().down() {
+    if let Some(error) = app.store.queue().redis().down() {
         return Err(error.into());
     }
     let workers = snapshot.workers.as_ref().ok_or(StoreError::Disconnected)?;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tepal_shared::{
     job::{JobId, Priority},
-    queue::store::Settlement,
+    queue::work::Settlement,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tepal_shared::queue::store::Settlement;
+use tepal_shared::queue::work::Settlement;
 use tepal_tests::{http::Client, wait::eventually};
 use tokio::{
     io::AsyncWriteExt as _,

@@ -1,12 +1,11 @@
-//! Flags and environment variables, as the process got them. A variable that is empty counts as one that is not given: that is
-//! how a composition or a chart leaves out a setting.
+//! Flags and environment variables of the process. An empty variable counts as missing, because that is how a composition or a
+//! chart leaves out a setting.
 
 use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, Command, Parser, builder::Resettable};
 
-/// What this process was given. Ends the process, with what is wrong or with the help that was asked for, when that is
-/// all there is to do.
+/// Reads the arguments of the process. Prints errors or the help, and then ends the process.
 #[must_use]
 pub fn arguments<T: Parser>() -> T {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
@@ -28,7 +27,7 @@ fn without_empty_variables(command: Command, is_empty: &dyn Fn(&OsStr) -> bool) 
         .mut_subcommands(|command| without_empty_variables(command, is_empty))
 }
 
-/// The help names the variable all the same.
+/// Removes the variable of an argument. The help still names it.
 fn without_variable(arg: Arg) -> Arg {
     let name = arg.get_env().unwrap_or_default().to_string_lossy().into_owned();
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Where another service is, as a name or an address.
+//! The host of another service: a name or an address.
 
 use std::{
     fmt,
@@ -54,8 +54,8 @@ impl FromStr for Host {
     }
 }
 
-/// Letters, digits, hyphens and, since Docker allows them, underscores. A name that ends in a number is taken for an IPv4
-/// address by resolvers, and is none here.
+/// Letters, digits, hyphens and, since Docker allows them, underscores. A name must not end in a number: resolvers would read it as
+/// an IPv4 address.
 fn is_name(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {

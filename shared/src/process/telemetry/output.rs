@@ -1,5 +1,5 @@
-//! Where lines of the log go: into a buffer, and from there to the output, by a thread of its own. No other thread ever
-//! waits for the output: a line that finds the buffer full, or that cannot be written, is dropped and counted.
+//! The output of the log. Lines are appended to a buffer, and one thread writes the buffer. No other thread waits for the output: a
+//! line that does not fit into the buffer, or cannot be written, is dropped and counted.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -15,27 +15,26 @@ use std::{
 use tracing::{Level, Metadata, warn};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes of lines that may wait. A slow output may pause for a second under usual load, and for a tenth of one under the
-/// highest.
+/// Size of the buffer, bytes. The output may block for a second under usual load, and for a tenth of that under the highest load.
 const MOST_WAITING: usize = 1 << 20;
-/// Bytes that are written without waiting for more.
+/// With this many bytes in the buffer, the thread writes at once.
 const ENOUGH: usize = 1 << 18;
-/// How long lines gather after a write: a busy service writes a hundred times a second, however many lines there are.
+/// Pause after a write. So a busy service writes at most a hundred times a second.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// Lines on their way out.
+/// The buffer and its thread.
 pub(super) struct Output {
     lines: Mutex<Lines>,
-    /// There is something to write, or no time to gather more.
+    /// Wakes the thread: there are lines, or they are urgent.
     ready: Condvar,
-    /// Lines were written.
+    /// Wakes threads that flush: lines were written.
     written: Condvar,
     dropped: AtomicU64,
 }
 
 struct Lines {
     waiting: Vec<u8>,
-    /// What waits is to be written at once.
+    /// Whether the lines must be written at once.
     is_urgent: bool,
     is_writing: bool,
 }
@@ -47,7 +46,7 @@ impl Output {
         Self { lines: Mutex::new(lines), ready, written, dropped: AtomicU64::new(0) }
     }
 
-    /// Lines that were dropped so far.
+    /// Number of lines dropped so far.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -65,7 +64,7 @@ impl Output {
         lines.is_urgent = true;
         self.ready.notify_one();
         let is_under_way = |lines: &mut Lines| lines.is_writing || !lines.waiting.is_empty();
-        // Whether it came to its end or not, there is nothing left to do.
+        // After the time limit, there is nothing more to do.
         drop(self.written.wait_timeout_while(lines, within, is_under_way));
     }
 
@@ -79,7 +78,7 @@ impl Output {
         let was_empty = lines.waiting.is_empty();
         lines.waiting.extend_from_slice(line);
         lines.is_urgent |= is_urgent;
-        // One call of the system for each write of the thread, not for each line.
+        // One system call for each write of the thread, not for each line.
         if was_empty || (lines.is_ready() && !was_ready) {
             self.ready.notify_one();
         }
@@ -115,7 +114,7 @@ impl Output {
         lines.is_writing = false;
         if lines.waiting.is_empty() {
             written.clear();
-            // Its memory is used again.
+            // Reuses the memory.
             lines.waiting = written;
         }
         self.written.notify_all();
@@ -127,19 +126,19 @@ impl Output {
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
-        // Bytes are appended or taken: nothing is half-done after a panic.
+        // A panic cannot leave the buffer half-changed.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Lines {
-    /// Whether they are to be written without waiting for more.
+    /// Whether the lines must be written now.
     fn is_ready(&self) -> bool {
         self.is_urgent || self.waiting.len() >= ENOUGH
     }
 }
 
-/// Takes one line.
+/// Writes one line.
 pub(super) struct Entry {
     output: &'static Output,
     is_urgent: bool,
@@ -168,15 +167,15 @@ impl MakeWriter<'_> for &'static Output {
     }
 }
 
-/// What the thread writes to.
+/// The output of the thread.
 struct Sink<W> {
     out: W,
-    /// The last line was written in part.
+    /// Whether only a part of the last line was written.
     is_cut: bool,
 }
 
 impl<W: Write> Sink<W> {
-    /// Writes the lines; gives how many of them are lost.
+    /// Writes the lines. Returns the number of lost ones.
     fn write(&mut self, lines: &[u8]) -> u64 {
         if self.is_cut && self.write_some(b"\n") == 1 {
             self.is_cut = false;
@@ -187,7 +186,7 @@ impl<W: Write> Sink<W> {
         lost.iter().filter(|byte| **byte == b'\n').count() as u64
     }
 
-    /// Gives how many bytes were written before an error.
+    /// Returns the number of bytes written before an error.
     fn write_some(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
         while written < bytes.len() {
@@ -195,7 +194,7 @@ impl<W: Write> Sink<W> {
                 Ok(0) => break,
                 Ok(count) => written += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Whoever shares the output may have made it non-blocking.
+                // Another process that shares the output may have made it non-blocking.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(GATHER),
                 Err(_) => break,
             }

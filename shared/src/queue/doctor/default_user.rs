@@ -1,5 +1,5 @@
-//! Whether Redis's default user may replay the append-only file. Redis replays it as that user, whether the user is on
-//! or off, and drops every transaction in which it may not run a command.
+//! Checks whether Redis's default user may replay the append-only file. Redis replays it as that user, whether the user is on or off,
+//! and drops every transaction with a command that the user may not run.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::{
 };
 
 const SUBJECT: &str = "default user";
-const MEND: &str = "before Redis restarts, run ACL SETUSER default ~* &* +@all, which does not let the user in while it \
-                    is off, and put these rights into the ACL file";
-/// Before another try to ask at the start.
+const MEND: &str = "before Redis restarts, run ACL SETUSER default ~* &* +@all, and add these rights to the ACL file; the \
+                    user cannot log in while it is off";
+/// Pause before the next try.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What Redis writes to its append-only file for our scripts and for expired keys.
+/// What Redis writes to its append-only file for the scripts of Tepal and for expired keys.
 const REPLAYED: &[&str] = &[
     "SELECT 0",
     "MULTI",
@@ -42,7 +42,7 @@ const REPLAYED: &[&str] = &[
     "XGROUP SETID $stream workers 0",
 ];
 
-/// Asks once Redis answers, and warns unless the default user may replay the file.
+/// Checks when Redis answers, and logs a warning unless the default user may replay the file.
 pub async fn warn_about_default_user(redis: Redis, keys: Keys) {
     let found = loop {
         redis.up().await;
@@ -58,7 +58,7 @@ pub async fn warn_about_default_user(redis: Redis, keys: Keys) {
     }
 }
 
-/// Whether the default user may run all that is replayed.
+/// Whether the default user may run all replayed commands.
 pub(super) async fn default_user(connection: &mut MultiplexedConnection, keys: &Keys) -> Finding {
     let commands = rights::with_keys(REPLAYED, keys, 0);
     match first_refused(connection, &commands).await {
@@ -80,7 +80,7 @@ async fn first_refused<'a>(
     commands: &'a [Vec<String>],
 ) -> Result<Option<&'a [String]>, RedisError> {
     for command in commands {
-        // Anything but OK is the reason of a refusal, as text.
+        // Any other answer than OK is the reason of a refusal.
         let answer: Value =
             redis::cmd("ACL").arg("DRYRUN").arg("default").arg(command).query_async(connection).await?;
         if answer != Value::Okay {

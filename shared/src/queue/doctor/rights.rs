@@ -1,4 +1,4 @@
-//! Which commands each service needs, on which keys, and which of them its user may not run.
+//! The commands and keys that each service needs, and those that its user may not use.
 
 use redis::{RedisError, Script, aio::MultiplexedConnection};
 
@@ -7,16 +7,16 @@ use crate::{
     queue::keys::Keys,
 };
 
-/// Which service asks.
+/// A service of Tepal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum Service {
     /// The proxy.
     Proxy,
     /// The worker.
     Worker,
 }
 
-/// With `$name` for a key of the queue. The same commands as in the shipped ACL files.
+/// `$name` stands for a key of the queue. These are the commands of the shipped ACL files.
 const PROXY: &[&str] = &[
     "PING",
     "INFO",
@@ -111,8 +111,8 @@ const WORKER: &[&str] = &[
     "PUBLISH $job word",
 ];
 
-impl Role {
-    /// A read of the proxies' secret, for a service that must not be able to make it.
+impl Service {
+    /// A read of the queue's secret, if the service must not have the right to it.
     fn forbidden(self, keys: &Keys) -> Option<Vec<String>> {
         let read = || vec!["GET".to_owned(), keys.secret()];
         (self == Self::Worker).then(read)
@@ -129,7 +129,7 @@ impl Role {
     }
 }
 
-/// The words of each command, with the keys of one partition in place of their names.
+/// The words of each command, with the keys of one partition instead of their names.
 pub(super) fn with_keys(commands: &[&str], keys: &Keys, partition: u8) -> Vec<Vec<String>> {
     let [charges, ..] = keys.quota(partition);
     let key = |word: &str| match word {
@@ -149,21 +149,21 @@ pub(super) fn with_keys(commands: &[&str], keys: &Keys, partition: u8) -> Vec<Ve
     commands.iter().map(|command| command.split(' ').map(key).collect()).collect()
 }
 
-/// Whether the user of the connection may read the proxies' secret although its service must not. A user that may read all
-/// keys was given no rule of ours.
+/// Whether the user of the connection may read the queue's secret although its service must not. A user that may read all keys does
+/// not use the shipped rules, and is not reported.
 pub(super) async fn reads_secret(
     connection: &mut MultiplexedConnection,
-    role: Role,
+    service: Service,
     keys: &Keys,
 ) -> Result<bool, RedisError> {
-    let Some(forbidden) = role.forbidden(keys) else { return Ok(false) };
+    let Some(forbidden) = service.forbidden(keys) else { return Ok(false) };
     let elsewhere = vec!["GET".to_owned(), "tepal:doctor".to_owned()];
     let reads = [forbidden, elsewhere];
     let refused = refused(connection, &reads).await?;
     Ok(refused.len() == 1 && refused.iter().all(|command| command[1] == reads[1][1]))
 }
 
-/// Those of the commands that the user of the connection may not run.
+/// The commands that the user of the connection may not run.
 pub(super) async fn refused<'a>(
     connection: &mut MultiplexedConnection,
     needs: &'a [Vec<String>],
@@ -181,10 +181,10 @@ pub(super) async fn refused<'a>(
         .collect())
 }
 
-/// Why a command gave no answer.
+/// Why a command failed.
 pub(super) fn unable(command: &str, error: &RedisError) -> String {
     if error.code() == Some("NOPERM") {
-        return format!("this user may not run {command}; ask as another one to know");
+        return format!("this user may not run {command}; run the doctor as another user");
     }
     format!("{command} failed: {error}")
 }

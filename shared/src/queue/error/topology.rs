@@ -1,19 +1,19 @@
-//! Servers that can never serve the queue: waiting does not help, and only the operator can.
+//! Servers that can never serve the queue. Waiting does not help; the operator must act.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::process::tls::Reason;
 
-/// Why the server at the address cannot serve the queue.
+/// The reason why the server at the address cannot serve the queue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WrongTopology {
-    /// It only watches Redis servers.
+    /// It is a Sentinel.
     #[error("the address leads to a Redis Sentinel, which stores no jobs")]
     Sentinel,
-    /// The keys of several partitions are in several slots, and a blocking read must stay in one.
+    /// The keys of several partitions are in several slots, but a blocking read needs all keys in one slot.
     #[error("the address leads to a Redis Cluster, which can serve one partition only")]
     SeveralPartitions,
-    /// Another node owns keys of the queue.
+    /// Another node owns some keys of the queue.
     #[error(
         "the address leads to a Redis Cluster node that does not own slot {slot}, which holds keys of the queue"
     )]
@@ -24,7 +24,7 @@ pub enum WrongTopology {
 }
 
 impl WrongTopology {
-    /// What an error reply says of the topology, if that is what it is about.
+    /// The topology error in an error reply, if it is one.
     pub(crate) fn from_reply(error: &RedisError) -> Option<Self> {
         match error.kind() {
             // `MOVED 12034 127.0.0.1:7001`
@@ -39,7 +39,7 @@ impl WrongTopology {
 
     /// What the operator has to do.
     #[must_use]
-    pub fn mend(&self) -> &'static str {
+    pub fn fix(&self) -> &'static str {
         match self {
             Self::Sentinel => "set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary that it watches",
             Self::SeveralPartitions => "set PARTITIONS=1, or use a Redis without cluster mode",
@@ -48,6 +48,6 @@ impl WrongTopology {
     }
 
     pub(crate) fn reason(&self) -> Reason {
-        Reason { what: self.to_string(), mend: self.mend().to_owned() }
+        Reason { what: self.to_string(), fix: self.fix().to_owned() }
     }
 }

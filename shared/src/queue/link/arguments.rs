@@ -12,7 +12,7 @@ use crate::{
 /// Flags and environment variables.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RedisArgs {
-    /// Address of Redis, redis://[[user]:password@]host[:port][/db], rediss:// for TLS; wins over host and port
+    /// Address of Redis, redis://[[user]:password@]host[:port][/db], rediss:// for TLS; takes precedence over host and port
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL", help_heading = "Redis")]
     redis_url: Option<SecretString>,
     /// Host of Redis
@@ -27,10 +27,10 @@ pub(crate) struct RedisArgs {
     /// Port of Redis
     #[arg(long, env = "REDIS_PORT", default_value = "6379", value_name = "PORT", help_heading = "Redis")]
     redis_port: String,
-    /// Name of the Redis user (ACL), where REDIS_URL has none
+    /// Name of the Redis user (ACL), if REDIS_URL contains none
     #[arg(long, env = "REDIS_USERNAME", value_name = "USER", help_heading = "Redis")]
     redis_username: Option<String>,
-    /// Password of Redis, where REDIS_URL has none
+    /// Password of Redis, if REDIS_URL contains none
     #[arg(
         long,
         env = "REDIS_PASSWORD",
@@ -39,10 +39,10 @@ pub(crate) struct RedisArgs {
         help_heading = "Redis"
     )]
     redis_password: Option<SecretString>,
-    /// PEM file of the authorities that Redis's certificate must be from; none = those that browsers trust
+    /// PEM file of the authorities that may have issued the certificate of Redis; none = those that browsers trust
     #[arg(long, env = "REDIS_CA_FILE", value_name = "FILE", help_heading = "Redis")]
     redis_ca_file: Option<String>,
-    /// PEM file of the client certificate, for a Redis that wants one
+    /// PEM file of the client certificate, if Redis requires one
     #[arg(long, env = "REDIS_CERT_FILE", value_name = "FILE", help_heading = "Redis")]
     redis_cert_file: Option<String>,
     /// PEM file of its private key
@@ -60,7 +60,7 @@ impl RedisArgs {
             }
         };
         let settings = ConnectionSettings::new(&url).map_err(|_| {
-            // The client library's message may repeat the URL with its password.
+            // The message of the client library may contain the URL with its password.
             mistakes.add(
                 "REDIS_URL",
                 "must have the form redis://[[user]:password@]host[:port][/db], rediss:// for TLS",

@@ -1,4 +1,4 @@
-//! The shared connection: one background task makes it, watches it, and makes it again after it broke.
+//! The shared connection. One background task connects, checks the connection, and reconnects with backoff.
 
 use std::{
     sync::{
@@ -31,13 +31,13 @@ use crate::{
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How often an idle connection is checked, so that a half-open one is noticed before a request needs it.
+/// How often an idle connection is checked, so that a half-open one is found before a request needs it.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The state of the shared connection.
 #[derive(Clone)]
 enum Link {
-    /// Another attempt may succeed, unless the server at the address cannot serve the queue.
+    /// The next try may succeed, unless the server at the address cannot serve the queue.
     Down(Option<WrongTopology>),
     Up {
         generation: Generation,
@@ -45,17 +45,17 @@ enum Link {
     },
 }
 
-/// The link and what is needed to make it anew.
-pub(super) struct Shared {
+/// The connection, and what is needed to reconnect.
+pub(super) struct SharedConnection {
     pub(super) client: Client,
     pub(super) settings: ConnectionSettings,
     link: watch::Sender<Link>,
-    /// How many there have been; goes on when the task begins anew.
+    /// Connections so far. Not reset when the task restarts.
     connections: AtomicU64,
 }
 
-impl Shared {
-    /// Starts to connect; ends with the last handle.
+impl SharedConnection {
+    /// Starts to connect. The task ends with the last handle.
     pub(super) fn open(settings: ConnectionSettings) -> Result<Arc<Self>, RedisError> {
         let client = Client::open(settings.info.clone())?;
         let (link, _) = watch::channel(Link::Down(None));
@@ -65,7 +65,7 @@ impl Shared {
         Ok(shared)
     }
 
-    /// Which connection is up, or why none is.
+    /// The connection that is up, or why there is none.
     pub(super) fn state(&self) -> Result<Generation, StoreError> {
         match &*self.link.borrow() {
             Link::Up { generation, .. } => Ok(*generation),
@@ -81,7 +81,7 @@ impl Shared {
         let _ = link.wait_for(|link| matches!(link, Link::Up { .. })).await;
     }
 
-    /// The connection, as soon as there is one. A server that cannot serve the queue is not waited for.
+    /// Waits for the connection, unless the server cannot serve the queue.
     pub(super) async fn connection(
         &self,
         give_up: Instant,
@@ -98,7 +98,7 @@ impl Shared {
         }
     }
 
-    /// Marks the connection of that generation as unusable; a newer one is left alone.
+    /// Marks the connection of that generation as broken. A newer one is not affected.
     pub(super) fn discard(&self, broken: Generation) {
         self.link.send_if_modified(|link| {
             let is_current = matches!(link, Link::Up { generation, .. } if *generation == broken);
@@ -131,7 +131,7 @@ impl Shared {
         Ok(connection)
     }
 
-    /// Logs why no connection came about. What only the operator can mend is logged once, not at each attempt.
+    /// Logs why connecting failed. What only the operator can change is logged once, not at each try.
     fn failed(&self, error: &StoreError, pause: Duration) {
         let (address, retry_ms) = (&self.settings.display, pause.as_millis() as u64);
         if let StoreError::WrongTopology(topology) = error {
@@ -157,8 +157,8 @@ impl Shared {
     }
 }
 
-/// Connects, watches the connection, connects again; ends when the last handle is gone.
-async fn keep_connected(shared: Weak<Shared>) {
+/// Connects, checks the connection, reconnects. Ends when the last handle is gone.
+async fn keep_connected(shared: Weak<SharedConnection>) {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut down_since: Option<Instant> = None;
     loop {
@@ -186,9 +186,9 @@ async fn keep_connected(shared: Weak<Shared>) {
     }
 }
 
-/// Returns when the connection of `generation` was discarded, by a caller or by a failed probe.
+/// Returns when a caller or a failed probe has discarded the connection of `generation`.
 async fn until_broken(
-    shared: &Weak<Shared>,
+    shared: &Weak<SharedConnection>,
     mut link: watch::Receiver<Link>,
     generation: Generation,
     mut connection: MultiplexedConnection,

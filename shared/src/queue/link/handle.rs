@@ -1,5 +1,5 @@
-//! How Redis is reached, and reached again after it went away. Commands never wait for a reconnection longer than
-//! their caller allows; one background task reconnects with backoff and says so in the log.
+//! Runs commands over the shared connection. While it is down, a command waits for the reconnection, but no longer than its
+//! caller allows.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,31 +14,31 @@ use crate::{
     queue::{
         error::StoreError,
         link::{
-            connection::{CONNECT_TIMEOUT, Shared},
+            connection::{CONNECT_TIMEOUT, SharedConnection},
             request::{Answered, Generation, Request, break_connection, is_refusal, outcomes},
             settings::ConnectionSettings,
         },
     },
 };
 
-/// A handle to one shared, multiplexed connection. Clones are cheap; commands of all clones are pipelined by
-/// themselves. Never run a blocking command on it: use [`Redis::dedicated`].
+/// A handle of one shared, multiplexed connection. Clones are cheap, and share the connection without waiting for each other.
+/// Never run a blocking command on it: use [`Redis::dedicated`].
 #[derive(Clone)]
 pub struct Redis {
-    shared: Arc<Shared>,
+    shared: Arc<SharedConnection>,
 }
 
 impl Redis {
-    /// Starts to connect in the background; needs a tokio runtime. Works without a reachable Redis: calls fail with
-    /// [`StoreError::Disconnected`] until it answers.
+    /// Starts to connect in the background; needs a tokio runtime. Until Redis answers, calls fail with
+    /// [`StoreError::Disconnected`].
     ///
     /// # Errors
     /// When the client library rejects the address.
     pub fn open(settings: ConnectionSettings) -> Result<Self, RedisError> {
-        Ok(Self { shared: Shared::open(settings)? })
+        Ok(Self { shared: SharedConnection::open(settings)? })
     }
 
-    /// Whether the last probe or command found Redis answering, as a primary.
+    /// Whether a primary answered the last probe or command.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.shared.state().is_ok()
@@ -50,7 +50,7 @@ impl Redis {
         self.shared.state().err()
     }
 
-    /// Which connection is up.
+    /// The connection that is up.
     pub(crate) fn generation(&self) -> Result<Generation, StoreError> {
         self.shared.state()
     }
@@ -66,7 +66,7 @@ impl Redis {
         &self.shared.settings.display
     }
 
-    /// A connection of its own for commands that block for up to `longest_block`.
+    /// A new connection for commands that block for up to `longest_block`.
     ///
     /// # Errors
     /// When Redis cannot be reached, is a replica, or cannot serve the queue.
@@ -74,7 +74,7 @@ impl Redis {
         self.shared.connect(longest_block + Duration::from_secs(5)).await
     }
 
-    /// A connection of its own for subscriptions.
+    /// A new connection for subscriptions.
     ///
     /// # Errors
     /// When Redis cannot be reached.
@@ -85,7 +85,8 @@ impl Redis {
         }
     }
 
-    /// Runs a command, repeating it while repeating can help and patience lasts: it must be safe to repeat.
+    /// Runs a command. Repeats it after a failure that may pass, until the time limit of calls is over; so it must be safe to
+    /// repeat.
     ///
     /// # Errors
     /// Any [`StoreError`] but `Protocol`.
@@ -93,21 +94,20 @@ impl Redis {
         self.run_on(command).await.map(|answered| answered.value)
     }
 
-    /// [`Redis::run`], with the connection on which the command succeeded and what became of earlier sendings.
+    /// As [`Redis::run`]. Also returns the connection on which the command succeeded, and how an earlier sending failed.
     pub(crate) async fn run_on(&self, command: &Cmd) -> Result<Answered, StoreError> {
         self.patiently(Request::One(command)).await
     }
 
-    /// Runs a pipeline of commands that are each safe to repeat, and gives one outcome for each. The pipeline must
-    /// ignore errors.
+    /// Runs a pipeline of commands that are all safe to repeat. Returns one outcome for each. The pipeline must ignore errors.
     ///
     /// # Errors
-    /// When the pipeline as a whole failed; failures of single commands are in the list.
+    /// When the whole pipeline failed. Failures of single commands are in the list.
     pub async fn run_all(&self, pipeline: &Pipeline) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         self.run_all_on(pipeline).await.map(|(_, outcomes)| outcomes)
     }
 
-    /// [`Redis::run_all`], with the connection on which the pipeline was answered.
+    /// As [`Redis::run_all`]. Also returns the connection on which the replies came.
     pub(crate) async fn run_all_on(
         &self,
         pipeline: &Pipeline,
@@ -121,7 +121,7 @@ impl Redis {
             self.shared.discard(generation);
         }
         match earlier {
-            // What is refused now may have been done by the earlier sending.
+            // Redis may have executed the earlier sending of a command that it refuses now.
             Some(error) if outcomes.iter().any(is_refusal) => Err(error),
             _ => Ok((generation, outcomes)),
         }
@@ -130,7 +130,7 @@ impl Redis {
     async fn patiently(&self, request: Request<'_>) -> Result<Answered, StoreError> {
         let give_up = Instant::now() + self.shared.settings.patience;
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200));
-        // An earlier sending that may have been executed: a later failure to send it again says nothing about that one.
+        // The failure of an earlier sending that may have been executed. A later failure proves nothing about it.
         let mut earlier = None;
         loop {
             let (generation, mut connection) = match self.shared.connection(give_up).await {

@@ -1,23 +1,23 @@
-//! What is sent over a connection, and what became of it.
+//! A request over a connection, and its outcome.
 
 use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection};
 
 use crate::queue::{error::StoreError, scripts};
 
-/// Which connection in the order of connecting; distinguishes an old failure from a new one.
+/// The number of a connection, counted from 1. Distinguishes a failure of an old connection from one of the present one.
 pub(crate) type Generation = u64;
 
-/// The answer to a request.
+/// The reply to a request.
 pub(crate) struct Answered {
-    /// The connection on which it came.
+    /// The connection of the reply.
     pub(crate) generation: Generation,
-    /// What Redis said.
+    /// The reply.
     pub(crate) value: Value,
-    /// How an earlier sending of the same request failed that may have been executed, or may still be.
+    /// The failure of an earlier sending of the same request that may have been executed, or may still be.
     pub(crate) earlier: Option<StoreError>,
 }
 
-/// What is sent over the shared connection.
+/// A request.
 #[derive(Clone, Copy)]
 pub(super) enum Request<'a> {
     One(&'a Cmd),
@@ -25,7 +25,7 @@ pub(super) enum Request<'a> {
 }
 
 impl Request<'_> {
-    /// Sends it, and once more if Redis had forgotten the scripts.
+    /// Sends the request. If Redis does not know a script, loads all scripts and sends the request again.
     pub(super) async fn send(self, connection: &mut MultiplexedConnection) -> Result<Value, RedisError> {
         let outcome = self.send_once(connection).await;
         if !mentions_unknown_script(&outcome) {
@@ -66,13 +66,12 @@ pub(crate) fn outcomes(reply: Value) -> Vec<Result<Value, StoreError>> {
     values.into_iter().map(outcome).collect()
 }
 
-/// Whether the connection that answered a pipeline so must not be used again: it leads to a node that was demoted or
-/// does not own the keys any more.
+/// Whether the connection with these outcomes must not be used again: its node was demoted, or does not own the keys any more.
 pub(crate) fn break_connection(outcomes: &[Result<Value, StoreError>]) -> bool {
     outcomes.iter().any(|outcome| outcome.as_ref().is_err_and(StoreError::breaks_connection))
 }
 
-/// Whether Redis says that it did not execute a command, for a reason that an earlier sending may not have met.
+/// Whether Redis refused a command for a reason that may not have existed at an earlier sending.
 pub(super) fn is_refusal(outcome: &Result<Value, StoreError>) -> bool {
     use StoreError::{CannotPersist, NotReady, OutOfMemory, WrongTopology};
     matches!(outcome, Err(OutOfMemory(_) | CannotPersist(_) | NotReady(_) | WrongTopology(_)))

@@ -1,4 +1,4 @@
-//! Where Redis is, how long to wait for it, and why a connection to it failed.
+//! Address of Redis and time limits; explanations of failed connections.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::{
     },
 };
 
-/// Where Redis is and how long to wait for it.
+/// Address of Redis, and time limits.
 #[derive(Clone, Debug)]
 pub struct ConnectionSettings {
     /// Address and credentials.
     pub info: ConnectionInfo,
     /// The address without credentials, for logs.
     pub display: String,
-    /// Longest wait for the answer to a command that does not block.
+    /// Longest wait for the reply to a command that does not block.
     pub response_timeout: Duration,
-    /// How long a call may wait for a reconnection and repeat itself before it fails.
+    /// How long a call may wait for a reconnection, and repeat the command, before it fails.
     pub patience: Duration,
     has_identity: bool,
     pub(super) queue: Option<QueueKeys>,
@@ -51,7 +51,7 @@ impl ConnectionSettings {
         Ok(Self { info, display, response_timeout, patience, has_identity: false, queue: None })
     }
 
-    /// The same, with these credentials unless the URL has its own.
+    /// Uses these credentials, unless the URL contains some.
     #[must_use]
     pub fn with_missing_credentials(mut self, username: Option<&str>, password: Option<&str>) -> Self {
         let mut settings = self.info.redis_settings().clone();
@@ -68,7 +68,7 @@ impl ConnectionSettings {
         self
     }
 
-    /// The same, with these certificates; for a `rediss://` URL.
+    /// Uses these certificates; for a `rediss://` URL.
     ///
     /// # Errors
     /// When the client library rejects them.
@@ -84,21 +84,21 @@ impl ConnectionSettings {
         Ok(self)
     }
 
-    /// The same, for a queue with these keys: a node of a Redis Cluster that does not own all of them is refused.
+    /// Refuses a node of a Redis Cluster that does not own all keys of this queue.
     #[must_use]
     pub fn for_queue(mut self, keys: &Keys, partitions: u16) -> Self {
         self.queue = Some(QueueKeys::new(keys, partitions));
         self
     }
 
-    /// The same, with another limit for answers.
+    /// Uses another time limit for replies.
     #[must_use]
     pub fn with_response_timeout(mut self, response_timeout: Duration) -> Self {
         self.response_timeout = response_timeout;
         self
     }
 
-    /// The same, with another patience.
+    /// Uses another time limit for calls.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -107,16 +107,16 @@ impl ConnectionSettings {
 }
 
 impl ConnectionSettings {
-    /// Why no connection came about, if TLS or the kind of the server is to blame.
+    /// Why connecting failed, if TLS or the kind of the server is the cause.
     pub(crate) fn explain(&self, error: &StoreError) -> Option<Reason> {
         if let StoreError::WrongTopology(topology) = error {
             return Some(topology.reason());
         }
         let cause = error.cause()?;
         if cause.kind() == REPLICA {
-            let mend =
+            let fix =
                 "wait until it is promoted, or set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary";
-            return Some(Reason { what: "Redis is a read-only replica".to_owned(), mend: mend.to_owned() });
+            return Some(Reason { what: "Redis is a read-only replica".to_owned(), fix: fix.to_owned() });
         }
         let peer = Peer { name: "Redis", prefix: "REDIS", has_identity: self.has_identity };
         let is_tls = matches!(self.info.addr(), ConnectionAddr::TcpTls { .. });
@@ -124,7 +124,25 @@ impl ConnectionSettings {
     }
 }
 
-/// Whether the other end closed an open connection.
+/// Whether Redis closed an open connection.
 fn is_closed(error: &RedisError) -> bool {
     error.is_connection_dropped() && !error.is_connection_refusal()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustls::CertificateError;
+
+    use super::*;
+
+    #[test]
+    fn a_failed_handshake_is_explained_although_the_client_library_wraps_it() {
+        let settings = ConnectionSettings::new("rediss://h").unwrap();
+        let failure = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let error = RedisError::from(io::Error::new(io::ErrorKind::InvalidData, failure));
+        let reason = settings.explain(&error.into()).unwrap();
+        assert!(reason.fix.contains("set REDIS_CA_FILE"), "{reason}");
+    }
 }

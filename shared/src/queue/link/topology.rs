@@ -1,5 +1,4 @@
-//! What answers at Redis's address. A Sentinel, or a Redis Cluster node that does not hold all keys of the queue, can
-//! never serve it: waiting does not help, and only the operator can.
+//! Checks the server at Redis's address. Sentinels, replicas, and Redis Cluster nodes without all keys of the queue are refused.
 
 use std::collections::HashMap;
 
@@ -10,14 +9,14 @@ use crate::queue::{
     keys::Keys,
 };
 
-/// How a connection to a replica fails: as the changes sent over it would.
+/// The error of a connection to a replica: the same as that of a write.
 pub(super) const REPLICA: ErrorKind = ErrorKind::Server(ServerErrorKind::ReadOnly);
 
-/// What a node of a Redis Cluster must own to serve a queue.
+/// The keys that a Redis Cluster node must own to serve a queue.
 #[derive(Clone, Debug)]
 pub(super) struct QueueKeys {
     partitions: u16,
-    /// A key of each slot that is used, under which no job can be stored.
+    /// One key of each slot. No job is stored under these keys.
     samples: [String; 2],
 }
 
@@ -34,8 +33,8 @@ pub(super) enum Mode {
     Cluster,
 }
 
-/// Checks that a primary answers. A replica answers, too, but its data may be old and it takes no changes. Every user may
-/// send HELLO, whatever the ACL, and a replica that has lost its primary answers it as well.
+/// Checks that the server is a primary. A replica may have old data and refuses writes. Every user may send HELLO, whatever the
+/// ACL, and a replica that has lost its primary answers it, too.
 pub(super) async fn expect_primary(connection: &mut MultiplexedConnection) -> Result<Mode, StoreError> {
     let reply: HashMap<String, Value> = redis::cmd("HELLO").query_async(connection).await?;
     let is = |field: &str, word: &str| match reply.get(field) {

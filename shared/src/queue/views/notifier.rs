@@ -1,7 +1,6 @@
-//! Tells whoever waits for a job that it has changed. All waiters of a process share one connection to Redis, which
-//! follows the channels of exactly those jobs that somebody waits for. It never says what changed: the waiter reads
-//! the job, so that a message lost with a connection costs nothing. Redis publishes nothing when a job is deleted or
-//! flushed, so [`look_for_missing`] checks for that.
+//! Wakes the waiters of a job that changed. All waiters of a process share one connection to Redis, which follows the channels of
+//! exactly the jobs with waiters. A notification does not contain the change: the waiter reads the job, so a lost message costs
+//! nothing. Redis publishes nothing when a job is deleted, so [`look_for_missing`] checks for that.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,60 +22,60 @@ use tracing::{info, warn};
 
 use crate::{
     job::JobId,
-    process::{retry::Backoff, supervisor},
+    process::{retry::Backoff, supervisor, telemetry::chain},
     queue::{error::StoreError, keys::Keys, link::Redis},
 };
 
-/// How often a silent connection is checked, so that a half-open one does not leave waiters without news.
+/// How often a silent connection is checked, so that waiters do not hang on a half-open one.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How often the watched jobs are checked for existence.
+/// How often the existence of the watched jobs is checked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Most channels in one command: keeps a reconnection with thousands of waiters from blocking Redis.
+/// Largest number of channels in one command, so that a reconnection with thousands of waiters does not block Redis.
 const CHANNELS_A_COMMAND: usize = 500;
-/// Leaving a channel that was never joined is always allowed and always confirmed: a check of the connection.
+/// A channel that is never joined. To leave it is always allowed and always confirmed, so it serves as a check of the connection.
 const NO_CHANNEL: &str = "-";
 
-/// Watches jobs for any number of waiters. Clones share one connection; it is made when the first waiter comes.
+/// Wakes waiters. Clones share one connection, which is opened for the first waiter.
 #[derive(Clone, Debug)]
 pub struct Notifier {
-    shared: Arc<Shared>,
+    shared: Arc<Channels>,
     _task: Arc<AbortOnDropHandle<()>>,
 }
 
-/// One waiter's view of one job. Dropping it ends the watch.
+/// One waiter of one job. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Watch {
     channel: String,
-    /// When the last news came.
+    /// Time of the last notification.
     news: watch::Receiver<Instant>,
     since: Instant,
-    shared: Arc<Shared>,
+    shared: Arc<Channels>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Channels {
     keys: Keys,
-    watched: Mutex<Watched>,
-    /// Somebody began or ended a watch.
+    watched: Mutex<ChannelTable>,
+    /// A watch began or ended.
     stirred: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Watched {
+struct ChannelTable {
     channels: HashMap<String, Channel>,
-    /// Channels that got their first or lost their last waiter since the connection's task looked.
+    /// Channels that gained their first waiter or lost their last one since the connection's task last checked.
     stirred: Vec<String>,
 }
 
 #[derive(Debug)]
 struct Channel {
     news: watch::Sender<Instant>,
-    /// How many waiters there are. The receivers cannot be counted instead: one lives a little longer than its waiter.
+    /// Number of waiters. The number of receivers would be wrong: a receiver lives a little longer than its waiter.
     waiters: usize,
-    /// Whether Redis has confirmed the subscription: from then on no change can be missed.
+    /// Whether Redis has confirmed the subscription. From then on, no change is missed.
     is_followed: bool,
 }
 
@@ -84,7 +83,7 @@ impl Notifier {
     /// Watches jobs of the queue that `keys` names; needs a tokio runtime.
     #[must_use]
     pub fn new(redis: Redis, keys: Keys) -> Self {
-        let shared = Arc::new(Shared { keys, watched: Mutex::default(), stirred: Notify::new() });
+        let shared = Arc::new(Channels { keys, watched: Mutex::default(), stirred: Notify::new() });
         let watched = Arc::clone(&shared);
         let follow = move || follow_for_ever(redis.clone(), Arc::clone(&watched));
         let task = tokio::spawn(supervisor::keep("job_watcher", follow));
@@ -124,15 +123,15 @@ impl Notifier {
 }
 
 impl Watch {
-    /// Waits until the job may have changed: first when no later change can be missed any more, then at each change,
-    /// and whenever changes may have been missed because the connection broke. Several changes may be reported as one. Returns
-    /// the moment of the notification: a read that began then or later shows the change. All watches of the job get the same one.
+    /// Waits until the job may have changed. Returns first when the subscription is confirmed, then at each change, and after each
+    /// reconnection, since changes may have been missed. Several changes may cause one notification. Returns the time of the
+    /// notification, which is the same for all watches of the job. A read that began then or later shows the change.
     pub async fn changed(&mut self) -> Instant {
         if self.news.changed().await.is_err() {
             // The sender lives as long as this watch.
             std::future::pending::<()>().await;
         }
-        // The last news may be older than this watch.
+        // The last notification may be older than this watch.
         self.since.max(*self.news.borrow_and_update())
     }
 }
@@ -152,8 +151,8 @@ impl Drop for Watch {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Watched> {
+impl Channels {
+    fn lock(&self) -> MutexGuard<'_, ChannelTable> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -165,7 +164,7 @@ impl Shared {
         self.lock().channels.keys().cloned().collect()
     }
 
-    /// A new connection follows nothing yet.
+    /// Marks all channels to be joined: a new connection follows none.
     fn start_over(&self) {
         let mut watched = self.lock();
         watched.stirred = watched.channels.keys().cloned().collect();
@@ -173,7 +172,7 @@ impl Shared {
         self.stirred.notify_one();
     }
 
-    /// What to join and what to leave, given what is joined.
+    /// The channels to join and to leave, given those that are joined.
     fn differences(&self, joined: &HashSet<String>) -> (Vec<String>, Vec<String>) {
         let mut watched = self.lock();
         let (mut to_join, mut to_leave) = (Vec::new(), Vec::new());
@@ -184,7 +183,7 @@ impl Shared {
             match (watched.channels.get_mut(&channel), joined.contains(&channel)) {
                 (Some(_), false) => to_join.push(channel),
                 (None, true) => to_leave.push(channel),
-                // Its last waiter left and another one came before this look.
+                // Its last waiter left and a new one came since the last check.
                 (Some(known), true) => known.is_followed_now(),
                 (None, false) => {}
             }
@@ -192,7 +191,7 @@ impl Shared {
         (to_join, to_leave)
     }
 
-    fn tell(&self, channel: &str, joined: bool) {
+    fn notify(&self, channel: &str, joined: bool) {
         if let Some(known) = self.lock().channels.get_mut(channel) {
             if joined { known.is_followed_now() } else { known.has_news() }
         }
@@ -210,7 +209,7 @@ impl Channel {
     }
 }
 
-/// How well following jobs goes: what is logged of it, and the pauses between tries.
+/// Success or failure of the connection: what is logged, and the pauses between tries.
 struct Contact<'a> {
     address: &'a str,
     backoff: Backoff,
@@ -218,8 +217,7 @@ struct Contact<'a> {
 }
 
 impl Contact<'_> {
-    /// Redis has confirmed a subscription. A connection alone proves nothing: one can be made without the right to follow
-    /// anything.
+    /// Redis has confirmed a subscription. A connection alone proves nothing: the user may lack the right to subscribe.
     fn works(&mut self) {
         self.backoff.reset();
         if std::mem::take(&mut self.is_failing) {
@@ -227,18 +225,18 @@ impl Contact<'_> {
         }
     }
 
-    /// Gives the pause before the next try.
+    /// Logs the first failure. Returns the pause before the next try.
     fn failed(&mut self, error: &StoreError) -> Duration {
         if !std::mem::replace(&mut self.is_failing, true) {
-            let error = crate::process::telemetry::chain(error);
+            let error = chain(error);
             warn!(action = "watching_interrupted", address = self.address, error);
         }
         self.backoff.next_pause()
     }
 }
 
-/// Connects while somebody waits, follows, connects again.
-async fn follow_for_ever(redis: Redis, shared: Arc<Shared>) {
+/// Connects while there are waiters, and reconnects.
+async fn follow_for_ever(redis: Redis, shared: Arc<Channels>) {
     let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut contact = Contact { address: redis.address(), backoff, is_failing: false };
     loop {
@@ -254,13 +252,18 @@ async fn follow_for_ever(redis: Redis, shared: Arc<Shared>) {
     }
 }
 
-/// Follows what is watched until the connection fails.
-async fn follow(redis: &Redis, shared: &Shared, connection: PubSub, contact: &mut Contact<'_>) -> StoreError {
+/// Follows the watched jobs until the connection fails.
+async fn follow(
+    redis: &Redis,
+    shared: &Channels,
+    connection: PubSub,
+    contact: &mut Contact<'_>,
+) -> StoreError {
     let (sink, mut messages) = connection.split();
     shared.start_over();
     let reading = async {
         while let Some(message) = messages.next().await {
-            shared.tell(message.get_channel_name(), false);
+            shared.notify(message.get_channel_name(), false);
         }
         StoreError::Disconnected
     };
@@ -271,27 +274,27 @@ async fn follow(redis: &Redis, shared: &Shared, connection: PubSub, contact: &mu
     }
 }
 
-/// Wakes waiters whose job does not exist any more, since nobody publishes that. One command asks for up to
-/// [`CHANNELS_A_COMMAND`] jobs how many of them exist; if any is missing, all of these are read. A Redis that does not answer
-/// is left to the checks of the connections.
-async fn look_for_missing(redis: &Redis, shared: &Shared) -> StoreError {
+/// Wakes waiters whose job does not exist any more, which nobody publishes. One command counts how many of up to
+/// [`CHANNELS_A_COMMAND`] jobs exist; if one is missing, the waiters of all of them are woken. Whether Redis answers at all is
+/// checked elsewhere.
+async fn look_for_missing(redis: &Redis, shared: &Channels) -> StoreError {
     loop {
         sleep(LOOK_INTERVAL).await;
-        // A job's channel has the name of its hash.
+        // The channel of a job has the name of its hash.
         for jobs in shared.channels().chunks(CHANNELS_A_COMMAND) {
             let mut command = redis::cmd("EXISTS");
             command.arg(jobs);
             let Ok(reply) = redis.run(&command).await else { break };
             if usize::from_redis_value(reply).is_ok_and(|existing| existing < jobs.len()) {
-                jobs.iter().for_each(|job| shared.tell(job, false));
+                jobs.iter().for_each(|job| shared.notify(job, false));
             }
         }
     }
 }
 
-/// Joins and leaves channels as waiters come and go. While one command is under way further changes gather, so
-/// thousands of waiters a second need few commands.
-async fn keep_joined(shared: &Shared, mut sink: PubSubSink, contact: &mut Contact<'_>) -> StoreError {
+/// Joins and leaves channels as waiters come and go. Changes accumulate while a command runs, so thousands of waiters a second need
+/// few commands.
+async fn keep_joined(shared: &Channels, mut sink: PubSubSink, contact: &mut Contact<'_>) -> StoreError {
     let mut joined = HashSet::new();
     loop {
         let is_check = timeout(CHECK_INTERVAL, shared.stirred.notified()).await.is_err();
@@ -303,7 +306,7 @@ async fn keep_joined(shared: &Shared, mut sink: PubSubSink, contact: &mut Contac
             contact.works();
             for channel in channels {
                 joined.insert(channel.clone());
-                shared.tell(channel, true);
+                shared.notify(channel, true);
             }
         }
         for channels in to_leave.chunks(CHANNELS_A_COMMAND) {

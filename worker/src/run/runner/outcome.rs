@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tepal_shared::{
     job::Attempt,
-    queue::{scripts::Settled, store::Settlement},
+    queue::work::{Settled, Settlement},
 };
 use tracing::{info, warn};
 

@@ -6,8 +6,7 @@ use tepal_shared::{
     process::{retry::Backoff, telemetry},
     queue::{
         error::StoreError,
-        scripts::{Fence, Settled},
-        store::Settlement,
+        work::{Fence, Settled, Settlement},
     },
 };
 use tracing::{error, warn};
@@ -34,7 +33,7 @@ impl Runner {
         self.leases.settling(outcomes.iter().map(|outcome| outcome.attempt.claim));
         let settlements: Vec<(_, &Settlement)> =
             outcomes.iter().map(|outcome| (outcome.attempt.claim, &outcome.settlement)).collect();
-        let settled = match self.store.settle(&settlements).await {
+        let settled = match self.work.settle(&settlements).await {
             Ok(settled) => settled,
             Err(error) => {
                 warn!(action = "settle_failed", jobs = outcomes.len(), error = telemetry::chain(&error));
@@ -61,7 +60,7 @@ impl Runner {
         let claim = outcome.attempt.claim;
         let hold = self.leases.remove(claim);
         if let (Some(hold), Settled::Fenced(Fence::Missing)) = (hold, settled) {
-            self.leases.note_missing(&self.store, claim.job_id, hold);
+            self.leases.note_missing(&self.work, claim.job_id, hold);
         }
         let took = hold.map(|hold| hold.took);
         outcome.log(settled, took);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tepal_shared::job::owner::View;
-use tepal_shared::{job::JobStatus, queue::scripts::Cancelled};
+use tepal_shared::{job::JobStatus, queue::intake::Cancelled};
 use tepal_tests::{
     model_server::{Behaviour, CallOutcome, ModelServer, ServerSpec},
     wait::eventually,
@@ -26,7 +26,7 @@ async fn cancelling_a_running_job_aborts_its_call() {
     running(&server, 1).await;
 
     let cancelled_at = Instant::now();
-    assert_eq!(queue.store.cancel(id, View::All).await.unwrap(), Cancelled::Done);
+    assert_eq!(queue.store.intake.cancel(id, View::All).await.unwrap(), Cancelled::Done);
 
     calls_end(&server, &[CallOutcome::Cancelled]).await;
     let ended = server.calls()[0].ended.unwrap();
@@ -49,7 +49,7 @@ async fn a_cancelled_job_spoils_no_other_of_its_batch_and_gets_no_result() {
     let worker = queue.worker(settings).await;
     assert_eq!(running(&server, 1).await[0].rows, 4);
 
-    queue.store.cancel(ids[1], View::All).await.unwrap();
+    queue.store.intake.cancel(ids[1], View::All).await.unwrap();
     let hash = queue.hash(ids[1]);
 
     queue.all_completed(&[ids[0], ids[2], ids[3]]).await;
@@ -65,7 +65,7 @@ async fn a_cancelled_job_spoils_no_other_of_its_batch_and_gets_no_result() {
 async fn a_job_that_is_cancelled_while_it_waits_is_never_called() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     let ids = queue.submit_all([input(9.5), input(5.1)]).await;
-    queue.store.cancel(ids[0], View::All).await.unwrap();
+    queue.store.intake.cancel(ids[0], View::All).await.unwrap();
 
     let _worker = queue.worker(Settings::serving(&server)).await;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tepal_shared::{job::Priority, queue::store::TakeRequest};
+use tepal_shared::{job::Priority, queue::work::TakeRequest};
 use tepal_tests::{
     model_server::{Behaviour, ModelServer, ServerSpec},
     wait::eventually,
@@ -80,7 +80,7 @@ async fn a_new_worker_beside_many_jobs_of_others_waits_for_new_ones_and_can_be_s
         due_from: None,
     };
     for _ in 0..4 {
-        assert_eq!(queue.store.take(&take).await.unwrap().deliveries.len(), 250);
+        assert_eq!(queue.store.work.take(&take).await.unwrap().deliveries.len(), 250);
     }
 
     // Longer than the test, so that nothing of that is due.

@@ -12,14 +12,14 @@ use clap::Parser as _;
 use futures_util::future::BoxFuture;
 use tepal_shared::{
     job::{JobStatus, NewJob},
-    process::shutdown,
-    queue::worker_state::BackendState,
+    queue::heartbeat::BackendState,
     tensor::{Batch, Tensor},
 };
 use tepal_worker::{
     backend::{self, Backend, BackendError, Verdict},
     settings::{Args, Config},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{flowers::input, queue::Queue};
 
@@ -69,8 +69,8 @@ async fn a_model_that_hangs_is_down_although_no_job_has_the_time_to_wait_for_it(
     }
     let iris = backend::open(&config.backend, &config.common.model).unwrap();
     let backend = Arc::new(Hung { iris, is_called: AtomicBool::new(false) });
-    let (trigger, shutdown) = shutdown::channel();
-    let worker = tokio::spawn(tepal_worker::run_with(config, Arc::<Hung>::clone(&backend), shutdown));
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn(tepal_worker::run_with(config, Arc::<Hung>::clone(&backend), shutdown.clone()));
     let called = async || backend.is_called.load(Ordering::Relaxed);
     tepal_tests::wait::eventually(crate::queue::SOON, "a call", called).await;
 
@@ -78,6 +78,6 @@ async fn a_model_that_hangs_is_down_although_no_job_has_the_time_to_wait_for_it(
 
     let last = queue.job(*ids.last().unwrap()).await;
     assert_eq!(last.status, JobStatus::Pending, "jobs wait for the model: {last:?}");
-    trigger.begin();
+    shutdown.cancel();
     worker.await.unwrap().unwrap();
 }

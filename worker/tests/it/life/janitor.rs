@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn normal_stream(queue: &Queue) -> String {
-    queue.store.keys().stream(0, Priority::Normal)
+    queue.store.queue.keys().stream(0, Priority::Normal)
 }
 
 /// The consumers of the normal stream, and how many entries each owns.
@@ -120,8 +120,8 @@ async fn held_jobs_that_redis_lost_are_counted() {
     let ids = queue.submit_all((0..4).map(|_| input(5.1))).await;
     running(&server, 1).await;
     // The renewal of a lease finds one gone, and none that was cancelled.
-    queue.redis.cli(&["DEL", &queue.store.keys().job(ids[0])]);
-    queue.store.cancel(ids[1], tepal_shared::job::owner::View::All).await.unwrap();
+    queue.redis.cli(&["DEL", &queue.store.queue.keys().job(ids[0])]);
+    queue.store.intake.cancel(ids[1], tepal_shared::job::owner::View::All).await.unwrap();
 
     counted(&worker, "tepal_jobs_lost_total", 1.0).await;
     counted(&worker, "tepal_data_loss_total", 1.0).await;
@@ -131,7 +131,7 @@ async fn held_jobs_that_redis_lost_are_counted() {
 #[tokio::test]
 async fn the_log_forgets_as_fast_as_jobs_expire() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
-    let log = queue.store.keys().log(0);
+    let log = queue.store.queue.keys().log(0);
     // Accepted in the first minute of 1970, 1000/s; their records are gone.
     let fill = "for ms = 1, 60000 do redis.call('XADD', KEYS[1], ms .. '-0', 'id', string.rep('x', 16)) end";
     queue.redis.cli(&["EVAL", fill, "1", &log]);
@@ -162,9 +162,9 @@ async fn the_log_forgets_jobs_that_expired_and_no_others() {
     let _janitor =
         queue.worker(Settings::serving_at(([127, 0, 0, 1], tepal_tests::ports::free_port()).into())).await;
 
-    let log = queue.store.keys().log(0);
+    let log = queue.store.queue.keys().log(0);
     eventually(SOON, "the log to be trimmed", async || queue.redis.cli(&["XLEN", &log]) == "1").await;
-    let left = queue.store.log(None, 10).await.unwrap().entries;
+    let left = queue.store.views.log(None, 10).await.unwrap().entries;
     assert_eq!(left.into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [waiting]);
 }
 
@@ -212,7 +212,7 @@ async fn a_walk_through_the_whole_log_is_spread_over_time() {
     queue.all_completed(&ids).await;
 
     // The script reads so many entries of the log.
-    let log = queue.store.keys().log(0);
+    let log = queue.store.queue.keys().log(0);
     let is_chunk = |words: &[String]| words[0] == "XRANGE" && words[1] == log && words[5..] == ["100"];
     let whole_walk = async || {
         let mut times: Vec<_> =

@@ -11,8 +11,8 @@ use std::{
 use clap::Parser as _;
 use futures_util::future::BoxFuture;
 use tepal_shared::{
-    process::{shutdown, supervisor},
-    queue::{Policy, worker_state::BackendState},
+    process::supervisor,
+    queue::{Policy, heartbeat::BackendState},
     tensor::{Batch, Tensor, Values},
 };
 use tepal_tests::redis::RedisServer;
@@ -21,6 +21,7 @@ use tepal_worker::{
     settings::{Args, Config},
 };
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{flowers::input, queue::Queue, settings::Settings};
 
@@ -88,15 +89,15 @@ async fn a_batch_that_panics_keeps_no_job_for_ever_and_stops_no_consumer() {
     let others = queue.submit_all((0..10).map(|_| input(5.1))).await;
 
     let backend = Brittle::new(&config, true);
-    let (trigger, shutdown) = shutdown::channel();
-    let worker = tokio::spawn(tepal_worker::run_with(config, backend, shutdown));
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn(tepal_worker::run_with(config, backend, shutdown.clone()));
 
     queue.all_completed(&others).await;
     let error = "The worker was lost 3 times while running the job";
     assert_eq!(queue.failed(poison).await, (error.to_owned(), "worker_lost".to_owned(), 3));
     queue.assert_drained().await;
     assert!(supervisor::failures()["consumer"] >= 3, "each panic is counted");
-    trigger.begin();
+    shutdown.cancel();
     worker.await.unwrap().unwrap();
 }
 
@@ -105,8 +106,9 @@ async fn a_panic_while_the_model_is_away_leaves_the_job_to_other_workers() {
     let queue = queue().await;
     let config = config(&queue);
     let backend = Brittle::new(&config, false);
-    let (trigger, shutdown) = shutdown::channel();
-    let worker = tokio::spawn(tepal_worker::run_with(config, Arc::<Brittle>::clone(&backend), shutdown));
+    let shutdown = CancellationToken::new();
+    let worker =
+        tokio::spawn(tepal_worker::run_with(config, Arc::<Brittle>::clone(&backend), shutdown.clone()));
     let poison = queue.submit(input(POISON)).await;
     // Its consumer waits only for the model.
     queue.backend_is(BackendState::Down).await;
@@ -115,6 +117,6 @@ async fn a_panic_while_the_model_is_away_leaves_the_job_to_other_workers() {
 
     let _other = queue.worker(Settings::onnx().with_lease_ms(300)).await;
     assert!(queue.completed(poison).await.attempts > 1, "the attempt that panicked cannot have completed it");
-    trigger.begin();
+    shutdown.cancel();
     worker.await.unwrap().unwrap();
 }

@@ -67,7 +67,7 @@ async fn a_job_that_kills_its_workers_fails_as_worker_lost_and_harms_no_other() 
         let mut all = vec![poison];
         all.extend(&others);
         for id in all {
-            match queue.store.job(id).await {
+            match queue.store.views.job(id).await {
                 Ok(Some(job)) if job.status.is_terminal() => {}
                 _ => return false,
             }

@@ -45,7 +45,7 @@ async fn what_runs_is_finished_and_what_waits_is_left_to_others() {
         let expected = if number < 4 { (JobStatus::Completed, 1) } else { (JobStatus::Pending, 0) };
         assert_eq!((job.status, job.attempts), expected, "{job:?}");
     }
-    assert_eq!(queue.store.workers().await.unwrap(), [], "it said farewell");
+    assert_eq!(queue.store.views.workers().await.unwrap(), [], "it said farewell");
     let _next = queue.worker(settings).await;
     assert_completed_at_first(&queue, &ids).await;
 }

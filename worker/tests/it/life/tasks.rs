@@ -12,7 +12,7 @@ use clap::Parser as _;
 use futures_util::future::BoxFuture;
 use tepal_shared::{
     job::Priority,
-    process::{shutdown, supervisor},
+    process::supervisor,
     tensor::{Batch, Tensor},
 };
 use tepal_tests::{saboteur::Saboteur, wait::eventually};
@@ -21,6 +21,7 @@ use tepal_worker::{
     settings::{Args, Config},
 };
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     flowers::input,
@@ -76,15 +77,16 @@ fn idle_ms(queue: &Queue, stream: &str) -> u64 {
 #[tokio::test]
 async fn a_task_that_panics_starts_again_and_does_its_work() {
     let queue = Queue::start().await;
-    let stream = queue.store.keys().stream(0, Priority::Normal);
+    let stream = queue.store.queue.keys().stream(0, Priority::Normal);
     queue.redis.cli(&["ACL", "SETUSER", "worker", "on", ">secret", "~*", "&*", "+@all"]);
     let config = config(&format!("redis://worker:secret@{}", queue.redis.addr()));
     let iris = backend::open(&config.backend, &config.common.model).unwrap();
     let (calls, probes) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let backend = Arc::new(Patient { iris, may_answer: Semaphore::new(0), calls, probes });
     let (saboteur, _guard) = Saboteur::start(&["heartbeat_failed", "renew_failed", "upkeep_failed"]);
-    let (trigger, shutdown) = shutdown::channel();
-    let worker = tokio::spawn(tepal_worker::run_with(config, Arc::<Patient>::clone(&backend), shutdown));
+    let shutdown = CancellationToken::new();
+    let worker =
+        tokio::spawn(tepal_worker::run_with(config, Arc::<Patient>::clone(&backend), shutdown.clone()));
     let running = queue.submit(input(5.1)).await;
     let is_running = async || backend.calls.load(Ordering::Relaxed) == 1;
     eventually(SOON, "the job to run", is_running).await;
@@ -106,7 +108,7 @@ async fn a_task_that_panics_starts_again_and_does_its_work() {
     let renewed = async || idle_ms(&queue, &stream) < idle_before;
     eventually(SOON, "the lease to be renewed", renewed).await;
     let beats = async || {
-        let workers = queue.store.workers().await.unwrap();
+        let workers = queue.store.views.workers().await.unwrap();
         workers.iter().any(|worker| worker.silence < Duration::from_secs(1))
     };
     eventually(SOON, "a heartbeat", beats).await;
@@ -123,6 +125,6 @@ async fn a_task_that_panics_starts_again_and_does_its_work() {
     for task in ["heartbeat", "lease_keeper", "janitor", "breaker"] {
         assert_eq!(failures[task], 1, "{task}");
     }
-    trigger.begin();
+    shutdown.cancel();
     worker.await.unwrap().unwrap();
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use tepal_shared::queue::worker_state::BackendState;
+use tepal_shared::queue::heartbeat::BackendState;
 use tepal_tests::{
     model_server::{AnswerStyle, Behaviour, ModelServer, ServerSpec},
     process::Worker,

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use tepal_shared::{job::JobId, queue::worker_state::BackendState};
+use tepal_shared::{job::JobId, queue::heartbeat::BackendState};
 use tepal_tests::{
     model_server::{Behaviour, ModelServer, ServerSpec, TensorSpec},
     process::Worker,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tepal_shared::{
     job::{JobId, JobStatus},
-    queue::worker_state::BackendState,
+    queue::heartbeat::BackendState,
 };
 use tepal_tests::{
     model_server::{Behaviour, CallOutcome, ModelServer, ServerSpec},

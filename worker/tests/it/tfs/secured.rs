@@ -1,6 +1,6 @@
 //! A model server that uses TLS and requires client certificates: a worker that it rejects fails no job and reports why.
 
-use tepal_shared::{job::JobStatus, queue::worker_state::BackendState};
+use tepal_shared::{job::JobStatus, queue::heartbeat::BackendState};
 use tepal_tests::{
     certificates::{Authority, Pair},
     model_server::{ModelServer, ServerSpec},

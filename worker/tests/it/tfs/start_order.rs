@@ -1,6 +1,6 @@
 //! The order in which the parts start does not matter.
 
-use tepal_shared::queue::worker_state::BackendState;
+use tepal_shared::queue::heartbeat::BackendState;
 use tepal_tests::{
     model_server::{ModelServer, ServerSpec},
     ports::free_port,
@@ -33,7 +33,7 @@ async fn a_worker_may_start_before_redis() {
     worker.wait_for_log("redis_unreachable", SOON).await;
 
     queue.redis.restart().await;
-    queue.store.redis().up().await;
+    queue.store.queue.redis().up().await;
     let id = queue.submit(input(5.1)).await;
 
     assert_eq!(queue.completed(id).await.attempts, 1);

@@ -31,7 +31,7 @@ pub(super) async fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Re
         shown(app, job).await?
     };
     let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, cache_control(job, app.store.policy().result_ttl.as_secs()));
+    headers.insert(CACHE_CONTROL, cache_control(job, app.store.queue().policy().result_ttl.as_secs()));
     // With API keys, not every caller sees the job.
     let vary = if app.admission.access.is_some() { "accept, prefer, x-api-key" } else { "accept, prefer" };
     headers.insert(VARY, HeaderValue::from_static(vary));

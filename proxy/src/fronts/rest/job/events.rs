@@ -20,10 +20,7 @@ use crate::{
     edge::cost::RunningTab,
     error::ApiError,
     http::answer::Pieces,
-    jobs::{
-        follow::{self, Follower},
-        results::Unread,
-    },
+    jobs::{follow::Follower, results::Unread},
     state::App,
 };
 
@@ -46,7 +43,7 @@ pub(super) async fn stream(
     request: &HeaderMap,
     mut tab: RunningTab,
 ) -> Result<Response, ApiError> {
-    let job = follow::current(&app.store, view, id).await?.ok_or(ApiError::JobNotFound)?;
+    let job = app.store.current(view, id).await?.ok_or(ApiError::JobNotFound)?;
     let seen = request.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     let tag = view::tag(&job);
     let is_seen = seen == Some(tag.as_str());
@@ -111,7 +108,7 @@ impl Progress {
             }
             let follower = self.follower.as_mut()?;
             let heard = tokio::select! {
-                heard = self.app.shutdown.or(follower.news()) => heard?,
+                heard = self.app.shutdown.run_until_cancelled(follower.news()) => heard?,
                 () = sleep_until(self.comment_at) => {
                     self.comment_at += KEEP_ALIVE;
                     return Some(Bytes::from_static(COMMENT.as_bytes()));

@@ -2,7 +2,7 @@
 //! it, and only the caller that received it can use it, with the same filters.
 
 use ring::error::Unspecified;
-use tepal_shared::{job::owner::View, queue::store::LogPlace};
+use tepal_shared::{job::owner::View, queue::views::LogPlace};
 
 use super::listing::Listing;
 use crate::secret::Seal;

@@ -1,29 +1,31 @@
-//! The log of accepted jobs: what a listing goes through.
+//! Reads the log of accepted jobs, for listings.
 
 use redis::{Pipeline, Value};
 
-use super::{JobStore, reads::unreadable};
-use crate::{job::JobId, queue::error::StoreError};
+use crate::{
+    job::JobId,
+    queue::{error::StoreError, views::handle::Views},
+};
 
-/// A place in the logs of all partitions, which together read newest first: by falling `(ms, seq, partition)`.
+/// A place in the logs of all partitions. A listing reads them together, newest first: by falling `(ms, seq, partition)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogPlace {
     /// First part of the log entry's id, Unix ms: when the job was accepted, or later, see `lua/accept.lua`.
     pub ms: u64,
-    /// Second part of the log entry's id: tells apart the entries of one millisecond.
+    /// Second part of the log entry's id: distinguishes entries of one millisecond.
     pub seq: u64,
-    /// Whose log it is in.
+    /// The partition of the log.
     pub partition: u8,
 }
 
 impl LogPlace {
-    /// The place of the entry that Redis calls `id`, `<ms>-<seq>`.
+    /// The place of the entry with this id, `<ms>-<seq>`.
     fn of_entry(id: &str, partition: u8) -> Option<Self> {
         let (ms, seq) = id.split_once('-')?;
         Some(Self { ms: ms.parse().ok()?, seq: seq.parse().ok()?, partition })
     }
 
-    /// The place as bytes, always the same number of them.
+    /// The place as bytes of a fixed length.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 17] {
         let mut bytes = [self.partition; 17];
@@ -40,10 +42,10 @@ impl LogPlace {
         Self { ms: (both >> 64) as u64, seq: both as u64, partition }
     }
 
-    /// Where another partition's log goes on after this place, as XREVRANGE's upper end.
+    /// Upper end for XREVRANGE, with which the log of a partition continues after this place.
     fn end_in(self, partition: u8) -> String {
         // Of two entries with the same id, the one in the higher partition comes first. No entry has the id 0-0, and Redis
-        // refuses to look for what is before it.
+        // refuses a range that ends before it.
         let is_first = (self.ms, self.seq) == (0, 0);
         let exclusive = if partition < self.partition || is_first { "" } else { "(" };
         format!("{exclusive}{}-{}", self.ms, self.seq)
@@ -53,40 +55,40 @@ impl LogPlace {
 /// An accepted job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
-    /// Where in the log.
+    /// Its place in the log.
     pub place: LogPlace,
-    /// Which job; it may have expired since.
+    /// The job. It may have expired since.
     pub id: JobId,
-    /// Whose job it is; `None` = nobody's.
+    /// Owner of the job; `None` = no owner.
     pub owner: Option<String>,
 }
 
 /// Accepted jobs of all partitions, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct LogPage {
-    /// In the order of the log.
+    /// The entries, newest first.
     pub entries: Vec<LogEntry>,
-    /// Whether the log may go on after the last entry.
+    /// Whether there may be more entries after the last one.
     pub more: bool,
 }
 
-/// How far ids may be ahead of the clock without a note of it: `AHEAD` in `lua/accept.lua`.
+/// Ids may be ahead of the clock by this much without a note: `AHEAD` in `lua/accept.lua`, ms.
 const UNNOTED: u64 = 1000;
 
-impl JobStore {
-    /// Where to begin in the log for jobs that were accepted before a time, Unix ms: all of them are at or after this place.
+impl Views {
+    /// The place at which a listing of jobs accepted before a time, Unix ms, begins. All of them are at or after this place.
     ///
     /// # Errors
     /// Any [`StoreError`].
     pub async fn log_before(&self, before_ms: u64) -> Result<LogPlace, StoreError> {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();
-        for partition in self.partitions() {
-            pipeline.cmd("GET").arg(self.keys.log_ahead(partition));
+        for partition in self.queue.partitions() {
+            pipeline.cmd("GET").arg(self.queue.keys.log_ahead(partition));
         }
         let mut ms = before_ms.saturating_add(UNNOTED);
-        for note in self.redis.run_all(&pipeline).await? {
-            let note: Option<String> = redis::from_redis_value(note?).map_err(unreadable)?;
+        for note in self.queue.redis.run_all(&pipeline).await? {
+            let note: Option<String> = redis::from_redis_value(note?).map_err(StoreError::unread)?;
             let times = note.as_deref().and_then(|note| note.split_once(' '));
             let times = times.and_then(|(from, to)| Some((from.parse::<u64>().ok()?, to.parse().ok()?)));
             if let Some((_, to)) = times.filter(|(from, _)| *from < before_ms) {
@@ -96,13 +98,13 @@ impl JobStore {
         Ok(LogPlace { ms, seq: u64::MAX, partition: u8::MAX })
     }
 
-    /// A part of the log of all partitions, newest first, from `after` (exclusive) on. Reads about `2 * limit` entries,
-    /// however many partitions there are, and gives 1 to `limit` of them unless the log ends.
+    /// Reads a part of the logs of all partitions, newest first, after the place `after`. Reads about `2 * limit` entries, for any
+    /// number of partitions, and returns 1 to `limit` of them, or none at the end of the log.
     ///
     /// # Errors
     /// Any [`StoreError`].
     pub async fn log(&self, after: Option<LogPlace>, limit: usize) -> Result<LogPage, StoreError> {
-        let partitions: Vec<u8> = self.partitions().collect();
+        let partitions: Vec<u8> = self.queue.partitions().collect();
         let count = (2 * limit / partitions.len().max(1)).clamp(8.min(limit), limit.max(1));
         let mut pipeline = Pipeline::with_capacity(partitions.len());
         pipeline.ignore_errors();
@@ -110,24 +112,24 @@ impl JobStore {
             let end = after.map_or_else(|| "+".to_owned(), |place| place.end_in(*partition));
             pipeline
                 .cmd("XREVRANGE")
-                .arg(self.keys.log(*partition))
+                .arg(self.queue.keys.log(*partition))
                 .arg(end)
                 .arg("-")
                 .arg("COUNT")
                 .arg(count);
         }
         let mut logs = Vec::with_capacity(partitions.len());
-        for (partition, outcome) in partitions.into_iter().zip(self.redis.run_all(&pipeline).await?) {
+        for (partition, outcome) in partitions.into_iter().zip(self.queue.redis.run_all(&pipeline).await?) {
             logs.push(places_from(partition, outcome?)?);
         }
         Ok(merge(logs, count, limit))
     }
 }
 
-/// The entries of a log range. One that is not understood is left out.
+/// Reads the entries of a log range. An entry that cannot be read is skipped.
 pub(super) fn places_from(partition: u8, value: Value) -> Result<Vec<LogEntry>, StoreError> {
     type Fields = Vec<(String, Vec<u8>)>;
-    let entries: Vec<(String, Fields)> = redis::from_redis_value(value).map_err(unreadable)?;
+    let entries: Vec<(String, Fields)> = redis::from_redis_value(value).map_err(StoreError::unread)?;
     let entry = |(place, fields): (String, Fields)| {
         let (mut id, mut owner) = (None, None);
         for (field, value) in fields {
@@ -144,7 +146,7 @@ pub(super) fn places_from(partition: u8, value: Value) -> Result<Vec<LogEntry>, 
 
 /// The newest `limit` entries of logs that were read for at most `count` entries each.
 fn merge(logs: Vec<Vec<LogEntry>>, count: usize, limit: usize) -> LogPage {
-    // Of a log that may go on, nothing is known past its last entry, and no other log may overtake it.
+    // What follows the last entry of a log that may continue is unknown. So no entry of another log behind that place is returned.
     let unread = logs.iter().filter(|log| log.len() >= count).filter_map(|log| log.last());
     let horizon = unread.map(|entry| entry.place).max();
     let mut entries: Vec<_> = logs.into_iter().flatten().collect();

@@ -1,21 +1,44 @@
 //! Settles claims: ends or releases their jobs, many in one round trip, several results to a script call.
 
-use std::borrow::Borrow;
+use std::{borrow::Borrow, time::Duration};
 
 use redis::{Cmd, Pipeline, Value};
 
-use super::{JobStore, Settlement, millis, seconds, stream_number};
 use crate::{
     job::Claim,
     queue::{
-        Policy,
         error::StoreError,
-        scripts::{self, NamedScript, Settled},
+        policy::Policy,
+        scripts::{
+            self, NamedScript,
+            argument::{millis, seconds, stream_number},
+        },
+        work::{handle::Work, outcome::Settled},
     },
 };
 
 /// Most results that one script call stores: it stays well below a millisecond.
 const MOST_RESULTS: usize = 32;
+
+/// How an attempt wants its job to go on.
+#[derive(Clone, Debug)]
+pub enum Settlement {
+    /// End it with this result, JSON.
+    Complete(String),
+    /// End it without a result.
+    Fail {
+        /// One word for programs.
+        code: String,
+        /// A sentence for the client.
+        error: String,
+    },
+    /// Try again after this pause, at most the lease.
+    Retry(Duration),
+    /// Give it back without using an attempt.
+    Release,
+    /// The same, and count that its model call broke off.
+    Broken,
+}
 
 /// What one script call is about.
 enum Call<'a> {
@@ -25,7 +48,7 @@ enum Call<'a> {
     One(Claim, &'a Settlement),
 }
 
-impl JobStore {
+impl Work {
     /// Ends or releases the jobs of several claims in one round trip. Returns one outcome for each, in order.
     ///
     /// # Errors
@@ -60,7 +83,7 @@ impl JobStore {
                 Call::One(claim, settlement) => self.settle_call(*claim, settlement),
             });
         }
-        let outcomes = self.redis.run_all(&pipeline).await?;
+        let outcomes = self.queue.redis.run_all(&pipeline).await?;
         Ok(outcomes
             .into_iter()
             .zip(calls)
@@ -70,10 +93,10 @@ impl JobStore {
 
     fn complete_call(&self, jobs: &[(Claim, &str)]) -> Cmd {
         let partition = jobs.first().map_or(0, |(claim, _)| claim.job_id.partition());
-        let mut keys = self.keys.streams(partition).to_vec();
-        keys.extend(jobs.iter().map(|(claim, _)| self.keys.job(claim.job_id)));
+        let mut keys = self.queue.keys.streams(partition).to_vec();
+        keys.extend(jobs.iter().map(|(claim, _)| self.queue.keys.job(claim.job_id)));
         let mut command = scripts::COMPLETE.call(&keys);
-        command.arg(seconds(self.policy.result_ttl));
+        command.arg(seconds(self.queue.policy.result_ttl));
         for (claim, result) in jobs {
             command.arg(claim.token).arg(stream_number(claim.priority)).arg(*result);
         }
@@ -82,16 +105,16 @@ impl JobStore {
 
     fn settle_call(&self, claim: Claim, settlement: &Settlement) -> Cmd {
         let (id, partition) = (claim.job_id, claim.job_id.partition());
-        let mut keys = vec![self.keys.job(id), self.keys.stream(partition, claim.priority)];
+        let mut keys = vec![self.queue.keys.job(id), self.queue.keys.stream(partition, claim.priority)];
         if matches!(settlement, Settlement::Fail { .. }) {
-            keys.push(self.keys.dead(partition));
+            keys.push(self.queue.keys.dead(partition));
         }
         let mut command = settlement.script().call(&keys);
         command.arg(claim.token).arg(id.to_string());
-        let lease_ms = millis(self.policy.lease);
+        let lease_ms = millis(self.queue.policy.lease);
         match settlement {
             Settlement::Fail { code, error } => {
-                let Policy { result_ttl, failed_input_ttl, max_dead_letters, .. } = &self.policy;
+                let Policy { result_ttl, failed_input_ttl, max_dead_letters, .. } = &self.queue.policy;
                 command.arg(code).arg(error).arg(seconds(*result_ttl)).arg(*max_dead_letters);
                 command.arg(seconds(*failed_input_ttl))
             }

@@ -1,83 +1,35 @@
-//! How jobs come in. Submissions that are made at the same time share a script call, since a call by itself costs Redis a
-//! third of what a job in it does. Nobody waits for others to come: what is ready to be submitted now goes at once.
+//! Submits jobs. Submissions that are made at the same time share a script call, since a call by itself costs Redis a third of
+//! what a job in it does. No submission waits for more to come: what is ready to be submitted now goes at once.
 
-use std::{
-    io, mem,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io, sync::Arc};
 
 use futures_util::future::join_all;
 use redis::{Cmd, RedisError};
 use tokio::sync::oneshot;
 
-use super::{JobStore, millis, stream_number};
 use crate::{
     job::{JobId, LARGE_BYTES, NewJob, Priority},
     queue::{
         error::StoreError,
+        intake::{
+            gathered::{Added, Outcome, Submission, calls},
+            handle::Intake,
+            submitted::Submitted,
+        },
         link::Answered,
-        scripts::{SUBMIT, Submitted},
+        scripts::{
+            SUBMIT,
+            argument::{millis, stream_number},
+        },
     },
 };
 
-/// Most jobs of a call: its own cost hardly counts any more, and Redis is held up for a fraction of a millisecond.
-const MOST_JOBS: usize = 16;
-/// Bytes of input after which a call has enough.
-const ENOUGH_BYTES: usize = 1 << 20;
-/// Arguments of a usual job, and their bytes, so that a command grows in place.
+/// Arguments of a usual job, and their bytes. A command reserves this much.
 const USUAL_ARGUMENTS: usize = 12;
 const USUAL_BYTES: usize = 512;
 
-type Outcome = Result<Submitted, StoreError>;
-
-/// A job that is on its way into the queue.
-#[derive(Debug)]
-struct Submission {
-    id: JobId,
-    job: Arc<NewJob>,
-    /// Nobody listens any more when its client has gone away.
-    told: oneshot::Sender<Outcome>,
-}
-
-impl Submission {
-    fn new(id: JobId, job: Arc<NewJob>) -> (Self, oneshot::Receiver<Outcome>) {
-        let (told, outcome) = oneshot::channel();
-        (Self { id, job, told }, outcome)
-    }
-}
-
-/// Submissions that no call has yet. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Gathered(Arc<Mutex<Vec<Submission>>>);
-
-/// What has to be done when a submission has come.
-enum Added {
-    /// It is the first: send what there is once all who are ready have added theirs.
-    First,
-    /// Somebody else sends it.
-    Further,
-    /// These are enough for a call: send them.
-    Enough(Vec<Submission>),
-}
-
-impl Gathered {
-    fn add(&self, submission: Submission) -> Added {
-        let mut gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        gathered.push(submission);
-        match gathered.len() {
-            MOST_JOBS.. => Added::Enough(mem::take(&mut *gathered)),
-            1 => Added::First,
-            _ => Added::Further,
-        }
-    }
-
-    fn take(&self) -> Vec<Submission> {
-        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl JobStore {
-    /// Accepts the job under `id`. Repeating it with the same id is safe.
+impl Intake {
+    /// Submits a job under `id`. It is safe to repeat with the same id.
     ///
     /// # Errors
     /// Any [`StoreError`]; after `Ambiguous` the job may or may not have been accepted.
@@ -91,14 +43,14 @@ impl JobStore {
         outcome.await.unwrap_or_else(|_| Err(interrupted()))
     }
 
-    /// Accepts the jobs, each by itself, to wait in this order; one outcome for each. Repeating it with the same ids is safe.
+    /// Submits jobs, each by itself. They wait in this order. Returns one outcome for each. It is safe to repeat with the same ids.
     ///
     /// # Errors
-    /// When Redis answered for none of them: after `Ambiguous` any of the jobs may have been accepted.
+    /// When no job has an outcome. After `Ambiguous`, any of the jobs may have been accepted.
     pub async fn submit_all(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<Outcome>, StoreError> {
         let (submissions, outcomes): (Vec<_>, Vec<_>) =
             jobs.iter().map(|(id, job)| Submission::new(*id, Arc::clone(job))).unzip();
-        // Only a connection that is up, to a Redis that knows the script, keeps the order of calls that are made at once.
+        // Concurrent calls keep their order only on a connection that is up, to a Redis that knows the script. So one goes first.
         let mut calls = calls(submissions).into_iter();
         if let Some(first) = calls.next() {
             self.send(first).await;
@@ -106,7 +58,7 @@ impl JobStore {
         join_all(calls.map(|further| self.send(further))).await;
         let outcomes = join_all(outcomes).await;
         let outcomes: Vec<_> =
-            outcomes.into_iter().map(|told| told.unwrap_or_else(|_| Err(interrupted()))).collect();
+            outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|_| Err(interrupted()))).collect();
         let unanswered =
             || outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).filter(|e| e.is_retryable());
         let ambiguous = unanswered().find(|error| matches!(error, StoreError::Ambiguous(_)));
@@ -117,7 +69,7 @@ impl JobStore {
     }
 
     async fn send_gathered(self) {
-        // Whoever is ready to run now may have a job to submit: they run first.
+        // Tasks that are ready to run may submit jobs, too: they run first.
         tokio::task::yield_now().await;
         let submissions = self.gathered.take();
         self.send_all(submissions).await;
@@ -128,26 +80,26 @@ impl JobStore {
     }
 
     async fn send(&self, submissions: Vec<Submission>) {
-        let (jobs, mut told): (Vec<_>, Vec<_>) = submissions
+        let (jobs, mut waiting): (Vec<_>, Vec<_>) = submissions
             .into_iter()
-            .map(|submission| ((submission.id, submission.job), submission.told))
+            .map(|submission| ((submission.id, submission.job), submission.outcome))
             .unzip();
         let outcomes = tokio::select! {
             biased;
             outcomes = self.submitted(&jobs) => outcomes,
-            // Clients that went away while Redis hangs must not fill the memory with their jobs.
-            _ = join_all(told.iter_mut().map(oneshot::Sender::closed)) => return,
+            // While Redis hangs, jobs of clients that went away must not fill the memory.
+            _ = join_all(waiting.iter_mut().map(oneshot::Sender::closed)) => return,
         };
-        for (told, outcome) in told.into_iter().zip(outcomes) {
-            let _ = told.send(outcome);
+        for (sender, outcome) in waiting.into_iter().zip(outcomes) {
+            let _ = sender.send(outcome);
         }
     }
 
-    /// One outcome for each, in order.
+    /// Submits jobs of one partition. Returns one outcome for each, in order.
     async fn submitted(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Vec<Outcome> {
         match self.call(jobs).await {
             Ok(outcomes) => outcomes,
-            // What is wrong with the keys of one is not the others' trouble.
+            // If Redis rejects the keys of one job, the other jobs must not fail with it.
             Err(StoreError::Refused(_) | StoreError::Forbidden(_)) if jobs.len() > 1 => {
                 let alone = jobs.chunks(1).map(async |one| {
                     self.call(one).await.unwrap_or_else(|error| vec![Err(after_shared_call(error))])
@@ -158,12 +110,12 @@ impl JobStore {
         }
     }
 
-    /// Submits jobs of one partition in one script call; one outcome for each, in order.
+    /// Submits jobs of one partition in one script call. Returns one outcome for each, in order.
     async fn call(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<Outcome>, StoreError> {
         let Answered { generation, value, earlier } = self.run_submission(&self.submit_call(jobs)).await?;
         let mut outcomes = Submitted::parse_all(value, jobs.len())?;
         if let Some(error) = earlier {
-            // The earlier sending may find room.
+            // The earlier sending may have found room.
             let is_full = |outcome: &&mut Outcome| {
                 matches!(outcome, Ok(Submitted::Full { .. } | Submitted::OverQuota { .. }))
             };
@@ -186,16 +138,18 @@ impl JobStore {
     fn submit_call(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Cmd {
         let partition = jobs.first().map_or(0, |(id, _)| id.partition());
         let mut keys = Vec::with_capacity(4 + 2 * jobs.len());
-        keys.extend(self.keys.streams(partition));
-        keys.push(self.keys.log(partition));
+        keys.extend(self.queue.keys.streams(partition));
+        keys.push(self.queue.keys.log(partition));
         for (id, job) in jobs {
-            keys.push(self.keys.job(*id));
-            keys.extend(job.idempotency.as_ref().map(|key| self.keys.idempotency(partition, &key.key_hash)));
+            keys.push(self.queue.keys.job(*id));
+            keys.extend(
+                job.idempotency.as_ref().map(|key| self.queue.keys.idempotency(partition, &key.key_hash)),
+            );
         }
         let bytes: usize = jobs.iter().map(|(_, job)| USUAL_BYTES + job.input.len()).sum();
         let mut command = SUBMIT.call_with_room(&keys, USUAL_ARGUMENTS * jobs.len(), bytes);
         let most_kept = jobs.iter().find_map(|(_, job)| Some(job.charge.as_ref()?.most_bytes));
-        command.arg(self.policy.max_queue_depth).arg(most_kept.unwrap_or(0));
+        command.arg(self.queue.policy.max_queue_depth).arg(most_kept.unwrap_or(0));
         for (id, job) in jobs {
             command
                 .arg(id.to_string())
@@ -210,7 +164,7 @@ impl JobStore {
     }
 }
 
-/// The fields that a new job has beside those that every job has; before them, how many arguments they are.
+/// Adds the number of the further fields of a new job, then their names and values.
 fn add_fields(command: &mut Cmd, job: &NewJob) {
     let priority = (job.priority != Priority::default()).then(|| job.priority.as_str());
     let timeout = job.timeout.map(|timeout| millis(timeout).to_string());
@@ -221,7 +175,7 @@ fn add_fields(command: &mut Cmd, job: &NewJob) {
         ("timeout_ms", timeout.as_deref()),
         ("request_id", job.request_id.as_deref()),
         ("traceparent", job.traceparent.as_deref()),
-        // The script looks for it in the last place.
+        // The script expects it in the last place.
         ("charged", charged.as_deref()),
     ];
     let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
@@ -231,38 +185,14 @@ fn add_fields(command: &mut Cmd, job: &NewJob) {
     }
 }
 
-/// What a job is charged with, as `lua/quota.lua` reads it.
+/// The field `charged` of a job, as `lua/quota.lua` reads it.
 fn charged(payer: &str, input_bytes: usize) -> String {
     let bytes = if input_bytes > LARGE_BYTES { input_bytes } else { 0 };
     format!("{bytes} {payer}")
 }
 
-/// Divides submissions into calls, each for one partition and in the order of their coming.
-fn calls(mut submissions: Vec<Submission>) -> Vec<Vec<Submission>> {
-    submissions.sort_by_key(|submission| submission.id.partition());
-    let (mut calls, mut bytes) = (Vec::<Vec<_>>::new(), 0);
-    for submission in submissions {
-        let has_room = |call: &&mut Vec<Submission>| {
-            let is_same = |other: &Submission| other.id.partition() == submission.id.partition();
-            call.len() < MOST_JOBS && bytes < ENOUGH_BYTES && call.last().is_some_and(is_same)
-        };
-        let size = submission.job.input.len();
-        match calls.last_mut().filter(has_room) {
-            Some(call) => {
-                call.push(submission);
-                bytes += size;
-            }
-            None => {
-                calls.push(vec![submission]);
-                bytes = size;
-            }
-        }
-    }
-    calls
-}
-
-/// What a job's own call failed with, after a shared one that failed in the middle and may have stored the job: only a fault
-/// of its own, which is found before anything is written, tells that it is not there.
+/// The failure of a job's own call, after a shared call failed part-way and may have stored the job. Unless Redis rejects the job
+/// for its own sake, which it does before it writes anything, the outcome of the job is unknown.
 fn after_shared_call(error: StoreError) -> StoreError {
     match error {
         StoreError::Disconnected => {
@@ -285,7 +215,7 @@ fn after_shared_call(error: StoreError) -> StoreError {
     }
 }
 
-/// For a submission whose call ended without an outcome, as when the runtime stops.
+/// The outcome of a submission whose call ended without one, for example because the runtime stops.
 fn interrupted() -> StoreError {
     StoreError::Ambiguous(RedisError::from(io::Error::other("the call was stopped before its answer")))
 }

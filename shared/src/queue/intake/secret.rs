@@ -4,15 +4,14 @@ use std::fmt;
 
 use redis::{Cmd, FromRedisValue as _, Value};
 
-use super::JobStore;
-use crate::queue::error::StoreError;
+use crate::queue::{error::StoreError, intake::handle::Intake};
 
-/// 32 random bytes, from which the proxies derive their keys. It is never logged and never part of an answer.
+/// 32 random bytes, from which the proxies derive their keys. Never log it, and never send it to a client.
 #[derive(Clone, PartialEq, Eq)]
 pub struct QueueSecret([u8; 32]);
 
 impl QueueSecret {
-    /// A new one.
+    /// Generates a new secret.
     ///
     /// # Errors
     /// When the operating system gives no random bytes.
@@ -35,21 +34,21 @@ impl fmt::Debug for QueueSecret {
     }
 }
 
-impl JobStore {
-    /// The queue's secret. The first call makes it; if it changes, Redis has lost its data.
+impl Intake {
+    /// The queue's secret. The first call creates it. If it changes, Redis has lost its data.
     ///
     /// # Errors
     /// Any [`StoreError`].
     pub async fn secret(&self) -> Result<QueueSecret, StoreError> {
-        let key = self.keys.secret();
-        // Reading works under memory pressure; only a new data set needs a new secret.
-        if let Some(secret) = secret_in(self.redis.run(Cmd::new().arg("GET").arg(&key)).await?)? {
+        let key = self.queue.keys.secret();
+        // A read works under memory pressure; only an empty Redis needs a new secret.
+        if let Some(secret) = secret_in(self.queue.redis.run(Cmd::new().arg("GET").arg(&key)).await?)? {
             return Ok(secret);
         }
         let candidate = QueueSecret::generate().map_err(StoreError::NoRandomness)?;
         let mut set = redis::cmd("SET");
         set.arg(&key).arg(&candidate.0[..]).arg("NX").arg("GET");
-        Ok(secret_in(self.redis.run(&set).await?)?.unwrap_or(candidate))
+        Ok(secret_in(self.queue.redis.run(&set).await?)?.unwrap_or(candidate))
     }
 }
 

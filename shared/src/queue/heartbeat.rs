@@ -1,0 +1,85 @@
+//! What a worker reports with its heartbeat, and which workers are alive. The proxy answers /health and /metadata from it and
+//! never calls a model server.
+
+use std::time::Duration;
+
+use redis::Value as Reported;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::queue::{
+    error::StoreError,
+    handle::Queue,
+    scripts::{WORKERS, argument::millis, reply::Reply},
+};
+
+/// State of a worker process, stored as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerState {
+    /// Name of the machine.
+    pub host: String,
+    /// Process id on that machine.
+    pub pid: u32,
+    /// Version of the worker.
+    pub version: String,
+    /// Kind of its backend: `onnx` or `tensorflow_serving`.
+    pub backend: String,
+    /// Whether the backend can be called.
+    pub backend_state: BackendState,
+    /// Why it cannot be called; for the log and operators, not for clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_detail: Option<String>,
+    /// Metadata of the model, in the form of TensorFlow Serving's REST API, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Value>,
+    /// Number of consumers.
+    pub consumers: u32,
+    /// Number of jobs that it holds.
+    pub in_flight: u64,
+}
+
+/// Whether a backend can be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    /// It answers.
+    Ok,
+    /// It does not answer, or does not have the model.
+    Down,
+}
+
+/// A live worker's last heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerRecord {
+    /// The worker process.
+    pub id: String,
+    /// Its [`WorkerState`], JSON.
+    pub state: String,
+    /// Time since its last heartbeat.
+    pub silence: Duration,
+}
+
+impl Queue {
+    /// The live workers.
+    pub(super) async fn live_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        let mut command = WORKERS.call(&[self.keys.workers()]);
+        command.arg(millis(self.policy.worker_timeout));
+        parse_workers(self.redis.run(&command).await?)
+    }
+}
+
+pub(crate) fn parse_workers(value: Reported) -> Result<Vec<WorkerRecord>, StoreError> {
+    let mut reply = Reply::new(&WORKERS, value)?;
+    reply.expect("workers")?;
+    let workers = reply.list("the workers")?;
+    workers
+        .into_iter()
+        .map(|mut worker| {
+            Ok(WorkerRecord {
+                id: worker.text("a worker id")?,
+                state: worker.text("a worker's state")?,
+                silence: Duration::from_millis(worker.count("a silence")?),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,17 @@
+//! What a proxy may do with a queue.
+
+mod acknowledged;
+pub(super) mod end;
+mod gathered;
+mod handle;
+mod lookup;
+pub(super) mod requeue;
+mod secret;
+mod submit;
+pub(super) mod submitted;
+
+pub use end::{Cancelled, Expired};
+pub use handle::Intake;
+pub use requeue::{Origin, Requeued};
+pub use secret::QueueSecret;
+pub use submitted::Submitted;

@@ -1,0 +1,88 @@
+//! Ends jobs without a worker: for a client that cancels, and for a deadline that has passed.
+
+use redis::Value;
+
+use crate::{
+    job::{JobId, JobStatus, owner::View},
+    queue::{
+        error::StoreError,
+        intake::handle::Intake,
+        scripts::{CANCEL, EXPIRE, argument::seconds, reply::Reply},
+    },
+};
+
+/// The outcome of a cancellation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The job is cancelled, now or earlier.
+    Done,
+    /// The job completed or failed before.
+    Ended(JobStatus),
+    /// No such job.
+    Missing,
+}
+
+impl Cancelled {
+    pub(crate) fn parse(value: Value) -> Result<Self, StoreError> {
+        let mut reply = Reply::new(&CANCEL, value)?;
+        match reply.word()?.as_str() {
+            "cancelled" => Ok(Self::Done),
+            "ended" => Ok(Self::Ended(reply.parsed("a status")?)),
+            "missing" => Ok(Self::Missing),
+            word => reply.unknown(word),
+        }
+    }
+}
+
+/// The outcome of a check of a job's deadlines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// A deadline has passed. The job has failed with this error code.
+    Failed(String),
+    /// No deadline has passed, or the job has ended.
+    Kept(JobStatus),
+    /// No such job.
+    Missing,
+}
+
+impl Expired {
+    pub(crate) fn parse(value: Value) -> Result<Self, StoreError> {
+        let mut reply = Reply::new(&EXPIRE, value)?;
+        match reply.word()?.as_str() {
+            "expired" => Ok(Self::Failed(reply.text("an error code")?)),
+            "kept" => Ok(Self::Kept(reply.parsed("a status")?)),
+            "missing" => Ok(Self::Missing),
+            word => reply.unknown(word),
+        }
+    }
+}
+
+impl Intake {
+    /// Cancels a job that has not ended, if the caller sees it.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn cancel(&self, id: JobId, view: View<'_>) -> Result<Cancelled, StoreError> {
+        let [high, normal, low] = self.queue.keys.streams(id.partition());
+        let mut command = CANCEL.call(&[self.queue.keys.job(id), high, normal, low]);
+        command.arg(seconds(self.queue.policy.result_ttl)).arg(view.as_argument());
+        command.arg(seconds(self.queue.policy.failed_input_ttl));
+        Cancelled::parse(self.queue.redis.run(&command).await?)
+    }
+
+    /// Fails a job if one of its deadlines has passed.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn expire(&self, id: JobId) -> Result<Expired, StoreError> {
+        let [high, normal, low] = self.queue.keys.streams(id.partition());
+        let keys = [self.queue.keys.job(id), high, normal, low, self.queue.keys.dead(id.partition())];
+        let mut command = EXPIRE.call(&keys);
+        command
+            .arg(id.to_string())
+            .arg(seconds(self.queue.policy.result_ttl))
+            .arg(self.queue.policy.max_dead_letters)
+            .arg(seconds(self.queue.policy.failed_input_ttl));
+        Expired::parse(self.queue.redis.run(&command).await?)
+    }
+}

@@ -1,0 +1,91 @@
+//! Submissions that wait for a script call, and how they are divided into calls.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    job::{JobId, NewJob},
+    queue::{error::StoreError, intake::submitted::Submitted},
+};
+
+/// Largest number of jobs in a call. The cost of the call itself is then negligible, and Redis is busy for a fraction of a
+/// millisecond.
+const MOST_JOBS: usize = 16;
+/// A call with this many bytes of input takes no further job.
+const ENOUGH_BYTES: usize = 1 << 20;
+/// The outcome of one submission.
+pub(super) type Outcome = Result<Submitted, StoreError>;
+
+/// A job that is being submitted.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) id: JobId,
+    pub(super) job: Arc<NewJob>,
+    /// The receiver is gone if the client has gone away.
+    pub(super) outcome: oneshot::Sender<Outcome>,
+}
+
+impl Submission {
+    pub(super) fn new(id: JobId, job: Arc<NewJob>) -> (Self, oneshot::Receiver<Outcome>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self { id, job, outcome: sender }, receiver)
+    }
+}
+
+/// Submissions that wait for a call. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gathered(Arc<Mutex<Vec<Submission>>>);
+
+/// What the caller must do after it added a submission.
+pub(super) enum Added {
+    /// It is the first. Send all that wait, after other tasks that are ready have added theirs.
+    First,
+    /// Another task sends it.
+    Further,
+    /// Send these: they fill a call.
+    Enough(Vec<Submission>),
+}
+
+impl Gathered {
+    pub(super) fn add(&self, submission: Submission) -> Added {
+        let mut gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        gathered.push(submission);
+        match gathered.len() {
+            MOST_JOBS.. => Added::Enough(mem::take(&mut *gathered)),
+            1 => Added::First,
+            _ => Added::Further,
+        }
+    }
+
+    pub(super) fn take(&self) -> Vec<Submission> {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Divides submissions into calls, each for one partition, in the order of submission.
+pub(super) fn calls(mut submissions: Vec<Submission>) -> Vec<Vec<Submission>> {
+    submissions.sort_by_key(|submission| submission.id.partition());
+    let (mut calls, mut bytes) = (Vec::<Vec<_>>::new(), 0);
+    for submission in submissions {
+        let has_room = |call: &&mut Vec<Submission>| {
+            let is_same = |other: &Submission| other.id.partition() == submission.id.partition();
+            call.len() < MOST_JOBS && bytes < ENOUGH_BYTES && call.last().is_some_and(is_same)
+        };
+        let size = submission.job.input.len();
+        match calls.last_mut().filter(has_room) {
+            Some(call) => {
+                call.push(submission);
+                bytes += size;
+            }
+            None => {
+                calls.push(vec![submission]);
+                bytes = size;
+            }
+        }
+    }
+    calls
+}

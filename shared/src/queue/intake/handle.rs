@@ -1,0 +1,114 @@
+//! The role of a proxy.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use redis::{Cmd, Pipeline, RedisError};
+use tokio::time::Instant;
+
+use crate::queue::{
+    error::StoreError,
+    handle::Queue,
+    intake::{acknowledged::Acknowledged, gathered::Gathered},
+    link::{Answered, ConnectionSettings, Generation, Redis, Replicated, ReplicationSettings},
+};
+
+/// What a proxy may do with a queue: submit, cancel and requeue jobs, and fail those that missed a deadline. Clones share
+/// everything.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    pub(super) queue: Queue,
+    /// For submissions that replicas must confirm.
+    replicated: Option<Replicated>,
+    pub(super) gathered: Gathered,
+    pub(super) acknowledged: Acknowledged,
+    last_out_of_memory: LastOutOfMemory,
+}
+
+impl Intake {
+    /// The role of a proxy in this queue.
+    #[must_use]
+    pub fn new(queue: Queue) -> Self {
+        let (gathered, acknowledged, last_out_of_memory) = Default::default();
+        Self { queue, replicated: None, gathered, acknowledged, last_out_of_memory }
+    }
+
+    /// The same, but a submission is acknowledged only when replicas hold it.
+    ///
+    /// # Errors
+    /// When the client library rejects the address.
+    pub fn with_replication(
+        mut self,
+        connection: ConnectionSettings,
+        replication: ReplicationSettings,
+    ) -> Result<Self, RedisError> {
+        self.replicated = Some(Replicated::open(connection, replication)?);
+        Ok(self)
+    }
+
+    /// The queue.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Whether Redis refused a job because its memory was full, at most `age` ago. Near its limit it refuses large jobs and
+    /// still accepts small ones, and [`ServerState::is_full`](crate::queue::views::ServerState::is_full) is not set.
+    #[must_use]
+    pub fn ran_out_of_memory_within(&self, age: Duration) -> bool {
+        self.last_out_of_memory.is_within(age)
+    }
+
+    /// Why Redis refuses all changes at present, if it does: its disk fails, or too few replicas are in step. At its memory
+    /// limit it refuses only some.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn refusal(&self) -> Result<Option<StoreError>, StoreError> {
+        let mut pipeline = Pipeline::new();
+        // Refused like all other changes, and changes nothing. In a pipeline, so that a refusal is returned and not repeated.
+        pipeline.ignore_errors().cmd("HDEL").arg(self.queue.keys.workers()).arg("");
+        let outcome = self.queue.redis.run_all(&pipeline).await?.pop();
+        let refusal = outcome.and_then(Result::err);
+        Ok(refusal.filter(|error| matches!(error, StoreError::CannotPersist(_) | StoreError::NotReady(_))))
+    }
+
+    /// Runs a script that accepts jobs.
+    pub(super) async fn run_submission(&self, command: &Cmd) -> Result<Answered, StoreError> {
+        let outcome = self.submissions().run_on(command).await;
+        outcome.inspect_err(|error| self.last_out_of_memory.note(error))
+    }
+
+    /// The connection for scripts that accept jobs.
+    pub(super) fn submissions(&self) -> &Redis {
+        self.replicated.as_ref().map_or(&self.queue.redis, Replicated::redis)
+    }
+
+    /// Waits until enough replicas have what was accepted on that connection.
+    pub(super) async fn confirmed(&self, generation: Generation) -> Result<(), StoreError> {
+        match &self.replicated {
+            Some(replicated) => replicated.confirmed(generation).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// When Redis last refused a job because its memory was full. Clones share it.
+#[derive(Clone, Debug, Default)]
+struct LastOutOfMemory(Arc<Mutex<Option<Instant>>>);
+
+impl LastOutOfMemory {
+    /// Notes the failure if it is such a refusal.
+    fn note(&self, error: &StoreError) {
+        if matches!(error, StoreError::OutOfMemory(_)) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+    }
+
+    fn is_within(&self, age: Duration) -> bool {
+        let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < age)
+    }
+}

@@ -1,0 +1,110 @@
+//! Requeues: submits the input of a failed or cancelled job again.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+
+use crate::{
+    job::{Charge, JobId, JobStatus, owner::View},
+    queue::{
+        error::StoreError,
+        intake::{handle::Intake, submitted::room_in},
+        link::Answered,
+        scripts::{REQUEUE, reply::Reply},
+    },
+};
+
+/// The caller of a requeue.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The jobs that the caller sees.
+    pub view: View<'a>,
+    /// Payer of a large job without an owner, and the quota of payers; `None` = nothing is charged.
+    pub charge: Option<&'a Charge>,
+    /// Id of the HTTP request, for the logs.
+    pub request_id: Option<&'a str>,
+    /// W3C Trace Context header of the HTTP request.
+    pub traceparent: Option<&'a str>,
+}
+
+/// The outcome of a requeue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeued {
+    /// The new job waits in the queue.
+    Accepted,
+    /// The old job has not failed and was not cancelled.
+    NotRepeatable(JobStatus),
+    /// The old job failed or was cancelled, but its input has expired.
+    InputExpired(JobStatus),
+    /// No such job, or the caller does not see it.
+    Missing,
+    /// The queue is at its limit.
+    Full {
+        /// Jobs that have not ended.
+        outstanding: u64,
+    },
+    /// The payer is at its quota.
+    OverQuota {
+        /// As of a submission.
+        room_in: Option<Duration>,
+    },
+}
+
+impl Requeued {
+    pub(crate) fn parse(value: Value) -> Result<Self, StoreError> {
+        let mut reply = Reply::new(&REQUEUE, value)?;
+        match reply.word()?.as_str() {
+            "accepted" => Ok(Self::Accepted),
+            "expired" => Ok(Self::InputExpired(reply.parsed("a status")?)),
+            "unfinished" => Ok(Self::NotRepeatable(reply.parsed("a status")?)),
+            "missing" => Ok(Self::Missing),
+            "full" => Ok(Self::Full { outstanding: reply.count("the queue's length")? }),
+            "over_quota" => Ok(Self::OverQuota { room_in: room_in(&mut reply)? }),
+            word => reply.unknown(word),
+        }
+    }
+}
+
+impl Intake {
+    /// Submits the input of the failed or cancelled job `old` again as `id`, if the caller sees the old job. `id` must be in the same
+    /// partition. Both jobs have the same owner.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn requeue(&self, old: JobId, id: JobId, origin: Origin<'_>) -> Result<Requeued, StoreError> {
+        let partition = old.partition();
+        let [high, normal, low] = self.queue.keys.streams(partition);
+        let [log, old_job, input] =
+            [self.queue.keys.log(partition), self.queue.keys.job(old), self.queue.keys.input(old)];
+        let mut command = REQUEUE.call(&[self.queue.keys.job(id), high, normal, low, log, old_job, input]);
+        command
+            .arg(id.to_string())
+            .arg(old.to_string())
+            .arg(self.queue.policy.max_queue_depth)
+            .arg(&id.as_bytes()[..])
+            .arg(origin.view.as_argument())
+            .arg(origin.charge.map_or(0, |charge| charge.most_bytes))
+            .arg(origin.charge.map_or("", |charge| &charge.payer));
+        add_origin(&mut command, origin.request_id, origin.traceparent);
+        let Answered { generation, value, earlier } = self.run_submission(&command).await?;
+        let requeued = Requeued::parse(value)?;
+        match (requeued, earlier) {
+            (Requeued::Accepted, _) => {
+                self.confirmed(generation).await?;
+                self.acknowledged.add([id].into_iter(), generation);
+            }
+            // The earlier sending may have found room.
+            (Requeued::Full { .. } | Requeued::OverQuota { .. }, Some(error)) => return Err(error),
+            _ => {}
+        }
+        Ok(requeued)
+    }
+}
+
+fn add_origin(command: &mut Cmd, request_id: Option<&str>, traceparent: Option<&str>) {
+    for (field, value) in [("request_id", request_id), ("traceparent", traceparent)] {
+        if let Some(value) = value {
+            command.arg(field).arg(value);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The role of a reader.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::queue::{error::StoreError, handle::Queue, heartbeat::WorkerRecord};
+
+/// Reads of a queue. Nothing here changes a job. Clones share the turns of large reads.
+#[derive(Clone, Debug)]
+pub struct Views {
+    pub(super) queue: Queue,
+    /// Reads of many jobs take turns.
+    pub(super) large_reads: Arc<Semaphore>,
+}
+
+impl Views {
+    /// Reads of this queue.
+    #[must_use]
+    pub fn new(queue: Queue) -> Self {
+        Self { queue, large_reads: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// The queue.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The live workers.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        self.queue.live_workers().await
+    }
+}

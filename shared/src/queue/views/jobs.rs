@@ -1,0 +1,149 @@
+//! Reads jobs.
+
+use std::num::ParseIntError;
+
+use redis::{Cmd, Pipeline, Value};
+
+use crate::{
+    job::{Job, JobId, JobResult, JobStatus, Priority},
+    queue::{error::StoreError, views::handle::Views},
+};
+
+/// The fields of a job hash that [`job_from`] reads, in its order.
+const FIELDS: [&str; 15] = [
+    "status",
+    "priority",
+    "created_at",
+    "waited_ms",
+    "took_ms",
+    "next_attempt_at",
+    "attempt",
+    "released",
+    "result",
+    "error",
+    "error_code",
+    "retry_of",
+    "queue_deadline",
+    "run_deadline",
+    "owner",
+];
+
+/// Number of jobs that are read in one round trip.
+const AT_ONCE: usize = 50;
+/// Reads of more jobs than this take turns.
+const FEW: usize = 10;
+
+impl Views {
+    /// Reads a job; `None` if it does not exist, or not any more.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        let value = self.queue.redis.run(&self.read_call(id)).await?;
+        job_from(id, value)
+    }
+
+    /// Reads jobs, in order; `None` for a job that does not exist.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn jobs(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, StoreError> {
+        self.read_all(ids, |id| self.read_call(id)).await
+    }
+
+    /// Reads jobs, a few in each round trip. Large reads of all requests take turns, so a request that submits or reads one job
+    /// waits for at most one of their round trips on the shared connection.
+    async fn read_all(
+        &self,
+        ids: &[JobId],
+        call: impl Fn(JobId) -> Cmd,
+    ) -> Result<Vec<Option<Job>>, StoreError> {
+        let mut jobs = Vec::with_capacity(ids.len());
+        for some in ids.chunks(AT_ONCE) {
+            // The semaphore is never closed, so this always gets a turn.
+            let _turn = if ids.len() > FEW { self.large_reads.acquire().await.ok() } else { None };
+            let mut pipeline = Pipeline::with_capacity(some.len());
+            pipeline.ignore_errors();
+            for id in some {
+                pipeline.add_command(call(*id));
+            }
+            let outcomes = self.queue.redis.run_all(&pipeline).await?;
+            for (id, outcome) in some.iter().zip(outcomes) {
+                jobs.push(job_from(*id, outcome?)?);
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Reads the text of a [`JobResult::Large`]; `None` if the job does not exist any more.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn large_result(&self, id: JobId) -> Result<Option<String>, StoreError> {
+        let mut command = redis::cmd("HGET");
+        command.arg(self.queue.keys.job(id)).arg("large_result");
+        redis::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)
+    }
+
+    fn read_call(&self, id: JobId) -> Cmd {
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.queue.keys.job(id)).arg(&FIELDS[..]);
+        command
+    }
+
+    /// Reads jobs without their results, for a listing; `None` for a job that does not exist.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn listed(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, StoreError> {
+        // No job has a field without a name, so its value is nil.
+        let fields = FIELDS.map(|field| if field == "result" { "" } else { field });
+        let call = |id| {
+            let mut command = redis::cmd("HMGET");
+            command.arg(self.queue.keys.job(id)).arg(&fields[..]);
+            command
+        };
+        self.read_all(ids, call).await
+    }
+}
+
+pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreError> {
+    let fields: Vec<Option<String>> = redis::from_redis_value(value).map_err(StoreError::unread)?;
+    let mut fields = fields.into_iter();
+    let mut next = || fields.next().flatten();
+    let Some(status) = next() else { return Ok(None) };
+    let status: JobStatus = status.parse().map_err(StoreError::unread)?;
+    let priority = next().map_or(Ok(Priority::Normal), |word| word.parse()).map_err(StoreError::unread)?;
+    let mut number = || next().and_then(|text| text.parse::<u64>().ok());
+    let created_at_ms = number().unwrap_or_default();
+    // Stored as spans, which take a fifth of the bytes of a time.
+    let mut time = || number().map(|span_ms| created_at_ms.saturating_add(span_ms));
+    let (started_at_ms, finished_at_ms) = (time(), time());
+    let next_attempt_at_ms = number();
+    let (attempt, released) = (number().unwrap_or(0), number().unwrap_or(0));
+    let (result, error, error_code, retry_of) = (next(), next(), next(), next());
+    let (queue_deadline, run_deadline, owner) = (next(), next(), next());
+    let deadline = if started_at_ms.is_some() { run_deadline } else { queue_deadline };
+    Ok(Some(Job {
+        id,
+        status,
+        priority,
+        created_at_ms,
+        started_at_ms,
+        finished_at_ms,
+        next_attempt_at_ms,
+        attempts: attempt.saturating_sub(released),
+        result: result.map(result_from).transpose()?,
+        error,
+        error_code,
+        retry_of: retry_of.and_then(|text| text.parse().ok()),
+        deadline_ms: deadline.and_then(|text| text.parse().ok()),
+        owner,
+    }))
+}
+
+/// Reads the field `result`. No JSON text begins with `@`.
+fn result_from(text: String) -> Result<JobResult, StoreError> {
+    let Some(size) = text.strip_prefix('@') else { return Ok(JobResult::Inline(text)) };
+    Ok(JobResult::Large { bytes: size.parse().map_err(StoreError::unread::<ParseIntError>)? })
+}

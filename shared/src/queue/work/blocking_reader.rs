@@ -1,0 +1,101 @@
+//! Blocking reads of the streams, on a connection of their own. Redis may deliver an entry to a read that was cancelled while it
+//! blocked. So [`BlockingReader::read`] must be awaited to its end; it blocks for a bounded time.
+//!
+//! The script that starts the delivered jobs is sent right behind the blocking read, and Redis runs it when the read ends. So an idle
+//! worker has a new job one round trip earlier. The script cannot know which entries will be delivered. So the read delivers to an
+//! inbox, a consumer of its own, and the script claims the entries of the inbox.
+
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection};
+
+use crate::{
+    job::Priority,
+    queue::{
+        error::StoreError,
+        keys::{GROUP, inbox},
+        link::{break_connection, outcomes},
+        work::{handle::Work, outcome::Granted},
+    },
+};
+
+/// Reads the streams of all partitions as one consumer.
+#[derive(Debug)]
+pub struct BlockingReader {
+    work: Work,
+    consumer: String,
+    streams: Vec<String>,
+    longest_block: Duration,
+    max_bytes: usize,
+    connection: Option<MultiplexedConnection>,
+}
+
+impl BlockingReader {
+    /// A reader for `consumer`. A read blocks for at most `longest_block`, and starts jobs of a partition until they have `max_bytes`
+    /// of input.
+    #[must_use]
+    pub fn new(work: Work, consumer: String, longest_block: Duration, max_bytes: usize) -> Self {
+        let streams = work
+            .queue()
+            .partitions()
+            .flat_map(|partition| {
+                Priority::ALL.map(|priority| work.queue().keys().stream(partition, priority))
+            })
+            .collect();
+        Self { work, consumer, streams, longest_block, max_bytes, connection: None }
+    }
+
+    /// Waits for new entries and starts at most one of each stream. Returns the claims of each partition; none if the time is over.
+    /// Never cancel it.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]. The next call reconnects and starts entries that were delivered but not started. If a reply is lost, the
+    /// claimed jobs are due again when their lease lapses.
+    pub async fn read(&mut self) -> Result<Vec<Result<Granted, StoreError>>, StoreError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.work.queue().redis().dedicated(self.longest_block).await?,
+        };
+        let replies = outcomes(self.calls().query_async(&mut connection).await?);
+        if !break_connection(&replies) {
+            self.connection = Some(connection);
+        }
+        let mut replies = replies.into_iter();
+        let read = replies.next().unwrap_or(Ok(Value::Nil));
+        let mut started = Vec::with_capacity(replies.len());
+        for (partition, reply) in self.work.queue().partitions().zip(replies) {
+            started.push(match reply {
+                Ok(reply) => Granted::started(reply),
+                // Redis may have lost the script: the shared connection loads it.
+                Err(_) => self.work.start(partition, &self.consumer, self.max_bytes).await,
+            });
+        }
+        match read {
+            Err(error) if !started.iter().flatten().any(Granted::found_something) => Err(error),
+            // These were in the inbox before. If reading fails again, the next call returns the error.
+            _ => Ok(started),
+        }
+    }
+
+    fn calls(&self) -> Pipeline {
+        let mut calls = Pipeline::with_capacity(2);
+        calls.ignore_errors().add_command(self.blocking_read());
+        for partition in self.work.queue().partitions() {
+            calls.add_command(self.work.start_call(partition, &self.consumer, self.max_bytes));
+        }
+        calls
+    }
+
+    fn blocking_read(&self) -> Cmd {
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(GROUP).arg(inbox(&self.consumer)).arg("COUNT").arg(1).arg("BLOCK");
+        command.arg(self.longest_block.as_millis() as u64).arg("STREAMS");
+        for stream in &self.streams {
+            command.arg(stream);
+        }
+        for _ in &self.streams {
+            command.arg(">");
+        }
+        command
+    }
+}

@@ -1,0 +1,39 @@
+//! The role of a worker.
+
+use crate::queue::{error::StoreError, handle::Queue, heartbeat::WorkerRecord, loss::LogMark};
+
+/// What a worker may do with a queue: claim jobs, renew their leases, settle them, keep the stored data in order.
+#[derive(Clone, Debug)]
+pub struct Work {
+    pub(super) queue: Queue,
+}
+
+impl Work {
+    /// The role of a worker in this queue.
+    #[must_use]
+    pub fn new(queue: Queue) -> Self {
+        Self { queue }
+    }
+
+    /// The queue.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The live workers.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        self.queue.live_workers().await
+    }
+
+    /// The end of the partition's log.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn log_mark(&self, partition: u8) -> Result<LogMark, StoreError> {
+        self.queue.log_mark(partition).await
+    }
+}

@@ -1,0 +1,35 @@
+//! Writes heartbeats.
+
+use redis::Value;
+
+use crate::queue::{
+    error::StoreError,
+    scripts::{HEARTBEAT, argument::millis, reply::Reply},
+    work::handle::Work,
+};
+
+impl Work {
+    /// Writes a heartbeat; `state` is JSON. Returns the number of live workers.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn heartbeat(&self, worker: &str, state: &str) -> Result<u64, StoreError> {
+        let mut command = HEARTBEAT.call(&[self.queue.keys.workers()]);
+        command.arg(worker).arg(state).arg(millis(self.queue.policy.worker_timeout));
+        parse_recorded(self.queue.redis.run(&command).await?)
+    }
+
+    /// Removes a worker that stops.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn farewell(&self, worker: &str) -> Result<(), StoreError> {
+        self.heartbeat(worker, "").await.map(|_| ())
+    }
+}
+
+pub(crate) fn parse_recorded(value: Value) -> Result<u64, StoreError> {
+    let mut reply = Reply::new(&HEARTBEAT, value)?;
+    reply.expect("recorded")?;
+    reply.count("the live workers")
+}
