@@ -38,7 +38,7 @@ use crate::{
     jobs::quota::QuotaArgs,
 };
 
-/// REST API of the Tepal inference gateway: takes jobs over HTTP and keeps them in Redis until a worker runs them.
+/// REST API of the Tepal inference gateway: accepts jobs over HTTP and stores them in Redis until a worker runs them.
 ///
 /// Every setting is a flag or the environment variable named beside it.
 #[derive(Parser, Clone, Debug)]
@@ -49,7 +49,7 @@ use crate::{
     disable_help_subcommand = true
 )]
 pub struct Args {
-    /// What to do; without it, the proxy serves
+    /// Command to run; without it, the proxy serves
     #[arg(value_enum, value_name = "COMMAND")]
     command: Option<doctor::Command>,
     #[command(subcommand)]

@@ -18,7 +18,7 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct CorsArgs {
-    /// Origins whose pages may use the API from a browser, as in https://a.example,https://b.example, or *; none = no page
+    /// Origins whose pages may use the API from a browser, as in https://a.example,https://b.example, or *; none = no origin
     #[arg(long, env, value_name = "ORIGIN,...")]
     cors_allowed_origins: Option<String>,
 }

@@ -32,7 +32,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct RateLimitArgs {
-    /// Most requests of a client address a minute, in this process; 0 = no limit
+    /// Most requests of a client address per minute, in this process; 0 = no limit
     #[arg(long, env, default_value = "100", value_name = "N")]
     rate_limit_per_minute: String,
 }

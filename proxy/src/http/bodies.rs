@@ -31,10 +31,10 @@ pub(crate) struct BodyArgs {
     /// Largest body of a request, bytes
     #[arg(long, env, default_value = "1048576", value_name = "BYTES")]
     max_body_bytes: String,
-    /// Memory for bodies and answers above 8 KiB, all together, bytes; what does not fit is answered with 503
+    /// Memory for all bodies and answers above 8 KiB together, bytes. Requests that exceed it get 503
     #[arg(long, env, default_value = "67108864", value_name = "BYTES")]
     body_memory_bytes: String,
-    /// Longest time for a request's body to arrive, ms; a client that takes nothing of its answer for so long is cut off
+    /// Longest time for a request's body to arrive, ms. A client that reads nothing of its answer for as long is disconnected
     #[arg(long, env, default_value = "10000", value_name = "MS")]
     body_timeout_ms: String,
 }

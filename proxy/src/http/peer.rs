@@ -42,7 +42,7 @@ impl Client {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct TrustedProxiesArgs {
-    /// Addresses of proxies before this one whose X-Forwarded-For is believed, as in 10.0.0.0/8,192.0.2.1/32
+    /// Networks of trusted proxies in front of this one, whose X-Forwarded-For is used, as in 10.0.0.0/8,192.0.2.1/32
     #[arg(long, env, value_name = "CIDR,...")]
     trusted_proxies: Option<String>,
 }

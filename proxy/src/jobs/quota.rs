@@ -28,8 +28,8 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct QuotaArgs {
-    /// Most bytes that an owner, or an address where nobody owns the jobs, may keep in Redis in inputs and results above 8 KiB;
-    /// 0 = any number. When it is not given: a quarter of the maxmemory of Redis, for addresses only with RATE_LIMIT_PER_MINUTE
+    /// Most bytes of inputs and results above 8 KiB that an owner may keep in Redis, or an address if jobs have no owner; 0 = no
+    /// limit. By default a quarter of the maxmemory of Redis
     #[arg(long, env, value_name = "BYTES")]
     owner_max_bytes: Option<String>,
 }

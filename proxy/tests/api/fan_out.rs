@@ -1,4 +1,4 @@
-//! Many who wait for one job: it is read once for all of them, and a large result is held once.
+//! Many clients wait for one job: it is read once for all of them, and a large result is held once.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ use crate::{
 
 /// How many wait.
 const CROWD: usize = 200;
-/// What scripts, and reads that have nothing to do with the number of those who wait, may take.
+/// The cost of scripts, and of reads that do not depend on the number of waiting clients.
 const FEW: u64 = 40;
 
-/// Who reads nothing is not cut off before the test has ended.
+/// A client that reads nothing is not disconnected before the test ends.
 const PATIENT: (&str, &str) = ("BODY_TIMEOUT_MS", "600000");
 
 /// A result of a little more than so many bytes.
@@ -38,7 +38,7 @@ fn reads(site: &Site) -> u64 {
     site.redis.calls("hmget") + site.redis.calls("hget")
 }
 
-/// So many streams of a job; each has told that it is pending.
+/// So many streams of a job; each has reported that it is pending.
 async fn streams(site: &Site, id: &str, count: usize) -> Vec<Events> {
     let mut streams = Vec::new();
     for _ in 0..count {
@@ -101,7 +101,7 @@ async fn one_read_serves_all_who_prefer_to_wait_for_a_job() {
     assert!(made <= most, "{made} reads for {CROWD} waiters");
 }
 
-/// Asks for the job and reads no more than the status of the answer.
+/// Requests the job and reads only the status of the answer.
 async fn ask(site: &Site, id: JobId) -> (u16, TcpStream) {
     // A small buffer, so that the proxy and not the kernel holds the answer.
     let socket = TcpSocket::new_v4().unwrap();
@@ -136,7 +136,7 @@ async fn a_large_result_is_held_once_for_all_answers() {
     let made = reads(&site) - before;
     assert!(made <= 51 + FEW, "{made}");
 
-    // There is room for one other, and for a third one when nobody holds the first any more.
+    // There is memory for one other, and for a third one when no answer holds the first any more.
     let (second, connection) = ask(&site, ids[1]).await;
     let (third, _) = ask(&site, ids[2]).await;
     assert_eq!((second, third), (200, 503));

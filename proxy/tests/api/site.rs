@@ -102,7 +102,7 @@ impl Site {
         self.client.predict(&row()).await
     }
 
-    /// Number of channels that somebody follows in Redis.
+    /// Number of channels with subscribers in Redis.
     pub(crate) fn channels(&self) -> usize {
         self.redis.cli(&["PUBSUB", "CHANNELS", "*"]).lines().filter(|line| line.contains(":job:")).count()
     }

@@ -229,7 +229,7 @@ async fn a_proxy_that_may_not_subscribe_says_so_once_and_tries_ever_less_often()
     let faults = async {
         eventually(SOON, "the job is followed", || async { site.channels() == 1 }).await;
         let begun = Instant::now();
-        // Redis cuts off who follows what it may not follow; the proxy can connect, and do everything else.
+        // Redis disconnects a user that subscribes without the right to. The proxy can connect and do everything else.
         site.redis.cli(&["ACL", "SETUSER", "tepal-proxy", "resetchannels"]);
         eventually(SOON, "six refusals", || async { refused_subscriptions(&site) >= 6 }).await;
         // Before them lie pauses of 50 ms, 100 ms and so on to 1.6 s, plus or minus half.
@@ -244,7 +244,7 @@ async fn a_proxy_that_may_not_subscribe_says_so_once_and_tries_ever_less_often()
     assert_eq!((logged("watching_interrupted"), logged("watching_again")), (1, 1));
 }
 
-/// How many times Redis has refused to let somebody subscribe.
+/// How many times Redis has rejected a subscription.
 fn refused_subscriptions(site: &Site) -> u64 {
     site.redis.command_stat("subscribe", "rejected_calls")
 }

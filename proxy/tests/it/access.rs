@@ -1,4 +1,4 @@
-//! API keys: who is let in, and for what.
+//! API keys: which requests are accepted.
 
 use serde_json::{Value, json};
 use tepal_tests::http::{Answer, Method};
@@ -174,7 +174,7 @@ async fn wrong_keys_count_with_the_address_so_that_nobody_tries_many() {
     let get = async |key: &str| gateway.as_key(key, Method::GET, "/jobs", "").await.status;
     let wrong = format!("{key}0");
     assert_eq!([get(&wrong).await, get("").await, get(&wrong).await, get("").await], [401, 401, 429, 429]);
-    // Who shares the address with such a client, and has a key, goes on.
+    // A client with a key is not affected, even at the same address.
     assert_eq!(get(&key).await, 200);
 }
 

@@ -1,4 +1,4 @@
-//! Certificates of clients of the API: whom the proxy lets in, and the exchange of the authorities.
+//! Client certificates of the API: which clients can connect, and how the authorities are replaced.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What browsers are told: whose pages may use the API.
+//! CORS: whose pages may use the API.
 
 use tepal_tests::http::{Answer, Method};
 

@@ -1,4 +1,4 @@
-//! Cursors of `GET /jobs`: only who was given one can use it, for the same listing, and it reveals nothing of others' jobs.
+//! Cursors of `GET /jobs`: only their owner can use them, for the same listing, and they reveal nothing about others' jobs.
 
 use std::{
     collections::BTreeSet,
@@ -60,7 +60,7 @@ fn assert_refused(answer: &Answer) {
     invalid(&[("?cursor", "format", EXPECTED)]).assert(answer, "/jobs", &format!("cursor {EXPECTED}"));
 }
 
-/// The numbers that a cursor shows to whoever reads it.
+/// The numbers that a cursor reveals.
 fn numbers(cursor: &str) -> impl Iterator<Item = u64> {
     cursor.split(|letter: char| !letter.is_ascii_digit()).filter_map(|digits| digits.parse().ok())
 }

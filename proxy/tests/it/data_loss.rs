@@ -33,7 +33,7 @@ async fn knows(gateway: &Gateway, jobs: u64) {
     eventually(SOON, "the proxy to see the jobs", seen).await;
 }
 
-/// Waits until the proxy has looked at Redis so many times.
+/// Waits until the probe has read the state of Redis so many times.
 async fn looked(gateway: &Gateway, times: u64) {
     let looks = || gateway.redis.calls("xinfo|stream");
     let before = looks();
@@ -170,7 +170,7 @@ async fn jobs_that_only_the_old_primary_had_are_counted_after_a_failover() {
     let log = gateway.store.queue.keys().log(0);
     eventually(SOON, "the replica to have them", async || replica.cli(&["XLEN", &log]) == "3").await;
 
-    // The primary freezes and a Sentinel promotes the replica; then the primary thaws, and nobody has told it yet.
+    // The primary freezes and a Sentinel promotes the replica. Then the primary thaws, and does not know of it yet.
     gateway.redis.sigstop();
     replica.cli(&["REPLICAOF", "NO", "ONE"]);
     gateway.redis.sigcont();

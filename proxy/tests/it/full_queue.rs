@@ -48,7 +48,7 @@ async fn the_time_to_come_back_follows_the_drain_rate() {
     }
     queue_full("5").assert(&gateway.predict(FLOWER).await, "/predict", DETAIL);
 
-    // Many more than four jobs a second end and are followed by others: room for one in a hundred takes no second.
+    // Many more than four jobs a second end and are replaced: one in a hundred is free in less than a second.
     let mut running = gateway.take(0).await;
     let shorter = async || {
         for _ in 0..5 {
@@ -69,7 +69,7 @@ async fn the_time_to_come_back_follows_the_drain_rate() {
 #[tokio::test]
 async fn jobs_that_come_in_are_not_taken_for_jobs_that_end() {
     let gateway = Gateway::with(&[("MAX_QUEUE_DEPTH", "2000")]).await;
-    // That takes seconds, in each of which the proxy looks at the queue between two submissions.
+    // That takes seconds, in each of which the probe reads the queue between two submissions.
     for _ in 0..2000 {
         gateway.submit().await;
     }

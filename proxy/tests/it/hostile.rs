@@ -9,7 +9,7 @@ mod bodies;
 mod connections;
 mod heads;
 mod json;
-mod places;
+mod slots;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -49,8 +49,8 @@ async fn a_body_over_the_limit() {
     assert_eq!(gateway.predict(&padded(1_048_576)).await.status, 202);
 }
 
-/// Sends a large body whole, which nobody looks at, and after it another request on the same connection. The answers to
-/// both must come, the first with this status.
+/// Sends a whole large body that no handler reads, and after it another request on the same connection. Both must be answered, the
+/// first one with this status.
 async fn answered(gateway: &Gateway, line: &str, length: &str, body: &[u8], status: u16) {
     let mut connection = TcpStream::connect(gateway.proxy.addr()).await.unwrap();
     let head = format!("{line} HTTP/1.1\r\nhost: tepal\r\ncontent-type: text/plain\r\n{length}\r\n\r\n");

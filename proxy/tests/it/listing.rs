@@ -61,7 +61,7 @@ async fn a_job_that_has_missed_its_deadline_is_listed_as_failed() {
     let body = r#"{"data": [[5.1, 3.5, 1.4, 0.2]], "max_queue_seconds": 0.05}"#;
     let late = accepted(&gateway.predict(body).await).to_string();
     let waiting = gateway.submit().await.to_string();
-    // Nobody asks for the job itself, which would end it.
+    // No request reads the job itself, which would end it.
     let failed = async || {
         let page = gateway.get("/jobs?status=failed").await.json();
         if ids(&page) == [late.as_str()] { Ok(()) } else { Err(page.to_string()) }
@@ -167,7 +167,7 @@ async fn a_rare_state_is_found_however_many_jobs_are_newer() {
     for _ in 0..1100 {
         gateway.store_job(Priority::Normal).await;
     }
-    // A page looks at no more than 1000 entries.
+    // A page scans at most 1000 entries.
     let listed = pages(&gateway, "status=completed&limit=2", async || {}).await;
     assert!(listed.len() > 1, "one page does not look at everything");
     assert_eq!(listed.concat(), [rare.to_string()]);

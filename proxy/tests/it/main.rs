@@ -4,7 +4,7 @@
 //! | module | shows |
 //! | --- | --- |
 //! | `rate_limit` | how many requests a client may make |
-//! | `access`, `owners`, `key_file` | API keys: who is let in, who sees which jobs, and the file with the keys |
+//! | `access`, `owners`, `key_file` | API keys: which requests are accepted, who sees which jobs, and the file of keys |
 //! | `amplification` | no answer is out of proportion to its request |
 //! | `bad_input`, `limits` | each kind of wrong request and its whole answer |
 //! | `framing` | heads that two programs could read differently |

@@ -1,5 +1,4 @@
-//! Redis away, silent, full, or gone in the middle of a request: what clients are told, and that all works again by
-//! itself.
+//! Redis down, silent, full, or lost in the middle of a request: what clients get, and that everything recovers by itself.
 
 use serde_json::json;
 use tepal_shared::job::{JobId, JobStatus};
@@ -45,7 +44,7 @@ async fn every_operation_says_that_redis_is_down_and_works_again_by_itself() {
     ] {
         unavailable().assert(&gateway.send(method, path, &[JSON], FLOWER).await, path, UNAVAILABLE);
     }
-    // What is wrong with a request is told all the same.
+    // Mistakes in a request are reported all the same.
     assert_eq!(gateway.predict("{}").await.status, 422);
     assert_eq!(gateway.get("/job/x").await.status, 404);
 

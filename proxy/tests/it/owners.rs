@@ -12,7 +12,7 @@ use crate::{
 
 const EVERYBODY: &str = "[anonymous]\nscopes = [\"read\", \"submit\"]\n";
 
-/// A gateway with keys of Ann's, Bob's and of who may see everything.
+/// A gateway with keys of Ann and Bob, and one with the scope admin.
 async fn gateway(settings: &[(&str, &str)]) -> (Gateway, [String; 3]) {
     let keys = Keys::with(EVERYBODY);
     let holders = ["--owner ann", "--owner bob", "--scope admin"].map(|flags| keys.add(flags));

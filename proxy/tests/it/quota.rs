@@ -152,7 +152,7 @@ async fn each_job_of_a_batch_has_its_own_outcome() {
 async fn without_a_setting_a_caller_may_keep_a_quarter_of_the_memory() {
     let redis = RedisServer::shipped().start().await;
     redis.cli(&["CONFIG", "SET", "maxmemory", "4mb"]);
-    // As long as it has not seen the limit, a proxy refuses nobody.
+    // A proxy that does not know the limit yet rejects no job.
     let gateway = Gateway::on(redis, &[("PARTITIONS", "10"), ("RATE_LIMIT_PER_MINUTE", "1000000")]).await;
     let refused = async || {
         let answer = predict(&gateway, &[]).await;

@@ -1,5 +1,5 @@
-//! Redis over TLS: what hinders a connection is told in the log and by the doctor, with what to do. That everything works
-//! over it is shown by the end-to-end tests.
+//! Redis over TLS: the log and the doctor report why a connection fails, and what to do. The end-to-end tests show that everything
+//! works over TLS.
 
 use tepal_tests::{
     certificates::{Authority, Pair},
@@ -20,7 +20,7 @@ fn settings(authority: &Authority, client: Option<&Pair>) -> Vec<(&'static str, 
     settings
 }
 
-/// Asserts that log and doctor tell this reason.
+/// Asserts that the log and the doctor report this reason.
 async fn assert_told(url: &str, settings: &[(&str, String)], reason: &str) {
     let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");

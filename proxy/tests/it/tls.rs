@@ -135,7 +135,7 @@ async fn failed_handshakes_are_counted_by_reason_and_make_no_noise() {
 
     let answer = raw(addr, b"GET /livez HTTP/1.1\r\nhost: tepal\r\n\r\n").await;
     assert!(!answer.starts_with(b"HTTP"), "plain HTTP is not answered");
-    drop(TcpStream::connect(addr).await.unwrap()); // A look at the port is no handshake.
+    drop(TcpStream::connect(addr).await.unwrap()); // A port check is not a handshake.
     let mut broken = TcpStream::connect(addr).await.unwrap();
     broken.write_all(b"\x16\x03\x01").await.unwrap();
     drop(broken);

@@ -21,7 +21,7 @@ pub struct KeyCommand {
 
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
-    /// Make a key: print it, this once, and what to add to API_KEYS_FILE for it
+    /// Make a key. Prints the key, once, and its entry for API_KEYS_FILE
     ///
     /// The file holds only the key's SHA-256. A running proxy reads the file again within a few seconds.
     New(NewKey),
@@ -30,10 +30,10 @@ enum Action {
 /// The properties of the new key.
 #[derive(Args, Clone, Debug)]
 struct NewKey {
-    /// Whose jobs it makes and sees: keys with the same owner see the same jobs [default: the key's id]
+    /// Owner of its jobs: keys with the same owner see the same jobs [default: the key's id]
     #[arg(long, value_name = "NAME", value_parser = parse_owner)]
     owner: Option<String>,
-    /// What it may do; may be given more than once [default: read and submit]
+    /// Scope of the key; may be given more than once [default: read and submit]
     #[arg(long = "scope", value_enum, value_name = "SCOPE")]
     scopes: Vec<Scope>,
     /// Most requests a minute; 0 = no limit

@@ -7,9 +7,9 @@ use std::{fmt, str::FromStr};
 pub(crate) enum Scope {
     /// Read and list its own jobs, and the model's metadata
     Read,
-    /// Submit, cancel and repeat jobs
+    /// Submit, cancel and requeue jobs
     Submit,
-    /// All of that, on the jobs of everybody
+    /// All of these, for the jobs of all owners
     Admin,
 }
 

@@ -12,13 +12,13 @@ use crate::reload::Files;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct AccessArgs {
-    /// TOML file with the API keys and what each may do; none = everybody may do everything
+    /// TOML file with the API keys and their scopes; none = everybody may do everything
     #[arg(long, env, value_name = "FILE")]
     api_keys_file: Option<PathBuf>,
 }
 
 impl AccessArgs {
-    /// The file, if there is to be one; it is read, so that what is wrong with it is told with the other mistakes.
+    /// The file, if there is one. It is read, so that its mistakes are reported with those of the settings.
     pub(crate) fn check(&self, mistakes: &mut Mistakes) -> Option<PathBuf> {
         const NAME: &str = "API_KEYS_FILE";
         let path = self.api_keys_file.clone()?;

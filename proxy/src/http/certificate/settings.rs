@@ -9,18 +9,16 @@ use tepal_shared::process::settings::Mistakes;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct TlsArgs {
-    /// PEM file of the API's certificate with what leads to its authority; none = plain HTTP. Read again when it changes
+    /// PEM file with the API's certificate and its intermediate certificates; none = plain HTTP. Reloaded when it changes
     #[arg(long, env, value_name = "FILE")]
     tls_cert_file: Option<String>,
-    /// PEM file of its private key
+    /// PEM file with its private key
     #[arg(long, env, value_name = "FILE")]
     tls_key_file: Option<String>,
-    /// PEM file of the authorities that certificates of clients must be from; none = clients show none. Read again when it
-    /// changes
+    /// PEM file with the authorities that issue client certificates; none = no client certificates. Reloaded when it changes
     #[arg(long, env, value_name = "FILE")]
     tls_client_ca_file: Option<String>,
-    /// Whether a client must show a certificate of those authorities, or may: `required` or `optional`; required when the
-    /// file is given
+    /// Whether a client must present a certificate of those authorities: `required`, the default with that file, or `optional`
     #[arg(long, env, value_name = "WORD")]
     tls_client_auth: Option<String>,
 }

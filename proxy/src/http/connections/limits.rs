@@ -9,19 +9,19 @@ use tepal_shared::process::settings::Mistakes;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct ConnectionArgs {
-    /// Most open connections; beyond it, an idle one of the address with the most is closed for a new one
+    /// Most open connections. When they are reached, a new connection replaces an idle one of the address with the most
     #[arg(long, env, default_value = "10000", value_name = "N")]
     max_connections: String,
-    /// Longest time for a request's headers to arrive, ms; a new connection that sends nothing is closed after it, too
+    /// Longest time for a request's headers to arrive, ms. A new connection that sends nothing is closed after the same time
     #[arg(long, env, default_value = "10000", value_name = "MS")]
     header_timeout_ms: String,
-    /// How long a connection may wait for its next request, ms; longer than a balancer in front keeps its connections
+    /// Longest time between two requests of a connection, ms. Set it above the idle timeout of a load balancer in front
     #[arg(long, env, default_value = "75000", value_name = "MS")]
     idle_timeout_ms: String,
-    /// How long to go on serving after SIGTERM with /readyz at 503, so that load balancers notice, ms
+    /// How long to keep serving after SIGTERM while /readyz returns 503, so that load balancers notice, ms
     #[arg(long, env, default_value = "0", value_name = "MS", help_heading = "Service")]
     shutdown_delay_ms: String,
-    /// How long requests in flight may take to finish before the process ends, s
+    /// How long requests in flight may take after that, before the process ends, s
     #[arg(long, env, default_value = "10", value_name = "S", help_heading = "Service")]
     drain_timeout_seconds: String,
 }
@@ -35,7 +35,7 @@ pub struct ConnectionLimits {
     pub header_timeout: Duration,
     /// Longest wait for the next request, after one was answered.
     pub idle_timeout: Duration,
-    /// Longest time for a client to take a part of its answer.
+    /// Longest time in which a client must read a part of its answer.
     pub write_timeout: Duration,
     /// How long to go on accepting after the shutdown began.
     pub shutdown_delay: Duration,

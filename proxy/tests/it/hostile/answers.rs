@@ -49,7 +49,7 @@ async fn hundreds_who_ask_for_one_large_job_at_once_are_answered_from_the_same_b
     let mut all = connect(count, siege.addr()).await;
     join_all(all.iter_mut().map(|connection| connection.write_all(ask.as_bytes()))).await;
     let statuses = join_all(all.iter_mut().map(status)).await;
-    // On a machine that is starved, Redis may be out of reach for a moment. But nobody is refused for lack of memory.
+    // On an overloaded machine, Redis may be out of reach for a moment. But no request is rejected for lack of memory.
     let answered = statuses.iter().filter(|status| **status == 200).count();
     let refused =
         siege.gateway.proxy.logs().json().into_iter().filter(|line| line["code"] == "overloaded").count();

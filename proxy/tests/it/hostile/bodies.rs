@@ -39,7 +39,7 @@ async fn bodies_that_come_byte_by_byte() {
     siege.held(count, 32);
     for answer in join_all(slow).await {
         let (status, code) = outcome(&answer.unwrap());
-        // One who goes on sending may see the connection break before it reads the answer.
+        // A client that keeps sending may see the connection break before it reads the answer.
         assert!((status, code.as_str()) == (408, "request_timeout") || status == 0, "{status} {code}");
     }
 }

@@ -38,7 +38,7 @@ async fn idle_connections_in_all_slots_make_room() {
         metrics.metric("tepal_http_connections_displaced_total{while=\"waiting\"}") >= (count - 100) as f64
     );
     assert!(metrics.metric("tepal_http_connections_limit") < 100.5);
-    // The first ones have lost their places, the last ones have not.
+    // The first ones have lost their slots, the last ones have not.
     let mut byte = [0];
     let mut idle = idle.into_iter();
     let mut first = idle.next().unwrap();
@@ -52,7 +52,7 @@ async fn idle_connections_in_all_slots_make_room() {
 async fn clients_that_come_at_once_are_connected_before_they_are_accepted() {
     let listener = tepal_proxy::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
-    // Nobody accepts: what the system does not keep would wait here for ever.
+    // Nothing accepts connections: one that the backlog cannot hold would wait here for ever.
     let count = attackers(1500.min(most.trim().parse().unwrap()));
     let waiting = timeout(SOON, connect(count, listener.local_addr().unwrap())).await;
     assert_eq!(waiting.map(|waiting| waiting.len()), Ok(count));

@@ -8,8 +8,7 @@ use tepal_shared::process::settings::Mistakes;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct PublicUrlArgs {
-    /// Address at which clients reach the API, for `servers` of the contract, as in https://api.example; none = where the
-    /// contract was read
+    /// URL of the API for `servers` of the contract, as in https://api.example; none = the URL of the contract itself
     #[arg(long, env, value_name = "URL")]
     public_url: Option<String>,
 }

@@ -36,7 +36,7 @@ impl Siege {
     }
 
     /// Each attacker sends this over and over, and then a byte now and then, until its connection is closed. Returns when all
-    /// have begun and all places are taken.
+    /// have begun and all slots are in use.
     async fn attack(&self, count: usize, start: &str) -> JoinSet<()> {
         let (addr, mut all, begun) = (self.addr(), JoinSet::new(), Arc::new(Semaphore::new(0)));
         for _ in 0..count {
@@ -56,7 +56,7 @@ impl Siege {
         }
         drop(begun.acquire_many(count.try_into().unwrap()).await.unwrap());
         let taken = async || self.metric("tepal_http_connections").await > 199.5;
-        eventually(SOON, "all places to be taken", taken).await;
+        eventually(SOON, "all slots to be in use", taken).await;
         all
     }
 
@@ -123,7 +123,7 @@ async fn answers_that_are_not_counted_and_that_nobody_reads() {
     siege.held(count, 64);
 }
 
-/// Fifteen requests from one address, for twenty places, each of which stores a job and waits for its end.
+/// Fifteen requests from one address, for twenty slots. Each stores a job and waits for its end.
 async fn fifteen(gateway: &Gateway) -> Vec<TcpStream> {
     let more =
         format!("content-type: application/json\r\nprefer: wait=60\r\ncontent-length: {}\r\n", FLOWER.len());
