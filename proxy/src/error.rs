@@ -12,8 +12,8 @@ pub(crate) mod short;
 pub(crate) use self::mistake::Place;
 pub(crate) use self::{
     api_error::ApiError,
-    mistake::{LONGEST_POINTER, MOST_MISTAKES, Mistake},
-    problem::MOST_BYTES,
+    mistake::{LONGEST_POINTER, MOST_MISTAKES, Mistake, in_words},
+    problem::{BriefProblem, MOST_BYTES, Problem},
 };
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     jobs::store::Store,
-    snapshot::{Snapshot, Trouble, Workers},
+    snapshot::{ComponentState, Snapshot, Trouble, Workers},
     state::App,
 };
 
@@ -173,7 +173,8 @@ fn log_change(snapshot: &Snapshot) {
         workers.backends.iter().filter(|(_, is_ok)| !**is_ok).map(|(name, _)| name.as_str()).collect();
     let trouble = snapshot.trouble.as_ref();
     if live == 0 || !down.is_empty() || trouble.is_some() {
-        let (redis, reason) = (trouble.map_or("ok", Trouble::word), trouble.map(Trouble::reason));
+        let redis = trouble.map_or(ComponentState::Ok, Trouble::state).as_str();
+        let reason = trouble.map(Trouble::reason);
         let backends_down = down.join(",");
         warn!(action = "health_changed", redis, reason, workers = live, backends_down);
     } else {

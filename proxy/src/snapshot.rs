@@ -1,8 +1,10 @@
 //! What the probe saw last: the state of Redis and of the workers.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
 use axum::body::Bytes;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
 use tepal_shared::queue::loss::Loss;
 
 /// The state at the last read.
@@ -30,12 +32,12 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
-    /// The word for it in /health.
-    pub(crate) fn word(&self) -> &'static str {
+    /// The state of Redis while it lasts.
+    pub(crate) fn state(&self) -> ComponentState {
         match self {
-            Self::ReadOnly(_) => "read_only",
-            Self::Misconfigured => "misconfigured",
-            Self::Full => "full",
+            Self::ReadOnly(_) => ComponentState::ReadOnly,
+            Self::Misconfigured => ComponentState::Misconfigured,
+            Self::Full => ComponentState::Full,
         }
     }
 
@@ -45,6 +47,54 @@ impl Trouble {
             Self::Misconfigured => "maxmemory-policy must be noeviction",
             Self::Full => "Redis is at its memory limit and rejects new jobs",
         }
+    }
+}
+
+/// The state of a component in /health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ComponentState {
+    Ok,
+    Down,
+    ReadOnly,
+    Misconfigured,
+    Full,
+    WrongTopology,
+}
+
+impl ComponentState {
+    const ALL: [Self; 6] =
+        [Self::Ok, Self::Down, Self::ReadOnly, Self::Misconfigured, Self::Full, Self::WrongTopology];
+
+    /// The word in answers and in the log.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Down => "down",
+            Self::ReadOnly => "read_only",
+            Self::Misconfigured => "misconfigured",
+            Self::Full => "full",
+            Self::WrongTopology => "wrong_topology",
+        }
+    }
+}
+
+impl Serialize for ComponentState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl JsonSchema for ComponentState {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ComponentState".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": Self::ALL.map(Self::as_str)})
     }
 }
 

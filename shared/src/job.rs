@@ -3,6 +3,8 @@
 mod claim;
 mod delivery;
 pub mod owner;
+#[cfg(feature = "schema")]
+mod schema;
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 

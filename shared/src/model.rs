@@ -4,6 +4,7 @@
 mod description;
 mod input;
 mod output;
+mod schema;
 
 pub use description::{InputSpec, Model, ModelError, OutputSpec};
 pub use input::{InputError, MOST_ERRORS, Rows};

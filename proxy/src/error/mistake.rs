@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
+use serde_json::Value;
 use tepal_shared::model::InputError;
 
 use super::short::short;
@@ -15,7 +17,8 @@ const LONGEST_DETAIL: usize = 300;
 pub(crate) const MOST_MISTAKES: usize = tepal_shared::model::MOST_ERRORS;
 
 /// One wrong part of a request.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline, transform = list_places)]
 pub(crate) struct Mistake {
     #[serde(flatten)]
     pub(crate) place: Place,
@@ -26,15 +29,28 @@ pub(crate) struct Mistake {
 }
 
 /// The part of the request.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Place {
-    /// A JSON Pointer (RFC 6901) into the body.
+    /// A JSON Pointer (RFC 6901) into the body; a long one is cut and ends in three dots.
     Pointer(String),
     /// A query parameter.
     Parameter(String),
     /// A header.
     Header(&'static str),
+}
+
+/// Lists the places as optional members, which more programs understand than alternatives.
+fn list_places(schema: &mut Schema) {
+    let Some(Value::Array(places)) = schema.remove("oneOf") else { return };
+    let Some(members) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for place in &places {
+        for (name, member) in place["properties"].as_object().into_iter().flatten() {
+            let mut member = member.clone();
+            member["description"] = place["description"].clone();
+            members.insert(name.clone(), member);
+        }
+    }
 }
 
 impl Mistake {
@@ -61,6 +77,14 @@ impl Mistake {
 impl From<InputError> for Mistake {
     fn from(error: InputError) -> Self {
         Self::at(error.pointer, error.code, error.detail)
+    }
+}
+
+/// These names in a sentence.
+pub(crate) fn in_words(names: &[&str]) -> String {
+    match names {
+        [names @ .., last] if !names.is_empty() => format!("{} and {last}", names.join(", ")),
+        names => names.concat(),
     }
 }
 

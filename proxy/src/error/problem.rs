@@ -1,5 +1,8 @@
 //! The body of an error answer, within its bound.
 
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{mistake::Mistake, short::short};
@@ -10,68 +13,72 @@ pub(crate) const MOST_BYTES: usize = 4 << 10;
 const LONGEST_INSTANCE: usize = 1024;
 /// Bytes of a detail, as JSON: that of a mistake, with its pointer.
 const LONGEST_DETAIL: usize = 600;
+/// Bytes around the mistakes.
+const FRAME_OF_MISTAKES: usize = r#","errors":[]"#.len();
 
-/// The problem without its mistakes.
+/// The members of RFC 9457 in its order, then ours.
+#[derive(Serialize, JsonSchema)]
+#[schemars(description = "RFC 9457")]
+pub(crate) struct Problem<'a> {
+    #[schemars(extend("format" = "uri-reference"))]
+    r#type: String,
+    title: &'a str,
+    #[schemars(range(min = 400, max = 599))]
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(extend("format" = "uri-reference"))]
+    instance: String,
+    /// One word for programs; does not change
+    code: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [Mistake],
+}
+
+/// The parts of a problem that a program needs.
+#[derive(Serialize, JsonSchema)]
+#[schemars(description = "A problem of a batch that has many, reduced to what a program needs")]
+pub(crate) struct BriefProblem<'a> {
+    #[schemars(extend("format" = "uri-reference"))]
+    r#type: String,
+    #[schemars(range(min = 400, max = 599))]
+    status: u16,
+    code: &'a str,
+}
+
+/// A problem without its mistakes.
 pub(super) struct Head<'a> {
     pub(super) status: u16,
     pub(super) code: &'a str,
     pub(super) title: &'a str,
-    pub(super) detail: &'a str,
+    pub(super) detail: Cow<'static, str>,
     pub(super) instance: &'a str,
     pub(super) request_id: &'a str,
 }
 
-/// The members in the order of RFC 9457, then ours.
-#[derive(Serialize)]
-struct Members<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    detail: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    instance: String,
-    code: &'a str,
-    request_id: &'a str,
-}
-
-#[derive(Serialize)]
-struct Brief<'a> {
-    r#type: String,
-    status: u16,
-    code: &'a str,
-}
-
-impl Head<'_> {
+impl<'a> Head<'a> {
     /// The problem with as many mistakes as fit into `most` bytes, but with one at least.
-    pub(super) fn problem(self, mistakes: &[Mistake], most: usize) -> Vec<u8> {
+    pub(super) fn problem(self, mistakes: &'a [Mistake], most: usize) -> Problem<'a> {
         let Self { status, code, title, request_id, .. } = self;
         let detail = short(self.detail, LONGEST_DETAIL);
         let instance = short(self.instance, LONGEST_INSTANCE);
         let mut problem =
-            json(&Members { r#type: path(code), title, status, detail, instance, code, request_id });
-        let mut start = &br#","errors":["#[..];
-        for mistake in mistakes.iter().map(json) {
-            let is_first = start.len() > 1;
-            if !is_first && problem.len() + 1 + mistake.len() + 2 > most {
-                break;
-            }
-            if is_first {
-                problem.pop();
-            }
-            problem.extend_from_slice(start);
-            problem.extend_from_slice(&mistake);
-            start = b",";
-        }
-        if !mistakes.is_empty() {
-            problem.extend_from_slice(b"]}");
-        }
+            Problem { r#type: path(code), title, status, detail, instance, code, request_id, errors: &[] };
+        let mut bytes = json(&problem).len() + FRAME_OF_MISTAKES;
+        let fits = |(index, mistake): &(usize, &Mistake)| {
+            bytes += json(mistake).len() + usize::from(*index > 0);
+            *index == 0 || bytes <= most
+        };
+        problem.errors = &mistakes[..mistakes.iter().enumerate().take_while(fits).count()];
         problem
     }
 }
 
-/// The parts of a problem that a program needs.
-pub(super) fn brief(status: u16, code: &str) -> Vec<u8> {
-    json(&Brief { r#type: path(code), status, code })
+impl<'a> BriefProblem<'a> {
+    pub(super) fn new(status: u16, code: &'a str) -> Self {
+        Self { r#type: path(code), status, code }
+    }
 }
 
 fn path(code: &str) -> String {
@@ -79,6 +86,6 @@ fn path(code: &str) -> String {
 }
 
 /// Serialising these types cannot fail: they have string keys, and integers only.
-fn json(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }

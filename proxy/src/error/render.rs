@@ -13,7 +13,7 @@ use axum::{
 use super::{
     api_error::ApiError,
     kind::Kind,
-    problem::{self, MOST_BYTES},
+    problem::{BriefProblem, Head, MOST_BYTES, Problem, json},
 };
 
 /// How to authenticate: no registered scheme carries a key in a header of its own.
@@ -38,22 +38,25 @@ impl ApiError {
 
     /// The problem, JSON, in at most [`MOST_BYTES`].
     pub(crate) fn problem(&self, instance: &str, request_id: &str) -> Vec<u8> {
-        self.problem_within(MOST_BYTES, instance, request_id)
+        json(&self.problem_within(MOST_BYTES, instance, request_id))
     }
 
     /// The problem, with as many of its mistakes as fit into `most` bytes, but with one at least.
-    pub(crate) fn problem_within(&self, most: usize, instance: &str, request_id: &str) -> Vec<u8> {
+    pub(crate) fn problem_within<'a>(
+        &'a self,
+        most: usize,
+        instance: &'a str,
+        request_id: &'a str,
+    ) -> Problem<'a> {
         let Kind { status, code, title, .. } = self.kind();
-        let detail = self.detail();
-        let head =
-            problem::Head { status: status.as_u16(), code, title, detail: &detail, instance, request_id };
-        head.problem(self.mistakes(), most)
+        let (status, detail) = (status.as_u16(), self.detail());
+        Head { status, code, title, detail, instance, request_id }.problem(self.mistakes(), most)
     }
 
-    /// The parts of the problem that a program needs, JSON in at most 100 bytes.
-    pub(crate) fn brief_problem(&self) -> Vec<u8> {
+    /// The parts of the problem that a program needs, as JSON at most 100 bytes.
+    pub(crate) fn brief_problem(&self) -> BriefProblem<'static> {
         let Kind { status, code, .. } = self.kind();
-        problem::brief(status.as_u16(), code)
+        BriefProblem::new(status.as_u16(), code)
     }
 }
 

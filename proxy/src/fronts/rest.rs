@@ -20,11 +20,10 @@ use axum::{
     handler::Handler,
     http::{HeaderMap, Method},
     middleware,
-    routing::{MethodFilter, get, on},
+    routing::{MethodFilter, MethodRouter, get, on},
 };
-use tepal_shared::model::Model;
 
-use self::openapi::{Deployment, Route, operation::Operation};
+use self::openapi::{Deployment, Route, contract::Contract, operation::Operation};
 use crate::{
     config::Config,
     edge::{
@@ -62,7 +61,7 @@ pub(crate) fn api(app: Arc<App>, config: &Config) -> Api {
         public_url: config.public_url.as_deref(),
         anonymous: app.admission.access.as_ref().map(Access::anonymous),
     };
-    let (router, rules) = table(&app).with_contract(&app.model, deployment);
+    let (router, rules) = table(&app).with_contract(deployment);
     let open_paths = rules.open_paths().collect();
     let observer = Arc::new(Observer {
         admission: Arc::clone(&app.admission),
@@ -83,47 +82,50 @@ pub(crate) fn api(app: Arc<App>, config: &Config) -> Api {
 }
 
 /// Every route, with the scope that it requires. A route without one is open to everybody.
-fn table(app: &App) -> Table {
-    let (model, largest_body) = (&app.model, app.bodies.largest());
+fn table(app: &App) -> Table<'_> {
     let (read, submit, anybody) = (Some(Scope::Read), Some(Scope::Submit), None);
-    let predict = submit::predict_operation(model, largest_body);
-    let predict_all = batch::predict_all_operation(model, largest_body);
-    let look_up = lookup::look_up_operation(largest_body);
-    Table::default()
-        .post("/predict", submit, Form::Json, submit::predict, predict)
-        .post("/predict/test", submit, Form::Json, submit::predict_sample, submit::predict_sample_operation())
-        .post("/predict/batch", submit, Form::Json, batch::predict_all, predict_all)
-        .get("/job/{id}", read, Form::JsonOrEvents, job::show, job::show_operation())
-        .delete("/job/{id}", submit, Form::Json, job::cancel, job::cancel_operation())
-        .post("/job/{id}/retry", submit, Form::Json, job::retry, job::retry_operation())
-        .get("/jobs", read, Form::Json, jobs::list, jobs::list_operation())
-        .post("/jobs/lookup", read, Form::Json, lookup::look_up, look_up)
-        .get("/health", anybody, Form::Json, health::health, health::health_operation())
-        .get("/metadata", read, Form::Json, metadata::metadata, metadata::metadata_operation(model))
-        .get("/livez", anybody, Form::Fixed, health::livez, health::livez_operation())
-        .get("/readyz", anybody, Form::Fixed, health::readyz, health::readyz_operation())
-        .get("/metrics", anybody, Form::Fixed, health::metrics, health::metrics_operation())
-        .get("/docs", anybody, Form::Fixed, docs::page, docs::page_operation())
+    Table::new(Contract::new(&app.model, app.bodies.largest()))
+        .post("/predict", submit, Form::Json, submit::predict, submit::predict_operation)
+        .post("/predict/test", submit, Form::Json, submit::predict_sample, submit::predict_sample_operation)
+        .post("/predict/batch", submit, Form::Json, batch::predict_all, batch::predict_all_operation)
+        .get("/job/{id}", read, Form::JsonOrEvents, job::show, job::show_operation)
+        .delete("/job/{id}", submit, Form::Json, job::cancel, job::cancel_operation)
+        .post("/job/{id}/retry", submit, Form::Json, job::retry, job::retry_operation)
+        .get("/jobs", read, Form::Json, jobs::list, jobs::list_operation)
+        .post("/jobs/lookup", read, Form::Json, lookup::look_up, lookup::look_up_operation)
+        .get("/health", anybody, Form::Json, health::health, health::health_operation)
+        .get("/metadata", read, Form::Json, metadata::metadata, metadata::metadata_operation)
+        .get("/livez", anybody, Form::Fixed, health::livez, health::livez_operation)
+        .get("/readyz", anybody, Form::Fixed, health::readyz, health::readyz_operation)
+        .get("/metrics", anybody, Form::Fixed, health::metrics, health::metrics_operation)
+        .get("/docs", anybody, Form::Fixed, docs::page, docs::page_operation)
 }
 
+/// Describes an operation for the contract.
+type Describe = fn(&mut Contract<'_>) -> Operation;
+
 /// The routes, what they require of their callers, and their descriptions, which can only be added together.
-#[derive(Default)]
-struct Table {
+struct Table<'a> {
     router: Router<Arc<App>>,
     routes: Vec<Route>,
     rules: Rules,
+    contract: Contract<'a>,
 }
 
-impl Table {
+impl<'a> Table<'a> {
+    fn new(contract: Contract<'a>) -> Self {
+        Self { router: Router::default(), routes: Vec::new(), rules: Rules::default(), contract }
+    }
+
     fn get<H: Handler<T, Arc<App>>, T: 'static>(
         self,
         path: &'static str,
         scope: Option<Scope>,
         form: Form,
         handler: H,
-        it: Operation,
+        describe: Describe,
     ) -> Self {
-        self.on(MethodFilter::GET, handler, form, Route { path, method: Method::GET, scope, operation: it })
+        self.route(path, on(MethodFilter::GET, handler)).describe(Method::GET, path, scope, form, describe)
     }
 
     fn post<H: Handler<T, Arc<App>>, T: 'static>(
@@ -132,9 +134,9 @@ impl Table {
         scope: Option<Scope>,
         form: Form,
         handler: H,
-        it: Operation,
+        describe: Describe,
     ) -> Self {
-        self.on(MethodFilter::POST, handler, form, Route { path, method: Method::POST, scope, operation: it })
+        self.route(path, on(MethodFilter::POST, handler)).describe(Method::POST, path, scope, form, describe)
     }
 
     fn delete<H: Handler<T, Arc<App>>, T: 'static>(
@@ -143,35 +145,37 @@ impl Table {
         scope: Option<Scope>,
         form: Form,
         handler: H,
-        it: Operation,
+        describe: Describe,
     ) -> Self {
-        let route = Route { path, method: Method::DELETE, scope, operation: it };
-        self.on(MethodFilter::DELETE, handler, form, route)
+        let routed = self.route(path, on(MethodFilter::DELETE, handler));
+        routed.describe(Method::DELETE, path, scope, form, describe)
     }
 
-    fn on<H: Handler<T, Arc<App>>, T: 'static>(
+    fn route(self, path: &'static str, handler: MethodRouter<Arc<App>>) -> Self {
+        Self { router: self.router.route(path, handler), ..self }
+    }
+
+    fn describe(
         mut self,
-        filter: MethodFilter,
-        handler: H,
+        method: Method,
+        path: &'static str,
+        scope: Option<Scope>,
         form: Form,
-        route: Route,
+        describe: Describe,
     ) -> Self {
-        self.router = self.router.route(route.path, on(filter, handler));
-        self.add(route, form);
+        let operation = describe(&mut self.contract);
+        self.rules.add(path, method.clone(), scope, form);
+        self.routes.push(Route { path, method, scope, operation });
         self
     }
 
-    fn add(&mut self, route: Route, form: Form) {
-        self.rules.add(route.path, route.method.clone(), route.scope, form);
-        self.routes.push(route);
-    }
-
-    fn with_contract(mut self, model: &Model, deployment: Deployment<'_>) -> (Router<Arc<App>>, Rules) {
-        let (path, operation) = ("/openapi.json", openapi::contract_operation());
-        self.add(Route { path, method: Method::GET, scope: None, operation }, Form::Json);
-        let document = openapi::document(model, &self.routes, deployment).to_string();
+    fn with_contract(self, deployment: Deployment<'_>) -> (Router<Arc<App>>, Rules) {
+        let path = "/openapi.json";
+        let Self { router, routes, rules, contract } =
+            self.describe(Method::GET, path, None, Form::Json, openapi::contract_operation);
+        let document = openapi::document(contract, &routes, deployment).to_string();
         let kept = Kept::new(document, "application/json");
         let answer = async move |headers: HeaderMap| kept.answer(&headers);
-        (self.router.route(path, get(answer)), self.rules)
+        (router.route(path, get(answer)), rules)
     }
 }

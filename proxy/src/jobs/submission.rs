@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tepal_shared::{
-    job::{Charge, Priority},
+    job::{Charge, Priority, UnknownWord},
     model::{InputError, Model},
     tensor::number::{kind, large},
 };
 
 use crate::{
-    error::{MOST_MISTAKES, Mistake},
+    error::{MOST_MISTAKES, Mistake, in_words},
     http::json::pointer_to,
 };
 
@@ -37,11 +37,11 @@ impl Submission {
     /// Reads the body.
     pub(crate) fn read(body: Value, model: &Model) -> Result<Self, Vec<Mistake>> {
         let Value::Object(fields) = body else {
-            let detail = format!("must be an object with the field data, not {}", kind(&body));
+            let detail = format!("must be an object with the field {DATA}, not {}", kind(&body));
             return Err(vec![Mistake::at("", "type", detail)]);
         };
         let mut reader = Reader::default();
-        let has_data = fields.contains_key("data");
+        let has_data = fields.contains_key(DATA);
         for (name, value) in fields {
             // Of very many wrong fields, the first ones are reported.
             if reader.mistakes.len() >= MOST_MISTAKES {
@@ -50,10 +50,21 @@ impl Submission {
             reader.field(&name, &value, model);
         }
         if !has_data {
-            reader.mistakes.insert(0, Mistake::at("/data", "missing", "is missing"));
+            reader.mistakes.insert(0, Mistake::at(format!("/{DATA}"), "missing", "is missing"));
         }
         reader.mistakes.truncate(MOST_MISTAKES);
         if reader.mistakes.is_empty() { Ok(reader.submission) } else { Err(reader.mistakes) }
+    }
+
+    /// The JSON Schema of the body, from that of a priority.
+    pub(crate) fn schema(model: &Model, priority: &Value) -> Value {
+        let members = FIELDS.iter().map(|field| (field.name.to_owned(), (field.schema)(model, priority)));
+        json!({
+            "type": "object",
+            "required": [DATA],
+            "additionalProperties": false,
+            "properties": members.collect::<Map<String, Value>>(),
+        })
     }
 
     /// The model's sample as a submission.
@@ -69,37 +80,93 @@ struct Reader {
     mistakes: Vec<Mistake>,
 }
 
+/// A member of the body.
+struct Field {
+    name: &'static str,
+    read: fn(&mut Reader, &'static str, &Value, &Model),
+    /// Its schema, from the model and the schema of a priority.
+    schema: fn(&Model, &Value) -> Value,
+}
+
+/// Every member of the body.
+const FIELDS: [Field; 4] = [
+    Field { name: DATA, read: Reader::data, schema: |model, _| model.data_schema() },
+    Field { name: "priority", read: Reader::priority, schema: |_, priority| with_default(priority) },
+    Field {
+        name: "max_queue_seconds",
+        read: |reader, name, value, _| reader.submission.max_queue = reader.span(name, value),
+        schema: |_, _| span_schema("The job fails when nobody began to run it by then"),
+    },
+    Field {
+        name: "timeout_seconds",
+        read: |reader, name, value, _| reader.submission.timeout = reader.span(name, value),
+        schema: |_, _| {
+            span_schema("The job fails when it has not ended so long after its first attempt began")
+        },
+    },
+];
+/// The only member that every body has.
+const DATA: &str = "data";
+
+fn with_default(priority: &Value) -> Value {
+    let mut schema = priority.clone();
+    schema["default"] = Priority::default().as_str().into();
+    schema
+}
+
+fn span_schema(description: &str) -> Value {
+    json!({
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": LONGEST_SECONDS,
+        "description": description,
+    })
+}
+
 impl Reader {
     fn field(&mut self, name: &str, value: &Value, model: &Model) {
-        match name {
-            "data" => match model.read_rows(value) {
-                Ok(read) => {
-                    self.submission.rows = read.rows;
-                    self.submission.input = value.to_string();
-                }
-                Err(errors) => self.mistakes.extend(errors.into_iter().map(InputError::into)),
-            },
-            "priority" => match priority(value) {
-                Ok(priority) => self.submission.priority = priority,
-                Err(mistake) => self.mistakes.push(mistake),
-            },
-            "max_queue_seconds" => self.submission.max_queue = self.span("/max_queue_seconds", value),
-            "timeout_seconds" => self.submission.timeout = self.span("/timeout_seconds", value),
-            _ => {
-                let detail = "is not a field of this request; known are data, priority, max_queue_seconds and \
-                              timeout_seconds";
-                self.mistakes.push(Mistake::at(pointer_to(name), "unknown_field", detail));
+        if let Some(field) = FIELDS.iter().find(|field| field.name == name) {
+            return (field.read)(self, field.name, value, model);
+        }
+        let known = in_words(&FIELDS.map(|field| field.name));
+        let detail = format!("is not a field of this request; known are {known}");
+        self.mistakes.push(Mistake::at(pointer_to(name), "unknown_field", detail));
+    }
+
+    fn data(&mut self, _: &'static str, value: &Value, model: &Model) {
+        match model.read_rows(value) {
+            Ok(read) => {
+                self.submission.rows = read.rows;
+                self.submission.input = value.to_string();
             }
+            Err(errors) => self.mistakes.extend(errors.into_iter().map(InputError::into)),
         }
     }
 
-    fn span(&mut self, pointer: &str, value: &Value) -> Option<Duration> {
+    fn priority(&mut self, name: &'static str, value: &Value, _: &Model) {
+        let mistake = |code, detail: String| Mistake::at(format!("/{name}"), code, detail);
+        let outcome = match value {
+            Value::String(word) => word
+                .parse()
+                .map_err(|UnknownWord { expected, .. }| mistake("unknown_value", one_of(expected))),
+            other => {
+                let expected = one_of(&Priority::ALL.map(Priority::as_str).join(", "));
+                Err(mistake("type", format!("{expected}, not {}", kind(other))))
+            }
+        };
+        match outcome {
+            Ok(priority) => self.submission.priority = priority,
+            Err(mistake) => self.mistakes.push(mistake),
+        }
+    }
+
+    fn span(&mut self, name: &str, value: &Value) -> Option<Duration> {
         let seconds = match value {
             Value::Number(number) => number.as_f64(),
             _ if large(value).is_some() => None,
             other => {
                 let detail = format!("must be a number, not {}", kind(other));
-                self.mistakes.push(Mistake::at(pointer, "type", detail));
+                self.mistakes.push(Mistake::at(format!("/{name}"), "type", detail));
                 return None;
             }
         };
@@ -107,26 +174,20 @@ impl Reader {
         if seconds.is_none() {
             let given = large(value).map_or_else(|| value.to_string(), str::to_owned);
             let detail = format!("must be greater than 0 and at most {LONGEST_SECONDS}, but is {given}");
-            self.mistakes.push(Mistake::at(pointer, "out_of_range", detail));
+            self.mistakes.push(Mistake::at(format!("/{name}"), "out_of_range", detail));
         }
         // Rounded up to whole milliseconds, because 0 means "no limit" in the store.
         seconds.map(|seconds| Duration::from_millis((seconds * 1000.0).ceil() as u64))
     }
 }
 
-fn priority(value: &Value) -> Result<Priority, Mistake> {
-    let expected = "must be one of high, normal, low";
-    match value {
-        Value::String(word) => word.parse().map_err(|_| Mistake::at("/priority", "unknown_value", expected)),
-        other => Err(Mistake::at("/priority", "type", format!("{expected}, not {}", kind(other)))),
-    }
+fn one_of(words: &str) -> String {
+    format!("must be one of {words}")
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use serde_json::json;
 
     use super::*;
 

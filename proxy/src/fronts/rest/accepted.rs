@@ -7,19 +7,49 @@ use axum::{
     },
     response::Response,
 };
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Value, json};
 use tepal_shared::{
     job::{Job, JobId, JobStatus},
     process::telemetry,
 };
 use tracing::warn;
 
-use super::job::answer::shown;
+use super::{
+    job::{
+        answer::shown,
+        view::{self, JobView},
+    },
+    openapi::{contract::Contract, parts::applied},
+};
 use crate::{
     edge::access::{Caller, Scope},
     error::ApiError,
-    http::{answer::json, prefer},
+    http::{answer, prefer},
     state::App,
 };
+
+/// An accepted job, and its state at that time.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Accepted", description = "An accepted job")]
+pub(super) struct AcceptedJob {
+    pub(super) job_id: JobId,
+    pub(super) status: JobStatus,
+}
+
+impl AcceptedJob {
+    /// An example for the contract.
+    pub(super) fn example(status: JobStatus) -> Self {
+        Self { job_id: view::example_id(), status }
+    }
+
+    /// JSON.
+    pub(super) fn text(&self) -> String {
+        // Serialising this type cannot fail: its keys are strings.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
 
 /// The answer: the job itself if the client prefers to wait, may read the job, and the job ends in time.
 pub(super) async fn answer(
@@ -57,10 +87,27 @@ async fn finished(app: &App, job: &Job) -> Result<Response, ApiError> {
 }
 
 fn accepted(id: JobId, status: JobStatus) -> Response {
-    let mut response = json(format!(r#"{{"job_id":"{id}","status":"{status}"}}"#));
+    let mut response = answer::json(AcceptedJob { job_id: id, status }.text());
     *response.status_mut() = StatusCode::ACCEPTED;
     if let Ok(location) = HeaderValue::try_from(format!("/job/{id}")) {
         response.headers_mut().insert(LOCATION, location);
     }
     response
+}
+
+/// Describes the answers to an accepted job.
+pub(super) fn answers(contract: &mut Contract<'_>) -> Vec<(u16, Value)> {
+    let text = |description: &str| json!({"description": description, "schema": {"type": "string"}});
+    let job = view::example_body();
+    let mut finished =
+        contract.answer_like::<JobView<'_>>("The job has ended within the preferred wait", &job);
+    finished["headers"] =
+        json!({"Content-Location": text("Where the job is read"), "Preference-Applied": applied()});
+    let job = AcceptedJob::example(JobStatus::Pending);
+    let mut accepted = contract.answer("The job is accepted", &job);
+    accepted["headers"] = json!({"Location": text("Where the job is read"), "Preference-Applied": applied()});
+    accepted["links"] = json!({
+        "show": {"operationId": "showJob", "parameters": {"id": "$response.body#/job_id"}},
+    });
+    vec![(200, finished), (202, accepted)]
 }

@@ -8,26 +8,27 @@ use axum::{
     http::{HeaderMap, StatusCode, header::RETRY_AFTER},
     response::Response,
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 #[cfg(any(fuzzing, test))]
-use tepal_shared::job::{JobId, JobStatus};
+use tepal_shared::job::JobId;
+use tepal_shared::job::JobStatus;
 use tepal_shared::model::Model;
 
 use super::openapi::{
+    contract::Contract,
     operation::{Operation, Tag},
-    parts::{
-        ConcatErrors as _, JOB_ID, REQUEST_ID, idempotency_key, invalid_body, json_answer, reading_a_body,
-        schema, submitting,
-    },
+    parts::{ConcatErrors as _, REQUEST_ID, invalid_body, reading_a_body, submitting},
 };
-use super::{extract, idempotency};
+use super::{accepted::AcceptedJob, extract, idempotency, submit::submission};
 use crate::{
     edge::{
         access::Caller,
         cost::{Tab, Work},
         request_id,
     },
-    error::{ApiError, MOST_BYTES, Mistake},
+    error::{ApiError, BriefProblem, MOST_BYTES, Mistake, Problem},
     http::{
         answer::{as_json, held, paid},
         budget::{Meter, Share},
@@ -48,8 +49,10 @@ const COMPLETE: usize = 20;
 pub(crate) const BYTES_A_JOB: usize = 128;
 /// No outcome but a complete problem needs more.
 const LEAST_BYTES_A_JOB: usize = 104;
-/// Bytes around a problem, and at the end.
-const FRAME: usize = r#"{"problem":}]}"#.len();
+/// Bytes around a problem.
+const FRAME: usize = r#"{"problem":}"#.len();
+/// The end of an answer, after its jobs.
+const END: &str = "]}";
 const PATH: &str = "/predict/batch";
 const LINES: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
 
@@ -213,9 +216,36 @@ fn answer(outcomes: &[Outcome], request_id: &str, share: Share) -> Response {
     response
 }
 
+/// The answer. Its jobs are written one by one, because the answer is bounded.
+#[derive(Serialize, JsonSchema)]
+#[schemars(description = "What became of each job, in the order of the request")]
+struct BatchAnswer<'a> {
+    accepted: usize,
+    refused: usize,
+    jobs: Vec<Position<'a>>,
+}
+
+/// What became of one job.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+enum Position<'a> {
+    Accepted(AcceptedJob),
+    Refused { problem: AnyProblem<'a> },
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+enum AnyProblem<'a> {
+    Complete(Problem<'a>),
+    Brief(BriefProblem<'a>),
+}
+
 /// The outcomes, in at most [`MOST_BYTES`] and [`BYTES_A_JOB`] for each.
 fn body(outcomes: &[Outcome], refused: usize, request_id: &str) -> String {
-    let mut body = format!(r#"{{"accepted":{},"refused":{refused},"jobs":["#, outcomes.len() - refused);
+    let mut body = text(&BatchAnswer { accepted: outcomes.len() - refused, refused, jobs: vec![] });
+    body.truncate(body.len().saturating_sub(END.len()));
     let most = MOST_BYTES + BYTES_A_JOB * outcomes.len();
     let mut complete = refused.min(COMPLETE);
     for (index, outcome) in outcomes.iter().enumerate() {
@@ -223,45 +253,46 @@ fn body(outcomes: &[Outcome], refused: usize, request_id: &str) -> String {
             body.push(',');
         }
         let later = LEAST_BYTES_A_JOB * (outcomes.len() - index - 1);
-        let room = most.saturating_sub(later + body.len() + FRAME);
+        let room = most.saturating_sub(later + body.len() + END.len());
         match outcome {
-            Ok((id, status)) => body.push_str(&format!(r#"{{"job_id":"{id}","status":"{status}"}}"#)),
+            Ok((job_id, status)) => body.push_str(&text(&AcceptedJob { job_id: *job_id, status: *status })),
             Err(error) => {
                 let instance = format!("{PATH}#/{index}");
-                let problem = problem(error, &instance, request_id, room, &mut complete);
-                body.push_str(&format!(r#"{{"problem":{}}}"#, String::from_utf8_lossy(&problem)));
+                body.push_str(&refusal(error, &instance, request_id, room, &mut complete));
             }
         }
     }
-    body.push_str("]}");
+    body.push_str(END);
     body
 }
 
 /// One of the next `complete` problems: complete if it fits, with as many of its mistakes as fit into its share of the room.
-fn problem(error: &ApiError, instance: &str, request_id: &str, room: usize, complete: &mut usize) -> Vec<u8> {
+fn refusal(error: &ApiError, instance: &str, request_id: &str, room: usize, complete: &mut usize) -> String {
     if let Some(others) = complete.checked_sub(1) {
-        let share = (room / (others + 1)).min(MOST_BYTES);
+        let share = (room.saturating_sub(FRAME) / (others + 1)).min(MOST_BYTES);
         *complete = others;
-        let problem = error.problem_within(share, instance, request_id);
-        if problem.len() <= room {
-            return problem;
+        let problem = AnyProblem::Complete(error.problem_within(share, instance, request_id));
+        let text = text(&Position::Refused { problem });
+        if text.len() <= room {
+            return text;
         }
     }
-    error.brief_problem()
+    text(&Position::Refused { problem: AnyProblem::Brief(error.brief_problem()) })
+}
+
+fn text(value: &impl Serialize) -> String {
+    // Serialising these types cannot fail: they have string keys, and integers only.
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// Describes it for the contract.
-pub(super) fn predict_all_operation(model: &Model, largest_body: usize) -> Operation {
-    let job = json!({"data": model.sample});
-    let lines = format!("{job}\n{job}\n");
+pub(super) fn predict_all_operation(contract: &mut Contract<'_>) -> Operation {
+    let answer = contract.schema::<BatchAnswer<'_>>();
     let answer = |description: &str, refused: bool| {
-        let mut jobs = vec![json!({"job_id": JOB_ID, "status": "pending"})];
-        if refused {
-            let problem = invalid_body().problem("/predict/batch#/1", REQUEST_ID);
-            jobs.push(json!({"problem": serde_json::from_slice::<Value>(&problem).unwrap_or_default()}));
-        }
-        let example = json!({"accepted": 1, "refused": u8::from(refused), "jobs": jobs});
-        json_answer(description, "BatchAnswer", &example)
+        json!({
+            "description": description,
+            "content": {"application/json": {"schema": answer, "example": example(refused)}},
+        })
     };
     Operation {
         id: "predictBatch",
@@ -271,26 +302,53 @@ pub(super) fn predict_all_operation(model: &Model, largest_body: usize) -> Opera
             "Accepts up to {MOST} jobs in one round trip, as a list or one a line. Each is a job of its own, with its \
              own outcome, in the order of the request."
         ),
-        parameters: vec![idempotency_key()],
-        body: Some(json!({"required": true, "content": {
-            "application/json": {"schema": schema("Batch"), "example": [job, job]},
-            "application/x-ndjson": {
-                // OpenAPI 3.1 cannot describe lines. At least one must not be blank.
-                "schema": {
-                    "type": "string",
-                    "pattern": "[^ \\t\\n\\f\\r]",
-                    "description": "One Submission a line",
-                },
-                "example": lines,
-            },
-        }})),
+        parameters: vec![idempotency::parameter()],
+        body: Some(request(contract)),
         answers: vec![
             (202, answer("All jobs are accepted", false)),
             (207, answer("Some jobs are rejected; `jobs` shows which", true)),
         ],
-        errors: [reading_a_body(largest_body), vec![ApiError::NotDeclaredJsonLines], submitting()]
+        errors: [reading_a_body(contract.largest_body), vec![ApiError::NotDeclaredJsonLines], submitting()]
             .concat_errors(),
     }
+}
+
+fn request(contract: &mut Contract<'_>) -> Value {
+    let submission = submission(contract);
+    let batch = contract.define(
+        "Batch",
+        json!({
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST,
+            // An invalid job is refused by itself, so none makes the batch as a whole invalid.
+            "items": {"anyOf": [submission, {}]},
+        }),
+    );
+    let job = json!({"data": contract.model.sample});
+    json!({"required": true, "content": {
+        "application/json": {"schema": batch, "example": [job, job]},
+        LINES[0]: {
+            // OpenAPI 3.1 cannot describe lines. At least one must not be blank.
+            "schema": {
+                "type": "string",
+                "pattern": "[^ \\t\\n\\f\\r]",
+                "description": "One Submission a line",
+            },
+            "example": format!("{job}\n{job}\n"),
+        },
+    }})
+}
+
+fn example(refused: bool) -> Value {
+    let error = invalid_body();
+    let mut jobs = vec![Position::Accepted(AcceptedJob::example(JobStatus::Pending))];
+    if refused {
+        let problem = error.problem_within(MOST_BYTES, "/predict/batch#/1", REQUEST_ID);
+        jobs.push(Position::Refused { problem: AnyProblem::Complete(problem) });
+    }
+    let answer = BatchAnswer { accepted: 1, refused: usize::from(refused), jobs };
+    serde_json::to_value(answer).unwrap_or_default()
 }
 
 #[cfg(test)]

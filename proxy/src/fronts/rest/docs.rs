@@ -7,7 +7,10 @@ use axum::{
     response::Response,
 };
 
-use super::openapi::operation::{Operation, text};
+use super::openapi::{
+    contract::Contract,
+    operation::{Operation, text},
+};
 use crate::http::kept::Kept;
 
 static PAGE: LazyLock<Kept> =
@@ -24,6 +27,6 @@ pub(super) async fn page(headers: HeaderMap) -> Response {
 }
 
 /// Describes it for the contract.
-pub(super) fn page_operation() -> Operation {
+pub(super) fn page_operation(_: &mut Contract<'_>) -> Operation {
     text("docs", "This document for people", "text/html", "<html>", vec![])
 }

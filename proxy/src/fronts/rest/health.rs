@@ -1,72 +1,109 @@
 //! `/health` for people and monitoring, `/livez` and `/readyz` for orchestrators, `/metrics` for Prometheus.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{extract::State, http::HeaderMap, response::Response};
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 use tepal_shared::queue::error::StoreError;
 
 use super::openapi::{
+    contract::Contract,
     operation::{Operation, Tag, text},
-    parts::{json_answer, wrong_topology},
+    parts::wrong_topology,
 };
 use crate::{
     error::ApiError,
-    http::{answer::json as json_text, kept::Kept},
-    snapshot::{Snapshot, Trouble},
+    http::{answer::json, kept::Kept},
+    snapshot::{ComponentState, Snapshot, Trouble},
     state::App,
 };
 
 static OK: LazyLock<Kept> = LazyLock::new(|| Kept::new("ok", "text/plain; charset=utf-8"));
 
+/// The state of all components.
+#[derive(Serialize, JsonSchema)]
+#[schemars(description = "The state of each component")]
+struct Health<'a> {
+    status: HealthStatus,
+    #[serde(serialize_with = "as_map")]
+    #[schemars(with = "BTreeMap<String, ComponentState>")]
+    components: Vec<(&'a str, ComponentState)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+enum HealthStatus {
+    Healthy,
+    Unhealthy,
+}
+
+/// A condition that an operator should know although the service works.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct Warning {
+    code: &'static str,
+    detail: String,
+}
+
+fn as_map<S: Serializer>(components: &[(&str, ComponentState)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(components.iter().copied())
+}
+
+impl<'a> Health<'a> {
+    fn new(components: Vec<(&'a str, ComponentState)>, warnings: Vec<Warning>) -> Self {
+        let is_healthy = components.iter().all(|(_, state)| *state == ComponentState::Ok);
+        let status = if is_healthy { HealthStatus::Healthy } else { HealthStatus::Unhealthy };
+        Self { status, components, warnings }
+    }
+
+    /// JSON.
+    fn text(&self) -> String {
+        // Serialising this type cannot fail: its keys are strings.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 /// The state of each component, from memory.
 pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let snapshot = app.snapshot();
-    let components = components(&app, &snapshot);
-    let is_healthy = components.values().all(|state| state == "ok");
-    let status = if is_healthy { "healthy" } else { "unhealthy" };
-    let mut body = Map::new();
-    body.insert("status".to_owned(), status.into());
-    body.insert("components".to_owned(), components.into());
-    let warnings = warnings(&snapshot);
-    if !warnings.is_empty() {
-        body.insert("warnings".to_owned(), warnings.into());
+    let health = Health::new(components(&app, &snapshot), warnings(&snapshot));
+    if health.status == HealthStatus::Healthy {
+        return Kept::new(health.text(), "application/json").answer(&headers);
     }
-    let body = Value::Object(body).to_string();
-    if is_healthy {
-        return Kept::new(body, "application/json").answer(&headers);
-    }
-    let mut response = json_text(body);
+    let mut response = json(health.text());
     ApiError::mark_unavailable(&mut response);
     response
 }
 
-fn components(app: &App, snapshot: &Snapshot) -> Map<String, Value> {
-    let mut components = Map::new();
+fn components<'a>(app: &App, snapshot: &'a Snapshot) -> Vec<(&'a str, ComponentState)> {
+    use ComponentState::{Down, Ok, WrongTopology};
     let down = app.store.queue().redis().down();
     // While Redis is down, the state of the workers is unknown: their last report may be outdated.
     let Some(workers) = snapshot.workers.as_ref().filter(|_| down.is_none()) else {
         let is_wrong = matches!(down, Some(StoreError::WrongTopology(_)));
-        components.insert("redis".to_owned(), if is_wrong { "wrong_topology" } else { "down" }.into());
-        return components;
+        return vec![("redis", if is_wrong { WrongTopology } else { Down })];
     };
-    let redis = snapshot.trouble.as_ref().map_or("ok", Trouble::word);
-    components.insert("redis".to_owned(), redis.into());
-    for (name, is_ok) in &workers.backends {
-        components.insert(name.clone(), if *is_ok { "ok" } else { "down" }.into());
-    }
+    let redis = snapshot.trouble.as_ref().map_or(Ok, Trouble::state);
+    let backend = |(name, is_ok): (&'a String, &bool)| (name.as_str(), if *is_ok { Ok } else { Down });
+    let mut components = vec![("redis", redis)];
+    components.extend(workers.backends.iter().map(backend));
     if workers.backends.is_empty() {
-        components.insert("worker".to_owned(), "down".into());
+        components.push(("worker", Down));
     }
     components
 }
 
-/// Conditions that an operator should know although the service works.
-fn warnings(snapshot: &Snapshot) -> Vec<Value> {
+fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
     let data_lost = snapshot.loss.map(|(at, loss)| {
         let at = humantime::format_rfc3339_seconds(at);
-        let detail = format!("Redis lost jobs, noticed at {at}: {loss}");
-        json!({"code": "redis_data_lost", "detail": detail})
+        Warning { code: "redis_data_lost", detail: format!("Redis lost jobs, noticed at {at}: {loss}") }
     });
     data_lost.into_iter().collect()
 }
@@ -91,9 +128,11 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
 }
 
 /// Describes it for the contract.
-pub(super) fn health_operation() -> Operation {
-    let well = json!({"status": "healthy", "components": {"redis": "ok", "onnx": "ok"}});
-    let ill = json!({"status": "unhealthy", "components": {"redis": "ok", "onnx": "down"}});
+pub(super) fn health_operation(contract: &mut Contract<'_>) -> Operation {
+    let mut answer = |description: &str, onnx| {
+        let components = vec![("redis", ComponentState::Ok), ("onnx", onnx)];
+        contract.answer(description, &Health::new(components, vec![]))
+    };
     Operation {
         id: "health",
         tag: Tag::Service,
@@ -102,8 +141,8 @@ pub(super) fn health_operation() -> Operation {
         parameters: vec![],
         body: None,
         answers: vec![
-            (200, json_answer("All components are ok", "Health", &well)),
-            (503, json_answer("A component is not ok", "Health", &ill)),
+            (200, answer("All components are ok", ComponentState::Ok)),
+            (503, answer("A component is not ok", ComponentState::Down)),
         ],
         errors: vec![ApiError::NotAcceptable],
     }
@@ -111,17 +150,17 @@ pub(super) fn health_operation() -> Operation {
 }
 
 /// Describes /livez for the contract.
-pub(super) fn livez_operation() -> Operation {
+pub(super) fn livez_operation(_: &mut Contract<'_>) -> Operation {
     plain("livez", "The process runs", vec![])
 }
 
 /// Describes /readyz for the contract.
-pub(super) fn readyz_operation() -> Operation {
+pub(super) fn readyz_operation(_: &mut Contract<'_>) -> Operation {
     plain("readyz", "The service is ready for traffic", vec![ApiError::NotReady, wrong_topology()])
 }
 
 /// Describes /metrics for the contract.
-pub(super) fn metrics_operation() -> Operation {
+pub(super) fn metrics_operation(_: &mut Contract<'_>) -> Operation {
     plain("metrics", "The metrics as Prometheus reads them", vec![])
 }
 

@@ -1,7 +1,9 @@
 //! The `Idempotency-Key` header.
 
 use axum::http::{HeaderMap, HeaderName};
+use serde_json::{Value, json};
 
+use super::openapi::parts;
 use crate::{
     error::{ApiError, Mistake},
     http::headers::{self, is_visible_ascii},
@@ -11,7 +13,7 @@ use crate::{
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 const NAME: &str = "Idempotency-Key";
 /// Most characters of a key.
-pub(super) const LONGEST: usize = 255;
+const LONGEST: usize = 255;
 
 /// The key of a request, if it has one.
 pub(super) fn key(headers: &HeaderMap, owner: Option<&str>) -> Result<Option<IdempotencyKey>, ApiError> {
@@ -28,6 +30,12 @@ pub(super) fn key(headers: &HeaderMap, owner: Option<&str>) -> Result<Option<Ide
 pub(super) fn malformed() -> ApiError {
     let detail = format!("must be 1 to {LONGEST} visible ASCII characters");
     ApiError::Invalid(vec![Mistake::in_header(NAME, "format", detail)])
+}
+
+/// Describes it for the contract.
+pub(super) fn parameter() -> Value {
+    let schema = json!({"type": "string", "pattern": format!("^[\\x21-\\x7e]{{1,{LONGEST}}}$")});
+    parts::header(&HEADER, "The same key with the same request gives the same job", &schema, "order-4711")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub(super) mod answer;
 mod caching;
 mod events;
+mod time;
 pub(super) mod view;
 pub(super) mod whole;
 
@@ -24,16 +25,17 @@ use tepal_shared::{
 };
 use tracing::info;
 
+use self::view::JobView;
 use super::openapi::{
+    contract::Contract,
     operation::{Operation, Tag},
     parts::{
-        ConcatErrors as _, JOB_ID, accepted as accepted_answer, applied, cannot_persist, completed, etag,
-        finished, header, if_none_match, job_id, json_answer, out_of_memory, prefer as prefer_header,
-        reading, unknown_outcome,
+        ConcatErrors as _, applied, cannot_persist, etag, header, if_none_match, job_id, out_of_memory,
+        prefer as prefer_header, reading, unknown_outcome,
     },
 };
 use super::{
-    accepted,
+    accepted::{self, AcceptedJob},
     extract::{self, PathId},
 };
 use crate::{
@@ -79,7 +81,7 @@ pub(crate) async fn cancel(
             app.metrics.cancelled();
             let (request_id, key_id) = (request_id::of(&headers), caller.key_id());
             info!(action = "job_cancelled", job_id = %id, request_id, key_id);
-            Ok(json(format!(r#"{{"job_id":"{id}","status":"{}"}}"#, JobStatus::Cancelled)))
+            Ok(json(AcceptedJob { job_id: id, status: JobStatus::Cancelled }.text()))
         }
         Cancelled::Ended(status) => Err(ApiError::AlreadyFinished(status)),
         Cancelled::Missing => Err(ApiError::JobNotFound),
@@ -122,11 +124,16 @@ async fn requeue(app: &App, caller: &Caller, id: &PathId, parts: &Parts) -> Resu
 }
 
 /// Describes it for the contract.
-pub(super) fn show_operation() -> Operation {
-    let mut found = json_answer("The job", "Job", &completed());
+pub(super) fn show_operation(contract: &mut Contract<'_>) -> Operation {
+    let job = view::example();
+    let mut found = contract.answer_like::<JobView<'_>>("The job", &view::example_body());
     found["content"]["text/event-stream"] = value!({
         "schema": {"type": "string"},
-        "example": format!("retry: 1000\nid: 1-completed-1-0-0\nevent: outcome\ndata: {}\n\n", completed()),
+        "example": format!(
+            "retry: 1000\nid: {}\nevent: outcome\ndata: {}\n\n",
+            view::tag(&job),
+            view::body(&job)
+        ),
     });
     found["headers"] = value!({
         "ETag": etag("Names this state of the job"),
@@ -145,7 +152,7 @@ pub(super) fn show_operation() -> Operation {
             prefer_header(),
             if_none_match("An ETag of this job", "\"1-pending-0-0-0\""),
             header(
-                "Last-Event-ID",
+                &events::LAST_EVENT_ID,
                 "The last event seen, for a stream",
                 &value!({"type": "string"}),
                 "1-pending-0-0-0",
@@ -163,8 +170,8 @@ pub(super) fn show_operation() -> Operation {
 }
 
 /// Describes it for the contract.
-pub(super) fn cancel_operation() -> Operation {
-    let cancelled = value!({"job_id": JOB_ID, "status": "cancelled"});
+pub(super) fn cancel_operation(contract: &mut Contract<'_>) -> Operation {
+    let cancelled = AcceptedJob::example(JobStatus::Cancelled);
     Operation {
         id: "cancelJob",
         tag: Tag::Jobs,
@@ -174,7 +181,7 @@ pub(super) fn cancel_operation() -> Operation {
                 .to_owned(),
         parameters: vec![job_id()],
         body: None,
-        answers: vec![(200, json_answer("The job is cancelled", "Accepted", &cancelled))],
+        answers: vec![(200, contract.answer("The job is cancelled", &cancelled))],
         errors: [
             vec![
                 ApiError::NotAcceptable,
@@ -190,7 +197,7 @@ pub(super) fn cancel_operation() -> Operation {
 }
 
 /// Describes it for the contract.
-pub(super) fn retry_operation() -> Operation {
+pub(super) fn retry_operation(contract: &mut Contract<'_>) -> Operation {
     Operation {
         id: "retryJob",
         tag: Tag::Jobs,
@@ -198,7 +205,7 @@ pub(super) fn retry_operation() -> Operation {
         description: "Submits the input of a failed or cancelled job as a new job, which names the old one in `retry_of`.".to_owned(),
         parameters: vec![job_id(), prefer_header()],
         body: None,
-        answers: vec![(200, finished()), (202, accepted_answer())],
+        answers: accepted::answers(contract),
         errors: [
             vec![
                 ApiError::NotAcceptable,

@@ -12,6 +12,7 @@ use axum::{
     http::Uri,
     response::Response,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use tepal_shared::{
     job::{Job, JobId, owner::View},
@@ -45,7 +46,9 @@ const BYTES_SHOWN: usize = 2 << 10;
 /// A filtered page reads at least this many jobs at a time.
 const LEAST_CHUNK: usize = 100;
 
-#[derive(Serialize)]
+/// A page of jobs, without their results.
+#[derive(Serialize, JsonSchema)]
+#[schemars(description = "A page of a listing")]
 struct Page<'a> {
     jobs: Vec<JobView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

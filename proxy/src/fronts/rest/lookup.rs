@@ -8,16 +8,22 @@ use axum::{
     response::Response,
 };
 use futures_util::future::join_all;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tepal_shared::job::{Job, JobId, JobResult, LARGE_BYTES, owner::View};
 
 use super::openapi::{
+    contract::Contract,
     operation::{Operation, Tag},
-    parts::{ConcatErrors as _, JOB_ID, body, completed, json_answer, reading, reading_a_body},
+    parts::{ConcatErrors as _, JOB_ID, body, reading, reading_a_body},
 };
 use super::{
     extract,
-    job::{view, whole::BYTES_WITHOUT_RESULT},
+    job::{
+        view::{self, JobView},
+        whole::BYTES_WITHOUT_RESULT,
+    },
 };
 use crate::{
     edge::{
@@ -37,8 +43,9 @@ use crate::{
 /// Most ids of a request.
 pub(crate) const MOST: usize = 1000;
 /// Characters of an id.
-pub(crate) const LONGEST: usize = 64;
-const TOO_LONG: &str = "must have at most 64 characters";
+const LONGEST: usize = 64;
+/// The only member of the body.
+const JOB_IDS: &str = "job_ids";
 /// Jobs that are read at once.
 const AT_ONCE: usize = 50;
 /// Bytes that the jobs of an answer may take, in addition to the ids that it repeats.
@@ -47,6 +54,30 @@ const MOST_BYTES: usize = (8 << 20) - MOST * BYTES_OF_ID;
 const BYTES_OF_ID: usize = 6 * LONGEST + 3;
 /// Bytes that are read of a job before its size is known.
 const BYTES_OF_RECORD: usize = LARGE_BYTES + BYTES_WITHOUT_RESULT;
+
+/// The answer. Its jobs are written one by one, see [`Written`].
+#[derive(Default, Serialize, JsonSchema)]
+#[schemars(rename = "LookupAnswer", description = "The jobs with these ids")]
+struct Answer<'a> {
+    jobs: Vec<JobView<'a>>,
+    not_found: &'a [&'a str],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    not_read: &'a [&'a str],
+}
+
+impl Answer<'_> {
+    /// What comes before the jobs.
+    const START: &'static str = r#"{"jobs":["#;
+
+    /// What comes after the jobs.
+    fn end(not_found: &[&str], not_read: &[&str]) -> String {
+        // Serialising this type cannot fail: its keys are strings.
+        let mut text =
+            serde_json::to_string(&Answer { jobs: vec![], not_found, not_read }).unwrap_or_default();
+        text.drain(..Self::START.len().min(text.len()));
+        text
+    }
+}
 
 /// The jobs that the body names, in its order.
 pub(crate) async fn look_up(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
@@ -118,7 +149,7 @@ enum Part {
 
 impl<'a> Found<'a> {
     fn new(share: Share) -> Self {
-        let written = Written { parts: Vec::new(), text: r#"{"jobs":["#.to_owned(), own_bytes: 0 };
+        let written = Written { parts: Vec::new(), text: Answer::START.to_owned(), own_bytes: 0 };
         Self { written, bytes: 0, not_found: Vec::new(), share }
     }
 
@@ -177,14 +208,7 @@ impl<'a> Found<'a> {
         if !self.share.grow(most) {
             return Err(ApiError::Overloaded);
         }
-        // Serialising a list of strings cannot fail.
-        let list = |names: &[&str]| serde_json::to_string(names).unwrap_or_default();
-        let text = &mut self.written.text;
-        text.push_str(&format!(r#"],"not_found":{}"#, list(&self.not_found)));
-        if !not_read.is_empty() {
-            text.push_str(&format!(r#","not_read":{}"#, list(not_read)));
-        }
-        text.push('}');
+        self.written.text.push_str(&Answer::end(&self.not_found, not_read));
         Ok(as_json(answer::paid(self.written.end(self.share))))
     }
 }
@@ -263,15 +287,15 @@ fn owned_names(body: Value) -> Result<Vec<String>, ApiError> {
 
 /// The ids as the client wrote them.
 pub(crate) fn names<'a>(body: &'a Value) -> Result<Vec<&'a str>, Mistake> {
-    let place = "/job_ids";
+    let place = format!("/{JOB_IDS}");
     let Value::Object(fields) = body else {
-        return Err(Mistake::at("", "type", "must be an object with the field job_ids"));
+        return Err(Mistake::at("", "type", format!("must be an object with the field {JOB_IDS}")));
     };
-    if let Some(name) = fields.keys().find(|name| *name != "job_ids") {
-        let detail = "is not a field of this request; known is job_ids";
+    if let Some(name) = fields.keys().find(|name| *name != JOB_IDS) {
+        let detail = format!("is not a field of this request; known is {JOB_IDS}");
         return Err(Mistake::at(pointer_to(name), "unknown_field", detail));
     }
-    let ids = match fields.get("job_ids") {
+    let ids = match fields.get(JOB_IDS) {
         None => return Err(Mistake::at(place, "missing", "is missing")),
         Some(Value::Array(ids)) => ids,
         Some(_) => return Err(Mistake::at(place, "type", "must be a list of job ids")),
@@ -285,18 +309,39 @@ pub(crate) fn names<'a>(body: &'a Value) -> Result<Vec<&'a str>, Mistake> {
         }
     }
     let name = |(index, id): (usize, &'a Value)| {
-        let mistake = |code, detail| Mistake::at(format!("{place}/{index}"), code, detail);
-        let id = id.as_str().ok_or_else(|| mistake("type", "must be a string"))?;
+        let mistake = |code, detail: String| Mistake::at(format!("{place}/{index}"), code, detail);
+        let id = id.as_str().ok_or_else(|| mistake("type", "must be a string".to_owned()))?;
         // The answer repeats ids that name no job, so their length is bounded. No valid id is longer.
         let is_short = id.chars().take(LONGEST + 1).count() <= LONGEST;
-        if is_short { Ok(id) } else { Err(mistake("length", TOO_LONG)) }
+        if is_short {
+            Ok(id)
+        } else {
+            Err(mistake("length", format!("must have at most {LONGEST} characters")))
+        }
     };
     ids.iter().enumerate().map(name).collect()
 }
 
+/// The schema of the body that [`names`] reads.
+fn schema() -> Value {
+    json!({
+        "type": "object",
+        "required": [JOB_IDS],
+        "additionalProperties": false,
+        "properties": {JOB_IDS: {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST,
+            "description": "An id that is given more than once is answered once",
+            "items": {"type": "string", "maxLength": LONGEST},
+        }},
+    })
+}
+
 /// Describes it for the contract.
-pub(super) fn look_up_operation(largest_body: usize) -> Operation {
-    let answer = json!({"jobs": [completed()], "not_found": ["a1b2c3"]});
+pub(super) fn look_up_operation(contract: &mut Contract<'_>) -> Operation {
+    let lookup = contract.define("Lookup", schema());
+    let answer = json!({"jobs": [view::example_body()], "not_found": ["a1b2c3"]});
     Operation {
         id: "lookUpJobs",
         tag: Tag::Jobs,
@@ -306,8 +351,21 @@ pub(super) fn look_up_operation(largest_body: usize) -> Operation {
              remaining ids are given back in `not_read`."
         ),
         parameters: vec![],
-        body: Some(body("Lookup", &json!({"job_ids": [JOB_ID, "a1b2c3"]}))),
-        answers: vec![(200, json_answer("The jobs", "LookupAnswer", &answer))],
-        errors: [reading_a_body(largest_body), reading()].concat_errors(),
+        body: Some(body(&lookup, &json!({JOB_IDS: [JOB_ID, "a1b2c3"]}))),
+        answers: vec![(200, contract.answer_like::<Answer<'_>>("The jobs", &answer))],
+        errors: [reading_a_body(contract.largest_body), reading()].concat_errors(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jobs_of_an_answer_come_first() {
+        for (not_found, not_read) in [(&["a"][..], &[][..]), (&[], &["b", "c"])] {
+            let whole = serde_json::to_string(&Answer { jobs: vec![], not_found, not_read }).unwrap();
+            assert_eq!([Answer::START, &Answer::end(not_found, not_read)].concat(), whole);
+        }
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
-use serde_json::json;
-use tepal_shared::{model::Model, queue::error::StoreError};
+use serde_json::{Value, json};
+use tepal_shared::queue::error::StoreError;
 
 use super::openapi::{
+    contract::Contract,
     operation::{Operation, Tag},
-    parts::{json_answer, wrong_topology},
+    parts::wrong_topology,
 };
 use crate::{
     error::ApiError,
@@ -29,10 +30,15 @@ pub(crate) async fn metadata(State(app): State<Arc<App>>) -> Result<Response, Ap
 }
 
 /// Describes it for the contract.
-pub(super) fn metadata_operation(model: &Model) -> Operation {
+pub(super) fn metadata_operation(contract: &mut Contract<'_>) -> Operation {
+    let schema = contract.define("Metadata", schema());
     let example = json!({
-        "model_spec": {"name": model.name, "version": model.version},
+        "model_spec": {"name": contract.model.name, "version": contract.model.version},
         "metadata": {"signature_def": {}},
+    });
+    let answer = json!({
+        "description": "The metadata",
+        "content": {"application/json": {"schema": schema, "example": example}},
     });
     Operation {
         id: "metadata",
@@ -41,7 +47,7 @@ pub(super) fn metadata_operation(model: &Model) -> Operation {
         description: "As TensorFlow Serving's REST API prints it.".to_owned(),
         parameters: vec![],
         body: None,
-        answers: vec![(200, json_answer("The metadata", "Metadata", &example))],
+        answers: vec![(200, answer)],
         errors: vec![
             ApiError::NotAcceptable,
             ApiError::NoMetadata,
@@ -49,4 +55,20 @@ pub(super) fn metadata_operation(model: &Model) -> Operation {
             wrong_topology(),
         ],
     }
+}
+
+/// The form that TensorFlow Serving gives it. The proxy passes on the bytes that a worker wrote, so no type of its own has it.
+fn schema() -> Value {
+    json!({
+        "type": "object",
+        "required": ["model_spec", "metadata"],
+        "properties": {
+            "model_spec": {
+                "type": "object",
+                "required": ["name", "version"],
+                "properties": {"name": {"type": "string"}, "version": {"type": "string"}},
+            },
+            "metadata": {"type": "object", "required": ["signature_def"]},
+        },
+    })
 }

@@ -1,19 +1,21 @@
 //! The contract of the API as OpenAPI 3.1, made from the route table, the errors, the limits and the model's description. An
 //! operation cannot be routed without a description.
 
+pub(super) mod contract;
 pub(super) mod operation;
 pub(super) mod parts;
 pub(crate) mod public_url;
-mod schemas;
 
 use axum::http::Method;
 use serde_json::{Map, Value, json};
-use tepal_shared::model::Model;
 
-use self::operation::{Operation, Tag};
+use self::{
+    contract::Contract,
+    operation::{Operation, Tag},
+};
 use crate::{
     edge::access::{Scope, Scopes},
-    error::ApiError,
+    error::{ApiError, Problem},
 };
 
 /// One operation and its path.
@@ -54,11 +56,12 @@ pub(crate) struct Deployment<'a> {
 }
 
 /// The whole document.
-pub(super) fn document(model: &Model, routes: &[Route], deployment: Deployment<'_>) -> Value {
+pub(super) fn document(mut contract: Contract<'_>, routes: &[Route], deployment: Deployment<'_>) -> Value {
+    let problem = contract.schema::<Problem<'_>>();
     let mut paths = Map::new();
     for route in routes {
         let item = paths.entry(route.path).or_insert_with(|| json!({}));
-        item[route.method.as_str().to_ascii_lowercase()] = route.render(deployment.anonymous);
+        item[route.method.as_str().to_ascii_lowercase()] = route.render(deployment.anonymous, &problem);
     }
     json!({
         "openapi": "3.1.0",
@@ -74,7 +77,7 @@ pub(super) fn document(model: &Model, routes: &[Route], deployment: Deployment<'
         "tags": Tag::ALL.map(|tag| json!({"name": tag.as_str(), "description": tag.description()})),
         "paths": paths,
         "components": {
-            "schemas": schemas::all(model),
+            "schemas": contract.into_schemas(),
             "examples": examples(routes),
             "securitySchemes": {SCHEME: {
                 "type": "apiKey",
@@ -88,7 +91,7 @@ pub(super) fn document(model: &Model, routes: &[Route], deployment: Deployment<'
 }
 
 /// Describes the document itself.
-pub(super) fn contract_operation() -> Operation {
+pub(super) fn contract_operation(_: &mut Contract<'_>) -> Operation {
     let answer = json!({
         "description": "OpenAPI 3.1",
         "content": {"application/json": {"schema": {"type": "object"}, "example": {"openapi": "3.1.0"}}},
@@ -121,13 +124,13 @@ fn examples(routes: &[Route]) -> Map<String, Value> {
 }
 
 impl Route {
-    fn render(&self, anonymous: Option<Scopes>) -> Value {
+    fn render(&self, anonymous: Option<Scopes>, problem: &Value) -> Value {
         let it = &self.operation;
         let mut responses = Map::new();
         for (status, answer) in &it.answers {
             responses.insert(status.to_string(), with_request_id(answer.clone()));
         }
-        for (status, answer) in self.problems() {
+        for (status, answer) in self.problems(problem) {
             responses.entry(status.to_string()).or_insert(answer);
         }
         let mut operation = json!({
@@ -158,7 +161,7 @@ impl Route {
     }
 
     /// Status and response object of each kind of failure, with an example for each code.
-    fn problems(&self) -> Vec<(u16, Value)> {
+    fn problems(&self, schema: &Value) -> Vec<(u16, Value)> {
         let mut by_status: Vec<(u16, Vec<&ApiError>)> = Vec::new();
         for error in self.errors() {
             match by_status.iter_mut().find(|(status, _)| *status == error.status()) {
@@ -168,12 +171,12 @@ impl Route {
             }
         }
         by_status.sort_by_key(|(status, _)| *status);
-        let response = |(status, errors): (u16, Vec<&ApiError>)| (status, problem_response(&errors));
+        let response = |(status, errors): (u16, Vec<&ApiError>)| (status, problem_response(schema, &errors));
         by_status.into_iter().map(response).collect()
     }
 }
 
-fn problem_response(errors: &[&ApiError]) -> Value {
+fn problem_response(schema: &Value, errors: &[&ApiError]) -> Value {
     let codes: Vec<&str> = errors.iter().map(|error| error.code()).collect();
     let mut examples = Map::new();
     for code in &codes {
@@ -183,7 +186,7 @@ fn problem_response(errors: &[&ApiError]) -> Value {
         "description": format!("Problem: {}", codes.join(", ")),
         "content": {"application/problem+json": {
             "schema": {
-                "allOf": [{"$ref": "#/components/schemas/Problem"}, {"properties": {"code": {"enum": codes}}}],
+                "allOf": [schema, {"properties": {"code": {"enum": codes}}}],
             },
             "examples": examples,
         }},

@@ -7,15 +7,13 @@ use axum::{
     http::request::Parts,
     response::Response,
 };
-use serde_json::json;
-use tepal_shared::model::Model;
+use serde_json::{Value, json};
+use tepal_shared::job::Priority;
 
 use super::openapi::{
+    contract::Contract,
     operation::{Operation, Tag},
-    parts::{
-        ConcatErrors as _, accepted as accepted_answer, body, finished, idempotency_key, invalid_header,
-        prefer, reading_a_body, submitting,
-    },
+    parts::{ConcatErrors as _, body, prefer, reading_a_body, submitting},
 };
 use super::{accepted, extract, idempotency};
 use crate::{edge::access::Caller, error::ApiError, jobs::submission::Submission, state::App};
@@ -62,7 +60,8 @@ async fn submit(
 }
 
 /// Describes it for the contract.
-pub(super) fn predict_operation(model: &Model, largest_body: usize) -> Operation {
+pub(super) fn predict_operation(contract: &mut Contract<'_>) -> Operation {
+    let submission = submission(contract);
     Operation {
         id: "predict",
         tag: Tag::Jobs,
@@ -71,25 +70,35 @@ pub(super) fn predict_operation(model: &Model, largest_body: usize) -> Operation
             "Checks the rows against the model's description, stores the job and answers at once. With \
             `Prefer: wait=N` the answer comes as soon as the job has ended, at most N seconds later."
                 .to_owned(),
-        parameters: vec![idempotency_key(), prefer()],
-        body: Some(body("Submission", &json!({"data": model.sample}))),
-        answers: vec![(200, finished()), (202, accepted_answer())],
-        errors: [reading_a_body(largest_body), submitting()].concat_errors(),
+        parameters: vec![idempotency::parameter(), prefer()],
+        body: Some(body(&submission, &json!({"data": contract.model.sample}))),
+        answers: accepted::answers(contract),
+        errors: [reading_a_body(contract.largest_body), submitting()].concat_errors(),
     }
 }
 
+/// The schema of a submission.
+pub(super) fn submission(contract: &mut Contract<'_>) -> Value {
+    let schema = Submission::schema(contract.model, &contract.schema::<Priority>());
+    contract.define("Submission", schema)
+}
+
 /// Describes it for the contract.
-pub(super) fn predict_sample_operation() -> Operation {
+pub(super) fn predict_sample_operation(contract: &mut Contract<'_>) -> Operation {
     Operation {
         id: "predictSample",
         tag: Tag::Jobs,
         summary: "Submit the model's sample",
         description: "Submits the sample of the model's description; a body is ignored.".to_owned(),
-        parameters: vec![idempotency_key(), prefer()],
+        parameters: vec![idempotency::parameter(), prefer()],
         body: None,
-        answers: vec![(200, finished()), (202, accepted_answer())],
+        answers: accepted::answers(contract),
         errors: [
-            vec![invalid_header(), ApiError::RepeatedHeader("Idempotency-Key"), ApiError::NotAcceptable],
+            vec![
+                idempotency::malformed(),
+                ApiError::RepeatedHeader("Idempotency-Key"),
+                ApiError::NotAcceptable,
+            ],
             submitting(),
         ]
         .concat_errors(),

@@ -31,7 +31,7 @@ const COMMENT: &str = ": waiting\n\n";
 const RECONNECT: &str = "retry: 1000\n";
 /// When to read a large result again after a lack of memory or a failure of Redis.
 const PAUSE: Duration = Duration::from_secs(1);
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Asks nginx not to buffer events.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 

@@ -1,33 +1,54 @@
 //! A job as JSON. Members that do not apply are omitted, never null.
 
-use std::time::{Duration, UNIX_EPOCH};
-
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
+use serde_json::{Value, json};
 use tepal_shared::job::{Job, JobId, JobResult, JobStatus, Priority};
 
-/// 9999-12-31T23:59:59Z, the last time that RFC 3339 can represent, in Unix milliseconds.
-const LAST_MS: u64 = 253_402_300_799_000;
+use super::{super::openapi::parts::JOB_ID, time::Time};
+
+/// The member that [`before_result`] appends.
+const RESULT: &str = "result";
 
 /// A job without its result.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Job", description = "Members that do not apply are omitted", transform = add_result)]
 pub(crate) struct JobView<'a> {
     job_id: JobId,
     status: JobStatus,
+    /// Why it failed, for people
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    /// Why it failed, for programs
     #[serde(skip_serializing_if = "Option::is_none")]
     error_code: Option<&'a str>,
     priority: Priority,
+    /// Attempts that began
     attempts: u64,
-    created_at: String,
+    /// When it was accepted
+    created_at: Time,
+    /// When its first attempt began
     #[serde(skip_serializing_if = "Option::is_none")]
-    started_at: Option<String>,
+    started_at: Option<Time>,
+    /// When it ended; after that no byte changes
     #[serde(skip_serializing_if = "Option::is_none")]
-    finished_at: Option<String>,
+    finished_at: Option<Time>,
+    /// When its next attempt is due, while it waits for one
     #[serde(skip_serializing_if = "Option::is_none")]
-    next_attempt_at: Option<String>,
+    next_attempt_at: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_of: Option<JobId>,
+}
+
+/// The result is JSON text already, and no member of the type.
+fn add_result(schema: &mut Schema) {
+    let result = json!({
+        "type": "object",
+        "description": "Once completed. For several rows `predictions` has one such object for each",
+    });
+    if let Some(members) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        members.insert(RESULT.to_owned(), result);
+    }
 }
 
 impl<'a> JobView<'a> {
@@ -40,10 +61,10 @@ impl<'a> JobView<'a> {
             error_code: job.error_code.as_deref(),
             priority: job.priority,
             attempts: job.attempts,
-            created_at: rfc3339(job.created_at_ms),
-            started_at: job.started_at_ms.map(rfc3339),
-            finished_at: job.finished_at_ms.map(rfc3339),
-            next_attempt_at: job.next_attempt_at_ms.map(rfc3339),
+            created_at: Time(job.created_at_ms),
+            started_at: job.started_at_ms.map(Time),
+            finished_at: job.finished_at_ms.map(Time),
+            next_attempt_at: job.next_attempt_at_ms.map(Time),
             retry_of: job.retry_of,
         }
     }
@@ -73,11 +94,10 @@ const AFTER_RESULT: &str = "}";
 
 /// The result has room for so many more bytes.
 fn before_result(job: &Job, more: usize) -> String {
-    let name = r#","result":"#;
     let mut body = without_result(job);
     body.truncate(body.len().saturating_sub(1));
-    body.reserve_exact(name.len() + more);
-    body.push_str(name);
+    body.reserve_exact(",\"\":".len() + RESULT.len() + more);
+    body.extend([",\"", RESULT, "\":"]);
     body
 }
 
@@ -94,15 +114,40 @@ pub(super) fn tag(job: &Job) -> String {
     format!("1-{}-{}-{started:x}-{last:x}", job.status, job.attempts)
 }
 
-fn rfc3339(unix_ms: u64) -> String {
-    let time = UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST_MS));
-    humantime::format_rfc3339_millis(time).to_string()
+/// The id of the examples.
+pub(crate) fn example_id() -> JobId {
+    JOB_ID.parse().unwrap_or_else(|_| JobId::new(0))
+}
+
+/// A job for examples.
+pub(crate) fn example() -> Job {
+    let created_at_ms = 1_795_608_000_000;
+    let result = r#"{"prediction":0,"class_name":"setosa","probabilities":[0.97,0.02,0.01]}"#;
+    Job {
+        id: example_id(),
+        status: JobStatus::Completed,
+        priority: Priority::Normal,
+        created_at_ms,
+        started_at_ms: Some(created_at_ms + 4),
+        finished_at_ms: Some(created_at_ms + 6),
+        next_attempt_at_ms: None,
+        attempts: 1,
+        result: Some(JobResult::Inline(result.to_owned())),
+        error: None,
+        error_code: None,
+        retry_of: None,
+        deadline_ms: None,
+        owner: None,
+    }
+}
+
+/// The body of the example.
+pub(crate) fn example_body() -> Value {
+    serde_json::from_str(&body(&example())).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     fn job() -> Job {
@@ -175,10 +220,5 @@ mod tests {
         let bodies: std::collections::HashSet<_> = life.iter().map(body).collect();
         assert_eq!((tags.len(), bodies.len()), (life.len(), life.len()));
         assert_eq!(tag(&ended), tag(&ended.clone()));
-    }
-
-    #[test]
-    fn a_time_that_no_calendar_has_is_still_written() {
-        assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59.000Z");
     }
 }

@@ -1,17 +1,22 @@
 //! The query of `GET /jobs`.
 
-use std::time::UNIX_EPOCH;
+use std::{str::FromStr, time::UNIX_EPOCH};
 
 use axum::{extract::Query, http::Uri};
-use tepal_shared::job::{Job, JobStatus, Priority};
+use serde_json::{Value, json};
+use tepal_shared::job::{Job, JobStatus, Priority, UnknownWord};
 
-use super::form::has_form;
-use crate::error::{MOST_MISTAKES, Mistake};
+use super::{
+    super::openapi::contract::Contract,
+    form::{PATTERN, SOME_CURSOR, has_form, time_pattern},
+};
+use crate::error::{MOST_MISTAKES, Mistake, in_words};
 
 /// Jobs of a page by default.
-pub(crate) const DEFAULT_LIMIT: usize = 50;
+const DEFAULT_LIMIT: usize = 50;
 /// Most jobs of a page.
 pub(crate) const MOST: usize = 1000;
+
 /// What the query asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Listing {
@@ -56,43 +61,117 @@ impl Listing {
     }
 
     fn parameter(&mut self, name: &str, value: &str) -> Result<(), Mistake> {
-        match name {
-            "status" => {
-                let expected = "must be one of pending, processing, completed, failed, cancelled";
-                let status = value.parse().map_err(|_| Mistake::in_query(name, "unknown_value", expected))?;
-                self.status = Some(status);
-            }
-            "priority" => {
-                let expected = "must be one of high, normal, low";
-                let priority =
-                    value.parse().map_err(|_| Mistake::in_query(name, "unknown_value", expected))?;
-                self.priority = Some(priority);
-            }
-            "created_after" => self.created_after = Some(unix_ms(name, value)?),
-            "created_before" => self.created_before = Some(unix_ms(name, value)?),
-            "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
-                self.limit = limit.ok_or_else(wrong_limit)?;
-            }
-            "cursor" if has_form(value) => self.cursor = Some(value.to_owned()),
-            "cursor" => return Err(not_a_cursor()),
-            _ => {
-                let detail = "is not a parameter of this request; known are status, priority, \
-                              created_after, created_before, limit and cursor";
-                return Err(Mistake::in_query(name, "unknown_parameter", detail));
-            }
+        if let Some(parameter) = PARAMETERS.iter().find(|parameter| parameter.name == name) {
+            return (parameter.read)(self, value)
+                .map_err(|(code, detail)| Mistake::in_query(name, code, detail));
         }
-        Ok(())
+        let known = in_words(&PARAMETERS.map(|parameter| parameter.name));
+        let detail = format!("is not a parameter of this request; known are {known}");
+        Err(Mistake::in_query(name, "unknown_parameter", detail))
     }
 }
 
-/// The mistake of an invalid limit.
-pub(crate) fn wrong_limit() -> Mistake {
-    Mistake::in_query("limit", "out_of_range", format!("must be a whole number from 1 to {MOST}"))
+/// The code and the detail of a mistake.
+type Wrong = (&'static str, String);
+
+/// A parameter of the query.
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    read: fn(&mut Listing, &str) -> Result<(), Wrong>,
+    pub(super) description: &'static str,
+    pub(super) schema: fn(&mut Contract<'_>) -> Value,
+    pub(super) example: fn() -> Value,
 }
 
+/// Every parameter of the query.
+pub(super) const PARAMETERS: [Parameter; 6] = [
+    Parameter {
+        name: "status",
+        read: |listing, value| {
+            listing.status = Some(word(value)?);
+            Ok(())
+        },
+        description: "Only jobs in this state",
+        schema: |contract| contract.schema::<JobStatus>(),
+        example: || JobStatus::Failed.as_str().into(),
+    },
+    Parameter {
+        name: "priority",
+        read: |listing, value| {
+            listing.priority = Some(word(value)?);
+            Ok(())
+        },
+        description: "Only jobs of this priority",
+        schema: |contract| contract.schema::<Priority>(),
+        example: || Priority::High.as_str().into(),
+    },
+    Parameter {
+        name: "created_after",
+        read: |listing, value| {
+            listing.created_after = Some(unix_ms(value)?);
+            Ok(())
+        },
+        description: "Only jobs accepted later",
+        schema: |_| time_schema(),
+        example: || "2026-11-25T12:00:00Z".into(),
+    },
+    Parameter {
+        name: "created_before",
+        read: |listing, value| {
+            listing.created_before = Some(unix_ms(value)?);
+            Ok(())
+        },
+        description: "Only jobs accepted earlier",
+        schema: |_| time_schema(),
+        example: || "2026-11-26T12:00:00Z".into(),
+    },
+    Parameter {
+        name: LIMIT,
+        read: |listing, value| {
+            listing.limit = limit(value)?;
+            Ok(())
+        },
+        description: "Most jobs of the page",
+        schema: |_| json!({"type": "integer", "minimum": 1, "maximum": MOST, "default": DEFAULT_LIMIT}),
+        example: || DEFAULT_LIMIT.into(),
+    },
+    Parameter {
+        name: CURSOR,
+        read: |listing, value| {
+            listing.cursor = Some(sealed(value)?);
+            Ok(())
+        },
+        description: "The `next_cursor` of the page before, with the same filters and the same key; opaque",
+        schema: |_| json!({"type": "string", "pattern": PATTERN}),
+        example: || SOME_CURSOR.into(),
+    },
+];
+const LIMIT: &str = "limit";
+const CURSOR: &str = "cursor";
+
+fn word<T: FromStr<Err = UnknownWord>>(value: &str) -> Result<T, Wrong> {
+    value
+        .parse()
+        .map_err(|error: UnknownWord| ("unknown_value", format!("must be one of {}", error.expected)))
+}
+
+fn limit(value: &str) -> Result<usize, Wrong> {
+    let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+    limit.ok_or_else(|| ("out_of_range", format!("must be a whole number from 1 to {MOST}")))
+}
+
+fn sealed(value: &str) -> Result<String, Wrong> {
+    if has_form(value) { Ok(value.to_owned()) } else { Err(("format", NOT_A_CURSOR.to_owned())) }
+}
+
+fn time_schema() -> Value {
+    json!({"type": "string", "format": "date-time", "pattern": time_pattern()})
+}
+
+const NOT_A_CURSOR: &str = "must be the next_cursor of an earlier page of the same listing";
+
 pub(super) fn not_a_cursor() -> Mistake {
-    Mistake::in_query("cursor", "format", "must be the next_cursor of an earlier page of the same listing")
+    Mistake::in_query(CURSOR, "format", NOT_A_CURSOR)
 }
 
 impl Default for Listing {
@@ -109,10 +188,9 @@ impl Default for Listing {
 }
 
 /// A time as the service writes it: RFC 3339, in UTC. The letters T and Z may be in lower case (section 5.6).
-fn unix_ms(name: &str, value: &str) -> Result<u64, Mistake> {
-    let expected = "must be a time such as 2026-01-31T12:00:00.000Z, in UTC";
+fn unix_ms(value: &str) -> Result<u64, Wrong> {
     let time = humantime::parse_rfc3339(&value.to_ascii_uppercase())
-        .map_err(|_| Mistake::in_query(name, "format", expected))?;
+        .map_err(|_| ("format", "must be a time such as 2026-01-31T12:00:00.000Z, in UTC".to_owned()))?;
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
@@ -130,6 +208,16 @@ mod tests {
     fn no_query_lists_the_newest_jobs() {
         assert_eq!(read("/jobs"), Ok(Listing { limit: 50, ..Listing::default() }));
         assert_eq!(read("/jobs?"), read("/jobs"));
+    }
+
+    #[test]
+    fn the_example_of_each_parameter_is_accepted() {
+        for parameter in &PARAMETERS {
+            let example = (parameter.example)();
+            let text = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
+            let mut listing = Listing::default();
+            assert_eq!(listing.parameter(parameter.name, &text).map_err(|mistake| mistake.detail), Ok(()));
+        }
     }
 
     #[test]

@@ -1,70 +1,25 @@
 //! What several operations have in common: parameters, answers, and the errors of their steps.
 
+use axum::http::{HeaderName, header::IF_NONE_MATCH};
 use serde_json::{Value, json};
 use tepal_shared::queue::error::{StoreError, WrongTopology};
 
-use super::super::idempotency;
 use crate::{
     error::{ApiError, Mistake},
-    http::prefer::LONGEST_WAIT,
+    http::prefer::{LONGEST_WAIT, PREFER},
     jobs::{intake, quota},
 };
 
 pub(crate) const JOB_ID: &str = "019f1d2e-7b42-7d16-8a64-3c9f77b2e500";
 pub(crate) const REQUEST_ID: &str = "019f1d2e-83ca-759e-a2ec-b417ff3a6d00";
 
-pub(crate) fn schema(name: &str) -> Value {
-    json!({"$ref": format!("#/components/schemas/{name}")})
-}
-
-pub(crate) fn body(name: &str, example: &Value) -> Value {
-    json!({"required": true, "content": {"application/json": {"schema": schema(name), "example": example}}})
-}
-
-pub(crate) fn json_answer(description: &str, name: &str, example: &Value) -> Value {
-    json!({
-        "description": description,
-        "content": {"application/json": {"schema": schema(name), "example": example}},
-    })
-}
-
-pub(crate) fn accepted() -> Value {
-    let mut answer =
-        json_answer("The job is accepted", "Accepted", &json!({"job_id": JOB_ID, "status": "pending"}));
-    answer["headers"] = json!({
-        "Location": {"description": "Where the job is read", "schema": {"type": "string"}},
-        "Preference-Applied": applied(),
-    });
-    answer["links"] = json!({
-        "show": {"operationId": "showJob", "parameters": {"id": "$response.body#/job_id"}},
-    });
-    answer
-}
-
-pub(crate) fn finished() -> Value {
-    let mut answer = json_answer("The job has ended within the preferred wait", "Job", &completed());
-    answer["headers"] = json!({
-        "Content-Location": {"description": "Where the job is read", "schema": {"type": "string"}},
-        "Preference-Applied": applied(),
-    });
-    answer
+/// A JSON body that the request must have.
+pub(crate) fn body(schema: &Value, example: &Value) -> Value {
+    json!({"required": true, "content": {"application/json": {"schema": schema, "example": example}}})
 }
 
 pub(crate) fn applied() -> Value {
     json!({"description": "The wait that was granted", "schema": {"type": "string"}})
-}
-
-pub(crate) fn completed() -> Value {
-    json!({
-        "job_id": JOB_ID,
-        "status": "completed",
-        "priority": "normal",
-        "attempts": 1,
-        "created_at": "2026-11-25T12:00:00.000Z",
-        "started_at": "2026-11-25T12:00:00.004Z",
-        "finished_at": "2026-11-25T12:00:00.006Z",
-        "result": {"prediction": 0, "class_name": "setosa", "probabilities": [0.97, 0.02, 0.01]},
-    })
 }
 
 pub(crate) fn job_id() -> Value {
@@ -78,23 +33,26 @@ pub(crate) fn job_id() -> Value {
     })
 }
 
-pub(crate) fn header(name: &str, description: &str, schema: &Value, example: &str) -> Value {
-    json!({"name": name, "in": "header", "description": description, "schema": schema, "example": example})
+pub(crate) fn header(name: &HeaderName, description: &str, schema: &Value, example: &str) -> Value {
+    json!({"name": title(name), "in": "header", "description": description, "schema": schema, "example": example})
+}
+
+/// The name as people write it, such as `Last-Event-Id`.
+fn title(name: &HeaderName) -> String {
+    let words = name.as_str().split('-').map(|word| {
+        let (first, rest) = word.split_at(word.len().min(1));
+        first.to_ascii_uppercase() + rest
+    });
+    words.collect::<Vec<_>>().join("-")
 }
 
 pub(crate) fn if_none_match(description: &str, example: &str) -> Value {
-    header("If-None-Match", description, &json!({"type": "string"}), example)
+    header(&IF_NONE_MATCH, description, &json!({"type": "string"}), example)
 }
 
 /// The header of an answer.
 pub(crate) fn etag(description: &str) -> Value {
     json!({"description": description, "schema": {"type": "string"}})
-}
-
-pub(crate) fn idempotency_key() -> Value {
-    let pattern = format!("^[\\x21-\\x7e]{{1,{}}}$", idempotency::LONGEST);
-    let schema = json!({"type": "string", "pattern": pattern});
-    header("Idempotency-Key", "The same key with the same request gives the same job", &schema, "order-4711")
 }
 
 pub(crate) fn prefer() -> Value {
@@ -103,15 +61,11 @@ pub(crate) fn prefer() -> Value {
         LONGEST_WAIT.as_secs()
     );
     // Any text is accepted, and unknown preferences are ignored.
-    header("Prefer", &description, &json!({"type": "string"}), "wait=1")
+    header(&PREFER, &description, &json!({"type": "string"}), "wait=1")
 }
 
 pub(crate) fn invalid_body() -> ApiError {
     ApiError::Invalid(vec![Mistake::at("/data", "missing", "is missing")])
-}
-
-pub(crate) fn invalid_header() -> ApiError {
-    idempotency::malformed()
 }
 
 pub(crate) fn reading_a_body(largest: usize) -> Vec<ApiError> {
