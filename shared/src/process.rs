@@ -7,9 +7,11 @@
 //! | [`tls`] | certificates and keys; why a handshake failed |
 //! | [`retry`], [`supervisor`], [`shutdown`] | pauses between tries; background tasks that outlive a bug; stopping |
 //! | [`doctor`] | the report of a doctor |
+//! | [`service`] | the main function of a service |
 
 pub mod doctor;
 pub mod retry;
+pub mod service;
 pub mod settings;
 pub mod shutdown;
 pub mod supervisor;

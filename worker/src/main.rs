@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
-use tepal_shared::process::{doctor::Command, settings::arguments, shutdown, telemetry, tls, trace};
+use tepal_shared::process::{
+    doctor::Command,
+    service::{self, Failure, Service},
+    settings::arguments,
+};
 use tepal_worker::{
     doctor,
     settings::{Args, Config},
@@ -11,42 +15,18 @@ use tepal_worker::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
 fn main() -> ExitCode {
-    match start() {
-        Ok(code) => code,
-        Err(error) => {
-            // The log may not have been started.
-            telemetry::complain("tepal-worker", error.as_ref());
-            ExitCode::FAILURE
-        }
-    }
+    service::main("tepal-worker", start)
 }
 
 fn start() -> Result<ExitCode, Failure> {
-    tls::install_provider();
     let args: Args = arguments();
     let command = args.command();
     let config = Config::try_from(args)?;
-    let runtime = tokio::runtime::Runtime::new()?;
     if command == Some(Command::Doctor) {
-        return Ok(runtime.block_on(doctor::examine(&config)).print()?);
+        return service::block_on(async { Ok(doctor::examine(&config).await.print()?) });
     }
-    let log = telemetry::start("worker", &config.common.log)?;
-    let ended = runtime.block_on(serve(config));
-    // Nobody needs the result of a computation that still runs then.
-    runtime.shutdown_background();
-    drop(log);
-    ended?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn serve(config: Config) -> Result<(), Failure> {
-    let spans = trace::start("worker", config.common.trace.as_ref())?;
-    let shutdown = shutdown::on_signal()?;
-    let ended = tepal_worker::run(config, shutdown).await;
-    spans.finish().await;
-    ended?;
-    Ok(())
+    let (log, trace) = (config.common.log.clone(), config.common.trace.clone());
+    let service = Service { component: "worker", log: &log, trace: trace.as_ref() };
+    service.run(async |stop| Ok(tepal_worker::run(config, stop).await?))
 }
