@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::{
-    model::{Model, ModelError},
+    model::Model,
     process::{
         settings::Mistakes,
         telemetry::{self, LogFormat, LogSettings},
@@ -90,7 +90,8 @@ impl CommonArgs {
         }
         let trace = self.trace(mistakes);
         let model = Model::load(&self.models_dir, &self.model_name);
-        let model = model.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", told(&error))).ok()?;
+        let model =
+            model.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", telemetry::chain(&error))).ok()?;
         let redis = redis?.for_queue(&keys, policy.partitions);
         Some(Common { redis, keys, policy, model, log, trace })
     }
@@ -110,10 +111,6 @@ impl CommonArgs {
         }
         Some(TraceSettings { endpoint: endpoint.to_owned(), ratio: ratio? })
     }
-}
-
-fn told(error: &ModelError) -> String {
-    telemetry::chain(error)
 }
 
 #[cfg(test)]
@@ -154,12 +151,12 @@ mod tests {
         assert_eq!(kept(&hour).unwrap(), 3600, "nobody asked for more");
         assert_eq!(kept(&[&hour[..], &["--failed-input-ttl-seconds", "60"]].concat()).unwrap(), 60);
         let error = kept(&[&hour[..], &["--failed-input-ttl-seconds", "3601"]].concat()).unwrap_err();
-        let told = "FAILED_INPUT_TTL_SECONDS: `3601` is more than RESULT_TTL_SECONDS, which is 3600";
-        assert!(error.to_string().contains(told), "{error}");
+        let expected = "FAILED_INPUT_TTL_SECONDS: `3601` is more than RESULT_TTL_SECONDS, which is 3600";
+        assert!(error.to_string().contains(expected), "{error}");
     }
 
     #[test]
-    fn every_mistake_is_told_at_once() {
+    fn every_mistake_is_reported_at_once() {
         let error =
             check(&["--lease-ms", "soon", "--partitions", "257", "--redis-port", "0", "--model-name", "x"]);
         let text = error.unwrap_err().to_string();
@@ -198,15 +195,15 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_tls_that_contradict_each_other_are_told() {
-        let told = |flags: &[&str]| check(flags).unwrap_err().to_string();
-        let needless = told(&["--redis-ca-file", "ca.pem", "--redis-key-file", "k"]);
+    fn settings_of_tls_that_contradict_each_other_are_reported() {
+        let error = |flags: &[&str]| check(flags).unwrap_err().to_string();
+        let needless = error(&["--redis-ca-file", "ca.pem", "--redis-key-file", "k"]);
         assert!(needless.contains("REDIS_CA_FILE and REDIS_KEY_FILE: without effect"), "{needless}");
-        let half = told(&["--redis-url", "rediss://h", "--redis-key-file", "k"]);
+        let half = error(&["--redis-url", "rediss://h", "--redis-key-file", "k"]);
         assert!(half.contains("REDIS_CERT_FILE: must be given with REDIS_KEY_FILE"), "{half}");
-        let missing = told(&["--redis-url", "rediss://h", "--redis-ca-file", "/nowhere"]);
+        let missing = error(&["--redis-url", "rediss://h", "--redis-ca-file", "/nowhere"]);
         assert!(missing.contains("REDIS_CA_FILE: cannot read /nowhere"), "{missing}");
-        let insecure = told(&["--redis-url", "rediss://h/#insecure"]);
+        let insecure = error(&["--redis-url", "rediss://h/#insecure"]);
         assert!(insecure.contains("REDIS_URL: #insecure would trust everybody"), "{insecure}");
         assert!(check(&["--redis-url", "rediss://h"]).is_ok());
     }

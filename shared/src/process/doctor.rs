@@ -15,7 +15,7 @@ pub enum Command {
 
 /// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckResult {
     /// Nothing is wrong.
     Ok,
     /// The check was not possible.
@@ -28,7 +28,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The outcome.
-    pub verdict: Verdict,
+    pub result: CheckResult,
     /// What was checked.
     pub subject: String,
     /// What was found, and how to fix it.
@@ -38,18 +38,18 @@ pub struct Finding {
 impl Finding {
     /// Nothing is wrong.
     pub fn ok(subject: &str, detail: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Ok, subject: subject.to_owned(), detail: detail.into() }
+        Self { result: CheckResult::Ok, subject: subject.to_owned(), detail: detail.into() }
     }
 
     /// The check was not possible; `detail` gives the reason.
     pub fn unknown(subject: &str, detail: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Unknown, subject: subject.to_owned(), detail: detail.into() }
+        Self { result: CheckResult::Unknown, subject: subject.to_owned(), detail: detail.into() }
     }
 
     /// Something is wrong: `detail`. `fix` says what to do.
     pub fn wrong(subject: &str, detail: impl fmt::Display, fix: impl fmt::Display) -> Self {
         let detail = format!("{detail}. To fix it: {fix}");
-        Self { verdict: Verdict::Wrong, subject: subject.to_owned(), detail }
+        Self { result: CheckResult::Wrong, subject: subject.to_owned(), detail }
     }
 }
 
@@ -64,7 +64,7 @@ impl Report {
     /// Whether the operator must fix nothing.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.findings.iter().all(|finding| finding.verdict != Verdict::Wrong)
+        self.findings.iter().all(|finding| finding.result != CheckResult::Wrong)
     }
 
     /// Prints the report. Returns the exit code: 1 if something is wrong.
@@ -77,22 +77,22 @@ impl Report {
         Ok(if self.is_healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn count(&self, verdict: Verdict) -> usize {
-        self.findings.iter().filter(|finding| finding.verdict == verdict).count()
+    fn count(&self, result: CheckResult) -> usize {
+        self.findings.iter().filter(|finding| finding.result == result).count()
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Finding { verdict, subject, detail } in &self.findings {
-            let word = match verdict {
-                Verdict::Ok => "ok",
-                Verdict::Unknown => "?",
-                Verdict::Wrong => "WRONG",
+        for Finding { result, subject, detail } in &self.findings {
+            let word = match result {
+                CheckResult::Ok => "ok",
+                CheckResult::Unknown => "?",
+                CheckResult::Wrong => "WRONG",
             };
             writeln!(f, "{word:5}  {subject}: {detail}")?;
         }
-        let (wrong, unknown) = (self.count(Verdict::Wrong), self.count(Verdict::Unknown));
+        let (wrong, unknown) = (self.count(CheckResult::Wrong), self.count(CheckResult::Unknown));
         let checks = self.findings.len();
         let noun = if checks == 1 { "check" } else { "checks" };
         writeln!(f, "{checks} {noun}, {wrong} wrong, {unknown} not possible")

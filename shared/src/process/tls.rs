@@ -131,7 +131,7 @@ impl ClientFiles<'_> {
             self.authorities.and_then(|path| read(&name("CA"), path, mistakes)).filter(|text| {
                 let usable = roots(text.as_bytes());
                 let path = self.authorities.unwrap_or_default();
-                usable.map_err(|error| mistakes.add(&name("CA"), told(path, &error))).is_ok()
+                usable.map_err(|error| mistakes.add(&name("CA"), explained(path, &error))).is_ok()
             });
         let identity = match (self.certificate, self.key) {
             (Some(certificate), Some(key)) => {
@@ -157,7 +157,7 @@ impl ClientFiles<'_> {
             Unusable::NoCertificate | Unusable::DamagedCertificate(_) => ("CERT", self.certificate),
             Unusable::NoKey | Unusable::DamagedKey(_) | Unusable::Mismatch => ("KEY", self.key),
         };
-        mistakes.add(&format!("{}_{what}_FILE", self.prefix), told(path.unwrap_or_default(), &error));
+        mistakes.add(&format!("{}_{what}_FILE", self.prefix), explained(path.unwrap_or_default(), &error));
         false
     }
 }
@@ -168,7 +168,7 @@ fn read(name: &str, path: &str, mistakes: &mut Mistakes) -> Option<String> {
     text.map_err(|error| mistakes.add(name, format!("cannot read {path}: {error}"))).ok()
 }
 
-fn told(path: &str, error: &Unusable) -> String {
+fn explained(path: &str, error: &Unusable) -> String {
     format!("{path}: {}", crate::process::telemetry::chain(error))
 }
 
@@ -201,7 +201,7 @@ impl fmt::Display for Reason {
 
 /// The server of a connection, for explanations.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer {
+pub struct TlsServer {
     /// Its name.
     pub name: &'static str,
     /// Prefix of the names of its settings.
@@ -210,7 +210,7 @@ pub struct Peer {
     pub has_identity: bool,
 }
 
-impl Peer {
+impl TlsServer {
     /// Why the handshake failed; `None` if TLS is not the cause.
     #[must_use]
     pub fn explain(&self, error: &(dyn Error + 'static)) -> Option<Reason> {
@@ -324,18 +324,18 @@ mod tests {
 
     use super::*;
 
-    const REDIS: Peer = Peer { name: "Redis", prefix: "REDIS", has_identity: false };
+    const REDIS: TlsServer = TlsServer { name: "Redis", prefix: "REDIS", has_identity: false };
 
-    fn explain(peer: Peer, error: rustls::Error) -> Option<Reason> {
-        peer.explain(&io::Error::new(io::ErrorKind::InvalidData, error))
+    fn explain(server: TlsServer, error: rustls::Error) -> Option<Reason> {
+        server.explain(&io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     #[test]
     fn each_failure_says_which_setting_or_certificate_to_look_at() {
         let invalid = rustls::Error::InvalidCertificate;
         let alert = rustls::Error::AlertReceived;
-        let known = Peer { has_identity: true, ..REDIS };
-        for (peer, error, expected) in [
+        let known = TlsServer { has_identity: true, ..REDIS };
+        for (server, error, expected) in [
             (REDIS, invalid(CertificateError::UnknownIssuer), "set REDIS_CA_FILE"),
             (REDIS, invalid(CertificateError::Expired), "has expired"),
             (REDIS, invalid(CertificateError::NotValidForName), "another name"),
@@ -349,7 +349,7 @@ mod tests {
                 "not speak TLS",
             ),
         ] {
-            let text = explain(peer, error).unwrap().to_string();
+            let text = explain(server, error).unwrap().to_string();
             assert!(text.contains(expected), "{text}");
         }
         assert_eq!(explain(REDIS, rustls::Error::HandshakeNotComplete), None);

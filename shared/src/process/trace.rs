@@ -137,7 +137,7 @@ impl Submit {
 
 /// A span of something that has ended.
 #[derive(Debug)]
-pub struct Part<'a> {
+pub struct PastSpan<'a> {
     /// Its name.
     pub name: &'static str,
     /// Its kind.
@@ -154,7 +154,7 @@ pub struct Part<'a> {
     pub error: Option<Cow<'static, str>>,
 }
 
-impl Part<'_> {
+impl PastSpan<'_> {
     /// Sends the span. Returns its context, or `None` if traces are off.
     pub fn record(self) -> Option<SpanContext> {
         let tracer = TRACER.get()?;

@@ -330,7 +330,7 @@ fn judge_clock(apart: Duration) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::doctor::Verdict;
+    use crate::process::doctor::CheckResult;
 
     fn info(pairs: &[(&str, &str)]) -> Info {
         let lines: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
@@ -339,12 +339,12 @@ mod tests {
 
     #[test]
     fn a_version_is_compared_by_its_numbers() {
-        let verdict = |server, version| judge_version(server, version).verdict;
-        assert_eq!(verdict("redis", "7.0.15"), Verdict::Ok);
-        assert_eq!(verdict("redis", "10.2.0"), Verdict::Ok);
-        assert_eq!(verdict("redis", "6.2.14"), Verdict::Wrong);
-        assert_eq!(verdict("valkey", "7.2.5"), Verdict::Wrong);
-        assert_eq!(verdict("dragonfly", "1.0"), Verdict::Unknown);
+        let result_of = |server, version| judge_version(server, version).result;
+        assert_eq!(result_of("redis", "7.0.15"), CheckResult::Ok);
+        assert_eq!(result_of("redis", "10.2.0"), CheckResult::Ok);
+        assert_eq!(result_of("redis", "6.2.14"), CheckResult::Wrong);
+        assert_eq!(result_of("valkey", "7.2.5"), CheckResult::Wrong);
+        assert_eq!(result_of("dragonfly", "1.0"), CheckResult::Unknown);
     }
 
     #[test]
@@ -353,15 +353,15 @@ mod tests {
         assert_eq!(apart(at(1_500), at(1_000), at(2_000)), Duration::ZERO);
         assert_eq!(apart(at(400), at(1_000), at(2_000)), Duration::from_millis(600));
         assert_eq!(apart(at(5_000), at(1_000), at(2_000)), Duration::from_secs(3));
-        assert_eq!(judge_clock(Duration::from_millis(900)).verdict, Verdict::Ok);
-        assert_eq!(judge_clock(Duration::from_secs(3)).verdict, Verdict::Wrong);
+        assert_eq!(judge_clock(Duration::from_millis(900)).result, CheckResult::Ok);
+        assert_eq!(judge_clock(Duration::from_secs(3)).result, CheckResult::Wrong);
     }
 
     #[test]
     fn too_few_replicas_and_a_failing_file_are_wrong() {
-        let of = |pairs, needed| replicas(&Ok(info(pairs)), needed).map(|finding| finding.verdict);
-        assert_eq!(of(&[("connected_slaves", "2")], 2), Some(Verdict::Ok));
-        assert_eq!(of(&[("connected_slaves", "1")], 2), Some(Verdict::Wrong));
+        let of = |pairs, needed| replicas(&Ok(info(pairs)), needed).map(|finding| finding.result);
+        assert_eq!(of(&[("connected_slaves", "2")], 2), Some(CheckResult::Ok));
+        assert_eq!(of(&[("connected_slaves", "1")], 2), Some(CheckResult::Wrong));
         assert_eq!(of(&[("connected_slaves", "0")], 0), None);
         let failing = [("aof_enabled", "1"), ("aof_last_write_status", "err")];
         assert!(

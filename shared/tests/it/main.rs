@@ -3,7 +3,7 @@
 //! | module | shows |
 //! | --- | --- |
 //! | `transitions` | one table: every script in every state, its outcome and the state after |
-//! | `submit`, `together`, `delivery`, `leases`, `giving_back`, `deadlines`, `ends`, `inputs`, `owners`, `quota`, `recount`, `repairs`, `upkeep` | one behaviour a test |
+//! | `submit`, `together`, `delivery`, `leases`, `put_back`, `deadlines`, `ends`, `inputs`, `owners`, `quota`, `recount`, `repairs`, `upkeep` | one behaviour a test |
 //! | `endurance` | a long backlog, many pending entries, memory over many cycles |
 //! | `loss` | jobs that Redis lost are counted, and no others |
 //! | `reads` | large reads leave room for small ones |
@@ -32,7 +32,6 @@ mod deadlines;
 mod delivery;
 mod ends;
 mod endurance;
-mod giving_back;
 mod inputs;
 mod leases;
 mod loss;
@@ -41,6 +40,7 @@ mod model;
 mod model_test;
 mod mutants;
 mod owners;
+mod put_back;
 mod queue;
 mod quota;
 mod reads;

@@ -1,5 +1,5 @@
-//! What the job store should do, in memory: jobs, the order of their entries, and who owns which. No Redis, no clock:
-//! an entry is due or it is not.
+//! A model of the queue in memory: jobs, the order of their entries, and their owners. It has no Redis and no clock: an entry is
+//! due or it is not.
 
 mod claims;
 mod quota;
@@ -14,7 +14,7 @@ use tepal_shared::{
 
 pub(crate) use self::{claims::Taken, quota::MOST_BYTES};
 
-/// The consumer that owns what nobody runs.
+/// The consumer that owns released entries.
 pub(crate) const WAITING: &str = "waiting";
 /// A job fails when it was lost this often: `Policy::max_lost` of the test.
 pub(crate) const MAX_LOST: u64 = 3;
@@ -30,7 +30,7 @@ pub(crate) enum Place {
     Orphaned,
 }
 
-/// How an attempt settles in the test.
+/// How an attempt settles its job in the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Complete,
@@ -40,7 +40,7 @@ pub(crate) enum Way {
     Release,
 }
 
-/// A job as it should be.
+/// The expected state of a job.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelJob {
     pub(crate) id: JobId,
@@ -48,7 +48,7 @@ pub(crate) struct ModelJob {
     pub(crate) status: JobStatus,
     /// Length of its input.
     bytes: usize,
-    /// Orders the entries of a stream; an entry that is written anew gets a new one.
+    /// Orders the entries of a stream. An entry that is written again gets a new number.
     pub(crate) entry: u64,
     place: Place,
     attempt: u64,
@@ -61,14 +61,14 @@ pub(crate) struct ModelJob {
     error_code: Option<&'static str>,
     /// Whether its kept input has expired.
     is_input_gone: bool,
-    /// Who pays for what it keeps.
+    /// Payer of its charge.
     payer: &'static str,
     /// Whether that has expired, and whether a worker has seen it.
     is_due: bool,
     is_uncharged: bool,
 }
 
-/// An attempt that was granted; it may be a zombie's by now.
+/// A claim. It may belong to a zombie by now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grant {
     pub(crate) job: usize,

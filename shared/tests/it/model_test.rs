@@ -21,7 +21,7 @@ use crate::{
 const CASES: u32 = 96;
 const LONGEST: usize = 60;
 const WORKERS: usize = 3;
-/// The workers' own names, their inboxes in the same order, and the consumer of what nobody runs.
+/// Names of the workers, their inboxes in the same order, and the consumer of released entries.
 const CONSUMERS: [&str; 2 * WORKERS + 1] =
     ["w-1", "w-2", "w-3", "w-1:inbox", "w-2:inbox", "w-3:inbox", WAITING];
 
@@ -50,7 +50,7 @@ enum Step {
         consumer: usize,
         max_bytes: usize,
     },
-    /// By whoever was ever granted an attempt, zombies included.
+    /// By any earlier claim, zombies included.
     Settle {
         grant: usize,
         way: Way,

@@ -10,7 +10,7 @@ use crate::queue::{ANYONE, Queue, new_job};
 const ANNS: View<'_> = View::Owner("ann");
 const BOBS: View<'_> = View::Owner("bob");
 
-/// A job of Ann's and one of nobody.
+/// A job of Ann, and one without an owner.
 async fn submit_both(queue: &Queue) -> [JobId; 2] {
     let anns = NewJob { owner: Some("ann".to_owned()), ..new_job() };
     [queue.submit_job(&anns).await, queue.submit().await]
@@ -23,8 +23,8 @@ pub(crate) async fn an_owner_is_kept_with_the_job_and_told_by_the_log(queue: &Qu
     assert_eq!(queue.job(nobodys).await.owner, None);
     assert_eq!(queue.field(nobodys, "owner").await, None);
     let log = queue.store.views.log(None, 10).await.unwrap().entries;
-    let told: Vec<_> = log.iter().map(|entry| (entry.id, entry.owner.as_deref())).collect();
-    assert_eq!(told, [(nobodys, None), (anns, Some("ann"))]);
+    let listed: Vec<_> = log.iter().map(|entry| (entry.id, entry.owner.as_deref())).collect();
+    assert_eq!(listed, [(nobodys, None), (anns, Some("ann"))]);
 
     queue.store.intake.cancel(anns, ANNS).await.unwrap();
     assert_eq!(queue.job(anns).await.owner.as_deref(), Some("ann"));
@@ -43,7 +43,7 @@ pub(crate) async fn only_who_sees_a_job_can_cancel_it(queue: &Queue) {
         assert_eq!(queue.store.intake.cancel(id, view).await.unwrap(), Cancelled::Done, "{view:?}");
         assert_eq!(queue.job(id).await.status, JobStatus::Cancelled);
     }
-    // How it ended is not told to others either.
+    // Its outcome is hidden from others, too.
     assert_eq!(queue.store.intake.cancel(anns, BOBS).await.unwrap(), Cancelled::Missing);
 }
 

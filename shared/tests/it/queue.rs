@@ -1,4 +1,4 @@
-//! A queue of a test's own in a real Redis: the store under test, and a plain connection that looks at the keys and
+//! The queue of one test in a real Redis: the store under test, and a plain connection that reads the keys and
 //! lets leases lapse without waiting for them.
 
 use std::{
@@ -274,7 +274,7 @@ fn unused_keys() -> Keys {
 pub(crate) const ANYONE: Origin<'_> =
     Origin { view: View::All, charge: None, request_id: None, traceparent: None };
 
-/// A job that nobody would object to.
+/// A valid job.
 pub(crate) fn new_job() -> NewJob {
     NewJob { input: "[[5.1,3.5,1.4,0.2]]".to_owned(), ..NewJob::default() }
 }

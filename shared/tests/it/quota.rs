@@ -284,7 +284,7 @@ pub(crate) async fn a_job_that_runs_again_may_have_a_large_result_again(queue: &
         assert_eq!(queue.settle(&attempt, result_of(LARGE)).await, DONE);
     }
 
-    assert_eq!(sums(queue).await, [("a:y".to_owned(), LARGE)].into(), "nobody is known to pay for the other");
+    assert_eq!(sums(queue).await, [("a:y".to_owned(), LARGE)].into(), "the payer of the other is unknown");
 }
 
 pub(crate) async fn without_a_charge_a_large_job_is_not_counted(queue: &Queue) {

@@ -23,7 +23,7 @@ use crate::{
     store::Store,
 };
 
-/// A store that gives up after a moment, at an address where nobody may be listening.
+/// A store with short time limits, at an address without a server.
 pub(crate) fn impatient(queue: &Queue, url: &str) -> Store {
     let settings = ConnectionSettings::new(url).unwrap().with_patience(Duration::from_millis(50));
     let redis = Redis::open(settings).unwrap();
@@ -117,9 +117,9 @@ pub(crate) async fn a_replica_is_not_up_until_it_is_promoted(queue: &Queue) {
     let store = impatient(queue, &queue.server.url());
     timeout(SOON, store.queue.redis().up()).await.unwrap();
 
-    let nobody = tepal_tests::ports::free_port().to_string();
-    queue.server.cli(&["REPLICAOF", "127.0.0.1", &nobody]);
-    // Nobody writes: the probe has to notice.
+    let free = tepal_tests::ports::free_port().to_string();
+    queue.server.cli(&["REPLICAOF", "127.0.0.1", &free]);
+    // No command is sent: the probe must notice.
     eventually(SOON, "the demotion to be noticed", async || !store.queue.redis().is_up()).await;
     let refused = store.queue.redis().dedicated(Duration::ZERO).await.err();
     assert!(matches!(refused, Some(StoreError::NotReady(_))), "{refused:?}");
@@ -204,7 +204,7 @@ pub(crate) async fn a_reader_leaves_a_primary_that_was_demoted(queue: &Queue) {
     let mut reader =
         BlockingReader::new(queue.store.work.clone(), "w".to_owned(), Duration::from_millis(1), usize::MAX);
     reader.read().await.unwrap();
-    // Nobody is blocked, so that no connection is closed.
+    // No client is blocked, so no connection is closed.
     let _promoted = fail_over(&queue.server, &proxy).await;
     queue.take("w", 1).await;
     let id = queue.submit().await;

@@ -1,4 +1,4 @@
-//! The sums of what payers keep are added up anew, in parts, while charges come and go.
+//! The charges of payers are added up again, in parts, while charges come and go.
 
 use std::collections::BTreeMap;
 

@@ -107,7 +107,7 @@ impl Snapshot {
     }
 
     /// `status attempt/released/lost place words`. The place is `new` (in the stream, never delivered), a consumer
-    /// (in its pending list), `-` (nowhere), or a fault. The words tell which fields the hash has, whether the key
+    /// (in its pending list), `-` (nowhere), or a fault. The words show which fields the hash has, whether the key
     /// has the TTL of a terminal job, whether there is a dead letter, and whether the input is kept apart with its own TTL.
     pub(crate) fn state(&self, id: JobId) -> String {
         let (hash, ttl_s) = &self.jobs[&id];

@@ -14,7 +14,7 @@ use tepal_shared::{
 
 use crate::queue::{ANYONE, DONE, Queue, complete, fail, ids, new_job};
 
-/// A job with an idempotency key; `body` tells requests apart.
+/// A job with an idempotency key; `body` distinguishes requests.
 fn keyed(key: &str, body: &str) -> NewJob {
     let idempotency = Some(Idempotency { key_hash: key.to_owned(), fingerprint: body.to_owned() });
     NewJob { idempotency, ..new_job() }

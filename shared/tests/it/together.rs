@@ -184,8 +184,8 @@ pub(crate) async fn a_job_that_is_stored_is_never_said_to_be_refused(queue: &Que
 }
 
 pub(crate) async fn a_job_whose_client_is_gone_is_not_kept_for_a_redis_that_is_away(queue: &Queue) {
-    let nobody = format!("redis://127.0.0.1:{}", tepal_tests::ports::free_port());
-    let settings = ConnectionSettings::new(&nobody).unwrap().with_patience(10 * SOON);
+    let free = format!("redis://127.0.0.1:{}", tepal_tests::ports::free_port());
+    let settings = ConnectionSettings::new(&free).unwrap().with_patience(10 * SOON);
     let away = queue.over(Redis::open(settings).unwrap());
     let jobs = [new_job(), new_job()].map(Arc::new);
     let submissions = jobs.each_ref().map(|job| away.store.intake.submit(JobId::new(0), Arc::clone(job)));

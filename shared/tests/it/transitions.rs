@@ -162,16 +162,16 @@ impl Subject {
         assert_done(queue.settle(ours, settlement).await);
     }
 
-    /// Runs the script and tells its outcome.
+    /// Runs the script. Returns its outcome as text.
     async fn apply(&self, queue: &Queue, script: &str) -> String {
         let (store, id) = (&queue.store, self.id());
         match script {
-            "submit" => told(store.intake.submit(id, new_job()).await.unwrap()),
+            "submit" => text_of(store.intake.submit(id, new_job()).await.unwrap()),
             "take" => told_grants(&store.work.take(&all("taker")).await.unwrap()),
             "start" => told_grants(&store.work.start(0, "us", usize::MAX).await.unwrap()),
             "renew" => {
                 let gone = store.work.renew(0, "us", &[never_granted(id)]).await.unwrap();
-                gone.first().map_or_else(|| "held".to_owned(), |(_, fence)| told(fence))
+                gone.first().map_or_else(|| "held".to_owned(), |(_, fence)| text_of(fence))
             }
             "complete" => told_settled(queue.settle(&self.attempt, complete()).await),
             "retry" => {
@@ -180,9 +180,9 @@ impl Subject {
             }
             "release" => told_settled(queue.settle(&self.attempt, Settlement::Release).await),
             "fail" => told_settled(queue.settle(&self.attempt, fail()).await),
-            "cancel" => told(store.intake.cancel(id, View::All).await.unwrap()),
-            "requeue" => told(store.intake.requeue(id, JobId::new(0), ANYONE).await.unwrap()),
-            "expire" => told(store.intake.expire(id).await.unwrap()),
+            "cancel" => text_of(store.intake.cancel(id, View::All).await.unwrap()),
+            "requeue" => text_of(store.intake.requeue(id, JobId::new(0), ANYONE).await.unwrap()),
+            "expire" => text_of(store.intake.expire(id).await.unwrap()),
             other => panic!("no such script: {other}"),
         }
     }
@@ -196,14 +196,14 @@ fn never_granted(job_id: JobId) -> Claim {
     Claim { job_id, token: 1, priority: Priority::Normal }
 }
 
-fn told(outcome: impl Debug) -> String {
+fn text_of(outcome: impl Debug) -> String {
     format!("{outcome:?}")
 }
 
 fn told_settled(settled: Settled) -> String {
     match settled {
         Settled::Done { repaired: false } => "Done".to_owned(),
-        other => told(other),
+        other => text_of(other),
     }
 }
 

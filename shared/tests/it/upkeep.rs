@@ -99,7 +99,7 @@ pub(crate) async fn a_sweep_of_what_can_have_expired_looks_at_no_younger_jobs(qu
     assert_eq!(queue.store.work.sweep(0, None, 100).await.unwrap(), Swept { forgotten: 1, ..NOTHING });
 }
 
-/// What an operator's hand may have left of a record.
+/// Records that an operator may have damaged.
 pub(crate) async fn a_job_without_its_entry_is_queued_again_or_cancelled(queue: &Queue) {
     let (swept, cancelled) = (queue.submit().await, queue.submit().await);
     for id in [swept, cancelled] {

@@ -19,7 +19,7 @@ use tepal_shared::{
     process::{
         settings::Host,
         telemetry,
-        tls::{ClientTls, Peer, Reason},
+        tls::{ClientTls, Reason, TlsServer},
     },
     tensor::{Batch, Tensor},
 };
@@ -45,7 +45,7 @@ pub(super) struct TensorflowServing {
     models: ModelServiceClient<Channel>,
     model: Model,
     /// The server, for explanations of failed handshakes; `None` without TLS.
-    peer: Option<Peer>,
+    server: Option<TlsServer>,
     /// Whether the server answered a call since it was last unreachable.
     has_answered: AtomicBool,
 }
@@ -73,7 +73,7 @@ impl TensorflowServing {
                 .max_decoding_message_size(LARGEST_REPLY_BYTES),
             models: ModelServiceClient::new(channel),
             model: model.clone(),
-            peer: tls.as_ref().map(|tls| Peer {
+            server: tls.as_ref().map(|tls| TlsServer {
                 name: "the model server",
                 prefix: "TF_SERVING",
                 has_identity: tls.client.identity.is_some(),
@@ -147,9 +147,9 @@ impl TensorflowServing {
             )),
             Err(status) if status.code() == Code::Unimplemented => Ok(false),
             // The server may have rejected our certificate and closed the connection before the alert arrived.
-            Err(status) => Err(match self.tls_peer(&status) {
-                Some(peer) if !failure::never_connected(&status) && peer.explain(&status).is_none() => {
-                    unavailable(&peer.explain_closed(), status)
+            Err(status) => Err(match self.tls_server(&status) {
+                Some(server) if !failure::never_connected(&status) && server.explain(&status).is_none() => {
+                    unavailable(&server.explain_closed(), status)
                 }
                 _ => self.failure(status),
             }),
@@ -157,7 +157,7 @@ impl TensorflowServing {
     }
 
     fn failure(&self, status: Status) -> BackendError {
-        match self.tls_peer(&status).and_then(|peer| peer.explain(&status)) {
+        match self.tls_server(&status).and_then(|server| server.explain(&status)) {
             Some(reason) => unavailable(&reason, status),
             None => failure::from_status(status),
         }
@@ -174,8 +174,8 @@ impl TensorflowServing {
     }
 
     /// The server, if the connection to it failed and is to be secured.
-    fn tls_peer(&self, status: &Status) -> Option<Peer> {
-        self.peer.filter(|_| failure::is_connection_failure(status))
+    fn tls_server(&self, status: &Status) -> Option<TlsServer> {
+        self.server.filter(|_| failure::is_connection_failure(status))
     }
 
     /// Makes a call. If the server closed the connection in order and did not see the call, sends it on a new connection.

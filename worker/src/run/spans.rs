@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tepal_shared::{
     job::Attempt,
-    process::trace::{self, KeyValue, Part, SpanContext, SpanKind},
+    process::trace::{self, KeyValue, PastSpan, SpanContext, SpanKind},
 };
 
 use crate::{backend::BackendError, run::batch::MicroBatch};
@@ -39,7 +39,7 @@ impl Call {
             KeyValue::new("tepal.batch.jobs", batch.items.len() as i64),
             KeyValue::new("tepal.batch.rows", batch.rows() as i64),
         ];
-        let recorded = Part {
+        let recorded = PastSpan {
             name: "batch",
             kind: SpanKind::Client,
             parent: jobs.first()?,
@@ -67,7 +67,7 @@ pub fn attempt(
     if attempt.claim.token == 1 {
         part("wait", SpanKind::Consumer, &submit, (granted - attempt.age, granted)).record();
     }
-    let whole = Part {
+    let whole = PastSpan {
         attributes: vec![
             KeyValue::new("tepal.job_id", attempt.claim.job_id.to_string()),
             KeyValue::new("tepal.attempt", i64::try_from(attempt.claim.token).unwrap_or(i64::MAX)),
@@ -78,7 +78,7 @@ pub fn attempt(
     };
     let Some(whole) = whole.record() else { return };
     let Some(call) = call else { return };
-    let model_call = Part {
+    let model_call = PastSpan {
         links: call.batch.iter().cloned().collect(),
         error: call.error.map(Into::into),
         ..part("model call", SpanKind::Client, &whole, call.span)
@@ -92,6 +92,6 @@ fn part<'a>(
     kind: SpanKind,
     parent: &'a SpanContext,
     span: (SystemTime, SystemTime),
-) -> Part<'a> {
-    Part { name, kind, parent, span, attributes: Vec::new(), links: Vec::new(), error: None }
+) -> PastSpan<'a> {
+    PastSpan { name, kind, parent, span, attributes: Vec::new(), links: Vec::new(), error: None }
 }

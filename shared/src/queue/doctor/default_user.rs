@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::rights::{self, unable};
 use crate::{
-    process::doctor::{Finding, Verdict},
+    process::doctor::{CheckResult, Finding},
     queue::{keys::Keys, link::Redis},
 };
 
@@ -51,10 +51,10 @@ pub async fn warn_about_default_user(redis: Redis, keys: Keys) {
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     };
-    match found.verdict {
-        Verdict::Ok => {}
-        Verdict::Unknown => warn!(action = "default_user_unknown", reason = found.detail),
-        Verdict::Wrong => warn!(action = "default_user_lacks_rights", reason = found.detail),
+    match found.result {
+        CheckResult::Ok => {}
+        CheckResult::Unknown => warn!(action = "default_user_unknown", reason = found.detail),
+        CheckResult::Wrong => warn!(action = "default_user_lacks_rights", reason = found.detail),
     }
 }
 

@@ -18,19 +18,19 @@ const MOST_JOBS: usize = 16;
 /// A call with this many bytes of input takes no further job.
 const ENOUGH_BYTES: usize = 1 << 20;
 /// The outcome of one submission.
-pub(super) type Outcome = Result<Submitted, StoreError>;
+pub(super) type SubmitResult = Result<Submitted, StoreError>;
 
 /// A job that is being submitted.
 #[derive(Debug)]
-pub(super) struct Submission {
+pub(super) struct PendingSubmission {
     pub(super) id: JobId,
     pub(super) job: Arc<NewJob>,
     /// The receiver is gone if the client has gone away.
-    pub(super) outcome: oneshot::Sender<Outcome>,
+    pub(super) outcome: oneshot::Sender<SubmitResult>,
 }
 
-impl Submission {
-    pub(super) fn new(id: JobId, job: Arc<NewJob>) -> (Self, oneshot::Receiver<Outcome>) {
+impl PendingSubmission {
+    pub(super) fn new(id: JobId, job: Arc<NewJob>) -> (Self, oneshot::Receiver<SubmitResult>) {
         let (sender, receiver) = oneshot::channel();
         (Self { id, job, outcome: sender }, receiver)
     }
@@ -38,7 +38,7 @@ impl Submission {
 
 /// Submissions that wait for a call. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Gathered(Arc<Mutex<Vec<Submission>>>);
+pub(super) struct Gathered(Arc<Mutex<Vec<PendingSubmission>>>);
 
 /// What the caller must do after it added a submission.
 pub(super) enum Added {
@@ -47,11 +47,11 @@ pub(super) enum Added {
     /// Another task sends it.
     Further,
     /// Send these: they fill a call.
-    Enough(Vec<Submission>),
+    Enough(Vec<PendingSubmission>),
 }
 
 impl Gathered {
-    pub(super) fn add(&self, submission: Submission) -> Added {
+    pub(super) fn add(&self, submission: PendingSubmission) -> Added {
         let mut gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.push(submission);
         match gathered.len() {
@@ -61,18 +61,18 @@ impl Gathered {
         }
     }
 
-    pub(super) fn take(&self) -> Vec<Submission> {
+    pub(super) fn take(&self) -> Vec<PendingSubmission> {
         mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Divides submissions into calls, each for one partition, in the order of submission.
-pub(super) fn calls(mut submissions: Vec<Submission>) -> Vec<Vec<Submission>> {
+pub(super) fn calls(mut submissions: Vec<PendingSubmission>) -> Vec<Vec<PendingSubmission>> {
     submissions.sort_by_key(|submission| submission.id.partition());
     let (mut calls, mut bytes) = (Vec::<Vec<_>>::new(), 0);
     for submission in submissions {
-        let has_room = |call: &&mut Vec<Submission>| {
-            let is_same = |other: &Submission| other.id.partition() == submission.id.partition();
+        let has_room = |call: &&mut Vec<PendingSubmission>| {
+            let is_same = |other: &PendingSubmission| other.id.partition() == submission.id.partition();
             call.len() < MOST_JOBS && bytes < ENOUGH_BYTES && call.last().is_some_and(is_same)
         };
         let size = submission.job.input.len();

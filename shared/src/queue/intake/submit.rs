@@ -12,7 +12,7 @@ use crate::{
     queue::{
         error::StoreError,
         intake::{
-            gathered::{Added, Outcome, Submission, calls},
+            gathered::{Added, PendingSubmission, SubmitResult, calls},
             handle::Intake,
             submitted::Submitted,
         },
@@ -33,8 +33,8 @@ impl Intake {
     ///
     /// # Errors
     /// Any [`StoreError`]; after `Ambiguous` the job may or may not have been accepted.
-    pub async fn submit(&self, id: JobId, job: impl Into<Arc<NewJob>>) -> Outcome {
-        let (submission, outcome) = Submission::new(id, job.into());
+    pub async fn submit(&self, id: JobId, job: impl Into<Arc<NewJob>>) -> SubmitResult {
+        let (submission, outcome) = PendingSubmission::new(id, job.into());
         match self.gathered.add(submission) {
             Added::First => drop(tokio::spawn(self.clone().send_gathered())),
             Added::Further => {}
@@ -47,9 +47,9 @@ impl Intake {
     ///
     /// # Errors
     /// When no job has an outcome. After `Ambiguous`, any of the jobs may have been accepted.
-    pub async fn submit_all(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<Outcome>, StoreError> {
+    pub async fn submit_all(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<SubmitResult>, StoreError> {
         let (submissions, outcomes): (Vec<_>, Vec<_>) =
-            jobs.iter().map(|(id, job)| Submission::new(*id, Arc::clone(job))).unzip();
+            jobs.iter().map(|(id, job)| PendingSubmission::new(*id, Arc::clone(job))).unzip();
         // Concurrent calls keep their order only on a connection that is up, to a Redis that knows the script. So one goes first.
         let mut calls = calls(submissions).into_iter();
         if let Some(first) = calls.next() {
@@ -75,11 +75,11 @@ impl Intake {
         self.send_all(submissions).await;
     }
 
-    async fn send_all(self, submissions: Vec<Submission>) {
+    async fn send_all(self, submissions: Vec<PendingSubmission>) {
         join_all(calls(submissions).into_iter().map(|submissions| self.send(submissions))).await;
     }
 
-    async fn send(&self, submissions: Vec<Submission>) {
+    async fn send(&self, submissions: Vec<PendingSubmission>) {
         let (jobs, mut waiting): (Vec<_>, Vec<_>) = submissions
             .into_iter()
             .map(|submission| ((submission.id, submission.job), submission.outcome))
@@ -96,7 +96,7 @@ impl Intake {
     }
 
     /// Submits jobs of one partition. Returns one outcome for each, in order.
-    async fn submitted(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Vec<Outcome> {
+    async fn submitted(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Vec<SubmitResult> {
         match self.call(jobs).await {
             Ok(outcomes) => outcomes,
             // If Redis rejects the keys of one job, the other jobs must not fail with it.
@@ -111,17 +111,17 @@ impl Intake {
     }
 
     /// Submits jobs of one partition in one script call. Returns one outcome for each, in order.
-    async fn call(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<Outcome>, StoreError> {
+    async fn call(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<SubmitResult>, StoreError> {
         let Answered { generation, value, earlier } = self.run_submission(&self.submit_call(jobs)).await?;
         let mut outcomes = Submitted::parse_all(value, jobs.len())?;
         if let Some(error) = earlier {
             // The earlier sending may have found room.
-            let is_full = |outcome: &&mut Outcome| {
+            let is_full = |outcome: &&mut SubmitResult| {
                 matches!(outcome, Ok(Submitted::Full { .. } | Submitted::OverQuota { .. }))
             };
             outcomes.iter_mut().filter(is_full).for_each(|outcome| *outcome = Err(error.clone()));
         }
-        let is_stored = |outcome: &Outcome| outcome.as_ref().is_ok_and(Submitted::is_stored);
+        let is_stored = |outcome: &SubmitResult| outcome.as_ref().is_ok_and(Submitted::is_stored);
         if outcomes.iter().any(is_stored)
             && let Err(error) = self.confirmed(generation).await
         {

@@ -8,7 +8,7 @@ use redis::{
 };
 
 use crate::{
-    process::tls::{ClientTls, Peer, Reason},
+    process::tls::{ClientTls, Reason, TlsServer},
     queue::{
         error::StoreError,
         keys::Keys,
@@ -118,9 +118,9 @@ impl ConnectionSettings {
                 "wait until it is promoted, or set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary";
             return Some(Reason { what: "Redis is a read-only replica".to_owned(), fix: fix.to_owned() });
         }
-        let peer = Peer { name: "Redis", prefix: "REDIS", has_identity: self.has_identity };
+        let server = TlsServer { name: "Redis", prefix: "REDIS", has_identity: self.has_identity };
         let is_tls = matches!(self.info.addr(), ConnectionAddr::TcpTls { .. });
-        peer.explain(cause).or_else(|| (is_tls && is_closed(cause)).then(|| peer.explain_closed()))
+        server.explain(cause).or_else(|| (is_tls && is_closed(cause)).then(|| server.explain_closed()))
     }
 }
 

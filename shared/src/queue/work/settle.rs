@@ -17,34 +17,34 @@ use crate::{
     },
 };
 
-/// Most results that one script call stores: it stays well below a millisecond.
+/// Largest number of results that one script call stores. The call takes well below a millisecond.
 const MOST_RESULTS: usize = 32;
 
-/// How an attempt wants its job to go on.
+/// How an attempt settles its job.
 #[derive(Clone, Debug)]
 pub enum Settlement {
-    /// End it with this result, JSON.
+    /// Complete it with this result, JSON.
     Complete(String),
-    /// End it without a result.
+    /// Fail it.
     Fail {
         /// One word for programs.
         code: String,
         /// A sentence for the client.
         error: String,
     },
-    /// Try again after this pause, at most the lease.
+    /// Put it back, due after this pause, at most the lease.
     Retry(Duration),
-    /// Give it back without using an attempt.
+    /// Put it back without using an attempt.
     Release,
     /// The same, and count that its model call broke off.
     Broken,
 }
 
-/// What one script call is about.
-enum Call<'a> {
+/// What one script call settles.
+enum SettleCall<'a> {
     /// Jobs of one partition that are completed with these results.
     Complete(Vec<(Claim, &'a str)>),
-    /// A job that goes on in another way.
+    /// A job that is settled in another way.
     One(Claim, &'a Settlement),
 }
 
@@ -57,11 +57,11 @@ impl Work {
         &self,
         settlements: &[(Claim, S)],
     ) -> Result<Vec<Result<Settled, StoreError>>, StoreError> {
-        let calls = Call::all(settlements);
+        let calls = SettleCall::all(settlements);
         let mut settled = Vec::with_capacity(settlements.len());
         for (call, outcome) in calls.iter().zip(self.make(&calls).await?) {
             match (outcome, call.apart()) {
-                // A job that Redis cannot work on must not keep the others of its call from their end.
+                // If Redis rejects one job, the other jobs of the call must be settled all the same.
                 (Err(_), Some(calls)) => {
                     for outcome in self.make(&calls).await? {
                         add(&mut settled, outcome);
@@ -74,13 +74,16 @@ impl Work {
     }
 
     /// Makes all calls in one round trip.
-    async fn make(&self, calls: &[Call<'_>]) -> Result<Vec<Result<Vec<Settled>, StoreError>>, StoreError> {
+    async fn make(
+        &self,
+        calls: &[SettleCall<'_>],
+    ) -> Result<Vec<Result<Vec<Settled>, StoreError>>, StoreError> {
         let mut pipeline = Pipeline::with_capacity(calls.len());
         pipeline.ignore_errors();
         for call in calls {
             pipeline.add_command(match call {
-                Call::Complete(jobs) => self.complete_call(jobs),
-                Call::One(claim, settlement) => self.settle_call(*claim, settlement),
+                SettleCall::Complete(jobs) => self.complete_call(jobs),
+                SettleCall::One(claim, settlement) => self.settle_call(*claim, settlement),
             });
         }
         let outcomes = self.queue.redis.run_all(&pipeline).await?;
@@ -133,7 +136,7 @@ fn add(settled: &mut Vec<Result<Settled, StoreError>>, outcome: Result<Vec<Settl
     }
 }
 
-impl<'a> Call<'a> {
+impl<'a> SettleCall<'a> {
     fn all(settlements: &'a [(Claim, impl Borrow<Settlement>)]) -> Vec<Self> {
         let mut calls = Vec::new();
         for (claim, settlement) in settlements {
@@ -150,7 +153,7 @@ impl<'a> Call<'a> {
         calls
     }
 
-    /// A call for each of its jobs, if they are several.
+    /// A call for each of its jobs, if there are several.
     fn apart(&self) -> Option<Vec<Self>> {
         match self {
             Self::Complete(jobs) if jobs.len() > 1 => {

@@ -259,7 +259,7 @@ impl Run {
     }
 }
 
-/// A result of so many bytes that tells whose it is.
+/// A result of this size that names its job.
 fn result_of(id: JobId, token: u64, bytes: usize) -> String {
     format!(r#"{:bytes$}"#, format!(r#"{{"job":"{id}","token":{token}}}"#))
 }

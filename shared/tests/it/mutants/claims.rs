@@ -1,7 +1,7 @@
 //! Who sees a job, and who claims it.
 
 use super::{Alteration, Altered, Queue, fails};
-use crate::{deadlines, delivery, endurance, giving_back, leases, owners, transitions};
+use crate::{deadlines, delivery, endurance, leases, owners, put_back, transitions};
 
 mutants! {
     // Whose job it is.
@@ -32,7 +32,7 @@ mutants! {
     grant_counts_no_lost_lease: "grant.lua" "lost = lost + 1" => "lost = lost",
         leases::a_job_whose_lease_lapsed_goes_to_another_worker;
     grant_counts_every_lease_as_lost: "grant.lua" "if status == 'processing' then" => "if waited_ms then",
-        giving_back::a_release_uses_no_attempt;
+        put_back::a_release_uses_no_attempt;
     grant_knows_no_crash_limit: "grant.lua" "lost >= grants.max_lost" => "false",
         leases::a_job_that_loses_its_worker_too_often_fails;
     grant_knows_no_deadline: "grant.lua" "missed_deadline(grants.now, waited_ms, job[5], deadline)" => "nil",
@@ -42,13 +42,13 @@ mutants! {
     grant_leaves_the_retry_time: "grant.lua" "    redis.call('HDEL', key, 'next_attempt_at')\n" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
     grant_runs_several_jobs_whose_lone_call_broke_off: "grant.lua" "if broken > 1 then" => "if false then",
-        giving_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
+        put_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
     grant_stops_every_job_whose_call_broke_off: "grant.lua" "if broken > 1 then" => "if broken > 0 then",
-        giving_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
+        put_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
     grant_waits_for_a_job_that_does_not_run: "grant.lua" " and redis.call('HGET', grants.prefix .. other, 'status') == 'processing'" => "",
-        giving_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
+        put_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
     grant_lets_a_job_wait_for_itself: "grant.lua" "other ~= id and " => "",
-        giving_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
+        put_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
     ages_can_be_negative: "clock.lua" "math.max(now - tonumber(created_at or now), 0)" => "now - tonumber(created_at)",
         delivery::a_job_from_the_future_is_zero_old;
     take_makes_no_group: "take.lua" "string.find(reply.err, 'NOGROUP', 1, true)" => "false",
@@ -78,7 +78,7 @@ mutants! {
     take_clears_a_whole_backlog: "take.lua" " or grants.stale + grants.put_off + #grants.ended >= MOST_CLEARED" => "",
         endurance::one_call_clears_away_a_bounded_number_of_stale_entries;
     take_ignores_the_lease: "take.lua" "ARGV[2], ARGV[9], cursors[number]" => "ARGV[2], 0, cursors[number]",
-        giving_back::a_retry_is_due_after_its_delay_and_not_before;
+        put_back::a_retry_is_due_after_its_delay_and_not_before;
     take_looks_at_one_part_of_the_pending_list: "take.lua" "for look = 1, 32 do" => "for look = 1, 1 do",
         delivery::a_due_entry_behind_many_others_is_found_in_a_few_looks;
     take_takes_what_it_did_not_look_at_for_looked_at: "take.lua" "cursors[number] = '0-1'" => "",

@@ -1,7 +1,7 @@
 //! Who may write to a job, and how an attempt ends.
 
 use super::{Alteration, Altered, Queue, fails};
-use crate::{deadlines, delivery, ends, giving_back, inputs, leases, repairs, submit, transitions};
+use crate::{deadlines, delivery, ends, inputs, leases, put_back, repairs, submit, transitions};
 
 mutants! {
     // Who may write to a job.
@@ -16,7 +16,7 @@ mutants! {
     complete_is_not_fenced: "complete.lua" "if refused then" => "if false then",
         leases::a_zombie_cannot_settle_its_job;
     complete_cannot_be_repeated: "complete.lua" "job[1] == 'completed' and job[2] == token" => "false",
-        giving_back::repeating_a_settlement_changes_nothing;
+        put_back::repeating_a_settlement_changes_nothing;
     complete_claims_others_results: "complete.lua" "job[1] == 'completed' and job[2] == token" => "job[1] == 'completed'",
         transitions::every_script_does_in_every_state_what_the_table_says;
     complete_mixes_up_the_streams: "complete.lua" "entries[tonumber(ARGV[argument + 1])]" => "entries[2]",
@@ -30,27 +30,27 @@ mutants! {
     fail_is_not_fenced: "fail.lua" "if refused then" => "if false then",
         leases::a_zombie_cannot_settle_its_job;
     fail_cannot_be_repeated: "fail.lua" "job[1] == 'failed' and job[2] == ARGV[1] and job[5] == ARGV[3]" => "false",
-        giving_back::repeating_a_settlement_changes_nothing;
+        put_back::repeating_a_settlement_changes_nothing;
     fail_claims_other_failures: "fail.lua" " and job[5] == ARGV[3]" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
     retry_is_not_fenced: "retry.lua" "if refused then" => "if false then",
         leases::a_zombie_cannot_settle_its_job;
     retry_cannot_be_repeated: "retry.lua" "job[1] == 'pending' and job[2] == ARGV[1]" => "false",
-        giving_back::repeating_a_settlement_changes_nothing;
+        put_back::repeating_a_settlement_changes_nothing;
     retry_waits_without_limit: "retry.lua" "math.min(tonumber(ARGV[3]), lease_ms)" => "tonumber(ARGV[3])",
-        giving_back::a_delay_longer_than_the_lease_is_the_lease;
+        put_back::a_delay_longer_than_the_lease_is_the_lease;
     release_is_not_fenced: "release.lua" "if refused then" => "if false then",
         leases::a_zombie_cannot_settle_its_job;
     release_cannot_be_repeated: "release.lua" "job[1] == 'pending' and job[2] == ARGV[1]" => "false",
-        giving_back::repeating_a_settlement_changes_nothing;
+        put_back::repeating_a_settlement_changes_nothing;
     release_uses_an_attempt: "release.lua" "tonumber(job[4] or 0) + 1" => "tonumber(job[4] or 0)",
-        giving_back::a_release_uses_no_attempt;
+        put_back::a_release_uses_no_attempt;
     release_forgets_calls_that_broke_off: "release.lua" "ARGV[4] == '1'" => "false",
-        giving_back::calls_that_broke_off_are_counted_and_use_no_attempt;
+        put_back::calls_that_broke_off_are_counted_and_use_no_attempt;
     release_takes_every_call_for_broken: "release.lua" "ARGV[4] == '1'" => "true",
-        giving_back::calls_that_broke_off_are_counted_and_use_no_attempt;
+        put_back::calls_that_broke_off_are_counted_and_use_no_attempt;
     release_counts_one_broken_call: "release.lua" "tonumber(job[5] or 0) + 1" => "1",
-        giving_back::calls_that_broke_off_are_counted_and_use_no_attempt;
+        put_back::calls_that_broke_off_are_counted_and_use_no_attempt;
     renew_is_not_fenced: "renew.lua" "if refused then" => "if false then",
         leases::a_zombie_cannot_take_its_job_back_by_renewing;
     renew_does_nothing: "renew.lua" "claim(entry[1], ARGV[2], entry[2], 0)" => "",
@@ -60,7 +60,7 @@ mutants! {
     hand_back_stops_at_a_missing_group: "hold.lua" "redis.pcall('XCLAIM'" => "redis.call('XCLAIM'",
         repairs::giving_a_job_back_repairs_its_entry;
     hand_back_keeps_the_worker: "hold.lua" "claim(job.stream, WAITING, job.entry, idle)" => "claim(job.stream, 'w', job.entry, idle)",
-        giving_back::a_retry_is_due_after_its_delay_and_not_before;
+        put_back::a_retry_is_due_after_its_delay_and_not_before;
     hand_back_makes_the_job_wait_a_lease: "hold.lua" "'IDLE', idle_ms, " => "",
         delivery::what_is_due_again_comes_before_anything_new;
     hand_back_leaves_two_entries: "hold.lua" "  redis.call('XDEL', job.stream, job.entry)\n" => "",

@@ -1,4 +1,4 @@
-//! Jobs that a worker gives back: retries after a delay, and releases.
+//! Jobs that a worker puts back: retries after a delay, and releases.
 
 use std::time::{Duration, Instant};
 
@@ -91,7 +91,7 @@ pub(crate) async fn of_jobs_whose_lone_call_broke_off_one_runs_at_a_time(queue: 
     assert_eq!((first.claim.job_id, first.broken), (ids[0], 2));
     assert_eq!(queue.state(ids[1]).await, "pending 2/2/0 waiting input next");
 
-    // Another worker has to wait, too, and whoever takes the job over from a dead one has not.
+    // Another worker must wait, too. A worker that reclaims the job of a dead one need not.
     queue.age("waiting").await;
     assert_eq!(queue.takeable("another").await, []);
     queue.age("w").await;
