@@ -13,7 +13,7 @@ use imports::Imports;
 const LONGEST_FUNCTION: usize = 60;
 const LONGEST_FILE: usize = 400;
 
-/// Every folder with sources. Each is one crate, or several programs without modules.
+/// Every folder with sources: the crates of the workspace.
 const FOLDERS: [&str; 5] = ["proto", "shared", "worker", "loadtest", "tests"];
 
 #[test]
