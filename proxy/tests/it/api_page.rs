@@ -17,6 +17,8 @@ use crate::{
 };
 
 const PAGE: &str = include_str!("../../../docs/api.md");
+/// The contract as it was reviewed.
+const CONTRACT: &str = include_str!("../../../docs/openapi.json");
 const BASE: &str = "http://127.0.0.1:8000";
 /// The jobs that the page names, by what has become of them.
 const PENDING: &str = "019f1d2e-7a31-7c05-9f53-2b8e66a1d400";
@@ -188,22 +190,17 @@ async fn every_command_is_answered_as_the_page_shows() {
 
 #[test]
 fn every_operation_has_a_section_with_a_command() {
-    for operation in [
-        "POST /predict",
-        "POST /predict/test",
-        "POST /predict/batch",
-        "GET /job/{id}",
-        "DELETE /job/{id}",
-        "POST /job/{id}/retry",
-        "GET /jobs",
-        "POST /jobs/lookup",
-    ]
-    .into_iter()
-    .chain(["GET /health", "GET /metadata", "GET /livez, /readyz, /metrics"])
-    {
-        let section = PAGE.split(&format!("\n## {operation}\n")).nth(1);
+    let contract: Value = serde_json::from_str(CONTRACT).unwrap();
+    let operations = contract["paths"].as_object().unwrap().iter().flat_map(|(path, item)| {
+        item.as_object().unwrap().keys().map(move |method| (method.to_ascii_uppercase(), path))
+    });
+    for (method, path) in operations {
+        let is_its = |section: &&str| {
+            let paths = section.lines().next().and_then(|title| title.strip_prefix(&format!("{method} ")));
+            paths.is_some_and(|paths| paths.split(", ").any(|one| one == path))
+        };
         let section =
-            section.unwrap_or_else(|| panic!("no section {operation}")).split("\n## ").next().unwrap();
-        assert!(section.contains("\n$ curl "), "{operation}");
+            PAGE.split("\n## ").find(is_its).unwrap_or_else(|| panic!("no section {method} {path}"));
+        assert!(section.contains("\n$ curl "), "{method} {path}");
     }
 }

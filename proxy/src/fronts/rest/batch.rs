@@ -287,13 +287,13 @@ fn text(value: &impl Serialize) -> String {
 
 /// Describes it for the contract.
 pub(super) fn predict_all_operation(contract: &mut Contract<'_>) -> Operation {
-    let answer = contract.schema::<BatchAnswer<'_>>();
-    let answer = |description: &str, refused: bool| {
-        json!({
-            "description": description,
-            "content": {"application/json": {"schema": answer, "example": example(refused)}},
-        })
+    let mut answer = |description: &str, refused: bool| {
+        contract.answer_like::<BatchAnswer<'_>>(description, &example(refused))
     };
+    let answers = vec![
+        (202, answer("All jobs are accepted", false)),
+        (207, answer("Some jobs are rejected; `jobs` shows which", true)),
+    ];
     Operation {
         id: "predictBatch",
         tag: Tag::Jobs,
@@ -304,10 +304,7 @@ pub(super) fn predict_all_operation(contract: &mut Contract<'_>) -> Operation {
         ),
         parameters: vec![idempotency::parameter()],
         body: Some(request(contract)),
-        answers: vec![
-            (202, answer("All jobs are accepted", false)),
-            (207, answer("Some jobs are rejected; `jobs` shows which", true)),
-        ],
+        answers,
         errors: [reading_a_body(contract.largest_body), vec![ApiError::NotDeclaredJsonLines], submitting()]
             .concat_errors(),
     }

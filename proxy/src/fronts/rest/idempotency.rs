@@ -11,7 +11,7 @@ use crate::{
 };
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-const NAME: &str = "Idempotency-Key";
+pub(super) const NAME: &str = "Idempotency-Key";
 /// Most characters of a key.
 const LONGEST: usize = 255;
 

@@ -96,7 +96,7 @@ pub(super) fn predict_sample_operation(contract: &mut Contract<'_>) -> Operation
         errors: [
             vec![
                 idempotency::malformed(),
-                ApiError::RepeatedHeader("Idempotency-Key"),
+                ApiError::RepeatedHeader(idempotency::NAME),
                 ApiError::NotAcceptable,
             ],
             submitting(),
