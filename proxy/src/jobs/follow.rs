@@ -23,7 +23,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The reads of followed jobs.
 pub(crate) struct Following {
     store: Store,
-    watchers: Notifier,
+    notifier: Notifier,
     reads: SingleFlight<Read>,
     shutdown: CancellationToken,
 }
@@ -38,8 +38,8 @@ struct Read {
 
 impl Following {
     pub(crate) fn new(store: Store, shutdown: CancellationToken) -> Self {
-        let watchers = Notifier::new(store.queue().redis().clone(), store.queue().keys().clone());
-        Self { store, watchers, reads: SingleFlight::default(), shutdown }
+        let notifier = Notifier::new(store.queue().redis().clone(), store.queue().keys().clone());
+        Self { store, notifier, reads: SingleFlight::default(), shutdown }
     }
 
     /// Reads the job, if the caller may see it, when it has ended, or as it stands when `wait` is over or the service stops.
@@ -72,7 +72,7 @@ impl Following {
 
     /// Begins to follow a job that has not ended.
     pub(crate) fn follow(&self, job: &Job) -> Follower {
-        let watch = self.watchers.watch(job.id);
+        let watch = self.notifier.watch(job.id);
         Follower { id: job.id, watch, read_at: next_read(job), last: None }
     }
 }

@@ -1,4 +1,4 @@
-//! The job store against real Redis servers: every transition, every fault, and proof that the tests would notice.
+//! The queue against real Redis servers: every transition, every fault, and proof that the tests would notice.
 //!
 //! | module | shows |
 //! | --- | --- |

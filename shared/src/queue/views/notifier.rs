@@ -60,14 +60,14 @@ struct Channels {
     keys: Keys,
     watched: Mutex<ChannelTable>,
     /// A watch began or ended.
-    stirred: Notify,
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct ChannelTable {
     channels: HashMap<String, Channel>,
     /// Channels that gained their first waiter or lost their last one since the connection's task last checked.
-    stirred: Vec<String>,
+    changed: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Notifier {
     /// Watches jobs of the queue that `keys` names; needs a tokio runtime.
     #[must_use]
     pub fn new(redis: Redis, keys: Keys) -> Self {
-        let shared = Arc::new(Channels { keys, watched: Mutex::default(), stirred: Notify::new() });
+        let shared = Arc::new(Channels { keys, watched: Mutex::default(), changed: Notify::new() });
         let watched = Arc::clone(&shared);
         let follow = move || follow_for_ever(redis.clone(), Arc::clone(&watched));
         let task = tokio::spawn(supervisor::keep("job_watcher", follow));
@@ -107,8 +107,8 @@ impl Notifier {
             watched
                 .channels
                 .insert(channel.clone(), Channel { news: sender, waiters: 1, is_followed: false });
-            watched.stirred.push(channel.clone());
-            self.shared.stirred.notify_one();
+            watched.changed.push(channel.clone());
+            self.shared.changed.notify_one();
             news
         };
         drop(watched);
@@ -145,8 +145,8 @@ impl Drop for Watch {
         if is_last {
             watched.channels.remove(&self.channel);
             let channel = std::mem::take(&mut self.channel);
-            watched.stirred.push(channel);
-            self.shared.stirred.notify_one();
+            watched.changed.push(channel);
+            self.shared.changed.notify_one();
         }
     }
 }
@@ -167,19 +167,19 @@ impl Channels {
     /// Marks all channels to be joined: a new connection follows none.
     fn start_over(&self) {
         let mut watched = self.lock();
-        watched.stirred = watched.channels.keys().cloned().collect();
+        watched.changed = watched.channels.keys().cloned().collect();
         watched.channels.values_mut().for_each(|channel| channel.is_followed = false);
-        self.stirred.notify_one();
+        self.changed.notify_one();
     }
 
     /// The channels to join and to leave, given those that are joined.
     fn differences(&self, joined: &HashSet<String>) -> (Vec<String>, Vec<String>) {
         let mut watched = self.lock();
         let (mut to_join, mut to_leave) = (Vec::new(), Vec::new());
-        let mut stirred = std::mem::take(&mut watched.stirred);
-        stirred.sort_unstable();
-        stirred.dedup();
-        for channel in stirred {
+        let mut changed = std::mem::take(&mut watched.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        for channel in changed {
             match (watched.channels.get_mut(&channel), joined.contains(&channel)) {
                 (Some(_), false) => to_join.push(channel),
                 (None, true) => to_leave.push(channel),
@@ -241,7 +241,7 @@ async fn follow_for_ever(redis: Redis, shared: Arc<Channels>) {
     let mut contact = Contact { address: redis.address(), backoff, is_failing: false };
     loop {
         while !shared.is_watched() {
-            shared.stirred.notified().await;
+            shared.changed.notified().await;
         }
         redis.up().await;
         let error = match redis.pubsub().await {
@@ -297,7 +297,7 @@ async fn look_for_missing(redis: &Redis, shared: &Channels) -> StoreError {
 async fn keep_joined(shared: &Channels, mut sink: PubSubSink, contact: &mut Contact<'_>) -> StoreError {
     let mut joined = HashSet::new();
     loop {
-        let is_check = timeout(CHECK_INTERVAL, shared.stirred.notified()).await.is_err();
+        let is_check = timeout(CHECK_INTERVAL, shared.changed.notified()).await.is_err();
         let (to_join, to_leave) = shared.differences(&joined);
         for channels in to_join.chunks(CHANNELS_A_COMMAND) {
             if let Err(error) = confirmed(sink.subscribe(channels)).await {
