@@ -9,7 +9,7 @@ mod render;
 pub(crate) mod short;
 
 #[cfg(test)]
-pub(crate) use self::mistake::Place;
+pub(crate) use self::mistake::Location;
 pub(crate) use self::{
     api_error::ApiError,
     mistake::{LONGEST_POINTER, MOST_MISTAKES, Mistake, in_words},

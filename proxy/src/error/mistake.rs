@@ -18,10 +18,10 @@ pub(crate) const MOST_MISTAKES: usize = tepal_shared::model::MOST_ERRORS;
 
 /// One wrong part of a request.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(inline, transform = list_places)]
+#[schemars(inline, transform = list_locations)]
 pub(crate) struct Mistake {
     #[serde(flatten)]
-    pub(crate) place: Place,
+    pub(crate) location: Location,
     /// What is wrong, and what is valid.
     pub(crate) detail: String,
     /// One word for programs.
@@ -31,7 +31,7 @@ pub(crate) struct Mistake {
 /// The part of the request.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Place {
+pub(crate) enum Location {
     /// A JSON Pointer (RFC 6901) into the body; a long one is cut and ends in three dots.
     Pointer(String),
     /// A query parameter.
@@ -40,14 +40,14 @@ pub(crate) enum Place {
     Header(&'static str),
 }
 
-/// Lists the places as optional members, which more programs understand than alternatives.
-fn list_places(schema: &mut Schema) {
-    let Some(Value::Array(places)) = schema.remove("oneOf") else { return };
+/// Lists the locations as optional members, which more programs understand than alternatives.
+fn list_locations(schema: &mut Schema) {
+    let Some(Value::Array(locations)) = schema.remove("oneOf") else { return };
     let Some(members) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
-    for place in &places {
-        for (name, member) in place["properties"].as_object().into_iter().flatten() {
+    for location in &locations {
+        for (name, member) in location["properties"].as_object().into_iter().flatten() {
             let mut member = member.clone();
-            member["description"] = place["description"].clone();
+            member["description"] = location["description"].clone();
             members.insert(name.clone(), member);
         }
     }
@@ -56,21 +56,21 @@ fn list_places(schema: &mut Schema) {
 impl Mistake {
     /// A mistake in the body.
     pub(crate) fn at(pointer: impl Display, code: &'static str, detail: impl Display) -> Self {
-        Self::new(Place::Pointer(short(pointer, LONGEST_POINTER)), code, detail)
+        Self::new(Location::Pointer(short(pointer, LONGEST_POINTER)), code, detail)
     }
 
     /// A mistake in the query.
     pub(crate) fn in_query(parameter: &str, code: &'static str, detail: impl Display) -> Self {
-        Self::new(Place::Parameter(short(parameter, LONGEST_POINTER)), code, detail)
+        Self::new(Location::Parameter(short(parameter, LONGEST_POINTER)), code, detail)
     }
 
     /// A mistake in a header.
     pub(crate) fn in_header(name: &'static str, code: &'static str, detail: impl Display) -> Self {
-        Self::new(Place::Header(name), code, detail)
+        Self::new(Location::Header(name), code, detail)
     }
 
-    fn new(place: Place, code: &'static str, detail: impl Display) -> Self {
-        Self { place, detail: short(detail, LONGEST_DETAIL), code }
+    fn new(location: Location, code: &'static str, detail: impl Display) -> Self {
+        Self { location, detail: short(detail, LONGEST_DETAIL), code }
     }
 }
 
@@ -91,14 +91,14 @@ pub(crate) fn in_words(names: &[&str]) -> String {
 /// The first mistake in full, and the number of the others.
 pub(super) fn summary(mistakes: &[Mistake]) -> String {
     let Some(first) = mistakes.first() else { return "The request is invalid".to_owned() };
-    let place = match &first.place {
-        Place::Pointer(pointer) if pointer.is_empty() => "The body",
-        Place::Pointer(pointer) => pointer.as_str(),
-        Place::Parameter(name) => name.as_str(),
-        Place::Header(name) => name,
+    let location = match &first.location {
+        Location::Pointer(pointer) if pointer.is_empty() => "The body",
+        Location::Pointer(pointer) => pointer.as_str(),
+        Location::Parameter(name) => name.as_str(),
+        Location::Header(name) => name,
     };
     match mistakes.len() - 1 {
-        0 => format!("{place} {}", first.detail),
-        more => format!("{place} {} (and {more} more)", first.detail),
+        0 => format!("{location} {}", first.detail),
+        more => format!("{location} {} (and {more} more)", first.detail),
     }
 }

@@ -305,8 +305,8 @@ mod tests {
         assert!(mistakes.iter().all(|mistake| mistake.code == "repeated"));
         mistakes
             .into_iter()
-            .map(|mistake| match mistake.place {
-                crate::error::Place::Pointer(pointer) => pointer,
+            .map(|mistake| match mistake.location {
+                crate::error::Location::Pointer(pointer) => pointer,
                 other => panic!("{other:?}"),
             })
             .collect()

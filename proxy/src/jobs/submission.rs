@@ -40,7 +40,7 @@ impl Submission {
             let detail = format!("must be an object with the field {DATA}, not {}", kind(&body));
             return Err(vec![Mistake::at("", "type", detail)]);
         };
-        let mut reader = Reader::default();
+        let mut reader = MemberReader::default();
         let has_data = fields.contains_key(DATA);
         for (name, value) in fields {
             // Of very many wrong fields, the first ones are reported.
@@ -75,7 +75,7 @@ impl Submission {
 }
 
 #[derive(Default)]
-struct Reader {
+struct MemberReader {
     submission: Submission,
     mistakes: Vec<Mistake>,
 }
@@ -83,15 +83,15 @@ struct Reader {
 /// A member of the body.
 struct Field {
     name: &'static str,
-    read: fn(&mut Reader, &'static str, &Value, &Model),
+    read: fn(&mut MemberReader, &'static str, &Value, &Model),
     /// Its schema, from the model and the schema of a priority.
     schema: fn(&Model, &Value) -> Value,
 }
 
 /// Every member of the body.
 const FIELDS: [Field; 4] = [
-    Field { name: DATA, read: Reader::data, schema: |model, _| model.data_schema() },
-    Field { name: "priority", read: Reader::priority, schema: |_, priority| with_default(priority) },
+    Field { name: DATA, read: MemberReader::data, schema: |model, _| model.data_schema() },
+    Field { name: "priority", read: MemberReader::priority, schema: |_, priority| with_default(priority) },
     Field {
         name: "max_queue_seconds",
         read: |reader, name, value, _| reader.submission.max_queue = reader.span(name, value),
@@ -123,7 +123,7 @@ fn span_schema(description: &str) -> Value {
     })
 }
 
-impl Reader {
+impl MemberReader {
     fn field(&mut self, name: &str, value: &Value, model: &Model) {
         if let Some(field) = FIELDS.iter().find(|field| field.name == name) {
             return (field.read)(self, field.name, value, model);
@@ -194,8 +194,8 @@ mod tests {
     fn read(body: Value) -> Result<Submission, Vec<(String, &'static str)>> {
         let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models"));
         let model = Model::load(models, "iris").unwrap();
-        let place = |mistake: Mistake| match mistake.place {
-            crate::error::Place::Pointer(pointer) => (pointer, mistake.code),
+        let place = |mistake: Mistake| match mistake.location {
+            crate::error::Location::Pointer(pointer) => (pointer, mistake.code),
             other => panic!("{other:?}"),
         };
         Submission::read(body, &model).map_err(|mistakes| mistakes.into_iter().map(place).collect())

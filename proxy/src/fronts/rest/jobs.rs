@@ -4,6 +4,7 @@ mod contract;
 mod cursor;
 mod form;
 mod listing;
+mod page;
 
 use std::sync::Arc;
 
@@ -12,8 +13,6 @@ use axum::{
     http::Uri,
     response::Response,
 };
-use schemars::JsonSchema;
-use serde::Serialize;
 use tepal_shared::{
     job::{Job, JobId, owner::View},
     queue::views::{LogEntry, LogPage, LogPlace},
@@ -22,7 +21,10 @@ use tepal_shared::{
 pub(super) use self::contract::list_operation;
 #[cfg(any(fuzzing, test))]
 use self::listing::MOST;
-use self::listing::{Listing, not_a_cursor};
+use self::{
+    listing::{Listing, not_a_cursor},
+    page::Page,
+};
 use super::job::view::JobView;
 use crate::{
     edge::{
@@ -45,15 +47,6 @@ const BYTES_READ: usize = 1 << 10;
 const BYTES_SHOWN: usize = 2 << 10;
 /// A filtered page reads at least this many jobs at a time.
 const LEAST_CHUNK: usize = 100;
-
-/// A page of jobs, without their results.
-#[derive(Serialize, JsonSchema)]
-#[schemars(description = "A page of a listing")]
-struct Page<'a> {
-    jobs: Vec<JobView<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
-}
 
 /// How much of the log one page scans.
 struct Bounds {

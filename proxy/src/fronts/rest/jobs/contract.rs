@@ -11,9 +11,9 @@ use super::{
             parts::{ConcatErrors as _, reading},
         },
     },
-    Page,
     form::SOME_CURSOR,
     listing::{PARAMETERS, not_a_cursor},
+    page::Page,
 };
 use crate::error::ApiError;
 

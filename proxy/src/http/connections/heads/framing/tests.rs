@@ -49,17 +49,13 @@ fn a_line_feed_alone_is_found_wherever_it_is_in_a_head() {
 
 #[test]
 fn chunked_is_the_only_transfer_coding() {
-    for other in ["gzip", "gzip, chunked", "chunked, chunked", "identity", "", "xchunked", "chunked;q=1"]
-    {
+    for other in ["gzip", "gzip, chunked", "chunked, chunked", "identity", "", "xchunked", "chunked;q=1"] {
         let found = scan(&post(&format!("Transfer-Encoding: {other}\r\n")));
         assert!(matches!(found, Err((_, Fault::TransferCoding))), "{other}: {found:?}");
     }
     let twice = post(&"transfer-encoding: chunked\r\n".repeat(2));
     assert!(matches!(scan(&twice), Err((_, Fault::TransferCoding))));
-    assert_eq!(
-        scan(&post("x-transfer-encoding: gzip\r\nte: gzip\r\ntransfer-encodings: gzip\r\n")),
-        Ok(())
-    );
+    assert_eq!(scan(&post("x-transfer-encoding: gzip\r\nte: gzip\r\ntransfer-encodings: gzip\r\n")), Ok(()));
 }
 
 #[test]
