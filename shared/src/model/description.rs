@@ -301,7 +301,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn shapes_that_nobody_can_fill_are_refused() {
+    fn shapes_that_no_request_can_fill_are_refused() {
         for (shape, reason) in [
             (vec![usize::MAX, 2], "a row of output `p` has more than 16777216 elements"),
             (vec![1; 300], "output `p` has 300 axes; 253 are the most"),

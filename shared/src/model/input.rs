@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_wrong_input_is_told_with_its_place() {
+    fn each_kind_of_wrong_input_is_reported_with_its_place() {
         assert_eq!(error(json!("x")), at("/data", "must be a list of rows, not a string"));
         assert_eq!(error(json!([])), at("/data", "must hold 1 to 4 rows, but is empty"));
         assert_eq!(
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn all_wrong_elements_are_told_at_once_up_to_a_limit() {
+    fn all_wrong_elements_are_reported_at_once_up_to_a_limit() {
         assert_eq!(errors(json!([[0, -1], [1, "a"]])).len(), 3);
         let mut model = flowers();
         model.max_rows = 100;

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_of_few_enough_rows_is_as_small_as_foretold() {
+    fn a_result_of_few_enough_rows_is_as_small_as_predicted() {
         let sizes = |model: &Model, row: &[f64]| {
             let rows = 40;
             let values = match model.output.dtype {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_does_not_fit_is_told_plainly() {
+    fn an_output_that_does_not_fit_is_explained() {
         let model = flowers();
         let error = model.check_output(2, &answer(&[1, 2], &[0.5, 0.5])).unwrap_err().to_string();
         assert_eq!(error, "The model answered with shape [1, 2] instead of [2, 2]");

@@ -27,7 +27,7 @@ async fn end(queue: &Queue, attempt: &Claim, way: usize) -> &'static str {
     ["completed", "failed", "cancelled", "failed"][way]
 }
 
-pub(crate) async fn every_end_is_published_to_whoever_waits_for_it(queue: &Queue) {
+pub(crate) async fn every_end_is_published_to_all_who_wait_for_it(queue: &Queue) {
     for way in 0..4 {
         let attempt = queue.submit_and_take("w").await;
         let channel = queue.store.queue.keys().job(attempt.job_id);
@@ -42,7 +42,7 @@ pub(crate) async fn every_end_is_published_to_whoever_waits_for_it(queue: &Queue
     }
 }
 
-pub(crate) async fn every_end_tells_when_it_was(queue: &Queue) {
+pub(crate) async fn every_end_has_its_time(queue: &Queue) {
     for way in 0..4 {
         let id = queue.submit().await;
         let created_at_ms = queue.job(id).await.created_at_ms - 5_000;
@@ -144,7 +144,7 @@ pub(crate) async fn a_large_result_is_read_by_itself_and_its_job_says_its_size(q
     assert_eq!(queue.store.views.large_result(JobId::new(0)).await.unwrap(), None);
 }
 
-pub(crate) async fn a_dead_letter_tells_what_failed_and_why(queue: &Queue) {
+pub(crate) async fn a_dead_letter_contains_the_job_and_the_reason(queue: &Queue) {
     let attempt = queue.submit_and_take("w").await;
     assert_eq!(queue.settle(&attempt, Settlement::Release).await, DONE);
     let attempt = queue.take_one("w").await;
@@ -174,9 +174,9 @@ pub(crate) async fn dead_letters_are_kept_up_to_a_limit(queue: &Queue) {
 as_tests![
     many_results_stored_at_once_reach_their_own_jobs,
     a_large_result_is_read_by_itself_and_its_job_says_its_size,
-    every_end_is_published_to_whoever_waits_for_it,
-    every_end_tells_when_it_was,
+    every_end_is_published_to_all_who_wait_for_it,
+    every_end_has_its_time,
     no_byte_of_a_job_changes_after_its_end,
-    a_dead_letter_tells_what_failed_and_why,
+    a_dead_letter_contains_the_job_and_the_reason,
     dead_letters_are_kept_up_to_a_limit,
 ];

@@ -176,7 +176,7 @@ pub(crate) async fn settlements_of_one_round_trip_have_an_outcome_each(queue: &Q
     assert!(queue.store.work.settle::<Settlement>(&[]).await.unwrap().is_empty());
 }
 
-pub(crate) async fn the_state_of_the_queue_tells_new_waiting_and_running_jobs_apart(queue: &Queue) {
+pub(crate) async fn the_state_of_the_queue_counts_new_waiting_and_running_jobs(queue: &Queue) {
     assert_eq!(queue.store.views.partition_state(0).await.unwrap(), PartitionState::default());
     let attempt = queue.submit_and_take("w").await;
     queue.submit_and_take("w").await;
@@ -206,5 +206,5 @@ as_tests![
     repeating_a_start_grants_nothing_twice,
     a_job_that_loses_its_worker_too_often_fails,
     settlements_of_one_round_trip_have_an_outcome_each,
-    the_state_of_the_queue_tells_new_waiting_and_running_jobs_apart,
+    the_state_of_the_queue_counts_new_waiting_and_running_jobs,
 ];

@@ -107,7 +107,7 @@ pub(crate) async fn a_call_whose_answer_was_lost_is_repeated_and_counts_once(que
     }
 }
 
-pub(crate) async fn an_answer_that_stays_lost_is_told_as_an_unknown_outcome(queue: &Queue) {
+pub(crate) async fn a_reply_that_stays_lost_is_reported_as_an_unknown_outcome(queue: &Queue) {
     let proxy = FaultProxy::start(&queue.server.addr()).await;
     let store = impatient(queue, &queue.server.url_at(&proxy.addr()));
     timeout(SOON, store.queue.redis().up()).await.unwrap();
@@ -177,7 +177,7 @@ pub(crate) async fn a_reply_in_pieces_is_read_whole(queue: &Queue) {
 
 as_tests![
     a_call_whose_answer_was_lost_is_repeated_and_counts_once,
-    an_answer_that_stays_lost_is_told_as_an_unknown_outcome,
+    a_reply_that_stays_lost_is_reported_as_an_unknown_outcome,
     a_queue_that_is_full_for_the_repetition_says_nothing_of_the_first_sending,
     jobs_granted_by_a_lost_answer_come_back_when_the_lease_lapses,
     a_reply_in_pieces_is_read_whole,

@@ -16,7 +16,7 @@ async fn submit_both(queue: &Queue) -> [JobId; 2] {
     [queue.submit_job(&anns).await, queue.submit().await]
 }
 
-pub(crate) async fn an_owner_is_kept_with_the_job_and_told_by_the_log(queue: &Queue) {
+pub(crate) async fn an_owner_is_stored_with_the_job_and_in_the_log(queue: &Queue) {
     let [anns, nobodys] = submit_both(queue).await;
 
     assert_eq!(queue.job(anns).await.owner.as_deref(), Some("ann"));
@@ -75,7 +75,7 @@ pub(crate) async fn only_who_sees_a_job_can_repeat_it_and_its_owner_stays(queue:
 }
 
 as_tests![
-    an_owner_is_kept_with_the_job_and_told_by_the_log,
+    an_owner_is_stored_with_the_job_and_in_the_log,
     only_who_sees_a_job_can_cancel_it,
     only_who_sees_a_job_can_repeat_it_and_its_owner_stays,
 ];

@@ -74,7 +74,7 @@ pub(crate) async fn forgotten_scripts_are_loaded_again(queue: &Queue) {
     }
 }
 
-pub(crate) async fn a_cut_connection_is_made_anew(queue: &Queue) {
+pub(crate) async fn a_cut_connection_is_replaced(queue: &Queue) {
     let (proxy, queue) = behind_a_proxy(queue).await;
     for cuts in 1..=3 {
         assert_eq!(proxy.cut_all().await, 1);
@@ -84,7 +84,7 @@ pub(crate) async fn a_cut_connection_is_made_anew(queue: &Queue) {
     assert_eq!(queue.outstanding().await, (3, 0));
 }
 
-pub(crate) async fn a_connection_that_fell_silent_is_given_up(queue: &Queue) {
+pub(crate) async fn a_connection_that_fell_silent_is_closed(queue: &Queue) {
     let proxy = FaultProxy::start(&queue.server.addr()).await;
     let settings = ConnectionSettings::new(&queue.server.url_at(&proxy.addr())).unwrap();
     let settings = settings.with_patience(SOON).with_response_timeout(Duration::from_millis(200));
@@ -101,7 +101,7 @@ pub(crate) async fn a_connection_that_fell_silent_is_given_up(queue: &Queue) {
     assert_eq!(queue.outstanding().await, (1, 0));
 }
 
-pub(crate) async fn a_silent_connection_is_noticed_although_nobody_uses_it(queue: &Queue) {
+pub(crate) async fn a_silent_idle_connection_is_noticed(queue: &Queue) {
     let proxy = FaultProxy::start(&queue.server.addr()).await;
     let settings = ConnectionSettings::new(&queue.server.url_at(&proxy.addr())).unwrap();
     let settings = settings.with_patience(SOON).with_response_timeout(Duration::from_millis(200));
@@ -232,9 +232,9 @@ pub(crate) async fn a_pipeline_that_a_demoted_primary_refuses_ends_its_connectio
 as_tests![
     a_store_may_be_opened_before_redis_is_there,
     forgotten_scripts_are_loaded_again,
-    a_cut_connection_is_made_anew,
-    a_connection_that_fell_silent_is_given_up,
-    a_silent_connection_is_noticed_although_nobody_uses_it,
+    a_cut_connection_is_replaced,
+    a_connection_that_fell_silent_is_closed,
+    a_silent_idle_connection_is_noticed,
     a_replica_is_not_up_until_it_is_promoted,
     a_frozen_redis_is_waited_for,
     a_killed_redis_comes_back_with_every_job_and_every_lease,

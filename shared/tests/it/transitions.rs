@@ -115,7 +115,7 @@ impl Subject {
             "delivered" => queue.deliver("us").await,
             "left" => {
                 queue.deliver("us").await;
-                assert_eq!(told_grants(&queue.store.work.start(0, "us", 0).await.unwrap()), "nothing");
+                assert_eq!(granted_text(&queue.store.work.start(0, "us", 0).await.unwrap()), "nothing");
             }
             "late" => queue.set_field(id, "queue_deadline", "1").await,
             _ => {
@@ -167,19 +167,19 @@ impl Subject {
         let (store, id) = (&queue.store, self.id());
         match script {
             "submit" => text_of(store.intake.submit(id, new_job()).await.unwrap()),
-            "take" => told_grants(&store.work.take(&all("taker")).await.unwrap()),
-            "start" => told_grants(&store.work.start(0, "us", usize::MAX).await.unwrap()),
+            "take" => granted_text(&store.work.take(&all("taker")).await.unwrap()),
+            "start" => granted_text(&store.work.start(0, "us", usize::MAX).await.unwrap()),
             "renew" => {
                 let gone = store.work.renew(0, "us", &[never_granted(id)]).await.unwrap();
                 gone.first().map_or_else(|| "held".to_owned(), |(_, fence)| text_of(fence))
             }
-            "complete" => told_settled(queue.settle(&self.attempt, complete()).await),
+            "complete" => settled_text(queue.settle(&self.attempt, complete()).await),
             "retry" => {
                 let delay = queue.store.queue.policy().lease / 2;
-                told_settled(queue.settle(&self.attempt, Settlement::Retry(delay)).await)
+                settled_text(queue.settle(&self.attempt, Settlement::Retry(delay)).await)
             }
-            "release" => told_settled(queue.settle(&self.attempt, Settlement::Release).await),
-            "fail" => told_settled(queue.settle(&self.attempt, fail()).await),
+            "release" => settled_text(queue.settle(&self.attempt, Settlement::Release).await),
+            "fail" => settled_text(queue.settle(&self.attempt, fail()).await),
             "cancel" => text_of(store.intake.cancel(id, View::All).await.unwrap()),
             "requeue" => text_of(store.intake.requeue(id, JobId::new(0), ANYONE).await.unwrap()),
             "expire" => text_of(store.intake.expire(id).await.unwrap()),
@@ -200,7 +200,7 @@ fn text_of(outcome: impl Debug) -> String {
     format!("{outcome:?}")
 }
 
-fn told_settled(settled: Settled) -> String {
+fn settled_text(settled: Settled) -> String {
     match settled {
         Settled::Done { repaired: false } => "Done".to_owned(),
         other => text_of(other),
@@ -208,7 +208,7 @@ fn told_settled(settled: Settled) -> String {
 }
 
 /// Grants, failures and removed entries, of which there is at most one.
-fn told_grants(granted: &Granted) -> String {
+fn granted_text(granted: &Granted) -> String {
     let grants = claims(granted).into_iter().map(|claim| format!("granted {}", claim.token));
     let ended = granted.ended.iter().map(|(_, code)| format!("failed {code}"));
     let stale = (0..granted.stale).map(|_| "stale".to_owned());

@@ -51,7 +51,7 @@ pub(crate) async fn a_sweep_of_jobs_without_a_group_changes_nothing(queue: &Queu
     assert_eq!(queue.state(id).await, "pending 0/0/0 new input");
 }
 
-pub(crate) async fn a_sweep_queues_jobs_again_that_nobody_would_be_given(queue: &Queue) {
+pub(crate) async fn a_sweep_requeues_jobs_that_no_consumer_could_claim(queue: &Queue) {
     for damage in [Damage::ConsumerDeleted, Damage::EntryDeleted, Damage::StreamDeleted] {
         let (queue, lost) = damaged(queue, damage).await;
 
@@ -196,7 +196,7 @@ pub(crate) async fn workers_live_as_long_as_they_are_heard(queue: &Queue) {
 as_tests![
     a_sweep_leaves_everything_alone_that_is_in_order,
     a_sweep_of_jobs_without_a_group_changes_nothing,
-    a_sweep_queues_jobs_again_that_nobody_would_be_given,
+    a_sweep_requeues_jobs_that_no_consumer_could_claim,
     a_sweep_forgets_expired_jobs,
     a_sweep_of_what_can_have_expired_looks_at_no_younger_jobs,
     a_job_without_its_entry_is_queued_again_or_cancelled,

@@ -44,7 +44,7 @@ async fn complete_a_job(add: impl Fn(ServiceBuilder) -> ServiceBuilder) {
 }
 
 #[tokio::test]
-async fn a_variable_that_is_empty_is_not_given() {
+async fn an_empty_variable_counts_as_missing() {
     let redis = RedisServer::start().await;
     let port = redis.port().to_string();
     complete_a_job(|program| program.arg("--redis-port").arg(&port)).await;

@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_empty_is_not_given() {
+    fn an_empty_variable_counts_as_missing() {
         // PATH is set wherever tests run.
         assert_ne!(given(&[], false).number, "7");
         assert_eq!(given(&[], true).number, "7");

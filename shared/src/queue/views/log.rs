@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_older_than_the_unread_part_of_a_log_is_given() {
+    fn nothing_older_than_the_unread_part_of_a_log_is_returned() {
         let page = merge(vec![vec![entry(9, 0), entry(8, 0)], vec![entry(7, 1)]], 2, 8);
         assert_eq!(order(&page), [(9, 0), (8, 0)]);
         assert!(page.more);

@@ -6,9 +6,9 @@ use crate::{deadlines, delivery, endurance, leases, owners, put_back, transition
 mutants! {
     // Whose job it is.
     owners_are_forgotten: "accept.lua" "  redis.call('HSET', job, 'owner', owner)\n" => "",
-        owners::an_owner_is_kept_with_the_job_and_told_by_the_log;
+        owners::an_owner_is_stored_with_the_job_and_in_the_log;
     the_log_tells_no_owner: "accept.lua" "    table.insert(entry_fields, 'owner')\n    table.insert(entry_fields, owner)\n" => "",
-        owners::an_owner_is_kept_with_the_job_and_told_by_the_log;
+        owners::an_owner_is_stored_with_the_job_and_in_the_log;
     everybody_sees_every_job: "found.lua" "view == (owner or '')" => "true",
         owners::only_who_sees_a_job_can_cancel_it;
     nobody_sees_every_job: "found.lua" "view == '*' or " => "",

@@ -76,9 +76,9 @@ mutants! {
     end_keeps_the_job_for_ever: "end.lua" "  redis.call('EXPIRE', key, ttl_s)\n" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
     end_is_not_published: "end.lua" "  redis.call('PUBLISH', key, status)\n" => "",
-        ends::every_end_is_published_to_whoever_waits_for_it;
+        ends::every_end_is_published_to_all_who_wait_for_it;
     end_counts_from_another_moment: "end.lua" "int(age(created_at, now))" => "0",
-        ends::every_end_tells_when_it_was;
+        ends::every_end_has_its_time;
     end_leaves_the_input_in_the_record: "end.lua" "'HDEL', key, 'input', " => "'HDEL', key, ",
         transitions::every_script_does_in_every_state_what_the_table_says;
     end_keeps_no_input: "end.lua" "    redis.call('SET', input_key(job.key), input, 'EX', job.input_ttl_s)\n" => "",

@@ -52,13 +52,13 @@ mutants! {
     sweep_queues_new_jobs_twice: "sweep.lua" "is_after(entry, delivered[number])" => "false",
         upkeep::a_sweep_leaves_everything_alone_that_is_in_order;
     sweep_trusts_the_pending_list: "sweep.lua" "#redis.call('XPENDING', stream, GROUP, entry, entry, 1) == 1" => "true",
-        upkeep::a_sweep_queues_jobs_again_that_nobody_would_be_given;
+        upkeep::a_sweep_requeues_jobs_that_no_consumer_could_claim;
     sweep_misses_deleted_entries: "sweep.lua" "#redis.call('XRANGE', stream, entry, entry) == 0" => "false",
-        upkeep::a_sweep_queues_jobs_again_that_nobody_would_be_given;
+        upkeep::a_sweep_requeues_jobs_that_no_consumer_could_claim;
     sweep_repairs_ended_jobs: "sweep.lua" "elseif not TERMINAL[job[1]] then" => "else",
         upkeep::a_sweep_leaves_everything_alone_that_is_in_order;
     sweep_leaves_two_entries: "sweep.lua" "  redis.call('XDEL', job.stream, job.entry)\n" => "",
-        upkeep::a_sweep_queues_jobs_again_that_nobody_would_be_given;
+        upkeep::a_sweep_requeues_jobs_that_no_consumer_could_claim;
     sweep_takes_jobs_for_expired: "sweep.lua" "'%02x%02x%02x%02x-" => "'%02x%02x%02x%02x",
         upkeep::a_sweep_forgets_expired_jobs;
     sweep_takes_anything_for_an_id: "sweep.lua" "#bytes == 16" => "true",

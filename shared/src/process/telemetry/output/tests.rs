@@ -58,7 +58,7 @@ fn lines_that_come_during_a_write_are_written_together() {
 }
 
 #[test]
-fn an_output_that_takes_nothing_holds_up_nobody_and_costs_lines() {
+fn a_blocked_output_delays_no_thread_and_costs_lines() {
     let (output, (out, writes)) = (output(), slow());
     output.start(out).unwrap();
     let line = vec![b'x'; 1023].into_iter().chain([b'\n']).collect::<Vec<_>>();
