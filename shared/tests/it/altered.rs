@@ -31,7 +31,7 @@ pub(crate) struct Altered {
 }
 
 impl Altered {
-    /// The same server's queues with altered scripts; without an alteration, only the proxy is between.
+    /// A queue of the same server with altered scripts. Without an alteration, the proxy changes nothing.
     pub(crate) async fn new(queue: &Queue, alteration: Option<Alteration>) -> Self {
         let swaps = match alteration {
             Some(alteration) => swaps(queue, alteration).await,
@@ -120,7 +120,7 @@ async fn accept(listener: TcpListener, upstream: String, swaps: Arc<Vec<Swap>>) 
     }
 }
 
-/// Passes requests on. What may be the beginning of a digest waits for its rest.
+/// Passes requests on. The possible begin of a digest waits for the rest of it.
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, swaps: Arc<Vec<Swap>>) -> io::Result<()> {
     let mut bytes = Vec::new();
     while from.read_buf(&mut bytes).await? > 0 {
@@ -150,7 +150,7 @@ async fn the_texts_are_those_that_the_store_runs() {
     let queue = Queue::start().await;
     let scripts = scripts(None);
     assert_eq!(scripts.len(), 17);
-    // The store has loaded its own already, so no new ones come to them.
+    // The store has loaded its scripts before, so it loads no new ones.
     for script in scripts {
         queue.redis::<String>(&["SCRIPT", "LOAD", &script]).await;
     }

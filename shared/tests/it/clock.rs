@@ -27,7 +27,7 @@ async fn now(queue: &Queue) -> u64 {
     seconds * 1000 + micros / 1000
 }
 
-/// A job that is accepted while the clock is so far ahead. With it, the clock is right again.
+/// A job that is accepted while the clock is ahead by this much. The clock is right again afterwards.
 async fn accepted_ahead(queue: &Queue, ahead_ms: u64) -> JobId {
     let (id, at) = (JobId::new(0), (now(queue).await + ahead_ms).to_string());
     let (keys, entry) = (queue.store.queue.keys(), format!("{at}-0"));
@@ -139,7 +139,7 @@ impl ShiftedClock {
         Self { queue: Queue::on(&Arc::new(server)).await, dir }
     }
 
-    /// Shifts the clock by so many seconds from the right time.
+    /// Shifts the clock by this many seconds.
     async fn set(&self, seconds: i64) {
         std::fs::write(self.dir.path().join("shift"), seconds.to_string()).unwrap();
         let right = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
@@ -148,7 +148,7 @@ impl ShiftedClock {
     }
 }
 
-/// One job comes while the clock is wrong; all others are as if it had never been.
+/// One job is accepted while the clock is wrong. All others are not affected.
 #[tokio::test]
 async fn a_clock_that_was_shifted_for_a_moment_harms_no_later_job() {
     for day in [86_400, -86_400] {

@@ -1,4 +1,4 @@
-//! A job's own limits on its time in the queue and on its run time.
+//! Deadlines: a job's own limits of its time in the queue and of its run time.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Which jobs a worker is given, in which order and how many.
+//! Which jobs a worker claims, in which order and how many.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -182,7 +182,7 @@ pub(crate) async fn an_entry_without_an_outstanding_job_is_removed(queue: &Queue
 }
 
 pub(crate) async fn a_due_entry_behind_many_others_is_found_in_a_few_looks(queue: &Queue) {
-    // One look with room for one job goes through 32 times 10 pending entries.
+    // A take of one job checks 32 times 10 pending entries.
     let last = join_all((0..700).map(|_| queue.submit())).await[699];
     assert_eq!(queue.claims("busy", 1_000).await.len(), 700);
     queue.age_job(last, "busy").await;

@@ -1,4 +1,4 @@
-//! How a job ends: once, in public, with a time to live and, if it failed, a dead letter.
+//! How a job ends: once, with a notification, a lifetime and, if it failed, a dead letter.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -92,7 +92,7 @@ pub(crate) async fn many_results_stored_at_once_reach_their_own_jobs(queue: &Que
     }
     let granted = queue.claims("w", 100).await;
     let result = |attempt: &Claim| format!(r#"{{"of":"{}"}}"#, attempt.job_id);
-    // Every tenth is cancelled meanwhile, every eleventh goes on in another way.
+    // Every tenth is cancelled, every eleventh is settled in another way.
     let mut settlements = Vec::new();
     for (number, attempt) in granted.iter().enumerate() {
         if number % 10 == 0 {

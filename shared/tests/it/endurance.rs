@@ -13,7 +13,7 @@ use tepal_tests::wait::eventually;
 
 use crate::queue::{DONE, FROM_START, Queue, SOON, all, claims, complete, fail, ids};
 
-/// `MOST_CLEARED` in `take.lua`, and the chunk in which it looks.
+/// `MOST_CLEARED` and `CHUNK` in `take.lua`.
 const MOST_CLEARED: usize = 64 + 16;
 
 /// Makes many jobs at once, as `submit` would. ARGV: job prefix, queue_deadline, per job: id, its 16 bytes.
@@ -40,7 +40,7 @@ async fn populate(queue: &Queue, priority: Priority, jobs: usize, queue_deadline
     }
 }
 
-/// The worst case of a backlog: nearly all of it has to be cleared away before anything can be run.
+/// The worst case of a backlog: nearly all of it must be cleared before a job can run.
 pub(crate) async fn a_backlog_of_200_000_jobs_drains_in_short_steps(queue: &Queue) {
     let (late, live) = (190_000, 10_000);
     populate(queue, Priority::Normal, late, "1").await;
@@ -65,7 +65,7 @@ pub(crate) async fn a_backlog_of_200_000_jobs_drains_in_short_steps(queue: &Queu
 
     assert_eq!((failed, done), (late, live));
     assert_eq!(queue.outstanding().await, (0, 0));
-    // For the reader: how long a script takes depends on the machine and on what else it does.
+    // Printed, not checked: the time of a script depends on the machine and its load.
     let slow: Vec<(u64, u64, u64, Value, Value, Value)> = queue.redis(&["SLOWLOG", "GET", "100"]).await;
     let longest_us = slow.iter().map(|entry| entry.2).max();
     println!("{calls} takes, {} calls over 5 ms, the longest {longest_us:?} us", slow.len());

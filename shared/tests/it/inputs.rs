@@ -1,4 +1,4 @@
-//! The input of a job that failed or was cancelled: kept apart from the record, for a while.
+//! The input of a failed or cancelled job: it has a key of its own and expires before the job.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Who owns a job and for how long: lapsed leases, renewals and zombies.
+//! Leases: lapsed ones, renewals, and zombies.
 
 use std::time::{Duration, Instant};
 

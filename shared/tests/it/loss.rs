@@ -25,7 +25,7 @@ const NOTHING: LookedUp = LookedUp { missing: 0, of: 0 };
 
 /// What the look-up on the next connection finds.
 async fn found(queue: &Queue) -> LookedUp {
-    // Until that is there, nothing is looked up, or nothing can be.
+    // Before that, there is nothing to look up, or it fails.
     let looked =
         async || queue.store.intake.look_up_acknowledged(&[]).await.ok().filter(|jobs| *jobs != NOTHING);
     eventually(SOON, "the jobs to be looked up", looked).await

@@ -16,7 +16,7 @@ pub(crate) use self::{claims::Taken, quota::MOST_BYTES};
 
 /// The consumer that owns released entries.
 pub(crate) const WAITING: &str = "waiting";
-/// A job fails when it was lost this often: `Policy::max_lost` of the test.
+/// A job fails when its worker was lost this often: `Policy::max_lost` of the test.
 pub(crate) const MAX_LOST: u64 = 3;
 
 /// Where an outstanding job's entry is.
@@ -213,13 +213,13 @@ impl Model {
         Requeued::Accepted
     }
 
-    /// The input that was kept at its end expires, if there is one.
+    /// The kept input of the ended job expires, if there is one.
     pub(crate) fn lose_input(&mut self, index: usize) {
         let job = &mut self.jobs[index];
         job.is_input_gone = matches!(job.status, JobStatus::Failed | JobStatus::Cancelled);
     }
 
-    /// Its run time passes, which begins with the first attempt; whether it has begun and not ended.
+    /// Its run time limit passes. Returns false if it has not begun or has ended.
     pub(crate) fn overrun(&mut self, index: usize) -> bool {
         let job = &mut self.jobs[index];
         job.overdue = job.attempt > 0 && !job.status.is_terminal();
@@ -235,7 +235,7 @@ impl Model {
         Expired::Failed("timeout".to_owned())
     }
 
-    /// A lease's length passes for all that a consumer owns; whether that is anything.
+    /// The time of a lease passes for all entries of a consumer. Returns whether it has any.
     pub(crate) fn age(&mut self, of: &str) -> bool {
         let mut any = false;
         for job in self.jobs.iter_mut().filter(|job| !job.status.is_terminal()) {
@@ -285,7 +285,7 @@ impl ModelJob {
         }
     }
 
-    /// The length of the input that is kept apart from the record.
+    /// Size of the kept input.
     pub(crate) fn kept_bytes(&self) -> Option<usize> {
         let is_kept = matches!(self.status, JobStatus::Failed | JobStatus::Cancelled) && !self.is_input_gone;
         is_kept.then_some(self.bytes)

@@ -25,7 +25,7 @@ const WORKERS: usize = 3;
 const CONSUMERS: [&str; 2 * WORKERS + 1] =
     ["w-1", "w-2", "w-3", "w-1:inbox", "w-2:inbox", "w-3:inbox", WAITING];
 
-/// A step. A number names one of what there is (modulo how many); a step without its subject is left out.
+/// A step. A number selects a job or a claim, modulo their number. A step is skipped if there is none.
 #[derive(Clone, Debug)]
 enum Step {
     Submit {
@@ -68,7 +68,7 @@ enum Step {
     /// The job's own run time passes.
     Overrun(usize),
     Expire(usize),
-    /// A lease's length passes for what a consumer owns: its worker was killed, or what waits is due.
+    /// The time of a lease passes for the entries of a consumer: its worker was killed, or its released jobs are due.
     Age(usize),
     DeleteConsumer(usize),
     Sweep,
@@ -83,7 +83,7 @@ fn bytes() -> impl Strategy<Value = usize> {
     prop::sample::select(vec![1, 1, 10, 100, 9_000])
 }
 
-/// Who pay for the jobs; the first one for those that run again.
+/// The payers. The first one pays for requeued jobs.
 const PAYERS: [&str; 2] = ["a:x", "a:y"];
 
 fn charge_of(payer: usize) -> Charge {
@@ -162,7 +162,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Runs that many sequences, each in a queue of its own. One that fails is reduced in that many steps.
+/// Runs `cases` sequences, each in a queue of its own. Reduces a failing one in `max_shrink_iters` steps.
 fn check(runtime: &Runtime, queue: &Queue, cases: u32, max_shrink_iters: u32) -> Result<(), String> {
     let queue = queue.with_policy(|policy| policy.max_lost = MAX_LOST as u32);
     let config = Config { cases, max_shrink_iters, failure_persistence: None, ..Config::default() };

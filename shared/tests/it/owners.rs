@@ -1,4 +1,4 @@
-//! Whose job it is: kept for life, and the reason why a job does not exist for others.
+//! Owners: a job keeps its owner for life, and does not exist for others.
 
 use tepal_shared::{
     job::{JobId, JobStatus, NewJob, owner::View},

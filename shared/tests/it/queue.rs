@@ -51,7 +51,7 @@ impl Queue {
         Self::with_settings(server, settings.with_patience(SOON)).await
     }
 
-    /// A queue in this server whose store reaches it at another address.
+    /// A queue in this server. Its store connects to another address.
     pub(crate) async fn through(server: &Arc<RedisServer>, address: &str, patience: Duration) -> Self {
         let settings = ConnectionSettings::new(&server.url_at(address)).unwrap();
         Self::with_settings(server, settings.with_patience(patience)).await
@@ -147,7 +147,7 @@ impl Queue {
         async move { delivery.await.attempt.claim }
     }
 
-    /// Takes the only job that can be taken, with its input.
+    /// Takes the only available job, with its input.
     #[track_caller]
     pub(crate) fn take_delivery(&self, consumer: &str) -> impl Future<Output = Delivery> {
         let caller = std::panic::Location::caller();
@@ -176,7 +176,7 @@ impl Queue {
         self.store.work.settle(&[(*claim, settlement)]).await.unwrap().remove(0).unwrap()
     }
 
-    /// Renews one claim's lease as `consumer`; whether it still holds the job.
+    /// Renews the lease of one claim as `consumer`. Returns whether it still holds the job.
     pub(crate) async fn renews(&self, consumer: &str, claim: &Claim) -> bool {
         self.store.work.renew(0, consumer, &[*claim]).await.unwrap().is_empty()
     }
@@ -203,7 +203,7 @@ impl Queue {
         (self.store.queue.keys().stream(0, priority), self.field(id, "entry").await.unwrap())
     }
 
-    /// Reads the next new entry as a blocking read of `consumer` would, without starting its job. Whether there was one.
+    /// Reads the next new entry as a blocking read of `consumer` would, without starting its job. Returns whether there was one.
     pub(crate) async fn read(&self, consumer: &str, priority: Priority) -> bool {
         let (stream, inbox) = (self.store.queue.keys().stream(0, priority), inbox(consumer));
         let words = ["XREADGROUP", "GROUP", GROUP, &inbox, "COUNT", "1", "STREAMS", &stream, ">"];
@@ -215,7 +215,7 @@ impl Queue {
         assert!(self.read(consumer, Priority::Normal).await);
     }
 
-    /// Makes time pass for everything that `consumer` owns, so that its leases lapse (its retries are due).
+    /// Makes the time of a lease pass for all entries of `consumer`: its leases lapse, or its retries are due.
     pub(crate) async fn age(&self, consumer: &str) {
         for stream in self.store.queue.keys().streams(0) {
             for (entry, ..) in self.owned(&stream, consumer).await {
@@ -224,7 +224,7 @@ impl Queue {
         }
     }
 
-    /// Makes time pass for a single job that `consumer` owns.
+    /// Makes the time of a lease pass for one job of `consumer`.
     pub(crate) async fn age_job(&self, id: JobId, consumer: &str) {
         let (stream, entry) = self.entry(id).await;
         self.age_entry(&stream, &entry, consumer).await;
@@ -236,7 +236,7 @@ impl Queue {
         assert_eq!(self.redis::<Vec<String>>(&words).await, [entry]);
     }
 
-    /// How long the job's entry has been idle, of all that `consumer` owns.
+    /// Idle time of the job's entry, which `consumer` owns.
     pub(crate) async fn idle(&self, id: JobId, consumer: &str) -> Duration {
         let (stream, entry) = self.entry(id).await;
         let owned = self.owned(&stream, consumer).await;
@@ -248,7 +248,7 @@ impl Queue {
         self.redis(&["XPENDING", stream, GROUP, "-", "+", "100000", consumer]).await
     }
 
-    /// Lets the time come at which what the ended job keeps expires, for the charge of its payer.
+    /// Makes the charge of an ended job due.
     pub(crate) async fn make_due(&self, id: JobId) {
         let [key, ..] = self.store.queue.keys().quota(0);
         let charges: Vec<String> = self.redis(&["ZRANGE", &key, "0", "-1"]).await;
@@ -270,7 +270,7 @@ fn unused_keys() -> Keys {
     Keys::new(format!("q{}", USED.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// Who sees every job and has nothing to say of the request.
+/// A caller that sees every job, without ids of a request.
 pub(crate) const ANYONE: Origin<'_> =
     Origin { view: View::All, charge: None, request_id: None, traceparent: None };
 

@@ -1,4 +1,4 @@
-//! What payers keep: large inputs and results are charged as long as Redis keeps them, and small ones cost nothing.
+//! Quotas: large inputs and results are charged as long as Redis keeps them, and small ones are free.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,7 +20,7 @@ fn charge(payer: &str, most_bytes: u64) -> Charge {
     Charge { payer: payer.into(), most_bytes }
 }
 
-/// A job with an input of so many bytes, of a payer who may keep this much.
+/// A job with an input of this size, and the quota of its payer.
 pub(crate) fn job(bytes: u64, payer: &str, most_bytes: u64) -> NewJob {
     NewJob { input: "1".repeat(bytes as usize), charge: Some(charge(payer, most_bytes)), ..new_job() }
 }
@@ -55,7 +55,7 @@ pub(crate) async fn charges(queue: &Queue) -> Vec<String> {
     queue.redis(&["ZRANGE", &queue.store.queue.keys().quota(0)[0], "0", "-1"]).await
 }
 
-/// In how many seconds the only charge is due; `None` until its job has ended.
+/// Time until the only charge is due, s; `None` until its job has ended.
 async fn due_in(queue: &Queue) -> Option<u64> {
     let charges = charges(queue).await;
     assert_eq!(charges.len(), 1, "{charges:?}");
@@ -185,7 +185,7 @@ pub(crate) async fn who_keeps_as_much_as_it_may_is_refused_without_a_trace(queue
     }
     let before = (queue.all_keys().await, sums(queue).await);
 
-    // Even a job whose input is small, as its result may not be.
+    // Also a job with a small input: its result may be large.
     for (bytes, most) in [(LARGE, most), (LARGE, most + LARGE - 1), (5, most - 1)] {
         let refused = submit(queue, job(bytes, "a:x", most)).await;
         assert_eq!(refused, Submitted::OverQuota { room_in: Some(Duration::ZERO) });

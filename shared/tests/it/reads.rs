@@ -1,4 +1,4 @@
-//! Large reads leave room for small ones on the connection that all share.
+//! Large reads leave room for small ones on the shared connection.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

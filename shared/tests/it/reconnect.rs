@@ -144,7 +144,7 @@ pub(crate) async fn a_frozen_redis_is_waited_for(queue: &Queue) {
         queue.server.sigcont();
     });
 
-    // The first sending, carried out late, and its repetitions are one.
+    // The first sending is executed late. It and its repetitions count once.
     assert_eq!(settled.unwrap().remove(0).unwrap(), DONE);
     assert_eq!(queue.state(attempt.job_id).await, "completed 1/0/0 - result ttl");
     assert_eq!(queue.outstanding().await, (0, 0));
@@ -190,7 +190,7 @@ pub(crate) async fn a_blocked_reader_outlives_a_restart(_: &Queue) {
     assert_eq!(read.into_iter().flat_map(|granted| ids(&granted.unwrap())).collect::<Vec<_>>(), [id]);
 }
 
-/// Demotes the server to a replica of another, to which the proxy leads from now on.
+/// Demotes the server to a replica of another, and points the proxy to that one.
 pub(crate) async fn fail_over(server: &RedisServer, proxy: &FaultProxy) -> RedisServer {
     let promoted = RedisServer::start().await;
     proxy.lead_to(&promoted.addr());

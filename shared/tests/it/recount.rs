@@ -63,7 +63,7 @@ pub(crate) async fn a_recount_drops_charges_at_once(queue: &Queue) {
     assert_eq!(sums(queue).await, BTreeMap::new());
 }
 
-/// Charges come, move and go in front of the recount and behind it.
+/// Charges are added, moved and deleted ahead of the recount and behind it.
 pub(crate) async fn a_recount_is_right_whatever_happens_meanwhile(queue: &Queue) {
     let order: Vec<NewJob> = (0..8).map(|number| job(LARGE + number, "a:x", 0)).collect();
     for stop in 0..8 {
@@ -77,7 +77,7 @@ pub(crate) async fn a_recount_is_right_whatever_happens_meanwhile(queue: &Queue)
         assert_eq!(queue.settle(&attempts[0], fail()).await, DONE);
         assert_eq!(queue.settle(&attempts[1], fail()).await, DONE);
         make_due(&queue).await;
-        // The first of all is due in a second, and is no part of this.
+        // The very first charge is due in a second, and does not belong to this test.
         for _ in 0..stop {
             assert_eq!(
                 queue.store.work.recount(0, 1).await.unwrap(),

@@ -1,4 +1,4 @@
-//! What an operator can break in the streams, and how a job survives it.
+//! Damage that an operator can do to the streams, and how jobs survive it.
 
 use std::time::Duration;
 

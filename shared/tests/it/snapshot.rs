@@ -1,4 +1,4 @@
-//! All that Redis holds of some jobs and of the work streams, read at once and past the store.
+//! The complete state of some jobs and of the streams in Redis, read at once and without the store.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ type Hash = HashMap<String, String>;
 type Entries = Vec<(String, Vec<(String, String)>)>;
 type Pending = Vec<(String, String, u64, u64)>;
 
-/// Word in a state's line -> the fields of the job hash of which it stands for at least one.
+/// A word in the line of a state -> fields of the job hash. The word stands for at least one of them.
 const WORDS: [(&str, &[&str]); 6] = [
     ("input", &["input"]),
     ("result", &["result"]),
@@ -24,7 +24,7 @@ const WORDS: [(&str, &[&str]); 6] = [
 /// See the module.
 pub(crate) struct Snapshot {
     jobs: HashMap<JobId, (Hash, i64)>,
-    /// The inputs that are kept apart from the hashes, with what is left of their lives, s.
+    /// The kept inputs, with the rest of their lifetimes, s.
     inputs: HashMap<JobId, (String, i64)>,
     /// (Stream, entry id) -> job id.
     entries: HashMap<(usize, String), String>,

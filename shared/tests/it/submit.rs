@@ -1,4 +1,4 @@
-//! What becomes of a submission: accepted once, refused without a trace, or recognised as a repetition.
+//! Submissions: accepted once, refused without a trace, or recognised as a repetition.
 
 use std::collections::HashSet;
 
@@ -127,7 +127,7 @@ pub(crate) async fn a_key_is_remembered_as_long_as_its_job(queue: &Queue) {
     let duplicate = |job_id| Submitted::Duplicate { job_id, status: JobStatus::Pending };
     assert_eq!(submit(queue, &keyed("aa", "bb")).await.1, duplicate(first));
 
-    // Its job has expired: the key is free, and belongs to the next job before the log forgets the first.
+    // Its job has expired, so the key is free. The next job gets it before the sweep deletes the first from the log.
     queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(first)]).await;
     let (second, outcome) = submit(queue, &keyed("aa", "cc")).await;
     assert_eq!(outcome, Submitted::Accepted);

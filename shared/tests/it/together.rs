@@ -1,4 +1,4 @@
-//! Submissions that are made at the same time: they share script calls, and each is still judged by itself.
+//! Concurrent submissions: they share script calls, and each has its own outcome.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ fn calls(queue: &Queue) -> u64 {
     queue.server.calls("evalsha")
 }
 
-/// How many script calls it takes to have all of these accepted at the same time.
+/// Number of script calls that accept these jobs at the same time.
 async fn calls_for(queue: &Queue, jobs: Vec<NewJob>) -> u64 {
     submit(queue, vec![new_job()]).await;
     let before = calls(queue);
@@ -155,7 +155,7 @@ pub(crate) async fn a_key_that_one_may_not_use_is_not_the_others_trouble(queue: 
     assert_eq!(limited.takeable("w").await, [*first, *last]);
 }
 
-/// A shared call that fails in the middle has stored the jobs before; Redis may be full when they are made again.
+/// A shared call that fails part-way has stored some jobs. Redis may be full when the jobs are submitted again.
 pub(crate) async fn a_job_that_is_stored_is_never_said_to_be_refused(queue: &Queue) {
     let large = NewJob { input: format!("[[{}1.0]]", " ".repeat(900 << 10)), ..new_job() };
     let mut unknown = 0;
@@ -196,7 +196,7 @@ pub(crate) async fn a_job_whose_client_is_gone_is_not_kept_for_a_redis_that_is_a
     eventually(SOON, "the jobs to be forgotten", forgotten).await;
 }
 
-/// A task that a task wakes runs next there, so that each submission would be sent before the next one is made.
+/// There, a task that another task wakes runs next, so each submission would be sent before the next one is made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn those_of_several_tasks_share_a_call_too() {
     let queue = Queue::start().await;

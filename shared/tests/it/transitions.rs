@@ -92,7 +92,7 @@ pub(crate) async fn every_script_does_in_every_state_what_the_table_says(queue: 
 
 as_tests![every_script_does_in_every_state_what_the_table_says];
 
-/// The job of a row, and our attempt at it (that of token 1), whether it was ever granted or not.
+/// The job of a row, and its attempt with token 1, which may not exist.
 struct Subject {
     attempt: Claim,
 }
@@ -104,7 +104,7 @@ impl Subject {
 
     /// Brings a job of `queue` into the state.
     async fn arrange(queue: &Queue, state: &str) -> Self {
-        // The groups exist, as they do after a worker's first look.
+        // The groups exist, as after the first take of a worker.
         queue.take("taker", 1).await;
         if state == "missing" {
             return Self { attempt: never_granted(JobId::new(0)) };
@@ -207,7 +207,7 @@ fn settled_text(settled: Settled) -> String {
     }
 }
 
-/// Grants, failures and removed entries, of which there is at most one.
+/// The only claim, failure or deleted entry, as text.
 fn granted_text(granted: &Granted) -> String {
     let grants = claims(granted).into_iter().map(|claim| format!("granted {}", claim.token));
     let ended = granted.ended.iter().map(|(_, code)| format!("failed {code}"));

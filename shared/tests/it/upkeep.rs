@@ -1,4 +1,4 @@
-//! What keeps the data in order: the sweep of the log, the removal of dead workers' consumers, and heartbeats.
+//! Upkeep: the sweep of the log, the removal of dead workers' consumers, and heartbeats.
 
 use std::time::Duration;
 
@@ -156,7 +156,7 @@ pub(crate) async fn consumers_of_dead_workers_go_once_they_hold_nothing(queue: &
     let live = ["live".to_owned()];
 
     assert_eq!(queue.store.work.prune(0, &live, Duration::from_secs(3_600)).await.unwrap(), 0);
-    // The other streams may have consumers as well: from Redis 7.2 on, an empty read makes one.
+    // The other streams may have consumers, too: from Redis 7.2 on, an empty read creates one.
     prune(queue, &["dead-1", "live-1", "waiting"]).await;
     assert_eq!(queue.settle(&holder, complete()).await, DONE);
     assert_eq!(queue.settle(&again, complete()).await, DONE);

@@ -62,7 +62,7 @@ impl Model {
         taken
     }
 
-    /// Grants claimed jobs until their inputs have enough bytes. The rest is due at once.
+    /// Claims jobs until their inputs reach the limit of bytes. The others are due at once.
     fn grant_claimed(
         &mut self,
         claimed: &[usize],

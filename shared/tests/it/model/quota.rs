@@ -14,7 +14,7 @@ fn counted(bytes: usize) -> u64 {
 }
 
 impl ModelJob {
-    /// Bytes of the result with which it completes: a job with an input of 100 bytes has a large one.
+    /// Size of its result, bytes. A job with an input of 100 bytes has a large result.
     pub(crate) fn result_bytes(&self) -> usize {
         if self.bytes == 100 { LARGE_BYTES + 100 } else { 100 }
     }
@@ -43,7 +43,7 @@ impl Model {
         self.sums().get(payer).copied().unwrap_or(0) + counted(bytes) <= MOST_BYTES
     }
 
-    /// The time comes at which what an ended job keeps expires; whether it keeps anything that counts.
+    /// The input or result of an ended job expires. Returns whether it was charged.
     pub(crate) fn make_due(&mut self, index: usize) -> bool {
         let job = &mut self.jobs[index];
         job.is_due = job.status.is_terminal() && job.charged() > 0;

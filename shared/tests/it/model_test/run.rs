@@ -236,10 +236,10 @@ impl Run {
         Ok(())
     }
 
-    /// Faults have stopped: every job ends, and nothing is left over.
+    /// After the last fault, every job ends, and nothing is left over.
     pub(super) async fn finish(mut self) -> Checked {
         self.step(&Step::Sweep).await?;
-        // Each round ends every job that can be taken; a lost one can be lost again at most once.
+        // Each round ends every available job. A lost job can be lost again at most once.
         for _ in 0..2 {
             for consumer in 0..CONSUMERS.len() {
                 self.step(&Step::Age(consumer)).await?;
