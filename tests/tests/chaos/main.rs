@@ -3,7 +3,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a failing step fails the test, and tells why"
+    reason = "a failing step fails the test, and says why"
 )]
 
 mod calm;

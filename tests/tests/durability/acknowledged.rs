@@ -35,12 +35,12 @@ impl Clients {
         for _ in 0..count {
             let (client, stop, accepted) = (client.clone(), Arc::clone(&stop), Arc::clone(&accepted));
             running.spawn(async move {
-                let mut told = Acknowledged::default();
+                let mut acknowledged = Acknowledged::default();
                 while !stop.load(Ordering::Relaxed) {
-                    told.one_more(&client).await;
-                    accepted.fetch_max(told.accepted.len(), Ordering::Relaxed);
+                    acknowledged.one_more(&client).await;
+                    accepted.fetch_max(acknowledged.accepted.len(), Ordering::Relaxed);
                 }
-                told
+                acknowledged
             });
         }
         Self { stop, accepted, running }
@@ -55,10 +55,10 @@ impl Clients {
     pub(crate) async fn stop(self) -> Acknowledged {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Acknowledged::default();
-        for told in self.running.join_all().await {
-            all.accepted.extend(told.accepted);
-            all.ended.extend(told.ended);
-            all.refused.extend(told.refused);
+        for acknowledged in self.running.join_all().await {
+            all.accepted.extend(acknowledged.accepted);
+            all.ended.extend(acknowledged.ended);
+            all.refused.extend(acknowledged.refused);
         }
         all
     }

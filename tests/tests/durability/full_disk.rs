@@ -37,9 +37,9 @@ async fn redis_exits_when_its_disk_is_full_and_no_acknowledged_job_is_lost() {
     let down = async || client.get("/health").await.json()["components"] == json!({"redis": "down"});
     eventually(SOON, "Redis to be missed", down).await;
     let Acknowledged { accepted, ended, refused } = clients.stop().await;
-    let told = ["service_unavailable", "outcome_unknown"];
+    let codes = ["service_unavailable", "outcome_unknown"];
     assert!(
-        refused.iter().all(|(status, code)| *status == 503 && told.contains(&code.as_str())),
+        refused.iter().all(|(status, code)| *status == 503 && codes.contains(&code.as_str())),
         "{refused:?}"
     );
 

@@ -73,7 +73,7 @@ async fn a_key_that_was_used_or_tried_appears_nowhere() {
     let client = proxy.client();
     healthy_enough(&client).await;
 
-    let mut told = Vec::new();
+    let mut texts = Vec::new();
     let mut statuses = Vec::new();
     let paths = [
         "/predict",
@@ -91,7 +91,7 @@ async fn a_key_that_was_used_or_tried_appears_nowhere() {
                 let headers = [("x-api-key", sent), ("content-type", "application/json")];
                 let answer = client.request(method.clone(), path, &headers, "{}").await;
                 statuses.push(answer.status);
-                told.push(format!("{:?} {}", answer.headers, answer.text()));
+                texts.push(format!("{:?} {}", answer.headers, answer.text()));
             }
         }
     }
@@ -106,9 +106,9 @@ async fn a_key_that_was_used_or_tried_appears_nowhere() {
     assert!(failed.contains(&format!(r#""key_id":"{}""#, name.trim_start_matches("tepal_"))), "{failed}");
     proxy.sigterm();
     proxy.wait_exit(SOON).await;
-    told.extend(proxy.logs().lines());
-    assert!(told.iter().any(|text| text.contains("access_refused")));
-    for text in told {
+    texts.extend(proxy.logs().lines());
+    assert!(texts.iter().any(|text| text.contains("access_refused")));
+    for text in texts {
         for canary in [secret, digest, TRIED] {
             assert!(!text.contains(canary), "{canary} in {text}");
         }

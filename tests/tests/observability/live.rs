@@ -82,7 +82,7 @@ fn types(page: &Answer) -> BTreeMap<String, String> {
 }
 
 /// Each metric's type in the guide.
-fn told(program: &str) -> BTreeMap<String, String> {
+fn documented(program: &str) -> BTreeMap<String, String> {
     let rows = guide::rows("Metrics");
     let of_program = rows.iter().filter(|row| row[2] == "both" || row[2] == program);
     of_program.map(|row| (row[0].clone(), row[1].clone())).collect()
@@ -96,12 +96,13 @@ async fn the_guide_has_every_metric_with_its_type_and_labels() {
         _ => stack.workers[0].metrics().await,
     };
     for program in ["proxy", "worker"] {
-        let expected = told(program);
+        let expected = documented(program);
         eventually(SOON, "the metrics of the guide and of the program to be the same", async || {
             let found = types(&page(program).await);
-            let (only_told, only_found) = (without(&expected, &found), without(&found, &expected));
-            let same = only_told.is_empty() && only_found.is_empty();
-            let text = || format!("{program}: only in the guide {only_told:?}, not in it {only_found:?}");
+            let (only_documented, only_found) = (without(&expected, &found), without(&found, &expected));
+            let same = only_documented.is_empty() && only_found.is_empty();
+            let text =
+                || format!("{program}: only in the guide {only_documented:?}, not in it {only_found:?}");
             if same { Ok(()) } else { Err(text()) }
         })
         .await;

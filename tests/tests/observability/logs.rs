@@ -34,9 +34,9 @@ fn the_guide_has_every_log_action() {
         of_sources(&root().join(part).join("src"), &mut used);
     }
     let rows = guide::rows("Logs");
-    let told: BTreeSet<String> =
+    let documented: BTreeSet<String> =
         rows.iter().flat_map(|row| row[0].split("`, `").map(str::to_owned)).collect();
-    let differing: Vec<&String> = told.symmetric_difference(&used).collect();
+    let differing: Vec<&String> = documented.symmetric_difference(&used).collect();
     assert!(differing.is_empty(), "either only in docs/operations.md or only in the sources: {differing:?}");
 }
 
@@ -77,8 +77,8 @@ async fn lines_are_json_carry_the_requests_origin_and_contain_no_secret() {
     let secrets = ["canary", ".4321", probability.as_str()];
     for (component, logs) in [("proxy", proxy.logs()), ("worker", worker.logs())] {
         for line in logs.lines() {
-            let told = secrets.iter().find(|secret| line.contains(**secret));
-            assert_eq!(told, None, "{line}");
+            let shown = secrets.iter().find(|secret| line.contains(**secret));
+            assert_eq!(shown, None, "{line}");
             let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
             assert_eq!(line["component"], component, "{line}");
             if line["level"] != "DEBUG" {

@@ -31,9 +31,9 @@ fn of_guide(program: &str) -> Settings {
 #[test]
 fn the_guide_has_every_setting_with_its_default() {
     for program in ["proxy", "worker"] {
-        let told = of_program(&format!("tepal-{program}"));
-        assert!(told.len() > 15, "{program}: {told:?}");
-        assert_eq!(of_guide(program), told, "left: docs/operations.md, right: tepal-{program} --help");
+        let of_help = of_program(&format!("tepal-{program}"));
+        assert!(of_help.len() > 15, "{program}: {of_help:?}");
+        assert_eq!(of_guide(program), of_help, "left: docs/operations.md, right: tepal-{program} --help");
     }
 }
 

@@ -96,7 +96,7 @@ async fn a_receiver_that_is_away_costs_no_job() {
 
     finished_job(&proxy, &format!("00-{TRACE}-{CLIENT_SPAN}-01")).await;
 
-    eventually(SOON, "the log tells it", || async {
+    eventually(SOON, "the log line", || async {
         worker.logs().find("BatchSpanProcessor.ExportError").is_some()
     })
     .await;
