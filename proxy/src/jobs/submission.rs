@@ -95,13 +95,13 @@ const FIELDS: [Field; 4] = [
     Field {
         name: "max_queue_seconds",
         read: |reader, name, value, _| reader.submission.max_queue = reader.span(name, value),
-        schema: |_, _| span_schema("The job fails when nobody began to run it by then"),
+        schema: |_, _| span_schema("The job fails if its first attempt has not begun by then"),
     },
     Field {
         name: "timeout_seconds",
         read: |reader, name, value, _| reader.submission.timeout = reader.span(name, value),
         schema: |_, _| {
-            span_schema("The job fails when it has not ended so long after its first attempt began")
+            span_schema("The job fails if it has not ended within this time after its first attempt began")
         },
     },
 ];

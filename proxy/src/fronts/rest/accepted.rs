@@ -102,10 +102,10 @@ pub(super) fn answers(contract: &mut Contract<'_>) -> Vec<(u16, Value)> {
     let mut finished =
         contract.answer_like::<JobView<'_>>("The job has ended within the preferred wait", &job);
     finished["headers"] =
-        json!({"Content-Location": text("Where the job is read"), "Preference-Applied": applied()});
+        json!({"Content-Location": text("The URL of the job"), "Preference-Applied": applied()});
     let job = AcceptedJob::example(JobStatus::Pending);
     let mut accepted = contract.answer("The job is accepted", &job);
-    accepted["headers"] = json!({"Location": text("Where the job is read"), "Preference-Applied": applied()});
+    accepted["headers"] = json!({"Location": text("The URL of the job"), "Preference-Applied": applied()});
     accepted["links"] = json!({
         "show": {"operationId": "showJob", "parameters": {"id": "$response.body#/job_id"}},
     });

@@ -218,7 +218,7 @@ fn answer(outcomes: &[Outcome], request_id: &str, share: Share) -> Response {
 
 /// The answer. Its jobs are written one by one, because the answer is bounded.
 #[derive(Serialize, JsonSchema)]
-#[schemars(description = "What became of each job, in the order of the request")]
+#[schemars(description = "The outcome of each job, in the order of the request")]
 struct BatchAnswer<'a> {
     accepted: usize,
     refused: usize,
@@ -299,8 +299,8 @@ pub(super) fn predict_all_operation(contract: &mut Contract<'_>) -> Operation {
         tag: Tag::Jobs,
         summary: "Submit many jobs",
         description: format!(
-            "Accepts up to {MOST} jobs in one round trip, as a list or one a line. Each is a job of its own, with its \
-             own outcome, in the order of the request."
+            "Accepts up to {MOST} jobs in one round trip, as a list or one a line. Each has its own outcome. \
+             The answer is in the order of the request."
         ),
         parameters: vec![idempotency::parameter()],
         body: Some(request(contract)),

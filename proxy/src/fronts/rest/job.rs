@@ -144,8 +144,8 @@ pub(super) fn show_operation(contract: &mut Contract<'_>) -> Operation {
         id: "showJob",
         tag: Tag::Jobs,
         summary: "Read a job",
-        description: "The job as it stands; with `Prefer: wait=N` as soon as it has ended; with `Accept: \
-            text/event-stream` an event for each change, the last one with the outcome."
+        description: "The present state of the job; with `Prefer: wait=N`, the job as soon as it has ended; with `Accept: \
+            text/event-stream`, an event for each change, the last one with the outcome."
             .to_owned(),
         parameters: vec![
             job_id(),

@@ -347,8 +347,8 @@ pub(super) fn look_up_operation(contract: &mut Contract<'_>) -> Operation {
         tag: Tag::Jobs,
         summary: "Read many jobs",
         description: format!(
-            "Up to {MOST} jobs by their ids, in the order of the request. When the answer has grown large, the \
-             remaining ids are given back in `not_read`."
+            "Up to {MOST} jobs by their ids, in the order of the request. If the answer becomes too large, the \
+             remaining ids are in `not_read`."
         ),
         parameters: vec![],
         body: Some(body(&lookup, &json!({JOB_IDS: [JOB_ID, "a1b2c3"]}))),

@@ -83,8 +83,8 @@ pub(super) fn document(mut contract: Contract<'_>, routes: &[Route], deployment:
                 "type": "apiKey",
                 "in": "header",
                 "name": "X-API-Key",
-                "description": "Each operation that needs a key names the scope that it must have; `admin` has all of \
-                    them. Where the service has no keys, no operation names one.",
+                "description": "Each operation names the scope that its key must have; `admin` includes all of \
+                    them. Without API keys, no operation names one.",
             }},
         },
     })

@@ -25,7 +25,7 @@ pub(crate) fn list_operation(contract: &mut Contract<'_>) -> Operation {
         id: "listJobs",
         tag: Tag::Jobs,
         summary: "List jobs",
-        description: "Newest first, without results. While `next_cursor` is there, more may follow, also after a short or \
+        description: "Newest first, without results. If there is a `next_cursor`, more jobs may follow, even after a short or \
             empty page of a filtered listing.".to_owned(),
         parameters: parameters(contract),
         body: None,
