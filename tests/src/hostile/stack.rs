@@ -18,6 +18,8 @@ const LARGE_JOBS: usize = 80;
 const ROWS: usize = 1024;
 /// Jobs of one batch.
 const BATCH: usize = 1000;
+/// The limits of clients that the composition sets.
+const COMPOSITION: [(&str, &str); 2] = [("RATE_LIMIT_PER_MINUTE", "100"), ("MAX_CONNECTIONS", "4000")];
 const SEEDED_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// The running services.
@@ -45,7 +47,8 @@ impl Stack {
         eventually(SEEDED_WITHIN, "the seeded jobs to end", outstanding).await;
         drop(filler);
 
-        let limited = [("RATE_LIMIT_PER_MINUTE", "100".to_owned()), ("LOG_LEVEL", "info".to_owned())];
+        let limited = COMPOSITION.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let limited: Vec<_> = limited.chain([("LOG_LEVEL", "info".to_owned())]).collect();
         let env: Vec<(&str, &str)> =
             limited.iter().chain(settings).map(|(name, value)| (*name, value.as_str())).collect();
         let proxy = Proxy::start_writing_to(Sink::Nothing, &redis.proxy_url(), &env).await;
@@ -94,4 +97,18 @@ async fn seed_small(client: &Client, count: usize) -> Vec<String> {
 
 fn id(job: &Value) -> String {
     job["job_id"].as_str().expect("an accepted job has an id").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::COMPOSITION;
+
+    #[test]
+    fn the_limits_are_those_of_the_composition() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/compose.yaml");
+        let composition = std::fs::read_to_string(path).unwrap();
+        for (name, value) in COMPOSITION {
+            assert!(composition.contains(&format!("{name}: ${{{name}:-{value}}}")), "{name}");
+        }
+    }
 }
