@@ -168,11 +168,11 @@ impl Connection {
         }
     }
 
-    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let Self { server, http, peer, watcher, slot } = self;
         let headers = SecurityHeaders { is_tls: server.handshakes.is_some() };
         let (largest_body, reject) = (server.largest_body, Arc::clone(&server.reject));
-        let stream = WriteTimeout::new(stream, Arc::clone(&slot), server.limits.write_timeout);
+        let stream = WriteTimeout::new(stream, Arc::clone(&slot), server.limits);
         let overdue = overdue(Arc::clone(&slot), server.limits);
         let seen = Arc::clone(&slot);
         let pace = Pace::default();

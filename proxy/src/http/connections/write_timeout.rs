@@ -12,26 +12,34 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 
-use super::slots::Slot;
+use super::{limits::ConnectionLimits, slots::Slot};
 
 /// Bytes per read: the initial size of the HTTP library's buffer.
 const PIECE: usize = 8 << 10;
 
 /// A connection that limits the time in which its client must read a part of an answer.
 pub(super) struct WriteTimeout<S> {
-    stream: S,
+    /// `None` when there was no memory for what the client sends.
+    stream: Option<S>,
     slot: Arc<Slot>,
-    limit: Duration,
+    limits: ConnectionLimits,
     /// Runs while a write waits for the client.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeout<S> {
-    pub(super) fn new(stream: S, slot: Arc<Slot>, limit: Duration) -> Self {
-        Self { stream, slot, limit, deadline: None }
+    pub(super) fn new(stream: S, slot: Arc<Slot>, limits: ConnectionLimits) -> Self {
+        Self { stream: Some(stream), slot, limits, deadline: None }
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut S>>
+    where
+        S: Unpin,
+    {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::QuotaExceeded.into())
     }
 
     /// Passes a write on, and checks the time when the write waits.
@@ -40,7 +48,7 @@ impl<S> WriteTimeout<S> {
             self.deadline = None;
             return written;
         }
-        let limit = self.limit;
+        let limit = self.limits.write_timeout;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
         match deadline.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -49,19 +57,29 @@ impl<S> WriteTimeout<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
+/// Keeps a connection open without reading, as long as its client may take for a head. A client whose connection is closed opens
+/// another one at once, which costs more.
+async fn hold(stream: impl Send, slot: Arc<Slot>, limit: Duration) {
+    // The slot may be given to another connection sooner.
+    let _ = timeout(limit, slot.lost()).await;
+    drop(stream);
+}
+
+impl<S: AsyncRead + Unpin + Send + 'static> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = read_piece(Pin::new(&mut self.stream), context, buffer);
+        let read = read_piece(self.stream()?, context, buffer);
         if self.slot.receives(buffer.filled().len() - before) {
-            read
-        } else {
-            Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()))
+            return read;
         }
+        if let Some(stream) = self.stream.take() {
+            tokio::spawn(hold(stream, Arc::clone(&self.slot), self.limits.header_timeout));
+        }
+        Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()))
     }
 }
 
@@ -88,7 +106,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let written = self.stream()?.poll_write(context, bytes);
         self.timed(context, written)
     }
 
@@ -97,21 +115,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        let written = self.stream()?.poll_write_vectored(context, parts);
         self.timed(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        let flushed = self.stream()?.poll_flush(context);
         self.timed(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let closed = Pin::new(&mut self.stream).poll_shutdown(context);
+        let closed = self.stream()?.poll_shutdown(context);
         self.timed(context, closed)
     }
 }
@@ -120,7 +138,45 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
 mod tests {
     use std::{future::poll_fn, pin::pin};
 
+    use futures_util::FutureExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::super::slots::Slots;
     use super::*;
+    use crate::metrics::ConnectionMetrics;
+
+    fn limits(header_timeout: Duration) -> ConnectionLimits {
+        let long = Duration::from_secs(60);
+        ConnectionLimits {
+            most: 1,
+            header_timeout,
+            idle_timeout: long,
+            write_timeout: long,
+            shutdown_delay: long,
+            drain_timeout: long,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_memory_for_its_head_stays_open_for_a_while() {
+        let slots = Slots::new(10_000, ConnectionMetrics::noop());
+        let mut others = Vec::new();
+        while others.last().is_none_or(|other: &Arc<Slot>| other.receives(64 << 10)) {
+            others.push(slots.take(None).await);
+        }
+        let (mut client, server) = duplex(4 * PIECE);
+        let (slot, limits) = (slots.take(None).await, limits(Duration::from_millis(200)));
+        let mut stream = WriteTimeout::new(server, slot, limits);
+        client.write_all(&[b'x'; 3 * PIECE]).await.unwrap();
+
+        let error = stream.read_exact(&mut [0; 3 * PIECE]).await.unwrap_err();
+        drop(stream);
+
+        assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+        let mut byte = [0];
+        assert!(client.read(&mut byte).now_or_never().is_none(), "it is open");
+        assert_eq!(client.read(&mut byte).await.unwrap(), 0);
+    }
 
     #[tokio::test]
     async fn a_full_buffer_is_never_read_at_once() {
