@@ -75,6 +75,8 @@ impl Tally {
         if answer.status >= 400 {
             summary.largest_error = summary.largest_error.max(answer.body.len());
         }
+        // A request that was rejected before its work was known counts once.
+        let cost = if answer.status < 400 { cost } else { cost.min(1) };
         if answer.status != 429 && cost > 0 {
             let (sent, answered) = (sent - self.start, self.start.elapsed());
             counts.admitted.entry(from).or_default().push(Admitted { sent, answered, cost });
@@ -137,11 +139,15 @@ mod tests {
         tally.answered(from, Instant::now(), 21, &answer(200, "{}"));
         tally.answered(from, Instant::now(), 21, &answer(429, r#"{"code":"rate_limited"}"#));
         tally.answered(from, Instant::now(), 0, &answer(404, "12345"));
+        tally.answered(from, Instant::now(), 21, &answer(503, r#"{"code":"overloaded"}"#));
         tally.note("not connected");
         let summary = tally.summary();
         let outcomes: Vec<_> = summary.outcomes.iter().map(|(name, count)| (name.as_str(), *count)).collect();
-        assert_eq!(outcomes, [("200", 1), ("404", 1), ("429 rate_limited", 1), ("not connected", 1)]);
-        assert_eq!((summary.largest_error, summary.largest_answer, summary.bytes_answered), (23, 23, 60));
-        assert_eq!(summary.most_in_a_minute, 21);
+        assert_eq!(
+            outcomes,
+            [("200", 1), ("404", 1), ("429 rate_limited", 1), ("503 overloaded", 1), ("not connected", 1)]
+        );
+        assert_eq!((summary.largest_error, summary.largest_answer, summary.bytes_answered), (23, 23, 91));
+        assert_eq!(summary.most_in_a_minute, 22);
     }
 }
