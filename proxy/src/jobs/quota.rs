@@ -1,5 +1,5 @@
 //! The storage quota: who pays for a large job, and how much a payer may keep in Redis. The scripts count the bytes, see
-//! `shared/src/lua/quota.lua`. Small jobs are never charged.
+//! `shared/src/queue/lua/quota.lua`. Small jobs are never charged.
 
 use std::{
     net::IpAddr,
