@@ -194,6 +194,11 @@ impl Slot {
         own.rank.is_none_or(|(rest, _)| rest != Rest::Waiting) || own.head.grow(bytes)
     }
 
+    /// Releases the memory for the head, whose bytes were dropped.
+    pub(super) fn drop_head(&self) {
+        self.own().head.clear();
+    }
+
     /// Notes whether the bytes so far end within a head.
     pub(super) fn note_head(&self, is_in_head: bool) {
         let mut own = self.own();

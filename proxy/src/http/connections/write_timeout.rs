@@ -77,6 +77,7 @@ impl<S: AsyncRead + Unpin + Send + 'static> AsyncRead for WriteTimeout<S> {
             return read;
         }
         if let Some(stream) = self.stream.take() {
+            self.slot.drop_head();
             tokio::spawn(hold(stream, Arc::clone(&self.slot), self.limits.header_timeout));
         }
         Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()))
@@ -173,6 +174,8 @@ mod tests {
         drop(stream);
 
         assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+        let other = slots.take(None).await;
+        assert!(other.receives(2 * PIECE), "what the connection had reserved is free again");
         let mut byte = [0];
         assert!(client.read(&mut byte).now_or_never().is_none(), "it is open");
         assert_eq!(client.read(&mut byte).await.unwrap(), 0);
