@@ -20,7 +20,7 @@ use axum::{
     handler::Handler,
     http::{HeaderMap, Method},
     middleware,
-    routing::{MethodFilter, MethodRouter, get, on},
+    routing::{MethodFilter, get, on},
 };
 
 use self::openapi::{Deployment, Route, contract::Contract, operation::Operation};
@@ -81,24 +81,35 @@ pub(crate) fn api(app: Arc<App>, config: &Config) -> Api {
     Api { router, open_paths }
 }
 
+const GET: (Method, MethodFilter) = (Method::GET, MethodFilter::GET);
+const POST: (Method, MethodFilter) = (Method::POST, MethodFilter::POST);
+const DELETE: (Method, MethodFilter) = (Method::DELETE, MethodFilter::DELETE);
+
 /// Every route, with the scope that it requires. A route without one is open to everybody.
 fn table(app: &App) -> Table<'_> {
     let (read, submit, anybody) = (Some(Scope::Read), Some(Scope::Submit), None);
     Table::new(Contract::new(&app.model, app.bodies.largest()))
-        .post("/predict", submit, Form::Json, submit::predict, submit::predict_operation)
-        .post("/predict/test", submit, Form::Json, submit::predict_sample, submit::predict_sample_operation)
-        .post("/predict/batch", submit, Form::Json, batch::predict_all, batch::predict_all_operation)
-        .get("/job/{id}", read, Form::JsonOrEvents, job::show, job::show_operation)
-        .delete("/job/{id}", submit, Form::Json, job::cancel, job::cancel_operation)
-        .post("/job/{id}/retry", submit, Form::Json, job::retry, job::retry_operation)
-        .get("/jobs", read, Form::Json, jobs::list, jobs::list_operation)
-        .post("/jobs/lookup", read, Form::Json, lookup::look_up, lookup::look_up_operation)
-        .get("/health", anybody, Form::Json, health::health, health::health_operation)
-        .get("/metadata", read, Form::Json, metadata::metadata, metadata::metadata_operation)
-        .get("/livez", anybody, Form::Fixed, health::livez, health::livez_operation)
-        .get("/readyz", anybody, Form::Fixed, health::readyz, health::readyz_operation)
-        .get("/metrics", anybody, Form::Fixed, health::metrics, health::metrics_operation)
-        .get("/docs", anybody, Form::Fixed, docs::page, docs::page_operation)
+        .on(POST, "/predict", submit, Form::Json, submit::predict, submit::predict_operation)
+        .on(
+            POST,
+            "/predict/test",
+            submit,
+            Form::Json,
+            submit::predict_sample,
+            submit::predict_sample_operation,
+        )
+        .on(POST, "/predict/batch", submit, Form::Json, batch::predict_all, batch::predict_all_operation)
+        .on(GET, "/job/{id}", read, Form::JsonOrEvents, job::show, job::show_operation)
+        .on(DELETE, "/job/{id}", submit, Form::Json, job::cancel, job::cancel_operation)
+        .on(POST, "/job/{id}/retry", submit, Form::Json, job::retry, job::retry_operation)
+        .on(GET, "/jobs", read, Form::Json, jobs::list, jobs::list_operation)
+        .on(POST, "/jobs/lookup", read, Form::Json, lookup::look_up, lookup::look_up_operation)
+        .on(GET, "/health", anybody, Form::Json, health::health, health::health_operation)
+        .on(GET, "/metadata", read, Form::Json, metadata::metadata, metadata::metadata_operation)
+        .on(GET, "/livez", anybody, Form::Fixed, health::livez, health::livez_operation)
+        .on(GET, "/readyz", anybody, Form::Fixed, health::readyz, health::readyz_operation)
+        .on(GET, "/metrics", anybody, Form::Fixed, health::metrics, health::metrics_operation)
+        .on(GET, "/docs", anybody, Form::Fixed, docs::page, docs::page_operation)
 }
 
 /// Describes an operation for the contract.
@@ -117,42 +128,17 @@ impl<'a> Table<'a> {
         Self { router: Router::default(), routes: Vec::new(), rules: Rules::default(), contract }
     }
 
-    fn get<H: Handler<T, Arc<App>>, T: 'static>(
+    fn on<H: Handler<T, Arc<App>>, T: 'static>(
         self,
+        (method, filter): (Method, MethodFilter),
         path: &'static str,
         scope: Option<Scope>,
         form: Form,
         handler: H,
         describe: Describe,
     ) -> Self {
-        self.route(path, on(MethodFilter::GET, handler)).describe(Method::GET, path, scope, form, describe)
-    }
-
-    fn post<H: Handler<T, Arc<App>>, T: 'static>(
-        self,
-        path: &'static str,
-        scope: Option<Scope>,
-        form: Form,
-        handler: H,
-        describe: Describe,
-    ) -> Self {
-        self.route(path, on(MethodFilter::POST, handler)).describe(Method::POST, path, scope, form, describe)
-    }
-
-    fn delete<H: Handler<T, Arc<App>>, T: 'static>(
-        self,
-        path: &'static str,
-        scope: Option<Scope>,
-        form: Form,
-        handler: H,
-        describe: Describe,
-    ) -> Self {
-        let routed = self.route(path, on(MethodFilter::DELETE, handler));
-        routed.describe(Method::DELETE, path, scope, form, describe)
-    }
-
-    fn route(self, path: &'static str, handler: MethodRouter<Arc<App>>) -> Self {
-        Self { router: self.router.route(path, handler), ..self }
+        let router = self.router.route(path, on(filter, handler));
+        Self { router, ..self }.describe(method, path, scope, form, describe)
     }
 
     fn describe(
