@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run -p tepal-shared --example cost [number of jobs]
 //! ```
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement reports to whoever runs it")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement prints its figures")]
 
 use std::sync::Arc;
 

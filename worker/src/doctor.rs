@@ -34,8 +34,8 @@ async fn examine_model(config: &Config) -> Vec<Finding> {
     let backend = match backend::open(&config.backend, model) {
         Ok(backend) => backend,
         Err(error) => {
-            let mend = "see onnx_file, inputs and output in model.toml, and MODEL_BACKEND";
-            return vec![Finding::wrong("model", telemetry::chain(&error), mend)];
+            let fix = "see onnx_file, inputs and output in model.toml, and MODEL_BACKEND";
+            return vec![Finding::wrong("model", telemetry::chain(&error), fix)];
         }
     };
     match backend.probe().await {
@@ -51,9 +51,9 @@ async fn examine_model(config: &Config) -> Vec<Finding> {
                     format!("{}:{}", config.backend.server.host, config.backend.server.port)
                 }
             };
-            let mend = "start the model server with this model, or set TF_SERVING_HOST, TF_SERVING_GRPC_PORT and \
+            let fix = "start the model server with this model, or set TF_SERVING_HOST, TF_SERVING_GRPC_PORT and \
                         MODEL_NAME";
-            vec![Finding::wrong("model", format!("{place}: {}", error.message), mend)]
+            vec![Finding::wrong("model", format!("{place}: {}", error.message), fix)]
         }
     }
 }
@@ -64,8 +64,8 @@ fn description(config: &Config, metadata: &Value) -> Finding {
     let model = &config.common.model;
     let differences = differences(model, metadata);
     if !differences.is_empty() {
-        let mend = "change model.toml, or serve the model that it describes";
-        return Finding::wrong(SUBJECT, differences.join("; "), mend);
+        let fix = "change model.toml, or serve the model that it describes";
+        return Finding::wrong(SUBJECT, differences.join("; "), fix);
     }
     if config.backend.kind == BackendKind::Onnx {
         // The file knows no version.

@@ -121,7 +121,7 @@ impl Follower {
 }
 
 async fn read(store: Store, id: JobId) -> Read {
-    // Whoever follows the job has seen it, and its owner never changes.
+    // A client that follows the job has seen it, and its owner never changes.
     let job = store.current(View::All, id).await.map(|job| job.map(Arc::new));
     let again_at = match &job {
         Ok(job) => job.as_ref().and_then(|job| next_read(job)),
@@ -130,7 +130,7 @@ async fn read(store: Store, id: JobId) -> Read {
     Read { job, again_at }
 }
 
-/// Redis publishes no message when a deadline passes: whoever reads the job then ends it.
+/// Redis publishes no message when a deadline passes: the next reader of the job ends it.
 fn next_read(job: &Job) -> Option<Instant> {
     let deadline_ms = job.deadline_ms.filter(|_| !job.status.is_terminal())?;
     let left = Duration::from_millis(deadline_ms.saturating_sub(now_ms()) + 1);

@@ -79,8 +79,7 @@ pub(crate) struct Charges {
 }
 
 impl Quota {
-    /// Without a rate limit, addresses are not told apart, and one may stand for many callers: an address then has a quota only
-    /// if one is set.
+    /// Without a rate limit, one address may represent many callers. Then an address has a quota only if one is set.
     pub(crate) fn new(setting: Option<u64>, has_rate_limit: bool, partitions: u16, model: &Model) -> Self {
         Self {
             setting,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::jobs::store::Store;
 
-/// How long /health reports a loss: as long as results are kept by default, so that whoever asks for a lost job can learn what
+/// How long /health reports a loss: as long as results are kept by default, so that a client that asks for a lost job can learn what
 /// happened.
 const REPORTED_FOR: Duration = Duration::from_secs(86_400);
 

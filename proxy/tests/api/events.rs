@@ -11,7 +11,7 @@ use crate::{
     site::{SOON, Site},
 };
 
-fn told(name: &str, status: &str) -> (String, String) {
+fn event(name: &str, status: &str) -> (String, String) {
     (name.to_owned(), status.to_owned())
 }
 
@@ -23,14 +23,14 @@ async fn every_change_is_an_event_and_the_outcome_ends_the_stream() {
     assert!(events.head.starts_with("http/1.1 200"), "{}", events.head);
     assert!(events.head.contains("content-type: text/event-stream"), "{}", events.head);
     assert!(events.head.contains("cache-control: no-store"), "{}", events.head);
-    assert_eq!(events.status().await, told("status", "pending"));
+    assert_eq!(events.status().await, event("status", "pending"));
 
     let attempt = site.take().await;
-    assert_eq!(events.status().await, told("status", "processing"));
+    assert_eq!(events.status().await, event("status", "processing"));
     site.settle(&attempt, Settlement::Retry(Duration::ZERO)).await;
-    assert_eq!(events.status().await, told("status", "pending"));
+    assert_eq!(events.status().await, event("status", "pending"));
     let attempt = site.take().await;
-    assert_eq!(events.status().await, told("status", "processing"));
+    assert_eq!(events.status().await, event("status", "processing"));
     site.complete(&attempt).await;
 
     let outcome = events.next().await.unwrap();
@@ -70,10 +70,10 @@ async fn a_silent_stream_is_kept_alive_and_freed_when_its_client_goes() {
     let site = Site::start(&[]).await;
     let id = site.submit().await;
     let mut events = Events::open(&site, &id, "").await;
-    assert_eq!(events.status().await, told("status", "pending"));
+    assert_eq!(events.status().await, event("status", "pending"));
     events.comment().await;
     let _attempt = site.take().await;
-    assert_eq!(events.status().await, told("status", "processing"));
+    assert_eq!(events.status().await, event("status", "processing"));
 
     drop(events);
     eventually(SOON, "the job is not followed any more", || async { site.channels() == 0 }).await;
@@ -87,11 +87,11 @@ async fn a_stream_outlives_redis_and_ends_with_the_service() {
     let site = Site::start_at(redis, &url, &[]).await;
     let id = site.submit().await;
     let mut events = Events::open(&site, &id, "").await;
-    assert_eq!(events.status().await, told("status", "pending"));
+    assert_eq!(events.status().await, event("status", "pending"));
     fault.down().await;
     site.take().await;
     fault.pass();
-    assert_eq!(events.status().await, told("status", "processing"));
+    assert_eq!(events.status().await, event("status", "processing"));
 
     site.proxy.sigterm();
     assert!(events.next().await.is_none());
@@ -113,7 +113,7 @@ async fn the_stream_of_a_job_that_is_gone_ends_and_others_go_on() {
     let (gone, kept) = (site.submit().await, site.submit().await);
     let mut streams = [Events::open(&site, &gone, "").await, Events::open(&site, &kept, "").await];
     for events in &mut streams {
-        assert_eq!(events.status().await, told("status", "pending"));
+        assert_eq!(events.status().await, event("status", "pending"));
     }
     eventually(SOON, "the jobs are followed", || async { site.channels() == 2 }).await;
 

@@ -62,17 +62,20 @@ async fn one_read_serves_all_streams_of_a_job() {
 
     site.settle(&attempt, Settlement::Complete(result(1 << 20))).await;
 
-    let mut told: Vec<Value> = Vec::new();
+    let mut outcomes: Vec<Value> = Vec::new();
     for events in &mut streams {
         let outcome = events.next().await.unwrap();
         assert_eq!(outcome.name, "outcome");
-        told.push(outcome.data);
+        outcomes.push(outcome.data);
         assert!(events.next().await.is_none());
     }
     let made = reads(&site) - before;
     assert!(made <= FEW, "{made} reads for {CROWD} streams");
     let job = site.client.job(&id).await;
-    assert!(job["result"]["text"].as_str().unwrap().len() == 1 << 20 && told.iter().all(|told| *told == job));
+    assert!(
+        job["result"]["text"].as_str().unwrap().len() == 1 << 20
+            && outcomes.iter().all(|outcome| *outcome == job)
+    );
 }
 
 #[tokio::test]

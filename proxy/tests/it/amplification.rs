@@ -66,7 +66,7 @@ async fn wrong_values_are_not_repeated_at_length() {
 async fn a_batch_of_wrong_jobs_is_answered_in_bounded_bytes_for_each() {
     let gateway = Gateway::start().await;
     let many = r#"{"a":0,"b":0,"c":0,"d":0,"e":0,"f":0,"g":0,"h":0,"i":0,"j":0}"#;
-    for (jobs, job, told) in [(1000, "0", 20), (1000, many, 20), (20, many, 10), (1, many, 1)] {
+    for (jobs, job, listed) in [(1000, "0", 20), (1000, many, 20), (20, many, 10), (1, many, 1)] {
         let body = format!("[{}]", vec![job; jobs].join(","));
         let answer = gateway.send(Method::POST, "/predict/batch", &[JSON], &body).await;
         assert_eq!(answer.status, 207);
@@ -76,7 +76,7 @@ async fn a_batch_of_wrong_jobs_is_answered_in_bounded_bytes_for_each() {
         assert_eq!(problems.len(), jobs);
         let is_complete = |job: &&serde_json::Value| job["problem"]["errors"].is_array();
         let complete = problems.iter().filter(is_complete).count();
-        assert!((told..=20).contains(&complete), "{complete} are complete: {answer}");
+        assert!((listed..=20).contains(&complete), "{complete} are complete: {answer}");
         assert!(problems.iter().all(|job| job["problem"]["code"] == "invalid_input"));
     }
 }

@@ -240,16 +240,16 @@ async fn the_secret_is_made_once_and_shown_to_nobody() {
     }
     let get = async |path: &str| other.client().get(path).await;
     eventually(SOON, "a page with a cursor", async || get("/jobs?limit=1").await.status == 200).await;
-    let mut told = String::new();
+    let mut shown = String::new();
     for path in ["/jobs?limit=1", "/metrics", "/health", "/metadata", "/readyz", "/openapi.json"] {
-        told += &get(path).await.text();
+        shown += &get(path).await.text();
     }
     list(&gateway, &ann, "limit=1").await;
     list(&gateway, &bob, "limit=1&cursor=0-0-0").await;
     for log in [other.logs(), gateway.proxy.logs()] {
-        told += &log.lines().join("\n");
+        shown += &log.lines().join("\n");
     }
-    assert!(!told.contains(&canary[..20]));
+    assert!(!shown.contains(&canary[..20]));
     assert_eq!(gateway.redis.cli(&["GET", name]), canary, "an old secret is kept");
 }
 

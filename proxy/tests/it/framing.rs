@@ -12,14 +12,14 @@ use crate::gateway::{FLOWER, Gateway, SOON};
 
 /// One answer.
 #[derive(Debug)]
-struct Told {
+struct Received {
     status: String,
     headers: Vec<String>,
     body: String,
 }
 
 /// All answers in these bytes, each of which has a length.
-fn answers(bytes: &[u8]) -> Vec<Told> {
+fn answers(bytes: &[u8]) -> Vec<Received> {
     let mut rest = std::str::from_utf8(bytes).unwrap();
     let mut all = Vec::new();
     while !rest.is_empty() {
@@ -29,7 +29,7 @@ fn answers(bytes: &[u8]) -> Vec<Told> {
         let headers: Vec<String> = lines.collect();
         let length = headers.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
         let (body, next) = behind.split_at(length.parse().unwrap());
-        all.push(Told { status, headers, body: body.to_owned() });
+        all.push(Received { status, headers, body: body.to_owned() });
         rest = next;
     }
     all
@@ -40,7 +40,7 @@ fn answers(bytes: &[u8]) -> Vec<Told> {
 fn assert_refused(bytes: &[u8], before: usize, status: &str, code: &str, title: &str, detail: &str) {
     let mut all = answers(bytes);
     assert_eq!(all.len(), before + 1, "{all:?}");
-    let Told { status: given, headers, body } = all.pop().unwrap();
+    let Received { status: given, headers, body } = all.pop().unwrap();
     assert_eq!(given, format!("HTTP/1.1 {status}"));
     let names = |lines: &[String]| {
         let name = |line: &String| line.split_once(": ").unwrap().0.to_owned();
@@ -101,8 +101,8 @@ async fn a_line_feed_alone_ends_no_line_of_a_head() {
         for before in [0, 2] {
             let text = GOOD.repeat(before) + bad + GOOD;
             for size in [1, 7, text.len()] {
-                let told = in_pieces(addr, text.as_bytes(), size).await;
-                assert_refused(&told, before, status, code, title, detail);
+                let received = in_pieces(addr, text.as_bytes(), size).await;
+                assert_refused(&received, before, status, code, title, detail);
             }
         }
     }
@@ -130,9 +130,9 @@ async fn bodies_may_hold_any_bytes_and_the_next_request_is_found_behind_them() {
     ]
     .concat();
     for size in [1, 50, text.len()] {
-        let told = in_pieces(addr, format!("{text}\n").as_bytes(), size).await;
+        let received = in_pieces(addr, format!("{text}\n").as_bytes(), size).await;
         let statuses: Vec<String> =
-            answers(&told).into_iter().map(|told| told.status[9..12].to_owned()).collect();
+            answers(&received).into_iter().map(|received| received.status[9..12].to_owned()).collect();
         assert_eq!(statuses, ["200", "202", "200", "202", "200", "400"], "in pieces of {size}");
     }
 }
@@ -155,10 +155,10 @@ async fn chunked_is_the_only_transfer_coding() {
         "transfer-encoding: \u{b}chunked\r\n",
     ] {
         let text = head(lines) + "0\r\n\r\n";
-        let told = in_pieces(addr, text.as_bytes(), text.len()).await;
+        let received = in_pieces(addr, text.as_bytes(), text.len()).await;
         let detail = "The only Transfer-Encoding of a body is chunked";
         let (status, code) = ("501 Not Implemented", "unknown_transfer_coding");
-        assert_refused(&told, 1, status, code, "Unknown transfer coding", detail);
+        assert_refused(&received, 1, status, code, "Unknown transfer coding", detail);
     }
     assert_eq!(gateway.log_length(), 0);
 }
@@ -177,10 +177,10 @@ async fn a_header_that_counts_is_given_once() {
         ("Idempotency-Key", format!("{json}{key}idempotency-key: two\r\n")),
     ] {
         let head = "POST /predict HTTP/1.1\r\nhost: tepal\r\nx-request-id: r-1\r\nconnection: close\r\n";
-        let told = raw(addr, format!("{head}{lines}{length}\r\n{FLOWER}").as_bytes()).await;
-        let told = answers(&told).pop().unwrap();
-        assert_eq!(told.status, "HTTP/1.1 400 Bad Request");
-        let body: Value = serde_json::from_str(&told.body).unwrap();
+        let received = raw(addr, format!("{head}{lines}{length}\r\n{FLOWER}").as_bytes()).await;
+        let received = answers(&received).pop().unwrap();
+        assert_eq!(received.status, "HTTP/1.1 400 Bad Request");
+        let body: Value = serde_json::from_str(&received.body).unwrap();
         let expected = json!({
             "type": "/problems/repeated-header",
             "title": "Repeated header",

@@ -16,8 +16,8 @@ async fn the_models_metadata_as_specified() {
     let gateway = Gateway::start().await;
     let metadata = serde_json::from_str(SPECIFIED).unwrap();
     gateway.heartbeat("w1", "tensorflow_serving", true, Some(metadata));
-    let told = async || gateway.get("/metadata").await.status == 200;
-    eventually(SOON, "the metadata", told).await;
+    let is_known = async || gateway.get("/metadata").await.status == 200;
+    eventually(SOON, "the metadata", is_known).await;
     assert_text(&gateway.get("/metadata").await, 200, "application/json", SPECIFIED);
 }
 
@@ -32,8 +32,8 @@ async fn no_worker_has_reported_it() {
 
     gateway.heartbeat("w1", "onnx", true, None);
     gateway.heartbeat("w2", "onnx", true, Some(json!({"a": 1})));
-    let told = async || gateway.get("/metadata").await.status == 200;
-    eventually(SOON, "the metadata of one of two", told).await;
+    let is_known = async || gateway.get("/metadata").await.status == 200;
+    eventually(SOON, "the metadata of one of two", is_known).await;
 }
 
 #[tokio::test]

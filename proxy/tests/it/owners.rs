@@ -32,7 +32,7 @@ async fn listed(gateway: &Gateway, key: &str, query: &str) -> Vec<String> {
 }
 
 /// Status, headers but the date, and body.
-type Told = (u16, Vec<(String, String)>, String);
+type Comparable = (u16, Vec<(String, String)>, String);
 
 /// Everything that can be asked about one job, and the answers.
 async fn all_about(gateway: &Gateway, key: &str, id: &str) -> Vec<Answer> {
@@ -64,7 +64,7 @@ async fn a_job_of_another_is_answered_exactly_as_one_that_does_not_exist() {
     gateway.as_key(&ann, Method::DELETE, &format!("/job/{cancelled}"), "").await;
     let nobodys = gateway.submit_as("").await;
     let stored = gateway.keys();
-    let told = |answers: Vec<Answer>, id: &str| -> Vec<Told> {
+    let comparable = |answers: Vec<Answer>, id: &str| -> Vec<Comparable> {
         let headers = |answer: &Answer| {
             let all = answer.headers.iter().filter(|(name, _)| *name != "date");
             all.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
@@ -74,10 +74,10 @@ async fn a_job_of_another_is_answered_exactly_as_one_that_does_not_exist() {
     };
     for (key, id) in [(&bob, &pending), (&bob, &cancelled), (&bob, &nobodys), (&String::new(), &pending)] {
         let none = JobId::new(0).to_string();
-        let expected = told(all_about(&gateway, key, &none).await, &none);
+        let expected = comparable(all_about(&gateway, key, &none).await, &none);
         let answers = all_about(&gateway, key, id).await;
         job_not_found().assert(&answers[0], &format!("/job/{id}"), "Job not found");
-        assert_eq!(told(answers, id), expected);
+        assert_eq!(comparable(answers, id), expected);
         assert_eq!(gateway.keys(), stored);
     }
     let state = gateway.as_key(&ann, Method::GET, &format!("/job/{pending}"), "").await.json();

@@ -31,12 +31,12 @@ async fn assert_told(url: &str, settings: &[(&str, String)], reason: &str) {
     assert!(text.starts_with("WRONG  Redis: ") && text.contains(reason), "{reason}: {text}");
 
     let proxy = Proxy::start(url, &settings).await;
-    let told = async || {
+    let is_logged = async || {
         let log = proxy.logs().lines().join("\n");
-        let is_told = log.lines().any(|line| line.contains("redis_unreachable") && line.contains(reason));
-        if is_told { Ok(()) } else { Err(log) }
+        let is_there = log.lines().any(|line| line.contains("redis_unreachable") && line.contains(reason));
+        if is_there { Ok(()) } else { Err(log) }
     };
-    eventually(SOON, reason, told).await;
+    eventually(SOON, reason, is_logged).await;
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn a_certificate_of_an_unknown_authority_and_one_for_another_name_are_told
 }
 
 #[tokio::test]
-async fn a_client_certificate_that_is_missing_or_foreign_is_told() {
+async fn a_client_certificate_that_is_missing_or_foreign_is_there() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let redis = RedisServer::shipped().tls(&authority, true).start().await;
     assert_told(&redis.proxy_url(), &settings(&authority, None), "REDIS_CERT_FILE and REDIS_KEY_FILE").await;

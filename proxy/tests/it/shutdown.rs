@@ -86,8 +86,8 @@ async fn a_request_that_never_ends_is_given_up() {
 async fn load_balancers_are_warned_before_the_end() {
     let gateway = Gateway::with(&[("SHUTDOWN_DELAY_MS", "5000")]).await;
     gateway.proxy.sigterm();
-    let told = async || gateway.get("/readyz").await.status == 503;
-    eventually(Duration::from_secs(5), "/readyz to say so", told).await;
+    let is_reported = async || gateway.get("/readyz").await.status == 503;
+    eventually(Duration::from_secs(5), "/readyz to say so", is_reported).await;
     unavailable().assert(&gateway.get("/readyz").await, "/readyz", UNAVAILABLE);
     // Meanwhile new connections are served.
     let fresh = Client::new(gateway.proxy.base_url()).post_raw("/predict", FLOWER).await;

@@ -81,14 +81,14 @@ async fn a_redis_that_loses_jobs_is_reported_with_the_remedy() {
     let (is_well, text) = doctor(&redis.url(), Settings::onnx()).await;
 
     assert!(!is_well, "{text}");
-    for (subject, mend) in [
+    for (subject, fix) in [
         ("persistence: there is no append-only file", "CONFIG SET appendonly yes"),
         ("fsync: appendfsync is no", "CONFIG SET appendfsync always"),
         ("eviction: maxmemory-policy is allkeys-lru", "CONFIG SET maxmemory-policy noeviction"),
         ("memory: hash-max-listpack-value is 64", "CONFIG SET hash-max-listpack-value 1024"),
     ] {
         let line = line(&text, subject);
-        assert!(line.starts_with("WRONG") && line.contains(mend), "{line}");
+        assert!(line.starts_with("WRONG") && line.contains(fix), "{line}");
     }
     assert!(text.ends_with("12 checks, 4 wrong, 0 not possible"), "{text}");
 }

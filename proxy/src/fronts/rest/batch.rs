@@ -391,7 +391,11 @@ mod tests {
         let outcomes: Vec<Outcome> =
             (0..5).map(|_| Err(ApiError::Invalid((0..20).map(mistake).collect()))).collect();
         let problems = problems(&body(&outcomes, 5, "r-1"));
-        let told = problems.iter().map(|problem| problem["errors"].as_array().unwrap().len());
-        assert!(told.clone().all(|errors| (3..20).contains(&errors)), "{:?}", told.collect::<Vec<_>>());
+        let reported = problems.iter().map(|problem| problem["errors"].as_array().unwrap().len());
+        assert!(
+            reported.clone().all(|errors| (3..20).contains(&errors)),
+            "{:?}",
+            reported.collect::<Vec<_>>()
+        );
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn verifier(settings: &ClientCertificates, text: &[u8]) -> Result<Ver
 /// What the doctor reports about them.
 pub(super) fn examine(settings: &ClientCertificates) -> Finding {
     const SUBJECT: &str = "client certificates";
-    const MEND: &str = "set TLS_CLIENT_CA_FILE to the certificates of the authorities, PEM";
+    const FIX: &str = "set TLS_CLIENT_CA_FILE to the certificates of the authorities, PEM";
     let read = read(settings).map_err(CertificateError::from);
     let ends = read.and_then(|(_, text)| {
         verifier(settings, &text)?;
@@ -50,9 +50,9 @@ pub(super) fn examine(settings: &ClientCertificates) -> Finding {
     });
     let now = SystemTime::now();
     match ends {
-        Err(error) => Finding::wrong(SUBJECT, telemetry::chain(&error), MEND),
+        Err(error) => Finding::wrong(SUBJECT, telemetry::chain(&error), FIX),
         Ok(ends) => match ends.iter().filter(|end| **end > now).min() {
-            None => Finding::wrong(SUBJECT, "all authorities have expired: no client can connect", MEND),
+            None => Finding::wrong(SUBJECT, "all authorities have expired: no client can connect", FIX),
             Some(end) => {
                 let what = if settings.is_required { "must present one" } else { "may present one" };
                 let until = humantime::format_rfc3339_seconds(*end);

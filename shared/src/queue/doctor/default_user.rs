@@ -13,7 +13,7 @@ use crate::{
 };
 
 const SUBJECT: &str = "default user";
-const MEND: &str = "before Redis restarts, run ACL SETUSER default ~* &* +@all, and add these rights to the ACL file; the \
+const FIX: &str = "before Redis restarts, run ACL SETUSER default ~* &* +@all, and add these rights to the ACL file; the \
                     user cannot log in while it is off";
 /// Pause before the next try.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ pub(super) async fn default_user(connection: &mut MultiplexedConnection, keys: &
                 "it may not run {command}: Redis replays its append-only file as this user, and the next restart loses \
                  every job"
             );
-            Finding::wrong(SUBJECT, what, MEND)
+            Finding::wrong(SUBJECT, what, FIX)
         }
         Err(error) => Finding::unknown(SUBJECT, unable("ACL DRYRUN", &error)),
     }
