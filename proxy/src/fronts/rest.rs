@@ -41,7 +41,10 @@ use crate::{
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing {
     pub(crate) use super::{
-        batch::{BYTES_A_JOB, answer_to, elements, lines},
+        batch::{
+            answer::{BYTES_A_JOB, answer_to},
+            elements, lines,
+        },
         jobs::{check_listing, cursor_round_trip},
         lookup::names,
     };
