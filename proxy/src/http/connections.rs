@@ -8,6 +8,7 @@ mod overdue;
 mod pace;
 mod refusals;
 mod slots;
+mod turns;
 mod write_timeout;
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
@@ -34,6 +35,7 @@ use self::{
     pace::Pace,
     refusals::Refusals,
     slots::{Begin, Slot, Slots},
+    turns::Turns,
     write_timeout::WriteTimeout,
 };
 use super::{
@@ -74,6 +76,7 @@ impl Server {
         let closing = CancellationToken::new();
         let close = closing.clone().drop_guard();
         let slots = Slots::new(self.limits.most, self.metrics.clone());
+        let turns = Turns::new();
         let server = Arc::new(self);
         let mut stop = pin!(async {
             shutdown.cancelled().await;
@@ -86,7 +89,10 @@ impl Server {
                 () = &mut stop => break,
             };
             let (server, http, watcher) = (Arc::clone(&server), http.clone(), open.watcher());
-            tokio::spawn(Connection { server, http, peer, watcher, slot }.run(stream, closing.clone()));
+            let turns = Arc::clone(&turns);
+            tokio::spawn(
+                Connection { server, http, turns, peer, watcher, slot }.run(stream, closing.clone()),
+            );
         }
         drop(listener);
         drop(close);
@@ -119,57 +125,67 @@ async fn accept(
     }
 }
 
+/// Does this until the connection's slot is given to another one.
+async fn until_lost(slot: Arc<Slot>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = slot.lost() => debug!(action = "connection_made_room"),
+    }
+}
+
 /// One client's connection.
 struct Connection {
     server: Arc<Server>,
     http: http1::Builder,
+    turns: Arc<Turns>,
     peer: Peer,
     watcher: Watcher,
     slot: Arc<Slot>,
 }
 
 impl Connection {
-    /// Secures the connection if TLS is on, and answers its requests as long as it keeps its slot. When the service is `closing`,
-    /// a handshake is aborted: no request was sent yet.
+    /// Opens the connection. When the service is `closing`, that is aborted: no request was sent yet. It waits for no turn of its
+    /// client, so that it makes room at once for another connection.
     async fn run(self, stream: TcpStream, closing: CancellationToken) {
         let slot = Arc::clone(&self.slot);
-        tokio::select! {
-            () = self.serve(stream, closing) => {}
-            () = slot.lost() => debug!(action = "connection_made_room"),
-        }
+        closing.run_until_cancelled(until_lost(slot, self.open(stream))).await;
     }
 
-    async fn serve(self, stream: TcpStream, closing: CancellationToken) {
+    async fn open(self, stream: TcpStream) {
         match self.server.handshakes.clone() {
-            None => self.answer_from_first_byte(stream, closing).await,
+            None => self.wait_for_byte(stream).await,
             // Boxed: it is large, and each connection without TLS would hold as much.
-            Some(handshakes) => Box::pin(self.secure(handshakes, stream, closing)).await,
+            Some(handshakes) => Box::pin(self.secure(handshakes, stream)).await,
         }
     }
 
     /// Waits for the first byte before it sets up HTTP, whose buffers take some 20 KiB: a connection that sends nothing holds
     /// little.
-    async fn answer_from_first_byte(self, stream: TcpStream, closing: CancellationToken) {
+    async fn wait_for_byte(self, stream: TcpStream) {
         self.slot.opened();
-        let mut first_byte = [0];
-        let first_byte = timeout(self.server.limits.header_timeout, stream.peek(&mut first_byte));
-        match closing.run_until_cancelled(first_byte).await {
+        match timeout(self.server.limits.header_timeout, stream.peek(&mut [0])).await {
             // HTTP sees an error again when it reads.
-            Some(Ok(_)) => Box::pin(self.answer(stream)).await,
-            Some(Err(_)) => debug!(action = "connection_timed_out"),
-            None => {}
+            Ok(_) => self.serve(stream),
+            Err(_) => debug!(action = "connection_timed_out"),
         }
     }
 
-    async fn secure(self, handshakes: Arc<Handshakes>, stream: TcpStream, closing: CancellationToken) {
-        if let Some(Some(secured)) = closing.run_until_cancelled(handshakes.run(stream)).await {
+    async fn secure(self, handshakes: Arc<Handshakes>, stream: TcpStream) {
+        if let Some(secured) = handshakes.run(stream).await {
             self.slot.opened();
-            self.answer(secured).await;
+            self.serve(secured);
         }
+    }
+
+    /// Answers the requests of an open connection as long as it keeps its slot, in turn with others.
+    fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let (turns, slot) = (Arc::clone(&self.turns), Arc::clone(&self.slot));
+        let client = self.server.trusted.client(self.peer);
+        turns.spawn(client, until_lost(slot, self.answer(stream)));
     }
 
     async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { server, http, peer, watcher, slot } = self;
+        let Self { server, http, peer, watcher, slot, .. } = self;
         let headers = SecurityHeaders { is_tls: server.handshakes.is_some() };
         let (largest_body, reject) = (server.largest_body, Arc::clone(&server.reject));
         let stream = WriteTimeout::new(stream, Arc::clone(&slot), server.limits);

@@ -6,7 +6,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -19,6 +19,8 @@ use super::{limits::ConnectionLimits, slots::Slot};
 
 /// Bytes per read: the initial size of the HTTP library's buffer.
 const PIECE: usize = 8 << 10;
+/// Bytes after which the connection lets others go on, even if its client sends or reads more at once.
+const BYTES_IN_A_TURN: usize = 64 << 10;
 
 /// A connection that limits the time in which its client must read a part of an answer.
 pub(super) struct WriteTimeout<S> {
@@ -28,11 +30,13 @@ pub(super) struct WriteTimeout<S> {
     limits: ConnectionLimits,
     /// Runs while a write waits for the client.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Bytes in both directions since it last let others go on.
+    bytes: usize,
 }
 
 impl<S> WriteTimeout<S> {
     pub(super) fn new(stream: S, slot: Arc<Slot>, limits: ConnectionLimits) -> Self {
-        Self { stream: Some(stream), slot, limits, deadline: None }
+        Self { stream: Some(stream), slot, limits, deadline: None, bytes: 0 }
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut S>>
@@ -40,6 +44,22 @@ impl<S> WriteTimeout<S> {
         S: Unpin,
     {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::QuotaExceeded.into())
+    }
+
+    /// Waits for another turn after many bytes.
+    fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.bytes < BYTES_IN_A_TURN {
+            return Poll::Ready(());
+        }
+        self.bytes = 0;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn count(&mut self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(count)) = written {
+            self.bytes += count;
+        }
     }
 
     /// Passes a write on, and checks the time when the write waits.
@@ -71,9 +91,12 @@ impl<S: AsyncRead + Unpin + Send + 'static> AsyncRead for WriteTimeout<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.turn(context));
         let before = buffer.filled().len();
         let read = read_piece(self.stream()?, context, buffer);
-        if self.slot.receives(buffer.filled().len() - before) {
+        let count = buffer.filled().len() - before;
+        self.bytes += count;
+        if self.slot.receives(count) {
             return read;
         }
         if let Some(stream) = self.stream.take() {
@@ -107,7 +130,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.turn(context));
         let written = self.stream()?.poll_write(context, bytes);
+        self.count(&written);
         self.timed(context, written)
     }
 
@@ -116,7 +141,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.turn(context));
         let written = self.stream()?.poll_write_vectored(context, parts);
+        self.count(&written);
         self.timed(context, written)
     }
 
@@ -179,6 +206,22 @@ mod tests {
         let mut byte = [0];
         assert!(client.read(&mut byte).now_or_never().is_none(), "it is open");
         assert_eq!(client.read(&mut byte).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_many_bytes_lets_others_go_on() {
+        let (mut client, server) = duplex(4 * BYTES_IN_A_TURN);
+        let slot = Slots::new(1, ConnectionMetrics::noop()).take(None).await;
+        slot.begin(true);
+        let mut stream = WriteTimeout::new(server, slot, limits(Duration::from_secs(60)));
+        stream.write_all(&[b'x'; BYTES_IN_A_TURN]).now_or_never().unwrap().unwrap();
+        assert!(stream.write(b"x").now_or_never().is_none(), "more was written in one turn");
+        stream.write_all(b"x").await.unwrap();
+
+        client.write_all(&[b'y'; 2 * BYTES_IN_A_TURN]).await.unwrap();
+        let mut received = [0; 2 * BYTES_IN_A_TURN];
+        assert!(stream.read_exact(&mut received).now_or_never().is_none(), "more was read in one turn");
+        stream.read_exact(&mut [0; BYTES_IN_A_TURN]).await.unwrap();
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use serde_json::Value;
 use tepal_tests::{process::Proxy, redis::RedisServer, wait::eventually};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -69,8 +70,8 @@ async fn idle_connections_leave_open_files_for_others() {
     assert_eq!(proxy.client().get("/readyz").await.status, 200);
     drop(idle);
 
-    let limited =
-        proxy.logs().json().into_iter().find(|line| line["action"] == "connections_limited").unwrap();
+    let limited = proxy.wait_for_log("connections_limited", SOON).await;
+    let limited: Value = serde_json::from_str(&limited).unwrap();
     assert_eq!((&limited["connections"], &limited["wanted"]), (&96.into(), &1000.into()));
     assert_eq!(proxy.logs().find("accept_failed"), None);
 }
