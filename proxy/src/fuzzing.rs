@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::Path, sync::LazyLock, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
-use tepal_shared::{model::Model, tensor::Values};
+use tepal_shared::{model::Model, tensor::Element as _};
 
 use crate::{
     edge::request_id,
@@ -121,9 +121,9 @@ fn check_accepted(submission: &Submission) {
     assert_eq!(stored.to_string(), submission.input);
     let rows = IRIS.read_rows(&stored).unwrap();
     assert!((1..=1024).contains(&rows.rows));
-    let [Values::Float(values)] = rows.inputs.as_slice() else { panic!("{:?}", rows.inputs) };
-    assert_eq!(values.len(), 4 * rows.rows);
-    assert!(values.iter().all(|value| *value > 0.0 && *value < 10.0));
+    let [input] = rows.inputs.as_slice() else { panic!("{:?}", rows.inputs) };
+    assert_eq!(input.len(), 4 * size_of::<f32>() * rows.rows);
+    assert!(f32::all(input).all(|value| value > 0.0 && value < 10.0));
     let limits = Duration::from_millis(1)..=Duration::from_secs(LONGEST_SECONDS.into());
     assert!([submission.max_queue, submission.timeout].iter().flatten().all(|limit| limits.contains(limit)));
 }

@@ -35,7 +35,7 @@ pub fn model_description(text: &[u8]) {
     let batch = model.concatenate([&sample, &sample].into_iter());
     assert_eq!(batch.rows, 2 * sample.rows);
     for (tensor, input) in batch.inputs.iter().zip(&model.inputs) {
-        assert_eq!(tensor.values.len(), batch.rows * input.elements());
+        assert_eq!(tensor.elements(), batch.rows * input.elements());
     }
     assert!(model.metadata().is_object());
 }

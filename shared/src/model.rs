@@ -8,4 +8,4 @@ mod schema;
 
 pub use description::{InputSpec, Model, ModelError, OutputSpec};
 pub use input::{InputError, MOST_ERRORS, Rows};
-pub use output::{OutputError, Rendered};
+pub use output::{Answer, OutputError, Rendered};

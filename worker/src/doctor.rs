@@ -10,7 +10,7 @@ use tepal_shared::{
         telemetry,
     },
     queue::doctor::{Expected, Service, examine_redis},
-    tensor::DType,
+    tensor::DataType,
 };
 
 use crate::{
@@ -89,7 +89,7 @@ fn differences(model: &Model, metadata: &Value) -> Vec<String> {
     let mut differences: Vec<_> = model
         .inputs
         .iter()
-        .flat_map(|input| tensor("input", inputs, &input.name, input.dtype, &input.shape))
+        .flat_map(|input| tensor("input", inputs, &input.name, input.datatype, &input.shape))
         .collect();
     let is_described = |name: &String| model.inputs.iter().any(|input| input.name == *name);
     let others = inputs.as_object().into_iter().flat_map(|inputs| inputs.keys());
@@ -99,19 +99,20 @@ fn differences(model: &Model, metadata: &Value) -> Vec<String> {
             .map(|name| format!("the model also takes the input `{name}`")),
     );
     let output = &model.output;
-    differences.extend(tensor("output", &signature["outputs"], &output.name, output.dtype, &output.shape));
+    differences.extend(tensor("output", &signature["outputs"], &output.name, output.datatype, &output.shape));
     differences
 }
 
 /// How the described tensor differs from the model's.
-fn tensor(kind: &str, all: &Value, name: &str, dtype: DType, row: &[usize]) -> Vec<String> {
+fn tensor(kind: &str, all: &Value, name: &str, datatype: DataType, row: &[usize]) -> Vec<String> {
     let Some(seen) = all.get(name) else {
         return vec![format!("the model has no {kind} `{name}`, but {}", names(all))];
     };
     let mut differences = Vec::new();
-    let (expected, seen_dtype) = (dtype.as_str(), seen["dtype"].as_str().unwrap_or_default());
-    if seen_dtype != expected {
-        differences.push(format!("{kind} `{name}` is {seen_dtype}, not {expected}"));
+    let dtype = seen["dtype"].as_str().unwrap_or_default();
+    if dtype != datatype.tensorflow_name() {
+        let seen = DataType::from_tensorflow(dtype).map_or(dtype, |datatype| datatype.as_str());
+        differences.push(format!("{kind} `{name}` is {seen}, not {}", datatype.as_str()));
     }
     let shape = &seen["tensor_shape"];
     if shape["unknown_rank"].as_bool() == Some(true) {
@@ -155,8 +156,9 @@ async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
             return Finding::wrong(SUBJECT, what, "see the model server's log");
         }
     };
-    let rendered =
-        model.check_output(rows.rows, &answer).and_then(|()| model.render(&answer, 0..rows.rows, usize::MAX));
+    let rendered = model
+        .check_output(rows.rows, answer)
+        .and_then(|answer| model.render(&answer, 0..rows.rows, usize::MAX));
     match rendered {
         Ok(rendered) => {
             let class = rendered.class_name.map_or_else(String::new, |class| format!(": {class}"));

@@ -130,7 +130,10 @@ fn fields_that_are_not_in_our_files_are_skipped() {
     let signature = SignatureDef::decode(&*bytes(official::UNKNOWN_ENCODING)).unwrap();
 
     assert_eq!(request.model_spec, Some(spec("iris", None)));
-    assert_eq!(request.inputs, named([("half", tensor(DataType::DtHalf, &[1]))]));
+    assert_eq!(
+        request.inputs,
+        named([("half", TensorProto { half_val: vec![15_360], ..tensor(DataType::DtHalf, &[1]) })])
+    );
     let sparse = TensorInfo { encoding: None, dtype: DataType::DtFloat.into(), tensor_shape: None };
     assert_eq!(signature.inputs, named([("input", sparse)]));
     assert_eq!(signature.method_name, "m");

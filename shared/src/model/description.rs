@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
 
-use crate::tensor::DType;
+use crate::tensor::DataType;
 
 /// `TensorShape::MaxDimensions()` of TensorFlow, without the batch axis.
 const MOST_AXES: usize = 253;
@@ -40,7 +40,9 @@ pub struct InputSpec {
     /// The backend's name of the input.
     pub name: String,
     /// Element type.
-    pub dtype: DType,
+    pub datatype: DataType,
+    #[serde(default, rename = "dtype", deserialize_with = "refuse_dtype")]
+    _dtype: Renamed,
     /// Shape of one row, without the batch axis.
     pub shape: Vec<usize>,
     /// Names of the elements of a row, for error messages.
@@ -59,12 +61,25 @@ pub struct OutputSpec {
     /// The backend's name of the output.
     pub name: String,
     /// Element type.
-    pub dtype: DType,
+    pub datatype: DataType,
+    #[serde(default, rename = "dtype", deserialize_with = "refuse_dtype")]
+    _dtype: Renamed,
     /// Shape of one row, without the batch axis.
     pub shape: Vec<usize>,
     /// Names of the classes, if a row contains one probability for each.
     #[serde(default)]
     pub labels: Vec<String>,
+    /// Whether NaN and infinity are failures and not values. By default they are if there are labels.
+    pub finite: Option<bool>,
+}
+
+/// A key of an earlier format. A file that has it is refused.
+#[derive(Clone, Copy, Debug, Default)]
+struct Renamed;
+
+/// `dtype` was the name of `datatype`.
+fn refuse_dtype<'de, D: Deserializer<'de>>(_: D) -> Result<Renamed, D::Error> {
+    Err(D::Error::custom(r#"`dtype` is now `datatype`, with names as in `datatype = "FP32"`"#))
 }
 
 #[derive(Deserialize)]
@@ -168,11 +183,7 @@ impl Model {
         for input in &self.inputs {
             input.check()?;
         }
-        check_shape(&format!("output `{}`", self.output.name), &self.output.shape)?;
-        let labels = self.output.labels.len();
-        if labels > 0 && self.output.shape != [labels] {
-            return Err(format!("{labels} labels, but the output's shape is {:?}", self.output.shape));
-        }
+        self.output.check()?;
         self.read_rows(&self.sample).map(|_| ()).map_err(|errors| {
             let first = errors.first().map(ToString::to_string).unwrap_or_default();
             format!("its sample is not valid input: {first}")
@@ -186,23 +197,23 @@ impl Model {
         let inputs: serde_json::Map<_, _> = self
             .inputs
             .iter()
-            .map(|input| (input.name.clone(), tensor_info(input.dtype, &input.shape)))
+            .map(|input| (input.name.clone(), tensor_info(input.datatype, &input.shape)))
             .collect();
         json!({
             "model_spec": {"name": self.name, "version": self.version},
             "metadata": {"signature_def": {&self.signature: {
                 "inputs": inputs,
-                "outputs": {&self.output.name: tensor_info(self.output.dtype, &self.output.shape)},
+                "outputs": {&self.output.name: tensor_info(self.output.datatype, &self.output.shape)},
             }}},
         })
     }
 }
 
 /// The REST API prints sizes as strings (64-bit integers in proto3's JSON mapping); -1 is the batch axis.
-fn tensor_info(dtype: DType, row_shape: &[usize]) -> Value {
+fn tensor_info(datatype: DataType, row_shape: &[usize]) -> Value {
     let sizes = std::iter::once("-1".to_owned()).chain(row_shape.iter().map(ToString::to_string));
     let dims: Vec<_> = sizes.map(|size| json!({"size": size})).collect();
-    json!({"dtype": dtype.as_str(), "tensor_shape": {"dim": dims}})
+    json!({"dtype": datatype.tensorflow_name(), "tensor_shape": {"dim": dims}})
 }
 
 impl InputSpec {
@@ -219,6 +230,14 @@ impl InputSpec {
             let named = self.features.len();
             return Err(format!("input `{}` has {elements} elements, but {named} feature names", self.name));
         }
+        let is_number = !matches!(self.datatype, DataType::Bool | DataType::Bytes);
+        if !is_number && (self.greater_than.is_some() || self.less_than.is_some()) {
+            return Err(format!(
+                "input `{}` is {} and can have no bounds",
+                self.name,
+                self.datatype.as_str()
+            ));
+        }
         Ok(())
     }
 }
@@ -228,6 +247,26 @@ impl OutputSpec {
     #[must_use]
     pub fn elements(&self) -> usize {
         elements_of(&self.shape)
+    }
+
+    /// Whether NaN and infinity are failures.
+    #[must_use]
+    pub fn must_be_finite(&self) -> bool {
+        self.finite.unwrap_or(!self.labels.is_empty())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check_shape(&format!("output `{}`", self.name), &self.shape)?;
+        let labels = self.labels.len();
+        if labels > 0 && self.shape != [labels] {
+            return Err(format!("{labels} labels, but the output's shape is {:?}", self.shape));
+        }
+        if labels > 0 && self.datatype == DataType::Bytes {
+            return Err(
+                "labels, but the output is BYTES: a class is the largest of several numbers".to_owned()
+            );
+        }
+        Ok(())
     }
 }
 
@@ -262,14 +301,14 @@ pub(super) mod tests {
             sample = [[1.0, 2.0]]
             [[inputs]]
             name = "x"
-            dtype = "DT_FLOAT"
+            datatype = "FP32"
             shape = [2]
             features = ["width", "height"]
             greater_than = 0.0
             less_than = 10.0
             [output]
             name = "p"
-            dtype = "DT_FLOAT"
+            datatype = "FP32"
             shape = [2]
             labels = ["rose", "tulip"]
         "#;
@@ -298,6 +337,37 @@ pub(super) mod tests {
         let mut model = flowers();
         model.sample = json!([[1.0]]);
         assert!(model.check().unwrap_err().starts_with("its sample is not valid input: /data/0:"));
+    }
+
+    #[test]
+    fn the_former_name_of_a_datatype_is_refused_with_the_present_one() {
+        let error = Model::parse(
+            "name = \"m\"\nversion = \"1\"\nmax_rows = 1\nsample = []\n\
+             inputs = [{ name = \"x\", dtype = \"DT_FLOAT\", shape = [] }]\n",
+            Path::new("models/m"),
+        );
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("`dtype` is now `datatype`") && error.contains("line 5"), "{error}");
+    }
+
+    #[test]
+    fn bounds_and_labels_need_numbers() {
+        let mut model = flowers();
+        model.inputs[0].datatype = DataType::Bool;
+        assert_eq!(model.check(), Err("input `x` is BOOL and can have no bounds".to_owned()));
+        let mut model = flowers();
+        model.output.datatype = DataType::Bytes;
+        assert!(model.check().unwrap_err().starts_with("labels, but the output is BYTES"));
+    }
+
+    #[test]
+    fn nan_is_a_failure_where_there_are_labels_unless_the_description_decides() {
+        let mut model = flowers();
+        assert!(model.output.must_be_finite());
+        model.output.finite = Some(false);
+        assert!(!model.output.must_be_finite());
+        (model.output.labels, model.output.finite) = (Vec::new(), None);
+        assert!(!model.output.must_be_finite());
     }
 
     #[test]

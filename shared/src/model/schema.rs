@@ -1,9 +1,13 @@
 //! The JSON Schema of `data`: what [`Model::read_rows`] accepts.
 
+use half::{bf16, f16};
 use serde_json::{Value, json};
 
 use super::{InputSpec, Model};
-use crate::tensor::DType;
+use crate::tensor::DataType;
+
+/// Standard base64 with padding and without stray bits, as [`crate::tensor::bytes`] reads it.
+const BASE64: &str = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 
 impl Model {
     /// The JSON Schema of the value that [`Model::read_rows`] reads.
@@ -13,7 +17,7 @@ impl Model {
             [input] => nested(&input.shape, input),
             inputs => {
                 let elements = inputs.iter().flat_map(|input| {
-                    std::iter::repeat_n(number(input), input.shape.iter().product::<usize>())
+                    std::iter::repeat_n(element(input), input.shape.iter().product::<usize>())
                 });
                 let elements: Vec<Value> = elements.collect();
                 let length = elements.len();
@@ -32,7 +36,7 @@ impl Model {
 
 fn nested(shape: &[usize], input: &InputSpec) -> Value {
     match shape.split_first() {
-        None => number(input),
+        None => element(input),
         Some((length, inner)) => json!({
             "type": "array",
             "minItems": length,
@@ -42,26 +46,99 @@ fn nested(shape: &[usize], input: &InputSpec) -> Value {
     }
 }
 
-/// Bounds are checked in the model's own type, so a 32-bit bound is given as the nearest 32-bit number within it.
-fn number(input: &InputSpec) -> Value {
-    let (kind, low, high) = match input.dtype {
-        DType::Float => ("number", f64::from(f32::MIN), f64::from(f32::MAX)),
-        DType::Double => ("number", f64::MIN, f64::MAX),
-        DType::Int32 => ("integer", f64::from(i32::MIN), f64::from(i32::MAX)),
-        DType::Int64 => ("integer", i64::MIN as f64, i64::MAX as f64),
-    };
-    let mut number = json!({"type": kind});
-    match (input.dtype, input.greater_than) {
-        (DType::Float, Some(bound)) => number["minimum"] = json!(f64::from((bound as f32).next_up())),
-        (_, Some(bound)) => number["exclusiveMinimum"] = json!(bound),
-        (DType::Float | DType::Int32, None) => number["minimum"] = json!(low),
-        _ => {}
+fn element(input: &InputSpec) -> Value {
+    match input.datatype {
+        DataType::Bool => json!({"type": "boolean"}),
+        DataType::Bytes => json!({"anyOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "properties": {"b64": {"type": "string", "pattern": BASE64}},
+                "required": ["b64"],
+                "additionalProperties": false,
+            },
+        ]}),
+        _ => match input.datatype.integers() {
+            Some(range) => {
+                let end = |end: i128| i64::try_from(end).map_or_else(|_| json!(end as u64), |end| json!(end));
+                let (least, most) = (end(*range.start()), end(*range.end()));
+                let mut integer = json!({"type": "integer", "minimum": least, "maximum": most});
+                input.greater_than.into_iter().for_each(|bound| integer["exclusiveMinimum"] = json!(bound));
+                input.less_than.into_iter().for_each(|bound| integer["exclusiveMaximum"] = json!(bound));
+                integer
+            }
+            None => float(input),
+        },
     }
-    match (input.dtype, input.less_than) {
-        (DType::Float, Some(bound)) => number["maximum"] = json!(f64::from((bound as f32).next_down())),
-        (_, Some(bound)) => number["exclusiveMaximum"] = json!(bound),
-        (DType::Float | DType::Int32, None) => number["maximum"] = json!(high),
-        _ => {}
-    }
-    number
 }
+
+/// Numbers, and the names of the other values that the bounds let through.
+fn float(input: &InputSpec) -> Value {
+    let mut number = json!({"type": "number"});
+    // A bound beyond the type's own limit changes nothing.
+    let limit = overflow(input.datatype).unwrap_or(f64::INFINITY);
+    match (input.datatype, input.greater_than.filter(|bound| *bound > -limit)) {
+        (DataType::Fp64, Some(bound)) => number["exclusiveMinimum"] = json!(bound),
+        (datatype, Some(bound)) => number["minimum"] = json!(next_above(datatype, bound)),
+        (datatype, None) => {
+            overflow(datatype).into_iter().for_each(|limit| number["exclusiveMinimum"] = json!(-limit));
+        }
+    }
+    match (input.datatype, input.less_than.filter(|bound| *bound < limit)) {
+        (DataType::Fp64, Some(bound)) => number["exclusiveMaximum"] = json!(bound),
+        (datatype, Some(bound)) => number["maximum"] = json!(-next_above(datatype, -bound)),
+        (datatype, None) => {
+            overflow(datatype).into_iter().for_each(|limit| number["exclusiveMaximum"] = json!(limit));
+        }
+    }
+    let names: &[&str] = match (input.greater_than, input.less_than) {
+        (None, None) => &["NaN", "Infinity", "-Infinity"],
+        (Some(_), None) => &["Infinity"],
+        (None, Some(_)) => &["-Infinity"],
+        (Some(_), Some(_)) => return number,
+    };
+    json!({"anyOf": [number, {"enum": names}]})
+}
+
+/// The least number that is rounded to infinity: half a step above the largest one of the type. No JSON number overflows FP64
+/// unless the parser refuses it.
+fn overflow(datatype: DataType) -> Option<f64> {
+    let (largest, digits) = match datatype {
+        DataType::Fp16 => (f64::from(f16::MAX), f16::MANTISSA_DIGITS),
+        DataType::Bf16 => (f64::from(bf16::MAX), bf16::MANTISSA_DIGITS),
+        DataType::Fp32 => (f64::from(f32::MAX), f32::MANTISSA_DIGITS),
+        _ => return None,
+    };
+    // A step is 2^(1 - digits) of the power of two below.
+    let power = 2_f64.powi(largest.log2().floor() as i32);
+    Some(largest + power / 2_f64.powi(digits as i32))
+}
+
+/// The least element of the type above the bound, because bounds are checked in the model's own type. A number is checked after it
+/// was rounded, so the reader also accepts numbers up to half a step below this one.
+fn next_above(datatype: DataType, bound: f64) -> f64 {
+    fn least<T: Copy + Into<f64>>(nearest: T, next: impl Fn(T) -> T, bound: f64) -> f64 {
+        if nearest.into() > bound { nearest.into() } else { next(nearest).into() }
+    }
+    match datatype {
+        DataType::Fp16 => {
+            least(f16::from_f64(bound), |half| f16::from_bits(bits_above(half.to_bits())), bound)
+        }
+        DataType::Bf16 => {
+            least(bf16::from_f64(bound), |half| bf16::from_bits(bits_above(half.to_bits())), bound)
+        }
+        _ => least(bound as f32, f32::next_up, bound),
+    }
+}
+
+/// The bits of the next larger 16-bit float.
+fn bits_above(bits: u16) -> u16 {
+    match bits {
+        0x8000 => 1,
+        negative if negative > 0x8000 => negative - 1,
+        positive => positive + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests;

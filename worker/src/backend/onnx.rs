@@ -1,5 +1,7 @@
 //! Runs an ONNX model in this process with tract, optimised once for any number of rows.
 
+mod convert;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -14,12 +16,11 @@ use serde_json::{Value, json};
 use tepal_shared::{
     model::{InputSpec, Model},
     process::telemetry,
-    tensor::{Batch, DType, Tensor, Values},
+    tensor::{Batch, Tensor},
 };
-use tract_onnx::prelude::Tensor as TractTensor;
 use tract_onnx::prelude::{
-    DatumType, Framework as _, InferenceFact, InferenceModelExt as _, IntoRunnable as _, IntoTensor as _,
-    TDim, TVec, TractResult, TypedRunnableModel,
+    DatumType, Framework as _, InferenceFact, InferenceModelExt as _, IntoRunnable as _, TDim, TVec,
+    TractError, TractResult, TypedRunnableModel,
 };
 
 use super::{Backend, BackendError, Cause, OpenError, Verdict};
@@ -63,7 +64,7 @@ fn load(path: &std::path::Path, model: &Model) -> TractResult<Arc<TypedRunnableM
         .with_input_names(model.inputs.iter().map(|input| input.name.as_str()))?
         .with_outputs_by_name([model.output.name.as_str()])?;
     for (number, input) in model.inputs.iter().enumerate() {
-        graph = graph.with_input_fact(number, fact(input, &batch))?;
+        graph = graph.with_input_fact(number, fact(input, &batch)?)?;
     }
     graph.into_optimized()?.into_runnable()
 }
@@ -80,25 +81,23 @@ fn metadata(plan: &TypedRunnableModel, model: &Model) -> TractResult<Value> {
     Ok(metadata)
 }
 
+/// TensorFlow's name of the type, or tract's if there is none.
 fn dtype_name(datum_type: DatumType) -> String {
-    let known = [DType::Float, DType::Double, DType::Int32, DType::Int64];
-    let dtype = known.into_iter().find(|dtype| self::datum_type(*dtype) == datum_type);
-    dtype.map_or_else(|| format!("{datum_type:?}"), |dtype| dtype.as_str().to_owned())
+    convert::datatype(datum_type)
+        .map_or_else(|| format!("{datum_type:?}"), |datatype| datatype.tensorflow_name().to_owned())
 }
 
-fn fact(input: &InputSpec, batch: &TDim) -> InferenceFact {
+fn fact(input: &InputSpec, batch: &TDim) -> TractResult<InferenceFact> {
+    let InputSpec { name, datatype, .. } = input;
+    let datum_type = convert::datum_type(*datatype).ok_or_else(|| {
+        TractError::msg(format!(
+            "the input `{name}` is {}, which this backend does not have",
+            datatype.as_str()
+        ))
+    })?;
     let row = input.shape.iter().map(|length| TDim::from(*length));
     let shape: TVec<TDim> = std::iter::once(batch.clone()).chain(row).collect();
-    InferenceFact::dt_shape(datum_type(input.dtype), shape)
-}
-
-fn datum_type(dtype: DType) -> DatumType {
-    match dtype {
-        DType::Float => DatumType::F32,
-        DType::Double => DatumType::F64,
-        DType::Int32 => DatumType::I32,
-        DType::Int64 => DatumType::I64,
-    }
+    Ok(InferenceFact::dt_shape(datum_type, shape))
 }
 
 impl Backend for Onnx {
@@ -109,7 +108,7 @@ impl Backend for Onnx {
     fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
         let (plan, name, pace) = (Arc::clone(&self.plan), self.output_name.clone(), Arc::clone(&self.pace));
         let is_short = pace.expects(batch.rows) <= LONGEST_STEP;
-        let work = move || pace.measure(batch.rows, || compute(&plan, name, batch));
+        let work = move || pace.measure(batch.rows, || compute(&plan, &name, &batch));
         Box::pin(async move {
             if is_short {
                 return work();
@@ -156,7 +155,7 @@ fn failed(cause: impl Into<Cause>) -> BackendError {
 }
 
 /// Runs the model. An operator that panics fails the batch, not the worker.
-fn compute(plan: &Arc<TypedRunnableModel>, name: String, batch: Batch) -> Result<Tensor, BackendError> {
+fn compute(plan: &Arc<TypedRunnableModel>, name: &str, batch: &Batch) -> Result<Tensor, BackendError> {
     match catch_unwind(AssertUnwindSafe(|| run(plan, name, batch))) {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(failed(error)),
@@ -164,35 +163,11 @@ fn compute(plan: &Arc<TypedRunnableModel>, name: String, batch: Batch) -> Result
     }
 }
 
-fn run(plan: &Arc<TypedRunnableModel>, name: String, batch: Batch) -> TractResult<Tensor> {
-    let inputs = batch.inputs.into_iter().map(|input| Ok(to_tract(input)?.into()));
+fn run(plan: &Arc<TypedRunnableModel>, name: &str, batch: &Batch) -> TractResult<Tensor> {
+    let inputs = batch.inputs.iter().map(|input| Ok(convert::to_tract(input)?.into()));
     let inputs = inputs.collect::<TractResult<TVec<_>>>()?;
     let mut outputs = plan.run(inputs)?;
-    from_tract(name, &outputs.remove(0))
-}
-
-fn to_tract(tensor: Tensor) -> TractResult<TractTensor> {
-    let flat = match tensor.values {
-        Values::Float(values) => tract_onnx::prelude::tensor1(&values),
-        Values::Double(values) => tract_onnx::prelude::tensor1(&values),
-        Values::Int32(values) => tract_onnx::prelude::tensor1(&values),
-        Values::Int64(values) => tract_onnx::prelude::tensor1(&values),
-    };
-    flat.into_tensor().into_shape(&tensor.shape)
-}
-
-fn from_tract(name: String, tensor: &TractTensor) -> TractResult<Tensor> {
-    let values = match tensor.datum_type() {
-        DatumType::F64 => Values::Double(elements(tensor)?),
-        DatumType::I32 => Values::Int32(elements(tensor)?),
-        DatumType::I64 => Values::Int64(elements(tensor)?),
-        _ => Values::Float(elements(tensor)?),
-    };
-    Ok(Tensor { name, shape: tensor.shape().to_vec(), values })
-}
-
-fn elements<T: tract_onnx::prelude::Datum + Copy>(tensor: &TractTensor) -> TractResult<Vec<T>> {
-    Ok(tensor.try_as_plain_ram()?.as_slice::<T>()?.to_vec())
+    convert::from_tract(name, &outputs.remove(0))
 }
 
 #[cfg(test)]
@@ -215,7 +190,7 @@ mod tests {
     async fn the_iris_model_classifies_two_flowers() {
         let model = model("compose/models", "iris");
         let answer = predict(&model, serde_json::json!([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])).await;
-        model.check_output(2, &answer).unwrap();
+        let answer = model.check_output(2, answer).unwrap();
         assert_eq!(model.render(&answer, 0..1, usize::MAX).unwrap().class_name.as_deref(), Some("setosa"));
         assert_eq!(model.render(&answer, 1..2, usize::MAX).unwrap().class_name.as_deref(), Some("virginica"));
     }
@@ -236,7 +211,7 @@ mod tests {
     async fn a_model_of_another_shape_needs_no_other_code() {
         let model = model("tests/models", "toy");
         let answer = predict(&model, model.sample.clone()).await;
-        model.check_output(1, &answer).unwrap();
+        let answer = model.check_output(1, answer).unwrap();
         assert_eq!(model.render(&answer, 0..1, usize::MAX).unwrap().json, r#"{"prediction":[11.5]}"#);
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use tepal_shared::{
     job::Attempt,
-    model::{InputError, Model, OutputError},
+    model::{Answer, InputError, Model, OutputError},
     process::{retry::retry_delay, telemetry},
     queue::work::{Settlement, Work},
     tensor::Tensor,
@@ -62,7 +62,7 @@ pub struct Runner {
 
 /// The end of a model call.
 enum Called {
-    Answered(Tensor),
+    Answered(Answer),
     Failed(BackendError),
     /// All jobs of the batch are lost or cancelled.
     Abandoned,
@@ -226,10 +226,9 @@ impl Runner {
         called.map_or_else(Called::Failed, Called::Answered)
     }
 
-    fn checked(&self, batch: &MicroBatch, answer: Tensor) -> Result<Tensor, BackendError> {
-        let checked = self.model.check_output(batch.rows(), &answer);
-        checked.map_err(|error| BackendError::bad_answer(&error).because(error))?;
-        Ok(answer)
+    fn checked(&self, batch: &MicroBatch, answer: Tensor) -> Result<Answer, BackendError> {
+        let checked = self.model.check_output(batch.rows(), answer);
+        checked.map_err(|error| BackendError::bad_answer(&error).because(error))
     }
 
     /// Logs a failed call, and reports it to the signs of life and to the limit of rows.
@@ -247,7 +246,7 @@ impl Runner {
     }
 
     /// Splits the answer into the results of the jobs. A job with NaN in its rows, or with a too large result, fails alone.
-    fn results<'a>(&self, batch: &'a MicroBatch, answer: &Tensor) -> Vec<Outcome<'a>> {
+    fn results<'a>(&self, batch: &'a MicroBatch, answer: &Answer) -> Vec<Outcome<'a>> {
         let outcomes = batch.split().map(|(item, from)| {
             let rows = from..from + item.rows.rows;
             match self.model.render(answer, rows, self.settings.max_result_bytes) {

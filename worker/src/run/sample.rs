@@ -105,8 +105,8 @@ impl Sample {
             .unwrap_or_else(|_| Err(BackendError::timeout()))?;
         let rendered = self
             .model
-            .check_output(rows.rows, &answer)
-            .and_then(|()| self.model.render(&answer, 0..rows.rows, usize::MAX));
+            .check_output(rows.rows, answer)
+            .and_then(|answer| self.model.render(&answer, 0..rows.rows, usize::MAX));
         rendered.map_err(|error| BackendError::bad_answer(&error).because(error))
     }
 

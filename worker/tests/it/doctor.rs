@@ -312,13 +312,13 @@ async fn an_onnx_file_that_does_not_fit_its_description_is_reported() {
 
 #[tokio::test]
 async fn an_onnx_model_with_another_output_than_described_is_reported() {
-    for (dtype, shape, expected) in [
-        ("DT_FLOAT", "[2]", "output `score` has shape [-1, 1], not [-1, 2]"),
-        ("DT_INT64", "[1]", "output `score` is DT_FLOAT, not DT_INT64"),
+    for (datatype, shape, expected) in [
+        ("FP32", "[2]", "output `score` has shape [-1, 1], not [-1, 2]"),
+        ("INT64", "[1]", "output `score` is FP32, not INT64"),
     ] {
         let (is_well, text) = doctor_of_toy(|description| {
             let (before, _) = description.split_once("[output]").unwrap();
-            format!("{before}[output]\nname = \"score\"\ndtype = \"{dtype}\"\nshape = {shape}\n")
+            format!("{before}[output]\nname = \"score\"\ndatatype = \"{datatype}\"\nshape = {shape}\n")
         })
         .await;
 

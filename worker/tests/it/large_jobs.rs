@@ -30,12 +30,12 @@ max_rows = 10
 
 [[inputs]]
 name = "x"
-dtype = "DT_FLOAT"
+datatype = "FP32"
 shape = [25000]
 
 [output]
 name = "y"
-dtype = "DT_FLOAT"
+datatype = "FP32"
 shape = [1]
 "#;
 

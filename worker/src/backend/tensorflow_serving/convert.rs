@@ -1,92 +1,36 @@
 //! Converts between our tensors and TensorFlow's. Sends `tensor_content`, the fast form, and reads both forms.
 
-use std::num::TryFromIntError;
+mod tensor;
 
 use prost::{DecodeError, Message as _};
 use serde_json::{Map, Value, json};
 use tepal_proto::tensorflow::{
-    DataType, SignatureDef, TensorInfo, TensorProto, TensorShapeProto,
+    SignatureDef, TensorInfo,
     serving::{GetModelMetadataResponse, ModelVersionStatus, SignatureDefMap, model_version_status::State},
     tensor_info::Encoding,
-    tensor_shape_proto::Dim,
 };
-use tepal_shared::tensor::{DType, Tensor, Values};
+
+pub(super) use self::tensor::{from_proto, to_proto};
 
 /// An answer that cannot be used.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(crate) enum ConvertError {
     #[error("The model answered with a negative axis length")]
-    NegativeAxis(#[source] TryFromIntError),
+    NegativeAxis(#[source] std::num::TryFromIntError),
+    #[error("The model answered with {value}, which no {datatype} is")]
+    Value { value: i32, datatype: &'static str },
+    #[error("The model answered with text whose lengths do not fit its bytes")]
+    Lengths,
     #[error("The model answered with {0}")]
-    DType(&'static str),
+    DataType(&'static str),
     #[error("The model answered with the unknown type {0}")]
-    UnknownDType(i32),
+    UnknownDataType(i32),
     #[error("The model answered with {given} bytes, not a multiple of {width}")]
     Bytes { given: usize, width: usize },
     #[error("The model server's metadata has no signature_def")]
     NoSignatures,
     #[error("The model server's signature_def cannot be read")]
     Signatures(#[source] DecodeError),
-}
-
-/// The tensor under its input's name.
-pub(super) fn to_proto(tensor: &Tensor) -> (String, TensorProto) {
-    let dim = tensor.shape.iter().map(|size| Dim { size: *size as i64, name: String::new() }).collect();
-    let tensor_content = match &tensor.values {
-        Values::Float(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        Values::Double(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        Values::Int32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        Values::Int64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-    };
-    let proto = TensorProto {
-        dtype: data_type(tensor.values.dtype()).into(),
-        tensor_shape: Some(TensorShapeProto { dim, unknown_rank: false }),
-        tensor_content,
-        ..TensorProto::default()
-    };
-    (tensor.name.clone(), proto)
-}
-
-fn data_type(dtype: DType) -> DataType {
-    match dtype {
-        DType::Float => DataType::DtFloat,
-        DType::Double => DataType::DtDouble,
-        DType::Int32 => DataType::DtInt32,
-        DType::Int64 => DataType::DtInt64,
-    }
-}
-
-/// The tensor of a reply. The caller checks its shape and number of values against the description.
-pub(super) fn from_proto(name: String, proto: TensorProto) -> Result<Tensor, ConvertError> {
-    let dims = proto.tensor_shape.unwrap_or_default().dim;
-    let shape = dims.iter().map(|dim| usize::try_from(dim.size)).collect::<Result<Vec<_>, _>>();
-    let shape = shape.map_err(ConvertError::NegativeAxis)?;
-    let content = proto.tensor_content;
-    let values = match DataType::try_from(proto.dtype) {
-        Ok(DataType::DtFloat) => Values::Float(either(proto.float_val, &content, f32::from_le_bytes)?),
-        Ok(DataType::DtDouble) => Values::Double(either(proto.double_val, &content, f64::from_le_bytes)?),
-        Ok(DataType::DtInt32) => Values::Int32(either(proto.int_val, &content, i32::from_le_bytes)?),
-        Ok(DataType::DtInt64) => Values::Int64(either(proto.int64_val, &content, i64::from_le_bytes)?),
-        Ok(other) => return Err(ConvertError::DType(other.as_str_name())),
-        Err(_) => return Err(ConvertError::UnknownDType(proto.dtype)),
-    };
-    Ok(Tensor { name, shape, values })
-}
-
-/// The typed values, or the raw little-endian bytes when there are any.
-fn either<T, const N: usize>(
-    typed: Vec<T>,
-    content: &[u8],
-    read: fn([u8; N]) -> T,
-) -> Result<Vec<T>, ConvertError> {
-    if content.is_empty() {
-        return Ok(typed);
-    }
-    let (values, rest) = content.as_chunks::<N>();
-    if !rest.is_empty() {
-        return Err(ConvertError::Bytes { given: content.len(), width: N });
-    }
-    Ok(values.iter().map(|bytes| read(*bytes)).collect())
 }
 
 /// Whether any version answers Predict.
@@ -135,37 +79,4 @@ fn info_json(info: TensorInfo) -> Value {
         shape.dim.iter().map(|dim| json!({"size": dim.size.to_string(), "name": dim.name})).collect();
     let Encoding::Name(name) = info.encoding.unwrap_or(Encoding::Name(String::new()));
     json!({"dtype": dtype, "tensor_shape": {"dim": dims, "unknown_rank": shape.unknown_rank}, "name": name})
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    fn tensor() -> Tensor {
-        Tensor { name: "x".to_owned(), shape: vec![2, 1], values: Values::Float(vec![1.5, -2.0]) }
-    }
-
-    #[test]
-    fn a_tensor_survives_the_wire() {
-        let (name, proto) = to_proto(&tensor());
-        assert_eq!(proto.tensor_content.len(), 8);
-        assert_eq!(from_proto(name, proto), Ok(tensor()));
-    }
-
-    #[test]
-    fn typed_values_are_read_as_well() {
-        let (name, mut proto) = to_proto(&tensor());
-        (proto.tensor_content, proto.float_val) = (Vec::new(), vec![1.5, -2.0]);
-        assert_eq!(from_proto(name, proto), Ok(tensor()));
-    }
-
-    #[test]
-    fn half_a_number_and_foreign_types_are_errors() {
-        let (name, mut proto) = to_proto(&tensor());
-        proto.tensor_content.pop();
-        assert!(from_proto(name.clone(), proto.clone()).unwrap_err().to_string().contains("7 bytes"));
-        proto.dtype = DataType::DtString.into();
-        assert!(from_proto(name, proto).unwrap_err().to_string().contains("DT_STRING"));
-    }
 }

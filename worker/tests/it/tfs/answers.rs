@@ -22,14 +22,14 @@ const BY_FEATURE: &str = r#"
     max_rows = 1024
     sample = [[5.1, 3.5, 1.4, 0.2]]
     inputs = [
-        { name = "sepal_length", dtype = "DT_FLOAT", shape = [1] },
-        { name = "sepal_width", dtype = "DT_FLOAT", shape = [1] },
-        { name = "petal_length", dtype = "DT_FLOAT", shape = [1] },
-        { name = "petal_width", dtype = "DT_FLOAT", shape = [1] },
+        { name = "sepal_length", datatype = "FP32", shape = [1] },
+        { name = "sepal_width", datatype = "FP32", shape = [1] },
+        { name = "petal_length", datatype = "FP32", shape = [1] },
+        { name = "petal_width", datatype = "FP32", shape = [1] },
     ]
     [output]
     name = "output"
-    dtype = "DT_FLOAT"
+    datatype = "FP32"
     shape = [3]
     labels = ["setosa", "versicolor", "virginica"]
 "#;

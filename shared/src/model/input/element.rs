@@ -1,0 +1,159 @@
+//! Reads one element of `data` and appends its bytes.
+
+use std::fmt::Display;
+
+use half::{bf16, f16};
+use serde_json::{Number, Value};
+
+use super::super::InputSpec;
+use crate::tensor::{
+    DataType, Element, bytes,
+    number::{kind, large},
+};
+
+/// Why a value cannot be an element of an input.
+pub(super) struct Unfit {
+    /// One word for programs.
+    pub(super) code: &'static str,
+    /// A sentence without its subject.
+    pub(super) detail: String,
+}
+
+impl Unfit {
+    fn new(code: &'static str, detail: String) -> Self {
+        Self { code, detail }
+    }
+}
+
+/// Appends the element that the value stands for. On an error, the data may have grown.
+pub(super) fn append(data: &mut Vec<u8>, input: &InputSpec, value: &Value) -> Result<(), Unfit> {
+    match input.datatype {
+        DataType::Fp32 => float(data, input, value, |number| number as f32),
+        DataType::Fp64 => float(data, input, value, |number| number),
+        DataType::Fp16 => float(data, input, value, f16::from_f64),
+        DataType::Bf16 => float(data, input, value, bf16::from_f64),
+        DataType::Bool => boolean(data, value),
+        DataType::Bytes => byte_string(data, value),
+        _ => integer(data, input, value),
+    }
+}
+
+fn boolean(data: &mut Vec<u8>, value: &Value) -> Result<(), Unfit> {
+    value.as_bool().ok_or_else(|| wrong_kind("true or false", value))?.append(data);
+    Ok(())
+}
+
+/// A number is checked after its conversion: 1e39 is a finite JSON number, but infinite as FP32.
+fn float<T: Element + Into<f64>>(
+    data: &mut Vec<u8>,
+    input: &InputSpec,
+    value: &Value,
+    convert: fn(f64) -> T,
+) -> Result<(), Unfit> {
+    let (element, given): (T, &dyn Display) = match value {
+        Value::Number(given) => match given.as_f64().map(convert).filter(|element| element.is_finite()) {
+            Some(element) => (element, given),
+            None => return Err(unrepresentable(input, given)),
+        },
+        Value::String(name) => match non_finite(name) {
+            Some(element) => (convert(element), name),
+            None => return Err(wrong_kind("a number", value)),
+        },
+        _ => match large(value) {
+            Some(given) => return Err(unrepresentable(input, &given)),
+            None => return Err(wrong_kind("a number", value)),
+        },
+    };
+    check_bounds(input, element.into(), given)?;
+    element.append(data);
+    Ok(())
+}
+
+/// The names of values that have no JSON number.
+fn non_finite(name: &str) -> Option<f64> {
+    match name {
+        "NaN" => Some(f64::NAN),
+        "Infinity" => Some(f64::INFINITY),
+        "-Infinity" => Some(f64::NEG_INFINITY),
+        _ => None,
+    }
+}
+
+fn integer(data: &mut Vec<u8>, input: &InputSpec, value: &Value) -> Result<(), Unfit> {
+    let Value::Number(given) = value else {
+        return Err(match large(value) {
+            Some(given) => unrepresentable(input, &given),
+            None => wrong_kind("a number", value),
+        });
+    };
+    let in_range = |number: &i128| input.datatype.integers().is_some_and(|range| range.contains(number));
+    let Some(number) = whole(given).filter(in_range) else { return Err(unrepresentable(input, given)) };
+    check_bounds(input, number as f64, given)?;
+    data.extend_from_slice(&number.to_le_bytes()[..input.datatype.width().unwrap_or_default()]);
+    Ok(())
+}
+
+/// The number, if it is whole: 5.0 is 5. Larger floats are beyond all types.
+fn whole(given: &Number) -> Option<i128> {
+    const BEYOND: f64 = (1_u128 << 64) as f64;
+    let exact = given.as_i64().map(i128::from).or_else(|| given.as_u64().map(i128::from));
+    exact.or_else(|| {
+        given.as_f64().filter(|number| number.fract() == 0.0 && number.abs() <= BEYOND).map(|n| n as i128)
+    })
+}
+
+fn byte_string(data: &mut Vec<u8>, value: &Value) -> Result<(), Unfit> {
+    let decoded;
+    let element: &[u8] = match (value, bytes::from_base64(value)) {
+        (Value::String(text), _) => text.as_bytes(),
+        (_, Some(Ok(bytes))) => {
+            decoded = bytes;
+            &decoded
+        }
+        (_, Some(Err(error))) => {
+            let detail = format!("must be base64 with padding (RFC 4648, section 4): {error}");
+            return Err(Unfit::new("invalid_base64", detail));
+        }
+        (Value::Object(_), None) if large(value).is_none() => {
+            let detail = r#"must be a string or {"b64": "..."}, not another object"#.to_owned();
+            return Err(Unfit::new("type", detail));
+        }
+        (_, None) => return Err(wrong_kind(r#"a string or {"b64": "..."}"#, value)),
+    };
+    let too_long = || Unfit::new("length", format!("must have at most {} bytes", u32::MAX));
+    bytes::append(data, element).ok_or_else(too_long)
+}
+
+/// A bound refuses NaN.
+fn check_bounds(input: &InputSpec, element: f64, given: &dyn Display) -> Result<(), Unfit> {
+    let is_inside = input.greater_than.is_none_or(|bound| element > bound)
+        && input.less_than.is_none_or(|bound| element < bound);
+    if is_inside {
+        return Ok(());
+    }
+    Err(Unfit::new("out_of_range", format!("must be {}, but is {given}", bounds(input))))
+}
+
+fn bounds(input: &InputSpec) -> String {
+    match (input.greater_than, input.less_than) {
+        (Some(low), Some(high)) => format!("greater than {low} and less than {high}"),
+        (Some(low), None) => format!("greater than {low}"),
+        (None, Some(high)) => format!("less than {high}"),
+        (None, None) => "a number".to_owned(),
+    }
+}
+
+fn wrong_kind(expected: &str, value: &Value) -> Unfit {
+    Unfit::new("type", format!("must be {expected}, not {}", kind(value)))
+}
+
+fn unrepresentable(input: &InputSpec, given: &dyn Display) -> Unfit {
+    let expected = match input.datatype.integers() {
+        Some(range) => format!("an integer from {} to {}", range.start(), range.end()),
+        None => {
+            let bits = input.datatype.width().unwrap_or_default() * 8;
+            format!("a finite {bits}-bit float")
+        }
+    };
+    Unfit::new("not_representable", format!("must be {expected}, and {given} is none"))
+}

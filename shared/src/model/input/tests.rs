@@ -1,0 +1,172 @@
+use serde_json::json;
+
+use super::{super::description::tests::flowers, *};
+use crate::tensor::{DataType, Element as _};
+
+fn floats(elements: &[f32]) -> Vec<u8> {
+    elements.iter().flat_map(|element| element.to_le_bytes()).collect()
+}
+
+fn errors(data: Value) -> Vec<(String, String)> {
+    let errors = flowers().read_rows(&data).unwrap_err();
+    errors.into_iter().map(|error| (error.pointer, error.detail)).collect()
+}
+
+fn error(data: Value) -> (String, String) {
+    errors(data).remove(0)
+}
+
+fn at(pointer: &str, detail: &str) -> (String, String) {
+    (pointer.to_owned(), detail.to_owned())
+}
+
+#[test]
+fn rows_are_read_in_order() {
+    let rows = flowers().read_rows(&json!([[1, 2.5], [3, 4]])).unwrap();
+    assert_eq!(rows, Rows { rows: 2, inputs: vec![floats(&[1.0, 2.5, 3.0, 4.0])] });
+}
+
+#[test]
+fn each_kind_of_wrong_input_is_reported_with_its_place() {
+    assert_eq!(error(json!("x")), at("/data", "must be a list of rows, not a string"));
+    assert_eq!(error(json!([])), at("/data", "must hold 1 to 4 rows, but is empty"));
+    assert_eq!(
+        error(json!([[1, 1], [1, 1], [1, 1], [1, 1], [1, 1]])),
+        at("/data", "must hold 1 to 4 rows, not 5")
+    );
+    assert_eq!(error(json!([[1, 2, 3]])), at("/data/0", "must hold exactly 2 values, not 3"));
+    assert_eq!(error(json!([[1, 2], 5])), at("/data/1", "must be a list of 2 values, not a number"));
+    assert_eq!(error(json!([[1, null]])), at("/data/0/1", "height must be a number, not null"));
+    assert_eq!(
+        error(json!([[1, 10.0]])),
+        at("/data/0/1", "height must be greater than 0 and less than 10, but is 10.0")
+    );
+    assert_eq!(error(json!([[1e39, 1]])).0, "/data/0/0");
+}
+
+#[test]
+fn bounds_are_checked_after_the_cast() {
+    assert_eq!(error(json!([[1, 9.999_999_999_9]])).0, "/data/0/1");
+}
+
+#[test]
+fn all_wrong_elements_are_reported_at_once_up_to_a_limit() {
+    assert_eq!(errors(json!([[0, -1], [1, "a"]])).len(), 3);
+    let mut model = flowers();
+    model.max_rows = 100;
+    let errors = model.read_rows(&json!(vec![json!([0, 0]); 100])).unwrap_err();
+    assert_eq!(errors.len(), MOST_ERRORS);
+}
+
+#[test]
+fn a_flat_row_is_cut_into_several_inputs() {
+    let mut model = flowers();
+    let mut second = model.inputs[0].clone();
+    (second.name, second.shape, second.datatype) = ("y".to_owned(), vec![1], DataType::Int64);
+    (second.features, second.greater_than, second.less_than) = (Vec::new(), None, None);
+    model.inputs.push(second);
+    let rows = model.read_rows(&json!([[1, 2, 70_000_000_000_i64], [3, 4, 6]])).unwrap();
+    assert_eq!(rows.inputs[0], floats(&[1.0, 2.0, 3.0, 4.0]));
+    assert_eq!(i64::all(&rows.inputs[1]).collect::<Vec<_>>(), [70_000_000_000, 6]);
+    assert_eq!(model.read_rows(&json!([[1, 2, 0.5]])).unwrap_err()[0].pointer, "/data/0/2");
+}
+
+#[test]
+fn nested_rows_follow_the_shape() {
+    let mut model = flowers();
+    model.inputs[0].shape = vec![1, 2];
+    let rows = model.read_rows(&json!([[[1, 2]]])).unwrap();
+    assert_eq!(rows.inputs, [floats(&[1.0, 2.0])]);
+    assert_eq!(model.read_rows(&json!([[[1, 0]]])).unwrap_err()[0].pointer, "/data/0/0/1");
+}
+
+#[test]
+fn jobs_are_concatenated_along_the_batch_axis() {
+    let model = flowers();
+    let jobs = [json!([[1, 2]]), json!([[3, 4], [5, 6]])].map(|data| model.read_rows(&data).unwrap());
+    let batch = model.concatenate(jobs.iter());
+    assert_eq!(batch.rows, 3);
+    assert_eq!(batch.inputs[0].shape, [3, 2]);
+    assert_eq!(batch.inputs[0].data, floats(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
+}
+
+/// The only element of a model with one scalar input, as its bytes.
+fn element_of(datatype: DataType, value: Value) -> Result<Vec<u8>, (&'static str, String)> {
+    let mut model = flowers();
+    let input = &mut model.inputs[0];
+    (input.datatype, input.shape, input.features) = (datatype, Vec::new(), Vec::new());
+    (input.greater_than, input.less_than) = (None, None);
+    let read = model.read_rows(&json!([value]));
+    read.map(|mut rows| rows.inputs.remove(0)).map_err(|mut errors| {
+        let InputError { pointer, detail, code } = errors.remove(0);
+        assert_eq!(pointer, "/data/0");
+        (code, detail)
+    })
+}
+
+fn refused(code: &'static str, detail: &str) -> Result<Vec<u8>, (&'static str, String)> {
+    Err((code, detail.to_owned()))
+}
+
+#[test]
+fn integers_are_checked_against_the_range_of_their_type() {
+    assert_eq!(element_of(DataType::Uint8, json!(255)), Ok(vec![255]));
+    assert_eq!(element_of(DataType::Int8, json!(-128)), Ok(vec![128]));
+    assert_eq!(element_of(DataType::Uint16, json!(258)), Ok(vec![2, 1]));
+    assert_eq!(element_of(DataType::Int64, json!(5.0)), Ok(5_i64.to_le_bytes().to_vec()));
+    assert_eq!(element_of(DataType::Int64, json!(i64::MIN)), Ok(i64::MIN.to_le_bytes().to_vec()));
+    assert_eq!(element_of(DataType::Uint64, json!(u64::MAX)), Ok(vec![255; 8]));
+    for (datatype, value, detail) in [
+        (DataType::Uint8, json!(300), "must be an integer from 0 to 255, and 300 is none"),
+        (DataType::Uint32, json!(-1), "must be an integer from 0 to 4294967295, and -1 is none"),
+        (
+            DataType::Int64,
+            json!(1.5),
+            "must be an integer from -9223372036854775808 to 9223372036854775807, and 1.5 is none",
+        ),
+        (DataType::Int16, json!(1e300), "must be an integer from -32768 to 32767, and 1e+300 is none"),
+    ] {
+        assert_eq!(element_of(datatype, value), refused("not_representable", detail));
+    }
+    assert_eq!(element_of(DataType::Int8, json!("1")), refused("type", "must be a number, not a string"));
+    assert_eq!(element_of(DataType::Int8, json!(true)), refused("type", "must be a number, not a boolean"));
+}
+
+#[test]
+fn floats_may_be_infinite_or_nan_by_name_only() {
+    assert_eq!(element_of(DataType::Fp16, json!(1.5)), Ok(half::f16::from_f32(1.5).to_le_bytes().to_vec()));
+    assert_eq!(element_of(DataType::Bf16, json!(1.5)), Ok(half::bf16::from_f32(1.5).to_le_bytes().to_vec()));
+    assert_eq!(element_of(DataType::Fp64, json!("-Infinity")), Ok(f64::NEG_INFINITY.to_le_bytes().to_vec()));
+    assert_eq!(element_of(DataType::Fp32, json!("Infinity")), Ok(f32::INFINITY.to_le_bytes().to_vec()));
+    let nan = element_of(DataType::Fp32, json!("NaN")).unwrap();
+    assert!(f32::all(&nan).all(f32::is_nan));
+    let detail = "must be a finite 16-bit float, and 70000 is none";
+    assert_eq!(element_of(DataType::Fp16, json!(70_000)), refused("not_representable", detail));
+    assert_eq!(element_of(DataType::Fp32, json!("nan")), refused("type", "must be a number, not a string"));
+}
+
+#[test]
+fn a_bound_refuses_nan() {
+    let detail = "height must be greater than 0 and less than 10, but is NaN";
+    assert_eq!(error(json!([[1, "NaN"]])), at("/data/0/1", detail));
+    assert_eq!(error(json!([["Infinity", 1]])).0, "/data/0/0");
+}
+
+#[test]
+fn booleans_are_true_or_false() {
+    assert_eq!(element_of(DataType::Bool, json!(true)), Ok(vec![1]));
+    assert_eq!(element_of(DataType::Bool, json!(1)), refused("type", "must be true or false, not a number"));
+}
+
+#[test]
+fn bytes_are_text_or_base64() {
+    assert_eq!(element_of(DataType::Bytes, json!("\u{e9}")), Ok(b"\x02\0\0\0\xc3\xa9".to_vec()));
+    assert_eq!(element_of(DataType::Bytes, json!({"b64": "//4="})), Ok(b"\x02\0\0\0\xff\xfe".to_vec()));
+    let (code, detail) = element_of(DataType::Bytes, json!({"b64": "//4"})).unwrap_err();
+    assert_eq!(code, "invalid_base64");
+    assert!(detail.starts_with("must be base64 with padding (RFC 4648, section 4): "), "{detail}");
+    let object = r#"must be a string or {"b64": "..."}, not another object"#;
+    assert_eq!(element_of(DataType::Bytes, json!({"b": ""})), refused("type", object));
+    let number = r#"must be a string or {"b64": "..."}, not a number"#;
+    assert_eq!(element_of(DataType::Bytes, json!(5)), refused("type", number));
+}

@@ -1,0 +1,158 @@
+use serde_json::{Value, json};
+
+use super::{super::description::tests::flowers, *};
+
+/// No limit.
+const ANY: usize = usize::MAX;
+
+fn tensor<T: Element>(datatype: DataType, shape: &[usize], values: &[T]) -> Tensor {
+    let mut data = Vec::new();
+    values.iter().for_each(|value| value.append(&mut data));
+    Tensor { name: "p".to_owned(), datatype, shape: shape.to_vec(), data }
+}
+
+/// The output of a model of 32-bit floats.
+fn answer(model: &Model, shape: &[usize], values: &[f32]) -> Answer {
+    model.check_output(shape[0], tensor(DataType::Fp32, shape, values)).unwrap()
+}
+
+/// A model with an output of this type and shape and without labels.
+fn plain(datatype: DataType, shape: &[usize]) -> Model {
+    let mut model = flowers();
+    (model.output.datatype, model.output.shape, model.output.labels) = (datatype, shape.to_vec(), Vec::new());
+    model
+}
+
+fn json_of<T: Element>(datatype: DataType, values: &[T]) -> String {
+    let model = plain(datatype, &[values.len()]);
+    let answer = model.check_output(1, tensor(datatype, &[1, values.len()], values)).unwrap();
+    model.render(&answer, 0..1, ANY).unwrap().json
+}
+
+#[test]
+fn one_row_reads_as_specified() {
+    let rendered = flowers().render(&answer(&flowers(), &[1, 2], &[0.25, 0.75]), 0..1, ANY).unwrap();
+    assert_eq!(rendered.class_name.as_deref(), Some("tulip"));
+    let json: Value = serde_json::from_str(&rendered.json).unwrap();
+    assert_eq!(json, json!({"prediction": 1, "class_name": "tulip", "probabilities": [0.25, 0.75]}));
+}
+
+#[test]
+fn several_rows_add_a_list_and_a_job_sees_only_its_own() {
+    let answer = answer(&flowers(), &[3, 2], &[0.9, 0.1, 0.2, 0.8, 0.6, 0.4]);
+    let rendered = flowers().render(&answer, 1..3, ANY).unwrap();
+    let json: Value = serde_json::from_str(&rendered.json).unwrap();
+    assert_eq!(json["class_name"], "tulip");
+    assert_eq!(json["predictions"][1]["class_name"], "rose");
+    assert_eq!(json["predictions"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn floats_are_written_as_short_as_they_are_exact() {
+    let rendered = flowers().render(&answer(&flowers(), &[1, 2], &[0.1, 0.9]), 0..1, ANY).unwrap();
+    assert!(rendered.json.contains("[0.1,0.9]"), "{}", rendered.json);
+}
+
+#[test]
+fn a_result_of_few_enough_rows_is_as_small_as_predicted() {
+    fn sizes<T: Element>(model: &Model, row: &[T]) -> Vec<usize> {
+        let rows = 40;
+        let shape: Vec<_> = std::iter::once(rows).chain(model.output.shape.iter().copied()).collect();
+        let tensor = tensor(model.output.datatype, &shape, &row.repeat(rows));
+        let answer = model.check_output(rows, tensor).unwrap();
+        (1..=rows).map(|rows| model.render(&answer, 0..rows, ANY).unwrap().json.len()).collect()
+    }
+    let long = -1.234_567_89e-6;
+    let doubles = plain(DataType::Fp64, &[1, 2, 1]);
+    let bools = plain(DataType::Bool, &[2]);
+    for (model, sizes) in [
+        (flowers(), sizes(&flowers(), &[long as f32; 2])),
+        (doubles.clone(), sizes(&doubles, &[long; 2])),
+        (bools.clone(), sizes(&bools, &[false; 2])),
+    ] {
+        for (rows, size) in (1..).zip(sizes) {
+            assert!(model.rows_within(size - 1) < rows, "{size} bytes for {rows} rows");
+            let is_close = rows < 5 || model.rows_within(2 * size) >= rows;
+            assert!(is_close, "{rows} rows have only {size} bytes");
+        }
+    }
+    assert_eq!(plain(DataType::Bytes, &[1]).rows_within(1 << 40), 0, "a string has any length");
+}
+
+#[test]
+fn a_result_has_as_many_bytes_as_it_may_and_no_more() {
+    let answer = answer(&flowers(), &[3, 2], &[0.9, 0.1, 0.2, 0.8, 0.6, 0.4]);
+    let size = flowers().render(&answer, 0..3, ANY).unwrap().json.len();
+    assert!(flowers().render(&answer, 0..3, size).is_ok());
+    for most in [0, 1, size / 2, size - 1] {
+        assert_eq!(flowers().render(&answer, 0..3, most), Err(OutputError::TooLarge { most }));
+    }
+}
+
+#[test]
+fn an_output_that_does_not_fit_is_explained() {
+    let error = |rows, tensor| flowers().check_output(rows, tensor).unwrap_err().to_string();
+    let floats = |shape: &[usize], values: &[f32]| tensor(DataType::Fp32, shape, values);
+    assert_eq!(
+        error(2, floats(&[1, 2], &[0.5, 0.5])),
+        "The model answered with shape [1, 2] instead of [2, 2]"
+    );
+    assert_eq!(error(1, floats(&[1, 2], &[0.5])), "The model answered with 1 values instead of 2");
+    let doubles = tensor(DataType::Fp64, &[1, 2], &[0.5, 0.5]);
+    assert_eq!(error(1, doubles), "The model answered with FP64 instead of FP32");
+    let mut incomplete = floats(&[1, 2], &[0.5, 0.5]);
+    incomplete.data.pop();
+    assert_eq!(error(1, incomplete), "The model answered with 1 values instead of 2");
+}
+
+#[test]
+fn nan_and_infinity_fail_a_job_only_where_they_must_not_be() {
+    let mut model = flowers();
+    let not_finite = |model: &Model| answer(model, &[2, 2], &[0.5, 0.25, f32::NAN, f32::NEG_INFINITY]);
+    assert_eq!(model.render(&not_finite(&model), 1..2, ANY), Err(OutputError::NotFinite));
+    assert!(model.render(&not_finite(&model), 0..1, ANY).is_ok(), "a job sees only its own rows");
+    model.output.finite = Some(false);
+    let rendered = model.render(&not_finite(&model), 1..2, ANY).unwrap();
+    let expected = r#"{"prediction":1,"class_name":"tulip","probabilities":["NaN","-Infinity"]}"#;
+    assert_eq!(rendered.json, expected);
+    assert_eq!(json_of(DataType::Fp64, &[f64::INFINITY, 1.0]), r#"{"prediction":["Infinity",1.0]}"#);
+}
+
+#[test]
+fn every_type_is_written() {
+    assert_eq!(json_of(DataType::Bool, &[true, false]), r#"{"prediction":[true,false]}"#);
+    assert_eq!(json_of(DataType::Uint8, &[200_u8]), r#"{"prediction":[200]}"#);
+    assert_eq!(json_of(DataType::Int16, &[-200_i16]), r#"{"prediction":[-200]}"#);
+    assert_eq!(json_of(DataType::Uint64, &[u64::MAX]), r#"{"prediction":[18446744073709551615]}"#);
+    assert_eq!(json_of(DataType::Fp16, &[half::f16::from_f32(0.5)]), r#"{"prediction":[0.5]}"#);
+    assert_eq!(json_of(DataType::Bf16, &[half::bf16::from_f32(-2.0)]), r#"{"prediction":[-2.0]}"#);
+}
+
+#[test]
+fn strings_are_written_row_by_row() {
+    let model = plain(DataType::Bytes, &[2]);
+    let mut data = Vec::new();
+    for element in [&b"a"[..], b"", b"\xff\xfe", "\u{e9}\"".as_bytes()] {
+        bytes::append(&mut data, element).unwrap();
+    }
+    let tensor =
+        Tensor { name: "p".to_owned(), datatype: DataType::Bytes, shape: vec![2, 2], data: data.clone() };
+    let answer = model.check_output(2, tensor.clone()).unwrap();
+    assert_eq!(model.render(&answer, 0..1, ANY).unwrap().json, r#"{"prediction":["a",""]}"#);
+    let expected = "{\"prediction\":[{\"b64\":\"//4=\"},\"\u{e9}\\\"\"]}";
+    assert_eq!(model.render(&answer, 1..2, ANY).unwrap().json, expected);
+    data.pop();
+    let error = model.check_output(2, Tensor { data, ..tensor }).unwrap_err().to_string();
+    assert_eq!(error, "The model answered with 3 values instead of 4");
+}
+
+#[test]
+fn an_answer_without_classes_keeps_its_shape() {
+    let model = plain(DataType::Fp32, &[2, 1]);
+    let rendered = model.render(&answer(&model, &[1, 2, 1], &[1.5, 2.0]), 0..1, ANY).unwrap();
+    assert_eq!(rendered, Rendered { json: r#"{"prediction":[[1.5],[2.0]]}"#.to_owned(), class_name: None });
+    let scalar = plain(DataType::Fp32, &[]);
+    let rendered = scalar.render(&answer(&scalar, &[2], &[1.5, 2.0]), 0..2, ANY).unwrap();
+    let expected = r#"{"prediction":1.5,"predictions":[{"prediction":1.5},{"prediction":2.0}]}"#;
+    assert_eq!(rendered.json, expected);
+}

@@ -1,0 +1,124 @@
+//! Writes the rows of an output as the `result` of the API: the first row, and all of them when there are several.
+
+use std::io::{self, Write};
+
+use crate::tensor::{DataType, Element, bytes, with_element};
+
+/// Bytes around the values of a row, and of all rows.
+pub(super) const CLASSIFIED_BYTES: usize = r#"{"prediction":,"class_name":,"probabilities":[]},"#.len();
+pub(super) const PLAIN_BYTES: usize = r#"{"prediction":},"#.len();
+pub(super) const RESULT_BYTES: usize = r#","predictions":[]"#.len();
+
+/// One row of an output.
+pub(super) struct Row<'a> {
+    pub(super) datatype: DataType,
+    /// The elements.
+    pub(super) data: &'a [u8],
+    /// Shape of the row.
+    pub(super) shape: &'a [usize],
+    /// Number and name of the class, if the model has classes.
+    pub(super) class: Option<(usize, &'a str)>,
+}
+
+/// The result as JSON.
+///
+/// # Errors
+/// When it has more than `most` bytes, at the first byte above.
+pub(super) fn result<'a>(
+    rows: impl ExactSizeIterator<Item = Row<'a>> + Clone,
+    most: usize,
+) -> io::Result<String> {
+    let mut text = Bounded { bytes: Vec::with_capacity(128), most };
+    text.write_all(b"{")?;
+    if let Some(first) = rows.clone().next() {
+        first.write_members(&mut text)?;
+    }
+    if rows.len() > 1 {
+        text.write_all(br#","predictions":"#)?;
+        write_list(&mut text, rows, |row, text| {
+            text.write_all(b"{")?;
+            row.write_members(text)?;
+            text.write_all(b"}")
+        })?;
+    }
+    text.write_all(b"}")?;
+    String::from_utf8(text.bytes).map_err(io::Error::other)
+}
+
+impl Row<'_> {
+    fn write_members(&self, text: &mut Bounded) -> io::Result<()> {
+        match self.class {
+            Some((number, name)) => {
+                text.write_all(br#""prediction":"#)?;
+                serde_json::to_writer(&mut *text, &number)?;
+                text.write_all(br#","class_name":"#)?;
+                serde_json::to_writer(&mut *text, name)?;
+                text.write_all(br#","probabilities":"#)?;
+            }
+            None => text.write_all(br#""prediction":"#)?,
+        }
+        self.write_elements(text)
+    }
+
+    fn write_elements(&self, text: &mut Bounded) -> io::Result<()> {
+        with_element!(
+            self.datatype,
+            T => write_nested(text, self.shape, &mut T::all(self.data), &|element, text| element.write_json(text)),
+            BYTES => write_nested(text, self.shape, &mut bytes::elements(self.data), &bytes::write_json)
+        )
+    }
+}
+
+/// Elements as nested lists of this shape; a scalar for an empty shape.
+fn write_nested<T>(
+    text: &mut Bounded,
+    shape: &[usize],
+    elements: &mut impl Iterator<Item = T>,
+    write: &impl Fn(T, &mut Bounded) -> io::Result<()>,
+) -> io::Result<()> {
+    match shape.split_first() {
+        None => elements.next().map_or(Ok(()), |element| write(element, text)),
+        Some((length, inner)) => {
+            write_list(text, 0..*length, |_, text| write_nested(text, inner, elements, write))
+        }
+    }
+}
+
+fn write_list<T>(
+    text: &mut Bounded,
+    items: impl Iterator<Item = T>,
+    mut write: impl FnMut(T, &mut Bounded) -> io::Result<()>,
+) -> io::Result<()> {
+    text.write_all(b"[")?;
+    for (index, item) in items.enumerate() {
+        if index > 0 {
+            text.write_all(b",")?;
+        }
+        write(item, text)?;
+    }
+    text.write_all(b"]")
+}
+
+/// Text up to a limit of bytes.
+struct Bounded {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > self.most - self.bytes.len() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
