@@ -27,7 +27,7 @@ pub struct Model {
     pub max_rows: usize,
     /// A valid value of `data`.
     pub sample: Value,
-    /// The inputs, in order. With several inputs, a row is one flat list that is divided among them.
+    /// The inputs, in order. With several inputs, a row is an object with a value for each.
     pub inputs: Vec<InputSpec>,
     /// The output.
     pub output: OutputSpec,

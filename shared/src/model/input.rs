@@ -51,7 +51,8 @@ impl Rows {
 }
 
 impl Model {
-    /// Reads the value of `data`: a list of rows, each nested as the input's shape says.
+    /// Reads the value of `data`: a list of rows. A row is nested as the input's shape says. With several inputs, it is an object
+    /// with such a value under the name of each.
     ///
     /// # Errors
     /// The wrong elements, at most [`MOST_ERRORS`].
@@ -120,24 +121,29 @@ impl<'a> Reader<'a> {
 
     fn row(&mut self, index: usize, row: &Value) {
         let mut place = format!("/data/{index}");
-        if let [input] = self.model.inputs.as_slice() {
-            let mut feature = 0;
-            self.nested(0, input, &input.shape, row, &mut place, &mut feature);
-        } else {
-            self.flat(row, &mut place);
+        match self.model.inputs.as_slice() {
+            [input] => self.nested(0, input, &input.shape, row, &mut place, &mut 0),
+            inputs => self.named(inputs, row, &mut place),
         }
     }
 
-    /// A row of a model with several inputs: one flat list.
-    fn flat(&mut self, row: &Value, place: &mut String) {
-        let expected: usize = self.model.inputs.iter().map(InputSpec::elements).sum();
-        let Some(elements) = self.list(row, expected, place) else { return };
-        let model = self.model;
-        let inputs = model.inputs.iter().enumerate();
-        let owners =
-            inputs.flat_map(|(number, input)| (0..input.elements()).map(move |at| (number, input, at)));
-        for ((index, element), (number, input, at)) in elements.iter().enumerate().zip(owners) {
-            at_place(place, index, |place| self.element(number, input, at, element, place));
+    /// A row of a model with several inputs: an object with a value for each.
+    fn named(&mut self, inputs: &[InputSpec], row: &Value, place: &mut String) {
+        let Value::Object(values) = row else {
+            let names = inputs.iter().map(|input| format!("{}: ...", Value::from(input.name.as_str())));
+            let form = names.collect::<Vec<_>>().join(", ");
+            return self.refuse(place, format!("must be an object {{{form}}}, not {}", kind(row)), "type");
+        };
+        for (number, input) in inputs.iter().enumerate() {
+            at_place(place, &escaped(&input.name), |place| match values.get(&input.name) {
+                Some(value) => self.nested(number, input, &input.shape, value, place, &mut 0),
+                None => self.refuse(place, "is missing".to_owned(), "missing"),
+            });
+        }
+        for name in values.keys().filter(|name| inputs.iter().all(|input| input.name != **name)) {
+            let known = inputs.iter().map(|input| format!("`{}`", input.name)).collect::<Vec<_>>().join(", ");
+            let detail = format!("is not an input of the model; its inputs are {known}");
+            at_place(place, &escaped(name), |place| self.refuse(place, detail, "unknown_field"));
         }
     }
 
@@ -157,7 +163,9 @@ impl<'a> Reader<'a> {
         };
         let Some(elements) = self.list(value, *length, place) else { return };
         for (index, element) in elements.iter().enumerate() {
-            at_place(place, index, |place| self.nested(number, input, inner, element, place, feature));
+            at_place(place, &index.to_string(), |place| {
+                self.nested(number, input, inner, element, place, feature)
+            });
         }
     }
 
@@ -191,13 +199,18 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Runs `read` with `index` appended to the pointer.
-fn at_place(place: &mut String, index: usize, read: impl FnOnce(&mut String)) {
+/// Runs `read` with a step appended to the pointer.
+fn at_place(place: &mut String, step: &str, read: impl FnOnce(&mut String)) {
     let length = place.len();
     place.push('/');
-    place.push_str(&index.to_string());
+    place.push_str(step);
     read(place);
     place.truncate(length);
+}
+
+/// A member's name as a step of a JSON Pointer (RFC 6901, section 3).
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The JSON Schema of `data`: what [`Model::read_rows`] accepts.
 
 use half::{bf16, f16};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{InputSpec, Model};
 use crate::tensor::DataType;
@@ -16,12 +16,13 @@ impl Model {
         let row = match self.inputs.as_slice() {
             [input] => nested(&input.shape, input),
             inputs => {
-                let elements = inputs.iter().flat_map(|input| {
-                    std::iter::repeat_n(element(input), input.shape.iter().product::<usize>())
-                });
-                let elements: Vec<Value> = elements.collect();
-                let length = elements.len();
-                json!({"type": "array", "prefixItems": elements, "minItems": length, "maxItems": length})
+                let values = inputs.iter().map(|input| (input.name.clone(), nested(&input.shape, input)));
+                json!({
+                    "type": "object",
+                    "properties": values.collect::<Map<_, _>>(),
+                    "required": inputs.iter().map(|input| &input.name).collect::<Vec<_>>(),
+                    "additionalProperties": false,
+                })
             }
         };
         json!({

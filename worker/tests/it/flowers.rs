@@ -22,13 +22,6 @@ pub(crate) fn flowers() -> Vec<Flower> {
     CSV.lines().skip(1).map(read).collect()
 }
 
-impl Flower {
-    /// The input of a job with this flower alone.
-    pub(crate) fn input(&self) -> String {
-        format!("[{}]", self.row)
-    }
-}
-
 /// The input of a job of one row, with a unique first value.
 pub(crate) fn input(first: f32) -> String {
     format!("[[{first},3.5,1.4,0.2]]")
@@ -39,13 +32,19 @@ pub(crate) fn input_of_rows(count: usize) -> String {
     format!("[{}]", vec!["[5.1,3.5,1.4,0.2]"; count].join(","))
 }
 
-/// Submits every flower as a separate job and all of them as one job, and checks that both have the same classes, and the
-/// right ones for more than 95 per cent. Returns the result of one flower and the result of all.
+/// [`classify_rows`] with rows that are lists.
 pub(crate) async fn classify_all(queue: &Queue) -> (Value, Value) {
+    classify_rows(queue, str::to_owned).await
+}
+
+/// Submits every flower as a separate job and all of them as one job, and checks that both have the same classes, and the
+/// right ones for more than 95 per cent. Returns the result of one flower and the result of all. `form` turns a list of four numbers
+/// into a row.
+pub(crate) async fn classify_rows(queue: &Queue, form: impl Fn(&str) -> String) -> (Value, Value) {
     let flowers = flowers();
     assert_eq!(flowers.len(), 150);
-    let single = queue.submit_all(flowers.iter().map(Flower::input)).await;
-    let rows: Vec<_> = flowers.iter().map(|flower| flower.row.as_str()).collect();
+    let rows: Vec<_> = flowers.iter().map(|flower| form(&flower.row)).collect();
+    let single = queue.submit_all(rows.iter().map(|row| format!("[{row}]"))).await;
     let together = queue.submit(format!("[{}]", rows.join(","))).await;
 
     let single = queue.all_completed(&single).await;

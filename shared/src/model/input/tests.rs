@@ -58,17 +58,42 @@ fn all_wrong_elements_are_reported_at_once_up_to_a_limit() {
     assert_eq!(errors.len(), MOST_ERRORS);
 }
 
-#[test]
-fn a_flat_row_is_cut_into_several_inputs() {
+/// A model with a second input, of one integer.
+fn with_two_inputs() -> Model {
     let mut model = flowers();
     let mut second = model.inputs[0].clone();
-    (second.name, second.shape, second.datatype) = ("y".to_owned(), vec![1], DataType::Int64);
+    (second.name, second.shape, second.datatype) = ("y/z".to_owned(), Vec::new(), DataType::Int64);
     (second.features, second.greater_than, second.less_than) = (Vec::new(), None, None);
     model.inputs.push(second);
-    let rows = model.read_rows(&json!([[1, 2, 70_000_000_000_i64], [3, 4, 6]])).unwrap();
+    model
+}
+
+#[test]
+fn a_row_names_the_values_of_several_inputs() {
+    let data = json!([{"x": [1, 2], "y/z": 70_000_000_000_i64}, {"y/z": 6, "x": [3, 4]}]);
+    let rows = with_two_inputs().read_rows(&data).unwrap();
     assert_eq!(rows.inputs[0], floats(&[1.0, 2.0, 3.0, 4.0]));
     assert_eq!(i64::all(&rows.inputs[1]).collect::<Vec<_>>(), [70_000_000_000, 6]);
-    assert_eq!(model.read_rows(&json!([[1, 2, 0.5]])).unwrap_err()[0].pointer, "/data/0/2");
+}
+
+#[test]
+fn each_wrong_input_of_a_row_is_reported_with_its_name() {
+    let errors = |row: Value| -> Vec<_> {
+        let errors = with_two_inputs().read_rows(&json!([row])).unwrap_err();
+        errors.into_iter().map(|error| (error.pointer, error.code, error.detail)).collect()
+    };
+    let at = |pointer: &str, code, detail: &str| (pointer.to_owned(), code, detail.to_owned());
+    let form = r#"must be an object {"x": ..., "y/z": ...}, not a list"#;
+    assert_eq!(errors(json!([1, 2, 3])), [at("/data/0", "type", form)]);
+    assert_eq!(
+        errors(json!({"x": [1, "2"], "~": 1})),
+        [
+            at("/data/0/x/1", "type", "height must be a number, not a string"),
+            at("/data/0/y~1z", "missing", "is missing"),
+            at("/data/0/~0", "unknown_field", "is not an input of the model; its inputs are `x`, `y/z`"),
+        ]
+    );
+    assert_eq!(errors(json!({"x": [1, 2], "y/z": 0.5}))[0].0, "/data/0/y~1z");
 }
 
 #[test]

@@ -111,3 +111,22 @@ fn the_bounds_of_the_iris_model_are_those_of_its_type() {
     });
     assert_eq!(schema, expected);
 }
+
+#[test]
+fn several_inputs_are_members_of_an_object() {
+    let mut model = model(DataType::Bool, None, None);
+    let mut second = model.inputs[0].clone();
+    (second.name, second.datatype, second.shape) = ("y".to_owned(), DataType::Uint8, vec![1]);
+    model.inputs.push(second);
+    let integer = json!({"type": "integer", "minimum": 0, "maximum": 255});
+    let expected = json!({
+        "type": "object",
+        "properties": {
+            "x": {"type": "boolean"},
+            "y": {"type": "array", "minItems": 1, "maxItems": 1, "items": integer},
+        },
+        "required": ["x", "y"],
+        "additionalProperties": false,
+    });
+    assert_eq!(model.data_schema()["items"], expected);
+}

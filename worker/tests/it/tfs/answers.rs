@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tepal_shared::queue::heartbeat::BackendState;
 use tepal_tests::{
     model_server::{AnswerStyle, Behaviour, ModelServer, ServerSpec},
@@ -10,7 +10,7 @@ use tepal_tests::{
 };
 
 use crate::{
-    flowers::{classify_all, input},
+    flowers::{classify_rows, input},
     queue::{Queue, outcomes, result_of},
     settings::{Settings, TOY_MODELS},
 };
@@ -20,7 +20,7 @@ const BY_FEATURE: &str = r#"
     name = "iris"
     version = "1"
     max_rows = 1024
-    sample = [[5.1, 3.5, 1.4, 0.2]]
+    sample = [{ sepal_length = [5.1], sepal_width = [3.5], petal_length = [1.4], petal_width = [0.2] }]
     inputs = [
         { name = "sepal_length", datatype = "FP32", shape = [1] },
         { name = "sepal_width", datatype = "FP32", shape = [1] },
@@ -34,13 +34,27 @@ const BY_FEATURE: &str = r#"
     labels = ["setosa", "versicolor", "virginica"]
 "#;
 
+/// A row of [`BY_FEATURE`].
+fn by_feature(row: &str) -> String {
+    let values: [Value; 4] = serde_json::from_str(row).unwrap();
+    let [sepal_length, sepal_width, petal_length, petal_width] = values.map(|value| json!([value]));
+    json!({
+        "sepal_length": sepal_length,
+        "sepal_width": sepal_width,
+        "petal_length": petal_length,
+        "petal_width": petal_width,
+    })
+    .to_string()
+}
+
 async fn classified_by(
     spec: ServerSpec,
+    row: impl Fn(&str) -> String,
     settings: impl Fn(Settings) -> Settings,
 ) -> (Queue, ModelServer, Worker) {
     let (queue, server) = (Queue::start().await, ModelServer::start(spec).await);
     let worker = queue.worker(settings(Settings::serving(&server))).await;
-    classify_all(&queue).await;
+    classify_rows(&queue, row).await;
     queue.assert_drained().await;
     let rows: usize = server.calls().iter().map(|call| call.rows).sum();
     assert_eq!(rows, 300, "each row is computed once");
@@ -50,13 +64,13 @@ async fn classified_by(
 #[tokio::test]
 async fn answers_in_float_val_are_read() {
     let spec = ServerSpec { answer_style: AnswerStyle::FloatVal, ..ServerSpec::iris() };
-    classified_by(spec, |settings| settings).await;
+    classified_by(spec, str::to_owned, |settings| settings).await;
 }
 
 #[tokio::test]
 async fn answers_in_tensor_content_are_read() {
     let spec = ServerSpec { answer_style: AnswerStyle::TensorContent, ..ServerSpec::iris() };
-    classified_by(spec, |settings| settings).await;
+    classified_by(spec, str::to_owned, |settings| settings).await;
 }
 
 #[tokio::test]
@@ -67,7 +81,7 @@ async fn the_file_describes_a_server_that_has_no_metadata() {
 
     // The server takes no more than four calls at a time.
     let settings = |settings: Settings| settings.with_model(models.path(), "iris").with("MAX_IN_FLIGHT", 2);
-    let (queue, ..) = classified_by(ServerSpec::iris_by_feature(), settings).await;
+    let (queue, ..) = classified_by(ServerSpec::iris_by_feature(), by_feature, settings).await;
 
     let metadata = queue.backend_is(BackendState::Ok).await.metadata.unwrap();
     let inputs = &metadata["metadata"]["signature_def"]["serving_default"]["inputs"];
