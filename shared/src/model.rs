@@ -3,6 +3,7 @@
 
 mod description;
 mod input;
+mod metadata;
 mod output;
 mod schema;
 

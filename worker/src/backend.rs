@@ -24,9 +24,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Its name in /health, metrics and logs.
     fn name(&self) -> &'static str;
 
-    /// Runs all rows of a batch. The first axis of the answer is the batch axis. Dropping the future aborts the call if
-    /// the backend can abort.
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>>;
+    /// Runs all rows of a batch and returns the outputs in the order of the description. The first axis of each is the batch axis.
+    /// Dropping the future aborts the call if the backend can abort.
+    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>>;
 
     /// Checks whether the model can be called now. Returns its metadata as TensorFlow Serving's REST API prints it. Never
     /// uses a job.

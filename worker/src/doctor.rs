@@ -34,7 +34,7 @@ async fn examine_model(config: &Config) -> Vec<Finding> {
     let backend = match backend::open(&config.backend, model) {
         Ok(backend) => backend,
         Err(error) => {
-            let fix = "see onnx_file, inputs and output in model.toml, and MODEL_BACKEND";
+            let fix = "see onnx_file, inputs and outputs in model.toml, and MODEL_BACKEND";
             return vec![Finding::wrong("model", telemetry::chain(&error), fix)];
         }
     };
@@ -98,8 +98,12 @@ fn differences(model: &Model, metadata: &Value) -> Vec<String> {
             .filter(|name| !is_described(name))
             .map(|name| format!("the model also takes the input `{name}`")),
     );
-    let output = &model.output;
-    differences.extend(tensor("output", &signature["outputs"], &output.name, output.datatype, &output.shape));
+    let outputs = &signature["outputs"];
+    differences.extend(
+        model
+            .outputs()
+            .flat_map(|output| tensor("output", outputs, &output.name, output.datatype, &output.shape)),
+    );
     differences
 }
 
@@ -157,13 +161,13 @@ async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
         }
     };
     let rendered = model
-        .check_output(rows.rows, answer)
+        .check_outputs(rows.rows, answer)
         .and_then(|answer| model.render(&answer, 0..rows.rows, usize::MAX));
     match rendered {
         Ok(rendered) => {
             let class = rendered.class_name.map_or_else(String::new, |class| format!(": {class}"));
             Finding::ok(SUBJECT, format!("the model answers the sample{class}"))
         }
-        Err(error) => Finding::wrong(SUBJECT, error, "change `output` in model.toml"),
+        Err(error) => Finding::wrong(SUBJECT, error, "change `outputs` in model.toml"),
     }
 }

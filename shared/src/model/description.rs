@@ -1,9 +1,12 @@
 //! Reads and checks `model.toml`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{HashSet, VecDeque},
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::tensor::DataType;
 
@@ -29,8 +32,10 @@ pub struct Model {
     pub sample: Value,
     /// The inputs, in order. With several inputs, a row is an object with a value for each.
     pub inputs: Vec<InputSpec>,
-    /// The output.
+    /// The first output. It makes the prediction.
     pub output: OutputSpec,
+    /// The other outputs, in order.
+    pub further_outputs: Vec<OutputSpec>,
 }
 
 /// One input of a model.
@@ -54,7 +59,7 @@ pub struct InputSpec {
     pub less_than: Option<f64>,
 }
 
-/// The output of a model.
+/// One output of a model.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputSpec {
@@ -93,7 +98,14 @@ struct File {
     max_rows: usize,
     sample: Value,
     inputs: Vec<InputSpec>,
-    output: OutputSpec,
+    #[serde(default, rename = "output", deserialize_with = "refuse_output")]
+    _output: Renamed,
+    outputs: VecDeque<OutputSpec>,
+}
+
+/// `[output]` was the only output.
+fn refuse_output<'de, D: Deserializer<'de>>(_: D) -> Result<Renamed, D::Error> {
+    Err(D::Error::custom("`[output]` is now `[[outputs]]`, a table for each output"))
 }
 
 fn default_signature() -> String {
@@ -160,7 +172,9 @@ impl Model {
     }
 
     fn parse(text: &str, folder: &Path) -> Result<Self, toml::de::Error> {
-        let file: File = toml::from_str(text)?;
+        let mut file: File = toml::from_str(text)?;
+        let output =
+            file.outputs.pop_front().ok_or_else(|| toml::de::Error::custom("it has no [[outputs]]"))?;
         Ok(Self {
             name: file.name,
             version: file.version,
@@ -169,7 +183,8 @@ impl Model {
             max_rows: file.max_rows,
             sample: file.sample,
             inputs: file.inputs,
-            output: file.output,
+            output,
+            further_outputs: file.outputs.into(),
         })
     }
 
@@ -180,40 +195,23 @@ impl Model {
         if self.max_rows == 0 {
             return Err("max_rows is 0".to_owned());
         }
-        for input in &self.inputs {
-            input.check()?;
+        self.inputs.iter().try_for_each(InputSpec::check)?;
+        self.outputs().try_for_each(OutputSpec::check)?;
+        if let Some(output) = self.further_outputs.iter().find(|output| !output.labels.is_empty()) {
+            return Err(format!("output `{}` has labels, which only the first output may have", output.name));
         }
-        self.output.check()?;
+        check_names("inputs", self.inputs.iter().map(|input| &input.name))?;
+        check_names("outputs", self.outputs().map(|output| &output.name))?;
         self.read_rows(&self.sample).map(|_| ()).map_err(|errors| {
             let first = errors.first().map(ToString::to_string).unwrap_or_default();
             format!("its sample is not valid input: {first}")
         })
     }
 
-    /// The metadata of the model in the form of TensorFlow Serving's REST API (`GET /v1/models/<name>/metadata`), as far as the
-    /// description contains it.
-    #[must_use]
-    pub fn metadata(&self) -> Value {
-        let inputs: serde_json::Map<_, _> = self
-            .inputs
-            .iter()
-            .map(|input| (input.name.clone(), tensor_info(input.datatype, &input.shape)))
-            .collect();
-        json!({
-            "model_spec": {"name": self.name, "version": self.version},
-            "metadata": {"signature_def": {&self.signature: {
-                "inputs": inputs,
-                "outputs": {&self.output.name: tensor_info(self.output.datatype, &self.output.shape)},
-            }}},
-        })
+    /// All outputs, in order.
+    pub fn outputs(&self) -> impl Iterator<Item = &OutputSpec> {
+        std::iter::once(&self.output).chain(&self.further_outputs)
     }
-}
-
-/// The REST API prints sizes as strings (64-bit integers in proto3's JSON mapping); -1 is the batch axis.
-fn tensor_info(datatype: DataType, row_shape: &[usize]) -> Value {
-    let sizes = std::iter::once("-1".to_owned()).chain(row_shape.iter().map(ToString::to_string));
-    let dims: Vec<_> = sizes.map(|size| json!({"size": size})).collect();
-    json!({"dtype": datatype.tensorflow_name(), "tensor_shape": {"dim": dims}})
 }
 
 impl InputSpec {
@@ -275,6 +273,12 @@ fn elements_of(shape: &[usize]) -> usize {
     shape.iter().fold(1, |elements, axis| elements.saturating_mul(*axis))
 }
 
+fn check_names<'a>(of: &str, names: impl Iterator<Item = &'a String>) -> Result<(), String> {
+    let mut known = HashSet::new();
+    let repeated = names.into_iter().find(|name| !known.insert(*name));
+    repeated.map_or(Ok(()), |name| Err(format!("two {of} have the name `{name}`")))
+}
+
 fn check_shape(of: &str, shape: &[usize]) -> Result<(), String> {
     if shape.contains(&0) {
         return Err(format!("{of} has an axis of length 0"));
@@ -289,106 +293,4 @@ fn check_shape(of: &str, shape: &[usize]) -> Result<(), String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    /// A small model with bounds and labels.
-    pub(in crate::model) fn flowers() -> Model {
-        let text = r#"
-            name = "flowers"
-            version = "3"
-            max_rows = 4
-            sample = [[1.0, 2.0]]
-            [[inputs]]
-            name = "x"
-            datatype = "FP32"
-            shape = [2]
-            features = ["width", "height"]
-            greater_than = 0.0
-            less_than = 10.0
-            [output]
-            name = "p"
-            datatype = "FP32"
-            shape = [2]
-            labels = ["rose", "tulip"]
-        "#;
-        let model = Model::parse(text, Path::new("models/flowers")).unwrap();
-        model.check().unwrap();
-        model
-    }
-
-    #[test]
-    fn the_metadata_reads_as_the_rest_api_prints_it() {
-        let expected = json!({
-            "model_spec": {"name": "flowers", "version": "3"},
-            "metadata": {"signature_def": {"serving_default": {
-                "inputs": {"x": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "2"}]}}},
-                "outputs": {"p": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "2"}]}}},
-            }}},
-        });
-        assert_eq!(flowers().metadata(), expected);
-    }
-
-    #[test]
-    fn a_description_that_contradicts_itself_is_refused_with_the_reason() {
-        let mut model = flowers();
-        model.output.labels.push("daisy".to_owned());
-        assert_eq!(model.check(), Err("3 labels, but the output's shape is [2]".to_owned()));
-        let mut model = flowers();
-        model.sample = json!([[1.0]]);
-        assert!(model.check().unwrap_err().starts_with("its sample is not valid input: /data/0:"));
-    }
-
-    #[test]
-    fn the_former_name_of_a_datatype_is_refused_with_the_present_one() {
-        let error = Model::parse(
-            "name = \"m\"\nversion = \"1\"\nmax_rows = 1\nsample = []\n\
-             inputs = [{ name = \"x\", dtype = \"DT_FLOAT\", shape = [] }]\n",
-            Path::new("models/m"),
-        );
-        let error = error.unwrap_err().to_string();
-        assert!(error.contains("`dtype` is now `datatype`") && error.contains("line 5"), "{error}");
-    }
-
-    #[test]
-    fn bounds_and_labels_need_numbers() {
-        let mut model = flowers();
-        model.inputs[0].datatype = DataType::Bool;
-        assert_eq!(model.check(), Err("input `x` is BOOL and can have no bounds".to_owned()));
-        let mut model = flowers();
-        model.output.datatype = DataType::Bytes;
-        assert!(model.check().unwrap_err().starts_with("labels, but the output is BYTES"));
-    }
-
-    #[test]
-    fn nan_is_a_failure_where_there_are_labels_unless_the_description_decides() {
-        let mut model = flowers();
-        assert!(model.output.must_be_finite());
-        model.output.finite = Some(false);
-        assert!(!model.output.must_be_finite());
-        (model.output.labels, model.output.finite) = (Vec::new(), None);
-        assert!(!model.output.must_be_finite());
-    }
-
-    #[test]
-    fn shapes_that_no_request_can_fill_are_refused() {
-        for (shape, reason) in [
-            (vec![usize::MAX, 2], "a row of output `p` has more than 16777216 elements"),
-            (vec![1; 300], "output `p` has 300 axes; 253 are the most"),
-            (vec![2, 0], "output `p` has an axis of length 0"),
-        ] {
-            let mut model = flowers();
-            model.inputs[0].shape.clone_from(&shape);
-            assert_eq!(model.check(), Err(reason.replace("output `p`", "input `x`")));
-            let mut model = flowers();
-            model.output.shape = shape;
-            assert_eq!(model.check(), Err(reason.to_owned()));
-        }
-    }
-
-    #[test]
-    fn a_missing_description_says_where_it_was_looked_for() {
-        let error = Model::load(Path::new("nowhere"), "iris").unwrap_err().to_string();
-        assert!(error.contains("nowhere/iris/model.toml") && error.contains("MODELS_DIR"), "{error}");
-    }
-}
+pub(super) mod tests;

@@ -4,7 +4,7 @@ mod text;
 
 use std::ops::Range;
 
-use self::text::Row;
+use self::text::{Elements, Listed, Row};
 use super::{Model, OutputSpec};
 use crate::tensor::{DataType, Element, Tensor, bytes, with_element};
 
@@ -12,32 +12,47 @@ use crate::tensor::{DataType, Element, Tensor, bytes, with_element};
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OutputError {
     /// Wrong shape.
-    #[error("The model answered with shape {given:?} instead of {expected:?}")]
+    #[error("The model answered with shape {given:?} instead of {expected:?} in the output `{output}`")]
     Shape {
+        /// Its name.
+        output: String,
         /// The output.
         given: Vec<usize>,
         /// The description.
         expected: Vec<usize>,
     },
     /// Fewer or more elements than the shape says.
-    #[error("The model answered with {given} values instead of {expected}")]
+    #[error("The model answered with {given} values instead of {expected} in the output `{output}`")]
     Length {
+        /// Its name.
+        output: String,
         /// The output.
         given: usize,
         /// The shape.
         expected: usize,
     },
     /// Wrong element type.
-    #[error("The model answered with {given} instead of {expected}")]
+    #[error("The model answered with {given} instead of {expected} in the output `{output}`")]
     DataType {
+        /// Its name.
+        output: String,
         /// The output.
         given: &'static str,
         /// The description.
         expected: &'static str,
     },
     /// NaN or infinity.
-    #[error("The model answered with a value that is not a finite number")]
-    NotFinite,
+    #[error("The model answered with a value that is not a finite number in the output `{output}`")]
+    NotFinite {
+        /// Its name.
+        output: String,
+    },
+    /// Fewer outputs than described.
+    #[error("The model answered without the output `{output}`")]
+    Missing {
+        /// Its name.
+        output: String,
+    },
     /// The result is too large.
     #[error("The result is larger than {most} bytes")]
     TooLarge {
@@ -56,31 +71,20 @@ pub struct Rendered {
 }
 
 impl Model {
-    /// Checks shape, type and number of elements of an output for `rows` rows. [`Model::render`] checks that the numbers are finite
-    /// where they must be, since that concerns single jobs.
+    /// Checks shape, type and number of elements of all outputs for `rows` rows. The tensors are in the order of the description.
+    /// [`Model::render`] checks that the numbers are finite where they must be, since that concerns single jobs.
     ///
     /// # Errors
     /// The first difference.
-    pub fn check_output(&self, rows: usize, tensor: Tensor) -> Result<Answer, OutputError> {
-        let expected: Vec<usize> = std::iter::once(rows).chain(self.output.shape.iter().copied()).collect();
-        if tensor.datatype != self.output.datatype {
-            let (given, expected) = (tensor.datatype.as_str(), self.output.datatype.as_str());
-            return Err(OutputError::DataType { given, expected });
-        }
-        if tensor.shape != expected {
-            return Err(OutputError::Shape { given: tensor.shape, expected });
-        }
-        let width = self.output.elements();
-        let row_bytes = match tensor.datatype.width() {
-            Some(bytes) => Some(RowBytes::Same(width * bytes)),
-            None => bytes::parts(&tensor.data, width).map(RowBytes::From),
+    pub fn check_outputs(&self, rows: usize, tensors: Vec<Tensor>) -> Result<Answer, OutputError> {
+        let mut tensors = tensors.into_iter();
+        let mut next = |spec: &OutputSpec| match tensors.next() {
+            Some(tensor) => checked(spec, rows, tensor),
+            None => Err(OutputError::Missing { output: spec.name.clone() }),
         };
-        match row_bytes.filter(|row| row.total(rows) == Some(tensor.data.len())) {
-            Some(row_bytes) => Ok(Answer { tensor, row_bytes }),
-            None => {
-                Err(OutputError::Length { given: tensor.elements(), expected: rows.saturating_mul(width) })
-            }
-        }
+        let first = next(&self.output)?;
+        let further = self.further_outputs.iter().map(next).collect::<Result<_, _>>()?;
+        Ok(Answer { first, further })
     }
 
     /// Whether no result of this many rows can exceed `bytes`.
@@ -92,6 +96,14 @@ impl Model {
 
     /// Bytes that a row can have in a result; the largest number if there is no limit.
     fn most_row_bytes(&self) -> usize {
+        let listed = match self.further_outputs.as_slice() {
+            [] => 0,
+            _ => self.outputs().fold(0, |bytes, output| output.most_listed_bytes().saturating_add(bytes)),
+        };
+        self.most_prediction_bytes().saturating_add(listed)
+    }
+
+    fn most_prediction_bytes(&self) -> usize {
         let OutputSpec { datatype, shape, labels, .. } = &self.output;
         let Some(longest) = datatype.longest_json() else { return usize::MAX };
         let values = self.output.elements();
@@ -114,38 +126,103 @@ impl Model {
     /// When a row contains NaN or infinity although the description forbids it, or the result is larger. At most `most` bytes are
     /// written.
     pub fn render(&self, answer: &Answer, rows: Range<usize>, most: usize) -> Result<Rendered, OutputError> {
-        let datatype = answer.tensor.datatype;
-        if rows.is_empty() {
-            return Err(OutputError::Length { given: 0, expected: self.output.elements() });
+        for (spec, output) in self.outputs().zip(answer.outputs()) {
+            if spec.must_be_finite() && !is_finite(spec.datatype, output.rows(&rows)) {
+                return Err(OutputError::NotFinite { output: spec.name.clone() });
+            }
         }
-        if self.output.must_be_finite() && !is_finite(datatype, answer.rows(&rows)) {
-            return Err(OutputError::NotFinite);
-        }
-        let class = self.class(datatype, answer.rows(&(rows.start..rows.start + 1)));
-        let row = |index| self.row(datatype, answer.rows(&(index..index + 1)));
-        let json = text::result(rows.map(row), most).map_err(|_| OutputError::TooLarge { most })?;
-        Ok(Rendered { json, class_name: class.map(|(_, name)| name.to_owned()) })
+        let count = rows.len();
+        let first = answer.first.rows(&(rows.start..rows.start + count.min(1)));
+        let class = self.class(first).map(|(_, name)| name.to_owned());
+        let listed = (!self.further_outputs.is_empty()).then(|| self.listed(answer, &rows));
+        let row = |index| self.row(answer.first.rows(&(index..index + 1)));
+        let json = text::result(rows.map(row), listed.as_deref(), most);
+        Ok(Rendered { json: json.map_err(|_| OutputError::TooLarge { most })?, class_name: class })
     }
 
-    fn row<'a>(&'a self, datatype: DataType, data: &'a [u8]) -> Row<'a> {
-        Row { datatype, data, shape: &self.output.shape, class: self.class(datatype, data) }
+    fn row<'a>(&'a self, data: &'a [u8]) -> Row<'a> {
+        let OutputSpec { datatype, shape, .. } = &self.output;
+        Row { elements: Elements { datatype: *datatype, data }, shape, class: self.class(data) }
     }
 
-    /// The class of a row, if the model has classes: its number and its name.
-    fn class(&self, datatype: DataType, row: &[u8]) -> Option<(usize, &str)> {
+    /// These rows of all outputs.
+    fn listed<'a>(&'a self, answer: &'a Answer, rows: &Range<usize>) -> Vec<Listed<'a>> {
+        let listed = |(spec, output): (&'a OutputSpec, &'a Checked)| Listed {
+            name: &spec.name,
+            rows: rows.len(),
+            row_shape: &spec.shape,
+            elements: Elements { datatype: spec.datatype, data: output.rows(rows) },
+        };
+        self.outputs().zip(answer.outputs()).map(listed).collect()
+    }
+
+    /// The class of a row of the first output, if the model has classes: its number and its name.
+    fn class(&self, row: &[u8]) -> Option<(usize, &str)> {
         if self.output.labels.is_empty() {
             return None;
         }
-        let class = with_element!(datatype, T => argmax(T::all(row)), BYTES => 0);
+        let class = with_element!(self.output.datatype, T => argmax(T::all(row)), BYTES => 0);
         self.output.labels.get(class).map(|label| (class, label.as_str()))
     }
 }
 
-/// An output that fits the description.
+impl OutputSpec {
+    /// Bytes that a row can have in the list of outputs, with those around all rows.
+    fn most_listed_bytes(&self) -> usize {
+        let Some(longest) = self.datatype.longest_json() else { return usize::MAX };
+        let around = text::LISTED_BYTES + (self.shape.len() + 1) * text::AXIS_BYTES;
+        let name = serde_json::to_string(&self.name).map_or(0, |name| name.len());
+        self.elements().saturating_mul(longest + 1).saturating_add(around + name)
+    }
+}
+
+/// Outputs that fit the description.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
+    first: Checked,
+    further: Vec<Checked>,
+}
+
+impl Answer {
+    /// The elements of the first output.
+    #[must_use]
+    pub fn first(&self) -> &Tensor {
+        &self.first.tensor
+    }
+
+    fn outputs(&self) -> impl Iterator<Item = &Checked> {
+        std::iter::once(&self.first).chain(&self.further)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Checked {
     tensor: Tensor,
     row_bytes: RowBytes,
+}
+
+fn checked(spec: &OutputSpec, rows: usize, tensor: Tensor) -> Result<Checked, OutputError> {
+    let output = || spec.name.clone();
+    let expected: Vec<usize> = std::iter::once(rows).chain(spec.shape.iter().copied()).collect();
+    if tensor.datatype != spec.datatype {
+        let (given, expected) = (tensor.datatype.as_str(), spec.datatype.as_str());
+        return Err(OutputError::DataType { output: output(), given, expected });
+    }
+    if tensor.shape != expected {
+        return Err(OutputError::Shape { output: output(), given: tensor.shape, expected });
+    }
+    let width = spec.elements();
+    let row_bytes = match tensor.datatype.width() {
+        Some(bytes) => Some(RowBytes::Same(width * bytes)),
+        None => bytes::parts(&tensor.data, width).map(RowBytes::From),
+    };
+    match row_bytes.filter(|row| row.total(rows) == Some(tensor.data.len())) {
+        Some(row_bytes) => Ok(Checked { tensor, row_bytes }),
+        None => {
+            let (given, expected) = (tensor.elements(), rows.saturating_mul(width));
+            Err(OutputError::Length { output: output(), given, expected })
+        }
+    }
 }
 
 /// Where the rows of an output are in its data.
@@ -166,13 +243,7 @@ impl RowBytes {
     }
 }
 
-impl Answer {
-    /// The elements of the output.
-    #[must_use]
-    pub fn tensor(&self) -> &Tensor {
-        &self.tensor
-    }
-
+impl Checked {
     fn rows(&self, rows: &Range<usize>) -> &[u8] {
         match &self.row_bytes {
             RowBytes::Same(bytes) => &self.tensor.data[rows.start * bytes..rows.end * bytes],

@@ -84,12 +84,13 @@ fn signatures(spec: &ServerSpec) -> SignatureDefMap {
         ..SignatureDef::default()
     };
     let input_info = |input| tensor_info(input, format!("{SIGNATURE}_{}:0", input.name));
+    let output_info = |(number, output): (usize, TensorSpec)| {
+        let info = tensor_info(&output, format!("StatefulPartitionedCall:{number}"));
+        (output.name, info)
+    };
     let serve = SignatureDef {
         inputs: spec.inputs.iter().map(|input| (input.name.clone(), input_info(input))).collect(),
-        outputs: BTreeMap::from([(
-            spec.output.name.clone(),
-            tensor_info(&spec.output, "StatefulPartitionedCall:0".to_owned()),
-        )]),
+        outputs: spec.outputs().enumerate().map(output_info).collect(),
         method_name: "tensorflow/serving/predict".to_owned(),
     };
     let signature_def = BTreeMap::from([(INIT_SIGNATURE.to_owned(), init), (SIGNATURE.to_owned(), serve)]);

@@ -7,7 +7,7 @@ use tepal_proto::tensorflow::{DataType, TensorProto, TensorShapeProto};
 
 use super::behaviour::Behaviour;
 use super::request::Rows;
-use super::spec::{AnswerStyle, ServerSpec};
+use super::spec::{AnswerStyle, ROW_SUM, ServerSpec};
 
 /// No element type of TensorFlow has this number.
 const UNKNOWN_DTYPE: i32 = 9_999;
@@ -27,6 +27,10 @@ pub(super) fn outputs(
 
     let name = if *behaviour == Behaviour::MissingOutput { "other" } else { &spec.output.name };
     let mut outputs = BTreeMap::from([(name.to_owned(), tensor)]);
+    if spec.with_row_sums && is_wanted(rows, ROW_SUM) {
+        let sums = rows.values.chunks_exact(spec.row_len()).map(|row| row.iter().sum()).collect();
+        outputs.insert(ROW_SUM.to_owned(), encode(spec.answer_style, &[rows.count], sums));
+    }
     let padding = match behaviour {
         Behaviour::HugeReply => PADDING_BYTES,
         Behaviour::PadReply(row_bytes) => row_bytes * rows.count,
@@ -37,6 +41,10 @@ pub(super) fn outputs(
         outputs.insert("padding".to_owned(), tensor);
     }
     outputs
+}
+
+fn is_wanted(rows: &Rows, output: &str) -> bool {
+    rows.output_filter.is_empty() || rows.output_filter.iter().any(|name| name == output)
 }
 
 /// A shape with these sizes.

@@ -23,6 +23,8 @@ pub(super) struct Rows {
     pub(super) bytes: usize,
     /// All rows, one after the other.
     pub(super) values: Vec<f32>,
+    /// The outputs that are asked for; all if there are none.
+    pub(super) output_filter: Vec<String>,
 }
 
 /// One input as it was sent.
@@ -78,7 +80,8 @@ pub(super) fn read_rows(spec: &ServerSpec, request: &PredictRequest) -> Result<R
         check_shape(&input.sizes, expected)?;
     }
     let count = common_count(&inputs)?;
-    Ok(Rows { count, bytes: request.encoded_len(), values: interleave(count, &inputs) })
+    let (bytes, output_filter) = (request.encoded_len(), request.output_filter.clone());
+    Ok(Rows { count, bytes, values: interleave(count, &inputs), output_filter })
 }
 
 fn check_names(spec: &ServerSpec, request: &PredictRequest) -> Result<(), Status> {
@@ -99,8 +102,9 @@ fn check_names(spec: &ServerSpec, request: &PredictRequest) -> Result<(), Status
             "input tensor alias not found in signature: {alias}. Inputs expected to be in the set {{{known}}}."
         )));
     }
-    if let Some(alias) = request.output_filter.iter().find(|alias| **alias != spec.output.name) {
-        let known = &spec.output.name;
+    let known: Vec<_> = spec.outputs().map(|output| output.name).collect();
+    if let Some(alias) = request.output_filter.iter().find(|alias| !known.contains(alias)) {
+        let known = known.join(",");
         return Err(Status::invalid_argument(format!(
             "output tensor alias not found in signature: {alias} Outputs expected to be in the set {{{known}}}."
         )));

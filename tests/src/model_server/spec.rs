@@ -7,6 +7,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tonic::Code;
 
+/// The second output of a server that has one: the sum of the values of each row, `[N]`.
+pub(super) const ROW_SUM: &str = "row_sum";
+
 /// The model itself: from the values of one row, all inputs one after the other, to the values of its output.
 pub type Compute = Arc<dyn Fn(&[f32]) -> Vec<f32> + Send + Sync>;
 
@@ -22,6 +25,8 @@ pub struct ServerSpec {
     pub inputs: Vec<TensorSpec>,
     /// Its output, `DT_FLOAT` too.
     pub output: TensorSpec,
+    /// Whether there is a second output, `row_sum`: the sum of the values of each row.
+    pub with_row_sums: bool,
     /// Computes the output of one row; it must return as many values as `output.row_shape` says.
     pub compute: Compute,
     /// Where an answer carries its values.
@@ -104,6 +109,7 @@ impl ServerSpec {
             version,
             inputs: vec![input],
             output,
+            with_row_sums: false,
             compute: Arc::new(compute),
             answer_style: AnswerStyle::FloatVal,
             call_cost: Duration::ZERO,
@@ -116,6 +122,12 @@ impl ServerSpec {
             with_metadata: true,
             with_status: true,
         }
+    }
+
+    /// All outputs.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = TensorSpec> {
+        let row_sums = self.with_row_sums.then(|| TensorSpec::new(ROW_SUM, &[]));
+        std::iter::once(self.output.clone()).chain(row_sums)
     }
 
     /// Number of values in one row, all inputs together.

@@ -33,7 +33,8 @@ const LONGEST_STEP: Duration = Duration::from_micros(500);
 /// A loaded model.
 pub(super) struct Onnx {
     plan: Arc<TypedRunnableModel>,
-    output_name: String,
+    /// Names of the outputs, in the order of the description.
+    outputs: Arc<[String]>,
     metadata: Value,
     pace: Arc<Pace>,
 }
@@ -51,8 +52,8 @@ impl Onnx {
         let loaded = load(path, model).and_then(|plan| Ok((metadata(&plan, model)?, plan)));
         let (metadata, plan) = loaded
             .map_err(|error| OpenError::Onnx { path: path.display().to_string(), source: error.into() })?;
-        let output_name = model.output.name.clone();
-        Ok(Self { plan, output_name, metadata, pace: Arc::new(Pace::unknown()) })
+        let outputs = model.outputs().map(|output| output.name.clone()).collect();
+        Ok(Self { plan, outputs, metadata, pace: Arc::new(Pace::unknown()) })
     }
 }
 
@@ -62,22 +63,24 @@ fn load(path: &std::path::Path, model: &Model) -> TractResult<Arc<TypedRunnableM
     let batch = TDim::from(graph.symbols.sym("N"));
     graph = graph
         .with_input_names(model.inputs.iter().map(|input| input.name.as_str()))?
-        .with_outputs_by_name([model.output.name.as_str()])?;
+        .with_outputs_by_name(model.outputs().map(|output| output.name.as_str()))?;
     for (number, input) in model.inputs.iter().enumerate() {
         graph = graph.with_input_fact(number, fact(input, &batch)?)?;
     }
     graph.into_optimized()?.into_runnable()
 }
 
-/// The description, with the output of the loaded model. The model got its inputs from the description.
+/// The description, with the outputs of the loaded model. The model got its inputs from the description.
 fn metadata(plan: &TypedRunnableModel, model: &Model) -> TractResult<Value> {
-    let output = plan.model().output_fact(0)?;
     // An axis that only a call decides, above all the batch axis, accepts any length.
     let size = |length: &TDim| length.to_i64().map_or_else(|_| "-1".to_owned(), |length| length.to_string());
-    let dims: Vec<_> = output.shape.iter().map(|length| json!({"size": size(length)})).collect();
     let mut metadata = model.metadata();
-    metadata["metadata"]["signature_def"][&model.signature]["outputs"][&model.output.name] =
-        json!({"dtype": dtype_name(output.datum_type), "tensor_shape": {"dim": dims}});
+    let outputs = &mut metadata["metadata"]["signature_def"][&model.signature]["outputs"];
+    for (number, output) in model.outputs().enumerate() {
+        let fact = plan.model().output_fact(number)?;
+        let dims: Vec<_> = fact.shape.iter().map(|length| json!({"size": size(length)})).collect();
+        outputs[&output.name] = json!({"dtype": dtype_name(fact.datum_type), "tensor_shape": {"dim": dims}});
+    }
     Ok(metadata)
 }
 
@@ -105,10 +108,10 @@ impl Backend for Onnx {
         "onnx"
     }
 
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
-        let (plan, name, pace) = (Arc::clone(&self.plan), self.output_name.clone(), Arc::clone(&self.pace));
+    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+        let (plan, names, pace) = (Arc::clone(&self.plan), Arc::clone(&self.outputs), Arc::clone(&self.pace));
         let is_short = pace.expects(batch.rows) <= LONGEST_STEP;
-        let work = move || pace.measure(batch.rows, || compute(&plan, &name, &batch));
+        let work = move || pace.measure(batch.rows, || compute(&plan, &names, &batch));
         Box::pin(async move {
             if is_short {
                 return work();
@@ -155,19 +158,23 @@ fn failed(cause: impl Into<Cause>) -> BackendError {
 }
 
 /// Runs the model. An operator that panics fails the batch, not the worker.
-fn compute(plan: &Arc<TypedRunnableModel>, name: &str, batch: &Batch) -> Result<Tensor, BackendError> {
-    match catch_unwind(AssertUnwindSafe(|| run(plan, name, batch))) {
+fn compute(
+    plan: &Arc<TypedRunnableModel>,
+    names: &[String],
+    batch: &Batch,
+) -> Result<Vec<Tensor>, BackendError> {
+    match catch_unwind(AssertUnwindSafe(|| run(plan, names, batch))) {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(failed(error)),
         Err(_) => Err(failed("the model panicked")),
     }
 }
 
-fn run(plan: &Arc<TypedRunnableModel>, name: &str, batch: &Batch) -> TractResult<Tensor> {
+fn run(plan: &Arc<TypedRunnableModel>, names: &[String], batch: &Batch) -> TractResult<Vec<Tensor>> {
     let inputs = batch.inputs.iter().map(|input| Ok(convert::to_tract(input)?.into()));
     let inputs = inputs.collect::<TractResult<TVec<_>>>()?;
-    let mut outputs = plan.run(inputs)?;
-    convert::from_tract(name, &outputs.remove(0))
+    let outputs = plan.run(inputs)?;
+    names.iter().zip(&outputs).map(|(name, output)| convert::from_tract(name, output)).collect()
 }
 
 #[cfg(test)]
@@ -175,13 +182,19 @@ fn run(plan: &Arc<TypedRunnableModel>, name: &str, batch: &Batch) -> TractResult
 mod tests {
     use std::path::Path;
 
+    use prost::Message as _;
+    use tract_onnx::pb::{
+        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TypeProto, ValueInfoProto,
+        attribute_proto::AttributeType, tensor_proto::DataType as DatumTypeOfFile, type_proto,
+    };
+
     use super::*;
 
     fn model(folder: &str, name: &str) -> Model {
         Model::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder), name).unwrap()
     }
 
-    async fn predict(model: &Model, data: Value) -> Tensor {
+    async fn predict(model: &Model, data: Value) -> Vec<Tensor> {
         let rows = model.read_rows(&data).unwrap();
         Onnx::open(model).unwrap().predict(model.concatenate(std::iter::once(&rows))).await.unwrap()
     }
@@ -190,7 +203,7 @@ mod tests {
     async fn the_iris_model_classifies_two_flowers() {
         let model = model("compose/models", "iris");
         let answer = predict(&model, serde_json::json!([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])).await;
-        let answer = model.check_output(2, answer).unwrap();
+        let answer = model.check_outputs(2, answer).unwrap();
         assert_eq!(model.render(&answer, 0..1, usize::MAX).unwrap().class_name.as_deref(), Some("setosa"));
         assert_eq!(model.render(&answer, 1..2, usize::MAX).unwrap().class_name.as_deref(), Some("virginica"));
     }
@@ -211,7 +224,110 @@ mod tests {
     async fn a_model_of_another_shape_needs_no_other_code() {
         let model = model("tests/models", "toy");
         let answer = predict(&model, model.sample.clone()).await;
-        let answer = model.check_output(1, answer).unwrap();
+        let answer = model.check_outputs(1, answer).unwrap();
         assert_eq!(model.render(&answer, 0..1, usize::MAX).unwrap().json, r#"{"prediction":[11.5]}"#);
     }
+
+    /// Writes an ONNX file with these nodes: operator, input, output, and the type that Cast converts to.
+    fn write_onnx(
+        path: &Path,
+        inputs: [(&str, DatumTypeOfFile); 2],
+        nodes: [(&str, &str, &str, DatumTypeOfFile); 3],
+    ) {
+        let names = |name: &str| vec![name.to_owned()];
+        let input = |(name, elem_type): (&str, DatumTypeOfFile)| ValueInfoProto {
+            name: name.to_owned(),
+            r#type: Some(TypeProto {
+                value: Some(type_proto::Value::TensorType(type_proto::Tensor {
+                    elem_type: elem_type.into(),
+                    shape: None,
+                })),
+                ..TypeProto::default()
+            }),
+            ..ValueInfoProto::default()
+        };
+        let node = |(op_type, input, output, to): (&str, &str, &str, DatumTypeOfFile)| NodeProto {
+            input: names(input),
+            output: names(output),
+            name: output.to_owned(),
+            op_type: op_type.to_owned(),
+            attribute: match op_type {
+                "Cast" => vec![AttributeProto {
+                    name: "to".to_owned(),
+                    r#type: AttributeType::Int.into(),
+                    i: i32::from(to).into(),
+                    ..AttributeProto::default()
+                }],
+                _ => Vec::new(),
+            },
+            ..NodeProto::default()
+        };
+        let output = |name: &str| ValueInfoProto { name: name.to_owned(), ..ValueInfoProto::default() };
+        let graph = GraphProto {
+            input: inputs.into_iter().map(input).collect(),
+            output: nodes.iter().map(|(_, _, name, _)| output(name)).collect(),
+            node: nodes.into_iter().map(node).collect(),
+            ..GraphProto::default()
+        };
+        let model = ModelProto {
+            ir_version: 8,
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 17 }],
+            graph: Some(graph),
+            ..ModelProto::default()
+        };
+        std::fs::write(path, model.encode_to_vec()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_model_of_several_types_returns_its_outputs_in_the_described_order() {
+        let models = tempfile::tempdir().unwrap();
+        let folder = models.path().join("mixed");
+        std::fs::create_dir(&folder).unwrap();
+        write_onnx(
+            &folder.join("model.onnx"),
+            [("pixels", DatumTypeOfFile::Uint8), ("on", DatumTypeOfFile::Bool)],
+            [
+                ("Cast", "pixels", "whole", DatumTypeOfFile::Int64),
+                ("Not", "on", "off", DatumTypeOfFile::Bool),
+                ("Cast", "pixels", "half", DatumTypeOfFile::Float16),
+            ],
+        );
+        std::fs::write(folder.join("model.toml"), MIXED).unwrap();
+        let model = Model::load(models.path(), "mixed").unwrap();
+
+        let data = serde_json::json!([{"pixels": [1, 255], "on": true}, {"pixels": [3, 4], "on": false}]);
+        let answer = model.check_outputs(2, predict(&model, data).await).unwrap();
+
+        let rendered: Value =
+            serde_json::from_str(&model.render(&answer, 1..2, usize::MAX).unwrap().json).unwrap();
+        let expected = serde_json::json!({"prediction": [3.0, 4.0], "outputs": [
+            {"name": "half", "shape": [1, 2], "datatype": "FP16", "data": [3.0, 4.0]},
+            {"name": "off", "shape": [1], "datatype": "BOOL", "data": [true]},
+            {"name": "whole", "shape": [1, 2], "datatype": "INT64", "data": [3, 4]},
+        ]});
+        assert_eq!(rendered, expected);
+        let metadata = Onnx::open(&model).unwrap().probe().await.unwrap();
+        let outputs = &metadata["metadata"]["signature_def"]["serving_default"]["outputs"];
+        assert_eq!(
+            (&outputs["half"]["dtype"], &outputs["off"]["dtype"]),
+            (&"DT_HALF".into(), &"DT_BOOL".into())
+        );
+    }
+
+    const MIXED: &str = r#"
+        name = "mixed"
+        version = "1"
+        onnx_file = "model.onnx"
+        max_rows = 4
+        sample = [{ pixels = [0, 0], on = false }]
+        inputs = [
+            { name = "pixels", datatype = "UINT8", shape = [2] },
+            { name = "on", datatype = "BOOL", shape = [] },
+        ]
+        outputs = [
+            { name = "half", datatype = "FP16", shape = [2] },
+            { name = "off", datatype = "BOOL", shape = [] },
+            { name = "whole", datatype = "INT64", shape = [2] },
+        ]
+    "#;
 }

@@ -15,7 +15,7 @@ use tepal_proto::tensorflow::serving::{
     model_service_client::ModelServiceClient, prediction_service_client::PredictionServiceClient,
 };
 use tepal_shared::{
-    model::Model,
+    model::{Model, OutputError},
     process::{
         settings::Host,
         telemetry,
@@ -91,24 +91,25 @@ impl TensorflowServing {
         }
     }
 
-    async fn call(&self, batch: Batch) -> Result<Tensor, BackendError> {
+    async fn call(&self, batch: Batch) -> Result<Vec<Tensor>, BackendError> {
         let predict = || {
             let request = PredictRequest {
                 model_spec: Some(self.model_spec()),
                 inputs: batch.inputs.iter().map(convert::to_proto).collect(),
-                output_filter: Vec::new(),
+                output_filter: self.model.outputs().map(|output| output.name.clone()).collect(),
             };
             let mut client = self.predictions.clone();
             async move { client.predict(request).await }
         };
         let reply = self.send(predict).await.map_err(|status| self.failure(status))?;
         let mut outputs = reply.into_inner().outputs;
-        let name = &self.model.output.name;
-        let output = outputs.remove(name).ok_or_else(|| {
-            BackendError::bad_answer(format!("The model answered without the output `{name}`"))
-        })?;
-        convert::from_proto(name.clone(), output)
-            .map_err(|error| BackendError::bad_answer(&error).because(error))
+        let output = |name: &String| {
+            let missing = || OutputError::Missing { output: name.clone() };
+            let output = outputs.remove(name).ok_or_else(missing).map_err(BackendError::bad_answer)?;
+            convert::from_proto(name.clone(), output)
+                .map_err(|error| BackendError::bad_answer(&error).because(error))
+        };
+        self.model.outputs().map(|output| &output.name).map(output).collect()
     }
 
     async fn metadata(&self) -> Result<Value, BackendError> {
@@ -224,7 +225,7 @@ impl Backend for TensorflowServing {
         "tensorflow_serving"
     }
 
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
+    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
         Box::pin(self.call(batch))
     }
 

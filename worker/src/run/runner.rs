@@ -226,8 +226,8 @@ impl Runner {
         called.map_or_else(Called::Failed, Called::Answered)
     }
 
-    fn checked(&self, batch: &MicroBatch, answer: Tensor) -> Result<Answer, BackendError> {
-        let checked = self.model.check_output(batch.rows(), answer);
+    fn checked(&self, batch: &MicroBatch, outputs: Vec<Tensor>) -> Result<Answer, BackendError> {
+        let checked = self.model.check_outputs(batch.rows(), outputs);
         checked.map_err(|error| BackendError::bad_answer(&error).because(error))
     }
 

@@ -105,7 +105,7 @@ impl Sample {
             .unwrap_or_else(|_| Err(BackendError::timeout()))?;
         let rendered = self
             .model
-            .check_output(rows.rows, answer)
+            .check_outputs(rows.rows, answer)
             .and_then(|answer| self.model.render(&answer, 0..rows.rows, usize::MAX));
         rendered.map_err(|error| BackendError::bad_answer(&error).because(error))
     }

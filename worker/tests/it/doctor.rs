@@ -279,7 +279,10 @@ async fn a_model_that_fails_at_its_sample_is_reported() {
     let (redis, server) = with_server(ServerSpec::iris()).await;
     for (behaviour, expected) in [
         (Behaviour::Status(Code::Internal, "no memory".to_owned()), "Model inference failed: no memory"),
-        (Behaviour::WrongShape, "The model answered with shape [1, 4] instead of [1, 3]"),
+        (
+            Behaviour::WrongShape,
+            "The model answered with shape [1, 4] instead of [1, 3] in the output `output`",
+        ),
         (Behaviour::Nan, "not a finite number"),
     ] {
         server.script_next(1, behaviour);
@@ -317,8 +320,8 @@ async fn an_onnx_model_with_another_output_than_described_is_reported() {
         ("INT64", "[1]", "output `score` is FP32, not INT64"),
     ] {
         let (is_well, text) = doctor_of_toy(|description| {
-            let (before, _) = description.split_once("[output]").unwrap();
-            format!("{before}[output]\nname = \"score\"\ndatatype = \"{datatype}\"\nshape = {shape}\n")
+            let (before, _) = description.split_once("[[outputs]]").unwrap();
+            format!("{before}[[outputs]]\nname = \"score\"\ndatatype = \"{datatype}\"\nshape = {shape}\n")
         })
         .await;
 

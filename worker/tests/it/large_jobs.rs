@@ -33,7 +33,7 @@ name = "x"
 datatype = "FP32"
 shape = [25000]
 
-[output]
+[[outputs]]
 name = "y"
 datatype = "FP32"
 shape = [1]

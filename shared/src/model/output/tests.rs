@@ -13,7 +13,7 @@ fn tensor<T: Element>(datatype: DataType, shape: &[usize], values: &[T]) -> Tens
 
 /// The output of a model of 32-bit floats.
 fn answer(model: &Model, shape: &[usize], values: &[f32]) -> Answer {
-    model.check_output(shape[0], tensor(DataType::Fp32, shape, values)).unwrap()
+    model.check_outputs(shape[0], vec![tensor(DataType::Fp32, shape, values)]).unwrap()
 }
 
 /// A model with an output of this type and shape and without labels.
@@ -25,7 +25,7 @@ fn plain(datatype: DataType, shape: &[usize]) -> Model {
 
 fn json_of<T: Element>(datatype: DataType, values: &[T]) -> String {
     let model = plain(datatype, &[values.len()]);
-    let answer = model.check_output(1, tensor(datatype, &[1, values.len()], values)).unwrap();
+    let answer = model.check_outputs(1, vec![tensor(datatype, &[1, values.len()], values)]).unwrap();
     model.render(&answer, 0..1, ANY).unwrap().json
 }
 
@@ -59,7 +59,7 @@ fn a_result_of_few_enough_rows_is_as_small_as_predicted() {
         let rows = 40;
         let shape: Vec<_> = std::iter::once(rows).chain(model.output.shape.iter().copied()).collect();
         let tensor = tensor(model.output.datatype, &shape, &row.repeat(rows));
-        let answer = model.check_output(rows, tensor).unwrap();
+        let answer = model.check_outputs(rows, vec![tensor]).unwrap();
         (1..=rows).map(|rows| model.render(&answer, 0..rows, ANY).unwrap().json.len()).collect()
     }
     let long = -1.234_567_89e-6;
@@ -91,25 +91,31 @@ fn a_result_has_as_many_bytes_as_it_may_and_no_more() {
 
 #[test]
 fn an_output_that_does_not_fit_is_explained() {
-    let error = |rows, tensor| flowers().check_output(rows, tensor).unwrap_err().to_string();
+    let error = |rows, tensor| flowers().check_outputs(rows, vec![tensor]).unwrap_err().to_string();
     let floats = |shape: &[usize], values: &[f32]| tensor(DataType::Fp32, shape, values);
     assert_eq!(
         error(2, floats(&[1, 2], &[0.5, 0.5])),
-        "The model answered with shape [1, 2] instead of [2, 2]"
+        "The model answered with shape [1, 2] instead of [2, 2] in the output `p`"
     );
-    assert_eq!(error(1, floats(&[1, 2], &[0.5])), "The model answered with 1 values instead of 2");
+    assert_eq!(
+        error(1, floats(&[1, 2], &[0.5])),
+        "The model answered with 1 values instead of 2 in the output `p`"
+    );
     let doubles = tensor(DataType::Fp64, &[1, 2], &[0.5, 0.5]);
-    assert_eq!(error(1, doubles), "The model answered with FP64 instead of FP32");
+    assert_eq!(error(1, doubles), "The model answered with FP64 instead of FP32 in the output `p`");
     let mut incomplete = floats(&[1, 2], &[0.5, 0.5]);
     incomplete.data.pop();
-    assert_eq!(error(1, incomplete), "The model answered with 1 values instead of 2");
+    assert_eq!(error(1, incomplete), "The model answered with 1 values instead of 2 in the output `p`");
 }
 
 #[test]
 fn nan_and_infinity_fail_a_job_only_where_they_must_not_be() {
     let mut model = flowers();
     let not_finite = |model: &Model| answer(model, &[2, 2], &[0.5, 0.25, f32::NAN, f32::NEG_INFINITY]);
-    assert_eq!(model.render(&not_finite(&model), 1..2, ANY), Err(OutputError::NotFinite));
+    assert_eq!(
+        model.render(&not_finite(&model), 1..2, ANY),
+        Err(OutputError::NotFinite { output: "p".to_owned() })
+    );
     assert!(model.render(&not_finite(&model), 0..1, ANY).is_ok(), "a job sees only its own rows");
     model.output.finite = Some(false);
     let rendered = model.render(&not_finite(&model), 1..2, ANY).unwrap();
@@ -137,13 +143,13 @@ fn strings_are_written_row_by_row() {
     }
     let tensor =
         Tensor { name: "p".to_owned(), datatype: DataType::Bytes, shape: vec![2, 2], data: data.clone() };
-    let answer = model.check_output(2, tensor.clone()).unwrap();
+    let answer = model.check_outputs(2, vec![tensor.clone()]).unwrap();
     assert_eq!(model.render(&answer, 0..1, ANY).unwrap().json, r#"{"prediction":["a",""]}"#);
     let expected = "{\"prediction\":[{\"b64\":\"//4=\"},\"\u{e9}\\\"\"]}";
     assert_eq!(model.render(&answer, 1..2, ANY).unwrap().json, expected);
     data.pop();
-    let error = model.check_output(2, Tensor { data, ..tensor }).unwrap_err().to_string();
-    assert_eq!(error, "The model answered with 3 values instead of 4");
+    let error = model.check_outputs(2, vec![Tensor { data, ..tensor }]).unwrap_err().to_string();
+    assert_eq!(error, "The model answered with 3 values instead of 4 in the output `p`");
 }
 
 #[test]
@@ -155,4 +161,71 @@ fn an_answer_without_classes_keeps_its_shape() {
     let rendered = scalar.render(&answer(&scalar, &[2], &[1.5, 2.0]), 0..2, ANY).unwrap();
     let expected = r#"{"prediction":1.5,"predictions":[{"prediction":1.5},{"prediction":2.0}]}"#;
     assert_eq!(rendered.json, expected);
+}
+
+/// A model with labels and two further outputs.
+fn with_three_outputs() -> Model {
+    let mut model = flowers();
+    let mut further = |name: &str, datatype, shape: &[usize]| {
+        let mut output = model.output.clone();
+        output.labels.clear();
+        (output.name, output.datatype, output.shape) = (name.to_owned(), datatype, shape.to_vec());
+        model.further_outputs.push(output);
+    };
+    further("label", DataType::Int64, &[]);
+    further("box", DataType::Fp32, &[2, 1]);
+    model
+}
+
+fn three_outputs() -> Vec<Tensor> {
+    vec![
+        tensor(DataType::Fp32, &[2, 2], &[0.25_f32, 0.75, 0.5, 0.5]),
+        tensor(DataType::Int64, &[2], &[7_i64, 8]),
+        tensor(DataType::Fp32, &[2, 2, 1], &[1.0_f32, 2.0, 3.0, f32::INFINITY]),
+    ]
+}
+
+#[test]
+fn several_outputs_are_listed_beside_the_prediction() {
+    let model = with_three_outputs();
+    let answer = model.check_outputs(2, three_outputs()).unwrap();
+    let rendered = model.render(&answer, 1..2, ANY).unwrap();
+    let json: Value = serde_json::from_str(&rendered.json).unwrap();
+    let expected = json!({
+        "prediction": 0,
+        "class_name": "rose",
+        "probabilities": [0.5, 0.5],
+        "outputs": [
+            {"name": "p", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 0.5]},
+            {"name": "label", "shape": [1], "datatype": "INT64", "data": [8]},
+            {"name": "box", "shape": [1, 2, 1], "datatype": "FP32", "data": [3.0, "Infinity"]},
+        ],
+    });
+    assert_eq!(json, expected);
+    let both: Value = serde_json::from_str(&model.render(&answer, 0..2, ANY).unwrap().json).unwrap();
+    assert_eq!(
+        (&both["outputs"][1]["data"], &both["outputs"][2]["shape"]),
+        (&json!([7, 8]), &json!([2, 2, 1]))
+    );
+    assert_eq!(both["predictions"].as_array().unwrap().len(), 2);
+    for rows in 1..=2 {
+        let size = model.render(&answer, 0..rows, ANY).unwrap().json.len();
+        assert!(model.rows_within(size - 1) < rows, "{size} bytes for {rows} rows");
+    }
+}
+
+#[test]
+fn a_wrong_or_missing_output_is_named() {
+    let model = with_three_outputs();
+    let mut outputs = three_outputs();
+    outputs[1].shape = vec![2, 1];
+    let error = model.check_outputs(2, outputs).unwrap_err().to_string();
+    assert_eq!(error, "The model answered with shape [2, 1] instead of [2] in the output `label`");
+    let error = model.check_outputs(2, three_outputs()[..2].to_vec()).unwrap_err().to_string();
+    assert_eq!(error, "The model answered without the output `box`");
+    let mut model = model;
+    model.further_outputs[1].finite = Some(true);
+    let answer = model.check_outputs(2, three_outputs()).unwrap();
+    assert!(model.render(&answer, 0..1, ANY).is_ok());
+    assert_eq!(model.render(&answer, 1..2, ANY), Err(OutputError::NotFinite { output: "box".to_owned() }));
 }

@@ -9,23 +9,41 @@ pub(super) const CLASSIFIED_BYTES: usize = r#"{"prediction":,"class_name":,"prob
 pub(super) const PLAIN_BYTES: usize = r#"{"prediction":},"#.len();
 pub(super) const RESULT_BYTES: usize = r#","predictions":[]"#.len();
 
-/// One row of an output.
-pub(super) struct Row<'a> {
+pub(super) const LISTED_BYTES: usize =
+    r#","outputs":[{"name":,"shape":[],"datatype":"UINT16","data":[]}]"#.len();
+/// Bytes of the longest length of an axis, and a comma.
+pub(super) const AXIS_BYTES: usize = 21;
+
+/// Elements of an output.
+pub(super) struct Elements<'a> {
     pub(super) datatype: DataType,
-    /// The elements.
     pub(super) data: &'a [u8],
+}
+
+/// One row of the first output.
+pub(super) struct Row<'a> {
+    pub(super) elements: Elements<'a>,
     /// Shape of the row.
     pub(super) shape: &'a [usize],
     /// Number and name of the class, if the model has classes.
     pub(super) class: Option<(usize, &'a str)>,
 }
 
-/// The result as JSON.
+/// The rows of a job in one of several outputs.
+pub(super) struct Listed<'a> {
+    pub(super) name: &'a str,
+    pub(super) rows: usize,
+    pub(super) row_shape: &'a [usize],
+    pub(super) elements: Elements<'a>,
+}
+
+/// The result as JSON: a row, all rows if there are several, and all outputs if there are several.
 ///
 /// # Errors
 /// When it has more than `most` bytes, at the first byte above.
 pub(super) fn result<'a>(
     rows: impl ExactSizeIterator<Item = Row<'a>> + Clone,
+    outputs: Option<&[Listed<'_>]>,
     most: usize,
 ) -> io::Result<String> {
     let mut text = Bounded { bytes: Vec::with_capacity(128), most };
@@ -40,6 +58,10 @@ pub(super) fn result<'a>(
             row.write_members(text)?;
             text.write_all(b"}")
         })?;
+    }
+    if let Some(outputs) = outputs {
+        text.write_all(br#","outputs":"#)?;
+        write_list(&mut text, outputs.iter(), Listed::write)?;
     }
     text.write_all(b"}")?;
     String::from_utf8(text.bytes).map_err(io::Error::other)
@@ -57,14 +79,33 @@ impl Row<'_> {
             }
             None => text.write_all(br#""prediction":"#)?,
         }
-        self.write_elements(text)
+        self.elements.write_nested(text, self.shape)
     }
+}
 
-    fn write_elements(&self, text: &mut Bounded) -> io::Result<()> {
+impl Listed<'_> {
+    /// As the Open Inference Protocol writes a tensor: the elements are a flat list.
+    fn write(&self, text: &mut Bounded) -> io::Result<()> {
+        let Elements { datatype, .. } = self.elements;
+        text.write_all(br#"{"name":"#)?;
+        serde_json::to_writer(&mut *text, self.name)?;
+        text.write_all(br#","shape":"#)?;
+        write_list(text, std::iter::once(&self.rows).chain(self.row_shape), |length, text| {
+            Ok(serde_json::to_writer(text, length)?)
+        })?;
+        write!(text, r#","datatype":"{}","data":"#, datatype.as_str())?;
+        let elements = self.row_shape.iter().product::<usize>() * self.rows;
+        self.elements.write_nested(text, &[elements])?;
+        text.write_all(b"}")
+    }
+}
+
+impl Elements<'_> {
+    fn write_nested(&self, text: &mut Bounded, shape: &[usize]) -> io::Result<()> {
         with_element!(
             self.datatype,
-            T => write_nested(text, self.shape, &mut T::all(self.data), &|element, text| element.write_json(text)),
-            BYTES => write_nested(text, self.shape, &mut bytes::elements(self.data), &bytes::write_json)
+            T => write_nested(text, shape, &mut T::all(self.data), &|element, text| element.write_json(text)),
+            BYTES => write_nested(text, shape, &mut bytes::elements(self.data), &bytes::write_json)
         )
     }
 }

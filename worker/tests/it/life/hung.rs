@@ -34,7 +34,7 @@ impl Backend for Hung {
         self.iris.name()
     }
 
-    fn predict(&self, _: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
+    fn predict(&self, _: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
         self.is_called.store(true, Ordering::Relaxed);
         Box::pin(std::future::pending())
     }

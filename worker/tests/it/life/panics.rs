@@ -48,7 +48,7 @@ impl Backend for Brittle {
         self.iris.name()
     }
 
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
+    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
         if !f32::all(&batch.inputs[0].data).any(|value| value == POISON) {
             return self.iris.predict(batch);
         }

@@ -44,7 +44,7 @@ impl Backend for Patient {
         self.iris.name()
     }
 
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Tensor, BackendError>> {
+    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
         Box::pin(async move {
             self.calls.fetch_add(1, Ordering::Relaxed);
             let _permit = self.may_answer.acquire().await.unwrap();

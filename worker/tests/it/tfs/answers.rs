@@ -27,7 +27,7 @@ const BY_FEATURE: &str = r#"
         { name = "petal_length", datatype = "FP32", shape = [1] },
         { name = "petal_width", datatype = "FP32", shape = [1] },
     ]
-    [output]
+    [[outputs]]
     name = "output"
     datatype = "FP32"
     shape = [3]
@@ -136,4 +136,29 @@ async fn a_reply_larger_than_the_grpc_librarys_default_limit_is_read() {
 
     assert_eq!(queue.completed(id).await.attempts, 1);
     assert_eq!(outcomes(&server).len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_is_asked_for_the_described_outputs_only() {
+    let models = tempfile::tempdir().unwrap();
+    std::fs::create_dir(models.path().join("toy")).unwrap();
+    let described = std::fs::read_to_string(Path::new(TOY_MODELS).join("toy/model.toml")).unwrap();
+    let second = "[[outputs]]\nname = \"row_sum\"\ndatatype = \"FP32\"\nshape = []\n";
+    let spec = ServerSpec { with_row_sums: true, ..ServerSpec::toy() };
+    for (description, expected) in [
+        (described.clone(), json!({"prediction": [11.5]})),
+        (
+            format!("{described}\n{second}"),
+            json!({"prediction": [11.5], "outputs": [
+                {"name": "score", "shape": [1, 1], "datatype": "FP32", "data": [11.5]},
+                {"name": "row_sum", "shape": [1], "datatype": "FP32", "data": [21.0]},
+            ]}),
+        ),
+    ] {
+        std::fs::write(models.path().join("toy/model.toml"), description).unwrap();
+        let (queue, server) = (Queue::start().await, ModelServer::start(spec.clone()).await);
+        let _worker = queue.worker(Settings::serving(&server).with_model(models.path(), "toy")).await;
+        let id = queue.submit("[[[1,2,3],[4,5,6]]]").await;
+        assert_eq!(result_of(&queue.completed(id).await), expected);
+    }
 }

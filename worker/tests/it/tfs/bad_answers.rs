@@ -28,12 +28,12 @@ async fn assert_reported(style: AnswerStyle, code: &str, cases: &[(Behaviour, &s
 }
 
 const USELESS: [(Behaviour, &str); 6] = [
-    (Behaviour::WrongShape, "The model answered with shape [1, 4] instead of [1, 3]"),
-    (Behaviour::MissingRow, "The model answered with shape [0, 3] instead of [1, 3]"),
+    (Behaviour::WrongShape, "The model answered with shape [1, 4] instead of [1, 3] in the output `output`"),
+    (Behaviour::MissingRow, "The model answered with shape [0, 3] instead of [1, 3] in the output `output`"),
     (Behaviour::MissingOutput, "The model answered without the output `output`"),
-    (Behaviour::Nan, "The model answered with a value that is not a finite number"),
+    (Behaviour::Nan, "The model answered with a value that is not a finite number in the output `output`"),
     (Behaviour::UnknownDtype, "The model answered with the unknown type 9999"),
-    (Behaviour::ShortValues, "The model answered with 2 values instead of 3"),
+    (Behaviour::ShortValues, "The model answered with 2 values instead of 3 in the output `output`"),
 ];
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn nan_fails_only_the_job_that_it_belongs_to() {
 
     // The server breaks the last row.
     queue.all_completed(&ids[..4]).await;
-    let error = "The model answered with a value that is not a finite number";
+    let error = "The model answered with a value that is not a finite number in the output `output`";
     assert_eq!(queue.failed(ids[4]).await, (error.to_owned(), "bad_model_answer".to_owned(), 1));
     assert_eq!(rows(&server), [5], "one call was enough");
 }

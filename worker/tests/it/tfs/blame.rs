@@ -67,7 +67,7 @@ impl Wide {
         let description = format!(
             "name = \"wide\"\nversion = \"1\"\nmax_rows = 8\nsample = {}\n\
              inputs = [{{ name = \"x\", datatype = \"FP32\", shape = [{values}] }}]\n\
-             [output]\nname = \"y\"\ndatatype = \"FP32\"\nshape = [1]\n",
+             [[outputs]]\nname = \"y\"\ndatatype = \"FP32\"\nshape = [1]\n",
             Self::input().replace('0', "0.0"),
         );
         std::fs::create_dir(models.path().join("wide")).unwrap();
