@@ -14,6 +14,8 @@ pub struct CallRecord {
     pub rows: usize,
     /// The values of all rows, row after row, as the model takes them.
     pub values: Vec<f32>,
+    /// The outputs that the request asks for; all if there are none.
+    pub output_filter: Vec<String>,
     /// When the request was read.
     pub started: Instant,
     /// When the call ended; `None` while it runs.
@@ -72,6 +74,7 @@ impl CallLog {
         let record = CallRecord {
             rows: rows.map_or(0, |rows| rows.count),
             values: rows.map_or_else(Vec::new, |rows| rows.values.clone()),
+            output_filter: rows.map_or_else(Vec::new, |rows| rows.output_filter.clone()),
             started: Instant::now(),
             ended: None,
             outcome: CallOutcome::Running,

@@ -145,10 +145,11 @@ async fn a_server_is_asked_for_the_described_outputs_only() {
     let described = std::fs::read_to_string(Path::new(TOY_MODELS).join("toy/model.toml")).unwrap();
     let second = "[[outputs]]\nname = \"row_sum\"\ndatatype = \"FP32\"\nshape = []\n";
     let spec = ServerSpec { with_row_sums: true, ..ServerSpec::toy() };
-    for (description, expected) in [
-        (described.clone(), json!({"prediction": [11.5]})),
+    for (description, outputs, expected) in [
+        (described.clone(), vec!["score"], json!({"prediction": [11.5]})),
         (
             format!("{described}\n{second}"),
+            vec!["score", "row_sum"],
             json!({"prediction": [11.5], "outputs": [
                 {"name": "score", "shape": [1, 1], "datatype": "FP32", "data": [11.5]},
                 {"name": "row_sum", "shape": [1], "datatype": "FP32", "data": [21.0]},
@@ -160,5 +161,6 @@ async fn a_server_is_asked_for_the_described_outputs_only() {
         let _worker = queue.worker(Settings::serving(&server).with_model(models.path(), "toy")).await;
         let id = queue.submit("[[[1,2,3],[4,5,6]]]").await;
         assert_eq!(result_of(&queue.completed(id).await), expected);
+        assert_eq!(server.calls()[0].output_filter, outputs);
     }
 }
