@@ -59,7 +59,8 @@ impl Onnx {
 
 /// Loads and optimises the model with a symbolic batch axis.
 fn load(path: &std::path::Path, model: &Model) -> TractResult<Arc<TypedRunnableModel>> {
-    let mut graph = tract_onnx::onnx().model_for_path(path)?;
+    // Exporters write the shapes of intermediate tensors for the batch of their sample, or with a symbol of their own.
+    let mut graph = tract_onnx::onnx().with_ignore_value_info(true).model_for_path(path)?;
     let batch = TDim::from(graph.symbols.sym("N"));
     graph = graph
         .with_input_names(model.inputs.iter().map(|input| input.name.as_str()))?
@@ -184,8 +185,12 @@ mod tests {
 
     use prost::Message as _;
     use tract_onnx::pb::{
-        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TypeProto, ValueInfoProto,
-        attribute_proto::AttributeType, tensor_proto::DataType as DatumTypeOfFile, type_proto,
+        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto,
+        ValueInfoProto,
+        attribute_proto::AttributeType,
+        tensor_proto::DataType as DatumTypeOfFile,
+        tensor_shape_proto::{Dimension, dimension},
+        type_proto,
     };
 
     use super::*;
@@ -228,25 +233,31 @@ mod tests {
         assert_eq!(model.render(&answer, 0..1, usize::MAX).unwrap().json, r#"{"prediction":[11.5]}"#);
     }
 
+    /// Name, type and shape of a tensor in an ONNX file.
+    fn value(name: &str, elem_type: DatumTypeOfFile, shape: Option<&[i64]>) -> ValueInfoProto {
+        let dimension = |length: &i64| Dimension {
+            value: Some(dimension::Value::DimValue(*length)),
+            ..Dimension::default()
+        };
+        let shape = shape.map(|shape| TensorShapeProto { dim: shape.iter().map(dimension).collect() });
+        let tensor = type_proto::Tensor { elem_type: elem_type.into(), shape };
+        let value = Some(type_proto::Value::TensorType(tensor));
+        ValueInfoProto {
+            name: name.to_owned(),
+            r#type: Some(TypeProto { value, ..TypeProto::default() }),
+            ..ValueInfoProto::default()
+        }
+    }
+
     /// Writes an ONNX file with these nodes: operator, input, output, and the type that Cast converts to.
     fn write_onnx(
         path: &Path,
-        inputs: [(&str, DatumTypeOfFile); 2],
-        nodes: [(&str, &str, &str, DatumTypeOfFile); 3],
+        input: Vec<ValueInfoProto>,
+        nodes: &[(&str, &str, &str, DatumTypeOfFile)],
+        value_info: Vec<ValueInfoProto>,
     ) {
         let names = |name: &str| vec![name.to_owned()];
-        let input = |(name, elem_type): (&str, DatumTypeOfFile)| ValueInfoProto {
-            name: name.to_owned(),
-            r#type: Some(TypeProto {
-                value: Some(type_proto::Value::TensorType(type_proto::Tensor {
-                    elem_type: elem_type.into(),
-                    shape: None,
-                })),
-                ..TypeProto::default()
-            }),
-            ..ValueInfoProto::default()
-        };
-        let node = |(op_type, input, output, to): (&str, &str, &str, DatumTypeOfFile)| NodeProto {
+        let node = |&(op_type, input, output, to): &(&str, &str, &str, DatumTypeOfFile)| NodeProto {
             input: names(input),
             output: names(output),
             name: output.to_owned(),
@@ -264,9 +275,10 @@ mod tests {
         };
         let output = |name: &str| ValueInfoProto { name: name.to_owned(), ..ValueInfoProto::default() };
         let graph = GraphProto {
-            input: inputs.into_iter().map(input).collect(),
+            input,
             output: nodes.iter().map(|(_, _, name, _)| output(name)).collect(),
-            node: nodes.into_iter().map(node).collect(),
+            node: nodes.iter().map(node).collect(),
+            value_info,
             ..GraphProto::default()
         };
         let model = ModelProto {
@@ -285,12 +297,13 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         write_onnx(
             &folder.join("model.onnx"),
-            [("pixels", DatumTypeOfFile::Uint8), ("on", DatumTypeOfFile::Bool)],
-            [
+            vec![value("pixels", DatumTypeOfFile::Uint8, None), value("on", DatumTypeOfFile::Bool, None)],
+            &[
                 ("Cast", "pixels", "whole", DatumTypeOfFile::Int64),
                 ("Not", "on", "off", DatumTypeOfFile::Bool),
                 ("Cast", "pixels", "half", DatumTypeOfFile::Float16),
             ],
+            Vec::new(),
         );
         std::fs::write(folder.join("model.toml"), MIXED).unwrap();
         let model = Model::load(models.path(), "mixed").unwrap();
@@ -312,6 +325,26 @@ mod tests {
             (&outputs["half"]["dtype"], &outputs["off"]["dtype"]),
             (&"DT_HALF".into(), &"DT_BOOL".into())
         );
+    }
+
+    #[tokio::test]
+    async fn shapes_inside_the_file_do_not_fix_the_number_of_rows() {
+        let models = tempfile::tempdir().unwrap();
+        let path = models.path().join("model.onnx");
+        let float = DatumTypeOfFile::Float;
+        write_onnx(
+            &path,
+            vec![value("x", float, None)],
+            &[("Neg", "x", "middle", float), ("Neg", "middle", "y", float)],
+            vec![value("middle", float, Some(&[1, 6]))],
+        );
+        let mut model = model("tests/models", "toy");
+        (model.inputs[0].shape, model.output.shape) = (vec![6], vec![6]);
+        (model.output.name, model.onnx_file) = ("y".to_owned(), Some(path));
+
+        let answer = predict(&model, serde_json::json!([[1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0]])).await;
+
+        assert_eq!(answer[0].shape, [2, 6]);
     }
 
     const MIXED: &str = r#"
