@@ -9,7 +9,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
 };
@@ -19,8 +19,9 @@ use tokio::{runtime::Handle, sync::Semaphore, task::yield_now};
 
 use crate::http::peer::Client;
 
-/// Connections of a lane that make progress in one turn. More would be cheaper only when all lanes are crowded.
-const IN_A_TURN: usize = 1;
+/// Connections of a lane that make progress in one turn, if there is only one client. Turns become shorter with each client: a
+/// short turn costs more, because the runtime looks for bytes after it.
+const IN_A_TURN: usize = 8;
 
 /// A connection, from its first byte to its end.
 type Connection = BoxFuture<'static, ()>;
@@ -28,6 +29,7 @@ type Connection = BoxFuture<'static, ()>;
 /// The lanes of all clients.
 pub(super) struct Turns {
     clients: Mutex<HashMap<Client, Lanes>>,
+    count: AtomicUsize,
     /// Lanes of one client. As many as the runtime has threads, so that a single client can use all of them.
     width: usize,
     /// Permits for a turn of a crowded lane, first come, first served. As many as the runtime has threads.
@@ -82,7 +84,8 @@ struct Wakes {
 impl Turns {
     pub(super) fn new() -> Arc<Self> {
         let width = Handle::current().metrics().num_workers();
-        Arc::new(Self { clients: Mutex::default(), width, crowded: Arc::new(Semaphore::new(width)) })
+        let (clients, crowded) = (Mutex::default(), Arc::new(Semaphore::new(width)));
+        Arc::new(Self { clients, count: AtomicUsize::new(0), width, crowded })
     }
 
     /// Serves a connection of this client; `None` for a trusted proxy, whose connections belong to many clients.
@@ -107,6 +110,12 @@ impl Turns {
             due
         });
         due.add(Step::Open(connection));
+        self.count.store(clients.len(), Ordering::Relaxed);
+    }
+
+    /// Steps of one turn.
+    fn steps(&self) -> usize {
+        (IN_A_TURN / self.count.load(Ordering::Relaxed).max(1)).max(1)
     }
 
     /// Ends a lane without connections. `false` if a new one has arrived.
@@ -119,6 +128,7 @@ impl Turns {
         lanes.due[number] = None;
         if lanes.due.iter().all(Option::is_none) {
             clients.remove(&client);
+            self.count.store(clients.len(), Ordering::Relaxed);
         }
         true
     }
@@ -172,7 +182,7 @@ impl Lane {
     /// Lets some connections make progress. The lane is woken when another one can.
     fn poll_connections(&mut self, context: &Context<'_>) {
         self.due.lane.register(context.waker());
-        for _ in 0..IN_A_TURN {
+        for _ in 0..self.turns.steps() {
             match self.due.next() {
                 Some(Step::Open(connection)) => self.open(connection),
                 Some(Step::Poll(number)) => self.poll_connection(number),
@@ -241,8 +251,6 @@ impl Wake for Wakes {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-
     use tokio::sync::Notify;
 
     use super::*;
