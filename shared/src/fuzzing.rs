@@ -4,8 +4,19 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 pub use crate::queue::fuzzing::script_reply;
-use crate::{job::JobId, model::Model, process::trace};
+use crate::{
+    job::JobId,
+    model::Model,
+    process::trace,
+    tensor::{
+        InputError, MOST_ERRORS, Tensor,
+        open_inference::{Given, binary, json},
+        pointer::Pointer,
+    },
+};
 
 /// A job's id.
 pub fn job_id(text: &[u8]) {
@@ -40,6 +51,48 @@ pub fn model_description(text: &[u8]) {
     assert!(model.metadata().is_object());
 }
 
+/// Tensors as JSON of the Open Inference Protocol.
+pub fn tensors_json(text: &[u8]) {
+    let Ok(list) = serde_json::from_slice::<Value>(text) else { return };
+    let Some(tensors) = checked(json::read(&list, Pointer::ROOT)) else { return };
+    let mut written = Vec::new();
+    json::write(&tensors, &mut written).unwrap();
+    let list = serde_json::from_slice(&written).unwrap();
+    assert_eq!(checked(json::read(&list, Pointer::ROOT)).unwrap(), tensors);
+}
+
+/// Tensors in the binary form of the Open Inference Protocol. The first line is the value of the header.
+pub fn tensors_binary(bytes: &[u8]) {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return };
+    let Ok((text, raw)) = binary::split(&bytes[..end], &bytes[end + 1..]) else { return };
+    let Ok(list) = serde_json::from_slice::<Value>(text) else { return };
+    let Some(tensors) = checked(binary::read(&list, raw, Pointer::ROOT)) else { return };
+    let mut written = Vec::new();
+    binary::write_list(&tensors, &mut written).unwrap();
+    let list = serde_json::from_slice(&written).unwrap();
+    let raw: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.data.iter().copied()).collect();
+    assert_eq!(checked(binary::read(&list, &raw, Pointer::ROOT)).unwrap(), tensors);
+}
+
+/// The tensors, if they were accepted.
+fn checked(outcome: Result<Vec<Given>, Vec<InputError>>) -> Option<Vec<Tensor>> {
+    match outcome {
+        Ok(given) => {
+            for given in &given {
+                let elements = given.tensor.shape.iter().product::<usize>();
+                assert_eq!(given.tensor.elements(), elements);
+                assert!(elements > 0);
+            }
+            Some(given.into_iter().map(|given| given.tensor).collect())
+        }
+        Err(errors) => {
+            assert!((1..=MOST_ERRORS).contains(&errors.len()));
+            assert!(errors.iter().all(|error| !error.detail.is_empty()));
+            None
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tepal_tests::seeds::replay;
@@ -52,5 +105,7 @@ mod tests {
         replay("traceparent", span_context);
         replay("model_description", model_description);
         replay("script_reply", script_reply);
+        replay("tensors_json", tensors_json);
+        replay("tensors_binary", tensors_binary);
     }
 }

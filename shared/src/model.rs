@@ -8,5 +8,7 @@ mod output;
 mod schema;
 
 pub use description::{InputSpec, Model, ModelError, OutputSpec};
-pub use input::{InputError, MOST_ERRORS, Rows};
+pub use input::Rows;
 pub use output::{Answer, OutputError, Rendered};
+
+pub use crate::tensor::{InputError, MOST_ERRORS};

@@ -1,8 +1,13 @@
 //! Tensors: elements of one type with a shape, as raw bytes.
 
+pub mod bounds;
 pub mod bytes;
 mod element;
+pub(crate) mod from_json;
+mod input_error;
 pub mod number;
+pub mod open_inference;
+pub mod pointer;
 
 use std::ops::RangeInclusive;
 
@@ -10,6 +15,7 @@ use serde::Deserialize;
 
 pub use element::Element;
 pub(crate) use element::with_element;
+pub use input_error::{InputError, InputErrors, MOST_ERRORS};
 
 /// Element type of a tensor, named as the Open Inference Protocol names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

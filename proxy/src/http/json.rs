@@ -1,11 +1,11 @@
 //! JSON of clients: UTF-8, and no member twice. serde_json alone keeps the last of two members with the same name, so two
 //! programs could read two different requests from the same bytes. RFC 7493, section 2.3, forbids such members for that reason.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use tepal_shared::tensor::number::replace_large;
+use tepal_shared::tensor::{number::replace_large, pointer::Pointer};
 
 use crate::{
     error::{ApiError, LONGEST_POINTER, MOST_MISTAKES, Mistake, short::short},
@@ -78,7 +78,7 @@ fn not_json(error: serde_json::Error) -> ApiError {
 
 /// A JSON Pointer to a member of the body (RFC 6901, section 3). A long one is cut.
 pub(crate) fn pointer_to(name: &str) -> String {
-    short(Pointer { parent: None, step: Step::Member(name) }, LONGEST_POINTER)
+    short(Pointer::ROOT.member(name), LONGEST_POINTER)
 }
 
 /// A value, and pointers to its repeated members.
@@ -105,7 +105,7 @@ impl<'de> DeserializeSeed<'de> for Metered<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Document, D::Error> {
         let mut repeated = Vec::new();
-        let value = ValueVisitor { pointer: None, repeated: &mut repeated, meter: self.0 };
+        let value = ValueVisitor { pointer: Pointer::ROOT, repeated: &mut repeated, meter: self.0 };
         let value = value.deserialize(deserializer)?;
         Ok(Document { value, repeated })
     }
@@ -135,48 +135,16 @@ impl<'de> Visitor<'de> for Elements<'_> {
     }
 }
 
-/// The position of a value in the document. Costs nothing until it is formatted.
-#[derive(Clone, Copy)]
-struct Pointer<'a> {
-    parent: Option<&'a Pointer<'a>>,
-    step: Step<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum Step<'a> {
-    Member(&'a str),
-    Element(usize),
-}
-
-impl fmt::Display for Pointer<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(parent) = self.parent {
-            parent.fmt(f)?;
-        }
-        match self.step {
-            Step::Member(name) => {
-                f.write_char('/')?;
-                name.chars().try_for_each(|letter| match letter {
-                    '~' => f.write_str("~0"),
-                    '/' => f.write_str("~1"),
-                    other => f.write_char(other),
-                })
-            }
-            Step::Element(index) => write!(f, "/{index}"),
-        }
-    }
-}
-
 /// Reads one value. The parser bounds the depth.
 struct ValueVisitor<'a> {
-    pointer: Option<&'a Pointer<'a>>,
+    pointer: Pointer<'a>,
     repeated: &'a mut Vec<String>,
     meter: &'a mut Meter,
 }
 
 impl ValueVisitor<'_> {
-    fn at<'b>(&'b mut self, pointer: &'b Pointer<'b>) -> ValueVisitor<'b> {
-        ValueVisitor { pointer: Some(pointer), repeated: self.repeated, meter: self.meter }
+    fn at<'b>(&'b mut self, pointer: Pointer<'b>) -> ValueVisitor<'b> {
+        ValueVisitor { pointer, repeated: self.repeated, meter: self.meter }
     }
 
     /// The text of the error is never shown.
@@ -234,9 +202,7 @@ impl<'de> Visitor<'de> for ValueVisitor<'_> {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         let parent = self.pointer;
-        while let Some(value) =
-            elements.next_element_seed(self.at(&Pointer { parent, step: Step::Element(list.len()) }))?
-        {
+        while let Some(value) = elements.next_element_seed(self.at(parent.element(list.len())))? {
             if list.len() == list.capacity() {
                 self.take((list.len().max(4)) * ELEMENT)?;
             }
@@ -249,8 +215,8 @@ impl<'de> Visitor<'de> for ValueVisitor<'_> {
         let mut fields = Map::new();
         let parent = self.pointer;
         while let Some(name) = members.next_key::<String>()? {
-            let pointer = Pointer { parent, step: Step::Member(&name) };
-            let value = members.next_value_seed(self.at(&pointer))?;
+            let pointer = parent.member(&name);
+            let value = members.next_value_seed(self.at(pointer))?;
             if fields.contains_key(&name) && self.repeated.len() < MOST_MISTAKES {
                 self.repeated.push(short(pointer, LONGEST_POINTER));
             }

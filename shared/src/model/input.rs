@@ -1,37 +1,17 @@
 //! Converts a client's `data` to typed rows, or lists the wrong elements.
 
-mod element;
-
-use std::fmt;
-
 use serde_json::Value;
 
-use self::element::Unfit;
 use super::{InputSpec, Model};
-use crate::tensor::{Batch, Tensor, number::kind};
-
-/// Largest number of wrong elements that are reported.
-pub const MOST_ERRORS: usize = 20;
+use crate::tensor::{
+    Batch, InputError, MOST_ERRORS, Tensor,
+    bounds::Bounds,
+    from_json::{self, Allowed, Unfit},
+    number::kind,
+};
 
 /// Memory is reserved for at most this many elements: a list of many empty rows must not take as much as one of full rows.
 const MOST_AHEAD: usize = 1 << 16;
-
-/// One wrong element of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InputError {
-    /// Its place, a JSON Pointer (RFC 6901).
-    pub pointer: String,
-    /// What is wrong and what is allowed, a sentence.
-    pub detail: String,
-    /// One word for programs.
-    pub code: &'static str,
-}
-
-impl fmt::Display for InputError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.pointer, self.detail)
-    }
-}
 
 /// The rows of one job, one list of elements for each input of the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -185,7 +165,9 @@ impl<'a> Reader<'a> {
     }
 
     fn element(&mut self, number: usize, input: &InputSpec, feature: usize, value: &Value, place: &str) {
-        if let Err(Unfit { code, detail }) = element::append(&mut self.inputs[number], input, value) {
+        if let Err(Unfit { code, detail }) =
+            from_json::append(&mut self.inputs[number], allowed(input), value)
+        {
             // The name of the feature, if it has one.
             let name = input.features.get(feature).map_or_else(String::new, |name| format!("{name} "));
             self.refuse(place, format!("{name}{detail}"), code);
@@ -197,6 +179,11 @@ impl<'a> Reader<'a> {
             self.errors.push(InputError { pointer: place.to_owned(), detail, code });
         }
     }
+}
+
+fn allowed(input: &InputSpec) -> Allowed {
+    let InputSpec { datatype, greater_than, less_than, .. } = *input;
+    Allowed { datatype, bounds: Bounds { greater_than, less_than } }
 }
 
 /// Runs `read` with a step appended to the pointer.

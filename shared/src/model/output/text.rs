@@ -2,7 +2,11 @@
 
 use std::io::{self, Write};
 
-use crate::tensor::{DataType, Element, bytes, with_element};
+use crate::tensor::{
+    DataType, Element, bytes,
+    open_inference::json::{write_elements, write_head, write_list},
+    with_element,
+};
 
 /// Bytes around the values of a row, and of all rows.
 pub(super) const CLASSIFIED_BYTES: usize = r#"{"prediction":,"class_name":,"probabilities":[]},"#.len();
@@ -53,7 +57,7 @@ pub(super) fn result<'a>(
     }
     if rows.len() > 1 {
         text.write_all(br#","predictions":"#)?;
-        write_list(&mut text, rows, |row, text| {
+        write_list(rows, &mut text, |row, text| {
             text.write_all(b"{")?;
             row.write_members(text)?;
             text.write_all(b"}")
@@ -61,7 +65,7 @@ pub(super) fn result<'a>(
     }
     if let Some(outputs) = outputs {
         text.write_all(br#","outputs":"#)?;
-        write_list(&mut text, outputs.iter(), Listed::write)?;
+        write_list(outputs, &mut text, Listed::write)?;
     }
     text.write_all(b"}")?;
     String::from_utf8(text.bytes).map_err(io::Error::other)
@@ -86,16 +90,11 @@ impl Row<'_> {
 impl Listed<'_> {
     /// As the Open Inference Protocol writes a tensor: the elements are a flat list.
     fn write(&self, text: &mut Bounded) -> io::Result<()> {
-        let Elements { datatype, .. } = self.elements;
-        text.write_all(br#"{"name":"#)?;
-        serde_json::to_writer(&mut *text, self.name)?;
-        text.write_all(br#","shape":"#)?;
-        write_list(text, std::iter::once(&self.rows).chain(self.row_shape), |length, text| {
-            Ok(serde_json::to_writer(text, length)?)
-        })?;
-        write!(text, r#","datatype":"{}","data":"#, datatype.as_str())?;
-        let elements = self.row_shape.iter().product::<usize>() * self.rows;
-        self.elements.write_nested(text, &[elements])?;
+        let Elements { datatype, data } = self.elements;
+        let shape = std::iter::once(&self.rows).chain(self.row_shape);
+        write_head(self.name, shape, datatype, text)?;
+        text.write_all(br#","data":"#)?;
+        write_elements(datatype, data, text)?;
         text.write_all(b"}")
     }
 }
@@ -120,24 +119,9 @@ fn write_nested<T>(
     match shape.split_first() {
         None => elements.next().map_or(Ok(()), |element| write(element, text)),
         Some((length, inner)) => {
-            write_list(text, 0..*length, |_, text| write_nested(text, inner, elements, write))
+            write_list(0..*length, text, |_, text| write_nested(text, inner, elements, write))
         }
     }
-}
-
-fn write_list<T>(
-    text: &mut Bounded,
-    items: impl Iterator<Item = T>,
-    mut write: impl FnMut(T, &mut Bounded) -> io::Result<()>,
-) -> io::Result<()> {
-    text.write_all(b"[")?;
-    for (index, item) in items.enumerate() {
-        if index > 0 {
-            text.write_all(b",")?;
-        }
-        write(item, text)?;
-    }
-    text.write_all(b"]")
 }
 
 /// Text up to a limit of bytes.

@@ -1,22 +1,37 @@
-//! Reads one element of `data` and appends its bytes.
+//! Reads one element of JSON and appends its bytes.
 
 use std::fmt::Display;
 
 use half::{bf16, f16};
 use serde_json::{Number, Value};
 
-use super::super::InputSpec;
-use crate::tensor::{
-    DataType, Element, bytes,
+use super::{
+    DataType, Element,
+    bounds::Bounds,
+    bytes,
     number::{kind, large},
 };
 
-/// Why a value cannot be an element of an input.
-pub(super) struct Unfit {
+/// Why a value cannot be an element of a tensor.
+pub(crate) struct Unfit {
     /// One word for programs.
-    pub(super) code: &'static str,
+    pub(crate) code: &'static str,
     /// A sentence without its subject.
-    pub(super) detail: String,
+    pub(crate) detail: String,
+}
+
+/// What the elements of a tensor may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowed {
+    pub(crate) datatype: DataType,
+    pub(crate) bounds: Bounds,
+}
+
+impl Allowed {
+    /// Any element of this type.
+    pub(crate) fn any(datatype: DataType) -> Self {
+        Self { datatype, bounds: Bounds::default() }
+    }
 }
 
 impl Unfit {
@@ -26,15 +41,15 @@ impl Unfit {
 }
 
 /// Appends the element that the value stands for. On an error, the data may have grown.
-pub(super) fn append(data: &mut Vec<u8>, input: &InputSpec, value: &Value) -> Result<(), Unfit> {
-    match input.datatype {
-        DataType::Fp32 => float(data, input, value, |number| number as f32),
-        DataType::Fp64 => float(data, input, value, |number| number),
-        DataType::Fp16 => float(data, input, value, f16::from_f64),
-        DataType::Bf16 => float(data, input, value, bf16::from_f64),
+pub(crate) fn append(data: &mut Vec<u8>, allowed: Allowed, value: &Value) -> Result<(), Unfit> {
+    match allowed.datatype {
+        DataType::Fp32 => float(data, allowed, value, |number| number as f32),
+        DataType::Fp64 => float(data, allowed, value, |number| number),
+        DataType::Fp16 => float(data, allowed, value, f16::from_f64),
+        DataType::Bf16 => float(data, allowed, value, bf16::from_f64),
         DataType::Bool => boolean(data, value),
         DataType::Bytes => byte_string(data, value),
-        _ => integer(data, input, value),
+        _ => integer(data, allowed, value),
     }
 }
 
@@ -46,25 +61,25 @@ fn boolean(data: &mut Vec<u8>, value: &Value) -> Result<(), Unfit> {
 /// A number is checked after its conversion: 1e39 is a finite JSON number, but infinite as FP32.
 fn float<T: Element + Into<f64>>(
     data: &mut Vec<u8>,
-    input: &InputSpec,
+    allowed: Allowed,
     value: &Value,
     convert: fn(f64) -> T,
 ) -> Result<(), Unfit> {
     let (element, given): (T, &dyn Display) = match value {
         Value::Number(given) => match given.as_f64().map(convert).filter(|element| element.is_finite()) {
             Some(element) => (element, given),
-            None => return Err(unrepresentable(input, given)),
+            None => return Err(unrepresentable(allowed, given)),
         },
         Value::String(name) => match non_finite(name) {
             Some(element) => (convert(element), name),
             None => return Err(wrong_kind("a number", value)),
         },
         _ => match large(value) {
-            Some(given) => return Err(unrepresentable(input, &given)),
+            Some(given) => return Err(unrepresentable(allowed, &given)),
             None => return Err(wrong_kind("a number", value)),
         },
     };
-    check_bounds(input, element.into(), given)?;
+    check_bounds(allowed.bounds, element.into(), given)?;
     element.append(data);
     Ok(())
 }
@@ -79,17 +94,17 @@ fn non_finite(name: &str) -> Option<f64> {
     }
 }
 
-fn integer(data: &mut Vec<u8>, input: &InputSpec, value: &Value) -> Result<(), Unfit> {
+fn integer(data: &mut Vec<u8>, allowed: Allowed, value: &Value) -> Result<(), Unfit> {
     let Value::Number(given) = value else {
         return Err(match large(value) {
-            Some(given) => unrepresentable(input, &given),
+            Some(given) => unrepresentable(allowed, &given),
             None => wrong_kind("a number", value),
         });
     };
-    let in_range = |number: &i128| input.datatype.integers().is_some_and(|range| range.contains(number));
-    let Some(number) = whole(given).filter(in_range) else { return Err(unrepresentable(input, given)) };
-    check_bounds(input, number as f64, given)?;
-    data.extend_from_slice(&number.to_le_bytes()[..input.datatype.width().unwrap_or_default()]);
+    let in_range = |number: &i128| allowed.datatype.integers().is_some_and(|range| range.contains(number));
+    let Some(number) = whole(given).filter(in_range) else { return Err(unrepresentable(allowed, given)) };
+    check_bounds(allowed.bounds, number as f64, given)?;
+    data.extend_from_slice(&number.to_le_bytes()[..allowed.datatype.width().unwrap_or_default()]);
     Ok(())
 }
 
@@ -124,34 +139,22 @@ fn byte_string(data: &mut Vec<u8>, value: &Value) -> Result<(), Unfit> {
     bytes::append(data, element).ok_or_else(too_long)
 }
 
-/// A bound refuses NaN.
-fn check_bounds(input: &InputSpec, element: f64, given: &dyn Display) -> Result<(), Unfit> {
-    let is_inside = input.greater_than.is_none_or(|bound| element > bound)
-        && input.less_than.is_none_or(|bound| element < bound);
-    if is_inside {
+fn check_bounds(bounds: Bounds, element: f64, given: &dyn Display) -> Result<(), Unfit> {
+    if bounds.contain(element) {
         return Ok(());
     }
-    Err(Unfit::new("out_of_range", format!("must be {}, but is {given}", bounds(input))))
-}
-
-fn bounds(input: &InputSpec) -> String {
-    match (input.greater_than, input.less_than) {
-        (Some(low), Some(high)) => format!("greater than {low} and less than {high}"),
-        (Some(low), None) => format!("greater than {low}"),
-        (None, Some(high)) => format!("less than {high}"),
-        (None, None) => "a number".to_owned(),
-    }
+    Err(Unfit::new("out_of_range", format!("must be {bounds}, but is {given}")))
 }
 
 fn wrong_kind(expected: &str, value: &Value) -> Unfit {
     Unfit::new("type", format!("must be {expected}, not {}", kind(value)))
 }
 
-fn unrepresentable(input: &InputSpec, given: &dyn Display) -> Unfit {
-    let expected = match input.datatype.integers() {
+fn unrepresentable(allowed: Allowed, given: &dyn Display) -> Unfit {
+    let expected = match allowed.datatype.integers() {
         Some(range) => format!("an integer from {} to {}", range.start(), range.end()),
         None => {
-            let bits = input.datatype.width().unwrap_or_default() * 8;
+            let bits = allowed.datatype.width().unwrap_or_default() * 8;
             format!("a finite {bits}-bit float")
         }
     };

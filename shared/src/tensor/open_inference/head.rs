@@ -1,0 +1,155 @@
+//! What JSON and the binary form have in common: name, shape and datatype of a tensor.
+
+use std::fmt::Display;
+
+use serde_json::{Map, Value};
+
+use super::{
+    super::{
+        DataType, InputErrors, MOST_ERRORS, Tensor,
+        number::{kind, large},
+        pointer::Pointer,
+    },
+    Given,
+};
+
+pub(super) const NAME: &str = "name";
+pub(super) const SHAPE: &str = "shape";
+pub(super) const DATATYPE: &str = "datatype";
+
+/// `TensorShape::MaxDimensions()` of TensorFlow, with the batch axis.
+const MOST_AXES: usize = 254;
+/// No request contains more elements.
+pub(super) const MOST_ELEMENTS: usize = 1 << 30;
+
+/// A tensor without its elements.
+pub(super) struct Head<'a> {
+    pub(super) name: &'a str,
+    pub(super) shape: Vec<usize>,
+    pub(super) datatype: DataType,
+    /// Number of elements as the shape says, at most [`MOST_ELEMENTS`].
+    pub(super) elements: usize,
+}
+
+/// Reads each tensor of a list with `read`.
+pub(super) fn read_list(
+    list: &Value,
+    at: Pointer<'_>,
+    errors: &mut InputErrors,
+    mut read: impl FnMut(&Value, Pointer<'_>, &mut InputErrors) -> Option<Given>,
+) -> Vec<Given> {
+    let Value::Array(entries) = list else {
+        errors.add(at, "type", format!("must be a list of tensors, not {}", kind(list)));
+        return Vec::new();
+    };
+    let mut tensors = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        if errors.is_full() {
+            break;
+        }
+        tensors.extend(read(entry, at.element(index), errors));
+    }
+    tensors
+}
+
+/// The members of a tensor. Members with other names than `known` are refused.
+pub(super) fn members<'a>(
+    entry: &'a Value,
+    known: &[&str],
+    at: Pointer<'_>,
+    errors: &mut InputErrors,
+) -> Option<&'a Map<String, Value>> {
+    let Value::Object(members) = entry else {
+        errors.add(at, "type", format!("must be an object with {}, not {}", known.join(", "), kind(entry)));
+        return None;
+    };
+    for name in members.keys().filter(|name| !known.contains(&name.as_str())).take(MOST_ERRORS) {
+        let detail = format!("is not a member of a tensor; known are {}", known.join(", "));
+        errors.add(at.member(name), "unknown_field", detail);
+    }
+    Some(members)
+}
+
+impl<'a> Head<'a> {
+    /// Reads all three members, so that all of their mistakes are reported.
+    pub(super) fn read(
+        members: &'a Map<String, Value>,
+        at: Pointer<'_>,
+        errors: &mut InputErrors,
+    ) -> Option<Self> {
+        let mut member = |name: &'static str| {
+            let value = members.get(name);
+            if value.is_none() {
+                errors.add(at.member(name), "missing", "is missing");
+            }
+            value
+        };
+        let (name, shape, datatype) = (member(NAME), member(SHAPE), member(DATATYPE));
+        let name = name.and_then(|value| text(value, at.member(NAME), errors));
+        let shape = shape.and_then(|value| read_shape(value, at.member(SHAPE), errors));
+        let datatype = datatype.and_then(|value| read_datatype(value, at.member(DATATYPE), errors));
+        let (shape, elements) = shape?;
+        Some(Self { name: name?, shape, datatype: datatype?, elements })
+    }
+
+    /// The tensor with these elements.
+    pub(super) fn with(self, data: Vec<u8>) -> Tensor {
+        Tensor { name: self.name.to_owned(), datatype: self.datatype, shape: self.shape, data }
+    }
+}
+
+fn text<'a>(value: &'a Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<&'a str> {
+    if let Value::String(text) = value {
+        return Some(text);
+    }
+    errors.add(at, "type", format!("must be a string, not {}", kind(value)));
+    None
+}
+
+fn read_datatype(value: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<DataType> {
+    let word = text(value, at, errors)?;
+    let datatype = DataType::ALL.into_iter().find(|datatype| datatype.as_str() == word);
+    if datatype.is_none() {
+        let names = DataType::ALL.map(DataType::as_str).join(", ");
+        errors.add(at, "unknown_value", format!("must be one of {names}"));
+    }
+    datatype
+}
+
+/// The shape, and the number of elements.
+fn read_shape(value: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<(Vec<usize>, usize)> {
+    let Value::Array(axes) = value else {
+        errors.add(at, "type", format!("must be a list of the lengths of the axes, not {}", kind(value)));
+        return None;
+    };
+    if axes.len() > MOST_AXES {
+        errors.add(at, "length", format!("must have at most {MOST_AXES} axes, not {}", axes.len()));
+        return None;
+    }
+    let lengths = axes.iter().enumerate().map(|(index, axis)| length(axis, at.element(index), errors));
+    // All axes are read, so that all mistakes are reported.
+    let lengths: Vec<Option<usize>> = lengths.collect();
+    let shape = lengths.into_iter().collect::<Option<Vec<usize>>>()?;
+    let elements = shape.iter().try_fold(1_usize, |elements, length| elements.checked_mul(*length));
+    let elements = elements.filter(|elements| *elements <= MOST_ELEMENTS);
+    if elements.is_none() {
+        errors.add(at, "out_of_range", format!("must have at most {MOST_ELEMENTS} elements in all"));
+    }
+    Some((shape, elements?))
+}
+
+/// The length of an axis.
+fn length(axis: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<usize> {
+    let length = axis.as_u64().and_then(|length| usize::try_from(length).ok()).filter(|length| *length > 0);
+    if length.is_none() {
+        let mut refuse = |code, given: &dyn Display| {
+            errors.add(at, code, format!("must be a whole number from 1, not {given}"));
+        };
+        match (axis, large(axis)) {
+            (Value::Number(given), _) => refuse("out_of_range", given),
+            (_, Some(given)) => refuse("out_of_range", &given),
+            _ => refuse("type", &kind(axis)),
+        }
+    }
+    length
+}

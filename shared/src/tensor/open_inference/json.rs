@@ -1,0 +1,172 @@
+//! JSON form: a list of objects with `name`, `shape`, `datatype` and `data`.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use super::{
+    super::{
+        DataType, Element, InputError, InputErrors, Tensor, bytes,
+        from_json::{self, Allowed, Unfit},
+        number::kind,
+        pointer::Pointer,
+        with_element,
+    },
+    Form, Given,
+    head::{self, DATATYPE, Head, NAME, SHAPE},
+};
+
+pub(super) const DATA: &str = "data";
+
+/// Reads a list of tensors at this place of the request. `data` is a flat list, or nested as the shape says.
+///
+/// # Errors
+/// The wrong elements, at most [`MOST_ERRORS`](crate::tensor::MOST_ERRORS).
+pub fn read(list: &Value, at: Pointer<'_>) -> Result<Vec<Given>, Vec<InputError>> {
+    let mut errors = InputErrors::default();
+    let tensors = head::read_list(list, at, &mut errors, read_tensor);
+    errors.or(tensors)
+}
+
+fn read_tensor(entry: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<Given> {
+    let members = head::members(entry, &[NAME, SHAPE, DATATYPE, DATA], at, errors)?;
+    let head = Head::read(members, at, errors);
+    let Some(data) = members.get(DATA) else {
+        errors.add(at.member(DATA), "missing", "is missing");
+        return None;
+    };
+    Some(read_data(head?, data, at.member(DATA), errors))
+}
+
+/// The tensor with the elements that the value contains. They are incomplete if there are errors.
+pub(super) fn read_data(head: Head<'_>, value: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Given {
+    let mut reader = Reader { datatype: head.datatype, data: Vec::new(), errors };
+    let mut form = Form::Nested;
+    match (value, head.shape.as_slice()) {
+        (Value::Array(values), shape) if is_nested(values, shape) => reader.nested(values, shape, at),
+        (Value::Array(values), _) => {
+            form = Form::Flat;
+            reader.flat(values, &head, at);
+        }
+        (value, []) => reader.element(value, at),
+        (other, _) => reader.errors.add(at, "type", format!("must be a list, not {}", kind(other))),
+    }
+    Given { tensor: head.with(reader.data), form }
+}
+
+fn is_nested(values: &[Value], shape: &[usize]) -> bool {
+    shape.len() > 1 && values.first().is_some_and(Value::is_array)
+}
+
+struct Reader<'a> {
+    datatype: DataType,
+    data: Vec<u8>,
+    errors: &'a mut InputErrors,
+}
+
+impl Reader<'_> {
+    fn flat(&mut self, values: &[Value], head: &Head<'_>, at: Pointer<'_>) {
+        if values.len() != head.elements {
+            let (shape, elements) = (&head.shape, head.elements);
+            let detail =
+                format!("must have {elements} values, as the shape {shape:?} says, not {}", values.len());
+            return self.errors.add(at, "length", detail);
+        }
+        self.data.reserve_exact(values.len() * self.datatype.width().unwrap_or_default());
+        self.elements(values, at);
+    }
+
+    fn nested(&mut self, values: &[Value], shape: &[usize], at: Pointer<'_>) {
+        let Some((length, inner)) = shape.split_first() else { return };
+        if values.len() != *length {
+            let detail = format!("must have {length} values, as the shape says, not {}", values.len());
+            return self.errors.add(at, "length", detail);
+        }
+        if inner.is_empty() {
+            return self.elements(values, at);
+        }
+        for (index, value) in values.iter().enumerate() {
+            if self.errors.is_full() {
+                return;
+            }
+            match value {
+                Value::Array(values) => self.nested(values, inner, at.element(index)),
+                other => {
+                    let detail = format!("must be a list of {} values, not {}", inner[0], kind(other));
+                    self.errors.add(at.element(index), "type", detail);
+                }
+            }
+        }
+    }
+
+    fn elements(&mut self, values: &[Value], at: Pointer<'_>) {
+        for (index, value) in values.iter().enumerate() {
+            if self.errors.is_full() {
+                return;
+            }
+            self.element(value, at.element(index));
+        }
+    }
+
+    fn element(&mut self, value: &Value, at: Pointer<'_>) {
+        let appended = from_json::append(&mut self.data, Allowed::any(self.datatype), value);
+        if let Err(Unfit { code, detail }) = appended {
+            self.errors.add(at, code, detail);
+        }
+    }
+}
+
+/// Writes the tensors as a list. `data` is flat.
+///
+/// # Errors
+/// When `text` cannot take it.
+pub fn write(tensors: &[Tensor], text: &mut impl Write) -> io::Result<()> {
+    write_list(tensors, text, |Tensor { name, datatype, shape, data }, text| {
+        write_head(name, shape.iter(), *datatype, text)?;
+        text.write_all(br#","data":"#)?;
+        write_elements(*datatype, data, text)?;
+        text.write_all(b"}")
+    })
+}
+
+/// Writes name, shape and datatype, after the opening bracket of the object.
+pub(crate) fn write_head<'a>(
+    name: &str,
+    shape: impl Iterator<Item = &'a usize>,
+    datatype: DataType,
+    text: &mut impl Write,
+) -> io::Result<()> {
+    text.write_all(br#"{"name":"#)?;
+    serde_json::to_writer(&mut *text, name)?;
+    text.write_all(br#","shape":"#)?;
+    write_list(shape, text, |length, text| Ok(serde_json::to_writer(text, length)?))?;
+    write!(text, r#","datatype":"{}""#, datatype.as_str())
+}
+
+/// Writes elements as a flat list.
+pub(crate) fn write_elements(datatype: DataType, data: &[u8], text: &mut impl Write) -> io::Result<()> {
+    with_element!(
+        datatype,
+        T => write_list(T::all(data), text, Element::write_json),
+        BYTES => write_list(bytes::elements(data), text, bytes::write_json)
+    )
+}
+
+/// Writes items between brackets, with commas between them.
+pub(crate) fn write_list<T, W: Write>(
+    items: impl IntoIterator<Item = T>,
+    text: &mut W,
+    mut write: impl FnMut(T, &mut W) -> io::Result<()>,
+) -> io::Result<()> {
+    text.write_all(b"[")?;
+    for (index, item) in items.into_iter().enumerate() {
+        if index > 0 {
+            text.write_all(b",")?;
+        }
+        write(item, text)?;
+    }
+    text.write_all(b"]")
+}
+
+#[cfg(test)]
+mod tests;
