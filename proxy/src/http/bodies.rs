@@ -29,7 +29,7 @@ const LEAST_MEMORY: usize = 8 << 20;
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct BodyArgs {
     /// Largest body of a request, bytes
-    #[arg(long, env, default_value = "1048576", value_name = "BYTES")]
+    #[arg(long, env, default_value = "8388608", value_name = "BYTES")]
     max_body_bytes: String,
     /// Memory for all bodies and answers above 8 KiB together, bytes. Requests that exceed it get 503
     #[arg(long, env, default_value = "67108864", value_name = "BYTES")]
