@@ -5,12 +5,15 @@ use std::error::Error;
 use tonic_prost_build::Config;
 
 const PROTO_DIR: &str = "proto";
-const SERVICES: [&str; 2] =
-    ["tensorflow_serving/prediction_service.proto", "tensorflow_serving/model_service.proto"];
+const FILES: [&str; 3] = [
+    "tensorflow_serving/prediction_service.proto",
+    "tensorflow_serving/model_service.proto",
+    "onnx/onnx.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={PROTO_DIR}");
-    let files = protox::compile(SERVICES, [PROTO_DIR])?;
+    let files = protox::compile(FILES, [PROTO_DIR])?;
     let mut config = Config::new();
     // Type names as the official libraries write them into an `Any`.
     config.enable_type_names().type_name_domain(["."], "type.googleapis.com");

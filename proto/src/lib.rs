@@ -1,4 +1,4 @@
-//! Wire types of the model servers that Tepal calls, with a gRPC client and server for each service. They are
+//! Wire types of the model servers that Tepal calls, with a gRPC client and server for each service, and of ONNX files. They are
 //! generated from the .proto files in `proto/proto`; nothing here knows about jobs.
 //!
 //! | module | protobuf package | holds |
@@ -6,6 +6,7 @@
 //! | [`tensorflow`] | `tensorflow` | tensors, shapes, element types, signatures |
 //! | [`tensorflow::error`] | `tensorflow.error` | TensorFlow's outcome codes |
 //! | [`tensorflow::serving`] | `tensorflow.serving` | the calls of TensorFlow Serving |
+//! | [`onnx`] | `onnx` | what Tepal reads of an ONNX file |
 //!
 //! Maps are ordered, so equal messages have equal bytes. Fields that the .proto files leave out are skipped.
 
@@ -29,4 +30,13 @@ pub mod tensorflow {
     pub mod serving {
         tonic::include_proto!("tensorflow.serving");
     }
+}
+
+/// What Tepal reads of an ONNX file.
+#[allow(
+    missing_docs,
+    reason = "generated code: most enum values are documented by their official names alone"
+)]
+pub mod onnx {
+    tonic::include_proto!("onnx");
 }

@@ -1,9 +1,9 @@
-"""Compare our .proto files with TensorFlow Serving's own, and write it/official.rs: bytes that its official Python
-stubs made, for the tests to decode and to encode again.
+"""Compare our .proto files with those of TensorFlow Serving and ONNX, and write it/official.rs: bytes that the
+official Python stubs made, for the tests to decode and to encode again.
 
 The stubs are in two wheels, which need not be installed (tensorflow's is 270 MB):
 
-    pip install protobuf==7.36.2 grpcio-tools==1.85.1
+    pip install protobuf==7.36.2 grpcio-tools==1.85.1 onnx==1.23.2
     pip download --no-deps --dest wheels tensorflow-serving-api==2.21.0 tensorflow-cpu==2.21.0
     python official.py wheels
 """
@@ -157,5 +157,6 @@ if __name__ == "__main__":
     unpack(sys.argv[1])
     for module in ["prediction_service_pb2", "model_service_pb2"]:
         official(f"tensorflow_serving.apis.{module}")
+    official("onnx.onnx_ml_pb2")
     write_bytes()
     compare()

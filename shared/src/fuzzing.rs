@@ -1,5 +1,5 @@
-//! What the fuzz targets in `tests/fuzz` call: ids, replies of Redis, model descriptions, with what must hold
-//! whatever the bytes are. A unit test runs the committed seeds through the same functions.
+//! What the fuzz targets in `tests/fuzz` call: ids, replies of Redis, model descriptions, ONNX files, with what must
+//! hold whatever the bytes are. A unit test runs the committed seeds through the same functions.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a finding")]
 
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::Value;
 pub use crate::queue::fuzzing::script_reply;
 use crate::{
     job::JobId,
-    model::Model,
+    model::{Model, onnx_file::OnnxFile},
     process::trace,
     tensor::{
         InputError, MOST_ERRORS, Tensor,
@@ -93,6 +93,13 @@ fn checked(outcome: Result<Vec<Given>, Vec<InputError>>) -> Option<Vec<Tensor>> 
     }
 }
 
+/// An ONNX file.
+pub fn onnx_file(content: &[u8]) {
+    assert!(OnnxFile::is_read_as_a_whole(content));
+    let Ok(file) = OnnxFile::parse(content) else { return };
+    assert!(file.inputs.iter().chain(&file.outputs).all(|value| !value.name.is_empty()));
+}
+
 #[cfg(test)]
 mod tests {
     use tepal_tests::seeds::replay;
@@ -104,6 +111,7 @@ mod tests {
         replay("job_id", job_id);
         replay("traceparent", span_context);
         replay("model_description", model_description);
+        replay("onnx_file", onnx_file);
         replay("script_reply", script_reply);
         replay("tensors_json", tensors_json);
         replay("tensors_binary", tensors_binary);

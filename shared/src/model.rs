@@ -4,6 +4,7 @@
 mod description;
 mod input;
 mod metadata;
+pub mod onnx_file;
 mod output;
 mod schema;
 

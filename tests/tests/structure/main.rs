@@ -1,4 +1,5 @@
-//! The structure of the sources: no files import each other in a circle, and functions and files stay short.
+//! The structure of the sources: no files import each other in a circle, crates depend on each other one way, and functions and
+//! files stay short.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
 mod imports;
@@ -24,6 +25,26 @@ fn no_files_import_each_other_in_a_circle() {
         circles.extend(imports.circles().iter().map(|circle| format!("{}: {circle}", root.display())));
     }
     assert!(circles.is_empty(), "\n{}", circles.join("\n"));
+}
+
+/// The crates that each may use, apart from its tests.
+const EDGES: [(&str, &[&str]); 5] = [
+    ("proto", &[]),
+    ("shared", &["tepal-proto"]),
+    ("proxy", &["tepal-shared"]),
+    ("worker", &["tepal-proto", "tepal-shared"]),
+    ("loadtest", &[]),
+];
+
+#[test]
+fn crates_depend_on_each_other_only_as_the_architecture_says() {
+    for (folder, allowed) in EDGES {
+        let manifest = fs::read_to_string(in_repository(folder).join("Cargo.toml")).unwrap();
+        let section = manifest.split("\n[").find(|section| section.starts_with("dependencies]"));
+        let names = section.unwrap_or_default().lines().filter_map(|line| line.split(['.', ' ', '=']).next());
+        let ours: Vec<_> = names.filter(|name| name.starts_with("tepal-")).collect();
+        assert_eq!(ours, allowed, "{folder}");
+    }
 }
 
 #[test]
