@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # Runs Tepal on this machine without containers: a private Redis, the proxy and the workers with the in-process model.
 #
-#   compose/local.sh install    installs what `up` and the tests need
-#   compose/local.sh up         builds, starts, waits until healthy; Ctrl-C stops everything
+#   compose/local.sh install            installs what `up` and the tests need
+#   compose/local.sh up                 builds, starts, waits until healthy; Ctrl-C stops everything
+#   compose/local.sh onnxruntime DIR    installs the ONNX Runtime library into DIR and prints its path
 #
 # Options of up:
 #   --port N            port of the API (8000)
 #   --redis-port N      port of the private Redis (6390)
 #   --workers N         number of worker processes (2)
+#   --backend NAME      what runs the model: onnx or onnxruntime (onnx)
 #   --metrics-port N    first port of the workers' metrics; each takes the next free one (9100)
 #   --programs DIR      start tepal-proxy and tepal-worker from DIR instead of building them
 #
-# Jobs and passwords of Redis's users are kept in $TEPAL_DATA_DIR (.run). The next start uses them again.
+# Jobs, passwords of Redis's users and the ONNX Runtime library are kept in $TEPAL_DATA_DIR (.run). The next start uses them
+# again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,6 +22,7 @@ port=8000
 redis_port=6390
 metrics_port=9100
 workers=2
+backend=onnx
 programs=""
 data="${TEPAL_DATA_DIR:-.run}"
 users=""
@@ -68,6 +72,7 @@ options() {
       --port) port="${2:-}" ;;
       --redis-port) redis_port="${2:-}" ;;
       --workers) workers="${2:-}" ;;
+      --backend) backend="${2:-}" ;;
       --metrics-port) metrics_port="${2:-}" ;;
       --programs) programs="${2:-}" ;;
       *) die "unknown option '$1'; compose/local.sh alone lists the options" ;;
@@ -79,6 +84,7 @@ options() {
   check_number --redis-port "$redis_port" 65535
   check_number --metrics-port "$metrics_port" 65000
   check_number --workers "$workers" 64
+  [[ "$backend" =~ ^onnx(runtime)?$ ]] || die "--backend must be onnx or onnxruntime, not '$backend'"
   [ "$port" != "$redis_port" ] || die "the API and Redis cannot both have port $port"
 }
 
@@ -126,9 +132,43 @@ make_users() {
 
 password_of() { cat "$data/secrets/$1/password"; }
 
+# The library is the same for all versions of Python, so any python3 with pip can fetch it.
+onnxruntime_version=1.32.0
+
+# install_onnxruntime DIR: installs the ONNX Runtime library into DIR, unless it is there, and prints its path.
+install_onnxruntime() {
+  local library="$1/onnxruntime/capi/libonnxruntime.so.$onnxruntime_version"
+  mkdir -p "$1"
+  # Several tests may need it at once.
+  exec 8>"$1/lock"
+  flock 8
+  [ -f "$library" ] || fetch_onnxruntime "$1" >&2
+  exec 8>&-
+  printf '%s\n' "$library"
+}
+
+fetch_onnxruntime() {
+  say "Installing ONNX Runtime $onnxruntime_version ..."
+  python3 -m pip --version >/dev/null 2>&1 ||
+    die "python3 with pip is missing; install it (on Debian the package python3-pip), or set ORT_DYLIB_PATH to a libonnxruntime.so"
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --upgrade \
+    --target "$1" --only-binary :all: --platform "manylinux_2_28_$(uname -m)" --python-version 3.11 "onnxruntime==$onnxruntime_version" ||
+    die "ONNX Runtime could not be installed; pip says why above. It needs a network, or set ORT_DYLIB_PATH to a libonnxruntime.so"
+}
+
+# Exports what the workers need to run the model.
+choose_backend() {
+  export MODEL_BACKEND=$backend
+  [ "$backend" = onnxruntime ] || return 0
+  # A library that the user named is taken instead.
+  [ -z "${ORT_DYLIB_PATH:-}" ] || return 0
+  ORT_DYLIB_PATH=$(install_onnxruntime "$(cd "$data" && pwd)/onnxruntime") || exit 1
+  export ORT_DYLIB_PATH
+}
+
 # Sets `programs` to the folder of the programs.
 build() {
-  command -v cargo >/dev/null || die "cargo is missing; install Rust 1.88 or later, see https://rustup.rs"
+  command -v cargo >/dev/null || die "cargo is missing; install Rust 1.92 or later, see https://rustup.rs"
   say "Building; the first time takes some minutes ..."
   # Without the lock: cargo may leave a compiler cache running.
   cargo build --release -p tepal-proxy -p tepal-worker 9>&-
@@ -207,6 +247,7 @@ up() {
   refuse_taken_ports
   install_redis
   lock_data
+  choose_backend
   [ -n "$programs" ] || build
   # Building takes a while.
   refuse_taken_ports
@@ -255,5 +296,6 @@ TEXT
 case "${1:-}" in
   install) install_redis; install_package curl curl; install_package strace strace; install_package prometheus prometheus ;;
   up) shift; up "$@" ;;
+  onnxruntime) check_tools; install_onnxruntime "${2:?a folder}" ;;
   *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

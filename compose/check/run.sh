@@ -17,7 +17,7 @@ elif docker-compose version --short 2>/dev/null | grep -q '^v\?[2-9]'; then
   compose=(docker-compose)
 fi
 if [ "${#compose[@]}" -gt 0 ]; then
-  for profile in tensorflow_serving onnx load; do
+  for profile in tensorflow_serving onnx onnxruntime load; do
     "${compose[@]}" -f compose/compose.yaml --profile "$profile" config --quiet
   done
   echo "${compose[*]} reads compose/compose.yaml with each of its profiles"

@@ -12,6 +12,7 @@
 //! - [`certificates`]: certificates of one's own authority
 //! - [`http`]: an HTTP client, and raw bytes
 //! - [`model_server`]: a TensorFlow Serving of one's own, with faults
+//! - [`onnxruntime`]: the ONNX Runtime library
 //! - [`fault_proxy`]: a TCP proxy that cuts, delays and swallows
 //! - [`history`]: the history checker, invariants I1 to I10
 //! - [`chaos`]: fault runs over all of it
@@ -31,6 +32,7 @@ pub mod history;
 pub mod hostile;
 pub mod http;
 pub mod model_server;
+pub mod onnxruntime;
 pub mod ports;
 pub mod process;
 pub mod redis;

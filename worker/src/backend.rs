@@ -1,6 +1,8 @@
 //! The model behind one trait, in domain types.
 
 mod onnx;
+mod onnxruntime;
+mod pace;
 pub mod settings;
 mod tensorflow_serving;
 mod verdict;
@@ -13,11 +15,15 @@ use std::{error::Error, fmt, sync::Arc};
 use futures_util::future::BoxFuture;
 use tepal_shared::{
     model::Model,
+    process::telemetry,
     tensor::{Batch, Tensor},
 };
 
 use self::settings::{BackendKind, BackendSettings};
-pub use self::verdict::{Evidence, Step, Verdict};
+pub use self::{
+    onnxruntime::LibraryError,
+    verdict::{Evidence, Step, Verdict},
+};
 
 /// Something that runs a model.
 pub trait Backend: Send + Sync + 'static {
@@ -31,6 +37,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Checks whether the model can be called now. Returns its metadata as TensorFlow Serving's REST API prints it. Never
     /// uses a job.
     fn probe(&self) -> BoxFuture<'_, Result<serde_json::Value, BackendError>>;
+
+    /// The library that runs the model, with its version, if it is not part of this program.
+    fn library(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A backend cannot be set up.
@@ -50,6 +61,18 @@ pub enum OpenError {
         #[source]
         source: Cause,
     },
+    /// ONNX Runtime cannot load the ONNX file.
+    #[error("the ONNX file {path} cannot be loaded")]
+    Session {
+        /// Which file.
+        path: String,
+        /// The library's error, or a difference from the description.
+        #[source]
+        source: Cause,
+    },
+    /// There is no ONNX Runtime library that can be used.
+    #[error(transparent)]
+    OnnxRuntime(onnxruntime::LibraryError),
     /// TF_SERVING_HOST and TF_SERVING_GRPC_PORT are not an address.
     #[error("TF_SERVING_HOST `{host}` is not a host name")]
     Address {
@@ -64,6 +87,25 @@ pub enum OpenError {
     Tls(#[source] tonic::transport::Error),
 }
 
+impl OpenError {
+    /// What the operator can do about it.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::NoOnnxFile(_) => "add onnx_file to model.toml, or set MODEL_BACKEND",
+            Self::Onnx { .. } => {
+                "see onnx_file, inputs and outputs in model.toml, or try MODEL_BACKEND=onnxruntime, which has every operator"
+            }
+            Self::Session { .. } => "see onnx_file, inputs and outputs in model.toml",
+            Self::OnnxRuntime(_) => {
+                "run `pip install onnxruntime`, or set ORT_DYLIB_PATH to a libonnxruntime.so"
+            }
+            Self::Address { .. } => "set TF_SERVING_HOST to a host name",
+            Self::Tls(_) => "see the settings TF_SERVING_...",
+        }
+    }
+}
+
 /// Sets up the backend that the settings name. Does not wait for a model server.
 ///
 /// # Errors
@@ -71,6 +113,9 @@ pub enum OpenError {
 pub fn open(settings: &BackendSettings, model: &Model) -> Result<Arc<dyn Backend>, OpenError> {
     match settings.kind {
         BackendKind::Onnx => Ok(Arc::new(onnx::Onnx::open(model)?)),
+        BackendKind::OnnxRuntime => {
+            Ok(Arc::new(onnxruntime::OnnxRuntime::open(&settings.onnxruntime, model)?))
+        }
         BackendKind::TensorflowServing => {
             Ok(Arc::new(tensorflow_serving::TensorflowServing::open(&settings.server, model)?))
         }
@@ -110,6 +155,13 @@ impl BackendError {
 
     pub(crate) fn timeout() -> Self {
         Self::new(Verdict::Silent, "inference_timeout", "Model inference timeout")
+    }
+
+    /// A model in this process failed. The same input fails again, so a retry is useless.
+    pub(crate) fn inference(cause: impl Into<Cause>) -> Self {
+        let cause = cause.into();
+        let message = format!("Model inference failed: {}", telemetry::chain(cause.as_ref()));
+        Self::new(Verdict::Unusable, "model_error", message).because(cause)
     }
 
     pub(crate) fn bad_answer(reason: impl fmt::Display) -> Self {

@@ -33,29 +33,29 @@ async fn examine_model(config: &Config) -> Vec<Finding> {
     let model = &config.common.model;
     let backend = match backend::open(&config.backend, model) {
         Ok(backend) => backend,
-        Err(error) => {
-            let fix = "see onnx_file, inputs and outputs in model.toml, and MODEL_BACKEND";
-            return vec![Finding::wrong("model", telemetry::chain(&error), fix)];
-        }
+        Err(error) => return vec![Finding::wrong("model", telemetry::chain(&error), error.fix())],
     };
+    let mut findings: Vec<_> =
+        backend.library().map(|library| Finding::ok("library", library)).into_iter().collect();
     match backend.probe().await {
-        Ok(metadata) => vec![
+        Ok(metadata) => findings.extend([
             Finding::ok("model", format!("`{}` is available ({})", model.name, backend.name())),
             description(config, &metadata),
             sample(model, backend.as_ref()).await,
-        ],
+        ]),
         Err(error) => {
             let place = match config.backend.kind {
-                BackendKind::Onnx => model.name.clone(),
+                BackendKind::Onnx | BackendKind::OnnxRuntime => model.name.clone(),
                 BackendKind::TensorflowServing => {
                     format!("{}:{}", config.backend.server.host, config.backend.server.port)
                 }
             };
             let fix = "start the model server with this model, or set TF_SERVING_HOST, TF_SERVING_GRPC_PORT and \
                         MODEL_NAME";
-            vec![Finding::wrong("model", format!("{place}: {}", error.message), fix)]
+            findings.push(Finding::wrong("model", format!("{place}: {}", error.message), fix));
         }
     }
+    findings
 }
 
 /// Whether `model.toml` and the backend agree.
@@ -67,7 +67,7 @@ fn description(config: &Config, metadata: &Value) -> Finding {
         let fix = "change model.toml, or serve the model that it describes";
         return Finding::wrong(SUBJECT, differences.join("; "), fix);
     }
-    if config.backend.kind == BackendKind::Onnx {
+    if config.backend.kind != BackendKind::TensorflowServing {
         // The file knows no version.
         return Finding::ok(SUBJECT, "model.toml and the model agree");
     }

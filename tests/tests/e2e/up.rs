@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 use tepal_tests::http::Client;
+use tepal_tests::onnxruntime;
 use tepal_tests::ports::{free_port, is_free};
 use tepal_tests::process::{Logs, Process, binary_path};
 use tepal_tests::wait::eventually;
@@ -22,6 +23,7 @@ struct Up {
     port: u16,
     redis_port: u16,
     data: TempDir,
+    backend: &'static str,
 }
 
 /// A running `up` in its own process group, as a shell starts a command.
@@ -33,7 +35,8 @@ struct Running<'a> {
 
 impl Up {
     fn new() -> Self {
-        Self { port: free_port(), redis_port: free_port(), data: tempfile::tempdir().unwrap() }
+        let data = tempfile::tempdir().unwrap();
+        Self { port: free_port(), redis_port: free_port(), data, backend: "onnx" }
     }
 
     fn command(&self) -> Command {
@@ -44,6 +47,7 @@ impl Up {
             .arg("--default-signal=INT")
             .arg(root().join("compose/local.sh"))
             .args(["up", "--port", &self.port.to_string(), "--redis-port", &self.redis_port.to_string()])
+            .args(["--backend", self.backend])
             .args(["--metrics-port", &two_free_ports().to_string(), "--programs"])
             .arg(programs.parent().unwrap())
             .env("TEPAL_DATA_DIR", self.data.path())
@@ -177,6 +181,39 @@ async fn up_keeps_its_jobs_over_a_stop_and_a_start() {
 }
 
 #[tokio::test]
+async fn up_with_onnx_runtime_uses_the_library_in_its_data() {
+    let up = Up { backend: "onnxruntime", ..Up::new() };
+    let installed = onnxruntime::library().ancestors().nth(3).unwrap();
+    std::os::unix::fs::symlink(installed, up.data.path().join("onnxruntime")).unwrap();
+    let running = up.start().await;
+
+    let client = Client::new(&format!("http://127.0.0.1:{}", up.port));
+    let id = client.predict(&serde_json::json!([[5.1, 3.5, 1.4, 0.2]])).await;
+    assert_eq!(client.finished(&id, SOON).await["result"]["class_name"], "setosa");
+    assert_eq!(client.get("/health").await.json()["components"]["onnxruntime"], "ok");
+
+    running.signal("INT");
+    assert_eq!(running.end().await, Some(130));
+}
+
+#[test]
+fn up_says_what_to_do_when_onnx_runtime_cannot_be_fetched() {
+    let up = Up { backend: "onnxruntime", ..Up::new() };
+    let folder = up.data.path().display().to_string();
+    let output = up.command().env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", &folder).output().unwrap();
+
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "tepal: ONNX Runtime could not be installed; pip says why above. It needs a network, or set \
+                    ORT_DYLIB_PATH to a libonnxruntime.so";
+    assert_eq!(said.trim_end().lines().last(), Some(expected), "{said}");
+    assert_eq!(up.processes(), Vec::<String>::new());
+
+    let unknown = Up { backend: "keras", ..Up::new() };
+    assert_eq!(unknown.refusal(), "tepal: --backend must be onnx or onnxruntime, not 'keras'");
+}
+
+#[tokio::test]
 async fn up_ends_with_all_parts_when_one_is_killed() {
     let up = Up::new();
     let running = up.start().await;
@@ -212,7 +249,7 @@ fn up_refuses_a_port_that_is_in_use() {
 async fn up_refuses_data_that_another_one_uses() {
     let up = Up::new();
     let running = up.start().await;
-    let second = Up { port: free_port(), redis_port: free_port(), data: TempDir::new().unwrap() };
+    let second = Up::new();
 
     let output = second.command().env("TEPAL_DATA_DIR", up.data.path()).output().unwrap();
 

@@ -1,21 +1,17 @@
 //! Runs an ONNX model in this process with tract, optimised once for any number of rows.
 
 mod convert;
+mod missing;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::Arc,
 };
 
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tepal_shared::{
     model::{InputSpec, Model},
-    process::telemetry,
     tensor::{Batch, Tensor},
 };
 use tract_onnx::prelude::{
@@ -23,12 +19,7 @@ use tract_onnx::prelude::{
     TractError, TractResult, TypedRunnableModel,
 };
 
-use super::{Backend, BackendError, Cause, OpenError, Verdict};
-
-/// Longest computation on a runtime thread. A longer one gets its own thread, which costs two switches of threads: some 0.1
-/// ms each on cores that slept. The advice for servers is 10 to 100 us (Alice Ryhl, "Async: What is blocking?"). But a
-/// worker's threads serve nothing that urgent, and a lone row with cold caches takes longer.
-const LONGEST_STEP: Duration = Duration::from_micros(500);
+use super::{Backend, BackendError, OpenError, pace::Pace};
 
 /// A loaded model.
 pub(super) struct Onnx {
@@ -37,13 +28,6 @@ pub(super) struct Onnx {
     outputs: Arc<[String]>,
     metadata: Value,
     pace: Arc<Pace>,
-}
-
-/// How long a row took recently.
-#[derive(Debug)]
-struct Pace {
-    /// Nanoseconds, a moving average. Before the first batch it is larger than any time.
-    per_row: AtomicU64,
 }
 
 impl Onnx {
@@ -65,6 +49,7 @@ fn load(path: &std::path::Path, model: &Model) -> TractResult<Arc<TypedRunnableM
     graph = graph
         .with_input_names(model.inputs.iter().map(|input| input.name.as_str()))?
         .with_outputs_by_name(model.outputs().map(|output| output.name.as_str()))?;
+    missing::check(&graph)?;
     for (number, input) in model.inputs.iter().enumerate() {
         graph = graph.with_input_fact(number, fact(input, &batch)?)?;
     }
@@ -111,14 +96,14 @@ impl Backend for Onnx {
 
     fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
         let (plan, names, pace) = (Arc::clone(&self.plan), Arc::clone(&self.outputs), Arc::clone(&self.pace));
-        let is_short = pace.expects(batch.rows) <= LONGEST_STEP;
+        let is_short = pace.is_short(batch.rows);
         let work = move || pace.measure(batch.rows, || compute(&plan, &names, &batch));
         Box::pin(async move {
             if is_short {
                 return work();
             }
             let computed = tokio::task::spawn_blocking(work).await;
-            computed.unwrap_or_else(|cancelled| Err(failed(cancelled)))
+            computed.unwrap_or_else(|cancelled| Err(BackendError::inference(cancelled)))
         })
     }
 
@@ -126,36 +111,6 @@ impl Backend for Onnx {
         let metadata = self.metadata.clone();
         Box::pin(async move { Ok(metadata) })
     }
-}
-
-impl Pace {
-    fn unknown() -> Self {
-        Self { per_row: AtomicU64::new(u64::MAX) }
-    }
-
-    /// Expected time of a batch of this many rows.
-    fn expects(&self, rows: usize) -> Duration {
-        Duration::from_nanos(self.per_row.load(Ordering::Relaxed).saturating_mul(rows as u64))
-    }
-
-    /// Runs a batch and remembers how long it took.
-    fn measure<T>(&self, rows: usize, work: impl FnOnce() -> T) -> T {
-        let began = Instant::now();
-        let done = work();
-        let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX) / rows.max(1) as u64;
-        let before = self.per_row.load(Ordering::Relaxed);
-        // Concurrent batches may overwrite each other's measurements. One more or less does not matter.
-        let average = if before == u64::MAX { took } else { before - before / 4 + took / 4 };
-        self.per_row.store(average, Ordering::Relaxed);
-        done
-    }
-}
-
-/// The same input fails again, so a retry is useless.
-fn failed(cause: impl Into<Cause>) -> BackendError {
-    let cause = cause.into();
-    let message = format!("Model inference failed: {}", telemetry::chain(cause.as_ref()));
-    BackendError::new(Verdict::Unusable, "model_error", message).because(cause)
 }
 
 /// Runs the model. An operator that panics fails the batch, not the worker.
@@ -166,8 +121,8 @@ fn compute(
 ) -> Result<Vec<Tensor>, BackendError> {
     match catch_unwind(AssertUnwindSafe(|| run(plan, names, batch))) {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(failed(error)),
-        Err(_) => Err(failed("the model panicked")),
+        Ok(Err(error)) => Err(BackendError::inference(error)),
+        Err(_) => Err(BackendError::inference("the model panicked")),
     }
 }
 
@@ -211,18 +166,6 @@ mod tests {
         let answer = model.check_outputs(2, answer).unwrap();
         assert_eq!(model.render(&answer, 0..1, usize::MAX).unwrap().class_name.as_deref(), Some("setosa"));
         assert_eq!(model.render(&answer, 1..2, usize::MAX).unwrap().class_name.as_deref(), Some("virginica"));
-    }
-
-    #[test]
-    fn a_batch_is_expected_to_take_what_its_rows_took_of_late() {
-        let pace = Pace::unknown();
-        assert!(pace.expects(1) > LONGEST_STEP);
-
-        pace.measure(1_000, || std::thread::sleep(Duration::from_millis(2)));
-        assert!((Duration::from_millis(2)..Duration::from_secs(2)).contains(&pace.expects(1_000)));
-
-        (0..200).for_each(|_| pace.measure(1_000, || ()));
-        assert!(pace.expects(1_000) < Duration::from_millis(1), "{:?}", pace.expects(1_000));
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
-//! Settings of the backend: what runs the model, and how to reach TensorFlow Serving.
+//! Settings of the backend: what runs the model, where ONNX Runtime is, and how to reach TensorFlow Serving.
 
-use std::str::FromStr;
+use std::{path::PathBuf, str::FromStr, thread};
 
 use clap::Args;
 use tepal_shared::process::{
@@ -12,9 +12,15 @@ use tepal_shared::process::{
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model")]
 pub struct BackendArgs {
-    /// What runs the model: onnx (in this process) or tensorflow_serving
+    /// What runs the model: onnx or onnxruntime (both in this process), or tensorflow_serving
     #[arg(long, env = "MODEL_BACKEND", default_value = "onnx", value_name = "KIND")]
     model_backend: String,
+    /// ONNX Runtime library; none = the one of the Python package onnxruntime, or of the system
+    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
+    ort_dylib_path: Option<PathBuf>,
+    /// Threads on which ONNX Runtime computes, for all models together; none = as many as cores
+    #[arg(long, env = "ONNXRUNTIME_THREADS", value_name = "NUMBER")]
+    onnxruntime_threads: Option<String>,
     /// Host of TensorFlow Serving
     #[arg(long, env = "TF_SERVING_HOST", default_value = "127.0.0.1", value_name = "HOST")]
     tf_serving_host: String,
@@ -43,6 +49,8 @@ pub struct BackendArgs {
 pub struct BackendSettings {
     /// What runs the model.
     pub kind: BackendKind,
+    /// Library and threads of ONNX Runtime.
+    pub onnxruntime: OnnxRuntimeSettings,
     /// Address and TLS of TensorFlow Serving.
     pub server: ModelServer,
 }
@@ -52,6 +60,8 @@ pub struct BackendSettings {
 pub enum BackendKind {
     /// In this process, from an ONNX file.
     Onnx,
+    /// In this process with the ONNX Runtime library, from an ONNX file.
+    OnnxRuntime,
     /// TensorFlow Serving, over gRPC.
     TensorflowServing,
 }
@@ -62,10 +72,20 @@ impl FromStr for BackendKind {
     fn from_str(word: &str) -> Result<Self, Self::Err> {
         match word {
             "onnx" => Ok(Self::Onnx),
+            "onnxruntime" => Ok(Self::OnnxRuntime),
             "tensorflow_serving" => Ok(Self::TensorflowServing),
-            _ => Err("must be onnx or tensorflow_serving"),
+            _ => Err("must be onnx, onnxruntime or tensorflow_serving"),
         }
     }
+}
+
+/// Library and threads of ONNX Runtime.
+#[derive(Clone, Debug)]
+pub struct OnnxRuntimeSettings {
+    /// The library; `None` to search for it.
+    pub library: Option<PathBuf>,
+    /// Number of threads for all models together.
+    pub threads: usize,
 }
 
 /// The address of TensorFlow Serving, and its TLS settings.
@@ -92,11 +112,22 @@ impl BackendArgs {
     pub(crate) fn check(&self, mistakes: &mut Mistakes) -> BackendSettings {
         BackendSettings {
             kind: mistakes.parsed("MODEL_BACKEND", &self.model_backend, BackendKind::Onnx),
+            onnxruntime: OnnxRuntimeSettings {
+                library: self.ort_dylib_path.clone(),
+                threads: self.threads(mistakes),
+            },
             server: ModelServer {
                 host: mistakes.host("TF_SERVING_HOST", &self.tf_serving_host),
                 port: mistakes.port("TF_SERVING_GRPC_PORT", &self.tf_serving_grpc_port),
                 tls: self.tls(mistakes),
             },
+        }
+    }
+
+    fn threads(&self, mistakes: &mut Mistakes) -> usize {
+        match &self.onnxruntime_threads {
+            Some(text) => mistakes.number("ONNXRUNTIME_THREADS", text, 1..=1024),
+            None => thread::available_parallelism().map_or(1, usize::from),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{queue::SOON, settings::Settings};
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
 
 /// Starts the worker, which must end by itself and with a failure. Returns its output.
-async fn complaint(settings: Settings) -> String {
+pub(crate) async fn complaint(settings: Settings) -> String {
     let settings =
         Settings::default().with("MODELS_DIR", MODELS).with("METRICS_ADDR", "127.0.0.1:0").and(settings);
     let worker = Service::binary("tepal-worker").envs(&settings.pairs()).start();
@@ -42,6 +42,7 @@ async fn every_wrong_setting_is_reported_at_once_and_once() {
         ("RETRY_BASE_MS", "0"),
         ("INFERENCE_TIMEOUT_MS", "0"),
         ("MODEL_BACKEND", "keras"),
+        ("ONNXRUNTIME_THREADS", "0"),
         ("TF_SERVING_GRPC_PORT", "65536"),
         ("DRAIN_TIMEOUT_SECONDS", "long"),
         ("METRICS_ADDR", "here"),
@@ -66,8 +67,7 @@ async fn every_wrong_setting_is_reported_at_once_and_once() {
 #[tokio::test]
 async fn a_wrong_setting_says_what_would_be_right() {
     let text = complaint(Settings::default().with("MODEL_BACKEND", "keras")).await;
-    let expected =
-        "tepal-worker: a setting is wrong:\n  MODEL_BACKEND: `keras` must be onnx or tensorflow_serving";
+    let expected = "tepal-worker: a setting is wrong:\n  MODEL_BACKEND: `keras` must be onnx, onnxruntime or tensorflow_serving";
     assert_eq!(text, expected);
 
     let text = complaint(Settings::default().with("NUM_WORKERS", 0)).await;

@@ -18,7 +18,7 @@ use crate::{
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
 
 /// The doctor's output, and whether it found nothing wrong.
-async fn doctor(redis_url: &str, settings: Settings) -> (bool, String) {
+pub(crate) async fn doctor(redis_url: &str, settings: Settings) -> (bool, String) {
     let settings = Settings::default().with("MODELS_DIR", MODELS).with("REDIS_URL", redis_url).and(settings);
     let doctor = Service::binary("tepal-worker").envs(&settings.pairs()).arg("doctor").start();
     let status = doctor.wait_exit(SOON).await;
@@ -28,13 +28,13 @@ async fn doctor(redis_url: &str, settings: Settings) -> (bool, String) {
 }
 
 /// The line of a check.
-fn line<'a>(text: &'a str, subject: &str) -> &'a str {
+pub(crate) fn line<'a>(text: &'a str, subject: &str) -> &'a str {
     let found = text.lines().find(|line| line.get(7..).is_some_and(|line| line.starts_with(subject)));
     found.unwrap_or_else(|| panic!("no line about {subject}: {text}"))
 }
 
 /// A Redis with the settings that Tepal needs.
-async fn sound() -> RedisServer {
+pub(crate) async fn sound() -> RedisServer {
     RedisServer::shipped().start().await
 }
 
@@ -293,7 +293,7 @@ async fn a_model_that_fails_at_its_sample_is_reported() {
 }
 
 /// The doctor's report on the toy's ONNX file with another description.
-async fn doctor_of_toy(change: impl Fn(&str) -> String) -> (bool, String) {
+pub(crate) async fn doctor_of_toy(change: impl Fn(&str) -> String) -> (bool, String) {
     let redis = sound().await;
     let models = tempfile::tempdir().unwrap();
     std::fs::create_dir(models.path().join("toy")).unwrap();

@@ -10,6 +10,7 @@ mod life;
 mod metrics;
 mod monitor;
 mod onnx;
+mod onnxruntime;
 mod partitions;
 mod queue;
 mod rights;

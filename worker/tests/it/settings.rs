@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path};
 
-use tepal_tests::model_server::ModelServer;
+use tepal_tests::{model_server::ModelServer, onnxruntime};
 
 /// The folder with the description of the toy model.
 pub(crate) const TOY_MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models");
@@ -15,6 +15,13 @@ impl Settings {
     /// The model runs in the worker itself.
     pub(crate) fn onnx() -> Self {
         Self::default()
+    }
+
+    /// The model runs in the worker itself, with ONNX Runtime.
+    pub(crate) fn onnxruntime() -> Self {
+        Self::default()
+            .with("MODEL_BACKEND", "onnxruntime")
+            .with(onnxruntime::SETTING, onnxruntime::library().display())
     }
 
     /// The model runs in this server.
