@@ -120,7 +120,7 @@ impl Worker {
             backend,
             work,
             breaker: Breaker::new(),
-            limiter: Limiter::new(config.fetch.num_workers * config.fetch.max_in_flight),
+            limiter: Limiter::new(config.fetch.slots),
             batch_limit: BatchLimit::new(settings.limits.rows),
             leases: Leases::default(),
             settings,
@@ -137,11 +137,10 @@ impl Worker {
         let (mut helpers, mut consumers) = (Tasks::new(helpers_stop.clone()), Tasks::new(shutdown));
         self.start_helpers(&mut helpers);
         let quarantine = Quarantine::new(self.config.common.policy.max_lost);
-        for number in 0..self.config.fetch.num_workers {
-            let name: Arc<str> = format!("{worker}-{number}").into();
-            self.start_lease_keeper(&name, &mut helpers);
-            self.start_consumer(name, quarantine.clone(), &mut consumers);
-        }
+        // One consumer reads for the whole process, so an idle process costs Redis the same whatever it may run at a time.
+        let name: Arc<str> = format!("{worker}-0").into();
+        self.start_lease_keeper(&name, &mut helpers);
+        self.start_consumer(name, quarantine, &mut consumers);
         consumers.ended().await;
         helpers_stop.cancel();
         // A helper may be in the middle of a call to an unreachable Redis. Its outcome is no longer needed.

@@ -20,6 +20,8 @@ pub struct Monitor {
 pub struct Executed {
     /// The client's address; for a call of a script, that of the script's caller.
     pub by: String,
+    /// Whether a script called it.
+    pub is_in_script: bool,
     /// The command and its arguments.
     pub words: Vec<String>,
     /// When, Unix time by the server's clock.
@@ -118,8 +120,9 @@ fn parse(line: &str, caller: Option<&str>) -> Option<Executed> {
     let at = Duration::try_from_secs_f64(time.trim_start_matches('+').parse().ok()?).ok()?;
     let (client, words) = rest.split_once("] ")?;
     let (_, address) = client.split_once(' ')?;
-    let by = if address == "lua" { caller? } else { address };
-    Some(Executed { by: by.to_owned(), words: unquoted(words), at })
+    let is_in_script = address == "lua";
+    let by = if is_in_script { caller? } else { address };
+    Some(Executed { by: by.to_owned(), is_in_script, words: unquoted(words), at })
 }
 
 fn unquoted(text: &str) -> Vec<String> {
@@ -146,8 +149,10 @@ mod tests {
         let script = parse(line, None).unwrap();
         assert_eq!(script.by, "127.0.0.1:60866");
         assert_eq!(script.words, ["evalsha", "a \"b\"", "0"]);
+        assert!(!script.is_in_script);
         assert_eq!(script.at.as_secs(), 1_339_518_083);
         let call = parse(r#"+1339518083.107413 [0 lua] "hget" "k""#, Some(&script.by)).unwrap();
+        assert!(call.is_in_script);
         assert_eq!((call.by, call.words), (script.by, vec!["hget".to_owned(), "k".to_owned()]));
     }
 }

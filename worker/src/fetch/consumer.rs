@@ -9,10 +9,7 @@ use tepal_shared::{
     process::{retry::Backoff, telemetry},
     queue::{error::StoreError, work::Settlement},
 };
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-};
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -34,7 +31,7 @@ use crate::{
 /// After the drain, how long the release of the other jobs may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One consumer of the group. Clones start it again.
+/// The consumer of this process. Clones start it again.
 #[derive(Clone)]
 pub struct Consumer {
     /// Its name in the group.
@@ -53,7 +50,6 @@ pub struct Consumer {
 struct ClaimLoop {
     consumer: Consumer,
     fetcher: Fetcher,
-    permits: Arc<Semaphore>,
     /// The next job must run alone in the process.
     alone_next: bool,
     /// Batches that do not run yet.
@@ -73,12 +69,6 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.leases.abandon(&self.consumer);
     }
-}
-
-/// The right to run one batch: a slot of the process, and one of the consumer's own.
-struct BatchSlot {
-    slot: Slot,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Consumer {
@@ -108,7 +98,6 @@ impl ClaimLoop {
         );
         Self {
             fetcher,
-            permits: Arc::new(Semaphore::new(settings.max_in_flight)),
             alone_next: false,
             waiting: VecDeque::new(),
             tasks: JoinSet::new(),
@@ -155,9 +144,9 @@ impl ClaimLoop {
 
     /// Waits until the backend answers and a batch slot is free; and, if no batch waits, for the turn to claim jobs.
     ///
-    /// The order is turn, permit, slot. A consumer that waits for a turn holds nothing that the holder of one needs. Batches
+    /// The order is turn, slot. A consumer that waits for a turn holds nothing that the holder of one needs. Batches
     /// that wait or run here already have a turn. So every holder of a slot finishes.
-    async fn free_slot(&mut self) -> (BatchSlot, Option<Turn>) {
+    async fn free_slot(&mut self) -> (Slot, Option<Turn>) {
         loop {
             if !self.consumer.runner.breaker.is_closed() {
                 self.release_waiting();
@@ -171,22 +160,17 @@ impl ClaimLoop {
             };
             let slot = tokio::select! {
                 biased;
-                slot = self.batch_slot() => slot,
+                slot = self.consumer.runner.limiter.slot() => slot,
                 () = self.first_timeout() => {
                     self.fail_late();
                     continue;
                 }
             };
             // The backend may have become unreachable during the wait for a slot.
-            if let Some(slot) = slot.filter(|_| self.consumer.runner.breaker.is_closed()) {
+            if self.consumer.runner.breaker.is_closed() {
                 return (slot, turn);
             }
         }
-    }
-
-    async fn batch_slot(&self) -> Option<BatchSlot> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
-        Some(BatchSlot { slot: self.consumer.runner.limiter.slot().await, _permit: permit })
     }
 
     /// Waits until the own time limit of a job ends whose batch does not run yet.
@@ -237,12 +221,12 @@ impl ClaimLoop {
         Ok(())
     }
 
-    fn start(&mut self, batch: MicroBatch, turn: Arc<Turn>, mut batch_slot: BatchSlot) {
-        batch_slot.slot.run();
+    fn start(&mut self, batch: MicroBatch, turn: Arc<Turn>, mut slot: Slot) {
+        slot.run();
         let runner = Arc::clone(&self.consumer.runner);
         self.spawn(async move {
-            runner.run(batch, &mut batch_slot.slot).await;
-            drop((turn, batch_slot));
+            runner.run(batch, &mut slot).await;
+            drop((turn, slot));
         });
     }
 

@@ -1,4 +1,4 @@
-//! Settings of the consumers.
+//! Settings of the consumer.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tepal_shared::process::settings::Mistakes;
 /// Flags and environment variables.
 #[derive(Args, Clone, Debug)]
 pub struct FetchArgs {
-    /// Number of consumers in this process
+    /// A process runs up to NUM_WORKERS x MAX_IN_FLIGHT batches at a time
     #[arg(long, env = "NUM_WORKERS", default_value = "2", value_name = "N", help_heading = "Work")]
     num_workers: String,
-    /// Most batches that one consumer runs at a time
+    /// Most batches at a time for each of NUM_WORKERS
     #[arg(long, env = "MAX_IN_FLIGHT", default_value = "4", value_name = "N", help_heading = "Work")]
     max_in_flight: String,
     /// How long an incomplete batch waits for more jobs, ms, at most a third of the lease; 0 = it does not wait
@@ -40,10 +40,8 @@ pub struct FetchArgs {
 /// [`FetchArgs`] after checking.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchSettings {
-    /// Number of consumers.
-    pub num_workers: usize,
-    /// Most batches that one consumer runs at a time.
-    pub max_in_flight: usize,
+    /// Most batches that the process runs at a time.
+    pub slots: usize,
     /// How long a batch that is not full waits for more jobs.
     pub batch_max_wait: Duration,
     /// How often the worker searches for entries that are due again.
@@ -56,12 +54,16 @@ impl FetchArgs {
     /// `lease` is the length of a lease, if that setting is right.
     pub(crate) fn check(&self, lease: Option<Duration>, mistakes: &mut Mistakes) -> FetchSettings {
         FetchSettings {
-            num_workers: mistakes.number("NUM_WORKERS", &self.num_workers, 1..=256),
-            max_in_flight: mistakes.number("MAX_IN_FLIGHT", &self.max_in_flight, 1..=1024),
+            slots: self.slots(mistakes),
             batch_max_wait: self.batch_max_wait(lease, mistakes),
             reclaim_interval: mistakes.millis("RECLAIM_INTERVAL_MS", &self.reclaim_interval_ms, 10..=2_000),
             drain_timeout: mistakes.seconds("DRAIN_TIMEOUT_SECONDS", &self.drain_timeout_seconds, 0..=3600),
         }
+    }
+
+    fn slots(&self, mistakes: &mut Mistakes) -> usize {
+        let workers: usize = mistakes.number("NUM_WORKERS", &self.num_workers, 1..=256);
+        workers * mistakes.number::<usize>("MAX_IN_FLIGHT", &self.max_in_flight, 1..=1024)
     }
 
     fn batch_max_wait(&self, lease: Option<Duration>, mistakes: &mut Mistakes) -> Duration {

@@ -47,7 +47,7 @@ impl Heartbeat {
             backend_state: BackendState::Down,
             backend_detail: None,
             metadata: None,
-            consumers: u32::try_from(config.fetch.num_workers).unwrap_or(u32::MAX),
+            consumers: 1,
             in_flight: 0,
         };
         Self { worker_id: config.worker_id.clone(), state, work, breaker, leases }

@@ -5,6 +5,7 @@ mod batching;
 mod config;
 mod doctor;
 mod flowers;
+mod idle;
 mod large_jobs;
 mod life;
 mod metrics;

@@ -130,7 +130,7 @@ async fn a_heartbeat_describes_backend_and_model_and_ends_with_the_worker() {
 
     let state = queue.backend_is(BackendState::Ok).await;
 
-    assert_eq!((state.backend.as_str(), state.pid, state.consumers), ("onnx", worker.pid(), 2));
+    assert_eq!((state.backend.as_str(), state.pid, state.consumers), ("onnx", worker.pid(), 1));
     let metadata = state.metadata.unwrap();
     assert_eq!(metadata["model_spec"], json!({"name": "iris", "version": "1"}));
     let input = &metadata["metadata"]["signature_def"]["serving_default"]["inputs"]["input"];
