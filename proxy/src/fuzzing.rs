@@ -119,11 +119,11 @@ fn check(outcome: &Result<Submission, ApiError>) {
 fn check_accepted(submission: &Submission) {
     let stored: Value = serde_json::from_str(&submission.input).unwrap();
     assert_eq!(stored.to_string(), submission.input);
-    let rows = IRIS.read_rows(&stored).unwrap();
-    assert!((1..=1024).contains(&rows.rows));
-    let [input] = rows.inputs.as_slice() else { panic!("{:?}", rows.inputs) };
-    assert_eq!(input.len(), 4 * size_of::<f32>() * rows.rows);
-    assert!(f32::all(input).all(|value| value > 0.0 && value < 10.0));
+    let read = IRIS.read_data(&stored).unwrap();
+    assert!((1..=1024).contains(&read.rows));
+    let [input] = read.tensors.as_slice() else { panic!("{:?}", read.tensors) };
+    assert_eq!((&input.shape[..], input.data.len()), (&[read.rows, 4][..], 4 * size_of::<f32>() * read.rows));
+    assert!(f32::all(&input.data).all(|value| value > 0.0 && value < 10.0));
     let limits = Duration::from_millis(1)..=Duration::from_secs(LONGEST_SECONDS.into());
     assert!([submission.max_queue, submission.timeout].iter().flatten().all(|limit| limits.contains(limit)));
 }

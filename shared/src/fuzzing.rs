@@ -9,7 +9,7 @@ use serde_json::Value;
 pub use crate::queue::fuzzing::script_reply;
 use crate::{
     job::JobId,
-    model::{Model, onnx_file::OnnxFile},
+    model::{Model, elements_of, onnx_file::OnnxFile},
     process::trace,
     tensor::{
         InputError, MOST_ERRORS, Tensor,
@@ -42,11 +42,19 @@ pub fn model_description(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let Some(model) = Model::checked(text, Path::new("models/m")) else { return };
     // What starts with this description can work with it.
-    let sample = model.read_rows(&model.sample).unwrap();
+    let sample = model.sample_input().unwrap();
+    if model.shown_sample().is_some() {
+        assert_eq!(model.read_data(&model.sample_data()), Ok(sample.clone()));
+    }
+    if !model.has_batch_axis() {
+        assert_eq!(model.concatenate([&sample].into_iter()).rows, 1);
+        return;
+    }
     let batch = model.concatenate([&sample, &sample].into_iter());
     assert_eq!(batch.rows, 2 * sample.rows);
     for (tensor, input) in batch.inputs.iter().zip(&model.inputs) {
-        assert_eq!(tensor.elements(), batch.rows * input.elements());
+        assert!(input.shape.fits(&tensor.shape[1..]) && tensor.shape[0] == batch.rows, "{:?}", tensor.shape);
+        assert_eq!(Some(tensor.elements()), elements_of(&tensor.shape));
     }
     assert!(model.metadata().is_object());
 }

@@ -3,13 +3,17 @@
 
 mod description;
 mod input;
+mod job_input;
 mod metadata;
 pub mod onnx_file;
 mod output;
+mod sample;
 mod schema;
+mod shape;
 
 pub use description::{InputSpec, Model, ModelError, OutputSpec};
-pub use input::Rows;
+pub use job_input::{InputTensor, JobInput};
 pub use output::{Answer, OutputError, Rendered};
+pub use shape::{Axis, Shape, elements_of};
 
 pub use crate::tensor::{InputError, MOST_ERRORS};

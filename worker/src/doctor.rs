@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tepal_shared::{
-    model::Model,
+    model::{Axis, Model, Shape},
     process::{
         doctor::{Finding, Report},
         telemetry,
@@ -85,11 +85,12 @@ fn differences(model: &Model, metadata: &Value) -> Vec<String> {
     let Some(signature) = signatures.get(&model.signature) else {
         return vec![format!("the model has no signature `{}`, but {}", model.signature, names(signatures))];
     };
+    let whole = |shape: &Shape| shape.behind(model.has_batch_axis().then_some(Axis::Variable));
     let inputs = &signature["inputs"];
     let mut differences: Vec<_> = model
         .inputs
         .iter()
-        .flat_map(|input| tensor("input", inputs, &input.name, input.datatype, &input.shape))
+        .flat_map(|input| tensor("input", inputs, &input.name, input.datatype, &whole(&input.shape)))
         .collect();
     let is_described = |name: &String| model.inputs.iter().any(|input| input.name == *name);
     let others = inputs.as_object().into_iter().flat_map(|inputs| inputs.keys());
@@ -100,15 +101,15 @@ fn differences(model: &Model, metadata: &Value) -> Vec<String> {
     );
     let outputs = &signature["outputs"];
     differences.extend(
-        model
-            .outputs()
-            .flat_map(|output| tensor("output", outputs, &output.name, output.datatype, &output.shape)),
+        model.outputs().flat_map(|output| {
+            tensor("output", outputs, &output.name, output.datatype, &whole(&output.shape))
+        }),
     );
     differences
 }
 
 /// How the described tensor differs from the model's.
-fn tensor(kind: &str, all: &Value, name: &str, datatype: DataType, row: &[usize]) -> Vec<String> {
+fn tensor(kind: &str, all: &Value, name: &str, datatype: DataType, described: &Shape) -> Vec<String> {
     let Some(seen) = all.get(name) else {
         return vec![format!("the model has no {kind} `{name}`, but {}", names(all))];
     };
@@ -125,13 +126,11 @@ fn tensor(kind: &str, all: &Value, name: &str, datatype: DataType, row: &[usize]
     let sizes =
         shape["dim"].as_array().into_iter().flatten().map(|dim| dim["size"].as_str().unwrap_or_default());
     let sizes: Vec<_> = sizes.collect();
-    let described: Vec<_> =
-        std::iter::once("-1".to_owned()).chain(row.iter().map(usize::to_string)).collect();
     // A size of -1 accepts any length.
-    let fits = |(seen, described): (&&str, &String)| *seen == described || *seen == "-1";
-    if sizes.len() != described.len() || !sizes.iter().zip(&described).all(fits) {
-        let (seen, described) = (sizes.join(", "), described.join(", "));
-        differences.push(format!("{kind} `{name}` has shape [{seen}], not [{described}]"));
+    let fits = |(seen, described): (&&str, &Axis)| *seen == described.to_string() || *seen == "-1";
+    if sizes.len() != described.axes().len() || !sizes.iter().zip(described.axes()).all(fits) {
+        let seen = sizes.join(", ");
+        differences.push(format!("{kind} `{name}` has shape [{seen}], not {described}"));
     }
     differences
 }
@@ -144,14 +143,11 @@ fn names(object: &Value) -> String {
 /// Calls the model with the sample of its description.
 async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
     const SUBJECT: &str = "sample";
-    let rows = match model.read_rows(&model.sample) {
-        Ok(rows) => rows,
-        Err(errors) => {
-            let what: Vec<_> = errors.iter().map(ToString::to_string).collect();
-            return Finding::wrong(SUBJECT, what.join("; "), "change `sample` in model.toml");
-        }
+    let input = match model.sample_input() {
+        Ok(input) => input,
+        Err(reason) => return Finding::wrong(SUBJECT, reason, "change `sample` in model.toml"),
     };
-    let call = backend.predict(model.concatenate(std::iter::once(&rows)));
+    let call = backend.predict(model.concatenate(std::iter::once(&input)));
     let answer = match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Finding::wrong(SUBJECT, error.message, "see the model server's log"),
@@ -161,8 +157,8 @@ async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
         }
     };
     let rendered = model
-        .check_outputs(rows.rows, answer)
-        .and_then(|answer| model.render(&answer, 0..rows.rows, usize::MAX));
+        .check_outputs(input.rows, answer)
+        .and_then(|answer| model.render(&answer, 0..input.rows, usize::MAX));
     match rendered {
         Ok(rendered) => {
             let class = rendered.class_name.map_or_else(String::new, |class| format!(": {class}"));

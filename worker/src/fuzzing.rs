@@ -31,7 +31,7 @@ pub fn model_reply(bytes: &[u8]) {
 
 /// A result is JSON with the values of the answer.
 fn check_rendered(answer: &Answer, from: usize, rows: usize) {
-    let width = IRIS.output.elements();
+    let width = IRIS.output.shape.fewest_elements();
     let is_finite = finite(answer, from * width, (from + rows) * width);
     let Ok(rendered) = IRIS.render(answer, from..from + rows, usize::MAX) else {
         return assert!(!is_finite, "{answer:?}");

@@ -113,7 +113,8 @@ impl Worker {
         let redis = Redis::open(config.common.redis.clone()).map_err(StartError::Redis)?;
         let queue = Queue::new(redis, config.common.keys.clone(), config.common.policy.clone());
         let work = Work::new(queue);
-        let (model, settings) = (config.common.model.clone(), config.run);
+        let (model, mut settings) = (config.common.model.clone(), config.run);
+        settings.limits.rows = model.most_rows_of_call(settings.limits.rows);
         let runner = Runner {
             sample: Sample::new(Arc::clone(&backend), model.clone(), settings.inference_timeout),
             model,

@@ -67,10 +67,16 @@ impl Submission {
         })
     }
 
+    /// A body, unless the model's sample is too large to show.
+    pub(crate) fn example(model: &Model) -> Option<Value> {
+        Some(json!({DATA: model.shown_sample()?}))
+    }
+
     /// The model's sample as a submission.
     pub(crate) fn sample(model: &Model) -> Self {
-        let rows = model.sample.as_array().map_or(0, Vec::len);
-        Self { input: model.sample.to_string(), rows, ..Self::default() }
+        let sample = model.sample_data();
+        let rows = if model.has_batch_axis() { sample.as_array().map_or(0, Vec::len) } else { 1 };
+        Self { input: sample.to_string(), rows, ..Self::default() }
     }
 }
 
@@ -134,7 +140,7 @@ impl MemberReader {
     }
 
     fn data(&mut self, _: &'static str, value: &Value, model: &Model) {
-        match model.read_rows(value) {
+        match model.read_data(value) {
             Ok(read) => {
                 self.submission.rows = read.rows;
                 self.submission.input = value.to_string();

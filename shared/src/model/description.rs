@@ -8,12 +8,13 @@ use std::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use crate::tensor::DataType;
+use super::shape::{Axis, Shape};
+use crate::tensor::{DataType, bounds::Bounds, from_json::Allowed};
 
 /// `TensorShape::MaxDimensions()` of TensorFlow, without the batch axis.
 const MOST_AXES: usize = 253;
-/// No request can contain more.
-const MOST_ELEMENTS: usize = 1 << 24;
+/// No request can contain more in a row.
+pub(super) const MOST_ELEMENTS: usize = 1 << 24;
 
 /// A model, as its description says.
 #[derive(Clone, Debug)]
@@ -26,10 +27,11 @@ pub struct Model {
     pub signature: String,
     /// The ONNX file for the in-process backend, if there is one.
     pub onnx_file: Option<PathBuf>,
-    /// Largest number of rows of a job.
-    pub max_rows: usize,
-    /// A valid value of `data`.
-    pub sample: Value,
+    /// Largest number of rows of a job and of a call. 0 = the model has no batch axis: shapes are whole, and each job has a call
+    /// of its own.
+    pub max_batch: usize,
+    /// A valid value of `data`, if the description has one. [`Model::sample_input`] derives one otherwise.
+    pub sample: Option<Value>,
     /// The inputs, in order. With several inputs, a row is an object with a value for each.
     pub inputs: Vec<InputSpec>,
     /// The first output. It makes the prediction.
@@ -48,8 +50,8 @@ pub struct InputSpec {
     pub datatype: DataType,
     #[serde(default, rename = "dtype", deserialize_with = "refuse_dtype")]
     _dtype: Renamed,
-    /// Shape of one row, without the batch axis.
-    pub shape: Vec<usize>,
+    /// Shape without the batch axis, if the model has one.
+    pub shape: Shape,
     /// Names of the elements of a row, for error messages.
     #[serde(default)]
     pub features: Vec<String>,
@@ -69,8 +71,8 @@ pub struct OutputSpec {
     pub datatype: DataType,
     #[serde(default, rename = "dtype", deserialize_with = "refuse_dtype")]
     _dtype: Renamed,
-    /// Shape of one row, without the batch axis.
-    pub shape: Vec<usize>,
+    /// Shape without the batch axis, if the model has one.
+    pub shape: Shape,
     /// Names of the classes, if a row contains one probability for each.
     #[serde(default)]
     pub labels: Vec<String>,
@@ -95,8 +97,10 @@ struct File {
     #[serde(default = "default_signature")]
     signature: String,
     onnx_file: Option<PathBuf>,
-    max_rows: usize,
-    sample: Value,
+    max_batch: usize,
+    #[serde(default, rename = "max_rows", deserialize_with = "refuse_max_rows")]
+    _max_rows: Renamed,
+    sample: Option<Value>,
     inputs: Vec<InputSpec>,
     #[serde(default, rename = "output", deserialize_with = "refuse_output")]
     _output: Renamed,
@@ -106,6 +110,11 @@ struct File {
 /// `[output]` was the only output.
 fn refuse_output<'de, D: Deserializer<'de>>(_: D) -> Result<Renamed, D::Error> {
     Err(D::Error::custom("`[output]` is now `[[outputs]]`, a table for each output"))
+}
+
+/// `max_rows` was the name of `max_batch`.
+fn refuse_max_rows<'de, D: Deserializer<'de>>(_: D) -> Result<Renamed, D::Error> {
+    Err(D::Error::custom("`max_rows` is now `max_batch`"))
 }
 
 fn default_signature() -> String {
@@ -180,7 +189,7 @@ impl Model {
             version: file.version,
             signature: file.signature,
             onnx_file: file.onnx_file.map(|name| folder.join(name)),
-            max_rows: file.max_rows,
+            max_batch: file.max_batch,
             sample: file.sample,
             inputs: file.inputs,
             output,
@@ -192,9 +201,6 @@ impl Model {
         if self.inputs.is_empty() {
             return Err("it has no [[inputs]]".to_owned());
         }
-        if self.max_rows == 0 {
-            return Err("max_rows is 0".to_owned());
-        }
         self.inputs.iter().try_for_each(InputSpec::check)?;
         self.outputs().try_for_each(OutputSpec::check)?;
         if let Some(output) = self.further_outputs.iter().find(|output| !output.labels.is_empty()) {
@@ -202,10 +208,24 @@ impl Model {
         }
         check_names("inputs", self.inputs.iter().map(|input| &input.name))?;
         check_names("outputs", self.outputs().map(|output| &output.name))?;
-        self.read_rows(&self.sample).map(|_| ()).map_err(|errors| {
-            let first = errors.first().map(ToString::to_string).unwrap_or_default();
-            format!("its sample is not valid input: {first}")
-        })
+        self.check_sample()
+    }
+
+    /// Whether the first axis of all tensors counts the rows of a call.
+    #[must_use]
+    pub fn has_batch_axis(&self) -> bool {
+        self.max_batch > 0
+    }
+
+    /// The batch axis in front of shapes of the description, if the model has one.
+    pub(super) fn batch_axis(&self) -> Option<Axis> {
+        self.has_batch_axis().then_some(Axis::Variable)
+    }
+
+    /// Most rows of a call if a worker allows this many.
+    #[must_use]
+    pub fn most_rows_of_call(&self, allowed: usize) -> usize {
+        allowed.min(self.max_batch).max(1)
     }
 
     /// All outputs, in order.
@@ -215,18 +235,26 @@ impl Model {
 }
 
 impl InputSpec {
-    /// Elements of one row.
-    #[must_use]
-    pub fn elements(&self) -> usize {
-        elements_of(&self.shape)
+    /// What an element may be.
+    pub(super) fn allowed(&self) -> Allowed {
+        let Self { datatype, greater_than, less_than, .. } = *self;
+        Allowed { datatype, bounds: Bounds { greater_than, less_than } }
     }
 
     fn check(&self) -> Result<(), String> {
         check_shape(&format!("input `{}`", self.name), &self.shape)?;
-        let elements = self.elements();
-        if !self.features.is_empty() && self.features.len() != elements {
-            let named = self.features.len();
-            return Err(format!("input `{}` has {elements} elements, but {named} feature names", self.name));
+        let named = self.features.len();
+        match self.shape.elements() {
+            None if named > 0 => {
+                return Err(format!("input `{}` has feature names, but a variable axis", self.name));
+            }
+            Some(elements) if named > 0 && named != elements => {
+                return Err(format!(
+                    "input `{}` has {elements} elements, but {named} feature names",
+                    self.name
+                ));
+            }
+            _ => {}
         }
         let is_number = !matches!(self.datatype, DataType::Bool | DataType::Bytes);
         if !is_number && (self.greater_than.is_some() || self.less_than.is_some()) {
@@ -241,23 +269,25 @@ impl InputSpec {
 }
 
 impl OutputSpec {
-    /// Elements of one row.
-    #[must_use]
-    pub fn elements(&self) -> usize {
-        elements_of(&self.shape)
-    }
-
     /// Whether NaN and infinity are failures.
     #[must_use]
     pub fn must_be_finite(&self) -> bool {
         self.finite.unwrap_or(!self.labels.is_empty())
     }
 
+    /// One number for each label. Axes of length 1 before it change nothing.
+    fn has_shape_of_classes(&self) -> bool {
+        let fixed = Axis::Fixed(self.labels.len());
+        self.shape.axes().split_last().is_some_and(|(classes, before)| {
+            *classes == fixed && before.iter().all(|axis| *axis == Axis::Fixed(1))
+        })
+    }
+
     fn check(&self) -> Result<(), String> {
         check_shape(&format!("output `{}`", self.name), &self.shape)?;
         let labels = self.labels.len();
-        if labels > 0 && self.shape != [labels] {
-            return Err(format!("{labels} labels, but the output's shape is {:?}", self.shape));
+        if labels > 0 && !self.has_shape_of_classes() {
+            return Err(format!("{labels} labels, but the output's shape is {}", self.shape));
         }
         if labels > 0 && self.datatype == DataType::Bytes {
             return Err(
@@ -268,25 +298,21 @@ impl OutputSpec {
     }
 }
 
-/// Number of elements of one row. Of a checked shape, the number does not overflow.
-fn elements_of(shape: &[usize]) -> usize {
-    shape.iter().fold(1, |elements, axis| elements.saturating_mul(*axis))
-}
-
 fn check_names<'a>(of: &str, names: impl Iterator<Item = &'a String>) -> Result<(), String> {
     let mut known = HashSet::new();
     let repeated = names.into_iter().find(|name| !known.insert(*name));
     repeated.map_or(Ok(()), |name| Err(format!("two {of} have the name `{name}`")))
 }
 
-fn check_shape(of: &str, shape: &[usize]) -> Result<(), String> {
-    if shape.contains(&0) {
+fn check_shape(of: &str, shape: &Shape) -> Result<(), String> {
+    let axes = shape.axes();
+    if axes.contains(&Axis::Fixed(0)) {
         return Err(format!("{of} has an axis of length 0"));
     }
-    if shape.len() > MOST_AXES {
-        return Err(format!("{of} has {} axes; {MOST_AXES} are the most", shape.len()));
+    if axes.len() > MOST_AXES {
+        return Err(format!("{of} has {} axes; {MOST_AXES} are the most", axes.len()));
     }
-    if elements_of(shape) > MOST_ELEMENTS {
+    if shape.fewest_elements() > MOST_ELEMENTS {
         return Err(format!("a row of {of} has more than {MOST_ELEMENTS} elements"));
     }
     Ok(())

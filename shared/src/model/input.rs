@@ -1,61 +1,47 @@
-//! Converts a client's `data` to typed rows, or lists the wrong elements.
+//! Converts a client's `data` to tensors, or lists the wrong elements.
 
 use serde_json::Value;
 
-use super::{InputSpec, Model};
+use super::{Axis, InputSpec, InputTensor, JobInput, Model, description::MOST_ELEMENTS, shape::elements_of};
 use crate::tensor::{
-    Batch, InputError, MOST_ERRORS, Tensor,
-    bounds::Bounds,
-    from_json::{self, Allowed, Unfit},
+    InputError, InputErrors,
+    from_json::{self, Unfit},
     number::kind,
+    pointer::Pointer,
 };
 
 /// Memory is reserved for at most this many elements: a list of many empty rows must not take as much as one of full rows.
 const MOST_AHEAD: usize = 1 << 16;
-
-/// The rows of one job, one list of elements for each input of the model.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rows {
-    /// Number of rows.
-    pub rows: usize,
-    /// The elements of each input, in the order of the model's inputs, as [`Tensor::data`] contains them.
-    pub inputs: Vec<Vec<u8>>,
-}
-
-impl Rows {
-    /// Bytes of all elements.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.inputs.iter().map(Vec::len).sum()
-    }
-}
+/// The member of a request that is read here.
+const DATA: &str = "data";
 
 impl Model {
-    /// Reads the value of `data`: a list of rows. A row is nested as the input's shape says. With several inputs, it is an object
-    /// with such a value under the name of each.
+    /// Reads the value of `data`: a list of rows if the model has a batch axis, otherwise one value like a row. A row is nested as
+    /// the input's shape says. With several inputs, it is an object with such a value under the name of each.
     ///
     /// # Errors
-    /// The wrong elements, at most [`MOST_ERRORS`].
-    pub fn read_rows(&self, data: &Value) -> Result<Rows, Vec<InputError>> {
+    /// The wrong elements, at most [`MOST_ERRORS`](crate::tensor::MOST_ERRORS).
+    pub fn read_data(&self, data: &Value) -> Result<JobInput, Vec<InputError>> {
+        let place = Pointer::ROOT.member(DATA);
+        if !self.has_batch_axis() {
+            let mut reader = Reader::new(self, None);
+            reader.row(data, place);
+            return reader.finish(1);
+        }
         let rows = self.row_list(data).map_err(|error| vec![error])?;
-        let mut reader = Reader::new(self, rows.len());
+        let mut reader = Reader::new(self, Some(rows.len()));
         for (index, row) in rows.iter().enumerate() {
-            if reader.errors.len() >= MOST_ERRORS {
+            if reader.errors.is_full() {
                 break;
             }
-            reader.row(index, row);
+            reader.row(row, place.element(index));
         }
-        if reader.errors.is_empty() {
-            Ok(Rows { rows: rows.len(), inputs: reader.inputs })
-        } else {
-            reader.errors.truncate(MOST_ERRORS);
-            Err(reader.errors)
-        }
+        reader.finish(rows.len())
     }
 
     fn row_list<'a>(&self, data: &'a Value) -> Result<&'a [Value], InputError> {
         let error = |detail, code| InputError { pointer: "/data".to_owned(), detail, code };
-        let most = self.max_rows;
+        let most = self.max_batch;
         match data {
             Value::Array(rows) if rows.is_empty() => {
                 Err(error(format!("must hold 1 to {most} rows, but is empty"), "empty"))
@@ -67,137 +53,144 @@ impl Model {
             other => Err(error(format!("must be a list of rows, not {}", kind(other)), "type")),
         }
     }
-
-    /// Joins the rows of several jobs to one batch, in order.
-    #[must_use]
-    pub fn concatenate<'a>(&self, jobs: impl Iterator<Item = &'a Rows> + Clone) -> Batch {
-        let rows = jobs.clone().map(|job| job.rows).sum();
-        let inputs = self.inputs.iter().enumerate().map(|(number, input)| {
-            let data = || jobs.clone().map(|job| job.inputs[number].as_slice());
-            let mut joined = Vec::with_capacity(data().map(<[u8]>::len).sum());
-            data().for_each(|data| joined.extend_from_slice(data));
-            let shape = std::iter::once(rows).chain(input.shape.iter().copied()).collect();
-            Tensor { name: input.name.clone(), datatype: input.datatype, shape, data: joined }
-        });
-        Batch { rows, inputs: inputs.collect() }
-    }
 }
 
+/// Reads rows into tensors.
 struct Reader<'a> {
     model: &'a Model,
-    inputs: Vec<Vec<u8>>,
-    errors: Vec<InputError>,
+    /// A variable axis has the length 0 until the first list of the axis is read.
+    tensors: Vec<InputTensor>,
+    errors: InputErrors,
+}
+
+/// The input that a value belongs to, and its place in the rest of the shape.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    number: usize,
+    input: &'a InputSpec,
+    /// The axes of the value.
+    axes: &'a [Axis],
 }
 
 impl<'a> Reader<'a> {
-    fn new(model: &'a Model, rows: usize) -> Self {
-        let expected = |input: &InputSpec| {
-            let elements = rows.saturating_mul(input.elements()).min(MOST_AHEAD);
-            elements * input.datatype.width().unwrap_or_default()
+    /// For this many rows, or a model without a batch axis.
+    fn new(model: &'a Model, rows: Option<usize>) -> Self {
+        let tensor = |input: &InputSpec| {
+            let elements = rows.unwrap_or(1).saturating_mul(input.shape.fewest_elements()).min(MOST_AHEAD);
+            InputTensor {
+                shape: rows.into_iter().chain(input.shape.with_length(0)).collect(),
+                data: Vec::with_capacity(elements * input.datatype.width().unwrap_or_default()),
+            }
         };
-        let inputs = model.inputs.iter().map(|input| Vec::with_capacity(expected(input))).collect();
-        Self { model, inputs, errors: Vec::new() }
+        Self { model, tensors: model.inputs.iter().map(tensor).collect(), errors: InputErrors::default() }
     }
 
-    fn row(&mut self, index: usize, row: &Value) {
-        let mut place = format!("/data/{index}");
+    fn finish(mut self, rows: usize) -> Result<JobInput, Vec<InputError>> {
+        let is_too_large =
+            |tensor: &InputTensor| elements_of(&tensor.shape).is_none_or(|all| all / rows > MOST_ELEMENTS);
+        if self.errors.is_empty() && self.tensors.iter().any(is_too_large) {
+            let detail = format!("has more than {MOST_ELEMENTS} values in a row");
+            self.errors.add(Pointer::ROOT.member(DATA), "length", detail);
+        }
+        self.errors.or(JobInput { rows, tensors: self.tensors })
+    }
+
+    fn row(&mut self, row: &Value, place: Pointer<'_>) {
         match self.model.inputs.as_slice() {
-            [input] => self.nested(0, input, &input.shape, row, &mut place, &mut 0),
-            inputs => self.named(inputs, row, &mut place),
+            [input] => self.nested(Target::new(0, input), row, place, &mut 0),
+            inputs => self.named(inputs, row, place),
         }
     }
 
     /// A row of a model with several inputs: an object with a value for each.
-    fn named(&mut self, inputs: &[InputSpec], row: &Value, place: &mut String) {
+    fn named(&mut self, inputs: &[InputSpec], row: &Value, place: Pointer<'_>) {
         let Value::Object(values) = row else {
             let names = inputs.iter().map(|input| format!("{}: ...", Value::from(input.name.as_str())));
             let form = names.collect::<Vec<_>>().join(", ");
-            return self.refuse(place, format!("must be an object {{{form}}}, not {}", kind(row)), "type");
+            let detail = format!("must be an object {{{form}}}, not {}", kind(row));
+            return self.errors.add(place, "type", detail);
         };
         for (number, input) in inputs.iter().enumerate() {
-            at_place(place, &escaped(&input.name), |place| match values.get(&input.name) {
-                Some(value) => self.nested(number, input, &input.shape, value, place, &mut 0),
-                None => self.refuse(place, "is missing".to_owned(), "missing"),
-            });
+            let place = place.member(&input.name);
+            match values.get(&input.name) {
+                Some(value) => self.nested(Target::new(number, input), value, place, &mut 0),
+                None => self.errors.add(place, "missing", "is missing"),
+            }
         }
         for name in values.keys().filter(|name| inputs.iter().all(|input| input.name != **name)) {
             let known = inputs.iter().map(|input| format!("`{}`", input.name)).collect::<Vec<_>>().join(", ");
             let detail = format!("is not an input of the model; its inputs are {known}");
-            at_place(place, &escaped(name), |place| self.refuse(place, detail, "unknown_field"));
+            self.errors.add(place.member(name), "unknown_field", detail);
         }
     }
 
-    fn nested(
-        &mut self,
-        number: usize,
-        input: &InputSpec,
-        shape: &[usize],
-        value: &Value,
-        place: &mut String,
-        feature: &mut usize,
-    ) {
-        let Some((length, inner)) = shape.split_first() else {
-            self.element(number, input, *feature, value, place);
+    fn nested(&mut self, target: Target<'_>, value: &Value, place: Pointer<'_>, feature: &mut usize) {
+        let Some((axis, inner)) = target.axes.split_first() else {
+            self.element(target, *feature, value, place);
             *feature += 1;
             return;
         };
-        let Some(elements) = self.list(value, *length, place) else { return };
+        let Some(elements) = self.list(target, *axis, value, place) else { return };
+        let target = Target { axes: inner, ..target };
         for (index, element) in elements.iter().enumerate() {
-            at_place(place, &index.to_string(), |place| {
-                self.nested(number, input, inner, element, place, feature)
-            });
+            if self.errors.is_full() {
+                break;
+            }
+            self.nested(target, element, place.element(index), feature);
         }
     }
 
-    fn list<'v>(&mut self, value: &'v Value, length: usize, place: &str) -> Option<&'v [Value]> {
-        match value {
-            Value::Array(elements) if elements.len() == length => Some(elements),
-            Value::Array(elements) => {
-                let detail = format!("must hold exactly {length} values, not {}", elements.len());
-                self.refuse(place, detail, "length");
-                None
+    /// The elements of a list along the first axis of the target.
+    fn list<'v>(
+        &mut self,
+        target: Target<'_>,
+        axis: Axis,
+        value: &'v Value,
+        place: Pointer<'_>,
+    ) -> Option<&'v [Value]> {
+        let shape = &mut self.tensors[target.number].shape;
+        let number = shape.len() - target.axes.len();
+        let length = &mut shape[number];
+        let (code, detail) = match (value, axis) {
+            (Value::Array(elements), _) if elements.len() == *length && *length > 0 => return Some(elements),
+            (Value::Array(elements), Axis::Variable) if elements.is_empty() => {
+                ("empty", "must hold at least 1 value, but is empty".to_owned())
             }
-            other => {
-                self.refuse(place, format!("must be a list of {length} values, not {}", kind(other)), "type");
-                None
+            (Value::Array(elements), Axis::Variable) if *length == 0 => {
+                *length = elements.len();
+                return Some(elements);
             }
-        }
+            (Value::Array(elements), Axis::Variable) => {
+                let given = elements.len();
+                ("length", format!("must hold {length} values like the first list of its axis, not {given}"))
+            }
+            (Value::Array(elements), Axis::Fixed(length)) => {
+                ("length", format!("must hold exactly {length} values, not {}", elements.len()))
+            }
+            (other, Axis::Variable) => ("type", format!("must be a list of values, not {}", kind(other))),
+            (other, Axis::Fixed(length)) => {
+                ("type", format!("must be a list of {length} values, not {}", kind(other)))
+            }
+        };
+        self.errors.add(place, code, detail);
+        None
     }
 
-    fn element(&mut self, number: usize, input: &InputSpec, feature: usize, value: &Value, place: &str) {
-        if let Err(Unfit { code, detail }) =
-            from_json::append(&mut self.inputs[number], allowed(input), value)
-        {
+    fn element(&mut self, target: Target<'_>, feature: usize, value: &Value, place: Pointer<'_>) {
+        let Target { number, input, .. } = target;
+        let data = &mut self.tensors[number].data;
+        if let Err(Unfit { code, detail }) = from_json::append(data, input.allowed(), value) {
             // The name of the feature, if it has one.
             let name = input.features.get(feature).map_or_else(String::new, |name| format!("{name} "));
-            self.refuse(place, format!("{name}{detail}"), code);
-        }
-    }
-
-    fn refuse(&mut self, place: &str, detail: String, code: &'static str) {
-        if self.errors.len() < MOST_ERRORS {
-            self.errors.push(InputError { pointer: place.to_owned(), detail, code });
+            self.errors.add(place, code, format!("{name}{detail}"));
         }
     }
 }
 
-fn allowed(input: &InputSpec) -> Allowed {
-    let InputSpec { datatype, greater_than, less_than, .. } = *input;
-    Allowed { datatype, bounds: Bounds { greater_than, less_than } }
-}
-
-/// Runs `read` with a step appended to the pointer.
-fn at_place(place: &mut String, step: &str, read: impl FnOnce(&mut String)) {
-    let length = place.len();
-    place.push('/');
-    place.push_str(step);
-    read(place);
-    place.truncate(length);
-}
-
-/// A member's name as a step of a JSON Pointer (RFC 6901, section 3).
-fn escaped(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
+impl<'a> Target<'a> {
+    fn new(number: usize, input: &'a InputSpec) -> Self {
+        Self { number, input, axes: input.shape.axes() }
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Model;
+use super::{InputSpec, Model, OutputSpec, Shape};
 use crate::tensor::DataType;
 
 impl Model {
@@ -10,10 +10,9 @@ impl Model {
     /// description contains it.
     #[must_use]
     pub fn metadata(&self) -> Value {
-        let input =
-            |input: &super::InputSpec| (input.name.clone(), tensor_info(input.datatype, &input.shape));
-        let output =
-            |output: &super::OutputSpec| (output.name.clone(), tensor_info(output.datatype, &output.shape));
+        let info = |datatype, shape: &Shape| tensor_info(datatype, &shape.behind(self.batch_axis()));
+        let input = |input: &InputSpec| (input.name.clone(), info(input.datatype, &input.shape));
+        let output = |output: &OutputSpec| (output.name.clone(), info(output.datatype, &output.shape));
         json!({
             "model_spec": {"name": self.name, "version": self.version},
             "metadata": {"signature_def": {&self.signature: {
@@ -24,16 +23,18 @@ impl Model {
     }
 }
 
-/// The REST API prints sizes as strings (64-bit integers in proto3's JSON mapping); -1 is the batch axis.
-fn tensor_info(datatype: DataType, row_shape: &[usize]) -> Value {
-    let sizes = std::iter::once("-1".to_owned()).chain(row_shape.iter().map(ToString::to_string));
-    let dims: Vec<_> = sizes.map(|size| json!({"size": size})).collect();
+/// The REST API prints sizes as strings (64-bit integers in proto3's JSON mapping); -1 is a variable axis.
+fn tensor_info(datatype: DataType, shape: &Shape) -> Value {
+    let dims: Vec<_> = shape.axes().iter().map(|axis| json!({"size": axis.to_string()})).collect();
     json!({"dtype": datatype.tensorflow_name(), "tensor_shape": {"dim": dims}})
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::description::tests::flowers, *};
+    use super::{
+        super::{Axis, description::tests::flowers},
+        *,
+    };
 
     #[test]
     fn the_metadata_reads_as_the_rest_api_prints_it() {
@@ -49,8 +50,18 @@ mod tests {
         });
         let mut model = flowers();
         let mut ids = model.output.clone();
-        (ids.name, ids.datatype, ids.shape) = ("ids".to_owned(), DataType::Int64, Vec::new());
+        (ids.name, ids.datatype, ids.shape) = ("ids".to_owned(), DataType::Int64, Shape::default());
         model.further_outputs.push(ids);
         assert_eq!(model.metadata(), expected);
+    }
+
+    #[test]
+    fn a_variable_axis_is_minus_one_and_a_model_without_a_batch_axis_has_no_other() {
+        let mut model = flowers();
+        (model.max_batch, model.output.shape) = (0, [Axis::Fixed(3), Axis::Variable].into_iter().collect());
+        let signature = &model.metadata()["metadata"]["signature_def"]["serving_default"];
+        let dims = |tensor: &Value| tensor["tensor_shape"]["dim"].clone();
+        assert_eq!(dims(&signature["inputs"]["x"]), json!([{"size": "2"}]));
+        assert_eq!(dims(&signature["outputs"]["p"]), json!([{"size": "3"}, {"size": "-1"}]));
     }
 }

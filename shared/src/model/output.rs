@@ -5,21 +5,21 @@ mod text;
 use std::ops::Range;
 
 use self::text::{Elements, Listed, Row};
-use super::{Model, OutputSpec};
+use super::{Axis, Model, OutputSpec, Shape, elements_of};
 use crate::tensor::{DataType, Element, Tensor, bytes, with_element};
 
 /// The output of a model does not fit its description. The text is safe for clients.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OutputError {
     /// Wrong shape.
-    #[error("The model answered with shape {given:?} instead of {expected:?} in the output `{output}`")]
+    #[error("The model answered with shape {given:?} instead of {expected} in the output `{output}`")]
     Shape {
         /// Its name.
         output: String,
         /// The output.
         given: Vec<usize>,
         /// The description.
-        expected: Vec<usize>,
+        expected: Shape,
     },
     /// Fewer or more elements than the shape says.
     #[error("The model answered with {given} values instead of {expected} in the output `{output}`")]
@@ -78,6 +78,7 @@ impl Model {
     /// The first difference.
     pub fn check_outputs(&self, rows: usize, tensors: Vec<Tensor>) -> Result<Answer, OutputError> {
         let mut tensors = tensors.into_iter();
+        let rows = self.has_batch_axis().then_some(rows);
         let mut next = |spec: &OutputSpec| match tensors.next() {
             Some(tensor) => checked(spec, rows, tensor),
             None => Err(OutputError::Missing { output: spec.name.clone() }),
@@ -106,7 +107,7 @@ impl Model {
     fn most_prediction_bytes(&self) -> usize {
         let OutputSpec { datatype, shape, labels, .. } = &self.output;
         let Some(longest) = datatype.longest_json() else { return usize::MAX };
-        let values = self.output.elements();
+        let Some(values) = shape.elements() else { return usize::MAX };
         let numbers = values.saturating_mul(longest + 1);
         let label = labels.iter().filter_map(|label| Some(serde_json::to_string(label).ok()?.len())).max();
         match label {
@@ -116,7 +117,7 @@ impl Model {
             // A pair of brackets around each list; an axis has no more lists than there are values.
             None => numbers
                 .saturating_add(text::PLAIN_BYTES)
-                .saturating_add(values.saturating_mul(2 * shape.len())),
+                .saturating_add(values.saturating_mul(2 * shape.axes().len())),
         }
     }
 
@@ -135,22 +136,24 @@ impl Model {
         let first = answer.first.rows(&(rows.start..rows.start + count.min(1)));
         let class = self.class(first).map(|(_, name)| name.to_owned());
         let listed = (!self.further_outputs.is_empty()).then(|| self.listed(answer, &rows));
-        let row = |index| self.row(answer.first.rows(&(index..index + 1)));
+        let row = |index| self.row(answer.first.rows(&(index..index + 1)), answer.first.row_shape());
         let json = text::result(rows.map(row), listed.as_deref(), most);
         Ok(Rendered { json: json.map_err(|_| OutputError::TooLarge { most })?, class_name: class })
     }
 
-    fn row<'a>(&'a self, data: &'a [u8]) -> Row<'a> {
-        let OutputSpec { datatype, shape, .. } = &self.output;
-        Row { elements: Elements { datatype: *datatype, data }, shape, class: self.class(data) }
+    fn row<'a>(&'a self, data: &'a [u8], shape: &'a [usize]) -> Row<'a> {
+        let class = self.class(data);
+        // The probabilities are a flat list, whatever axes of length 1 are before it.
+        let shape = if class.is_some() { &shape[shape.len().saturating_sub(1)..] } else { shape };
+        Row { elements: Elements { datatype: self.output.datatype, data }, shape, class }
     }
 
     /// These rows of all outputs.
     fn listed<'a>(&'a self, answer: &'a Answer, rows: &Range<usize>) -> Vec<Listed<'a>> {
         let listed = |(spec, output): (&'a OutputSpec, &'a Checked)| Listed {
             name: &spec.name,
-            rows: rows.len(),
-            row_shape: &spec.shape,
+            rows: self.has_batch_axis().then_some(rows.len()),
+            row_shape: output.row_shape(),
             elements: Elements { datatype: spec.datatype, data: output.rows(rows) },
         };
         self.outputs().zip(answer.outputs()).map(listed).collect()
@@ -169,10 +172,12 @@ impl Model {
 impl OutputSpec {
     /// Bytes that a row can have in the list of outputs, with those around all rows.
     fn most_listed_bytes(&self) -> usize {
-        let Some(longest) = self.datatype.longest_json() else { return usize::MAX };
-        let around = text::LISTED_BYTES + (self.shape.len() + 1) * text::AXIS_BYTES;
+        let (Some(longest), Some(elements)) = (self.datatype.longest_json(), self.shape.elements()) else {
+            return usize::MAX;
+        };
+        let around = text::LISTED_BYTES + (self.shape.axes().len() + 1) * text::AXIS_BYTES;
         let name = serde_json::to_string(&self.name).map_or(0, |name| name.len());
-        self.elements().saturating_mul(longest + 1).saturating_add(around + name)
+        elements.saturating_mul(longest + 1).saturating_add(around + name)
     }
 }
 
@@ -198,29 +203,32 @@ impl Answer {
 #[derive(Clone, Debug, PartialEq)]
 struct Checked {
     tensor: Tensor,
+    /// Number of axes before those of a row.
+    batch_axes: usize,
     row_bytes: RowBytes,
 }
 
-fn checked(spec: &OutputSpec, rows: usize, tensor: Tensor) -> Result<Checked, OutputError> {
+/// Checks an output of this many rows, or of a model without a batch axis.
+fn checked(spec: &OutputSpec, rows: Option<usize>, tensor: Tensor) -> Result<Checked, OutputError> {
     let output = || spec.name.clone();
-    let expected: Vec<usize> = std::iter::once(rows).chain(spec.shape.iter().copied()).collect();
     if tensor.datatype != spec.datatype {
         let (given, expected) = (tensor.datatype.as_str(), spec.datatype.as_str());
         return Err(OutputError::DataType { output: output(), given, expected });
     }
-    if tensor.shape != expected {
+    let batch_axes = usize::from(rows.is_some());
+    let (batch, row_shape) = tensor.shape.split_at(batch_axes.min(tensor.shape.len()));
+    if batch.first() != rows.as_ref() || !spec.shape.fits(row_shape) {
+        let expected = spec.shape.behind(rows.map(Axis::Fixed));
         return Err(OutputError::Shape { output: output(), given: tensor.shape, expected });
     }
-    let width = spec.elements();
-    let row_bytes = match tensor.datatype.width() {
-        Some(bytes) => Some(RowBytes::Same(width * bytes)),
-        None => bytes::parts(&tensor.data, width).map(RowBytes::From),
-    };
+    let rows = rows.unwrap_or(1);
+    let row_elements = elements_of(row_shape);
+    let row_bytes = row_elements.and_then(|elements| RowBytes::of(&tensor, elements));
     match row_bytes.filter(|row| row.total(rows) == Some(tensor.data.len())) {
-        Some(row_bytes) => Ok(Checked { tensor, row_bytes }),
+        Some(row_bytes) => Ok(Checked { tensor, batch_axes, row_bytes }),
         None => {
-            let (given, expected) = (tensor.elements(), rows.saturating_mul(width));
-            Err(OutputError::Length { output: output(), given, expected })
+            let expected = row_elements.unwrap_or(usize::MAX).saturating_mul(rows);
+            Err(OutputError::Length { output: output(), given: tensor.elements(), expected })
         }
     }
 }
@@ -235,6 +243,15 @@ enum RowBytes {
 }
 
 impl RowBytes {
+    /// Of rows with this many elements each. `None` if there is no whole number of rows.
+    fn of(tensor: &Tensor, elements: usize) -> Option<Self> {
+        match tensor.datatype.width() {
+            Some(width) => elements.checked_mul(width).map(Self::Same),
+            None if elements == 0 => Some(Self::Same(0)),
+            None => bytes::parts(&tensor.data, elements).map(Self::From),
+        }
+    }
+
     fn total(&self, rows: usize) -> Option<usize> {
         match self {
             Self::Same(bytes) => rows.checked_mul(*bytes),
@@ -244,6 +261,10 @@ impl RowBytes {
 }
 
 impl Checked {
+    fn row_shape(&self) -> &[usize] {
+        &self.tensor.shape[self.batch_axes..]
+    }
+
     fn rows(&self, rows: &Range<usize>) -> &[u8] {
         match &self.row_bytes {
             RowBytes::Same(bytes) => &self.tensor.data[rows.start * bytes..rows.end * bytes],

@@ -1,22 +1,23 @@
-//! The JSON Schema of `data`: what [`Model::read_rows`] accepts.
+//! The JSON Schema of `data`: what [`Model::read_data`] accepts.
 
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
-use super::{InputSpec, Model};
+use super::{Axis, InputSpec, Model};
 use crate::tensor::DataType;
 
 /// Standard base64 with padding and without stray bits, as [`crate::tensor::bytes`] reads it.
 const BASE64: &str = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 
 impl Model {
-    /// The JSON Schema of the value that [`Model::read_rows`] reads.
+    /// The JSON Schema of the value that [`Model::read_data`] reads.
     #[must_use]
     pub fn data_schema(&self) -> Value {
         let row = match self.inputs.as_slice() {
-            [input] => nested(&input.shape, input),
+            [input] => nested(input.shape.axes(), input),
             inputs => {
-                let values = inputs.iter().map(|input| (input.name.clone(), nested(&input.shape, input)));
+                let values =
+                    inputs.iter().map(|input| (input.name.clone(), nested(input.shape.axes(), input)));
                 json!({
                     "type": "object",
                     "properties": values.collect::<Map<_, _>>(),
@@ -25,20 +26,28 @@ impl Model {
                 })
             }
         };
+        if !self.has_batch_axis() {
+            return row;
+        }
         json!({
             "type": "array",
             "description": "The rows; all rows of a job are run together",
             "minItems": 1,
-            "maxItems": self.max_rows,
+            "maxItems": self.max_batch,
             "items": row,
         })
     }
 }
 
-fn nested(shape: &[usize], input: &InputSpec) -> Value {
-    match shape.split_first() {
+fn nested(axes: &[Axis], input: &InputSpec) -> Value {
+    match axes.split_first() {
         None => element(input),
-        Some((length, inner)) => json!({
+        Some((Axis::Variable, inner)) => json!({
+            "type": "array",
+            "minItems": 1,
+            "items": nested(inner, input),
+        }),
+        Some((Axis::Fixed(length), inner)) => json!({
             "type": "array",
             "minItems": length,
             "maxItems": length,
@@ -117,7 +126,7 @@ fn overflow(datatype: DataType) -> Option<f64> {
 
 /// The least element of the type above the bound, because bounds are checked in the model's own type. A number is checked after it
 /// was rounded, so the reader also accepts numbers up to half a step below this one.
-fn next_above(datatype: DataType, bound: f64) -> f64 {
+pub(super) fn next_above(datatype: DataType, bound: f64) -> f64 {
     fn least<T: Copy + Into<f64>>(nearest: T, next: impl Fn(T) -> T, bound: f64) -> f64 {
         if nearest.into() > bound { nearest.into() } else { next(nearest).into() }
     }

@@ -1,19 +1,19 @@
-//! Groups claimed jobs into model calls. Most jobs share a call. A job in quarantine, or with its own time limit, is
-//! called alone.
+//! Groups claimed jobs into model calls. Jobs share a call if the shapes of their rows are equal. A job in quarantine, or with its
+//! own time limit, is called alone.
 
 use tepal_shared::{
     job::{Attempt, Delivery},
-    model::{InputError, Model, Rows},
+    model::{InputError, JobInput, Model},
     tensor::Batch,
 };
 
-/// A job with the rows of its input.
+/// A job with its input.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// This attempt at the job.
     pub attempt: Attempt,
-    /// Its rows.
-    pub rows: Rows,
+    /// Its tensors.
+    pub input: JobInput,
 }
 
 /// Jobs that share one model call.
@@ -41,30 +41,67 @@ pub struct Plan {
     pub unfit: Vec<(Attempt, InputError)>,
 }
 
+/// A batch that may take further jobs. Its shape is that of its first job.
+struct OpenBatch {
+    items: Vec<Item>,
+    rows: usize,
+    bytes: usize,
+}
+
 impl Plan {
     /// Groups the jobs into calls within the limits. Their inputs become tensors and are dropped.
     #[must_use]
     pub fn new(model: &Model, deliveries: Vec<Delivery>, limits: Limits) -> Self {
         let mut plan = Self::default();
-        let mut open = MicroBatch::default();
+        // One for each shape, so that jobs of many shapes in turn fill calls too.
+        let mut open = Vec::new();
         for Delivery { attempt, input } in deliveries {
             match read(model, &input) {
                 Err(error) => plan.unfit.push((attempt, error)),
-                Ok(rows) if must_be_alone(&attempt) => {
-                    plan.batches.push(MicroBatch { items: vec![Item { attempt, rows }] });
+                Ok(input) if must_be_alone(&attempt) => {
+                    plan.batches.push(MicroBatch { items: vec![Item { attempt, input }] });
                 }
-                Ok(rows) => {
-                    if !open.items.is_empty() && !open.has_room(&rows, limits) {
-                        plan.batches.push(std::mem::take(&mut open));
-                    }
-                    open.items.push(Item { attempt, rows });
-                }
+                Ok(input) => plan.batches.extend(add(&mut open, Item { attempt, input }, limits)),
             }
         }
-        if !open.items.is_empty() {
-            plan.batches.push(open);
-        }
+        plan.batches.extend(open.into_iter().map(|batch| MicroBatch { items: batch.items }));
         plan
+    }
+}
+
+/// Adds a job to the open batch of its shape. Returns the batch that had no room for it.
+fn add(open: &mut Vec<OpenBatch>, item: Item, limits: Limits) -> Option<MicroBatch> {
+    let Some(number) = open.iter().position(|batch| batch.is_like(&item)) else {
+        open.push(OpenBatch::of(item));
+        return None;
+    };
+    let batch = &mut open[number];
+    if batch.has_room(&item.input, limits) {
+        batch.push(item);
+        return None;
+    }
+    let full = open.remove(number);
+    open.push(OpenBatch::of(item));
+    Some(MicroBatch { items: full.items })
+}
+
+impl OpenBatch {
+    fn of(item: Item) -> Self {
+        Self { rows: item.input.rows, bytes: item.input.bytes(), items: vec![item] }
+    }
+
+    fn push(&mut self, item: Item) {
+        self.rows += item.input.rows;
+        self.bytes += item.input.bytes();
+        self.items.push(item);
+    }
+
+    fn is_like(&self, item: &Item) -> bool {
+        self.items.first().is_none_or(|first| first.input.is_alike(&item.input))
+    }
+
+    fn has_room(&self, more: &JobInput, limits: Limits) -> bool {
+        self.rows + more.rows <= limits.rows && self.bytes < limits.bytes
     }
 }
 
@@ -73,39 +110,34 @@ fn must_be_alone(attempt: &Attempt) -> bool {
 }
 
 /// The proxy has checked the input, but the model's description may have changed since.
-fn read(model: &Model, input: &str) -> Result<Rows, InputError> {
+fn read(model: &Model, input: &str) -> Result<JobInput, InputError> {
     let unreadable = |error: serde_json::Error| InputError {
         pointer: "/data".to_owned(),
         detail: format!("is not JSON: {error}"),
         code: "type",
     };
     let data = serde_json::from_str(input).map_err(unreadable)?;
-    model.read_rows(&data).map_err(|mut errors| errors.swap_remove(0))
+    model.read_data(&data).map_err(|mut errors| errors.swap_remove(0))
 }
 
 impl MicroBatch {
     /// Number of rows of all jobs.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.items.iter().map(|item| item.rows.rows).sum()
-    }
-
-    fn has_room(&self, more: &Rows, limits: Limits) -> bool {
-        let bytes: usize = self.items.iter().map(|item| item.rows.bytes()).sum();
-        self.rows() + more.rows <= limits.rows && bytes < limits.bytes
+        self.items.iter().map(|item| item.input.rows).sum()
     }
 
     /// The rows of all jobs as the model takes them.
     #[must_use]
     pub fn concatenate(&self, model: &Model) -> Batch {
-        model.concatenate(self.items.iter().map(|item| &item.rows))
+        model.concatenate(self.items.iter().map(|item| &item.input))
     }
 
     /// Each job with the number of its first row.
     pub fn split(&self) -> impl Iterator<Item = (&Item, usize)> {
         self.items.iter().scan(0, |next, item| {
             let from = *next;
-            *next += item.rows.rows;
+            *next += item.input.rows;
             Some((item, from))
         })
     }
@@ -119,7 +151,8 @@ impl MicroBatch {
 
     /// Keeps the jobs that fit into `max_rows` rows, at least one. Returns the others.
     pub fn split_off_above(&mut self, max_rows: usize) -> Option<Self> {
-        let fitting = self.split().take_while(|(item, from)| *from == 0 || from + item.rows.rows <= max_rows);
+        let fitting =
+            self.split().take_while(|(item, from)| *from == 0 || from + item.input.rows <= max_rows);
         let count = fitting.count();
         let (kept, rest) = std::mem::take(self).split_at(count);
         *self = kept;
@@ -137,6 +170,8 @@ impl MicroBatch {
 mod tests {
     use std::{path::Path, time::Duration};
 
+    use tepal_shared::model::Axis;
+
     use super::*;
     use crate::testing::delivery;
 
@@ -150,7 +185,7 @@ mod tests {
     }
 
     fn rows_of(plan: &Plan) -> Vec<Vec<usize>> {
-        let rows = |batch: &MicroBatch| batch.items.iter().map(|item| item.rows.rows).collect();
+        let rows = |batch: &MicroBatch| batch.items.iter().map(|item| item.input.rows).collect();
         plan.batches.iter().map(rows).collect()
     }
 
@@ -190,6 +225,47 @@ mod tests {
         let plan = Plan::new(&iris(), deliveries, up_to(100));
         assert_eq!((plan.unfit.len(), rows_of(&plan)), (1, vec![vec![1]]));
         assert_eq!(plan.unfit[0].1.pointer, "/data/0");
+    }
+
+    /// Deliveries of one row each, as long as the model's variable axis is said to be.
+    fn texts(lengths: &[usize]) -> (Model, Vec<Delivery>) {
+        let mut model = iris();
+        model.inputs[0].shape = [Axis::Variable].into_iter().collect();
+        model.inputs[0].features.clear();
+        let text = |length: &usize| Delivery { input: format!("{:?}", [vec![1.0; *length]]), ..delivery(1) };
+        (model, lengths.iter().map(text).collect())
+    }
+
+    fn lengths_of(plan: &Plan) -> Vec<Vec<usize>> {
+        let length = |item: &Item| item.input.tensors[0].shape[1];
+        plan.batches.iter().map(|batch| batch.items.iter().map(length).collect()).collect()
+    }
+
+    #[test]
+    fn only_jobs_of_one_shape_share_a_call_and_mixed_shapes_fill_calls() {
+        let (model, deliveries) = texts(&[3, 5, 3, 7, 5, 3, 3, 5]);
+        let plan = Plan::new(&model, deliveries, up_to(3));
+        assert_eq!(lengths_of(&plan), [vec![3, 3, 3], vec![5, 5, 5], vec![7], vec![3]]);
+        let batch = plan.batches[1].concatenate(&model);
+        assert_eq!((batch.rows, &batch.inputs[0].shape[..]), (3, &[3, 5][..]));
+    }
+
+    #[test]
+    fn each_shape_has_the_bytes_of_a_call() {
+        let (model, deliveries) = texts(&[3, 5, 3, 5, 3, 5]);
+        // Two jobs of five floats are enough, and so are three of three.
+        let plan = Plan::new(&model, deliveries, Limits { rows: 100, bytes: 30 });
+        assert_eq!(lengths_of(&plan), [vec![5, 5], vec![3, 3, 3], vec![5]]);
+    }
+
+    #[test]
+    fn each_job_of_a_model_without_a_batch_axis_has_a_call_of_its_own() {
+        let (mut model, mut deliveries) = texts(&[3, 3]);
+        model.max_batch = 0;
+        deliveries.iter_mut().for_each(|delivery| delivery.input = "[1,2,3]".to_owned());
+        let plan = Plan::new(&model, deliveries, up_to(model.most_rows_of_call(100)));
+        assert_eq!(plan.batches.len(), 2);
+        assert_eq!(plan.batches[0].concatenate(&model).inputs[0].shape, [3]);
     }
 
     #[test]

@@ -168,13 +168,13 @@ mod tests {
     fn batch(rows: &[usize]) -> MicroBatch {
         let item = |rows: &usize| Item {
             attempt: attempt(),
-            rows: tepal_shared::model::Rows { rows: *rows, inputs: Vec::new() },
+            input: tepal_shared::model::JobInput { rows: *rows, tensors: Vec::new() },
         };
         MicroBatch { items: rows.iter().map(item).collect() }
     }
 
     fn rows(part: &Part) -> Vec<usize> {
-        part.batch.items.iter().map(|item| item.rows.rows).collect()
+        part.batch.items.iter().map(|item| item.input.rows).collect()
     }
 
     #[test]

@@ -248,7 +248,7 @@ impl Runner {
     /// Splits the answer into the results of the jobs. A job with NaN in its rows, or with a too large result, fails alone.
     fn results<'a>(&self, batch: &'a MicroBatch, answer: &Answer) -> Vec<Outcome<'a>> {
         let outcomes = batch.split().map(|(item, from)| {
-            let rows = from..from + item.rows.rows;
+            let rows = from..from + item.input.rows;
             match self.model.render(answer, rows, self.settings.max_result_bytes) {
                 Ok(result) => Outcome {
                     attempt: &item.attempt,

@@ -97,16 +97,15 @@ impl Sample {
     }
 
     async fn call(&self) -> Result<Rendered, BackendError> {
-        let invalid = |_| BackendError::bad_answer("it is not valid input");
-        let rows = self.model.read_rows(&self.model.sample).map_err(invalid)?;
-        let call = self.backend.predict(self.model.concatenate(std::iter::once(&rows)));
+        let sample = self.model.sample_input().map_err(BackendError::bad_answer)?;
+        let call = self.backend.predict(self.model.concatenate(std::iter::once(&sample)));
         let answer = tokio::time::timeout(self.time_limit, call)
             .await
             .unwrap_or_else(|_| Err(BackendError::timeout()))?;
         let rendered = self
             .model
-            .check_outputs(rows.rows, answer)
-            .and_then(|answer| self.model.render(&answer, 0..rows.rows, usize::MAX));
+            .check_outputs(sample.rows, answer)
+            .and_then(|answer| self.model.render(&answer, 0..sample.rows, usize::MAX));
         rendered.map_err(|error| BackendError::bad_answer(&error).because(error))
     }
 

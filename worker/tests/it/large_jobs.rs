@@ -26,7 +26,7 @@ const WIDE: &str = r#"
 name = "wide"
 version = "1"
 signature = "serving_default"
-max_rows = 10
+max_batch = 10
 
 [[inputs]]
 name = "x"

@@ -210,17 +210,16 @@ fn request(contract: &mut Contract<'_>) -> Value {
             "items": {"anyOf": [submission, {}]},
         }),
     );
-    let job = json!({"data": contract.model.sample});
-    json!({"required": true, "content": {
-        "application/json": {"schema": batch, "example": [job, job]},
-        LINES[0]: {
-            // OpenAPI 3.1 cannot describe lines. At least one must not be blank.
-            "schema": {
-                "type": "string",
-                "pattern": "[^ \\t\\n\\f\\r]",
-                "description": "One Submission a line",
-            },
-            "example": format!("{job}\n{job}\n"),
-        },
-    }})
+    // OpenAPI 3.1 cannot describe lines. At least one must not be blank.
+    let lines = json!({
+        "type": "string",
+        "pattern": "[^ \\t\\n\\f\\r]",
+        "description": "One Submission a line",
+    });
+    let mut content = json!({"application/json": {"schema": batch}, LINES[0]: {"schema": lines}});
+    if let Some(job) = Submission::example(contract.model) {
+        content["application/json"]["example"] = json!([job, job]);
+        content[LINES[0]]["example"] = format!("{job}\n{job}\n").into();
+    }
+    json!({"required": true, "content": content})
 }

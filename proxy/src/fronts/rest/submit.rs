@@ -7,7 +7,7 @@ use axum::{
     http::request::Parts,
     response::Response,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use tepal_shared::job::Priority;
 
 use super::openapi::{
@@ -71,7 +71,7 @@ pub(super) fn predict_operation(contract: &mut Contract<'_>) -> Operation {
             `Prefer: wait=N` the answer comes as soon as the job has ended, at most N seconds later."
                 .to_owned(),
         parameters: vec![idempotency::parameter(), prefer()],
-        body: Some(body(&submission, &json!({"data": contract.model.sample}))),
+        body: Some(body(&submission, Submission::example(contract.model).as_ref())),
         answers: accepted::answers(contract),
         errors: [reading_a_body(contract.largest_body), submitting()].concat_errors(),
     }

@@ -7,7 +7,7 @@ pub(in crate::model) fn flowers() -> Model {
     let text = r#"
         name = "flowers"
         version = "3"
-        max_rows = 4
+        max_batch = 4
         sample = [[1.0, 2.0]]
         [[inputs]]
         name = "x"
@@ -33,14 +33,14 @@ fn a_description_that_contradicts_itself_is_refused_with_the_reason() {
     model.output.labels.push("daisy".to_owned());
     assert_eq!(model.check(), Err("3 labels, but the output's shape is [2]".to_owned()));
     let mut model = flowers();
-    model.sample = json!([[1.0]]);
+    model.sample = Some(json!([[1.0]]));
     assert!(model.check().unwrap_err().starts_with("its sample is not valid input: /data/0:"));
 }
 
 #[test]
 fn the_former_name_of_a_datatype_is_refused_with_the_present_one() {
     let error = Model::parse(
-        "name = \"m\"\nversion = \"1\"\nmax_rows = 1\nsample = []\n\
+        "name = \"m\"\nversion = \"1\"\nmax_batch = 1\nsample = []\n\
          inputs = [{ name = \"x\", dtype = \"DT_FLOAT\", shape = [] }]\n",
         Path::new("models/m"),
     );
@@ -49,12 +49,46 @@ fn the_former_name_of_a_datatype_is_refused_with_the_present_one() {
 }
 
 #[test]
+fn the_former_name_of_max_batch_is_refused_with_the_present_one() {
+    let text = "name = \"m\"\nversion = \"1\"\nmax_rows = 1\ninputs = []\noutputs = []\n";
+    let error = Model::parse(text, Path::new("models/m")).unwrap_err().to_string();
+    assert!(error.contains("`max_rows` is now `max_batch`") && error.contains("line 3"), "{error}");
+}
+
+#[test]
+fn axes_are_lengths_or_variable() {
+    let text = |shape: &str, more: &str| {
+        format!(
+            "name = \"m\"\nversion = \"1\"\nmax_batch = 0\n\
+             inputs = [{{ name = \"x\", datatype = \"FP32\", shape = {shape}{more} }}]\n\
+             outputs = [{{ name = \"y\", datatype = \"FP32\", shape = [1, 2], labels = [\"a\", \"b\"] }}]\n"
+        )
+    };
+    let read = |shape, more| Model::parse(&text(shape, more), Path::new("models/m"));
+    let model = read("[-1, 3]", "").unwrap();
+    assert_eq!((model.check(), model.has_batch_axis()), (Ok(()), false));
+    assert_eq!(model.inputs[0].shape.axes(), [Axis::Variable, Axis::Fixed(3)]);
+    let error = read("[-2]", "").unwrap_err().to_string();
+    assert!(error.contains("an axis is a length, or -1 for any length; -2 is neither"), "{error}");
+    let named = read("[-1]", ", features = [\"a\"]").unwrap().check();
+    assert_eq!(named, Err("input `x` has feature names, but a variable axis".to_owned()));
+}
+
+#[test]
+fn a_call_has_no_more_rows_than_the_model_takes() {
+    let mut model = flowers();
+    assert_eq!((model.most_rows_of_call(256), model.most_rows_of_call(2)), (4, 2));
+    model.max_batch = 0;
+    assert_eq!(model.most_rows_of_call(256), 1);
+}
+
+#[test]
 fn the_former_form_of_an_output_is_refused_with_the_present_one() {
     let text =
-        "name = \"m\"\nversion = \"1\"\nmax_rows = 1\nsample = []\ninputs = []\n[output]\nname = \"y\"\n";
+        "name = \"m\"\nversion = \"1\"\nmax_batch = 1\nsample = []\ninputs = []\n[output]\nname = \"y\"\n";
     let error = Model::parse(text, Path::new("models/m")).unwrap_err().to_string();
     assert!(error.contains("`[output]` is now `[[outputs]]`"), "{error}");
-    let text = "name = \"m\"\nversion = \"1\"\nmax_rows = 1\nsample = []\ninputs = []\noutputs = []\n";
+    let text = "name = \"m\"\nversion = \"1\"\nmax_batch = 1\nsample = []\ninputs = []\noutputs = []\n";
     let error = Model::parse(text, Path::new("models/m")).unwrap_err().to_string();
     assert!(error.contains("it has no [[outputs]]"), "{error}");
 }
@@ -98,10 +132,10 @@ fn shapes_that_no_request_can_fill_are_refused() {
         (vec![2, 0], "output `p` has an axis of length 0"),
     ] {
         let mut model = flowers();
-        model.inputs[0].shape.clone_from(&shape);
+        model.inputs[0].shape = Shape::from(&shape[..]);
         assert_eq!(model.check(), Err(reason.replace("output `p`", "input `x`")));
         let mut model = flowers();
-        model.output.shape = shape;
+        model.output.shape = Shape::from(&shape[..]);
         assert_eq!(model.check(), Err(reason.to_owned()));
     }
 }

@@ -1,14 +1,17 @@
 use serde_json::json;
 
-use super::{super::description::tests::flowers, *};
-use crate::tensor::{DataType, Element as _};
+use super::{
+    super::{Shape, description::tests::flowers},
+    *,
+};
+use crate::tensor::{DataType, Element as _, MOST_ERRORS};
 
 fn floats(elements: &[f32]) -> Vec<u8> {
     elements.iter().flat_map(|element| element.to_le_bytes()).collect()
 }
 
 fn errors(data: Value) -> Vec<(String, String)> {
-    let errors = flowers().read_rows(&data).unwrap_err();
+    let errors = flowers().read_data(&data).unwrap_err();
     errors.into_iter().map(|error| (error.pointer, error.detail)).collect()
 }
 
@@ -22,8 +25,9 @@ fn at(pointer: &str, detail: &str) -> (String, String) {
 
 #[test]
 fn rows_are_read_in_order() {
-    let rows = flowers().read_rows(&json!([[1, 2.5], [3, 4]])).unwrap();
-    assert_eq!(rows, Rows { rows: 2, inputs: vec![floats(&[1.0, 2.5, 3.0, 4.0])] });
+    let rows = flowers().read_data(&json!([[1, 2.5], [3, 4]])).unwrap();
+    let tensor = InputTensor { shape: vec![2, 2], data: floats(&[1.0, 2.5, 3.0, 4.0]) };
+    assert_eq!(rows, JobInput { rows: 2, tensors: vec![tensor] });
 }
 
 #[test]
@@ -53,8 +57,8 @@ fn bounds_are_checked_after_the_cast() {
 fn all_wrong_elements_are_reported_at_once_up_to_a_limit() {
     assert_eq!(errors(json!([[0, -1], [1, "a"]])).len(), 3);
     let mut model = flowers();
-    model.max_rows = 100;
-    let errors = model.read_rows(&json!(vec![json!([0, 0]); 100])).unwrap_err();
+    model.max_batch = 100;
+    let errors = model.read_data(&json!(vec![json!([0, 0]); 100])).unwrap_err();
     assert_eq!(errors.len(), MOST_ERRORS);
 }
 
@@ -62,7 +66,7 @@ fn all_wrong_elements_are_reported_at_once_up_to_a_limit() {
 fn with_two_inputs() -> Model {
     let mut model = flowers();
     let mut second = model.inputs[0].clone();
-    (second.name, second.shape, second.datatype) = ("y/z".to_owned(), Vec::new(), DataType::Int64);
+    (second.name, second.shape, second.datatype) = ("y/z".to_owned(), Shape::default(), DataType::Int64);
     (second.features, second.greater_than, second.less_than) = (Vec::new(), None, None);
     model.inputs.push(second);
     model
@@ -71,15 +75,15 @@ fn with_two_inputs() -> Model {
 #[test]
 fn a_row_names_the_values_of_several_inputs() {
     let data = json!([{"x": [1, 2], "y/z": 70_000_000_000_i64}, {"y/z": 6, "x": [3, 4]}]);
-    let rows = with_two_inputs().read_rows(&data).unwrap();
-    assert_eq!(rows.inputs[0], floats(&[1.0, 2.0, 3.0, 4.0]));
-    assert_eq!(i64::all(&rows.inputs[1]).collect::<Vec<_>>(), [70_000_000_000, 6]);
+    let rows = with_two_inputs().read_data(&data).unwrap();
+    assert_eq!(rows.tensors[0].data, floats(&[1.0, 2.0, 3.0, 4.0]));
+    assert_eq!(i64::all(&rows.tensors[1].data).collect::<Vec<_>>(), [70_000_000_000, 6]);
 }
 
 #[test]
 fn each_wrong_input_of_a_row_is_reported_with_its_name() {
     let errors = |row: Value| -> Vec<_> {
-        let errors = with_two_inputs().read_rows(&json!([row])).unwrap_err();
+        let errors = with_two_inputs().read_data(&json!([row])).unwrap_err();
         errors.into_iter().map(|error| (error.pointer, error.code, error.detail)).collect()
     };
     let at = |pointer: &str, code, detail: &str| (pointer.to_owned(), code, detail.to_owned());
@@ -99,16 +103,16 @@ fn each_wrong_input_of_a_row_is_reported_with_its_name() {
 #[test]
 fn nested_rows_follow_the_shape() {
     let mut model = flowers();
-    model.inputs[0].shape = vec![1, 2];
-    let rows = model.read_rows(&json!([[[1, 2]]])).unwrap();
-    assert_eq!(rows.inputs, [floats(&[1.0, 2.0])]);
-    assert_eq!(model.read_rows(&json!([[[1, 0]]])).unwrap_err()[0].pointer, "/data/0/0/1");
+    model.inputs[0].shape = [1, 2].into();
+    let rows = model.read_data(&json!([[[1, 2]]])).unwrap();
+    assert_eq!((&rows.tensors[0].shape[..], &rows.tensors[0].data), (&[1, 1, 2][..], &floats(&[1.0, 2.0])));
+    assert_eq!(model.read_data(&json!([[[1, 0]]])).unwrap_err()[0].pointer, "/data/0/0/1");
 }
 
 #[test]
 fn jobs_are_concatenated_along_the_batch_axis() {
     let model = flowers();
-    let jobs = [json!([[1, 2]]), json!([[3, 4], [5, 6]])].map(|data| model.read_rows(&data).unwrap());
+    let jobs = [json!([[1, 2]]), json!([[3, 4], [5, 6]])].map(|data| model.read_data(&data).unwrap());
     let batch = model.concatenate(jobs.iter());
     assert_eq!(batch.rows, 3);
     assert_eq!(batch.inputs[0].shape, [3, 2]);
@@ -119,10 +123,10 @@ fn jobs_are_concatenated_along_the_batch_axis() {
 fn element_of(datatype: DataType, value: Value) -> Result<Vec<u8>, (&'static str, String)> {
     let mut model = flowers();
     let input = &mut model.inputs[0];
-    (input.datatype, input.shape, input.features) = (datatype, Vec::new(), Vec::new());
+    (input.datatype, input.shape, input.features) = (datatype, Shape::default(), Vec::new());
     (input.greater_than, input.less_than) = (None, None);
-    let read = model.read_rows(&json!([value]));
-    read.map(|mut rows| rows.inputs.remove(0)).map_err(|mut errors| {
+    let read = model.read_data(&json!([value]));
+    read.map(|mut rows| rows.tensors.remove(0).data).map_err(|mut errors| {
         let InputError { pointer, detail, code } = errors.remove(0);
         assert_eq!(pointer, "/data/0");
         (code, detail)
@@ -194,4 +198,106 @@ fn bytes_are_text_or_base64() {
     assert_eq!(element_of(DataType::Bytes, json!({"b": ""})), refused("type", object));
     let number = r#"must be a string or {"b64": "..."}, not a number"#;
     assert_eq!(element_of(DataType::Bytes, json!(5)), refused("type", number));
+}
+
+/// A model of lists of pairs: the number of pairs varies from job to job.
+fn with_a_variable_axis() -> Model {
+    let mut model = flowers();
+    let input = &mut model.inputs[0];
+    (input.shape, input.features) = ([Axis::Variable, Axis::Fixed(2)].into_iter().collect(), Vec::new());
+    (input.greater_than, input.less_than) = (None, None);
+    model
+}
+
+#[test]
+fn all_rows_of_a_job_agree_on_a_variable_axis() {
+    let model = with_a_variable_axis();
+    for pairs in [1, 3] {
+        let data = json!(vec![vec![[1, 2]; pairs]; 2]);
+        assert_eq!(model.read_data(&data).unwrap().tensors[0].shape, [2, pairs, 2]);
+    }
+    let errors = |data: Value| {
+        let errors = model.read_data(&data).unwrap_err();
+        errors.into_iter().map(|error| (error.pointer, error.code, error.detail)).collect::<Vec<_>>()
+    };
+    let at = |pointer: &str, code, detail: &str| (pointer.to_owned(), code, detail.to_owned());
+    assert_eq!(
+        errors(json!([[[1, 2], [3, 4]], [[5, 6]], [[7, 8], [9, 0]]])),
+        [at("/data/1", "length", "must hold 2 values like the first list of its axis, not 1")]
+    );
+    assert_eq!(
+        errors(json!([[[1, 2], [3]]])),
+        [at("/data/0/1", "length", "must hold exactly 2 values, not 1")]
+    );
+    assert_eq!(errors(json!([[]])), [at("/data/0", "empty", "must hold at least 1 value, but is empty")]);
+    assert_eq!(errors(json!([7])), [at("/data/0", "type", "must be a list of values, not a number")]);
+    assert_eq!(
+        errors(json!([[1, 2]])),
+        [
+            at("/data/0/0", "type", "must be a list of 2 values, not a number"),
+            at("/data/0/1", "type", "must be a list of 2 values, not a number"),
+        ]
+    );
+    assert_eq!(
+        errors(json!([[[[1], 2]]])),
+        [at("/data/0/0/0", "type", "must be a number, not a list")],
+        "an axis too many"
+    );
+}
+
+#[test]
+fn ragged_lists_are_refused_at_the_first_list_that_differs() {
+    let mut model = with_a_variable_axis();
+    model.inputs[0].shape = [Axis::Variable; 2].into_iter().collect();
+    assert_eq!(model.read_data(&json!([[[1, 2, 3], [4, 5, 6]]])).unwrap().tensors[0].shape, [1, 2, 3]);
+    let errors = model.read_data(&json!([[[1, 2, 3], [4, 5]]])).unwrap_err();
+    let detail = "must hold 3 values like the first list of its axis, not 2";
+    assert_eq!((errors[0].pointer.as_str(), errors[0].detail.as_str()), ("/data/0/1", detail));
+}
+
+#[test]
+fn each_input_has_variable_axes_of_its_own() {
+    let mut model = with_a_variable_axis();
+    let mut second = model.inputs[0].clone();
+    (second.name, second.shape) = ("y".to_owned(), [Axis::Variable].into_iter().collect());
+    model.inputs.push(second);
+    let read = model.read_data(&json!([{"x": [[1, 2]], "y": [1, 2, 3]}, {"x": [[3, 4]], "y": [4, 5, 6]}]));
+    let shapes: Vec<_> = read.unwrap().tensors.into_iter().map(|tensor| tensor.shape).collect();
+    assert_eq!(shapes, [vec![2, 1, 2], vec![2, 3]]);
+}
+
+#[test]
+fn data_of_a_model_without_a_batch_axis_is_one_value() {
+    let mut model = with_a_variable_axis();
+    model.max_batch = 0;
+    let read = model.read_data(&json!([[1, 2], [3, 4], [5, 6]])).unwrap();
+    assert_eq!((read.rows, &read.tensors[0].shape[..]), (1, &[3, 2][..]));
+    assert_eq!(model.read_data(&json!([[1, 2], [3]])).unwrap_err()[0].pointer, "/data/1");
+    assert_eq!(model.read_data(&json!([])).unwrap_err()[0].code, "empty");
+
+    model.inputs[0].shape = Shape::default();
+    let read = model.read_data(&json!(7)).unwrap();
+    assert_eq!(
+        read,
+        JobInput { rows: 1, tensors: vec![InputTensor { shape: vec![], data: floats(&[7.0]) }] }
+    );
+    let error = model.read_data(&json!([7])).unwrap_err().remove(0);
+    assert_eq!((error.pointer.as_str(), error.detail.as_str()), ("/data", "must be a number, not a list"));
+
+    let mut two = with_two_inputs();
+    two.max_batch = 0;
+    let read = two.read_data(&json!({"x": [1, 2], "y/z": 5})).unwrap();
+    assert_eq!(read.tensors.iter().map(|tensor| tensor.shape.clone()).collect::<Vec<_>>(), [vec![2], vec![]]);
+    assert_eq!(two.read_data(&json!({"x": [1, 2]})).unwrap_err()[0].pointer, "/data/y~1z");
+}
+
+#[test]
+fn jobs_are_alike_if_all_axes_but_the_first_are_equal() {
+    let model = with_a_variable_axis();
+    let read = |data| model.read_data(&data).unwrap();
+    let (one, two, long) =
+        (read(json!([[[1, 2]]])), read(json!([[[3, 4]], [[5, 6]]])), read(json!([[[1, 2], [3, 4]]])));
+    assert!(one.is_alike(&two) && !one.is_alike(&long));
+    let batch = model.concatenate([&one, &two].into_iter());
+    assert_eq!((batch.rows, &batch.inputs[0].shape[..]), (3, &[3, 1, 2][..]));
 }

@@ -19,7 +19,7 @@ fn answer(model: &Model, shape: &[usize], values: &[f32]) -> Answer {
 /// A model with an output of this type and shape and without labels.
 fn plain(datatype: DataType, shape: &[usize]) -> Model {
     let mut model = flowers();
-    (model.output.datatype, model.output.shape, model.output.labels) = (datatype, shape.to_vec(), Vec::new());
+    (model.output.datatype, model.output.shape, model.output.labels) = (datatype, shape.into(), Vec::new());
     model
 }
 
@@ -57,7 +57,7 @@ fn floats_are_written_as_short_as_they_are_exact() {
 fn a_result_of_few_enough_rows_is_as_small_as_predicted() {
     fn sizes<T: Element>(model: &Model, row: &[T]) -> Vec<usize> {
         let rows = 40;
-        let shape: Vec<_> = std::iter::once(rows).chain(model.output.shape.iter().copied()).collect();
+        let shape: Vec<_> = std::iter::once(rows).chain(model.output.shape.with_length(0)).collect();
         let tensor = tensor(model.output.datatype, &shape, &row.repeat(rows));
         let answer = model.check_outputs(rows, vec![tensor]).unwrap();
         (1..=rows).map(|rows| model.render(&answer, 0..rows, ANY).unwrap().json.len()).collect()
@@ -169,7 +169,7 @@ fn with_three_outputs() -> Model {
     let mut further = |name: &str, datatype, shape: &[usize]| {
         let mut output = model.output.clone();
         output.labels.clear();
-        (output.name, output.datatype, output.shape) = (name.to_owned(), datatype, shape.to_vec());
+        (output.name, output.datatype, output.shape) = (name.to_owned(), datatype, shape.into());
         model.further_outputs.push(output);
     };
     further("label", DataType::Int64, &[]);
@@ -228,4 +228,80 @@ fn a_wrong_or_missing_output_is_named() {
     let answer = model.check_outputs(2, three_outputs()).unwrap();
     assert!(model.render(&answer, 0..1, ANY).is_ok());
     assert_eq!(model.render(&answer, 1..2, ANY), Err(OutputError::NotFinite { output: "box".to_owned() }));
+}
+
+#[test]
+fn a_variable_axis_of_an_output_has_the_length_of_the_answer() {
+    let mut model = plain(DataType::Fp32, &[]);
+    model.output.shape = [Axis::Variable, Axis::Fixed(2)].into_iter().collect();
+    let render = |shape: &[usize], rows: Range<usize>| {
+        let values: Vec<_> = (0..shape.iter().product()).map(|value: usize| value as f32).collect();
+        model.render(&answer(&model, shape, &values), rows, ANY).unwrap().json
+    };
+    assert_eq!(render(&[2, 1, 2], 1..2), r#"{"prediction":[[2.0,3.0]]}"#);
+    assert_eq!(render(&[1, 2, 2], 0..1), r#"{"prediction":[[0.0,1.0],[2.0,3.0]]}"#);
+    assert_eq!(render(&[2, 0, 2], 0..1), r#"{"prediction":[]}"#, "nothing found is an answer");
+    assert_eq!(model.rows_within(1 << 40), 0, "a result has any length");
+
+    let error = |shape: &[usize]| {
+        let values = vec![0.0_f32; shape.iter().product()];
+        model.check_outputs(1, vec![tensor(DataType::Fp32, shape, &values)]).unwrap_err().to_string()
+    };
+    for shape in [&[1, 5, 3][..], &[1, 5], &[2, 5, 2], &[]] {
+        let expected =
+            format!("The model answered with shape {shape:?} instead of [1, -1, 2] in the output `p`");
+        assert_eq!(error(shape), expected);
+    }
+}
+
+#[test]
+fn strings_have_a_variable_axis_too() {
+    let mut model = plain(DataType::Bytes, &[]);
+    model.output.shape = [Axis::Variable].into_iter().collect();
+    let strings = |shape: &[usize]| {
+        let mut data = Vec::new();
+        (0..shape.iter().product()).for_each(|_: usize| bytes::append(&mut data, b"a").unwrap());
+        Tensor { name: "p".to_owned(), datatype: DataType::Bytes, shape: shape.to_vec(), data }
+    };
+    let render = |shape| {
+        let answer = model.check_outputs(2, vec![strings(shape)]).unwrap();
+        model.render(&answer, 1..2, ANY).unwrap().json
+    };
+    assert_eq!(render(&[2, 3]), r#"{"prediction":["a","a","a"]}"#);
+    assert_eq!(render(&[2, 0]), r#"{"prediction":[]}"#);
+}
+
+#[test]
+fn the_outputs_of_a_model_without_a_batch_axis_are_whole() {
+    let mut model = with_three_outputs();
+    model.max_batch = 0;
+    let outputs = vec![
+        tensor(DataType::Fp32, &[2], &[0.25_f32, 0.75]),
+        tensor(DataType::Int64, &[], &[7_i64]),
+        tensor(DataType::Fp32, &[2, 1], &[1.0_f32, 2.0]),
+    ];
+    let answer = model.check_outputs(1, outputs).unwrap();
+    let json: Value = serde_json::from_str(&model.render(&answer, 0..1, ANY).unwrap().json).unwrap();
+    let expected = json!({
+        "prediction": 1,
+        "class_name": "tulip",
+        "probabilities": [0.25, 0.75],
+        "outputs": [
+            {"name": "p", "shape": [2], "datatype": "FP32", "data": [0.25, 0.75]},
+            {"name": "label", "shape": [], "datatype": "INT64", "data": [7]},
+            {"name": "box", "shape": [2, 1], "datatype": "FP32", "data": [1.0, 2.0]},
+        ],
+    });
+    assert_eq!(json, expected);
+    let error = model.check_outputs(1, three_outputs()).unwrap_err().to_string();
+    assert_eq!(error, "The model answered with shape [2, 2] instead of [2] in the output `p`");
+}
+
+#[test]
+fn probabilities_are_flat_behind_axes_of_length_1() {
+    let mut model = flowers();
+    (model.max_batch, model.output.shape) = (0, [1, 2].into());
+    let answer = model.check_outputs(1, vec![tensor(DataType::Fp32, &[1, 2], &[0.25_f32, 0.75])]).unwrap();
+    let expected = r#"{"prediction":1,"class_name":"tulip","probabilities":[0.25,0.75]}"#;
+    assert_eq!(model.render(&answer, 0..1, ANY).unwrap().json, expected);
 }

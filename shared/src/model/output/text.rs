@@ -36,7 +36,8 @@ pub(super) struct Row<'a> {
 /// The rows of a job in one of several outputs.
 pub(super) struct Listed<'a> {
     pub(super) name: &'a str,
-    pub(super) rows: usize,
+    /// `None` if the model has no batch axis.
+    pub(super) rows: Option<usize>,
     pub(super) row_shape: &'a [usize],
     pub(super) elements: Elements<'a>,
 }
@@ -91,7 +92,7 @@ impl Listed<'_> {
     /// As the Open Inference Protocol writes a tensor: the elements are a flat list.
     fn write(&self, text: &mut Bounded) -> io::Result<()> {
         let Elements { datatype, data } = self.elements;
-        let shape = std::iter::once(&self.rows).chain(self.row_shape);
+        let shape = self.rows.iter().chain(self.row_shape);
         write_head(self.name, shape, datatype, text)?;
         text.write_all(br#","data":"#)?;
         write_elements(datatype, data, text)?;

@@ -1,12 +1,15 @@
 use serde_json::json;
 
-use super::{super::description::tests::flowers, *};
+use super::{
+    super::{Shape, description::tests::flowers},
+    *,
+};
 
 /// A model with one scalar input.
 fn model(datatype: DataType, greater_than: Option<f64>, less_than: Option<f64>) -> Model {
     let mut model = flowers();
     let input = &mut model.inputs[0];
-    (input.datatype, input.shape, input.features) = (datatype, Vec::new(), Vec::new());
+    (input.datatype, input.shape, input.features) = (datatype, Shape::default(), Vec::new());
     (input.greater_than, input.less_than) = (greater_than, less_than);
     model
 }
@@ -94,7 +97,7 @@ fn the_schema_accepts_what_the_reader_accepts() {
             let model = model(datatype, low, high);
             let schema = element(&model.inputs[0]);
             for value in values() {
-                let read = model.read_rows(&json!([value]));
+                let read = model.read_data(&json!([value]));
                 assert_eq!(read.is_ok(), fits(&schema, &value), "{datatype:?} {value} {schema}: {read:?}");
             }
         }
@@ -116,7 +119,7 @@ fn the_bounds_of_the_iris_model_are_those_of_its_type() {
 fn several_inputs_are_members_of_an_object() {
     let mut model = model(DataType::Bool, None, None);
     let mut second = model.inputs[0].clone();
-    (second.name, second.datatype, second.shape) = ("y".to_owned(), DataType::Uint8, vec![1]);
+    (second.name, second.datatype, second.shape) = ("y".to_owned(), DataType::Uint8, [1].into());
     model.inputs.push(second);
     let integer = json!({"type": "integer", "minimum": 0, "maximum": 255});
     let expected = json!({
@@ -129,4 +132,15 @@ fn several_inputs_are_members_of_an_object() {
         "additionalProperties": false,
     });
     assert_eq!(model.data_schema()["items"], expected);
+}
+
+#[test]
+fn a_variable_axis_takes_lists_of_any_length_but_none() {
+    let mut model = model(DataType::Bool, None, None);
+    model.inputs[0].shape = [Axis::Variable, Axis::Fixed(2)].into_iter().collect();
+    let pair = json!({"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "boolean"}});
+    let row = json!({"type": "array", "minItems": 1, "items": pair});
+    assert_eq!(model.data_schema()["items"], row);
+    model.max_batch = 0;
+    assert_eq!(model.data_schema(), row, "without a batch axis, data is one value");
 }

@@ -41,7 +41,7 @@ impl Folder {
 
     /// The model with these inputs and outputs (tables of model.toml) and this sample.
     fn model(&self, inputs: &str, outputs: &str, sample: &str) -> Model {
-        let head = "name = \"it\"\nversion = \"1\"\nonnx_file = \"model.onnx\"\nmax_rows = 16\n";
+        let head = "name = \"it\"\nversion = \"1\"\nonnx_file = \"model.onnx\"\nmax_batch = 16\n";
         let text = format!("{head}sample = {sample}\ninputs = [{inputs}]\noutputs = [{outputs}]\n");
         std::fs::write(self.0.path().join("it/model.toml"), text).unwrap();
         Model::load(self.0.path(), "it").unwrap()
@@ -61,7 +61,7 @@ fn strings(elements: &[&[u8]]) -> Vec<u8> {
 #[tokio::test]
 async fn the_iris_model_classifies_two_flowers() {
     let model = of_checkout("compose/models", "iris");
-    let rows = model.read_rows(&json!([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])).unwrap();
+    let rows = model.read_data(&json!([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])).unwrap();
     let backend = open(&model).unwrap();
 
     let answer = backend.predict(model.concatenate(std::iter::once(&rows))).await.unwrap();
@@ -149,7 +149,7 @@ async fn scalars_and_several_outputs_come_in_the_described_order() {
 #[tokio::test]
 async fn maps_of_probabilities_become_a_row_each_in_the_order_of_their_keys() {
     let model = of_checkout("tests/models", "zipmap");
-    let rows = model.read_rows(&json!([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])).unwrap();
+    let rows = model.read_data(&json!([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])).unwrap();
 
     let answer = open(&model).unwrap().predict(model.concatenate(std::iter::once(&rows))).await.unwrap();
 

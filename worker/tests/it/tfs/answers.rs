@@ -19,7 +19,7 @@ use crate::{
 const BY_FEATURE: &str = r#"
     name = "iris"
     version = "1"
-    max_rows = 1024
+    max_batch = 1024
     sample = [{ sepal_length = [5.1], sepal_width = [3.5], petal_length = [1.4], petal_width = [0.2] }]
     inputs = [
         { name = "sepal_length", datatype = "FP32", shape = [1] },

@@ -65,7 +65,7 @@ impl Wide {
         let models = tempfile::tempdir().unwrap();
         let values = Self::VALUES;
         let description = format!(
-            "name = \"wide\"\nversion = \"1\"\nmax_rows = 8\nsample = {}\n\
+            "name = \"wide\"\nversion = \"1\"\nmax_batch = 8\nsample = {}\n\
              inputs = [{{ name = \"x\", datatype = \"FP32\", shape = [{values}] }}]\n\
              [[outputs]]\nname = \"y\"\ndatatype = \"FP32\"\nshape = [1]\n",
             Self::input().replace('0', "0.0"),

@@ -14,8 +14,11 @@ pub(crate) const JOB_ID: &str = "019f1d2e-7b42-7d16-8a64-3c9f77b2e500";
 pub(crate) const REQUEST_ID: &str = "019f1d2e-83ca-759e-a2ec-b417ff3a6d00";
 
 /// A JSON body that the request must have.
-pub(crate) fn body(schema: &Value, example: &Value) -> Value {
-    json!({"required": true, "content": {"application/json": {"schema": schema, "example": example}}})
+/// A JSON body, with an example if there is one of a size to show.
+pub(crate) fn body(schema: &Value, example: Option<&Value>) -> Value {
+    let mut content = json!({"schema": schema});
+    example.into_iter().for_each(|example| content["example"] = example.clone());
+    json!({"required": true, "content": {"application/json": content}})
 }
 
 pub(crate) fn applied() -> Value {
