@@ -73,7 +73,7 @@ impl Probe {
         let looked = timeout(TIMEOUT, async {
             let workers = self.app.store.views.workers().await?;
             let server = self.app.store.views.server_state().await?;
-            let queues = Queues::read(&self.app.store).await?;
+            let queues = Queues::read(&self.app.store, self.app.model_name).await?;
             let refusal = self.app.store.intake.refusal().await?;
             let loss = self.data.look(&self.app.store, &queues.logs).await;
             // The secret is written once for each data set. A Redis that rejects writes would make the probe wait.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use tepal_shared::model::Model;
+use tepal_shared::{job::ModelName, model::Model};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,7 @@ pub(crate) struct App {
     pub(crate) results: Results,
     pub(crate) charges: Charges,
     pub(crate) model: Model,
+    pub(crate) model_name: ModelName,
     pub(crate) bodies: Bodies,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) admission: Arc<Admission>,
@@ -65,12 +66,18 @@ impl App {
             .rate_limit
             .map(|per_minute| Arc::new(RateLimit::new(per_minute, config.trusted_proxies.clone())));
         Ok(Self {
-            intake: Intake::new(store.clone(), Arc::clone(&metrics), snapshot.clone()),
+            intake: Intake::new(
+                store.clone(),
+                Arc::clone(&metrics),
+                snapshot.clone(),
+                config.common.model_name,
+            ),
             following: Following::new(store.clone(), shutdown.clone()),
             results: Results::new(store.clone(), Arc::clone(bodies.budget())),
             charges: Charges { quota, store: store.clone(), secret: Arc::clone(&secret) },
             store,
             model,
+            model_name: config.common.model_name,
             bodies,
             admission: Arc::new(Admission { access, rate_limit, metrics: Arc::clone(&metrics) }),
             metrics,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tepal_shared::{
-    job::{Delivery, JobId, NewJob, Priority},
+    job::{Delivery, JobId, NewJob, Stream},
     queue::{
         Policy, Queue,
         intake::Intake,
@@ -57,10 +57,10 @@ async fn main() {
 
 /// Submits, takes and completes so many jobs.
 async fn run((intake, work): &(Intake, Work), jobs: usize) {
+    let model = "iris".parse().unwrap();
     let job = Arc::new(NewJob {
-        input: "[[5.1,3.5,1.4,0.2]]".to_owned(),
         request_id: Some(JobId::new(0).to_string()),
-        ..NewJob::default()
+        ..NewJob::new(model, "[[5.1,3.5,1.4,0.2]]".to_owned())
     });
     for first in (0..jobs).step_by(BATCH) {
         let batch = BATCH.min(jobs - first);
@@ -69,7 +69,7 @@ async fn run((intake, work): &(Intake, Work), jobs: usize) {
         let request = TakeRequest {
             partition: 0,
             consumer: "w-1",
-            order: Priority::ALL,
+            streams: &Stream::all_of(model),
             limit: batch,
             max_bytes: usize::MAX,
             due_from: None,

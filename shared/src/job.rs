@@ -2,6 +2,7 @@
 
 mod claim;
 mod delivery;
+mod model_name;
 pub mod owner;
 #[cfg(feature = "schema")]
 mod schema;
@@ -12,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::{
-    claim::Claim,
+    claim::{Claim, Stream},
     delivery::{Attempt, Delivery},
+    model_name::{ModelName, NotAModelName},
 };
 
 /// Largest number of partitions of a queue: the partition is one byte of a job's id.
@@ -190,8 +192,10 @@ impl FromStr for Priority {
 }
 
 /// A job that a client submits.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct NewJob {
+    /// Its model.
+    pub model: ModelName,
     /// The input rows, JSON text. They have been checked against the description of the model.
     pub input: String,
     /// Its priority.
@@ -210,6 +214,25 @@ pub struct NewJob {
     pub request_id: Option<String>,
     /// W3C Trace Context header of the HTTP request.
     pub traceparent: Option<String>,
+}
+
+impl NewJob {
+    /// A job without limits, owner and request.
+    #[must_use]
+    pub fn new(model: ModelName, input: String) -> Self {
+        Self {
+            model,
+            input,
+            priority: Priority::default(),
+            max_queue: None,
+            timeout: None,
+            idempotency: None,
+            owner: None,
+            charge: None,
+            request_id: None,
+            traceparent: None,
+        }
+    }
 }
 
 /// Inputs and results above this size, bytes, are charged to a payer. A result above this size has a field of its own. It is `LARGE`
@@ -273,6 +296,8 @@ pub struct Job {
     pub id: JobId,
     /// Its status.
     pub status: JobStatus,
+    /// The name of its model.
+    pub model: String,
     /// Its priority.
     pub priority: Priority,
     /// When it was accepted.

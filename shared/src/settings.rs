@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::{
+    job::ModelName,
     model::Model,
     process::{
         settings::Mistakes,
@@ -69,6 +70,8 @@ pub struct Common {
     pub policy: Policy,
     /// The model that this queue serves.
     pub model: Model,
+    /// Its name.
+    pub model_name: ModelName,
     /// The log.
     pub log: LogSettings,
     /// Traces; `None` = off.
@@ -92,8 +95,11 @@ impl CommonArgs {
         let model = Model::load(&self.models_dir, &self.model_name);
         let model =
             model.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", telemetry::chain(&error))).ok()?;
+        let model_name = self.model_name.parse();
+        let model_name =
+            model_name.map_err(|error| mistakes.add("MODEL_NAME", telemetry::chain(&error))).ok()?;
         let redis = redis?.for_queue(&keys, policy.partitions);
-        Some(Common { redis, keys, policy, model, log, trace })
+        Some(Common { redis, keys, policy, model, model_name, log, trace })
     }
 
     fn trace(&self, mistakes: &mut Mistakes) -> Option<TraceSettings> {

@@ -158,7 +158,8 @@ impl Worker {
         let (probed, breaker, sample) = (Arc::clone(backend), breaker.clone(), sample.clone());
         helpers.keep("breaker", move |stop| breaker.clone().run(Arc::clone(&probed), sample.clone(), stop));
         let (kept, held) = (work.clone(), leases.clone());
-        helpers.keep("janitor", move |stop| Janitor::new(kept.clone(), held.clone()).run(stop));
+        let model = self.config.common.model_name;
+        helpers.keep("janitor", move |stop| Janitor::new(kept.clone(), held.clone(), model).run(stop));
         let (redis, keys) = (work.queue().redis().clone(), work.queue().keys().clone());
         helpers.finish("default_user_check", move || warn_about_default_user(redis.clone(), keys.clone()));
     }
@@ -174,7 +175,8 @@ impl Worker {
     fn start_consumer(&self, name: Arc<str>, quarantine: Quarantine, consumers: &mut Tasks) {
         let (settings, runner) = (self.config.fetch, Arc::clone(&self.runner));
         let pulse = self.liveness.watch(format!("consumer {name}"), settings.batch_max_wait);
-        let consumer = Consumer { name, settings, runner, quarantine, pulse };
+        let model = self.config.common.model_name;
+        let consumer = Consumer { name, model, settings, runner, quarantine, pulse };
         consumers.keep("consumer", move |shutdown| consumer.clone().run(shutdown));
     }
 }

@@ -197,7 +197,7 @@ pub(crate) fn batch_split(reason: &'static str) {
 pub(crate) fn granted(granted: &Granted) {
     let attempts = granted.deliveries.iter().map(|delivery| &delivery.attempt);
     for attempt in attempts.filter(|attempt| attempt.claim.token == 1) {
-        histogram!(WAIT, "priority" => attempt.claim.priority.as_str()).record(attempt.age);
+        histogram!(WAIT, "priority" => attempt.claim.stream.priority.as_str()).record(attempt.age);
     }
     for (_, code) in &granted.ended {
         failed(code);

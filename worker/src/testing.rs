@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use tepal_shared::job::{Attempt, Claim, Delivery, JobId, Priority};
+use tepal_shared::job::{Attempt, Claim, Delivery, JobId, Stream};
 
 /// The first claim of a new job.
 pub(crate) fn claim() -> Claim {
-    Claim { job_id: JobId::new(0), token: 1, priority: Priority::Normal }
+    let [_, stream, _] = Stream::all_of("iris".parse().unwrap());
+    Claim { job_id: JobId::new(0), token: 1, stream }
 }
 
 /// The first attempt at a new job.

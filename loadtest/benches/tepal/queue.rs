@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use tepal_shared::job::{JobId, NewJob, Priority};
+use tepal_shared::job::{JobId, ModelName, NewJob, Priority, Stream};
 use tepal_shared::queue::{
     Policy,
     intake::{Intake, Submitted},
@@ -107,7 +107,12 @@ impl Queue {
 
     /// The number of unfinished jobs: entries of finished jobs are deleted.
     pub(crate) async fn length(&self) -> usize {
-        self.ask(redis::cmd("XLEN").arg(self.intake.queue().keys().stream(0, Priority::Normal))).await
+        self.ask(
+            redis::cmd("XLEN").arg(
+                self.intake.queue().keys().stream(0, Stream { model: model(), priority: Priority::Normal }),
+            ),
+        )
+        .await
     }
 
     /// Jobs finished per second while nobody submits.
@@ -174,10 +179,15 @@ impl Queue {
     }
 }
 
+/// The model that the services use by default.
+fn model() -> ModelName {
+    "iris".parse().expect("a valid name")
+}
+
 /// Submits as the proxy does.
 async fn submit(intake: &Intake) -> JobId {
     let id = JobId::new(0);
-    let job = NewJob { input: INPUT.to_owned(), request_id: Some(id.to_string()), ..NewJob::default() };
+    let job = NewJob { request_id: Some(id.to_string()), ..NewJob::new(model(), INPUT.to_owned()) };
     let submitted = intake.submit(id, job).await.expect("Redis answers");
     assert!(matches!(submitted, Submitted::Accepted), "{submitted:?}");
     id

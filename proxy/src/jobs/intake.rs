@@ -9,7 +9,7 @@ use std::{
 };
 
 use tepal_shared::{
-    job::{JobId, JobStatus, MOST_PARTITIONS, NewJob},
+    job::{JobId, JobStatus, MOST_PARTITIONS, ModelName, NewJob},
     process::{telemetry, trace::Submit},
     queue::{error::StoreError, intake::Submitted},
 };
@@ -46,13 +46,19 @@ pub(crate) struct Intake {
     store: Store,
     metrics: Arc<Metrics>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
+    model: ModelName,
     /// Partitions take turns.
     turn: AtomicUsize,
 }
 
 impl Intake {
-    pub(crate) fn new(store: Store, metrics: Arc<Metrics>, snapshot: watch::Receiver<Arc<Snapshot>>) -> Self {
-        Self { store, metrics, snapshot, turn: AtomicUsize::new(0) }
+    pub(crate) fn new(
+        store: Store,
+        metrics: Arc<Metrics>,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        model: ModelName,
+    ) -> Self {
+        Self { store, metrics, snapshot, model, turn: AtomicUsize::new(0) }
     }
 
     /// Makes a job of a submission.
@@ -68,6 +74,7 @@ impl Intake {
         };
         let span = Submit::begin(sender.traceparent.clone());
         let job = NewJob {
+            model: self.model,
             idempotency: key.map(|key| key.of(&submission)),
             owner: sender.owner.map(str::to_owned),
             request_id: sender.request_id.map(str::to_owned),
@@ -142,7 +149,7 @@ impl Intake {
                 Ok((job_id, status))
             }
             Submitted::Conflict => Err(ApiError::IdempotencyConflict),
-            Submitted::Full { .. } => Err(self.queue_full()),
+            Submitted::Full { .. } | Submitted::ModelFull { .. } => Err(self.queue_full()),
             Submitted::OverQuota { room_in } => Err(ApiError::StorageQuota(quota::retry_after(room_in))),
         }
     }
@@ -154,7 +161,7 @@ fn end(mut span: Submit, id: JobId, submitted: &Submitted) {
         Submitted::Accepted => span.note(Some(id), "accepted"),
         Submitted::Duplicate { job_id, .. } => span.note(Some(*job_id), "duplicate"),
         Submitted::Conflict => span.note(None, "conflict"),
-        Submitted::Full { .. } => span.note(None, "full"),
+        Submitted::Full { .. } | Submitted::ModelFull { .. } => span.note(None, "full"),
         Submitted::OverQuota { .. } => span.note(None, "over_quota"),
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tepal_shared::queue::{error::StoreError, loss::LogMark, views::QueueState};
+use tepal_shared::{
+    job::ModelName,
+    queue::{error::StoreError, loss::LogMark, views::QueueState},
+};
 
 use crate::jobs::store::Store;
 
@@ -16,18 +19,19 @@ pub(super) struct Queues {
 }
 
 impl Queues {
-    pub(super) async fn read(store: &Store) -> Result<Self, StoreError> {
+    pub(super) async fn read(store: &Store, model: ModelName) -> Result<Self, StoreError> {
         let mut queues = Self::default();
         for partition in store.queue().partitions() {
-            let partition_state = store.views.partition_state(partition).await?;
+            let partition_state = store.views.partition_state(partition, model).await?;
             queues.logs.push((partition, partition_state.log));
             for (total, state) in queues.by_priority.iter_mut().zip(partition_state.queues) {
                 total.new += state.new;
                 total.waiting += state.waiting;
                 total.in_flight += state.in_flight;
             }
-            queues.oldest_waiting = queues.oldest_waiting.max(store.views.oldest_waiting(partition).await?);
-            queues.dead_letters += store.views.dead_letters(partition).await?;
+            queues.oldest_waiting =
+                queues.oldest_waiting.max(store.views.oldest_waiting(partition, model).await?);
+            queues.dead_letters += store.views.dead_letters(partition, model).await?;
         }
         Ok(queues)
     }

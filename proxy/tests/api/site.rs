@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tepal_shared::{
-    job::{Claim, JobId, Priority},
+    job::{Claim, JobId, Stream},
     queue::{
         Policy,
         keys::Keys,
@@ -67,10 +67,10 @@ impl Site {
                 let request = TakeRequest {
                     partition,
                     consumer: "test-0",
-                    order: Priority::ALL,
+                    streams: &Stream::all_of("iris".parse().unwrap()),
                     limit: 1,
                     max_bytes: 1 << 20,
-                    due_from: Some(&Default::default()),
+                    due_from: Some(&[const { String::new() }; 3]),
                 };
                 let granted = self.store.work.take(&request).await.map_err(|error| error.to_string())?;
                 if let Some(delivery) = granted.deliveries.into_iter().next() {

@@ -5,14 +5,14 @@ use std::process::Command;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tepal_shared::{
-    job::{JobId, NewJob},
+    job::JobId,
     queue::{intake::Submitted, work::Settlement},
 };
 
 use tepal_tests::wait::eventually;
 
 use crate::{
-    gateway::{FLOWER_INPUT, Gateway, SETOSA, SOON},
+    gateway::{Gateway, SETOSA, SOON, flower},
     keys::Keys,
 };
 
@@ -152,7 +152,7 @@ fn reader() -> String {
 
 /// Brings the jobs of the page into the states that it shows.
 async fn prepare(gateway: &Gateway) {
-    let job = NewJob { input: FLOWER_INPUT.to_owned(), ..NewJob::default() };
+    let job = flower();
     let submit = async |id: &str| {
         assert_eq!(
             gateway.store.intake.submit(id.parse().unwrap(), job.clone()).await.unwrap(),

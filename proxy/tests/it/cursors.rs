@@ -18,7 +18,7 @@ use tepal_tests::{
 
 use crate::{
     expect::{UNAVAILABLE, invalid, unavailable},
-    gateway::{FLOWER_INPUT, Gateway, SOON},
+    gateway::{Gateway, SOON, flower},
     keys::Keys,
 };
 
@@ -36,7 +36,7 @@ async fn gateway() -> (Gateway, [String; 3]) {
 /// Stores a job of this owner's past the proxy.
 async fn store(gateway: &Gateway, owner: &str) -> JobId {
     let id = JobId::new(0);
-    let job = NewJob { input: FLOWER_INPUT.to_owned(), owner: Some(owner.to_owned()), ..NewJob::default() };
+    let job = NewJob { owner: Some(owner.to_owned()), ..flower() };
     assert_eq!(gateway.store.intake.submit(id, job).await.unwrap(), Submitted::Accepted);
     id
 }

@@ -3,10 +3,7 @@
 use std::fs::OpenOptions;
 
 use serde_json::json;
-use tepal_shared::{
-    job::{JobId, NewJob},
-    queue::work::Settlement,
-};
+use tepal_shared::{job::JobId, queue::work::Settlement};
 use tepal_tests::{
     fault_proxy::FaultProxy,
     process::Proxy,
@@ -14,7 +11,7 @@ use tepal_tests::{
     wait::eventually,
 };
 
-use crate::gateway::{FLOWER_INPUT, Gateway, SETOSA, SOON, store};
+use crate::gateway::{Gateway, SETOSA, SOON, flower, store};
 
 const HEALTHY: &str = r#"{"status":"healthy","components":{"redis":"ok","onnx":"ok"}}"#;
 
@@ -180,7 +177,7 @@ async fn jobs_that_only_the_old_primary_had_are_counted_after_a_failover() {
     // More are accepted elsewhere meanwhile, so that the log alone shows nothing.
     let others = store(&replica);
     for _ in 0..50 {
-        let job = NewJob { input: FLOWER_INPUT.to_owned(), ..NewJob::default() };
+        let job = flower();
         others.intake.submit(JobId::new(0), job).await.unwrap();
     }
     faults.lead_to(&replica.addr());

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tepal_shared::{
-    job::{Claim, Delivery, JobId, NewJob, Priority},
+    job::{Claim, Delivery, JobId, ModelName, NewJob, Priority, Stream},
     queue::{
         Policy,
         heartbeat::{BackendState, WorkerState},
@@ -133,8 +133,7 @@ impl Gateway {
 
     /// Submits the flower past the proxy.
     pub(crate) async fn store_job(&self, priority: Priority) -> JobId {
-        let (id, input) = (JobId::new(0), FLOWER_INPUT.to_owned());
-        let job = NewJob { input, priority, ..NewJob::default() };
+        let (id, job) = (JobId::new(0), NewJob { priority, ..flower() });
         assert_eq!(self.store.intake.submit(id, job).await.unwrap(), Submitted::Accepted);
         id
     }
@@ -146,9 +145,9 @@ impl Gateway {
 
     /// The same, with their inputs.
     async fn deliveries(&self, partition: u8) -> Vec<Delivery> {
-        let order = Priority::ALL;
-        let (consumer, limit, max_bytes) = ("test-1", 1000, usize::MAX);
-        let request = TakeRequest { partition, consumer, order, limit, max_bytes, due_from: None };
+        let (consumer, streams) = ("test-1", &Stream::all_of(model()));
+        let (limit, max_bytes) = (1000, usize::MAX);
+        let request = TakeRequest { partition, consumer, streams, limit, max_bytes, due_from: None };
         self.store.work.take(&request).await.unwrap().deliveries
     }
 
@@ -244,4 +243,14 @@ pub(crate) fn accepted(answer: &Answer) -> JobId {
     let (location, body) = (format!("/job/{id}"), json!({"job_id": id.to_string(), "status": "pending"}));
     crate::expect::assert_json(answer, 202, &[("location", &location)], &body);
     id
+}
+
+/// The model of the gateway.
+pub(crate) fn model() -> ModelName {
+    "iris".parse().unwrap()
+}
+
+/// A job with [`FLOWER_INPUT`].
+pub(crate) fn flower() -> NewJob {
+    NewJob::new(model(), FLOWER_INPUT.to_owned())
 }

@@ -11,7 +11,7 @@ use tepal_tests::wait::eventually;
 
 use crate::{
     expect::{assert_json, invalid},
-    gateway::{Gateway, SETOSA, SOON, accepted},
+    gateway::{Gateway, SETOSA, SOON, accepted, model},
     store::Store,
 };
 
@@ -218,7 +218,7 @@ async fn jobs_that_came_after_the_clock_was_ahead_have_the_right_time_and_are_fo
     let created_at = async |id| gateway.store.views.job(id).await.unwrap().unwrap().created_at_ms;
     let tomorrow = format!("{}-0", created_at(first).await + 86_400_000);
     let keys = gateway.store.queue.keys();
-    for key in [keys.log(0), keys.stream(0, Priority::Normal)] {
+    for key in [keys.log(0), keys.streams(0, model())[1].clone()] {
         gateway.redis.cli(&["XADD", &key, &tomorrow, "id", "x"]);
         gateway.redis.cli(&["XDEL", &key, &tomorrow]);
     }

@@ -6,7 +6,7 @@ use tepal_tests::{fault_proxy::FaultProxy, http::Method, redis::RedisServer, wai
 
 use crate::{
     expect::{Problem, UNAVAILABLE, assert_json, problem, unavailable},
-    gateway::{FLOWER, FLOWER_INPUT, Gateway, JSON, SOON, accepted, store},
+    gateway::{FLOWER, FLOWER_INPUT, Gateway, JSON, SOON, accepted, flower, store},
 };
 
 const REDIS_DOWN: &str = r#"{"status":"unhealthy","components":{"redis":"down"}}"#;
@@ -152,7 +152,7 @@ async fn a_cancellation_of_unknown_outcome_can_be_repeated() {
     let faults = FaultProxy::start(&redis.addr()).await;
     let url = redis.proxy_url_at(&faults.addr());
     let gateway = Gateway::through(redis, &url, &[]).await;
-    let job = tepal_shared::job::NewJob { input: FLOWER_INPUT.to_owned(), ..Default::default() };
+    let job = flower();
     gateway.store.intake.submit(id, job).await.unwrap();
     faults.refuse();
     faults.drop_reply_to(&id.to_string());

@@ -36,7 +36,7 @@ async fn a_cancelled_job_keeps_its_priority_when_it_is_repeated() {
     let new = accepted(&gateway.send(Method::POST, &path, &[("traceparent", trace)], "").await);
 
     let attempt = gateway.take_delivery().await.attempt;
-    assert_eq!((attempt.claim.job_id, attempt.claim.priority.as_str()), (new, "low"));
+    assert_eq!((attempt.claim.job_id, attempt.claim.stream.priority.as_str()), (new, "low"));
     assert_eq!(attempt.traceparent.as_deref(), Some(trace));
 }
 

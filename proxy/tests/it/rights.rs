@@ -11,7 +11,7 @@ use tepal_tests::{
     wait::eventually,
 };
 
-use crate::gateway::{FLOWER, Gateway, JSON, SOON, accepted};
+use crate::gateway::{FLOWER, Gateway, JSON, SOON, accepted, model};
 
 /// The doctor needs it, not the service.
 const BY_THE_DOCTOR: &str = "PING";
@@ -30,13 +30,13 @@ fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
         (keys.input_prefix(0), "$input"),
         (keys.quota_prefix(0), "$quota"),
         (keys.log(0), "$log"),
-        (keys.dead(0), "$dead"),
-        (keys.alone(0), "$alone"),
+        (keys.dead(0, model()), "$dead"),
+        (keys.alone(0, model()), "$alone"),
         (keys.idempotency(0, ""), "$idem"),
         (keys.secret(), "$secret"),
         (keys.workers(), "$workers"),
     ];
-    kinds.extend(keys.streams(0).map(|stream| (stream, "$stream")));
+    kinds.extend(keys.streams(0, model()).map(|stream| (stream, "$stream")));
     kinds
 }
 

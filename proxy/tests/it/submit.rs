@@ -10,9 +10,10 @@ use crate::gateway::{FLOWER, FLOWER_INPUT, Gateway, JSON, accepted};
 /// The fields of a hash without those that differ from job to job; those are checked.
 #[track_caller]
 fn fixed(mut hash: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let created_at: u64 = hash.remove("created_at").unwrap().parse().unwrap();
+    let created_at: u64 = hash.remove("at").unwrap().parse().unwrap();
     assert!(created_at > 1_700_000_000_000, "Unix ms: {created_at}");
     assert!(hash.remove("entry").unwrap().contains('-'));
+    assert_eq!(hash.remove("m").as_deref(), Some("iris"));
     hash
 }
 
@@ -79,7 +80,7 @@ async fn options_are_stored() {
     let hash = gateway.hash(id);
     let number = |field: &str| hash[field].parse::<u64>().unwrap();
     assert_eq!((hash["priority"].as_str(), number("timeout_ms")), ("high", 60_000));
-    assert_eq!(number("queue_deadline") - number("created_at"), 1500);
+    assert_eq!(number("queue_deadline") - number("at"), 1500);
 }
 
 #[tokio::test]
@@ -89,7 +90,8 @@ async fn each_priority_has_its_stream() {
         let body = format!(r#"{{"data": [[5.1, 3.5, 1.4, 0.2]], "priority": "{priority}"}}"#);
         accepted(&gateway.predict(&body).await);
     }
-    let taken: Vec<_> = gateway.take(0).await.iter().map(|attempt| attempt.priority.as_str()).collect();
+    let taken: Vec<_> =
+        gateway.take(0).await.iter().map(|attempt| attempt.stream.priority.as_str()).collect();
     assert_eq!(taken, ["high", "normal", "low"]);
 }
 

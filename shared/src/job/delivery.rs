@@ -51,12 +51,12 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{JobId, Priority};
+    use crate::job::{JobId, Stream};
 
     #[test]
     fn an_attempt_does_not_count_releases_and_lost_leases() {
         let attempt = Attempt {
-            claim: Claim { job_id: JobId::new(0), token: 5, priority: Priority::Normal },
+            claim: Claim { job_id: JobId::new(0), token: 5, stream: Stream::all_of("m".parse().unwrap())[1] },
             released: 2,
             lost: 1,
             broken: 0,

@@ -6,7 +6,7 @@ use redis::{ErrorKind, ParsingError, RedisError, ServerErrorKind};
 
 pub use topology::WrongTopology;
 
-use crate::job::UnknownWord;
+use crate::job::{NotAModelName, UnknownWord};
 
 /// A call to Redis failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -77,6 +77,8 @@ pub enum Unreadable {
     Type(#[from] ParsingError),
     /// The word names no status or priority.
     Word(#[from] UnknownWord),
+    /// The text is not the name of a model.
+    Name(#[from] NotAModelName),
     /// The text is not a number of bytes.
     Size(#[from] std::num::ParseIntError),
 }

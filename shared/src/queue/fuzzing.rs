@@ -5,19 +5,22 @@ use std::fmt::Debug;
 
 use redis::Value;
 
-use crate::queue::{
-    error::StoreError,
-    heartbeat::parse_workers,
-    intake::{
-        end::{Cancelled, Expired},
-        requeue::Requeued,
-        submitted::Submitted,
-    },
-    scripts::{FAIL, TAKE},
-    views::fuzzing as views,
-    work::{
-        heartbeat::parse_recorded,
-        outcome::{Granted, Settled, parse_renewed},
+use crate::{
+    job::Stream,
+    queue::{
+        error::StoreError,
+        heartbeat::parse_workers,
+        intake::{
+            end::{Cancelled, Expired},
+            requeue::Requeued,
+            submitted::Submitted,
+        },
+        scripts::{FAIL, TAKE},
+        views::fuzzing as views,
+        work::{
+            heartbeat::parse_recorded,
+            outcome::{Granted, Settled, parse_renewed},
+        },
     },
 };
 
@@ -25,7 +28,7 @@ use crate::queue::{
 pub fn script_reply(bytes: &[u8]) {
     let reply = || value(&mut &bytes[..], 0);
     named("submit", Submitted::parse_all(reply(), 1).and_then(|mut outcomes| outcomes.remove(0)));
-    named("take", Granted::parse(&TAKE, reply()));
+    named("take", Granted::parse(&TAKE, reply(), &streams()));
     named("fail", Settled::parse(&FAIL, reply()));
     named("complete", Settled::parse_completed(reply(), 2));
     named("renew", parse_renewed(reply()));
@@ -37,6 +40,11 @@ pub fn script_reply(bytes: &[u8]) {
     for outcome in views::read_all(reply) {
         named("read", outcome);
     }
+}
+
+/// The streams of the call.
+fn streams() -> [Stream; 3] {
+    Stream::all_of("iris".parse().unwrap())
 }
 
 /// An error names the script, so that an operator knows where to look.
@@ -91,6 +99,6 @@ mod tests {
             Submitted::parse_all(seed("accepted"), 1).unwrap()[0].clone().unwrap(),
             Submitted::Accepted
         );
-        assert_eq!(Granted::parse(&TAKE, seed("granted")).unwrap().deliveries.len(), 1);
+        assert_eq!(Granted::parse(&TAKE, seed("granted"), &streams()).unwrap().deliveries.len(), 1);
     }
 }

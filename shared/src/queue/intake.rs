@@ -1,6 +1,7 @@
 //! What a proxy may do with a queue.
 
 mod acknowledged;
+mod depths;
 pub(super) mod end;
 mod gathered;
 mod handle;
@@ -10,6 +11,7 @@ mod secret;
 mod submit;
 pub(super) mod submitted;
 
+pub use depths::Depths;
 pub use end::{Cancelled, Expired};
 pub use handle::Intake;
 pub use requeue::{Origin, Requeued};

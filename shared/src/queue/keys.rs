@@ -1,7 +1,7 @@
 //! Every Redis key, as a function of its parts. The keys of one partition share a hash tag, so that a script's keys
 //! are always in one Cluster slot (Redis Cluster specification, "Hash tags").
 
-use crate::job::{JobId, Priority};
+use crate::job::{JobId, ModelName, Stream};
 
 /// Consumer group of the work streams.
 pub const GROUP: &str = "workers";
@@ -25,16 +25,23 @@ impl Keys {
         Self { queue: queue.into() }
     }
 
-    /// Outstanding work of one priority: a stream whose entries carry only a job id.
+    /// Unfinished jobs of a model and a priority: a stream whose entries hold only a job id.
     #[must_use]
-    pub fn stream(&self, partition: u8, priority: Priority) -> String {
-        self.key(partition, "stream:", priority.as_str())
+    pub fn stream(&self, partition: u8, Stream { model, priority }: Stream) -> String {
+        let (model, priority) = (model.as_str(), priority.as_str());
+        ["{", &self.queue, ":", &partition.to_string(), "}:stream:", model, ":", priority].concat()
     }
 
-    /// The three work streams in the order of their numbers in the scripts.
+    /// The three streams of a model, in the order of their numbers in the scripts.
     #[must_use]
-    pub fn streams(&self, partition: u8) -> [String; 3] {
-        Priority::ALL.map(|priority| self.stream(partition, priority))
+    pub fn streams(&self, partition: u8, model: ModelName) -> [String; 3] {
+        Stream::all_of(model).map(|stream| self.stream(partition, stream))
+    }
+
+    /// Prefix of the keys of all streams of the partition. `<model>:<priority>` follows.
+    #[must_use]
+    pub fn stream_prefix(&self, partition: u8) -> String {
+        self.key(partition, "stream:", "")
     }
 
     /// Prefix of the keys of all job hashes of the partition.
@@ -73,16 +80,16 @@ impl Keys {
         self.key(partition, "log:ahead", "")
     }
 
-    /// Jobs that failed for good.
+    /// Dead letters: jobs of a model that failed. The scripts derive this key from that of a stream, see `lua/end.lua`.
     #[must_use]
-    pub fn dead(&self, partition: u8) -> String {
-        self.key(partition, "dead", "")
+    pub fn dead(&self, partition: u8, model: ModelName) -> String {
+        self.key(partition, "dead:", model.as_str())
     }
 
-    /// The last job that ran alone in the partition because its model call broke off.
+    /// The last job of a model that ran alone in the partition because its model call broke off. The scripts derive it, too.
     #[must_use]
-    pub fn alone(&self, partition: u8) -> String {
-        self.key(partition, "alone", "")
+    pub fn alone(&self, partition: u8, model: ModelName) -> String {
+        self.key(partition, "alone:", model.as_str())
     }
 
     /// The charges of payers, their sums, and the sums of a recount; see `lua/quota.lua`.
@@ -128,20 +135,22 @@ mod tests {
     #[test]
     fn keys_of_a_partition_share_its_hash_tag() {
         let keys = Keys::new("predict_queue");
-        let id = JobId::new(7);
+        let (id, model) = (JobId::new(7), "m".parse().unwrap());
         for key in [
-            keys.stream(7, Priority::High),
+            keys.stream(7, Stream::all_of(model)[0]),
             keys.job(id),
             keys.input(id),
             keys.log(7),
             keys.log_ahead(7),
-            keys.dead(7),
-            keys.alone(7),
+            keys.dead(7, model),
+            keys.alone(7, model),
             keys.idempotency(7, "ab"),
         ] {
             assert!(key.starts_with("{predict_queue:7}:"), "{key}");
         }
         assert!(keys.quota(7).iter().all(|key| key.starts_with("{predict_queue:7}:quota:")));
         assert_eq!(keys.job(id), format!("{}{id}", keys.job_prefix(7)));
+        let streams = keys.streams(7, model);
+        assert_eq!(streams, ["m:high", "m:normal", "m:low"].map(|rest| keys.stream_prefix(7) + rest));
     }
 }

@@ -20,7 +20,7 @@ pub struct Policy {
     pub max_lost: u32,
     /// Largest number of outstanding jobs of a partition; 0 = no limit.
     pub max_queue_depth: u64,
-    /// Largest number of dead letters of a partition.
+    /// Largest number of dead letters of a model in a partition.
     pub max_dead_letters: u64,
     /// Number of partitions, 1 to [`MOST_PARTITIONS`](crate::job::MOST_PARTITIONS).
     pub partitions: u16,

@@ -17,7 +17,7 @@ use tepal_shared::{
 };
 use tepal_tests::{redis::RedisServer, wait::eventually};
 
-use crate::queue::{DONE, Queue, SOON, new_job};
+use crate::queue::{DONE, Queue, SOON, model, new_job, stream};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -31,8 +31,8 @@ async fn now(queue: &Queue) -> u64 {
 async fn accepted_ahead(queue: &Queue, ahead_ms: u64) -> JobId {
     let (id, at) = (JobId::new(0), (now(queue).await + ahead_ms).to_string());
     let (keys, entry) = (queue.store.queue.keys(), format!("{at}-0"));
-    let stream = keys.stream(0, Priority::Normal);
-    let fields = ["status", "pending", "created_at", &at, "entry", &entry, "input", "[]"];
+    let stream = keys.stream(0, stream(Priority::Normal));
+    let fields = ["status", "pending", "at", &at, "entry", &entry, "input", "[]"];
     queue.redis::<u64>(&[&["HSET", &keys.job(id)], &fields[..]].concat()).await;
     queue.redis::<String>(&["XADD", &stream, &entry, "id", &id.to_string()]).await;
     let mut command = redis::cmd("XADD");
@@ -91,15 +91,15 @@ pub(crate) async fn expired_jobs_are_forgotten_after_the_clock_was_ahead(queue: 
 }
 
 pub(crate) async fn the_oldest_job_is_found_by_its_own_time(queue: &Queue) {
-    assert_eq!(queue.store.views.oldest_waiting(0).await.unwrap(), None);
+    assert_eq!(queue.store.views.oldest_waiting(0, model()).await.unwrap(), None);
     let ahead = accepted_ahead(queue, DAY_MS).await;
-    assert_eq!(queue.store.views.oldest_waiting(0).await.unwrap(), Some(Duration::ZERO));
+    assert_eq!(queue.store.views.oldest_waiting(0, model()).await.unwrap(), Some(Duration::ZERO));
     let id = queue.submit().await;
-    queue.set_field(id, "created_at", &(now(queue).await - 60_000).to_string()).await;
+    queue.set_field(id, "at", &(now(queue).await - 60_000).to_string()).await;
 
     let minute = Duration::from_secs(60)..Duration::from_secs(60) + SOON;
     let is_a_minute = async || {
-        let age = queue.store.views.oldest_waiting(0).await.unwrap().unwrap();
+        let age = queue.store.views.oldest_waiting(0, model()).await.unwrap().unwrap();
         assert!(minute.contains(&age), "{age:?}");
     };
     is_a_minute().await;
@@ -176,7 +176,7 @@ async fn a_clock_that_was_shifted_for_a_moment_harms_no_later_job() {
         let place = queue.store.views.log_before(last + 1).await.unwrap();
         let listed = queue.store.views.log(Some(place), 10).await.unwrap().entries;
         assert!(listed.iter().any(|entry| entry.id == after), "{day}: {listed:?}");
-        assert!(queue.store.views.oldest_waiting(0).await.unwrap().is_some());
+        assert!(queue.store.views.oldest_waiting(0, model()).await.unwrap().is_some());
         let granted = queue.claims("w", 10).await;
         let ids: Vec<_> = granted.iter().map(|attempt| attempt.job_id).collect();
         assert_eq!(ids, [before, meanwhile, after], "{day}");

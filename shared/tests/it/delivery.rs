@@ -13,7 +13,7 @@ use tepal_shared::{
 };
 
 use crate::{
-    queue::{DONE, FROM_START, Queue, SOON, all, claims, complete, ids, new_job},
+    queue::{DONE, FROM_START, Queue, SOON, all, claims, complete, ids, new_job, stream},
     snapshot::Snapshot,
 };
 
@@ -36,11 +36,12 @@ pub(crate) async fn the_caller_may_turn_the_order_of_priorities_around(queue: &Q
     let high = queue.submit_at(Priority::High).await;
     let low = queue.submit_at(Priority::Low).await;
 
-    let granted = queue.store.work.take(&TakeRequest { order: LOW_FIRST, ..all("w") }).await.unwrap();
+    let granted =
+        queue.store.work.take(&TakeRequest { streams: &LOW_FIRST.map(stream), ..all("w") }).await.unwrap();
 
     assert_eq!(ids(&granted), [low, high]);
     assert_eq!(
-        claims(&granted).iter().map(|claim| claim.priority).collect::<Vec<_>>(),
+        claims(&granted).iter().map(|claim| claim.stream.priority).collect::<Vec<_>>(),
         [Priority::Low, Priority::High]
     );
 }
@@ -85,7 +86,7 @@ pub(crate) async fn looking_for_due_jobs_stops_once_there_are_enough_bytes(queue
     assert_eq!(queue.claims("dead", 100).await.len(), 30);
     queue.age("dead").await;
 
-    let (mut cursors, mut found) = (FROM_START.clone(), Vec::new());
+    let (mut cursors, mut found) = (FROM_START.to_vec(), Vec::new());
     while found.len() < 30 {
         let request = TakeRequest { max_bytes: 250, due_from: Some(&cursors), ..all("w") };
         let granted = queue.store.work.take(&request).await.unwrap();
@@ -105,7 +106,7 @@ pub(crate) async fn starting_stops_once_there_are_enough_bytes(queue: &Queue) {
         queue.deliver("w").await;
     }
 
-    let granted = queue.store.work.start(0, "w", 150).await.unwrap();
+    let granted = queue.store.work.start(0, "w", &Priority::ALL.map(stream), 150).await.unwrap();
 
     assert_eq!(ids(&granted), submitted[..2]);
     assert_eq!(queue.state(submitted[2]).await, "pending 0/0/0 waiting input");
@@ -155,7 +156,7 @@ pub(crate) async fn a_missing_group_is_made_and_nothing_that_waits_is_skipped(qu
     assert_eq!(queue.settle(&claims(&granted)[0], complete()).await, DONE);
 
     let waiting = [queue.submit_at(Priority::High).await, queue.submit_at(Priority::High).await];
-    let stream = queue.store.queue.keys().stream(0, Priority::High);
+    let stream = queue.store.queue.keys().stream(0, stream(Priority::High));
     queue.redis::<Value>(&["XGROUP", "DESTROY", &stream, "workers"]).await;
 
     let granted = queue.store.work.take(&TakeRequest { due_from: None, ..all("w") }).await.unwrap();
@@ -168,7 +169,7 @@ pub(crate) async fn an_entry_without_an_outstanding_job_is_removed(queue: &Queue
     let done = queue.submit_and_take("w").await;
     assert_eq!(queue.settle(&done, complete()).await, DONE);
     let running = queue.submit_and_take("w").await;
-    let stream = keys.stream(0, Priority::Normal);
+    let stream = keys.stream(0, stream(Priority::Normal));
     for id in [done.job_id, running.job_id, JobId::new(0)] {
         queue.redis::<String>(&["XADD", &stream, "*", "id", &id.to_string()]).await;
     }
@@ -187,7 +188,7 @@ pub(crate) async fn a_due_entry_behind_many_others_is_found_in_a_few_looks(queue
     assert_eq!(queue.claims("busy", 1_000).await.len(), 700);
     queue.age_job(last, "busy").await;
 
-    let mut cursors = FROM_START.clone();
+    let mut cursors = FROM_START.to_vec();
     let mut found = Vec::new();
     for _ in 0..3 {
         let request = TakeRequest { limit: 1, due_from: Some(&cursors), ..all("w") };
@@ -243,7 +244,7 @@ pub(crate) async fn a_delivery_has_all_that_a_worker_needs(queue: &Queue) {
 
     assert_eq!(
         (attempt.claim, input),
-        (Claim { job_id: id, token: 1, priority: Priority::Normal }, job.input)
+        (Claim { job_id: id, token: 1, stream: stream(Priority::Normal) }, job.input)
     );
     assert_eq!((attempt.released, attempt.lost, attempt.broken, attempt.number()), (0, 0, 0, 1));
     assert_eq!((attempt.request_id, attempt.traceparent), (job.request_id, job.traceparent));
@@ -254,10 +255,17 @@ pub(crate) async fn a_delivery_has_all_that_a_worker_needs(queue: &Queue) {
 pub(crate) async fn a_job_from_the_future_is_zero_old(queue: &Queue) {
     // After a failover to a machine whose clock is behind.
     let id = queue.submit().await;
-    queue.set_field(id, "created_at", "99999999999999").await;
+    queue.set_field(id, "at", "99999999999999").await;
 
     assert_eq!(queue.take_delivery("w").await.attempt.age, Duration::ZERO);
     assert_eq!(queue.field(id, "waited_ms").await.as_deref(), Some("0"));
+}
+
+/// A reader that blocks for a short time.
+fn reader_of(queue: &Queue) -> BlockingReader {
+    let streams = Priority::ALL.map(stream).into();
+    let longest_block = Duration::from_millis(10);
+    BlockingReader::new(queue.store.work.clone(), "w".to_owned(), streams, longest_block, usize::MAX)
 }
 
 pub(crate) async fn an_entry_that_a_blocking_read_gave_is_started(queue: &Queue) {
@@ -265,6 +273,7 @@ pub(crate) async fn an_entry_that_a_blocking_read_gave_is_started(queue: &Queue)
     let mut reader = BlockingReader::new(
         queue.store.work.clone(),
         "w".to_owned(),
+        Priority::ALL.map(stream).into(),
         Duration::from_millis(1_000),
         usize::MAX,
     );
@@ -283,12 +292,11 @@ pub(crate) async fn what_was_delivered_and_not_started_is_started_by_the_next_re
     queue.take("w", 1).await;
     let id = queue.submit_at(Priority::High).await;
     assert!(queue.read("w", Priority::High).await);
-    let gone = queue.store.queue.keys().stream(0, Priority::Low);
+    let gone = queue.store.queue.keys().stream(0, stream(Priority::Low));
     queue.redis::<u64>(&["XGROUP", "DESTROY", &gone, "workers"]).await;
 
     // Reading fails, and starting does not.
-    let mut reader =
-        BlockingReader::new(queue.store.work.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
+    let mut reader = reader_of(queue);
     let [started] = reader.read().await.unwrap().try_into().unwrap();
 
     assert_eq!(ids(&started.unwrap()), [id]);
@@ -299,16 +307,14 @@ pub(crate) async fn a_reader_does_without_the_scripts(queue: &Queue) {
     let id = queue.submit().await;
     queue.redis::<String>(&["SCRIPT", "FLUSH"]).await;
 
-    let mut reader =
-        BlockingReader::new(queue.store.work.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
+    let mut reader = reader_of(queue);
     let [started] = reader.read().await.unwrap().try_into().unwrap();
 
     assert_eq!(ids(&started.unwrap()), [id]);
 }
 
 pub(crate) async fn a_blocking_read_says_that_the_group_is_missing(queue: &Queue) {
-    let mut reader =
-        BlockingReader::new(queue.store.work.clone(), "w".to_owned(), Duration::from_millis(10), usize::MAX);
+    let mut reader = reader_of(queue);
 
     assert!(matches!(reader.read().await, Err(StoreError::GroupMissing(_))));
     queue.take("w", 1).await;

@@ -9,7 +9,7 @@ use tepal_shared::{
 };
 use tokio::time::timeout;
 
-use crate::queue::{DONE, Queue, SOON, complete, fail, new_job};
+use crate::queue::{DONE, Queue, SOON, complete, fail, model, new_job, stream};
 
 /// Ends a job in each way; the status it then has.
 async fn end(queue: &Queue, attempt: &Claim, way: usize) -> &'static str {
@@ -46,7 +46,7 @@ pub(crate) async fn every_end_has_its_time(queue: &Queue) {
     for way in 0..4 {
         let id = queue.submit().await;
         let created_at_ms = queue.job(id).await.created_at_ms - 5_000;
-        queue.set_field(id, "created_at", &created_at_ms.to_string()).await;
+        queue.set_field(id, "at", &created_at_ms.to_string()).await;
         let attempt = queue.take_one("w").await;
 
         end(queue, &attempt, way).await;
@@ -74,7 +74,7 @@ pub(crate) async fn no_byte_of_a_job_changes_after_its_end(queue: &Queue) {
         queue.store.intake.expire(attempt.job_id).await.unwrap();
         queue.store.intake.submit(attempt.job_id, new_job()).await.unwrap();
         queue.store.work.sweep(0, None, 100).await.unwrap();
-        let stream = queue.store.queue.keys().stream(0, Priority::Normal);
+        let stream = queue.store.queue.keys().stream(0, stream(Priority::Normal));
         queue.redis::<String>(&["XADD", &stream, "*", "id", &attempt.job_id.to_string()]).await;
         assert_eq!(queue.takeable("heir").await, []);
 
@@ -151,13 +151,13 @@ pub(crate) async fn a_dead_letter_contains_the_job_and_the_reason(queue: &Queue)
     assert_eq!(queue.settle(&attempt, fail()).await, DONE);
 
     let dead: Vec<(String, BTreeMap<String, String>)> =
-        queue.redis(&["XRANGE", &queue.store.queue.keys().dead(0), "-", "+"]).await;
+        queue.redis(&["XRANGE", &queue.store.queue.keys().dead(0, model()), "-", "+"]).await;
 
     let id = attempt.job_id.to_string();
     let expected = [("attempts", "1"), ("error_code", "invalid_argument"), ("id", &id)];
     let fields: Vec<_> = dead[0].1.iter().map(|(field, value)| (field.as_str(), value.as_str())).collect();
     assert_eq!(fields, expected);
-    assert_eq!(queue.store.views.dead_letters(0).await.unwrap(), 1);
+    assert_eq!(queue.store.views.dead_letters(0, model()).await.unwrap(), 1);
 }
 
 pub(crate) async fn dead_letters_are_kept_up_to_a_limit(queue: &Queue) {
@@ -167,7 +167,7 @@ pub(crate) async fn dead_letters_are_kept_up_to_a_limit(queue: &Queue) {
         assert_eq!(queue.settle(&attempt, fail()).await, DONE);
     }
     // Redis trims whole nodes, of 100 entries.
-    let kept = queue.store.views.dead_letters(0).await.unwrap();
+    let kept = queue.store.views.dead_letters(0, model()).await.unwrap();
     assert!((10..=110).contains(&kept), "{kept}");
 }
 

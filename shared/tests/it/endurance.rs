@@ -11,7 +11,7 @@ use tepal_shared::{
 };
 use tepal_tests::wait::eventually;
 
-use crate::queue::{DONE, FROM_START, Queue, SOON, all, claims, complete, fail, ids};
+use crate::queue::{DONE, FROM_START, Queue, SOON, all, claims, complete, fail, ids, stream};
 
 /// `MOST_CLEARED` and `CHUNK` in `take.lua`.
 const MOST_CLEARED: usize = 64 + 16;
@@ -20,7 +20,7 @@ const MOST_CLEARED: usize = 64 + 16;
 const POPULATE: &str = "
     for i = 3, #ARGV, 2 do
       local entry = redis.call('XADD', KEYS[1], '*', 'id', ARGV[i])
-      redis.call('HSET', ARGV[1] .. ARGV[i], 'status', 'pending', 'created_at', '1700000000000', 'entry', entry,
+      redis.call('HSET', ARGV[1] .. ARGV[i], 'status', 'pending', 'at', '1700000000000', 'entry', entry,
         'input', '[[5.1,3.5,1.4,0.2]]', 'queue_deadline', ARGV[2])
       redis.call('XADD', KEYS[2], '*', 'id', ARGV[i + 1])
     end";
@@ -30,7 +30,7 @@ async fn populate(queue: &Queue, priority: Priority, jobs: usize, queue_deadline
     let script = Script::new(POPULATE);
     let keys = queue.store.queue.keys();
     for first in (0..jobs).step_by(1_000) {
-        let mut call = script.key(keys.stream(0, priority));
+        let mut call = script.key(keys.stream(0, stream(priority)));
         call.key(keys.log(0)).arg(keys.job_prefix(0)).arg(queue_deadline);
         for _ in first..jobs.min(first + 1_000) {
             let id = JobId::new(0);
@@ -81,7 +81,7 @@ pub(crate) async fn due_entries_among_many_pending_ones_are_all_found_once(queue
     let released = held.iter().skip(1_500).map(|claim| (*claim, Settlement::Release)).collect::<Vec<_>>();
     queue.store.work.settle(&released).await.unwrap();
 
-    let (mut cursors, mut found) = (FROM_START.clone(), Vec::new());
+    let (mut cursors, mut found) = (FROM_START.to_vec(), Vec::new());
     for _ in 0..100 {
         let request = TakeRequest { limit: 64, due_from: Some(&cursors), ..all("w") };
         let granted = queue.store.work.take(&request).await.unwrap();
@@ -94,7 +94,7 @@ pub(crate) async fn due_entries_among_many_pending_ones_are_all_found_once(queue
 }
 
 pub(crate) async fn one_call_clears_away_a_bounded_number_of_stale_entries(queue: &Queue) {
-    let stream = queue.store.queue.keys().stream(0, Priority::High);
+    let stream = queue.store.queue.keys().stream(0, stream(Priority::High));
     for _ in 0..500 {
         queue.redis::<String>(&["XADD", &stream, "*", "id", &JobId::new(0).to_string()]).await;
     }

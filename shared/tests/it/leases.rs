@@ -11,7 +11,7 @@ use tepal_shared::{
 };
 use tepal_tests::wait::eventually;
 
-use crate::queue::{DONE, Queue, SOON, complete, fail, ids};
+use crate::queue::{DONE, Queue, SOON, complete, fail, ids, model, stream};
 
 const LOST: Settled = Settled::Fenced(Fence::Lost);
 
@@ -74,7 +74,7 @@ pub(crate) async fn renewing_names_exactly_the_jobs_that_must_be_stopped(queue: 
     let all = [lost.job_id, cancelled.job_id, held.job_id, missing].map(|job_id| Claim {
         job_id,
         token: 1,
-        priority: Priority::Normal,
+        stream: stream(Priority::Normal),
     });
     let gone = queue.store.work.renew(0, "zombie", &all).await.unwrap();
 
@@ -119,7 +119,7 @@ pub(crate) async fn a_worker_that_slept_past_its_delivery_starts_nothing(queue: 
     let heir = queue.take_one("heir").await;
     assert_eq!(queue.settle(&heir, Settlement::Release).await, DONE);
 
-    let granted = queue.store.work.start(0, "sleeper", usize::MAX).await.unwrap();
+    let granted = queue.store.work.start(0, "sleeper", &Priority::ALL.map(stream), usize::MAX).await.unwrap();
 
     assert_eq!(ids(&granted), []);
     assert_eq!(queue.state(id).await, "pending 1/1/0 waiting input next");
@@ -131,7 +131,7 @@ pub(crate) async fn the_lease_of_a_started_job_begins_with_its_start(queue: &Que
     queue.deliver("slow").await;
     queue.age("slow:inbox").await;
 
-    let granted = queue.store.work.start(0, "slow", usize::MAX).await.unwrap();
+    let granted = queue.store.work.start(0, "slow", &Priority::ALL.map(stream), usize::MAX).await.unwrap();
 
     assert_eq!(ids(&granted), [id]);
     assert_eq!(queue.takeable("heir").await, []);
@@ -141,9 +141,15 @@ pub(crate) async fn repeating_a_start_grants_nothing_twice(queue: &Queue) {
     queue.take("w", 1).await;
     let id = queue.submit().await;
     queue.deliver("w").await;
-    assert_eq!(ids(&queue.store.work.start(0, "w", usize::MAX).await.unwrap()), [id]);
+    assert_eq!(
+        ids(&queue.store.work.start(0, "w", &Priority::ALL.map(stream), usize::MAX).await.unwrap()),
+        [id]
+    );
 
-    assert_eq!(ids(&queue.store.work.start(0, "w", usize::MAX).await.unwrap()), []);
+    assert_eq!(
+        ids(&queue.store.work.start(0, "w", &Priority::ALL.map(stream), usize::MAX).await.unwrap()),
+        []
+    );
 
     assert_eq!(queue.state(id).await, "processing 1/0/0 w input");
 }
@@ -177,7 +183,7 @@ pub(crate) async fn settlements_of_one_round_trip_have_an_outcome_each(queue: &Q
 }
 
 pub(crate) async fn the_state_of_the_queue_counts_new_waiting_and_running_jobs(queue: &Queue) {
-    assert_eq!(queue.store.views.partition_state(0).await.unwrap(), PartitionState::default());
+    assert_eq!(queue.store.views.partition_state(0, model()).await.unwrap(), PartitionState::default());
     let attempt = queue.submit_and_take("w").await;
     queue.submit_and_take("w").await;
     assert_eq!(queue.settle(&attempt, Settlement::Retry(queue.store.queue.policy().lease)).await, DONE);
@@ -186,7 +192,7 @@ pub(crate) async fn the_state_of_the_queue_counts_new_waiting_and_running_jobs(q
     }
 
     let PartitionState { queues: [high, normal, low], log } =
-        queue.store.views.partition_state(0).await.unwrap();
+        queue.store.views.partition_state(0, model()).await.unwrap();
     assert_eq!(log.added, 6);
     assert_eq!(high, QueueState::default());
     assert_eq!(normal, QueueState { new: 3, waiting: 1, in_flight: 1 });

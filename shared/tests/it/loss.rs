@@ -16,7 +16,7 @@ use tepal_tests::wait::eventually;
 use tokio::time::timeout;
 
 use crate::{
-    queue::{ANYONE, DONE, Queue, SOON, complete, fail},
+    queue::{ANYONE, DONE, Queue, SOON, complete, fail, new_job},
     reconnect::{behind_a_proxy, fail_over, with_aof},
     store::Store,
 };
@@ -57,7 +57,7 @@ pub(crate) async fn what_the_old_primary_acknowledged_alone_is_lost_with_it(queu
     assert_eq!(queue.settle(&failed, fail()).await, DONE);
     let requeued = queue.store.intake.requeue(failed.job_id, JobId::new(0), ANYONE).await.unwrap();
     assert_eq!(requeued, Requeued::Accepted);
-    let together: Vec<_> = (0..20).map(|_| (JobId::new(0), std::sync::Arc::new(NewJob::default()))).collect();
+    let together: Vec<_> = (0..20).map(|_| (JobId::new(0), std::sync::Arc::new(new_job()))).collect();
     queue.store.intake.submit_all(&together).await.unwrap();
 
     let _promoted = fail_over(&queue.server, &proxy).await;
@@ -99,7 +99,7 @@ pub(crate) async fn a_job_that_may_have_expired_is_not_expected(queue: &Queue) {
     let policy = Policy { result_ttl: Duration::from_secs(1), ..Policy::default() };
     let store = Store::new(redis, Keys::new("short"), policy);
     let id = JobId::new(0);
-    assert_eq!(store.intake.submit(id, NewJob::default()).await.unwrap(), Submitted::Accepted);
+    assert_eq!(store.intake.submit(id, new_job()).await.unwrap(), Submitted::Accepted);
 
     queue.redis::<u64>(&["DEL", &store.queue.keys().job(id)]).await;
 
@@ -109,7 +109,7 @@ pub(crate) async fn a_job_that_may_have_expired_is_not_expected(queue: &Queue) {
 pub(crate) async fn a_refused_or_repeated_submission_is_not_remembered(queue: &Queue) {
     let job = || NewJob {
         idempotency: Some(Idempotency { key_hash: "aa".to_owned(), fingerprint: "bb".to_owned() }),
-        ..NewJob::default()
+        ..new_job()
     };
     queue.store.intake.submit(JobId::new(0), job()).await.unwrap();
     queue.store.intake.submit(JobId::new(0), job()).await.unwrap();

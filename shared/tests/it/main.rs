@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `transitions` | one table: every script in every state, its outcome and the state after |
 //! | `submit`, `together`, `delivery`, `leases`, `put_back`, `deadlines`, `ends`, `inputs`, `owners`, `quota`, `recount`, `repairs`, `upkeep` | one behaviour a test |
+//! | `models` | several models in one queue |
 //! | `endurance` | a long backlog, many pending entries, memory over many cycles |
 //! | `loss` | jobs that Redis lost are counted, and no others |
 //! | `reads` | large reads leave room for small ones |
@@ -38,6 +39,7 @@ mod loss;
 mod lost_replies;
 mod model;
 mod model_test;
+mod models;
 mod mutants;
 mod owners;
 mod put_back;

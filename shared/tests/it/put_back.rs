@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tepal_shared::queue::work::Settlement;
 use tepal_tests::wait::eventually;
 
-use crate::queue::{DONE, Queue, SOON, complete, fail};
+use crate::queue::{DONE, Queue, SOON, complete, fail, model};
 
 pub(crate) async fn a_retry_is_due_after_its_delay_and_not_before(queue: &Queue) {
     let lease = queue.store.queue.policy().lease;
@@ -120,7 +120,7 @@ pub(crate) async fn repeating_a_settlement_changes_nothing(queue: &Queue) {
             assert_eq!(queue.settle(&attempt, settlement.clone()).await, DONE, "{settlement:?}");
             assert_eq!(queue.state(attempt.job_id).await, after);
         }
-        let dead_letters: u64 = queue.redis(&["XLEN", &queue.store.queue.keys().dead(0)]).await;
+        let dead_letters: u64 = queue.redis(&["XLEN", &queue.store.queue.keys().dead(0, model())]).await;
         assert_eq!(dead_letters, u64::from(after.contains("dead")));
     }
 }

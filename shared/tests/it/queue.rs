@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 
 use redis::{FromRedisValue, aio::MultiplexedConnection};
 use tepal_shared::{
-    job::{Claim, Delivery, Job, JobId, NewJob, Priority, owner::View},
+    job::{Claim, Delivery, Job, JobId, ModelName, NewJob, Priority, Stream, owner::View},
     queue::{
         Policy,
         intake::{Origin, Submitted},
@@ -30,6 +30,8 @@ use crate::store::Store;
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// Where a look for due entries begins.
 pub(crate) static FROM_START: [String; 3] = [const { String::new() }; 3];
+/// The streams of ordinary jobs.
+static STREAMS: LazyLock<[Stream; 3]> = LazyLock::new(|| Stream::all_of(model()));
 
 /// See the module. Clones are the same queue.
 #[derive(Clone)]
@@ -200,12 +202,12 @@ impl Queue {
     pub(crate) async fn entry(&self, id: JobId) -> (String, String) {
         let priority = self.field(id, "priority").await;
         let priority = priority.map_or(Priority::Normal, |word| word.parse().unwrap());
-        (self.store.queue.keys().stream(0, priority), self.field(id, "entry").await.unwrap())
+        (self.store.queue.keys().stream(0, stream(priority)), self.field(id, "entry").await.unwrap())
     }
 
     /// Reads the next new entry as a blocking read of `consumer` would, without starting its job. Returns whether there was one.
     pub(crate) async fn read(&self, consumer: &str, priority: Priority) -> bool {
-        let (stream, inbox) = (self.store.queue.keys().stream(0, priority), inbox(consumer));
+        let (stream, inbox) = (self.store.queue.keys().stream(0, stream(priority)), inbox(consumer));
         let words = ["XREADGROUP", "GROUP", GROUP, &inbox, "COUNT", "1", "STREAMS", &stream, ">"];
         self.redis::<redis::Value>(&words).await != redis::Value::Nil
     }
@@ -217,7 +219,7 @@ impl Queue {
 
     /// Makes the time of a lease pass for all entries of `consumer`: its leases lapse, or its retries are due.
     pub(crate) async fn age(&self, consumer: &str) {
-        for stream in self.store.queue.keys().streams(0) {
+        for stream in self.store.queue.keys().streams(0, model()) {
             for (entry, ..) in self.owned(&stream, consumer).await {
                 self.age_entry(&stream, &entry, consumer).await;
             }
@@ -276,7 +278,17 @@ pub(crate) const ANYONE: Origin<'_> =
 
 /// A valid job.
 pub(crate) fn new_job() -> NewJob {
-    NewJob { input: "[[5.1,3.5,1.4,0.2]]".to_owned(), ..NewJob::default() }
+    NewJob::new(model(), "[[5.1,3.5,1.4,0.2]]".to_owned())
+}
+
+/// The model of ordinary jobs.
+pub(crate) fn model() -> ModelName {
+    "iris".parse().unwrap()
+}
+
+/// The stream of ordinary jobs of this priority.
+pub(crate) fn stream(priority: Priority) -> Stream {
+    Stream { model: model(), priority }
 }
 
 /// A request for everything there is.
@@ -284,7 +296,7 @@ pub(crate) fn all(consumer: &str) -> TakeRequest<'_> {
     TakeRequest {
         partition: 0,
         consumer,
-        order: Priority::ALL,
+        streams: &*STREAMS,
         limit: 1_000,
         max_bytes: usize::MAX,
         due_from: Some(&FROM_START),

@@ -331,7 +331,7 @@ pub(crate) async fn the_life_of_a_small_job_takes_these_commands_and_no_others(q
     assert_eq!(calls, expected.map(|(name, calls)| (name.to_owned(), calls)).into());
     let record: BTreeMap<String, String> = queue.redis(&["HGETALL", &queue.store.queue.keys().job(id)]).await;
     let fields: Vec<_> = record.keys().map(String::as_str).collect();
-    assert_eq!(fields, ["attempt", "created_at", "result", "status", "took_ms", "waited_ms"]);
+    assert_eq!(fields, ["at", "attempt", "m", "result", "status", "took_ms", "waited_ms"]);
     let keys = queue.store.queue.keys();
     let unused = keys.quota(0).into_iter().chain([keys.input(id)]);
     assert!(queue.all_keys().await.is_disjoint(&unused.collect()));

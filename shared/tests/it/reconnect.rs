@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tepal_shared::{
-    job::JobId,
+    job::{JobId, Priority},
     queue::{
         error::StoreError,
         intake::Submitted,
@@ -19,7 +19,7 @@ use tepal_tests::{
 use tokio::time::timeout;
 
 use crate::{
-    queue::{DONE, Queue, SOON, complete, ids, new_job},
+    queue::{DONE, Queue, SOON, complete, ids, new_job, stream},
     store::Store,
 };
 
@@ -179,8 +179,13 @@ pub(crate) async fn a_killed_redis_comes_back_with_every_job_and_every_lease(_: 
 pub(crate) async fn a_blocked_reader_outlives_a_restart(_: &Queue) {
     let queue = with_aof().await;
     queue.take("w", 1).await;
-    let mut reader =
-        BlockingReader::new(queue.store.work.clone(), "w".to_owned(), Duration::from_secs(2), usize::MAX);
+    let mut reader = BlockingReader::new(
+        queue.store.work.clone(),
+        "w".to_owned(),
+        Priority::ALL.map(stream).into(),
+        Duration::from_secs(2),
+        usize::MAX,
+    );
     let (read, ()) = tokio::join!(reader.read(), queue.server.restart());
     assert!(read.is_err_and(|error| error.is_retryable()));
 
@@ -201,8 +206,13 @@ pub(crate) async fn fail_over(server: &RedisServer, proxy: &FaultProxy) -> Redis
 pub(crate) async fn a_reader_leaves_a_primary_that_was_demoted(queue: &Queue) {
     let (proxy, queue) = behind_a_proxy(queue).await;
     queue.take("w", 1).await;
-    let mut reader =
-        BlockingReader::new(queue.store.work.clone(), "w".to_owned(), Duration::from_millis(1), usize::MAX);
+    let mut reader = BlockingReader::new(
+        queue.store.work.clone(),
+        "w".to_owned(),
+        Priority::ALL.map(stream).into(),
+        Duration::from_millis(1),
+        usize::MAX,
+    );
     reader.read().await.unwrap();
     // No client is blocked, so no connection is closed.
     let _promoted = fail_over(&queue.server, &proxy).await;

@@ -10,7 +10,7 @@ use tepal_shared::{
     },
 };
 
-use crate::queue::{DONE, Queue, claims, complete, fail};
+use crate::queue::{DONE, Queue, claims, complete, fail, stream};
 
 const REPAIRED: Settled = Settled::Done { repaired: true };
 
@@ -99,7 +99,8 @@ pub(crate) async fn other_leases_are_renewed_although_a_group_is_missing(queue: 
     let (queue, broken) = damaged(queue, Damage::GroupDestroyed).await;
     let low = queue.submit_at(Priority::Low).await;
     assert!(queue.read("w", Priority::Low).await);
-    let intact = claims(&queue.store.work.start(0, "w", usize::MAX).await.unwrap())[0];
+    let intact =
+        claims(&queue.store.work.start(0, "w", &Priority::ALL.map(stream), usize::MAX).await.unwrap())[0];
     queue.age_job(low, "w").await;
 
     let gone = queue.store.work.renew(0, "w", &[broken, intact]).await;

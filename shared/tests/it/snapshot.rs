@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use redis::{FromRedisValue, Pipeline, Value};
 use tepal_shared::{job::JobId, queue::keys::GROUP};
 
-use crate::queue::Queue;
+use crate::queue::{Queue, model};
 
 type Hash = HashMap<String, String>;
 type Entries = Vec<(String, Vec<(String, String)>)>;
@@ -53,8 +53,8 @@ impl Snapshot {
     pub(crate) async fn read(queue: &Queue, ids: &[JobId]) -> Self {
         let keys = queue.store.queue.keys();
         let mut reads = Pipeline::new();
-        reads.ignore_errors().cmd("XRANGE").arg(keys.dead(0)).arg("-").arg("+");
-        for stream in keys.streams(0) {
+        reads.ignore_errors().cmd("XRANGE").arg(keys.dead(0, model())).arg("-").arg("+");
+        for stream in keys.streams(0, model()) {
             reads.cmd("XRANGE").arg(&stream).arg("-").arg("+");
             reads.cmd("XPENDING").arg(&stream).arg(GROUP).arg("-").arg("+").arg(100_000);
         }

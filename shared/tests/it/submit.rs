@@ -12,7 +12,7 @@ use tepal_shared::{
     },
 };
 
-use crate::queue::{ANYONE, DONE, Queue, complete, fail, ids, new_job};
+use crate::queue::{ANYONE, DONE, Queue, complete, fail, ids, new_job, stream};
 
 /// A job with an idempotency key; `body` distinguishes requests.
 fn keyed(key: &str, body: &str) -> NewJob {
@@ -44,7 +44,7 @@ pub(crate) async fn an_accepted_job_waits_and_is_listed_newest_first(queue: &Que
 pub(crate) async fn a_job_waits_in_the_stream_of_its_priority(queue: &Queue) {
     for priority in Priority::ALL {
         let id = queue.submit_at(priority).await;
-        let stream = queue.store.queue.keys().stream(0, priority);
+        let stream = queue.store.queue.keys().stream(0, stream(priority));
         assert_eq!(queue.redis::<u64>(&["XLEN", &stream]).await, 1, "{priority}");
         assert_eq!(queue.job(id).await.priority, priority);
     }
@@ -246,13 +246,16 @@ pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_wo
     queue.set_field(running[5].job_id, "run_deadline", "1").await;
     queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     queue.store.intake.expire(running[5].job_id).await.unwrap();
-    assert_eq!(ids(&queue.store.work.start(0, "us", usize::MAX).await.unwrap()), [delivered]);
+    assert_eq!(
+        ids(&queue.store.work.start(0, "us", &Priority::ALL.map(stream), usize::MAX).await.unwrap()),
+        [delivered]
+    );
     assert_eq!(queue.takeable("w").await, [running[3].job_id, waiting]);
     queue.store.work.heartbeat("w", "{}").await.unwrap();
     queue.store.work.sweep(0, None, 100).await.unwrap();
     queue.store.work.uncharge(0, 100).await.unwrap();
     queue.store.work.recount(0, 100).await.unwrap();
-    queue.store.work.prune(0, &[], std::time::Duration::ZERO).await.unwrap();
+    queue.store.work.prune(0, &Priority::ALL.map(stream), &[], std::time::Duration::ZERO).await.unwrap();
     assert_eq!(queue.state(running[0].job_id).await, "completed 1/0/0 - result ttl");
 
     queue.redis::<String>(&["CONFIG", "SET", "maxmemory", "0"]).await;

@@ -3,12 +3,12 @@
 use std::{fmt::Debug, time::Duration};
 
 use tepal_shared::{
-    job::{Claim, JobId, Priority, owner::View},
-    queue::work::{Granted, Settled, Settlement},
+    job::{Claim, JobId, NewJob, Priority, Stream, owner::View},
+    queue::work::{Granted, Settled, Settlement, TakeRequest},
 };
 
 use crate::{
-    queue::{ANYONE, Queue, all, claims, complete, fail, new_job},
+    queue::{ANYONE, Queue, all, claims, complete, fail, new_job, stream},
     snapshot::Snapshot,
 };
 
@@ -75,6 +75,7 @@ pub(crate) async fn every_script_does_in_every_state_what_the_table_says(queue: 
     let mut wrong = Vec::new();
     for row in rows() {
         let queue = queue.another();
+        let others = submit_others(&queue).await;
         let subject = Subject::arrange(&queue, row.state).await;
         let before = queue.state(subject.id()).await;
         let outcome = subject.apply(&queue, row.script).await;
@@ -86,11 +87,39 @@ pub(crate) async fn every_script_does_in_every_state_what_the_table_says(queue: 
         let added = u64::from(row.script == "requeue" && row.outcome == "Accepted");
         let in_stream = !after.contains(" - ") && after != "missing";
         assert_eq!(seen.length(), added + u64::from(in_stream), "{row:#?}");
+        assert_eq!(others_state(&queue, &others).await, OTHERS, "{row:#?}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 as_tests![every_script_does_in_every_state_what_the_table_says];
+
+/// The state of [`submit_others`], which no script of another model changes.
+const OTHERS: [(&str, u64); 2] = [("pending", 0), ("processing", 1)];
+
+/// Jobs of another model: one waits, one runs.
+async fn submit_others(queue: &Queue) -> [JobId; 2] {
+    let model = "other".parse().unwrap();
+    let job = NewJob { model, ..new_job() };
+    let running = queue.submit_job(&job).await;
+    let request = TakeRequest { streams: &Stream::all_of(model), ..all("others") };
+    assert_eq!(granted_text(&queue.store.work.take(&request).await.unwrap()), "granted 1");
+    [queue.submit_job(&job).await, running]
+}
+
+/// The status of these jobs, and how many of their entries are pending.
+async fn others_state(queue: &Queue, jobs: &[JobId; 2]) -> [(&'static str, u64); 2] {
+    let [_, stream, _] = queue.store.queue.keys().streams(0, "other".parse().unwrap());
+    let mut states = [("", 0); 2];
+    for (state, id) in states.iter_mut().zip(jobs) {
+        let entry = queue.field(*id, "entry").await.unwrap();
+        let pending: redis::Value =
+            queue.redis(&["XPENDING", &stream, "workers", &entry, &entry, "1", "others"]).await;
+        let is_pending = !matches!(pending, redis::Value::Array(entries) if entries.is_empty());
+        *state = (queue.job(*id).await.status.as_str(), u64::from(is_pending));
+    }
+    states
+}
 
 /// The job of a row, and its attempt with token 1, which may not exist.
 struct Subject {
@@ -115,7 +144,12 @@ impl Subject {
             "delivered" => queue.deliver("us").await,
             "left" => {
                 queue.deliver("us").await;
-                assert_eq!(granted_text(&queue.store.work.start(0, "us", 0).await.unwrap()), "nothing");
+                assert_eq!(
+                    granted_text(
+                        &queue.store.work.start(0, "us", &Priority::ALL.map(stream), 0).await.unwrap()
+                    ),
+                    "nothing"
+                );
             }
             "late" => queue.set_field(id, "queue_deadline", "1").await,
             _ => {
@@ -168,7 +202,9 @@ impl Subject {
         match script {
             "submit" => text_of(store.intake.submit(id, new_job()).await.unwrap()),
             "take" => granted_text(&store.work.take(&all("taker")).await.unwrap()),
-            "start" => granted_text(&store.work.start(0, "us", usize::MAX).await.unwrap()),
+            "start" => granted_text(
+                &store.work.start(0, "us", &Priority::ALL.map(stream), usize::MAX).await.unwrap(),
+            ),
             "renew" => {
                 let gone = store.work.renew(0, "us", &[never_granted(id)]).await.unwrap();
                 gone.first().map_or_else(|| "held".to_owned(), |(_, fence)| text_of(fence))
@@ -193,7 +229,7 @@ fn assert_done(settled: Settled) {
 }
 
 fn never_granted(job_id: JobId) -> Claim {
-    Claim { job_id, token: 1, priority: Priority::Normal }
+    Claim { job_id, token: 1, stream: stream(Priority::Normal) }
 }
 
 fn text_of(outcome: impl Debug) -> String {

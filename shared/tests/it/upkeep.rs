@@ -13,7 +13,7 @@ use tepal_shared::{
 use tepal_tests::wait::eventually;
 
 use crate::{
-    queue::{DONE, Queue, SOON, complete, fail},
+    queue::{DONE, Queue, SOON, complete, fail, stream},
     repairs::{Damage, damaged},
     snapshot::Snapshot,
 };
@@ -91,7 +91,7 @@ pub(crate) async fn a_sweep_of_what_can_have_expired_looks_at_no_younger_jobs(qu
     for id in [expired, behind] {
         queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(id)]).await;
     }
-    queue.set_field(old, "created_at", "1000").await;
+    queue.set_field(old, "at", "1000").await;
 
     let swept = queue.store.work.sweep_expired(0, None, 100).await.unwrap();
 
@@ -132,7 +132,7 @@ pub(crate) async fn a_sweep_goes_on_where_it_stopped(queue: &Queue) {
 
 /// The names of the consumers of the normal stream.
 async fn consumers(queue: &Queue) -> Vec<String> {
-    let stream = queue.store.queue.keys().stream(0, Priority::Normal);
+    let stream = queue.store.queue.keys().stream(0, stream(Priority::Normal));
     let infos: Vec<std::collections::HashMap<String, redis::Value>> =
         queue.redis(&["XINFO", "CONSUMERS", &stream, "workers"]).await;
     let mut names: Vec<String> = infos
@@ -155,7 +155,15 @@ pub(crate) async fn consumers_of_dead_workers_go_once_they_hold_nothing(queue: &
     assert_eq!(consumers(queue).await, ["dead-1", "dead-2", "live-1", "waiting"]);
     let live = ["live".to_owned()];
 
-    assert_eq!(queue.store.work.prune(0, &live, Duration::from_secs(3_600)).await.unwrap(), 0);
+    assert_eq!(
+        queue
+            .store
+            .work
+            .prune(0, &Priority::ALL.map(stream), &live, Duration::from_secs(3_600))
+            .await
+            .unwrap(),
+        0
+    );
     // The other streams may have consumers, too: from Redis 7.2 on, an empty read creates one.
     prune(queue, &["dead-1", "live-1", "waiting"]).await;
     assert_eq!(queue.settle(&holder, complete()).await, DONE);
@@ -167,7 +175,7 @@ pub(crate) async fn consumers_of_dead_workers_go_once_they_hold_nothing(queue: &
 async fn prune(queue: &Queue, left: &[&str]) {
     let live = ["live".to_owned()];
     eventually(SOON, "a consumer to go", async || {
-        queue.store.work.prune(0, &live, Duration::ZERO).await.unwrap();
+        queue.store.work.prune(0, &Priority::ALL.map(stream), &live, Duration::ZERO).await.unwrap();
         consumers(queue).await.len() <= left.len()
     })
     .await;

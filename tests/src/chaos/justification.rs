@@ -71,7 +71,7 @@ fn justification(job: &JobDump, code: &str, faults: &[Injected]) -> Option<Strin
         "timeout" => return Some("its own timeout_seconds".to_owned()),
         _ => {}
     }
-    let created_us = job.number("created_at") * 1_000;
+    let created_us = job.number("at") * 1_000;
     let ended_us = created_us + (job.number("took_ms") + 1) * 1_000;
     let can_have = |fault: &&Injected| {
         let overlaps = fault.began_us <= ended_us && created_us <= fault.ended_us + SHOWS_WITHIN_US;
@@ -86,8 +86,7 @@ mod tests {
     use super::*;
 
     fn last(code: &str) -> Final {
-        let fields =
-            [("status", "failed"), ("error_code", code), ("created_at", "5000"), ("took_ms", "2000")];
+        let fields = [("status", "failed"), ("error_code", code), ("at", "5000"), ("took_ms", "2000")];
         let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let jobs = [("a".to_owned(), JobDump { fields, ttl_ms: Some(1) })].into();
         Final { jobs, ..Final::default() }

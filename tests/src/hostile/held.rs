@@ -9,7 +9,7 @@ use tokio::time::interval;
 use crate::http::Client;
 use crate::redis::RedisServer;
 
-const STREAM: &str = "{predict_queue:0}:stream:low";
+const STREAM: &str = "{predict_queue:0}:stream:iris:low";
 const GROUP: &str = "workers";
 const CONSUMER: &str = "hostile";
 /// Much shorter than the lease of 10 s, also on a busy machine.

@@ -156,7 +156,7 @@ impl<'a> Round<'a> {
             }
         };
         eventually(CALM_WITHIN, "the attack's connections to be gone", open).await;
-        let streams = ["high", "normal", "low"].map(|name| format!("{{predict_queue:0}}:stream:{name}"));
+        let streams = ["high", "normal", "low"].map(|name| format!("{{predict_queue:0}}:stream:iris:{name}"));
         let is_done = async || streams.iter().all(|stream| self.stack.redis.cli(&["XLEN", stream]) == "0");
         eventually(CALM_WITHIN, "the attack's jobs to end", is_done).await;
     }

@@ -43,7 +43,7 @@ impl Stack {
         let worker = Worker::start(&redis.worker_url(), &[("LOG_LEVEL", "info")]).await;
         let large = seed_large(&client).await;
         let small = seed_small(&client, small_jobs).await;
-        let outstanding = || async { redis.cli(&["XLEN", "{predict_queue:0}:stream:normal"]) == "0" };
+        let outstanding = || async { redis.cli(&["XLEN", "{predict_queue:0}:stream:iris:normal"]) == "0" };
         eventually(SEEDED_WITHIN, "the seeded jobs to end", outstanding).await;
         drop(filler);
 

@@ -23,9 +23,9 @@ async fn jobs_are_readable_and_nothing_is_left_over() {
     let waiting = hash(&redis, &key);
     assert_eq!(waiting["status"], "pending");
     assert_eq!(json_of(&waiting["input"]), json!([[5.1, 3.5, 1.4, 0.2]]));
-    assert_eq!(waiting["created_at"].as_str().unwrap().len(), 13, "milliseconds since 1970: {waiting}");
+    assert_eq!(waiting["at"].as_str().unwrap().len(), 13, "milliseconds since 1970: {waiting}");
     assert_eq!(ttl(&redis, &key), -1);
-    assert_eq!(cli(&redis, &["XLEN", "{predict_queue:0}:stream:normal"]), "20");
+    assert_eq!(cli(&redis, &["XLEN", "{predict_queue:0}:stream:iris:normal"]), "20");
 
     let _worker = Worker::start(&redis.worker_url(), &[]).await;
     finished(&client, &ids).await;
@@ -39,7 +39,7 @@ async fn jobs_are_readable_and_nothing_is_left_over() {
         assert!((DAY_S - 60..=DAY_S).contains(&left), "{left} s left");
     }
     for priority in ["high", "normal", "low"] {
-        let stream = format!("{{predict_queue:0}}:stream:{priority}");
+        let stream = format!("{{predict_queue:0}}:stream:iris:{priority}");
         assert_eq!(cli(&redis, &["XLEN", &stream]), "0");
         let pending = cli(&redis, &["XPENDING", &stream, "workers"]);
         assert_eq!(pending.lines().next(), Some("0"));

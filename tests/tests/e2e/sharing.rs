@@ -68,7 +68,7 @@ async fn the_jobs_of_a_killed_worker_complete_on_the_other() {
     assert_eq!(taken_over.len(), held[0].rows);
     for job in taken_over {
         let dumped = &dump(&redis).await.jobs[job["job_id"].as_str().unwrap()];
-        let finished = dumped.number("created_at") + dumped.number("took_ms");
+        let finished = dumped.number("at") + dumped.number("took_ms");
         let after = Duration::from_millis(finished - killed_ms);
         assert!(after <= LEASE + Duration::from_secs(1), "completed {after:?} after the kill");
     }

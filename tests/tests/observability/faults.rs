@@ -81,7 +81,7 @@ async fn delete_jobs(stack: &Stack, watch: &mut Watch) {
     for _ in 0..20 {
         assert_eq!(client.post_json("/predict", &low).await.status, 202);
     }
-    stack.redis.cli(&["DEL", "{predict_queue:0}:stream:low"]);
+    stack.redis.cli(&["DEL", "{predict_queue:0}:stream:iris:low"]);
     stack.workers.iter().for_each(|worker| worker.sigcont());
     watch.sees("TepalEntriesRepaired").await;
 }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Durat
 
 use futures_util::FutureExt as _;
 use tepal_shared::{
-    job::Attempt,
+    job::{Attempt, ModelName},
     process::{retry::Backoff, telemetry},
     queue::{error::StoreError, work::Settlement},
 };
@@ -36,6 +36,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Consumer {
     /// Its name in the group.
     pub name: Arc<str>,
+    /// The model whose jobs it claims.
+    pub model: ModelName,
     /// Its settings.
     pub settings: FetchSettings,
     /// Runs its batches.
@@ -88,9 +90,10 @@ impl Consumer {
 
 impl ClaimLoop {
     fn new(consumer: Consumer) -> Self {
-        let Consumer { name, settings, runner, quarantine, .. } = &consumer;
+        let Consumer { name, model, settings, runner, quarantine, .. } = &consumer;
         let fetcher = Fetcher::new(
             name.to_string(),
+            *model,
             *settings,
             runner.settings.limits,
             runner.work.clone(),

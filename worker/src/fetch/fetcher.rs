@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use tepal_shared::{
-    job::{Delivery, Priority},
+    job::{Delivery, ModelName, Priority, Stream},
     process::telemetry,
     queue::{
         error::StoreError,
@@ -40,6 +40,7 @@ const ORDERS: [[Priority; 3]; 16] = {
 /// Claims jobs for one consumer.
 pub struct Fetcher {
     consumer: String,
+    model: ModelName,
     work: Work,
     reader: BlockingReader,
     quarantine: Quarantine,
@@ -62,7 +63,7 @@ struct Position {
     takes: usize,
     /// When a take last searched for entries that are due again.
     due_at: Option<Instant>,
-    /// Where the next search continues; `0-0` = at the oldest entry.
+    /// Where the next search continues in the stream of each priority; `0-0` = at the oldest entry.
     due_from: [String; 3],
     /// How far the search for suspects has come in each stream.
     searched: [Search; 3],
@@ -89,8 +90,12 @@ impl Position {
         }
     }
 
-    /// A call searched for due entries as far as `cursors`.
-    fn searched_to(&mut self, cursors: [String; 3]) {
+    /// A call searched for due entries as far as `cursors`, in this order of the streams.
+    fn searched_to(&mut self, order: [Priority; 3], found: Vec<String>) {
+        let mut cursors = self.due_from.clone();
+        for (priority, cursor) in order.into_iter().zip(found) {
+            cursors[place(priority)] = cursor;
+        }
         for (search, (from, to)) in self.searched.iter_mut().zip(self.due_from.iter().zip(&cursors)) {
             if *search == Search::Wanted && from == OLDEST {
                 *search = Search::Begun;
@@ -116,11 +121,21 @@ impl Position {
     }
 }
 
+/// The place of a priority in [`Priority::ALL`].
+fn place(priority: Priority) -> usize {
+    match priority {
+        Priority::High => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
+    }
+}
+
 impl Fetcher {
-    /// Claims jobs for `consumer`.
+    /// Claims jobs of a model for `consumer`.
     #[must_use]
     pub fn new(
         consumer: String,
+        model: ModelName,
         settings: FetchSettings,
         limits: Limits,
         work: Work,
@@ -131,11 +146,13 @@ impl Fetcher {
             reader: BlockingReader::new(
                 work.clone(),
                 consumer.clone(),
+                Stream::all_of(model).into(),
                 settings.reclaim_interval,
                 // A blocking read may deliver to all partitions at the same time.
                 limits.bytes.div_ceil(partitions.max(1)),
             ),
             consumer,
+            model,
             work,
             quarantine,
             settings,
@@ -265,17 +282,20 @@ impl Fetcher {
             position.restart_search();
         }
         position.takes = position.takes.wrapping_add(1);
+        let order = ORDERS[position.takes % ORDERS.len()];
+        let streams = order.map(|priority| Stream { model: self.model, priority });
+        let due_from = searches_due.then(|| order.map(|priority| position.due_from[place(priority)].clone()));
         let request = TakeRequest {
             partition,
             consumer: &self.consumer,
-            order: ORDERS[position.takes % ORDERS.len()],
+            streams: &streams,
             limit,
             max_bytes,
-            due_from: searches_due.then_some(&position.due_from),
+            due_from: due_from.as_ref().map(<[String; 3]>::as_slice),
         };
         let granted = self.work.take(&request).await?;
         if searches_due {
-            position.searched_to(granted.cursors.clone());
+            position.searched_to(order, granted.cursors.clone());
         }
         Ok(self.record(granted))
     }

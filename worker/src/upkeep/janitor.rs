@@ -7,6 +7,7 @@ use std::{
 };
 
 use tepal_shared::{
+    job::{ModelName, Stream},
     process::telemetry,
     queue::{
         error::StoreError,
@@ -38,6 +39,7 @@ pub struct Janitor {
     sweeps: HashMap<(u8, Sweep), String>,
     logs: LogWatch,
     leases: Leases,
+    model: ModelName,
 }
 
 /// The kind of sweep.
@@ -50,10 +52,10 @@ enum Sweep {
 }
 
 impl Janitor {
-    /// A janitor of the store's queue, in the worker that holds these jobs.
+    /// A janitor of the store's queue, in the worker that holds these jobs and serves this model.
     #[must_use]
-    pub fn new(work: Work, leases: Leases) -> Self {
-        Self { work, sweeps: HashMap::new(), logs: LogWatch::default(), leases }
+    pub fn new(work: Work, leases: Leases, model: ModelName) -> Self {
+        Self { work, sweeps: HashMap::new(), logs: LogWatch::default(), leases, model }
     }
 
     /// Works until `shutdown` begins.
@@ -83,7 +85,7 @@ impl Janitor {
             self.sweep(partition, Sweep::Expired).await?;
             self.sweep(partition, Sweep::All).await?;
             self.settle_charges(partition).await?;
-            let pruned = self.work.prune(partition, &live, silence).await?;
+            let pruned = self.work.prune(partition, &Stream::all_of(self.model), &live, silence).await?;
             if pruned > 0 {
                 info!(action = "consumers_pruned", partition, count = pruned);
             }

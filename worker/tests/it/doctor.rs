@@ -208,7 +208,7 @@ async fn a_right_on_other_keys_is_not_enough() {
 
 #[tokio::test]
 async fn a_user_that_may_read_the_secret_of_the_proxies_is_named() {
-    let rule = shipped_rule().replace("~{predict_queue:*}:dead", "~{predict_queue:*}:*");
+    let rule = shipped_rule().replace("~{predict_queue:*}:dead:*", "~{predict_queue:*}:*");
 
     let (is_well, text) = with_rule(&rule).await;
 
@@ -343,5 +343,5 @@ async fn the_rights_on_the_last_partition_are_checked_too() {
     let (is_well, text) = doctor(&url, Settings::onnx().with("PARTITIONS", 4)).await;
 
     assert!(!is_well);
-    assert!(line(&text, "rights").contains("{predict_queue:3}:stream:normal"), "{text}");
+    assert!(line(&text, "rights").contains("{predict_queue:3}:stream:any:normal"), "{text}");
 }

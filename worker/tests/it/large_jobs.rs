@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tepal_shared::{
-    job::{JobId, Priority},
+    job::{JobId, Stream},
     queue::work::{Settlement, TakeRequest},
 };
 use tepal_tests::model_server::{Behaviour, CallRecord, ModelServer, ServerSpec, TensorSpec};
 
 use crate::{
-    queue::{Queue, running},
+    queue::{Queue, model, running},
     settings::Settings,
 };
 
@@ -117,7 +117,7 @@ async fn jobs_that_are_due_again_are_claimed_within_the_limit_too() {
     let request = TakeRequest {
         partition: 0,
         consumer: "another",
-        order: Priority::ALL,
+        streams: &Stream::all_of(model()),
         limit: ids.len(),
         max_bytes: usize::MAX,
         due_from: None,

@@ -7,7 +7,7 @@ use tepal_shared::{job::NewJob, queue::heartbeat::BackendState};
 
 use crate::{
     flowers::{classify_all, input, input_of_rows},
-    queue::{Queue, SOON, result_of},
+    queue::{Queue, SOON, new_job, result_of},
     settings::{Settings, TOY_MODELS},
 };
 
@@ -35,7 +35,7 @@ async fn a_job_can_be_read_with_redis_cli_and_expires_a_day_after_its_end() {
     let queue = Queue::start().await;
     let id = queue.submit(input(5.1)).await;
     let before = queue.hash(id);
-    assert_eq!(Vec::from_iter(before.keys()), ["created_at", "entry", "input", "status"]);
+    assert_eq!(Vec::from_iter(before.keys()), ["at", "entry", "input", "m", "status"]);
     assert_eq!((before["status"].as_str(), before["input"].as_str()), ("pending", "[[5.1,3.5,1.4,0.2]]"));
     assert_eq!(queue.ttl(id), -1);
 
@@ -43,7 +43,7 @@ async fn a_job_can_be_read_with_redis_cli_and_expires_a_day_after_its_end() {
     let job = queue.completed(id).await;
 
     let after = queue.hash(id);
-    let fields = ["attempt", "created_at", "result", "status", "took_ms", "waited_ms"];
+    let fields = ["at", "attempt", "m", "result", "status", "took_ms", "waited_ms"];
     assert_eq!(Vec::from_iter(after.keys()), fields);
     assert_eq!((after["status"].as_str(), after["attempt"].as_str()), ("completed", "1"));
     let result: Value = serde_json::from_str(&after["result"]).unwrap();
@@ -97,7 +97,7 @@ async fn what_a_request_brought_along_is_in_the_log_of_its_job() {
     let worker = queue.worker(Settings::onnx()).await;
 
     let origin = (Some("request-1".to_owned()), Some("00-abc-def-01".to_owned()));
-    let job = NewJob { input: input(5.1), request_id: origin.0, traceparent: origin.1, ..NewJob::default() };
+    let job = NewJob { request_id: origin.0, traceparent: origin.1, ..new_job(input(5.1)) };
     queue.submit_job(0, job).await;
 
     let line = worker.wait_for_log("prediction_completed", SOON).await;

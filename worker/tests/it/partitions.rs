@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use tepal_shared::{
-    job::{JobId, NewJob},
-    queue::Policy,
-};
+use tepal_shared::{job::JobId, queue::Policy};
 use tepal_tests::{
     model_server::{Behaviour, ModelServer, ServerSpec},
     redis::RedisServer,
@@ -13,7 +10,7 @@ use tepal_tests::{
 
 use crate::{
     flowers::input,
-    queue::{Queue, SOON, running},
+    queue::{Queue, SOON, new_job, running},
     settings::Settings,
 };
 
@@ -33,7 +30,7 @@ async fn submit_to_all(queue: &Queue, count: usize) -> Vec<JobId> {
     let mut ids = Vec::new();
     for _ in 0..count {
         for partition in 0..PARTITIONS {
-            ids.push(queue.submit_job(partition, NewJob { input: input(5.1), ..NewJob::default() }).await);
+            ids.push(queue.submit_job(partition, new_job(input(5.1))).await);
         }
     }
     ids

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 use tepal_shared::{
-    job::{Claim, Job, JobId, JobResult, JobStatus, NewJob, Priority},
+    job::{Claim, Job, JobId, JobResult, JobStatus, ModelName, NewJob, Priority, Stream},
     queue::{
         Policy,
         heartbeat::{BackendState, WorkerState},
@@ -60,7 +60,7 @@ impl Queue {
 
     /// Submits rows, JSON text.
     pub(crate) async fn submit(&self, input: impl Into<String>) -> JobId {
-        self.submit_job(0, NewJob { input: input.into(), ..NewJob::default() }).await
+        self.submit_job(0, new_job(input.into())).await
     }
 
     /// Submits one job for each input, in order.
@@ -131,9 +131,9 @@ impl Queue {
     /// Whether no work is left: the streams are empty and nothing is pending.
     pub(crate) async fn assert_drained(&self) {
         for partition in self.store.queue.partitions() {
-            let state = self.store.views.partition_state(partition).await.unwrap();
+            let state = self.store.views.partition_state(partition, model()).await.unwrap();
             assert_eq!(state.queues, [QueueState::default(); 3], "partition {partition}");
-            for stream in self.store.queue.keys().streams(partition) {
+            for stream in self.store.queue.keys().streams(partition, model()) {
                 assert_eq!(self.redis.cli(&["XLEN", &stream]), "0", "{stream}");
             }
         }
@@ -144,10 +144,10 @@ impl Queue {
         let request = TakeRequest {
             partition: id.partition(),
             consumer: ANOTHER_WORKER,
-            order: Priority::ALL,
+            streams: &Stream::all_of(model()),
             limit: 1,
             max_bytes: usize::MAX,
-            due_from: Some(&<[String; 3]>::default()),
+            due_from: Some(&[const { String::new() }; 3]),
         };
         let take = async || self.store.work.take(&request).await.unwrap().deliveries.pop();
         let claim = eventually(SOON, "the job to be claimed", take).await.attempt.claim;
@@ -157,7 +157,7 @@ impl Queue {
 
     /// Lets the lease of such a job lapse.
     pub(crate) fn lapse(&self, id: JobId) {
-        let stream = self.store.queue.keys().stream(id.partition(), Priority::Normal);
+        let stream = self.store.queue.keys().stream(id.partition(), stream(Priority::Normal));
         let entry = &self.hash(id)["entry"];
         let idle_ms = self.store.queue.policy().lease.as_millis().to_string();
         self.redis.cli(&[
@@ -182,12 +182,12 @@ impl Queue {
 
     /// How many normal jobs a worker holds.
     pub(crate) async fn in_flight(&self) -> u64 {
-        self.store.views.partition_state(0).await.unwrap().queues[1].in_flight
+        self.store.views.partition_state(0, model()).await.unwrap().queues[1].in_flight
     }
 
     /// Waits until the lease of some normal job has lapsed without anybody noticing.
     pub(crate) async fn lapsed(&self, lease_ms: u64) {
-        let stream = self.store.queue.keys().stream(0, Priority::Normal);
+        let stream = self.store.queue.keys().stream(0, stream(Priority::Normal));
         let command = ["XPENDING", &stream, "workers", "IDLE", &lease_ms.to_string(), "-", "+", "1"];
         let lapsed = async || !self.redis.cli(&command).is_empty();
         eventually(SOON, "a lapsed lease", lapsed).await;
@@ -229,6 +229,21 @@ impl Queue {
         };
         eventually(SOON, "the heartbeat to show the backend's state", look).await
     }
+}
+
+/// The model that the workers serve.
+pub(crate) fn model() -> ModelName {
+    "iris".parse().unwrap()
+}
+
+/// The stream of its jobs of this priority.
+pub(crate) fn stream(priority: Priority) -> Stream {
+    Stream { model: model(), priority }
+}
+
+/// A job of it with this input.
+pub(crate) fn new_job(input: String) -> NewJob {
+    NewJob::new(model(), input)
 }
 
 /// The result of a completed job, unless it is large.

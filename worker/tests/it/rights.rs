@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::{
     flowers::{input, input_of_rows},
-    queue::{Queue, SOON},
+    queue::{Queue, SOON, model, new_job, stream},
     settings::Settings,
 };
 
@@ -35,12 +35,12 @@ fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
         (keys.input_prefix(0), "$input"),
         (keys.quota_prefix(0), "$quota"),
         (keys.log(0), "$log"),
-        (keys.dead(0), "$dead"),
-        (keys.alone(0), "$alone"),
+        (keys.dead(0, model()), "$dead"),
+        (keys.alone(0, model()), "$alone"),
         (keys.idempotency(0, ""), "$idem"),
         (keys.workers(), "$workers"),
     ];
-    kinds.extend(keys.streams(0).map(|stream| (stream, "$stream")));
+    kinds.extend(keys.streams(0, model()).map(|stream| (stream, "$stream")));
     kinds
 }
 
@@ -51,11 +51,16 @@ async fn leave_behind(queue: &Queue) {
     queue.lapse(dead);
     let lost = queue.submit(input(5.1)).await;
     let entry = &queue.hash(lost)["entry"];
-    queue.redis.cli(&["XDEL", &queue.store.queue.keys().stream(0, Priority::Normal), entry]);
-    let late = NewJob { max_queue: Some(Duration::from_millis(1)), input: input(5.1), ..NewJob::default() };
+    queue.redis.cli(&["XDEL", &queue.store.queue.keys().stream(0, stream(Priority::Normal)), entry]);
+    let late = NewJob { max_queue: Some(Duration::from_millis(1)), ..new_job(input(5.1)) };
     queue.submit_job(0, late).await;
     // A group that was removed, and the heartbeat of a worker that died long ago.
-    queue.redis.cli(&["XGROUP", "DESTROY", &queue.store.queue.keys().stream(0, Priority::Low), "workers"]);
+    queue.redis.cli(&[
+        "XGROUP",
+        "DESTROY",
+        &queue.store.queue.keys().stream(0, stream(Priority::Low)),
+        "workers",
+    ]);
     queue.redis.cli(&["HSET", &queue.store.queue.keys().workers(), "dead", "1700000000000 {}"]);
 }
 
@@ -64,7 +69,7 @@ async fn exercise_quota(queue: &Queue, server: &ModelServer) {
     let charge = Some(Charge { payer: "a:x".into(), most_bytes: 0 });
     for behaviour in [Behaviour::Normal, Behaviour::Status(Code::InvalidArgument, String::new())] {
         server.script_next(1, behaviour);
-        let job = NewJob { input: input_of_rows(600), charge: charge.clone(), ..NewJob::default() };
+        let job = NewJob { charge: charge.clone(), ..new_job(input_of_rows(600)) };
         let id = queue.submit_job(0, job).await;
         let has_ended =
             async || queue.store.views.job(id).await.unwrap().is_none_or(|job| job.status.is_terminal());
@@ -77,7 +82,7 @@ async fn exercise_quota(queue: &Queue, server: &ModelServer) {
 /// Jobs that end in every way. Their records expire at once, with the idempotency key of one.
 async fn exercise(queue: &Queue, server: &ModelServer) {
     let key = Idempotency { key_hash: "aa".to_owned(), fingerprint: "bb".to_owned() };
-    queue.submit_job(0, NewJob { idempotency: Some(key), input: input(5.1), ..NewJob::default() }).await;
+    queue.submit_job(0, NewJob { idempotency: Some(key), ..new_job(input(5.1)) }).await;
     for behaviour in [
         Behaviour::Status(Code::Internal, String::new()),
         Behaviour::Status(Code::InvalidArgument, String::new()),

@@ -118,7 +118,7 @@ async fn requeue(app: &App, caller: &Caller, id: &PathId, parts: &Parts) -> Resu
         Requeued::NotRepeatable(status) => Err(ApiError::NotRepeatable(status)),
         Requeued::InputExpired(status) => Err(ApiError::InputExpired(status)),
         Requeued::Missing => Err(ApiError::JobNotFound),
-        Requeued::Full { .. } => Err(app.intake.queue_full()),
+        Requeued::Full { .. } | Requeued::ModelFull { .. } => Err(app.intake.queue_full()),
         Requeued::OverQuota { room_in } => Err(ApiError::StorageQuota(quota::retry_after(room_in))),
     }
 }

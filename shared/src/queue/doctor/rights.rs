@@ -3,7 +3,7 @@
 use redis::{RedisError, Script, aio::MultiplexedConnection};
 
 use crate::{
-    job::{JobId, Priority},
+    job::{JobId, ModelName, Priority, Stream},
     queue::keys::Keys,
 };
 
@@ -132,15 +132,16 @@ impl Service {
 /// The words of each command, with the keys of one partition instead of their names.
 pub(super) fn with_keys(commands: &[&str], keys: &Keys, partition: u8) -> Vec<Vec<String>> {
     let [charges, ..] = keys.quota(partition);
+    let stream = Stream { model: ModelName::ANY, priority: Priority::Normal };
     let key = |word: &str| match word {
         "$quota" => charges.clone(),
         "$job" => keys.job(JobId::new(partition)),
         "$input" => keys.input(JobId::new(partition)),
-        "$stream" => keys.stream(partition, Priority::Normal),
+        "$stream" => keys.stream(partition, stream),
         "$log" => keys.log(partition),
         "$ahead" => keys.log_ahead(partition),
-        "$dead" => keys.dead(partition),
-        "$alone" => keys.alone(partition),
+        "$dead" => keys.dead(partition, stream.model),
+        "$alone" => keys.alone(partition, stream.model),
         "$idem" => keys.idempotency(partition, "0"),
         "$secret" => keys.secret(),
         "$workers" => keys.workers(),

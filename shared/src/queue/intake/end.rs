@@ -63,10 +63,10 @@ impl Intake {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn cancel(&self, id: JobId, view: View<'_>) -> Result<Cancelled, StoreError> {
-        let [high, normal, low] = self.queue.keys.streams(id.partition());
-        let mut command = CANCEL.call(&[self.queue.keys.job(id), high, normal, low]);
+        let mut command = CANCEL.call(&[self.queue.keys.job(id)]);
         command.arg(seconds(self.queue.policy.result_ttl)).arg(view.as_argument());
         command.arg(seconds(self.queue.policy.failed_input_ttl));
+        command.arg(self.queue.keys.stream_prefix(id.partition()));
         Cancelled::parse(self.queue.redis.run(&command).await?)
     }
 
@@ -75,14 +75,13 @@ impl Intake {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn expire(&self, id: JobId) -> Result<Expired, StoreError> {
-        let [high, normal, low] = self.queue.keys.streams(id.partition());
-        let keys = [self.queue.keys.job(id), high, normal, low, self.queue.keys.dead(id.partition())];
-        let mut command = EXPIRE.call(&keys);
+        let mut command = EXPIRE.call(&[self.queue.keys.job(id)]);
         command
             .arg(id.to_string())
             .arg(seconds(self.queue.policy.result_ttl))
             .arg(self.queue.policy.max_dead_letters)
-            .arg(seconds(self.queue.policy.failed_input_ttl));
+            .arg(seconds(self.queue.policy.failed_input_ttl))
+            .arg(self.queue.keys.stream_prefix(id.partition()));
         Expired::parse(self.queue.redis.run(&command).await?)
     }
 }

@@ -66,13 +66,14 @@ impl Gathered {
     }
 }
 
-/// Divides submissions into calls, each for one partition, in the order of submission.
+/// Divides submissions into calls, each for one partition and model, in the order of submission.
 pub(super) fn calls(mut submissions: Vec<PendingSubmission>) -> Vec<Vec<PendingSubmission>> {
-    submissions.sort_by_key(|submission| submission.id.partition());
+    let streams_of = |submission: &PendingSubmission| (submission.id.partition(), submission.job.model);
+    submissions.sort_by_key(streams_of);
     let (mut calls, mut bytes) = (Vec::<Vec<_>>::new(), 0);
     for submission in submissions {
         let has_room = |call: &&mut Vec<PendingSubmission>| {
-            let is_same = |other: &PendingSubmission| other.id.partition() == submission.id.partition();
+            let is_same = |other: &PendingSubmission| streams_of(other) == streams_of(&submission);
             call.len() < MOST_JOBS && bytes < ENOUGH_BYTES && call.last().is_some_and(is_same)
         };
         let size = submission.job.input.len();

@@ -11,7 +11,11 @@ use tokio::time::Instant;
 use crate::queue::{
     error::StoreError,
     handle::Queue,
-    intake::{acknowledged::Acknowledged, gathered::Gathered},
+    intake::{
+        acknowledged::Acknowledged,
+        depths::{Depths, SharedDepths},
+        gathered::Gathered,
+    },
     link::{Answered, ConnectionSettings, Generation, Redis, Replicated, ReplicationSettings},
 };
 
@@ -24,6 +28,7 @@ pub struct Intake {
     replicated: Option<Replicated>,
     pub(super) gathered: Gathered,
     pub(super) acknowledged: Acknowledged,
+    pub(super) depths: SharedDepths,
     last_out_of_memory: LastOutOfMemory,
 }
 
@@ -31,8 +36,8 @@ impl Intake {
     /// The role of a proxy in this queue.
     #[must_use]
     pub fn new(queue: Queue) -> Self {
-        let (gathered, acknowledged, last_out_of_memory) = Default::default();
-        Self { queue, replicated: None, gathered, acknowledged, last_out_of_memory }
+        let (gathered, acknowledged, depths, last_out_of_memory) = Default::default();
+        Self { queue, replicated: None, gathered, acknowledged, depths, last_out_of_memory }
     }
 
     /// The same, but a submission is acknowledged only when replicas hold it.
@@ -52,6 +57,11 @@ impl Intake {
     #[must_use]
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// Notes the limits of the models, and how many jobs of each have not ended.
+    pub fn note_depths(&self, depths: Depths) {
+        self.depths.set(depths);
     }
 
     /// Whether Redis refused a job because its memory was full, at most `age` ago. Near its limit it refuses large jobs and

@@ -5,10 +5,10 @@ use std::time::Duration;
 use redis::{Cmd, Value};
 
 use crate::{
-    job::{Charge, JobId, JobStatus, owner::View},
+    job::{Charge, JobId, JobStatus, ModelName, NotAModelName, owner::View},
     queue::{
         error::StoreError,
-        intake::{handle::Intake, submitted::room_in},
+        intake::{depths::Room, handle::Intake, submitted::room_in},
         link::Answered,
         scripts::{REQUEUE, reply::Reply},
     },
@@ -43,6 +43,11 @@ pub enum Requeued {
         /// Jobs that have not ended.
         outstanding: u64,
     },
+    /// The model is at its limit.
+    ModelFull {
+        /// Jobs of the model that have not ended.
+        outstanding: u64,
+    },
     /// The payer is at its quota.
     OverQuota {
         /// As of a submission.
@@ -59,6 +64,7 @@ impl Requeued {
             "unfinished" => Ok(Self::NotRepeatable(reply.parsed("a status")?)),
             "missing" => Ok(Self::Missing),
             "full" => Ok(Self::Full { outstanding: reply.count("the queue's length")? }),
+            "model_full" => Ok(Self::ModelFull { outstanding: reply.count("the queue's length")? }),
             "over_quota" => Ok(Self::OverQuota { room_in: room_in(&mut reply)? }),
             word => reply.unknown(word),
         }
@@ -73,7 +79,10 @@ impl Intake {
     /// Any [`StoreError`].
     pub async fn requeue(&self, old: JobId, id: JobId, origin: Origin<'_>) -> Result<Requeued, StoreError> {
         let partition = old.partition();
-        let [high, normal, low] = self.queue.keys.streams(partition);
+        // A job never changes its model.
+        let Some(model) = self.model_of(old).await? else { return Ok(Requeued::Missing) };
+        let Room { others, most_of_model } = self.depths.room(partition, model);
+        let [high, normal, low] = self.queue.keys.streams(partition, model);
         let [log, old_job, input] =
             [self.queue.keys.log(partition), self.queue.keys.job(old), self.queue.keys.input(old)];
         let mut command = REQUEUE.call(&[self.queue.keys.job(id), high, normal, low, log, old_job, input]);
@@ -84,7 +93,10 @@ impl Intake {
             .arg(&id.as_bytes()[..])
             .arg(origin.view.as_argument())
             .arg(origin.charge.map_or(0, |charge| charge.most_bytes))
-            .arg(origin.charge.map_or("", |charge| &charge.payer));
+            .arg(origin.charge.map_or("", |charge| &charge.payer))
+            .arg(model.as_str())
+            .arg(others)
+            .arg(most_of_model);
         add_origin(&mut command, origin.request_id, origin.traceparent);
         let Answered { generation, value, earlier } = self.run_submission(&command).await?;
         let requeued = Requeued::parse(value)?;
@@ -94,10 +106,24 @@ impl Intake {
                 self.acknowledged.add([id].into_iter(), generation);
             }
             // The earlier sending may have found room.
-            (Requeued::Full { .. } | Requeued::OverQuota { .. }, Some(error)) => return Err(error),
+            (
+                Requeued::Full { .. } | Requeued::ModelFull { .. } | Requeued::OverQuota { .. },
+                Some(error),
+            ) => {
+                return Err(error);
+            }
             _ => {}
         }
         Ok(requeued)
+    }
+
+    /// The model of a job; `None` if there is no such job.
+    async fn model_of(&self, id: JobId) -> Result<Option<ModelName>, StoreError> {
+        let mut command = redis::cmd("HGET");
+        command.arg(self.queue.keys.job(id)).arg("m");
+        let name: Option<String> =
+            redis::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)?;
+        name.map(|name| name.parse().map_err(StoreError::unread::<NotAModelName>)).transpose()
     }
 }
 

@@ -8,10 +8,11 @@ use redis::{Cmd, RedisError};
 use tokio::sync::oneshot;
 
 use crate::{
-    job::{JobId, LARGE_BYTES, NewJob, Priority},
+    job::{JobId, LARGE_BYTES, ModelName, NewJob, Priority},
     queue::{
         error::StoreError,
         intake::{
+            depths::Room,
             gathered::{Added, PendingSubmission, SubmitResult, calls},
             handle::Intake,
             submitted::Submitted,
@@ -95,7 +96,7 @@ impl Intake {
         }
     }
 
-    /// Submits jobs of one partition. Returns one outcome for each, in order.
+    /// Submits jobs of one partition and model. Returns one outcome for each, in order.
     async fn submitted(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Vec<SubmitResult> {
         match self.call(jobs).await {
             Ok(outcomes) => outcomes,
@@ -110,14 +111,19 @@ impl Intake {
         }
     }
 
-    /// Submits jobs of one partition in one script call. Returns one outcome for each, in order.
+    /// Submits jobs of one partition and model in one script call. Returns one outcome for each, in order.
     async fn call(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<SubmitResult>, StoreError> {
-        let Answered { generation, value, earlier } = self.run_submission(&self.submit_call(jobs)).await?;
+        let Some((id, job)) = jobs.first() else { return Ok(Vec::new()) };
+        let call = self.submit_call(id.partition(), job.model, jobs);
+        let Answered { generation, value, earlier } = self.run_submission(&call).await?;
         let mut outcomes = Submitted::parse_all(value, jobs.len())?;
         if let Some(error) = earlier {
             // The earlier sending may have found room.
             let is_full = |outcome: &&mut SubmitResult| {
-                matches!(outcome, Ok(Submitted::Full { .. } | Submitted::OverQuota { .. }))
+                matches!(
+                    outcome,
+                    Ok(Submitted::Full { .. } | Submitted::ModelFull { .. } | Submitted::OverQuota { .. })
+                )
             };
             outcomes.iter_mut().filter(is_full).for_each(|outcome| *outcome = Err(error.clone()));
         }
@@ -135,10 +141,9 @@ impl Intake {
         Ok(outcomes)
     }
 
-    fn submit_call(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Cmd {
-        let partition = jobs.first().map_or(0, |(id, _)| id.partition());
+    fn submit_call(&self, partition: u8, model: ModelName, jobs: &[(JobId, Arc<NewJob>)]) -> Cmd {
         let mut keys = Vec::with_capacity(4 + 2 * jobs.len());
-        keys.extend(self.queue.keys.streams(partition));
+        keys.extend(self.queue.keys.streams(partition, model));
         keys.push(self.queue.keys.log(partition));
         for (id, job) in jobs {
             keys.push(self.queue.keys.job(*id));
@@ -149,7 +154,9 @@ impl Intake {
         let bytes: usize = jobs.iter().map(|(_, job)| USUAL_BYTES + job.input.len()).sum();
         let mut command = SUBMIT.call_with_room(&keys, USUAL_ARGUMENTS * jobs.len(), bytes);
         let most_kept = jobs.iter().find_map(|(_, job)| Some(job.charge.as_ref()?.most_bytes));
-        command.arg(self.queue.policy.max_queue_depth).arg(most_kept.unwrap_or(0));
+        let Room { others, most_of_model } = self.depths.room(partition, model);
+        command.arg(self.queue.policy.max_queue_depth).arg(others).arg(most_of_model);
+        command.arg(most_kept.unwrap_or(0)).arg(model.as_str());
         for (id, job) in jobs {
             command
                 .arg(id.to_string())

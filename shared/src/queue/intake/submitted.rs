@@ -31,6 +31,11 @@ pub enum Submitted {
         /// Jobs that have not ended.
         outstanding: u64,
     },
+    /// The model is at its limit.
+    ModelFull {
+        /// Jobs of the model that have not ended.
+        outstanding: u64,
+    },
     /// The payer is at its quota.
     OverQuota {
         /// Time until the payer may have room; zero = as soon as one of its jobs ends, `None` = unknown.
@@ -58,6 +63,7 @@ impl Submitted {
             }
             "conflict" => Ok(Self::Conflict),
             "full" => Ok(Self::Full { outstanding: reply.count("the queue's length")? }),
+            "model_full" => Ok(Self::ModelFull { outstanding: reply.count("the queue's length")? }),
             "over_quota" => Ok(Self::OverQuota { room_in: room_in(&mut reply)? }),
             word => reply.unknown(word),
         }

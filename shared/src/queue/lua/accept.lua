@@ -1,7 +1,19 @@
 -- accept: shared by `submit` and `requeue`: stores a new job. Needs lib, clock and quota.
--- Number of outstanding jobs of a partition. The entries of ended jobs are deleted, so the lengths are exact.
+-- Number of outstanding jobs of a model in a partition. The entries of ended jobs are deleted, so the lengths are exact.
 local function outstanding(high, normal, low)
   return redis.call('XLEN', high) + redis.call('XLEN', normal) + redis.call('XLEN', low)
+end
+
+-- The reply for a job that the partition or its model has no room for, or nil. `limit`, `limit_of_model`: largest numbers of outstanding
+-- jobs, 0 = no limit; `others`: those of other models, as of the caller's last count. The script counts only the job's own model:
+-- lengths of many streams would cost every call many commands.
+local function no_room(depth, others, limit, limit_of_model)
+  if limit > 0 and depth + others >= limit then
+    return { 'full', depth + others }
+  end
+  if limit_of_model > 0 and depth >= limit_of_model then
+    return { 'model_full', depth }
+  end
 end
 
 -- The largest number of charges that a refusal reads.
@@ -73,13 +85,13 @@ local function accepted_at(log, entry)
   return int(math.min(id_ms, now))
 end
 
--- Writes a new pending job into the log, its stream and its hash. `log_id`: the 16 bytes of the id; `owner`: '' = no owner;
--- `record`: key of the idempotency record, which is deleted with the job, or nil; `max_queue_ms`: longest wait in the queue, 0 =
+-- Writes a new pending job into the log, its stream and its hash. `model`: name of the model, the field `m`. Its name and that of `at`
+-- are short, because they are part of every finished job. `log_id`: the 16 bytes of the id; `owner`: '' = no owner; `record`: key of the idempotency record, which is deleted with the job, or nil; `max_queue_ms`: longest wait in the queue, 0 =
 -- no limit; `...`: name and value of each further field.
-local function accept(job, id, stream, log, log_id, owner, record, max_queue_ms, ...)
+local function accept(job, id, model, stream, log, log_id, owner, record, max_queue_ms, ...)
   local created_at = accepted_at(log, list(log, log_id, owner, record))
   local entry = redis.call('XADD', stream, '*', 'id', id)
-  redis.call('HSET', job, 'status', 'pending', 'created_at', created_at, 'entry', entry, ...)
+  redis.call('HSET', job, 'status', 'pending', 'm', model, 'at', created_at, 'entry', entry, ...)
   if max_queue_ms > 0 then
     redis.call('HSET', job, 'queue_deadline', int(tonumber(created_at) + max_queue_ms))
   end

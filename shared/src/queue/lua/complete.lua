@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- complete: stores results and ends the jobs, each by itself, if its attempt holds it.
--- KEYS[1]  stream of priority high
--- KEYS[2]  stream of priority normal
--- KEYS[3]  stream of priority low
+-- complete: stores results and ends the jobs of a model, each by itself, if its attempt holds it.
+-- KEYS[1]  the model's stream of priority high
+-- KEYS[2]  of priority normal
+-- KEYS[3]  of priority low
 -- KEYS[4...]  job hashes
 -- ARGV[1]  lifetime of a terminal job, s
 -- ARGV[2...]  per job: attempt token, stream number, result, JSON
@@ -14,7 +14,7 @@ local outcomes, ending, accepted, results, entries, charges = {}, {}, {}, {}, { 
 for i = 4, #KEYS do
   local key, argument = KEYS[i], 3 * i - 10
   local token = ARGV[argument]
-  local job = redis.call('HMGET', key, 'status', 'attempt', 'entry', 'created_at', 'charged')
+  local job = redis.call('HMGET', key, 'status', 'attempt', 'entry', 'at', 'charged')
   local refused = fence(job[1], job[2], token)
   if job[1] == 'completed' and job[2] == token then
     table.insert(outcomes, 'completed')

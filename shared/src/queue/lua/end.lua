@@ -38,11 +38,17 @@ local function end_job(job, now, status, ...)
   end
 end
 
--- Ends a job as failed and writes a dead letter. `job`: as for end_job, and {id, attempts}; `dead`: {key, max}; `why`: {code,
--- message}.
-local function fail_job(job, now, dead, why)
+-- A key of the model that a stream belongs to: '{queue:p}:<kind>:<model>'. It is derived because few calls need it.
+local function model_key(stream, kind)
+  local partition, model = string.match(stream, '^(.-}:)stream:(.*):%a+$')
+  return partition .. kind .. ':' .. model
+end
+
+-- Ends a job as failed and writes a dead letter of its model. `job`: as for end_job, and {id, attempts}; `max_dead`: largest number
+-- of dead letters of a model; `why`: {code, message}.
+local function fail_job(job, now, max_dead, why)
   end_job(job, now, 'failed', 'error', why.message, 'error_code', why.code)
-  redis.call('XADD', dead.key, 'MAXLEN', '~', dead.max, '*', 'id', job.id, 'error_code', why.code, 'attempts', job.attempts)
+  redis.call('XADD', model_key(job.stream, 'dead'), 'MAXLEN', '~', max_dead, '*', 'id', job.id, 'error_code', why.code, 'attempts', job.attempts)
 end
 
 -- The reason to fail a job that has missed a deadline, or nil.

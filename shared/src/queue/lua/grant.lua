@@ -1,10 +1,10 @@
 -- grant: shared by `take` and `start`: turns delivered entries into claims. Needs lib, clock, quota and end.
--- `grants`: {streams, dead = {key, max}, alone = {key, idle_ms of a job that must wait}, prefix, now, max_lost, ttl_s,
--- input_ttl_s, max_bytes, lease_ms, count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0}.
+-- `grants`: {streams, prefix, now, max_lost, max_dead, ttl_s, input_ttl_s, put_off_idle_ms: idle time of a job that must wait,
+-- max_bytes, lease_ms, count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0}.
 -- `jobs`: the values of all claimed jobs in one list, since a list in a list costs Redis a buffer of its own.
 local function grant(grants, number, entry, id)
   local stream, key = grants.streams[number], grants.prefix .. id
-  local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'created_at', 'queue_deadline', 'timeout_ms',
+  local job = redis.call('HMGET', key, 'status', 'entry', 'attempt', 'at', 'queue_deadline', 'timeout_ms',
     'request_id', 'traceparent', 'input')
   -- Most jobs are new, and these fields are missing.
   local status, attempt, created_at = job[1], tonumber(job[3] or 0), job[4]
@@ -34,23 +34,24 @@ local function grant(grants, number, entry, id)
   if why then
     local record = { key = key, id = id, stream = stream, entry = entry, created_at = created_at,
       attempts = attempt - released, ttl_s = grants.ttl_s, input_ttl_s = grants.input_ttl_s }
-    fail_job(record, grants.now, grants.dead, why)
+    fail_job(record, grants.now, grants.max_dead, why)
     table.insert(grants.ended, { id, why.code })
     return
   end
 
   if broken > 1 then
-    -- Its model call broke off while it was the only job in the call. Of such jobs, one runs at a time in the partition: if one
-    -- of them kills the model server, the calls of the others must not break off with it each time.
-    local other = redis.call('GET', grants.alone.key)
+    -- Its model call broke off while it was the only job in the call. Of such jobs of a model, one runs at a time in the partition: if
+    -- one of them kills the model server, the calls of the others must not break off with it each time.
+    local alone = model_key(stream, 'alone')
+    local other = redis.call('GET', alone)
     if other and other ~= id and redis.call('HGET', grants.prefix .. other, 'status') == 'processing' then
       redis.call('HSET', key, 'status', 'pending')
-      redis.call('XCLAIM', stream, GROUP, WAITING, 0, entry, 'IDLE', grants.alone.idle_ms, 'JUSTID')
+      redis.call('XCLAIM', stream, GROUP, WAITING, 0, entry, 'IDLE', grants.put_off_idle_ms, 'JUSTID')
       grants.put_off = grants.put_off + 1
       return
     end
     -- No call takes longer than an hour.
-    redis.call('SET', grants.alone.key, id, 'EX', 3600)
+    redis.call('SET', alone, id, 'EX', 3600)
   end
 
   attempt = attempt + 1

@@ -1,8 +1,6 @@
 #!lua flags=allow-oom
 -- prune: removes consumers of dead workers, but never one with pending entries: those would be lost.
--- KEYS[1]  stream of priority high
--- KEYS[2]  stream of priority normal
--- KEYS[3]  stream of priority low
+-- KEYS[1...]  streams
 -- ARGV[1]  silence after which a consumer may be removed, ms
 -- ARGV[2...]  ids of the live workers; a consumer is named <worker id>-<number>
 -- Returns  {"pruned", number of consumers removed}

@@ -1,8 +1,6 @@
 #!lua flags=allow-oom
 -- renew: renews the leases of the jobs that a consumer still holds, by setting the idle time of their entries to zero.
--- KEYS[1]  stream of priority high
--- KEYS[2]  stream of priority normal
--- KEYS[3]  stream of priority low
+-- KEYS[1...]  streams of the jobs
 -- ARGV[1]  prefix of the job hashes' keys
 -- ARGV[2]  consumer
 -- ARGV[3...]  per job: job id, attempt token, stream number

@@ -3,16 +3,14 @@
 -- an outstanding job if no consumer can claim the old one: it is gone from its stream, or it was delivered and is not pending
 -- (an operator removed it or its consumer).
 -- KEYS[1]  log stream
--- KEYS[2]  stream of priority high
--- KEYS[3]  stream of priority normal
--- KEYS[4]  stream of priority low
 -- ARGV[1]  prefix of the job hashes' keys
 -- ARGV[2]  id of the log entry after which to begin; '-' = at the oldest
 -- ARGV[3]  largest number of log entries to read
 -- ARGV[4]  stop at the first job that is younger than this, ms; 0 = do not stop
 -- ARGV[5]  prefix of the idempotency records' keys
+-- ARGV[6]  prefix of the streams' keys
 -- Returns  {"swept", next log entry id or '-' at the end, forgotten, repaired}
-local function last_delivered(stream)
+local function read_last_delivered(stream)
   local info = redis.pcall('XINFO', 'GROUPS', stream)
   if info.err then
     return nil
@@ -67,18 +65,22 @@ local function forget_record(record, id)
   end
 end
 
+-- The last id that the group of a stream delivered; false = there is no group. Read once for each stream.
 local delivered = {}
-for number = 1, 3 do
-  delivered[number] = last_delivered(KEYS[1 + number])
+local function last_delivered(stream)
+  if delivered[stream] == nil then
+    delivered[stream] = read_last_delivered(stream) or false
+  end
+  return delivered[stream]
 end
 
-local function is_reachable(number, entry)
-  local stream = KEYS[1 + number]
+local function is_reachable(stream, entry)
   if not entry or #redis.call('XRANGE', stream, entry, entry) == 0 then
     return false
   end
   -- If there is no group, the next take creates it at 0, and all entries are new.
-  if not delivered[number] or is_after(entry, delivered[number]) then
+  local last = last_delivered(stream)
+  if not last or is_after(entry, last) then
     return true
   end
   return #redis.call('XPENDING', stream, GROUP, entry, entry, 1) == 1
@@ -97,17 +99,17 @@ end
 local forgotten, orphans, at_end = {}, {}, #entries < tonumber(ARGV[3])
 for _, entry in ipairs(entries) do
   local id = id_of(entry[2][2])
-  local job = id and redis.call('HMGET', ARGV[1] .. id, 'status', 'entry', 'priority', 'created_at') or {}
+  local job = id and redis.call('HMGET', ARGV[1] .. id, 'status', 'entry', 'priority', 'at', 'm') or {}
   if not job[1] then
     table.insert(forgotten, entry[1])
     forget_record(record_of(entry[2]), id)
   elseif min_age > 0 and is_recent(job[4]) then
     at_end = true
     break
-  elseif not TERMINAL[job[1]] then
-    local number = STREAM_OF[job[3] or 'normal'] or STREAM_OF.normal
-    if not is_reachable(number, job[2]) then
-      table.insert(orphans, { id = id, stream = KEYS[1 + number], entry = job[2] })
+  elseif job[5] and not TERMINAL[job[1]] then
+    local stream = stream_of(ARGV[6], job[5], job[3])
+    if not is_reachable(stream, job[2]) then
+      table.insert(orphans, { id = id, stream = stream, entry = job[2] })
     end
   end
 end

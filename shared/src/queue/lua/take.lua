@@ -1,37 +1,31 @@
 #!lua flags=allow-oom
 -- take: claims up to n waiting jobs for a consumer: first those due again (lapsed leases, retries, released jobs), then new ones,
--- stream by stream. A delivery is a write; if the script dies after it, the entry is due again when the lease lapses.
--- KEYS[1]  stream of priority high
--- KEYS[2]  stream of priority normal
--- KEYS[3]  stream of priority low
--- KEYS[4]  dead-letter stream
--- KEYS[5]  id of the last job that ran alone in its partition because its model call broke off, string
+-- stream by stream, in the order of the streams. A delivery is a write; if the script dies after it, the entry is due again when the lease lapses.
+-- KEYS[1...]  streams, of any models
 -- ARGV[1]  prefix of the job hashes' keys
 -- ARGV[2]  consumer
 -- ARGV[3]  number of lost leases at which a job fails
 -- ARGV[4]  lifetime of a terminal job, s
--- ARGV[5]  largest number of dead letters kept
--- ARGV[6]  order in which the streams are read, e.g. "123"
--- ARGV[7]  n, the largest number of jobs to claim
--- ARGV[8]  bytes of input after which no further job is claimed
--- ARGV[9]  lease, ms
--- ARGV[10]  XAUTOCLAIM cursor of stream 1; '' = do not look for due entries in this call
--- ARGV[11]  cursor of stream 2
--- ARGV[12]  cursor of stream 3
--- ARGV[13]  lifetime of the input of a failed job, s
+-- ARGV[5]  largest number of dead letters of a model
+-- ARGV[6]  n, the largest number of jobs to claim
+-- ARGV[7]  bytes of input after which no further job is claimed
+-- ARGV[8]  lease, ms
+-- ARGV[9]  lifetime of the input of a failed job, s
+-- ARGV[10...]  XAUTOCLAIM cursor of each stream; none = do not look for due entries in this call
 -- Returns  {"granted", jobs, ended, reclaimed, stale, cursors, groups_created};
---          jobs = the values of each claimed job, see grant, in one list; ended = {id, error code} of jobs that failed instead of being claimed
+--          jobs = the values of each claimed job, see grant, in one list;
+--          ended = {id, error code} of jobs that failed instead of being claimed; cursors = one for each stream, if there were any
 local CHUNK = 16
 -- A call stops after this many entries whose jobs end or must wait instead of being claimed. A backlog of them must not make a
 -- call long.
 local MOST_CLEARED = 64
 -- A job that must wait for another is due again after this time, ms.
 local WAIT = 250
-local grants = { streams = { KEYS[1], KEYS[2], KEYS[3] }, dead = { key = KEYS[4], max = ARGV[5] }, prefix = ARGV[1],
-  alone = { key = KEYS[5], idle_ms = int(math.max(tonumber(ARGV[9]) - WAIT, 0)) }, now = server_now(),
-  max_lost = tonumber(ARGV[3]), ttl_s = ARGV[4], input_ttl_s = ARGV[13], max_bytes = tonumber(ARGV[8]), lease_ms = ARGV[9],
-  count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0 }
-local want = tonumber(ARGV[7])
+local grants = { streams = KEYS, prefix = ARGV[1], now = server_now(), max_lost = tonumber(ARGV[3]), max_dead = ARGV[5],
+  ttl_s = ARGV[4], input_ttl_s = ARGV[9], max_bytes = tonumber(ARGV[7]), lease_ms = ARGV[8],
+  put_off_idle_ms = int(math.max(tonumber(ARGV[8]) - WAIT, 0)), count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0,
+  reclaimed = 0, bytes = 0 }
+local want = tonumber(ARGV[6])
 local groups_created = 0
 
 local function room()
@@ -69,9 +63,10 @@ local function undeliver(number, entries, last)
   end
 end
 
-local cursors = { ARGV[10], ARGV[11], ARGV[12] }
-if ARGV[10] ~= '' then
-  for number, stream in ipairs(grants.streams) do
+local cursors = {}
+if ARGV[10] then
+  for number, stream in ipairs(KEYS) do
+    cursors[number] = ARGV[9 + number]
     -- One call checks at most 10 x COUNT entries, so an empty reply with a cursor is not the end.
     for look = 1, 32 do
       local count = room()
@@ -82,7 +77,7 @@ if ARGV[10] ~= '' then
         end
         break
       end
-      local reply = read(number, 'XAUTOCLAIM', stream, GROUP, ARGV[2], ARGV[9], cursors[number], 'COUNT', count)
+      local reply = read(number, 'XAUTOCLAIM', stream, GROUP, ARGV[2], ARGV[8], cursors[number], 'COUNT', count)
       local rest = grant_each(grants, number, reply[2])
       if rest then
         make_due(grants, number, rest)
@@ -95,9 +90,8 @@ if ARGV[10] ~= '' then
   end
 end
 
-for digit in string.gmatch(ARGV[6], '%d') do
-  local number = tonumber(digit)
-  local stream, count = grants.streams[number], room()
+for number, stream in ipairs(KEYS) do
+  local count = room()
   while count > 0 do
     local reply = read(number, 'XREADGROUP', 'GROUP', GROUP, ARGV[2], 'COUNT', count, 'STREAMS', stream, '>')
     local entries = reply and reply[1][2] or {}

@@ -10,10 +10,11 @@ use crate::{
 };
 
 /// The fields of a job hash that [`job_from`] reads, in its order.
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 16] = [
     "status",
+    "m",
     "priority",
-    "created_at",
+    "at",
     "waited_ms",
     "took_ms",
     "next_attempt_at",
@@ -113,6 +114,7 @@ pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreErro
     let mut next = || fields.next().flatten();
     let Some(status) = next() else { return Ok(None) };
     let status: JobStatus = status.parse().map_err(StoreError::unread)?;
+    let model = next().unwrap_or_default();
     let priority = next().map_or(Ok(Priority::Normal), |word| word.parse()).map_err(StoreError::unread)?;
     let mut number = || next().and_then(|text| text.parse::<u64>().ok());
     let created_at_ms = number().unwrap_or_default();
@@ -127,6 +129,7 @@ pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreErro
     Ok(Some(Job {
         id,
         status,
+        model,
         priority,
         created_at_ms,
         started_at_ms,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{FromRedisValue as _, Pipeline, Value};
 
 use crate::{
-    job::JobId,
+    job::{JobId, ModelName},
     queue::{
         error::StoreError,
         keys::GROUP,
@@ -20,7 +20,7 @@ const LOOK: usize = 16;
 /// The consumer that owns entries of released jobs; see `lua/lib.lua`.
 const WAITING: &str = "waiting";
 
-/// How much work a partition holds.
+/// How much work a partition holds of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartitionState {
     /// Each priority's stream, in the order of [`Priority::ALL`].
@@ -41,23 +41,27 @@ pub struct QueueState {
 }
 
 impl Views {
-    /// Number of dead letters of the partition.
+    /// Number of dead letters of the model in the partition.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn dead_letters(&self, partition: u8) -> Result<u64, StoreError> {
+    pub async fn dead_letters(&self, partition: u8, model: ModelName) -> Result<u64, StoreError> {
         let mut command = redis::cmd("XLEN");
-        command.arg(self.queue.keys.dead(partition));
+        command.arg(self.queue.keys.dead(partition, model));
         u64::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)
     }
 
-    /// Age of the partition's oldest job that waits; `None` if no job waits. Uses the jobs' own times, since the ids of their entries
+    /// Age of the oldest job of the model that waits in the partition; `None` if no job waits. Uses the jobs' own times, since the ids of their entries
     /// may be ahead of the clock.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn oldest_waiting(&self, partition: u8) -> Result<Option<Duration>, StoreError> {
-        let streams = self.queue.keys.streams(partition);
+    pub async fn oldest_waiting(
+        &self,
+        partition: u8,
+        model: ModelName,
+    ) -> Result<Option<Duration>, StoreError> {
+        let streams = self.queue.keys.streams(partition, model);
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();
         for stream in &streams {
@@ -89,7 +93,7 @@ impl Views {
         let mut pipeline = Pipeline::with_capacity(1 + ids.len());
         pipeline.ignore_errors().cmd("TIME");
         for id in ids {
-            pipeline.cmd("HGET").arg(self.queue.keys.job(*id)).arg("created_at");
+            pipeline.cmd("HGET").arg(self.queue.keys.job(*id)).arg("at");
         }
         let mut outcomes = self.queue.redis.run_all(&pipeline).await?.into_iter();
         let time = outcomes.next().transpose()?.unwrap_or(Value::Nil);
@@ -105,14 +109,18 @@ impl Views {
         Ok(greatest)
     }
 
-    /// Number of waiting and running jobs of the partition, read in one round trip, so that the numbers fit together.
+    /// Number of waiting and running jobs of the model in the partition, read in one round trip, so that the numbers fit together.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn partition_state(&self, partition: u8) -> Result<PartitionState, StoreError> {
+    pub async fn partition_state(
+        &self,
+        partition: u8,
+        model: ModelName,
+    ) -> Result<PartitionState, StoreError> {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();
-        for stream in self.queue.keys.streams(partition) {
+        for stream in self.queue.keys.streams(partition, model) {
             pipeline.cmd("XLEN").arg(&stream);
             pipeline.cmd("XPENDING").arg(&stream).arg(GROUP);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection};
 
 use crate::{
-    job::Priority,
+    job::Stream,
     queue::{
         error::StoreError,
         keys::{GROUP, inbox},
@@ -19,12 +19,14 @@ use crate::{
     },
 };
 
-/// Reads the streams of all partitions as one consumer.
+/// Reads streams of any models in all partitions as one consumer.
 #[derive(Debug)]
 pub struct BlockingReader {
     work: Work,
     consumer: String,
-    streams: Vec<String>,
+    streams: Vec<Stream>,
+    /// The keys of the streams in all partitions.
+    keys: Vec<String>,
     longest_block: Duration,
     max_bytes: usize,
     connection: Option<MultiplexedConnection>,
@@ -34,15 +36,22 @@ impl BlockingReader {
     /// A reader for `consumer`. A read blocks for at most `longest_block`, and starts jobs of a partition until they have `max_bytes`
     /// of input.
     #[must_use]
-    pub fn new(work: Work, consumer: String, longest_block: Duration, max_bytes: usize) -> Self {
-        let streams = work
-            .queue()
-            .partitions()
-            .flat_map(|partition| {
-                Priority::ALL.map(|priority| work.queue().keys().stream(partition, priority))
-            })
-            .collect();
-        Self { work, consumer, streams, longest_block, max_bytes, connection: None }
+    pub fn new(
+        work: Work,
+        consumer: String,
+        streams: Vec<Stream>,
+        longest_block: Duration,
+        max_bytes: usize,
+    ) -> Self {
+        let (keys, connection) = (keys_of(&work, &streams), None);
+        Self { work, consumer, streams, keys, longest_block, max_bytes, connection }
+    }
+
+    /// The next read is of these streams.
+    pub fn read_from(&mut self, streams: Vec<Stream>) {
+        if self.streams != streams {
+            (self.keys, self.streams) = (keys_of(&self.work, &streams), streams);
+        }
     }
 
     /// Waits for new entries and starts at most one of each stream. Returns the claims of each partition; none if the time is over.
@@ -65,9 +74,9 @@ impl BlockingReader {
         let mut started = Vec::with_capacity(replies.len());
         for (partition, reply) in self.work.queue().partitions().zip(replies) {
             started.push(match reply {
-                Ok(reply) => Granted::started(reply),
+                Ok(reply) => Granted::started(reply, &self.streams),
                 // Redis may have lost the script: the shared connection loads it.
-                Err(_) => self.work.start(partition, &self.consumer, self.max_bytes).await,
+                Err(_) => self.work.start(partition, &self.consumer, &self.streams, self.max_bytes).await,
             });
         }
         match read {
@@ -81,7 +90,8 @@ impl BlockingReader {
         let mut calls = Pipeline::with_capacity(2);
         calls.ignore_errors().add_command(self.blocking_read());
         for partition in self.work.queue().partitions() {
-            calls.add_command(self.work.start_call(partition, &self.consumer, self.max_bytes));
+            let call = self.work.start_call(partition, &self.consumer, &self.streams, self.max_bytes);
+            calls.add_command(call);
         }
         calls
     }
@@ -90,12 +100,19 @@ impl BlockingReader {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(GROUP).arg(inbox(&self.consumer)).arg("COUNT").arg(1).arg("BLOCK");
         command.arg(self.longest_block.as_millis() as u64).arg("STREAMS");
-        for stream in &self.streams {
-            command.arg(stream);
+        for key in &self.keys {
+            command.arg(key);
         }
-        for _ in &self.streams {
+        for _ in &self.keys {
             command.arg(">");
         }
         command
     }
+}
+
+/// The keys of these streams in all partitions.
+fn keys_of(work: &Work, streams: &[Stream]) -> Vec<String> {
+    let of_partition =
+        |partition| streams.iter().map(move |stream| work.queue().keys().stream(partition, *stream));
+    work.queue().partitions().flat_map(of_partition).collect()
 }

@@ -3,13 +3,13 @@
 use redis::Cmd;
 
 use crate::{
-    job::{Claim, JobId, Priority},
+    job::{Claim, JobId, Stream},
     queue::{
         error::StoreError,
         keys::inbox,
         scripts::{
             self, NamedScript,
-            argument::{millis, seconds, stream_number},
+            argument::{millis, seconds},
         },
         work::{
             handle::Work,
@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// An id before that of every entry.
+const OLDEST: &str = "0-0";
+
 /// Arguments of [`Work::take`].
 #[derive(Debug)]
 pub struct TakeRequest<'a> {
@@ -25,14 +28,15 @@ pub struct TakeRequest<'a> {
     pub partition: u8,
     /// The consumer's name.
     pub consumer: &'a str,
-    /// The order in which the streams are read.
-    pub order: [Priority; 3],
+    /// The streams, of any models, in the order in which they are searched and read.
+    pub streams: &'a [Stream],
     /// Largest number of jobs to claim.
     pub limit: usize,
     /// Claim no further job after this many bytes of input.
     pub max_bytes: usize,
-    /// Where the search for entries that are due again continues; `None` = do not search.
-    pub due_from: Option<&'a [String; 3]>,
+    /// Where the search for entries that are due again continues in each stream; `None` = do not search. An empty text is the oldest
+    /// entry.
+    pub due_from: Option<&'a [String]>,
 }
 
 impl Work {
@@ -41,24 +45,20 @@ impl Work {
     /// # Errors
     /// Any [`StoreError`]. If the reply is lost, the claimed jobs are due again when their lease lapses.
     pub async fn take(&self, request: &TakeRequest<'_>) -> Result<Granted, StoreError> {
-        let order: String =
-            request.order.iter().map(|priority| stream_number(*priority).to_string()).collect();
-        let mut command = self.grant_call(&scripts::TAKE, request.partition, request.consumer);
-        command.arg(order).arg(request.limit).arg(request.max_bytes).arg(millis(self.queue.policy.lease));
-        match request.due_from {
-            Some(cursors) => cursors.iter().for_each(|cursor| {
-                command.arg(if cursor.is_empty() { "0-0" } else { cursor.as_str() });
-            }),
-            None => {
-                command.arg("").arg("").arg("");
+        let mut command =
+            self.grant_call(&scripts::TAKE, request.partition, request.consumer, request.streams);
+        command.arg(request.limit).arg(request.max_bytes).arg(millis(self.queue.policy.lease));
+        command.arg(seconds(self.queue.policy.failed_input_ttl));
+        if let Some(cursors) = request.due_from {
+            for (_, cursor) in request.streams.iter().zip(cursors) {
+                command.arg(if cursor.is_empty() { OLDEST } else { cursor });
             }
         }
-        command.arg(seconds(self.queue.policy.failed_input_ttl));
-        Granted::parse(&scripts::TAKE, self.queue.redis.run(&command).await?)
+        Granted::parse(&scripts::TAKE, self.queue.redis.run(&command).await?, request.streams)
     }
 
-    /// Claims the jobs of entries that a blocking read delivered to the inbox of `consumer`, until they have `max_bytes` of input.
-    /// The others are due at once.
+    /// Claims the jobs of entries that a blocking read of these streams delivered to the inbox of `consumer`, until they have
+    /// `max_bytes` of input. The others are due at once.
     ///
     /// # Errors
     /// As [`Work::take`].
@@ -66,28 +66,30 @@ impl Work {
         &self,
         partition: u8,
         consumer: &str,
+        streams: &[Stream],
         max_bytes: usize,
     ) -> Result<Granted, StoreError> {
-        Granted::started(self.queue.redis.run(&self.start_call(partition, consumer, max_bytes)).await?)
+        let call = self.start_call(partition, consumer, streams, max_bytes);
+        Granted::started(self.queue.redis.run(&call).await?, streams)
     }
 
-    pub(crate) fn start_call(&self, partition: u8, consumer: &str, max_bytes: usize) -> Cmd {
-        let mut command = self.grant_call(&scripts::START, partition, consumer);
+    pub(crate) fn start_call(
+        &self,
+        partition: u8,
+        consumer: &str,
+        streams: &[Stream],
+        max_bytes: usize,
+    ) -> Cmd {
+        let mut command = self.grant_call(&scripts::START, partition, consumer, streams);
         command.arg(inbox(consumer)).arg(max_bytes).arg(millis(self.queue.policy.lease));
         command.arg(seconds(self.queue.policy.failed_input_ttl));
         command
     }
 
     /// The keys and arguments with which `take` and `start` begin.
-    fn grant_call(&self, script: &NamedScript, partition: u8, consumer: &str) -> Cmd {
-        let [high, normal, low] = self.queue.keys.streams(partition);
-        let mut command = script.call(&[
-            high,
-            normal,
-            low,
-            self.queue.keys.dead(partition),
-            self.queue.keys.alone(partition),
-        ]);
+    fn grant_call(&self, script: &NamedScript, partition: u8, consumer: &str, streams: &[Stream]) -> Cmd {
+        let keys: Vec<_> = streams.iter().map(|stream| self.queue.keys.stream(partition, *stream)).collect();
+        let mut command = script.call(&keys);
         command
             .arg(self.queue.keys.job_prefix(partition))
             .arg(consumer)
@@ -107,10 +109,18 @@ impl Work {
         consumer: &str,
         held: &[Claim],
     ) -> Result<Vec<(JobId, Fence)>, StoreError> {
-        let mut command = scripts::RENEW.call(&self.queue.keys.streams(partition));
+        let mut streams = Vec::new();
+        for Claim { stream, .. } in held {
+            if !streams.contains(stream) {
+                streams.push(*stream);
+            }
+        }
+        let keys: Vec<_> = streams.iter().map(|stream| self.queue.keys.stream(partition, *stream)).collect();
+        let mut command = scripts::RENEW.call(&keys);
         command.arg(self.queue.keys.job_prefix(partition)).arg(consumer);
-        for Claim { job_id, token, priority } in held {
-            command.arg(job_id.to_string()).arg(*token).arg(stream_number(*priority));
+        for Claim { job_id, token, stream } in held {
+            let number = streams.iter().position(|of| of == stream).map_or(0, |index| index + 1);
+            command.arg(job_id.to_string()).arg(*token).arg(number);
         }
         parse_renewed(self.queue.redis.run(&command).await?)
     }

@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 use redis::Value;
 
 use crate::{
-    job::{Attempt, Claim, Delivery, JobId, Priority},
+    job::{Attempt, Claim, Delivery, JobId, Stream},
     queue::{
         error::StoreError,
         scripts::{COMPLETE, NamedScript, RENEW, START, VALUES_PER_JOB, granted, reply::Reply},
@@ -23,16 +23,16 @@ pub struct Granted {
     pub reclaimed: u64,
     /// Number of entries without an outstanding job, which were deleted.
     pub stale: u64,
-    /// Where the next search for due entries of each stream continues.
-    pub cursors: [String; 3],
+    /// Where the next search for due entries of each stream continues; empty if there was no search.
+    pub cursors: Vec<String>,
     /// Number of consumer groups that were missing and have been created.
     pub groups_created: u64,
 }
 
 impl Granted {
     /// Reads the reply of `start`.
-    pub(crate) fn started(value: Value) -> Result<Self, StoreError> {
-        Self::parse(&START, value)
+    pub(crate) fn started(value: Value, streams: &[Stream]) -> Result<Self, StoreError> {
+        Self::parse(&START, value, streams)
     }
 
     /// Whether any entry was delivered.
@@ -40,14 +40,15 @@ impl Granted {
         !self.deliveries.is_empty() || !self.ended.is_empty() || self.stale > 0
     }
 
-    pub(crate) fn parse(script: &NamedScript, value: Value) -> Result<Self, StoreError> {
+    /// Reads the reply of a call for these streams.
+    pub(crate) fn parse(script: &NamedScript, value: Value, streams: &[Stream]) -> Result<Self, StoreError> {
         let mut reply = Reply::new(script, value)?;
         reply.expect("granted")?;
         let mut jobs = reply.values("the jobs")?;
         if jobs.len() % VALUES_PER_JOB != 0 {
             return Err(script.unexpected(format!("{} values of jobs", jobs.len())));
         }
-        let deliveries = jobs.chunks_exact_mut(VALUES_PER_JOB).map(|job| delivery(script, job));
+        let deliveries = jobs.chunks_exact_mut(VALUES_PER_JOB).map(|job| delivery(script, job, streams));
         let deliveries = deliveries.collect::<Result<_, _>>()?;
         let ended = reply
             .list("the ended jobs")?
@@ -56,22 +57,19 @@ impl Granted {
             .collect::<Result<_, StoreError>>()?;
         let reclaimed = reply.count("the reclaimed jobs")?;
         let stale = reply.count("the stale entries")?;
-        let mut cursors = <[String; 3]>::default();
-        for (cursor, text) in cursors.iter_mut().zip(reply.texts("the cursors")?) {
-            *cursor = text;
-        }
+        let cursors = reply.texts("the cursors")?;
         let groups_created = reply.count("the created groups")?;
         Ok(Self { deliveries, ended, reclaimed, stale, cursors, groups_created })
     }
 }
 
 /// Reads the values of one claimed job. `grant.lua` decides their order.
-fn delivery(script: &NamedScript, job: &mut [Value]) -> Result<Delivery, StoreError> {
+fn delivery(script: &NamedScript, job: &mut [Value], streams: &[Stream]) -> Result<Delivery, StoreError> {
     let mut value = |place: usize| job.get_mut(place).map(|value| mem::replace(value, Value::Nil));
     let claim = Claim {
         job_id: script.parsed(value(const { granted("id") }), "a job id")?,
         token: script.count(value(const { granted("attempt") }), "an attempt token")?,
-        priority: priority(script, value(const { granted("number") }))?,
+        stream: stream(script, value(const { granted("number") }), streams)?,
     };
     let left_ms = script.int(value(const { granted("left_ms") }), "the time left")?;
     let attempt = Attempt {
@@ -87,11 +85,11 @@ fn delivery(script: &NamedScript, job: &mut [Value]) -> Result<Delivery, StoreEr
     Ok(Delivery { attempt, input: script.text(value(const { granted("input") }), "the input")? })
 }
 
-/// The priority whose stream has this number in the scripts.
-fn priority(script: &NamedScript, value: Option<Value>) -> Result<Priority, StoreError> {
+/// The stream with this number, counted from 1.
+fn stream(script: &NamedScript, value: Option<Value>, streams: &[Stream]) -> Result<Stream, StoreError> {
     let number = script.count(value, "a stream number")?;
-    let priority = usize::try_from(number).ok().and_then(|number| Priority::ALL.get(number.wrapping_sub(1)));
-    priority.copied().ok_or_else(|| script.unexpected(format!("stream number {number}")))
+    let stream = usize::try_from(number).ok().and_then(|number| streams.get(number.wrapping_sub(1)));
+    stream.copied().ok_or_else(|| script.unexpected(format!("stream number {number}")))
 }
 
 /// The outcome of a settlement.

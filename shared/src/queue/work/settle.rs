@@ -42,7 +42,7 @@ pub enum Settlement {
 
 /// What one script call settles.
 enum SettleCall<'a> {
-    /// Jobs of one partition that are completed with these results.
+    /// Jobs of one model and partition that are completed with these results.
     Complete(Vec<(Claim, &'a str)>),
     /// A job that is settled in another way.
     One(Claim, &'a Settlement),
@@ -95,23 +95,22 @@ impl Work {
     }
 
     fn complete_call(&self, jobs: &[(Claim, &str)]) -> Cmd {
-        let partition = jobs.first().map_or(0, |(claim, _)| claim.job_id.partition());
-        let mut keys = self.queue.keys.streams(partition).to_vec();
+        let mut keys = Vec::with_capacity(3 + jobs.len());
+        if let Some((first, _)) = jobs.first() {
+            keys.extend(self.queue.keys.streams(first.job_id.partition(), first.stream.model));
+        }
         keys.extend(jobs.iter().map(|(claim, _)| self.queue.keys.job(claim.job_id)));
         let mut command = scripts::COMPLETE.call(&keys);
         command.arg(seconds(self.queue.policy.result_ttl));
         for (claim, result) in jobs {
-            command.arg(claim.token).arg(stream_number(claim.priority)).arg(*result);
+            command.arg(claim.token).arg(stream_number(claim.stream.priority)).arg(*result);
         }
         command
     }
 
     fn settle_call(&self, claim: Claim, settlement: &Settlement) -> Cmd {
-        let (id, partition) = (claim.job_id, claim.job_id.partition());
-        let mut keys = vec![self.queue.keys.job(id), self.queue.keys.stream(partition, claim.priority)];
-        if matches!(settlement, Settlement::Fail { .. }) {
-            keys.push(self.queue.keys.dead(partition));
-        }
+        let id = claim.job_id;
+        let keys = [self.queue.keys.job(id), self.queue.keys.stream(id.partition(), claim.stream)];
         let mut command = settlement.script().call(&keys);
         command.arg(claim.token).arg(id.to_string());
         let lease_ms = millis(self.queue.policy.lease);
@@ -174,8 +173,9 @@ impl<'a> SettleCall<'a> {
 }
 
 fn has_room(jobs: &[(Claim, &str)], claim: Claim) -> bool {
-    let is_same_partition = |(first, _): &(Claim, &str)| first.job_id.partition() == claim.job_id.partition();
-    jobs.len() < MOST_RESULTS && jobs.first().is_some_and(is_same_partition)
+    let streams_of = |claim: &Claim| (claim.job_id.partition(), claim.stream.model);
+    jobs.len() < MOST_RESULTS
+        && jobs.first().is_some_and(|(first, _)| streams_of(first) == streams_of(&claim))
 }
 
 impl Settlement {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use crate::queue::{
-    error::StoreError,
-    scripts::{PRUNE, RECOUNT, SWEEP, UNCHARGE, argument::millis, reply::Reply},
-    work::handle::Work,
+use crate::{
+    job::Stream,
+    queue::{
+        error::StoreError,
+        scripts::{PRUNE, RECOUNT, SWEEP, UNCHARGE, argument::millis, reply::Reply},
+        work::handle::Work,
+    },
 };
 
 /// The outcome of one part of a sweep.
@@ -58,14 +61,14 @@ impl Work {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Swept, StoreError> {
-        let [high, normal, low] = self.queue.keys.streams(partition);
-        let mut command = SWEEP.call(&[self.queue.keys.log(partition), high, normal, low]);
+        let mut command = SWEEP.call(&[self.queue.keys.log(partition)]);
         command
             .arg(self.queue.keys.job_prefix(partition))
             .arg(after.unwrap_or("-"))
             .arg(limit)
             .arg(millis(age));
         command.arg(self.queue.keys.idempotency(partition, ""));
+        command.arg(self.queue.keys.stream_prefix(partition));
         let mut reply = Reply::new(&SWEEP, self.queue.redis.run(&command).await?)?;
         reply.expect("swept")?;
         Ok(Swept {
@@ -103,13 +106,20 @@ impl Work {
         })
     }
 
-    /// Removes the consumers of the partition that belong to none of the `live` workers, hold no entries and were idle for
+    /// Removes the consumers of these streams that belong to none of the `live` workers, hold no entries and were idle for
     /// `silence`. Returns their number.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn prune(&self, partition: u8, live: &[String], silence: Duration) -> Result<u64, StoreError> {
-        let mut command = PRUNE.call(&self.queue.keys.streams(partition));
+    pub async fn prune(
+        &self,
+        partition: u8,
+        streams: &[Stream],
+        live: &[String],
+        silence: Duration,
+    ) -> Result<u64, StoreError> {
+        let keys: Vec<_> = streams.iter().map(|stream| self.queue.keys.stream(partition, *stream)).collect();
+        let mut command = PRUNE.call(&keys);
         command.arg(millis(silence)).arg(live);
         let mut reply = Reply::new(&PRUNE, self.queue.redis.run(&command).await?)?;
         reply.expect("pruned")?;

@@ -45,7 +45,7 @@ impl Model {
         max_bytes: usize,
     ) -> Taken {
         let (mut taken, mut room) = (Taken::default(), Room { jobs: limit, bytes: max_bytes });
-        for priority in Priority::ALL {
+        for priority in order {
             let mut due = self.at(priority, |place| matches!(place, Place::Owned { due: true, .. }));
             while !due.is_empty() && !room.is_used_up() {
                 let claimed: Vec<_> = due.drain(..due.len().min(room.jobs).min(CHUNK)).collect();

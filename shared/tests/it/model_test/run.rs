@@ -13,7 +13,7 @@ use tepal_shared::{
 
 use crate::{
     model::{Grant, Model, Taken, Way},
-    queue::{ANYONE, Queue, all, claims, new_job},
+    queue::{ANYONE, Queue, all, claims, model, new_job, stream},
     snapshot::Snapshot,
 };
 
@@ -92,7 +92,8 @@ impl Run {
         if turned {
             order.reverse();
         }
-        let request = TakeRequest { order, limit, max_bytes, ..all(consumer) };
+        let streams = order.map(stream);
+        let request = TakeRequest { streams: &streams, limit, max_bytes, ..all(consumer) };
         let granted = self.queue.store.work.take(&request).await.unwrap();
         prop_assert_eq!(taken(&granted), self.model.take(consumer, order, limit, max_bytes));
         Ok(())
@@ -100,7 +101,8 @@ impl Run {
 
     async fn start(&mut self, number: usize, max_bytes: usize) -> Checked {
         let (consumer, inbox) = (CONSUMERS[number], CONSUMERS[WORKERS + number]);
-        let granted = self.queue.store.work.start(0, consumer, max_bytes).await.unwrap();
+        let granted =
+            self.queue.store.work.start(0, consumer, &Priority::ALL.map(stream), max_bytes).await.unwrap();
         prop_assert_eq!(taken(&granted), self.model.start(consumer, inbox, max_bytes));
         Ok(())
     }
@@ -110,7 +112,7 @@ impl Run {
             return self.settle(grant, *way).await;
         }
         let job = &self.model.jobs[grant.job];
-        let held = [Claim { job_id: job.id, token: grant.token, priority: job.priority }];
+        let held = [Claim { job_id: job.id, token: grant.token, stream: stream(job.priority) }];
         let gone = self.queue.store.work.renew(0, grant.consumer, &held).await.unwrap();
         prop_assert_eq!(gone.first().map(|(_, fence)| *fence), self.model.renew(grant));
         Ok(())
@@ -174,7 +176,7 @@ impl Run {
             }
             Step::DeleteConsumer(consumer) => {
                 self.model.delete_consumer(CONSUMERS[*consumer]);
-                for stream in self.queue.store.queue.keys().streams(0) {
+                for stream in self.queue.store.queue.keys().streams(0, model()) {
                     let words = ["XGROUP", "DELCONSUMER", &stream, "workers", CONSUMERS[*consumer]];
                     self.queue.redis::<u64>(&words).await;
                 }
@@ -203,7 +205,7 @@ impl Run {
 
     async fn settle(&mut self, grant: Grant, way: Way) -> Checked {
         let job = &self.model.jobs[grant.job];
-        let claim = Claim { job_id: job.id, token: grant.token, priority: job.priority };
+        let claim = Claim { job_id: job.id, token: grant.token, stream: stream(job.priority) };
         let settlement = match way {
             Way::Complete => Settlement::Complete(result_of(job.id, grant.token, job.result_bytes())),
             Way::Fail => crate::queue::fail(),

@@ -1,7 +1,7 @@
 //! How a new job comes in.
 
 use super::{Alteration, Altered, Queue, fails};
-use crate::{clock, deadlines, inputs, submit, together, transitions};
+use crate::{clock, deadlines, inputs, models, submit, together, transitions};
 
 mutants! {
     // How a job comes in.
@@ -15,10 +15,22 @@ mutants! {
         submit::a_key_used_for_another_request_is_refused_without_a_trace;
     submit_forgets_keys_before_their_jobs: "submit.lua" "fingerprint .. ' ' .. id)" => "fingerprint .. ' ' .. id, 'EX', 60)",
         submit::a_key_is_remembered_as_long_as_its_job;
-    submit_exceeds_the_limit: "submit.lua" "depth >= limit" => "depth > limit",
+    submit_exceeds_the_limit: "accept.lua" "depth + others >= limit then" => "depth + others > limit then",
         submit::the_limit_counts_every_job_that_has_not_ended;
-    submit_knows_no_unlimited_queue: "submit.lua" "limit > 0 and depth" => "depth",
+    submit_knows_no_unlimited_queue: "accept.lua" "limit > 0 and depth + others" => "depth + others",
         submit::without_a_limit_the_queue_is_never_full;
+    submit_exceeds_the_limit_of_a_model: "accept.lua" "depth >= limit_of_model then" => "depth > limit_of_model then",
+        models::a_model_has_a_limit_of_its_own;
+    submit_limits_every_model: "accept.lua" "limit_of_model > 0 and " => "",
+        submit::an_accepted_job_waits_and_is_listed_newest_first;
+    submit_ignores_other_models: "accept.lua" "  if limit > 0 and depth + others >= limit" => "  if limit > 0 and depth >= limit",
+        models::the_limit_of_a_partition_counts_all_models;
+    requeue_ignores_other_models: "requeue.lua" "tonumber(ARGV[9])" => "0",
+        models::a_requeued_job_stays_with_its_model;
+    requeue_ignores_the_limit_of_a_model: "requeue.lua" "tonumber(ARGV[10])" => "0",
+        models::a_requeued_job_stays_with_its_model;
+    jobs_forget_their_model: "accept.lua" "'m', model, " => "",
+        models::jobs_of_a_model_are_claimed_from_its_streams_only;
     submit_counts_once_for_all: "submit.lua" "      depth = depth + 1\n" => "",
         together::no_more_of_them_are_accepted_than_the_queue_has_room_for;
     submit_ignores_max_queue: "accept.lua" "max_queue_ms > 0" => "false",
@@ -43,7 +55,7 @@ mutants! {
         inputs::a_job_whose_input_has_expired_does_not_run_again_and_stays_as_it_was;
     requeue_ignores_earlier_releases: "requeue.lua" "old[3] or " => "",
         inputs::a_job_that_an_earlier_release_ended_runs_again;
-    requeue_exceeds_the_limit: "requeue.lua" "depth >= limit" => "depth > limit",
+    requeue_exceeds_the_limit: "requeue.lua" "tonumber(ARGV[3])" => "tonumber(ARGV[3]) + 1",
         submit::a_full_queue_takes_no_repetition;
     requeue_ignores_short_memory: "requeue.lua" "#!lua\n" => "#!lua flags=allow-oom\n",
         submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;

@@ -1,7 +1,7 @@
 //! Who sees a job, and who claims it.
 
 use super::{Alteration, Altered, Queue, fails};
-use crate::{deadlines, delivery, endurance, leases, owners, put_back, transitions};
+use crate::{deadlines, delivery, endurance, leases, models, owners, put_back, transitions};
 
 mutants! {
     // Whose job it is.
@@ -51,6 +51,16 @@ mutants! {
         put_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
     ages_can_be_negative: "clock.lua" "math.max(now - tonumber(created_at or now), 0)" => "now - tonumber(created_at)",
         delivery::a_job_from_the_future_is_zero_old;
+    models_share_the_job_that_runs_alone: "grant.lua" "model_key(stream, 'alone')" => "model_key('{q:0}:stream:all:high', 'alone')",
+        models::jobs_whose_lone_call_broke_off_wait_for_those_of_their_own_model_only;
+    models_share_dead_letters: "end.lua" "model_key(job.stream, 'dead')" => "string.match(job.stream, '^(.-}:)') .. 'dead:all'",
+        models::dead_letters_are_kept_for_each_model;
+    cancel_takes_any_stream: "cancel.lua" "stream_of(ARGV[4], job[6], job[3])" => "stream_of(ARGV[4], 'iris', job[3])",
+        models::every_script_finds_the_stream_of_a_job;
+    expire_takes_any_stream: "expire.lua" "stream_of(ARGV[5], job[10], job[3])" => "stream_of(ARGV[5], 'iris', job[3])",
+        models::every_script_finds_the_stream_of_a_job;
+    sweep_takes_any_stream: "sweep.lua" "stream_of(ARGV[6], job[5], job[3])" => "stream_of(ARGV[6], 'iris', job[3])",
+        models::a_sweep_repairs_jobs_of_every_model;
     take_makes_no_group: "take.lua" "string.find(reply.err, 'NOGROUP', 1, true)" => "false",
         delivery::a_missing_group_is_made_and_nothing_that_waits_is_skipped;
     take_skips_what_waits: "take.lua" "GROUP, '0', 'MKSTREAM'" => "GROUP, '$', 'MKSTREAM'",
@@ -77,7 +87,7 @@ mutants! {
         delivery::starting_stops_once_there_are_enough_bytes;
     take_clears_a_whole_backlog: "take.lua" " or grants.stale + grants.put_off + #grants.ended >= MOST_CLEARED" => "",
         endurance::one_call_clears_away_a_bounded_number_of_stale_entries;
-    take_ignores_the_lease: "take.lua" "ARGV[2], ARGV[9], cursors[number]" => "ARGV[2], 0, cursors[number]",
+    take_ignores_the_lease: "take.lua" "ARGV[2], ARGV[8], cursors[number]" => "ARGV[2], 0, cursors[number]",
         put_back::a_retry_is_due_after_its_delay_and_not_before;
     take_looks_at_one_part_of_the_pending_list: "take.lua" "for look = 1, 32 do" => "for look = 1, 1 do",
         delivery::a_due_entry_behind_many_others_is_found_in_a_few_looks;
@@ -85,7 +95,7 @@ mutants! {
         delivery::a_look_that_did_not_come_to_a_stream_does_not_end_there;
     take_forgets_its_cursor: "take.lua" "rest and rest[1] or reply[1]" => "'0-0'",
         delivery::a_due_entry_behind_many_others_is_found_in_a_few_looks;
-    take_ignores_the_order: "take.lua" "string.gmatch(ARGV[6], '%d')" => "string.gmatch('123', '%d')",
+    take_ignores_the_order: "take.lua" "for number, stream in ipairs(KEYS) do\n  local count = room()" => "for number = #KEYS, 1, -1 do\n  local stream, count = KEYS[number], room()",
         delivery::the_caller_may_turn_the_order_of_priorities_around;
     start_takes_what_is_no_longer_ours: "start.lua" "CHUNK, ARGV[6])" => "CHUNK)",
         leases::a_worker_that_slept_past_its_delivery_starts_nothing;

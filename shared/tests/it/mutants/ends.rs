@@ -91,7 +91,7 @@ mutants! {
         inputs::a_damaged_job_without_input_can_end;
     end_leaves_transient_fields: "end.lua" "'input', 'entry', 'next_attempt_at', " => "'input', ",
         transitions::every_script_does_in_every_state_what_the_table_says;
-    dead_letters_are_never_trimmed: "end.lua" "'MAXLEN', '~', dead.max, " => "",
+    dead_letters_are_never_trimmed: "end.lua" "'MAXLEN', '~', max_dead, " => "",
         ends::dead_letters_are_kept_up_to_a_limit;
     queue_limit_does_not_end: "end.lua" "queue_deadline and not waited_ms and" => "queue_deadline and",
         deadlines::the_queue_limit_ends_with_the_first_attempt;

@@ -49,13 +49,13 @@ mutants! {
         upkeep::a_job_without_its_entry_is_queued_again_or_cancelled;
     ends_need_an_entry: "end.lua" "  if job.entry then\n" => "  if true then\n",
         upkeep::a_job_without_its_entry_is_queued_again_or_cancelled;
-    sweep_queues_new_jobs_twice: "sweep.lua" "is_after(entry, delivered[number])" => "false",
+    sweep_queues_new_jobs_twice: "sweep.lua" "is_after(entry, last)" => "false",
         upkeep::a_sweep_leaves_everything_alone_that_is_in_order;
     sweep_trusts_the_pending_list: "sweep.lua" "#redis.call('XPENDING', stream, GROUP, entry, entry, 1) == 1" => "true",
         upkeep::a_sweep_requeues_jobs_that_no_consumer_could_claim;
     sweep_misses_deleted_entries: "sweep.lua" "#redis.call('XRANGE', stream, entry, entry) == 0" => "false",
         upkeep::a_sweep_requeues_jobs_that_no_consumer_could_claim;
-    sweep_repairs_ended_jobs: "sweep.lua" "elseif not TERMINAL[job[1]] then" => "else",
+    sweep_repairs_ended_jobs: "sweep.lua" "elseif job[5] and not TERMINAL[job[1]] then" => "elseif job[5] then",
         upkeep::a_sweep_leaves_everything_alone_that_is_in_order;
     sweep_leaves_two_entries: "sweep.lua" "  redis.call('XDEL', job.stream, job.entry)\n" => "",
         upkeep::a_sweep_requeues_jobs_that_no_consumer_could_claim;

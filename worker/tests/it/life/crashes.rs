@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tepal_shared::{job::Priority, queue::work::TakeRequest};
+use tepal_shared::{job::Stream, queue::work::TakeRequest};
 use tepal_tests::{
     model_server::{Behaviour, ModelServer, ServerSpec},
     wait::eventually,
@@ -10,7 +10,7 @@ use tepal_tests::{
 
 use crate::{
     flowers::input,
-    queue::{Queue, SOON, rows, running},
+    queue::{Queue, SOON, model, rows, running},
     settings::Settings,
 };
 
@@ -74,7 +74,7 @@ async fn a_new_worker_beside_many_jobs_of_others_waits_for_new_ones_and_can_be_s
     let take = TakeRequest {
         partition: 0,
         consumer: "another-worker",
-        order: Priority::ALL,
+        streams: &Stream::all_of(model()),
         limit: 250,
         max_bytes: usize::MAX,
         due_from: None,

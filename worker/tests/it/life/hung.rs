@@ -21,7 +21,10 @@ use tepal_worker::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{flowers::input, queue::Queue};
+use crate::{
+    flowers::input,
+    queue::{Queue, new_job},
+};
 
 /// The iris model, which hangs from its first call on.
 struct Hung {
@@ -65,7 +68,7 @@ async fn a_model_that_hangs_is_down_although_no_job_has_the_time_to_wait_for_it(
     let mut ids = Vec::new();
     for _ in 0..2_000 {
         let timeout = Some(Duration::from_millis(300));
-        ids.push(queue.submit_job(0, NewJob { input: input(5.1), timeout, ..NewJob::default() }).await);
+        ids.push(queue.submit_job(0, NewJob { timeout, ..new_job(input(5.1)) }).await);
     }
     let iris = backend::open(&config.backend, &config.common.model).unwrap();
     let backend = Arc::new(Hung { iris, is_called: AtomicBool::new(false) });

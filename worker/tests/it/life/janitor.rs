@@ -12,12 +12,12 @@ use tepal_tests::{
 
 use crate::{
     flowers::input,
-    queue::{Queue, SOON, running},
+    queue::{Queue, SOON, running, stream},
     settings::Settings,
 };
 
 fn normal_stream(queue: &Queue) -> String {
-    queue.store.queue.keys().stream(0, Priority::Normal)
+    queue.store.queue.keys().stream(0, stream(Priority::Normal))
 }
 
 /// The consumers of the normal stream, and how many entries each owns.

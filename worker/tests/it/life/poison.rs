@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::{
     flowers::input,
-    queue::{Queue, SOON},
+    queue::{Queue, SOON, new_job},
     settings::Settings,
 };
 
@@ -102,7 +102,7 @@ async fn a_suspect_that_must_be_alone_waits_for_held_jobs_and_does_not_stop_them
     let mut ids = Vec::new();
     for _ in 0..20 {
         let timeout = Some(Duration::from_secs(600));
-        ids.push(queue.submit_job(0, NewJob { input: input(5.1), timeout, ..NewJob::default() }).await);
+        ids.push(queue.submit_job(0, NewJob { timeout, ..new_job(input(5.1)) }).await);
     }
     eventually(SOON, "the jobs to be taken", async || queue.in_flight().await > 10).await;
     queue.lapse(suspect);

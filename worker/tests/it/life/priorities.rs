@@ -13,7 +13,7 @@ use tepal_tests::{
 
 use crate::{
     flowers::input,
-    queue::{Queue, SOON},
+    queue::{Queue, SOON, new_job},
     settings::Settings,
 };
 
@@ -24,7 +24,7 @@ async fn submit(queue: &Queue, partition: u8, priority: Priority, count: usize) 
     let first = FIRST_VALUES.into_iter().find(|(of, _)| *of == priority).unwrap().1;
     let mut ids = Vec::new();
     for _ in 0..count {
-        let job = NewJob { input: input(first), priority, ..NewJob::default() };
+        let job = NewJob { priority, ..new_job(input(first)) };
         ids.push(queue.submit_job(partition, job).await);
     }
     ids

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     flowers::input,
-    queue::{Queue, SOON},
+    queue::{Queue, SOON, stream},
 };
 
 /// Long enough for every task to fail once before the lease lapses; renewed every 4 s.
@@ -77,7 +77,7 @@ fn idle_ms(queue: &Queue, stream: &str) -> u64 {
 #[tokio::test]
 async fn a_task_that_panics_starts_again_and_does_its_work() {
     let queue = Queue::start().await;
-    let stream = queue.store.queue.keys().stream(0, Priority::Normal);
+    let stream = queue.store.queue.keys().stream(0, stream(Priority::Normal));
     queue.redis.cli(&["ACL", "SETUSER", "worker", "on", ">secret", "~*", "&*", "+@all"]);
     let config = config(&format!("redis://worker:secret@{}", queue.redis.addr()));
     let iris = backend::open(&config.backend, &config.common.model).unwrap();

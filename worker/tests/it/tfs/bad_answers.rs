@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::{
     flowers::input,
-    queue::{Queue, outcomes, rows},
+    queue::{Queue, model, outcomes, rows},
     settings::Settings,
 };
 
@@ -22,7 +22,7 @@ async fn assert_reported(style: AnswerStyle, code: &str, cases: &[(Behaviour, &s
         assert_eq!(queue.failed(id).await, ((*error).to_owned(), code.to_owned(), 1), "{behaviour:?}");
     }
     assert_eq!(server.calls().len(), cases.len() * calls, "a useless answer is not requested again");
-    let dead = queue.redis.cli(&["XLEN", &queue.store.queue.keys().dead(0)]);
+    let dead = queue.redis.cli(&["XLEN", &queue.store.queue.keys().dead(0, model())]);
     assert_eq!(dead, cases.len().to_string(), "each leaves a dead letter");
     queue.assert_drained().await;
 }

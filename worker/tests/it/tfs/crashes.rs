@@ -15,7 +15,7 @@ use tepal_worker::{
 
 use crate::{
     flowers::input,
-    queue::{Queue, running},
+    queue::{Queue, model, running},
     settings::Settings,
 };
 
@@ -33,7 +33,7 @@ async fn assert_only_the_poison_fails(queue: &Queue, server: &ModelServer, poiso
     assert_eq!(queue.failed(poison).await, (error.to_owned(), "model_lost".to_owned(), 1));
     let deadly = deadly(server);
     assert!(deadly.len() == 4 && deadly[1..] == [1; 3], "{deadly:?}");
-    let dead = queue.redis.cli(&["XLEN", &queue.store.queue.keys().dead(0)]);
+    let dead = queue.redis.cli(&["XLEN", &queue.store.queue.keys().dead(0, model())]);
     assert_eq!(dead, "1", "it leaves a dead letter");
     queue.assert_drained().await;
 }

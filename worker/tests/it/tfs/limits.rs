@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::{
     flowers::input,
-    queue::{Queue, SOON, calls_end, outcomes},
+    queue::{Queue, SOON, calls_end, new_job, outcomes},
     settings::Settings,
 };
 
@@ -67,7 +67,7 @@ async fn a_job_that_runs_longer_than_its_own_limit_fails_and_its_call_is_abandon
     let _worker = queue.worker(Settings::serving(&server)).await;
 
     let timeout = Some(Duration::from_millis(300));
-    let id = queue.submit_job(0, NewJob { input: input(5.1), timeout, ..NewJob::default() }).await;
+    let id = queue.submit_job(0, NewJob { timeout, ..new_job(input(5.1)) }).await;
 
     let error = "The job ran longer than timeout_seconds";
     assert_eq!(queue.failed(id).await, (error.to_owned(), "timeout".to_owned(), 1));
@@ -81,7 +81,7 @@ async fn a_job_that_runs_longer_than_its_own_limit_fails_and_its_call_is_abandon
 async fn the_time_that_a_claimed_job_waits_counts_to_its_own_limit() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.set_behaviour(Behaviour::Delay(Duration::from_secs(2)));
-    let job = || NewJob { input: input(5.1), timeout: Some(Duration::from_secs(3)), ..NewJob::default() };
+    let job = || NewJob { timeout: Some(Duration::from_secs(3)), ..new_job(input(5.1)) };
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(queue.submit_job(0, job()).await);
@@ -105,7 +105,7 @@ async fn a_job_that_waits_for_a_retry_past_its_own_limit_fails_as_timeout() {
     let _worker = queue.worker(settings).await;
 
     let timeout = Some(Duration::from_millis(700));
-    let id = queue.submit_job(0, NewJob { input: input(5.1), timeout, ..NewJob::default() }).await;
+    let id = queue.submit_job(0, NewJob { timeout, ..new_job(input(5.1)) }).await;
 
     let (error, code, attempts) = queue.failed(id).await;
     assert_eq!((error.as_str(), code.as_str()), ("The job ran longer than timeout_seconds", "timeout"));
@@ -124,7 +124,7 @@ async fn a_job_that_waits_for_its_turn_after_an_overload_fails_when_its_own_limi
 
     // Its refusal leaves one place, and the long call has that.
     let timeout = Some(Duration::from_secs(2));
-    let id = queue.submit_job(0, NewJob { input: input(5.1), timeout, ..NewJob::default() }).await;
+    let id = queue.submit_job(0, NewJob { timeout, ..new_job(input(5.1)) }).await;
 
     let error = "The job ran longer than timeout_seconds";
     assert_eq!(queue.failed(id).await, (error.to_owned(), "timeout".to_owned(), 1));
@@ -135,11 +135,7 @@ async fn a_job_that_waits_for_its_turn_after_an_overload_fails_when_its_own_limi
 async fn a_job_that_waits_in_a_worker_for_another_ones_call_fails_when_its_own_limit_ends() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.set_behaviour(Behaviour::Hang);
-    let job = |seconds| NewJob {
-        input: input(5.1),
-        timeout: Some(Duration::from_secs(seconds)),
-        ..NewJob::default()
-    };
+    let job = |seconds| NewJob { timeout: Some(Duration::from_secs(seconds)), ..new_job(input(5.1)) };
     let (long, short) = (queue.submit_job(0, job(600)).await, queue.submit_job(0, job(2)).await);
 
     // Taken together.
@@ -155,7 +151,7 @@ async fn a_job_that_waits_in_a_worker_for_another_ones_call_fails_when_its_own_l
 async fn a_job_that_waited_too_long_in_the_queue_fails_without_a_call() {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     let max_queue = Some(Duration::from_millis(100));
-    let late = queue.submit_job(0, NewJob { input: input(9.5), max_queue, ..NewJob::default() }).await;
+    let late = queue.submit_job(0, NewJob { max_queue, ..new_job(input(9.5)) }).await;
     let patient = queue.submit(input(5.1)).await;
     let deadline = queue.job(late).await.deadline_ms.unwrap();
     eventually(SOON, "the deadline to pass", async || redis_now_ms(&queue) > deadline).await;

@@ -126,6 +126,7 @@ pub(crate) fn example() -> Job {
     Job {
         id: example_id(),
         status: JobStatus::Completed,
+        model: "iris".to_owned(),
         priority: Priority::Normal,
         created_at_ms,
         started_at_ms: Some(created_at_ms + 4),
@@ -154,6 +155,7 @@ mod tests {
         Job {
             id: JobId::new(0),
             status: JobStatus::Completed,
+            model: "iris".to_owned(),
             priority: Priority::Normal,
             created_at_ms: 1_763_046_000_001,
             started_at_ms: Some(1_763_046_000_020),
