@@ -105,7 +105,11 @@ pub async fn run(
         let scheme = if server.handshakes.is_some() { "https" } else { "http" };
         info!(action = "listening", %address, scheme, redis = app.store.queue().redis().address());
     }
-    server.run(listener, &shutdown).await;
+    let redis = app.store.queue().redis();
+    tokio::select! {
+        () = server.run(listener, &shutdown) => {}
+        format = redis.refused_format() => return Err(StartError::StoredFormat(format)),
+    }
     info!(action = "proxy_stopped");
     Ok(())
 }

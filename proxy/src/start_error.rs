@@ -2,6 +2,8 @@
 
 use std::{io, net::SocketAddr};
 
+use tepal_shared::queue::error::WrongTopology;
+
 use crate::{edge::access::KeysError, http::certificate::CertificateError};
 
 /// The proxy cannot start.
@@ -29,6 +31,9 @@ pub enum StartError {
     /// The file of API keys changed after the settings were checked, and is no longer valid.
     #[error("the API keys cannot be used")]
     ApiKeys(#[source] KeysError),
+    /// The jobs in Redis have another stored format.
+    #[error("{}: {}", .0, .0.fix())]
+    StoredFormat(WrongTopology),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),

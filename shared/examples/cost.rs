@@ -55,13 +55,14 @@ async fn main() {
     }
 }
 
+/// A row of the Iris model as stored tensors.
+const ROW: &[u8] = b"\xb2\x01\x04\x33\x33\xa3\x40\0\0\x60\x40\x33\x33\xb3\x3f\xcd\xcc\x4c\x3e";
+
 /// Submits, takes and completes so many jobs.
 async fn run((intake, work): &(Intake, Work), jobs: usize) {
     let model = "iris".parse().unwrap();
-    let job = Arc::new(NewJob {
-        request_id: Some(JobId::new(0).to_string()),
-        ..NewJob::new(model, "[[5.1,3.5,1.4,0.2]]".to_owned())
-    });
+    let job =
+        Arc::new(NewJob { request_id: Some(JobId::new(0).to_string()), ..NewJob::new(model, ROW.to_vec()) });
     for first in (0..jobs).step_by(BATCH) {
         let batch = BATCH.min(jobs - first);
         join_all((0..batch).map(async |_| intake.submit(JobId::new(0), Arc::clone(&job)).await.unwrap()))

@@ -15,6 +15,7 @@ use crate::{
         InputError, MOST_ERRORS, Tensor,
         open_inference::{Given, binary, json},
         pointer::Pointer,
+        stored::{self, StoredTensor},
     },
 };
 
@@ -42,10 +43,11 @@ pub fn model_description(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let Some(model) = Model::checked(text, Path::new("models/m")) else { return };
     // What starts with this description can work with it.
-    let sample = model.sample_input().unwrap();
-    if model.shown_sample().is_some() {
-        assert_eq!(model.read_data(&model.sample_data()), Ok(sample.clone()));
+    let sample = model.sample_input();
+    if let Some(shown) = model.shown_sample() {
+        assert_eq!(model.read_data(&shown), Ok(sample.clone()));
     }
+    assert_eq!(model.read_stored(&model.stored(&sample)), Ok(sample.clone()));
     if !model.has_batch_axis() {
         assert_eq!(model.concatenate([&sample].into_iter()).rows, 1);
         return;
@@ -57,6 +59,21 @@ pub fn model_description(text: &[u8]) {
         assert_eq!(Some(tensor.elements()), elements_of(&tensor.shape));
     }
     assert!(model.metadata().is_object());
+}
+
+/// Stored tensors. What can be read is stored in the same bytes, unless a number was written longer than necessary.
+pub fn stored_tensors(bytes: &[u8]) {
+    let Ok(tensors) = stored::read(bytes) else { return };
+    let mut again = Vec::new();
+    for StoredTensor { datatype, shape, data } in &tensors {
+        assert_eq!(
+            Some(data.len()),
+            datatype.width().map_or(Some(data.len()), |width| Some(width * elements_of(shape)?))
+        );
+        stored::append(&mut again, *datatype, shape, data);
+    }
+    assert!(again.len() <= bytes.len());
+    assert_eq!(stored::read(&again), Ok(tensors));
 }
 
 /// Tensors as JSON of the Open Inference Protocol.
@@ -123,5 +140,6 @@ mod tests {
         replay("script_reply", script_reply);
         replay("tensors_json", tensors_json);
         replay("tensors_binary", tensors_binary);
+        replay("stored_tensors", stored_tensors);
     }
 }

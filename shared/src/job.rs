@@ -196,8 +196,8 @@ impl FromStr for Priority {
 pub struct NewJob {
     /// Its model.
     pub model: ModelName,
-    /// The input rows, JSON text. They have been checked against the description of the model.
-    pub input: String,
+    /// The input as stored tensors, see [`crate::tensor::stored`]. It has been checked against the description of the model.
+    pub input: Vec<u8>,
     /// Its priority.
     pub priority: Priority,
     /// Longest wait before the first attempt.
@@ -219,7 +219,7 @@ pub struct NewJob {
 impl NewJob {
     /// A job without limits, owner and request.
     #[must_use]
-    pub fn new(model: ModelName, input: String) -> Self {
+    pub fn new(model: ModelName, input: Vec<u8>) -> Self {
         Self {
             model,
             input,

@@ -10,10 +10,12 @@ mod output;
 mod sample;
 mod schema;
 mod shape;
+mod stored;
 
 pub use description::{InputSpec, Model, ModelError, OutputSpec};
 pub use job_input::{InputTensor, JobInput};
 pub use output::{Answer, OutputError, Rendered};
 pub use shape::{Axis, Shape, elements_of};
+pub use stored::StoredMismatch;
 
 pub use crate::tensor::{InputError, MOST_ERRORS};

@@ -8,6 +8,7 @@ mod input_error;
 pub mod number;
 pub mod open_inference;
 pub mod pointer;
+pub mod stored;
 
 use std::ops::RangeInclusive;
 
@@ -106,6 +107,16 @@ impl DataType {
                 Facts { name: "BYTES", tensorflow_name: "DT_STRING", width: None, longest_json: None }
             }
         }
+    }
+
+    /// Its number in stored tensors: the place in [`Self::ALL`].
+    pub(crate) fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The type with this number.
+    pub(crate) fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
     }
 
     /// The Open Inference Protocol's name of the type.

@@ -199,8 +199,8 @@ impl FaultProxy {
 
     /// Drops the reply to the next request whose bytes hold `pattern` (a command, a script's SHA-1, a job
     /// id); other requests on other connections pass. Give it several times to drop several.
-    pub fn drop_reply_to(&self, pattern: &str) {
-        self.control.drops().requests.push(pattern.as_bytes().to_vec());
+    pub fn drop_reply_to(&self, pattern: impl AsRef<[u8]>) {
+        self.control.drops().requests.push(pattern.as_ref().to_vec());
     }
 
     /// Disarms [`drop_replies`](Self::drop_replies) and [`drop_reply_to`](Self::drop_reply_to).

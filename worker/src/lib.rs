@@ -26,7 +26,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tepal_shared::{
     process::supervisor::Tasks,
-    queue::{Queue, doctor::warn_about_default_user, link::Redis, work::Work},
+    queue::{Queue, doctor::warn_about_default_user, error::WrongTopology, link::Redis, work::Work},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -65,6 +65,9 @@ pub enum StartError {
         /// Why not; it is part of the message.
         error: io::Error,
     },
+    /// The jobs in Redis have another stored format.
+    #[error("{}: {}", .0, .0.fix())]
+    StoredFormat(WrongTopology),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),
@@ -84,8 +87,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
     tasks.keep("monitor", move |_| monitor.clone().serve());
     tasks.keep("metrics_upkeep", move |_| metrics::upkeep(metrics.clone()));
     let backend = backend::open(&config.backend, &config.common.model).map_err(StartError::Backend)?;
-    Worker::new(config, backend, liveness)?.run(shutdown).await;
-    Ok(())
+    Worker::new(config, backend, liveness)?.serve(shutdown).await
 }
 
 /// [`run`] with any other backend, and without the metrics port, of which a process can have only one.
@@ -97,8 +99,7 @@ pub async fn run_with(
     backend: Arc<dyn Backend>,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
-    Worker::new(config, backend, Liveness::default())?.run(shutdown).await;
-    Ok(())
+    Worker::new(config, backend, Liveness::default())?.serve(shutdown).await
 }
 
 /// The parts of a worker.
@@ -127,6 +128,15 @@ impl Worker {
             settings,
         };
         Ok(Self { config, runner: Arc::new(runner), liveness })
+    }
+
+    /// Runs, unless the queue has another stored format.
+    async fn serve(self, shutdown: CancellationToken) -> Result<(), StartError> {
+        let redis = self.runner.work.queue().redis().clone();
+        tokio::select! {
+            () = self.run(shutdown) => Ok(()),
+            format = redis.refused_format() => Err(StartError::StoredFormat(format)),
+        }
     }
 
     async fn run(self, shutdown: CancellationToken) {

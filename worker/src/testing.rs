@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tepal_shared::job::{Attempt, Claim, Delivery, JobId, Stream};
+use tepal_shared::{
+    job::{Attempt, Claim, Delivery, JobId, Stream},
+    tensor::{DataType, stored},
+};
 
 /// The first claim of a new job.
 pub(crate) fn claim() -> Claim {
@@ -26,6 +29,18 @@ pub(crate) fn attempt() -> Attempt {
 
 /// The first delivery of a new job with this many rows.
 pub(crate) fn delivery(rows: usize) -> Delivery {
-    let input = format!("{:?}", vec![[5.1, 3.5, 1.4, 0.2]; rows]);
-    Delivery { attempt: attempt(), input }
+    let row = [5.1, 3.5, 1.4, 0.2];
+    Delivery { attempt: attempt(), input: stored_rows(&vec![&row[..]; rows]) }
+}
+
+/// The first delivery of a new job with this row.
+pub(crate) fn delivery_of(row: &[f32]) -> Delivery {
+    Delivery { attempt: attempt(), input: stored_rows(&[row]) }
+}
+
+fn stored_rows(rows: &[&[f32]]) -> Vec<u8> {
+    let data: Vec<u8> = rows.iter().copied().flatten().flat_map(|value| value.to_le_bytes()).collect();
+    let mut stored = Vec::new();
+    stored::append(&mut stored, DataType::Fp32, &[rows.len(), rows[0].len()], &data);
+    stored
 }

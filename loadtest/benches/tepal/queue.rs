@@ -10,12 +10,12 @@ use tepal_shared::queue::{
     Policy,
     intake::{Intake, Submitted},
     keys::Keys,
-    link::{ConnectionSettings, Redis},
+    link::{ConnectionSettings, Redis, STORED_FORMAT},
 };
 use tepal_tests::redis::RedisServer;
 use tokio::task::JoinSet;
 
-use crate::{parts::QUEUE_LIMIT, tools::INPUT};
+use crate::{parts::QUEUE_LIMIT, tools::STORED};
 
 /// The pause between two reads of a length.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -43,17 +43,21 @@ impl Drained {
 impl Queue {
     /// The queue that the services use by default.
     pub(crate) async fn of(redis: &RedisServer) -> Self {
-        let settings = ConnectionSettings::new(&redis.url()).expect("a valid address");
+        let keys = Keys::new("predict_queue");
+        let settings = ConnectionSettings::new(&redis.url()).expect("a valid address").for_queue(&keys, 1);
         let shared = Redis::open(settings).expect("a valid address");
         shared.up().await;
         let policy = Policy { max_queue_depth: QUEUE_LIMIT, ..Policy::default() };
-        let intake = Intake::new(tepal_shared::queue::Queue::new(shared, Keys::new("predict_queue"), policy));
+        let intake = Intake::new(tepal_shared::queue::Queue::new(shared, keys, policy));
         Self { intake, connection: redis.connection().await }
     }
 
     /// Removes everything.
     pub(crate) async fn clear(&self) {
         let () = self.ask(redis::cmd("FLUSHALL").arg("SYNC")).await;
+        // The connection would write it again within seconds, but services are started before.
+        let format = Keys::new("predict_queue").format();
+        let () = self.ask(redis::cmd("SET").arg(format).arg(STORED_FORMAT)).await;
     }
 
     /// Loads the script of [`redis_limit`](crate::tools::redis_limit) and returns its hash.
@@ -187,7 +191,7 @@ fn model() -> ModelName {
 /// Submits as the proxy does.
 async fn submit(intake: &Intake) -> JobId {
     let id = JobId::new(0);
-    let job = NewJob { request_id: Some(id.to_string()), ..NewJob::new(model(), INPUT.to_owned()) };
+    let job = NewJob { request_id: Some(id.to_string()), ..NewJob::new(model(), STORED.to_vec()) };
     let submitted = intake.submit(id, job).await.expect("Redis answers");
     assert!(matches!(submitted, Submitted::Accepted), "{submitted:?}");
     id

@@ -8,8 +8,10 @@ use tempfile::NamedTempFile;
 
 /// The body of every submission: one row of Iris.
 pub(crate) const BODY: &str = r#"{"data": [[5.1, 3.5, 1.4, 0.2]]}"#;
-/// The same row as stored.
-pub(crate) const INPUT: &str = "[[5.1,3.5,1.4,0.2]]";
+/// The same row as stored tensors.
+pub(crate) const STORED: &[u8] = b"\xb2\x01\x04\x33\x33\xa3\x40\0\0\x60\x40\x33\x33\xb3\x3f\xcd\xcc\x4c\x3e";
+/// As many bytes for redis-benchmark, whose arguments hold no zero byte.
+const INPUT: &str = "[[5.1,3.5,1.4,0.2]]";
 
 /// The results of wrk.
 #[derive(Debug)]

@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_job_is_large_by_its_input_or_by_the_result_that_it_may_have() {
         let is_large = |bytes, rows| {
-            let input = "1".repeat(bytes);
+            let input = vec![1; bytes];
             quota(None, 1).is_large(&Submission { input, rows, ..Submission::default() })
         };
         assert!(!is_large(LARGE_BYTES, 1) && is_large(LARGE_BYTES + 1, 1));

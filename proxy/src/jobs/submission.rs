@@ -20,8 +20,8 @@ pub(crate) const LONGEST_SECONDS: u32 = 86_400;
 /// A valid submission.
 #[derive(Debug, Default)]
 pub(crate) struct Submission {
-    /// The rows, JSON text.
-    pub(crate) input: String,
+    /// The input as stored tensors.
+    pub(crate) input: Vec<u8>,
     /// How many rows.
     pub(crate) rows: usize,
     pub(crate) priority: Priority,
@@ -74,9 +74,8 @@ impl Submission {
 
     /// The model's sample as a submission.
     pub(crate) fn sample(model: &Model) -> Self {
-        let sample = model.sample_data();
-        let rows = if model.has_batch_axis() { sample.as_array().map_or(0, Vec::len) } else { 1 };
-        Self { input: sample.to_string(), rows, ..Self::default() }
+        let sample = model.sample_input();
+        Self { input: model.stored(&sample), rows: sample.rows, ..Self::default() }
     }
 }
 
@@ -143,7 +142,7 @@ impl MemberReader {
         match model.read_data(value) {
             Ok(read) => {
                 self.submission.rows = read.rows;
-                self.submission.input = value.to_string();
+                self.submission.input = model.stored(&read);
             }
             Err(errors) => self.mistakes.extend(errors.into_iter().map(InputError::into)),
         }
@@ -216,7 +215,7 @@ mod tests {
         let body =
             json!({"data": row(), "priority": "high", "max_queue_seconds": 0.5, "timeout_seconds": 86_400});
         let submission = read(body).unwrap();
-        assert_eq!(submission.input, "[[5.1,3.5,1.4,0.2]]");
+        assert_eq!((submission.rows, submission.input.len()), (1, 19));
         assert_eq!(submission.priority, Priority::High);
         assert_eq!(submission.max_queue, Some(Duration::from_millis(500)));
         assert_eq!(submission.timeout, Some(Duration::from_secs(86_400)));

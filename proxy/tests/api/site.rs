@@ -38,9 +38,10 @@ impl Site {
         let proxy = Proxy::start(redis_url, env).await;
         let partitions = env.iter().find(|(name, _)| *name == "PARTITIONS");
         let partitions = partitions.map_or(1, |(_, value)| value.parse().unwrap());
-        let settings = ConnectionSettings::new(&redis.url()).unwrap();
+        let keys = Keys::new("predict_queue");
+        let settings = ConnectionSettings::new(&redis.url()).unwrap().for_queue(&keys, partitions);
         let policy = Policy { partitions, ..Policy::default() };
-        let store = Store::new(Redis::open(settings).unwrap(), Keys::new("predict_queue"), policy);
+        let store = Store::new(Redis::open(settings).unwrap(), keys, policy);
         let client = proxy.client().with_timeout(Duration::from_secs(70));
         let site = Self { redis, proxy, client, store };
         site.ready().await;

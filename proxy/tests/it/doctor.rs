@@ -61,6 +61,7 @@ async fn everything_as_it_should_be_has_a_line_each_and_no_failure() {
         "ok     Redis",
         "ok     version",
         "ok     rights",
+        "ok     stored format",
         "ok     default user",
         "ok     persistence",
         "ok     fsync",
@@ -68,7 +69,7 @@ async fn everything_as_it_should_be_has_a_line_each_and_no_failure() {
         "ok     memory",
         "ok     clock",
         "ok     workers",
-        "10 checks, 0 wrong, 0 not possible",
+        "11 checks, 0 wrong, 0 not possible",
     ];
     assert_eq!(subjects, expected, "{text}");
 }

@@ -31,7 +31,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// A body that the reference model takes.
 pub(crate) const FLOWER: &str = r#"{"data": [[5.1, 3.5, 1.4, 0.2]]}"#;
 /// The rows of [`FLOWER`] as they are stored.
-pub(crate) const FLOWER_INPUT: &str = "[[5.1,3.5,1.4,0.2]]";
+pub(crate) const FLOWER_INPUT: &[u8] =
+    b"\xb2\x01\x04\x33\x33\xa3\x40\0\0\x60\x40\x33\x33\xb3\x3f\xcd\xcc\x4c\x3e";
 /// What a worker answers for [`FLOWER`].
 pub(crate) const SETOSA: &str = r#"{"prediction":0,"class_name":"setosa","probabilities":[0.97,0.02,0.01]}"#;
 /// The content type of a body.
@@ -184,7 +185,7 @@ impl Gateway {
         id
     }
 
-    /// Everything that the job's hash holds.
+    /// Everything that the job's hash holds. Bytes that are not UTF-8 are replaced.
     pub(crate) fn hash(&self, id: JobId) -> BTreeMap<String, String> {
         let text = self.redis.cli(&["HGETALL", &self.store.queue.keys().job(id)]);
         let mut lines = text.lines().map(str::to_owned);
@@ -195,10 +196,11 @@ impl Gateway {
         fields
     }
 
-    /// The keys in Redis but the one that belongs to the queue as a whole.
+    /// The keys in Redis but those that belong to the queue as a whole.
     pub(crate) fn keys(&self) -> BTreeSet<String> {
         let keys = self.redis.cli(&["KEYS", "*"]);
-        keys.lines().filter(|key| !key.ends_with(":secret")).map(str::to_owned).collect()
+        let is_shared = |key: &&str| key.ends_with(":secret") || key.ends_with(":format");
+        keys.lines().filter(|key| !is_shared(key)).map(str::to_owned).collect()
     }
 
     /// Number of jobs that were ever accepted in the first partition.
@@ -229,10 +231,11 @@ impl Gateway {
 
 /// A job store on this Redis, past the proxy.
 pub(crate) fn store(redis: &RedisServer) -> Store {
-    let connection = Redis::open(ConnectionSettings::new(&redis.url()).unwrap().with_patience(SOON)).unwrap();
+    let keys = Keys::new("predict_queue");
+    let settings = ConnectionSettings::new(&redis.url()).unwrap().with_patience(SOON).for_queue(&keys, 1);
     // A machine that is slow for a moment must not make a lease lapse.
     let policy = Policy { lease: Duration::from_secs(60), ..Policy::default() };
-    Store::new(connection, Keys::new("predict_queue"), policy)
+    Store::new(Redis::open(settings).unwrap(), keys, policy)
 }
 
 /// The id of an accepted job, whose answer must be whole.
@@ -252,5 +255,5 @@ pub(crate) fn model() -> ModelName {
 
 /// A job with [`FLOWER_INPUT`].
 pub(crate) fn flower() -> NewJob {
-    NewJob::new(model(), FLOWER_INPUT.to_owned())
+    NewJob::new(model(), FLOWER_INPUT.to_vec())
 }

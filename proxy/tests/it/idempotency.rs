@@ -17,9 +17,14 @@ const OTHER: &str = r#"{"data": [[6.3, 3.3, 6.0, 2.5]]}"#;
 async fn the_same_key_and_body_are_one_job() {
     let gateway = Gateway::start().await;
     let id = accepted(&gateway.predict_once("order-1", FLOWER).await);
-    // The same JSON, written in another way.
-    let again = gateway.predict_once("order-1", r#"{"priority":"normal","data":[[5.1,3.5,1.4,0.2]]}"#).await;
-    assert_eq!(accepted(&again), id);
+    // The same values, written in other ways.
+    for body in [
+        r#"{"priority":"normal","data":[[5.1,3.5,1.4,0.2]]}"#,
+        r#"{"data": [[51e-1, 3.50, 1.4, 0.2]]}"#,
+        r#"{"data": [[5.09999999, 3.5, 1.4, 0.2]]}"#,
+    ] {
+        assert_eq!(accepted(&gateway.predict_once("order-1", body).await), id, "{body}");
+    }
     assert_eq!(gateway.log_length(), 1);
 
     gateway.settle(&gateway.take_one().await, Settlement::Complete(SETOSA.to_owned())).await;

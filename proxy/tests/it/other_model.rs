@@ -1,7 +1,10 @@
 //! Another model with other names, shapes and bounds: nothing in the proxy knows the reference model.
 
 use serde_json::json;
-use tepal_shared::queue::work::Settlement;
+use tepal_shared::{
+    queue::work::Settlement,
+    tensor::{DataType, stored},
+};
 
 use crate::{
     expect::invalid,
@@ -11,23 +14,36 @@ use crate::{
 const TOY: [(&str, &str); 2] =
     [("MODELS_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models")), ("MODEL_NAME", "toy")];
 
+/// Floats as the proxy stores them.
+fn stored(shape: &[usize], values: &[f32]) -> Vec<u8> {
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let mut bytes = Vec::new();
+    stored::append(&mut bytes, DataType::Fp32, shape, &data);
+    bytes
+}
+
 #[tokio::test]
 async fn rows_follow_the_models_shape_and_have_no_bounds() {
     let gateway = Gateway::with(&TOY).await;
     let id = accepted(
         &gateway.predict(r#"{"data": [[[1, -2, 1e30], [0, 50, 6.5]], [[1, 2, 3], [4, 5, 6]]]}"#).await,
     );
-    assert_eq!(gateway.hash(id)["input"], "[[[1,-2,1e+30],[0,50,6.5]],[[1,2,3],[4,5,6]]]");
+    let delivery = gateway.take_delivery().await;
+    assert_eq!(
+        delivery.input,
+        stored(&[2, 2, 3], &[1.0, -2.0, 1e30, 0.0, 50.0, 6.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    );
 
-    gateway.settle(&gateway.take_one().await, Settlement::Complete(r#"{"output":[11.5]}"#.to_owned())).await;
+    gateway.settle(&delivery.attempt.claim, Settlement::Complete(r#"{"output":[11.5]}"#.to_owned())).await;
     assert_eq!(gateway.get(&format!("/job/{id}")).await.json()["result"], json!({"output": [11.5]}));
 }
 
 #[tokio::test]
 async fn the_sample_is_the_models_own() {
     let gateway = Gateway::with(&TOY).await;
-    let id = accepted(&gateway.post("/predict/test").await);
-    assert_eq!(gateway.hash(id)["input"], "[[[1.0,2.0,3.0],[4.0,5.0,6.0]]]");
+    accepted(&gateway.post("/predict/test").await);
+    let delivery = gateway.take_delivery().await;
+    assert_eq!(delivery.input, stored(&[1, 2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
 }
 
 #[tokio::test]

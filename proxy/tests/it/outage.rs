@@ -95,20 +95,20 @@ async fn an_answer_that_was_lost_is_asked_for_again() {
 }
 
 /// A gateway behind a fault proxy, with the answers to requests that hold `pattern` lost and Redis then unreachable.
-async fn losing(pattern: impl FnOnce(&Gateway) -> String) -> (Gateway, FaultProxy) {
+async fn losing(pattern: impl FnOnce(&Gateway) -> Vec<u8>) -> (Gateway, FaultProxy) {
     let redis = RedisServer::shipped().start().await;
     let faults = FaultProxy::start(&redis.addr()).await;
     let url = redis.proxy_url_at(&faults.addr());
     let gateway = Gateway::through(redis, &url, &[]).await;
     // The connection that is open goes on until its answer is lost; no other can be made.
     faults.refuse();
-    faults.drop_reply_to(&pattern(&gateway));
+    faults.drop_reply_to(pattern(&gateway));
     (gateway, faults)
 }
 
 #[tokio::test]
 async fn a_submission_of_unknown_outcome_can_be_repeated_with_its_key() {
-    let (gateway, faults) = losing(|_| FLOWER_INPUT.to_owned()).await;
+    let (gateway, faults) = losing(|_| FLOWER_INPUT.to_vec()).await;
 
     let answer = gateway.predict_once("order-1", FLOWER).await;
 
@@ -131,7 +131,7 @@ async fn a_submission_of_unknown_outcome_can_be_repeated_with_its_key() {
 #[tokio::test]
 async fn a_repetition_that_is_refused_says_nothing_of_the_first_sending() {
     for (path, body) in [("/predict", FLOWER.to_owned()), ("/predict/batch", format!("[{FLOWER}]"))] {
-        let (gateway, faults) = losing(|_| FLOWER_INPUT.to_owned()).await;
+        let (gateway, faults) = losing(|_| FLOWER_INPUT.to_vec()).await;
         let full_memory = async {
             let is_lost = async || faults.hits().replies_dropped == 1;
             eventually(SOON, "the answer to be lost", is_lost).await;
@@ -155,7 +155,7 @@ async fn a_cancellation_of_unknown_outcome_can_be_repeated() {
     let job = flower();
     gateway.store.intake.submit(id, job).await.unwrap();
     faults.refuse();
-    faults.drop_reply_to(&id.to_string());
+    faults.drop_reply_to(id.to_string());
 
     let path = format!("/job/{id}");
     outcome_unknown().assert(&gateway.delete(&path).await, &path, UNAVAILABLE);
@@ -169,7 +169,7 @@ async fn a_cancellation_of_unknown_outcome_can_be_repeated() {
 #[tokio::test]
 async fn a_read_has_no_outcome_that_could_be_unknown() {
     let id = JobId::new(0);
-    let (gateway, faults) = losing(|_| id.to_string()).await;
+    let (gateway, faults) = losing(|_| id.to_string().into_bytes()).await;
     let path = format!("/job/{id}");
     unavailable().assert(&gateway.get(&path).await, &path, UNAVAILABLE);
     assert_eq!(faults.hits().replies_dropped, 1);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tepal_tests::{
     http::Client,
     process::{Service, Signal},
+    redis::RedisServer,
     wait::eventually,
 };
 use tokio::{
@@ -102,6 +103,19 @@ async fn refused(settings: &[(&str, &str)]) -> String {
     let proxy = Service::binary("tepal-proxy").env("MODELS_DIR", models).envs(settings).start();
     assert_eq!(proxy.wait_exit(SOON).await.code(), Some(1));
     proxy.logs().lines().join("\n")
+}
+
+#[tokio::test]
+async fn a_queue_of_another_stored_format_is_refused_in_one_sentence() {
+    let redis = RedisServer::shipped().start().await;
+    redis.cli(&["SET", "{predict_queue:0}:format", "3"]);
+
+    let text = refused(&[("REDIS_URL", &redis.url()), ("LISTEN_ADDR", "127.0.0.1:0")]).await;
+
+    let expected = "tepal-proxy: the queue has jobs of the stored format 3, but this version reads and writes format 2: \
+        start the version that wrote the queue, let its workers drain it while no proxy accepts jobs, then start this \
+        version; or set another QUEUE_NAME";
+    assert_eq!(text.lines().last(), Some(expected), "{text}");
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use super::Claim;
 pub struct Delivery {
     /// This attempt at the job.
     pub attempt: Attempt,
-    /// The input rows, JSON text.
-    pub input: String,
+    /// The input as stored tensors, see [`crate::tensor::stored`].
+    pub input: Vec<u8>,
 }
 
 /// One try at running a job.

@@ -3,12 +3,16 @@
 use std::{
     collections::{HashSet, VecDeque},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use super::shape::{Axis, Shape};
+use super::{
+    JobInput,
+    shape::{Axis, Shape},
+};
 use crate::tensor::{DataType, bounds::Bounds, from_json::Allowed};
 
 /// `TensorShape::MaxDimensions()` of TensorFlow, without the batch axis.
@@ -30,8 +34,10 @@ pub struct Model {
     /// Largest number of rows of a job and of a call. 0 = the model has no batch axis: shapes are whole, and each job has a call
     /// of its own.
     pub max_batch: usize,
-    /// A valid value of `data`, if the description has one. [`Model::sample_input`] derives one otherwise.
+    /// A valid value of `data`, if the description has one of a size to show. [`Model::sample_input`] derives one otherwise.
     pub sample: Option<Value>,
+    /// The sample of the description, if it is too large to show. As JSON it would take ten times the memory.
+    pub(super) large_sample: Option<Arc<JobInput>>,
     /// The inputs, in order. With several inputs, a row is an object with a value for each.
     pub inputs: Vec<InputSpec>,
     /// The first output. It makes the prediction.
@@ -164,13 +170,14 @@ impl Model {
         let path = folder.join("model.toml");
         let text = std::fs::read_to_string(&path)
             .map_err(|source| ModelError::Unreadable { path: path.clone(), source })?;
-        let model = Self::parse(&text, &folder)
+        let mut model = Self::parse(&text, &folder)
             .map_err(|source| ModelError::Malformed { path: path.clone(), source: Box::new(source) })?;
         model.check().map_err(|reason| ModelError::Inconsistent { path: path.clone(), reason })?;
         if model.name != name {
             let reason = format!("its name is `{}`, but its folder's is `{name}`", model.name);
             return Err(ModelError::Inconsistent { path, reason });
         }
+        model.convert_large_sample();
         Ok(model)
     }
 
@@ -191,6 +198,7 @@ impl Model {
             onnx_file: file.onnx_file.map(|name| folder.join(name)),
             max_batch: file.max_batch,
             sample: file.sample,
+            large_sample: None,
             inputs: file.inputs,
             output,
             further_outputs: file.outputs.into(),

@@ -1,13 +1,12 @@
 //! A valid input for each model. If the description has no sample, one is derived: zeros, false and empty strings, or other values
 //! where the bounds exclude zero.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Number, Value};
 
 use super::{InputSpec, InputTensor, JobInput, Model, description::MOST_ELEMENTS, schema::next_above};
-use crate::tensor::{
-    DataType,
-    from_json::{self, Unfit},
-};
+use crate::tensor::{DataType, from_json};
 
 /// Length of each variable axis of a derived sample. Image models often halve their axes five times.
 const LENGTH: usize = 32;
@@ -15,34 +14,48 @@ const LENGTH: usize = 32;
 const MOST_SHOWN: usize = 1000;
 
 impl Model {
-    /// The sample of the description, or a derived one, of one row.
-    ///
-    /// # Errors
-    /// What is wrong with it. That of a checked description is valid.
-    pub fn sample_input(&self) -> Result<JobInput, String> {
-        let Some(sample) = &self.sample else { return self.derived_input() };
-        self.read_data(sample).map_err(|errors| {
-            let first = errors.first().map(ToString::to_string).unwrap_or_default();
-            format!("its sample is not valid input: {first}")
-        })
+    /// The sample of the description, or a derived one of one row.
+    #[must_use]
+    pub fn sample_input(&self) -> JobInput {
+        match (&self.large_sample, &self.sample) {
+            (Some(large), _) => JobInput::clone(large),
+            // That of a checked description is valid.
+            (None, Some(sample)) => self.read_data(sample).unwrap_or_else(|_| self.derived_input()),
+            (None, None) => self.derived_input(),
+        }
     }
 
     /// The sample as a value of `data`; `None` if it is too large to show.
     #[must_use]
     pub fn shown_sample(&self) -> Option<Value> {
-        let elements: usize = match &self.sample {
-            Some(sample) => elements_in(sample),
-            None => self.inputs.iter().map(|input| lengths(input).iter().product::<usize>()).sum(),
-        };
-        (elements <= MOST_SHOWN).then(|| self.sample_data())
+        if self.large_sample.is_some() {
+            return None;
+        }
+        if let Some(sample) = &self.sample {
+            return Some(sample.clone());
+        }
+        let elements =
+            self.inputs.iter().map(|input| lengths(input).iter().product::<usize>()).sum::<usize>();
+        (elements <= MOST_SHOWN).then(|| self.derived_data())
     }
 
-    /// The sample as a value of `data`.
-    #[must_use]
-    pub fn sample_data(&self) -> Value {
-        if let Some(sample) = &self.sample {
-            return sample.clone();
-        }
+    pub(super) fn check_sample(&self) -> Result<(), String> {
+        let Some(sample) = &self.sample else {
+            return self.inputs.iter().try_for_each(|input| fitting_value(input).map(|_| ()));
+        };
+        self.read_data(sample).map(|_| ()).map_err(|errors| {
+            let first = errors.first().map(ToString::to_string).unwrap_or_default();
+            format!("its sample is not valid input: {first}")
+        })
+    }
+
+    /// Keeps a sample that is too large to show as tensors.
+    pub(super) fn convert_large_sample(&mut self) {
+        let Some(sample) = self.sample.take_if(|sample| elements_in(sample) > MOST_SHOWN) else { return };
+        self.large_sample = self.read_data(&sample).ok().map(Arc::new);
+    }
+
+    fn derived_data(&self) -> Value {
         let value = |input: &InputSpec| nested(&lengths(input), &fitting_value(input).unwrap_or_default());
         let row = match self.inputs.as_slice() {
             [input] => value(input),
@@ -54,22 +67,14 @@ impl Model {
         if self.has_batch_axis() { Value::Array(vec![row]) } else { row }
     }
 
-    pub(super) fn check_sample(&self) -> Result<(), String> {
-        match &self.sample {
-            Some(_) => self.sample_input().map(|_| ()),
-            None => self.inputs.iter().try_for_each(|input| fitting_value(input).map(|_| ())),
-        }
-    }
-
-    fn derived_input(&self) -> Result<JobInput, String> {
+    fn derived_input(&self) -> JobInput {
         let tensor = |input: &InputSpec| {
             let lengths = lengths(input);
-            let element = fitting_bytes(input)?;
-            let data = element.repeat(lengths.iter().product());
+            let data = fitting_bytes(input).repeat(lengths.iter().product());
             let shape = self.has_batch_axis().then_some(1).into_iter().chain(lengths).collect();
-            Ok(InputTensor { shape, data })
+            InputTensor { shape, data }
         };
-        Ok(JobInput { rows: 1, tensors: self.inputs.iter().map(tensor).collect::<Result<_, String>>()? })
+        JobInput { rows: 1, tensors: self.inputs.iter().map(tensor).collect() }
     }
 }
 
@@ -95,12 +100,14 @@ fn fitting_value(input: &InputSpec) -> Result<Value, String> {
         .ok_or_else(|| format!("the bounds of input `{}` accept no value", input.name))
 }
 
-/// The bytes of that value.
-fn fitting_bytes(input: &InputSpec) -> Result<Vec<u8>, String> {
+/// The bytes of that value. A checked description has one.
+fn fitting_bytes(input: &InputSpec) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let unfit = |unfit: Unfit| unfit.detail;
-    from_json::append(&mut bytes, input.allowed(), &fitting_value(input)?).map_err(unfit)?;
-    Ok(bytes)
+    let value = fitting_value(input).unwrap_or_default();
+    if from_json::append(&mut bytes, input.allowed(), &value).is_err() {
+        bytes = vec![0; input.datatype.width().unwrap_or(size_of::<u32>())];
+    }
+    bytes
 }
 
 /// Values of which at least one is within the bounds, unless none is: zero, the middle, and the next value to each bound.
@@ -165,11 +172,10 @@ mod tests {
         for datatype in DataType::ALL {
             for (low, high) in bounds {
                 let model = model(datatype, &[Axis::Fixed(2), Axis::Variable], low, high);
-                let Ok(input) = model.sample_input() else {
-                    assert!(model.check_sample().is_err(), "{datatype:?} {low:?} {high:?}");
-                    continue;
-                };
-                assert_eq!(model.read_data(&model.sample_data()), Ok(input), "{datatype:?} {low:?} {high:?}");
+                if model.check_sample().is_ok() {
+                    let read = model.read_data(&model.derived_data());
+                    assert_eq!(read, Ok(model.sample_input()), "{datatype:?} {low:?} {high:?}");
+                }
             }
         }
     }
@@ -188,13 +194,26 @@ mod tests {
     fn a_large_sample_is_not_shown_and_a_huge_one_is_short() {
         let image = model(DataType::Fp32, &[Axis::Fixed(3), Axis::Variable, Axis::Variable], None, None);
         assert_eq!(image.shown_sample(), None);
-        assert_eq!(image.sample_input().unwrap().tensors[0].shape, [1, 3, 32, 32]);
+        assert_eq!(image.sample_input().tensors[0].shape, [1, 3, 32, 32]);
         let text = model(DataType::Int64, &[Axis::Variable], None, None);
         assert_eq!(text.shown_sample(), Some(json!([vec![0; 32]])));
         let huge = model(DataType::Uint8, &[Axis::Variable; 5], None, None);
-        assert_eq!(huge.sample_input().unwrap().tensors[0].shape, [1; 6]);
+        assert_eq!(huge.sample_input().tensors[0].shape, [1; 6]);
         let mut whole = text;
         whole.max_batch = 0;
         assert_eq!(whole.shown_sample(), Some(json!(vec![0; 32])));
+    }
+
+    #[test]
+    fn a_large_sample_of_the_description_is_kept_as_tensors() {
+        let mut text = model(DataType::Uint8, &[Axis::Variable], None, None);
+        text.sample = Some(json!([vec![7; MOST_SHOWN + 1]]));
+        text.convert_large_sample();
+        assert_eq!((&text.sample, text.shown_sample()), (&None, None));
+        assert_eq!(text.sample_input().tensors[0].data, vec![7; MOST_SHOWN + 1]);
+        text.sample = Some(json!([[7]]));
+        text.large_sample = None;
+        text.convert_large_sample();
+        assert_eq!(text.shown_sample(), Some(json!([[7]])));
     }
 }

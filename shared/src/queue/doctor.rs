@@ -20,10 +20,10 @@ use crate::{
         tls::Reason,
     },
     queue::{
-        error::StoreError,
+        error::{StoreError, WrongTopology},
         info::Info,
         keys::Keys,
-        link::{ConnectionSettings, Redis},
+        link::{ConnectionSettings, FoundFormat, Redis, STORED_FORMAT, found_format},
     },
 };
 
@@ -58,6 +58,7 @@ pub async fn examine_redis(settings: &ConnectionSettings, keys: &Keys, expected:
     report.findings.extend([
         version(&mut connection).await,
         rights(&mut connection, keys, expected).await,
+        stored_format(&mut connection, keys, expected.partitions).await,
         default_user::default_user(&mut connection, keys).await,
         from_info("persistence", &info, persistence),
         fsync(&mut connection).await,
@@ -76,7 +77,7 @@ async fn reach(settings: &ConnectionSettings) -> (Option<MultiplexedConnection>,
     let address = &settings.display;
     let started = Instant::now();
     let connected = async {
-        let redis = Redis::open(settings.clone())?;
+        let redis = Redis::open(settings.clone().without_format())?;
         let mut connection = redis.dedicated(Duration::ZERO).await?;
         redis::cmd("PING").exec_async(&mut connection).await?;
         Ok::<_, StoreError>(connection)
@@ -194,6 +195,21 @@ async fn rights(connection: &mut MultiplexedConnection, keys: &Keys, expected: E
             Finding::wrong("rights", "the user may not run scripts (EVALSHA, SCRIPT LOAD)", FIX)
         }
         Err(error) => Finding::unknown("rights", error.to_string()),
+    }
+}
+
+async fn stored_format(connection: &mut MultiplexedConnection, keys: &Keys, partitions: u16) -> Finding {
+    const SUBJECT: &str = "stored format";
+    match found_format(connection, keys, partitions).await {
+        Ok(FoundFormat::Own) => Finding::ok(SUBJECT, format!("the queue has format {STORED_FORMAT}")),
+        Ok(FoundFormat::None) => {
+            Finding::ok(SUBJECT, format!("the queue has no jobs yet; they will have format {STORED_FORMAT}"))
+        }
+        Ok(FoundFormat::Other(found)) => {
+            let refused = WrongTopology::StoredFormat { found };
+            Finding::wrong(SUBJECT, refused.to_string(), refused.fix())
+        }
+        Err(error) => Finding::unknown(SUBJECT, unable("GET", &error)),
     }
 }
 

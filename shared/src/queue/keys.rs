@@ -116,6 +116,18 @@ impl Keys {
         self.key(0, "secret", "")
     }
 
+    /// Number of the stored format.
+    #[must_use]
+    pub fn format(&self) -> String {
+        self.key(0, "format", "")
+    }
+
+    /// The work streams of format 1, which had no number.
+    #[must_use]
+    pub fn former_streams(&self, partition: u8) -> [String; 3] {
+        ["high", "normal", "low"].map(|priority| self.key(partition, "stream:", priority))
+    }
+
     /// The heartbeats of the workers.
     #[must_use]
     pub fn workers(&self) -> String {

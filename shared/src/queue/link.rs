@@ -2,6 +2,7 @@
 
 mod arguments;
 mod connection;
+mod format;
 mod handle;
 mod replication;
 mod request;
@@ -9,6 +10,8 @@ pub(super) mod settings;
 mod topology;
 
 pub(crate) use arguments::RedisArgs;
+pub use format::STORED_FORMAT;
+pub(crate) use format::{FoundFormat, found_format};
 pub use handle::Redis;
 pub(crate) use replication::Replicated;
 pub use replication::ReplicationSettings;

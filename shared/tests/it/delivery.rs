@@ -73,7 +73,7 @@ pub(crate) async fn reading_stops_once_there_are_enough_bytes(queue: &Queue) {
 
 /// Jobs of 100 bytes.
 async fn submit_large(queue: &Queue, jobs: usize) -> Vec<JobId> {
-    let job = NewJob { input: "1".repeat(100), ..new_job() };
+    let job = NewJob { input: "1".repeat(100).into(), ..new_job() };
     let mut submitted = Vec::new();
     for _ in 0..jobs {
         submitted.push(queue.submit_job(&job).await);

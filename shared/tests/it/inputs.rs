@@ -7,7 +7,7 @@ use tepal_shared::{
     queue::intake::{Cancelled, Requeued},
 };
 
-use crate::queue::{ANYONE, DONE, Queue, fail, new_job};
+use crate::queue::{ANYONE, DONE, INPUT, Queue, fail, new_job};
 
 async fn record(queue: &Queue, id: JobId) -> BTreeMap<String, String> {
     queue.redis(&["HGETALL", &queue.store.queue.keys().job(id)]).await
@@ -37,7 +37,7 @@ pub(crate) async fn a_job_that_an_earlier_release_ended_runs_again(queue: &Queue
     let old = queue.submit().await;
     queue.store.intake.cancel(old, View::All).await.unwrap();
     queue.redis::<u64>(&["DEL", &queue.store.queue.keys().input(old)]).await;
-    queue.set_field(old, "input", &new_job().input).await;
+    queue.set_field(old, "input", INPUT).await;
 
     let id = JobId::new(0);
     assert_eq!(queue.store.intake.requeue(old, id, ANYONE).await.unwrap(), Requeued::Accepted);

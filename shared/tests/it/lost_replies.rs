@@ -94,7 +94,7 @@ pub(crate) async fn a_call_whose_answer_was_lost_is_repeated_and_counts_once(que
     for (number, (lost, after)) in Lost::ALL.into_iter().enumerate() {
         let queue = queue.another();
         let (attempt, id) = lost.arrange(&queue).await;
-        proxy.drop_reply_to(&id.to_string());
+        proxy.drop_reply_to(id.to_string());
 
         lost.run(&queue, attempt.as_ref(), id).await;
 
@@ -131,9 +131,9 @@ pub(crate) async fn a_queue_that_is_full_for_the_repetition_says_nothing_of_the_
     queue.submit().await;
     let (first, second, third) = (JobId::new(0), JobId::new(0), JobId::new(0));
 
-    proxy.drop_reply_to(&first.to_string());
+    proxy.drop_reply_to(first.to_string());
     let submitted = queue.store.intake.submit(first, new_job()).await;
-    proxy.drop_reply_to(&second.to_string());
+    proxy.drop_reply_to(second.to_string());
     let requeued = queue.store.intake.requeue(failed.job_id, second, ANYONE).await;
 
     assert_eq!(proxy.hits().replies_dropped, 2);
@@ -165,7 +165,7 @@ pub(crate) async fn jobs_granted_by_a_lost_answer_come_back_when_the_lease_lapse
 
 pub(crate) async fn a_reply_in_pieces_is_read_whole(queue: &Queue) {
     let (proxy, queue) = behind_a_proxy(queue).await;
-    let job = NewJob { input: "1".repeat(500), ..new_job() };
+    let job = NewJob { input: "1".repeat(500).into(), ..new_job() };
     let id = queue.submit_job(&job).await;
 
     proxy.drip(7, Duration::from_micros(200));

@@ -33,6 +33,7 @@ mod deadlines;
 mod delivery;
 mod ends;
 mod endurance;
+mod format;
 mod inputs;
 mod leases;
 mod loss;

@@ -277,8 +277,11 @@ pub(crate) const ANYONE: Origin<'_> =
     Origin { view: View::All, charge: None, request_id: None, traceparent: None };
 
 /// A valid job.
+/// Scripts do not look into inputs, so that of a test is text.
+pub(crate) const INPUT: &str = "[[5.1,3.5,1.4,0.2]]";
+
 pub(crate) fn new_job() -> NewJob {
-    NewJob::new(model(), "[[5.1,3.5,1.4,0.2]]".to_owned())
+    NewJob::new(model(), INPUT.into())
 }
 
 /// The model of ordinary jobs.

@@ -22,7 +22,7 @@ fn charge(payer: &str, most_bytes: u64) -> Charge {
 
 /// A job with an input of this size, and the quota of its payer.
 pub(crate) fn job(bytes: u64, payer: &str, most_bytes: u64) -> NewJob {
-    NewJob { input: "1".repeat(bytes as usize), charge: Some(charge(payer, most_bytes)), ..new_job() }
+    NewJob { input: "1".repeat(bytes as usize).into(), charge: Some(charge(payer, most_bytes)), ..new_job() }
 }
 
 pub(crate) fn large() -> NewJob {
@@ -299,7 +299,7 @@ pub(crate) async fn without_a_charge_a_large_job_is_not_counted(queue: &Queue) {
 pub(crate) async fn the_life_of_a_small_job_takes_these_commands_and_no_others(queue: &Queue) {
     queue.submit_and_take("w").await;
     queue.redis::<String>(&["CONFIG", "RESETSTAT"]).await;
-    let small = NewJob { input: "1".repeat(LARGE_BYTES), ..new_job() };
+    let small = NewJob { input: "1".repeat(LARGE_BYTES).into(), ..new_job() };
     let id = queue.submit_job(&small).await;
     let attempt = queue.take_one("w").await;
     assert_eq!(queue.settle(&attempt, result_of(LARGE_BYTES as u64)).await, DONE);

@@ -55,7 +55,7 @@ pub(crate) async fn they_share_a_call_and_keep_their_order(queue: &Queue) {
 
 pub(crate) async fn a_call_is_of_16_jobs_or_of_a_mebibyte(queue: &Queue) {
     assert_eq!(calls_for(queue, vec![new_job(); 33]).await, 3);
-    let large = NewJob { input: format!("[[{}1.0]]", " ".repeat(600 << 10)), ..new_job() };
+    let large = NewJob { input: format!("[[{}1.0]]", " ".repeat(600 << 10)).into(), ..new_job() };
     assert_eq!(calls_for(queue, vec![large; 5]).await, 3);
 }
 
@@ -157,7 +157,7 @@ pub(crate) async fn a_key_that_one_may_not_use_is_not_the_others_trouble(queue: 
 
 /// A shared call that fails part-way has stored some jobs. Redis may be full when the jobs are submitted again.
 pub(crate) async fn a_job_that_is_stored_is_never_said_to_be_refused(queue: &Queue) {
-    let large = NewJob { input: format!("[[{}1.0]]", " ".repeat(900 << 10)), ..new_job() };
+    let large = NewJob { input: format!("[[{}1.0]]", " ".repeat(900 << 10)).into(), ..new_job() };
     let mut unknown = 0;
     for limit_kib in (1_000..8_000).step_by(250) {
         let queue = queue.another();

@@ -126,9 +126,24 @@ async fn read_inputs(
     connection: &mut MultiplexedConnection,
     keys: &[String],
 ) -> RedisResult<Vec<(String, String)>> {
-    let inputs: Vec<Option<String>> = redis::cmd("MGET").arg(keys).query_async(connection).await?;
+    let inputs: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(keys).query_async(connection).await?;
     let ids = keys.iter().map(|key| key.split_once("}:input:").map_or("", |(_, id)| id));
-    Ok(ids.zip(inputs).filter_map(|(id, input)| Some((id.to_owned(), input?))).collect())
+    Ok(ids.zip(inputs).filter_map(|(id, input)| Some((id.to_owned(), floats(&input?)))).collect())
+}
+
+/// A stored input as a flat list of JSON. The models of fault runs have one input, of 32-bit floats. The form is described in
+/// shared/src/tensor/stored.rs; this is a second reader of it.
+fn floats(stored: &[u8]) -> String {
+    const FP32: u8 = 11;
+    let Some((first, mut rest)) = stored.split_first().filter(|(first, _)| **first >> 4 == FP32) else {
+        return String::from_utf8_lossy(stored).into_owned();
+    };
+    for _ in 0..first & 0xf {
+        let length = rest.iter().position(|byte| byte & 0x80 == 0).map_or(rest.len(), |last| last + 1);
+        rest = &rest[length..];
+    }
+    let values = rest.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value));
+    serde_json::to_string(&values.collect::<Vec<_>>()).unwrap_or_default()
 }
 
 async fn read_jobs(
@@ -144,7 +159,12 @@ async fn read_jobs(
     for (key, reply) in keys.iter().zip(replies.chunks(2)) {
         let [fields, ttl_ms] = reply else { continue };
         let ttl_ms: i64 = redis::from_redis_value_ref(ttl_ms)?;
-        let fields: BTreeMap<String, String> = redis::from_redis_value_ref(fields)?;
+        let fields: BTreeMap<String, Vec<u8>> = redis::from_redis_value_ref(fields)?;
+        let text = |(field, value): (String, Vec<u8>)| match field.as_str() {
+            "input" => (field, floats(&value)),
+            _ => (field, String::from_utf8_lossy(&value).into_owned()),
+        };
+        let fields = fields.into_iter().map(text).collect();
         // A key that expired between the scan and this read is no job any more.
         if ttl_ms != -2 {
             let id = key.split_once("}:job:").map_or("", |(_, id)| id);

@@ -3,7 +3,7 @@
 
 use tepal_shared::{
     job::{Attempt, Delivery},
-    model::{InputError, JobInput, Model},
+    model::{JobInput, Model, StoredMismatch},
     tensor::Batch,
 };
 
@@ -38,7 +38,7 @@ pub struct Plan {
     /// The calls to make.
     pub batches: Vec<MicroBatch>,
     /// Jobs whose input does not fit the model.
-    pub unfit: Vec<(Attempt, InputError)>,
+    pub unfit: Vec<(Attempt, StoredMismatch)>,
 }
 
 /// A batch that may take further jobs. Its shape is that of its first job.
@@ -49,14 +49,15 @@ struct OpenBatch {
 }
 
 impl Plan {
-    /// Groups the jobs into calls within the limits. Their inputs become tensors and are dropped.
+    /// Groups the jobs into calls within the limits. Inputs that do not fit the model are sorted out: the description may have
+    /// changed since the proxy checked them.
     #[must_use]
     pub fn new(model: &Model, deliveries: Vec<Delivery>, limits: Limits) -> Self {
         let mut plan = Self::default();
         // One for each shape, so that jobs of many shapes in turn fill calls too.
         let mut open = Vec::new();
         for Delivery { attempt, input } in deliveries {
-            match read(model, &input) {
+            match model.read_stored(&input) {
                 Err(error) => plan.unfit.push((attempt, error)),
                 Ok(input) if must_be_alone(&attempt) => {
                     plan.batches.push(MicroBatch { items: vec![Item { attempt, input }] });
@@ -107,17 +108,6 @@ impl OpenBatch {
 
 fn must_be_alone(attempt: &Attempt) -> bool {
     attempt.is_suspect() || attempt.time_left.is_some()
-}
-
-/// The proxy has checked the input, but the model's description may have changed since.
-fn read(model: &Model, input: &str) -> Result<JobInput, InputError> {
-    let unreadable = |error: serde_json::Error| InputError {
-        pointer: "/data".to_owned(),
-        detail: format!("is not JSON: {error}"),
-        code: "type",
-    };
-    let data = serde_json::from_str(input).map_err(unreadable)?;
-    model.read_data(&data).map_err(|mut errors| errors.swap_remove(0))
 }
 
 impl MicroBatch {
@@ -173,7 +163,7 @@ mod tests {
     use tepal_shared::model::Axis;
 
     use super::*;
-    use crate::testing::delivery;
+    use crate::testing::{delivery, delivery_of};
 
     fn iris() -> Model {
         Model::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models"), "iris").unwrap()
@@ -221,10 +211,11 @@ mod tests {
     #[test]
     fn input_that_does_not_fit_the_model_spoils_no_other_job() {
         let mut deliveries = [1, 1].map(delivery).to_vec();
-        deliveries[0].input = "[[1,2,3]]".to_owned();
+        deliveries[0].input = delivery_of(&[1.0; 3]).input;
         let plan = Plan::new(&iris(), deliveries, up_to(100));
         assert_eq!((plan.unfit.len(), rows_of(&plan)), (1, vec![vec![1]]));
-        assert_eq!(plan.unfit[0].1.pointer, "/data/0");
+        let reason = plan.unfit[0].1.to_string();
+        assert_eq!(reason, "`input` has the shape [1, 3], but the model takes [-1, 4]");
     }
 
     /// Deliveries of one row each, as long as the model's variable axis is said to be.
@@ -232,8 +223,7 @@ mod tests {
         let mut model = iris();
         model.inputs[0].shape = [Axis::Variable].into_iter().collect();
         model.inputs[0].features.clear();
-        let text = |length: &usize| Delivery { input: format!("{:?}", [vec![1.0; *length]]), ..delivery(1) };
-        (model, lengths.iter().map(text).collect())
+        (model, lengths.iter().map(|length| delivery_of(&vec![1.0; *length])).collect())
     }
 
     fn lengths_of(plan: &Plan) -> Vec<Vec<usize>> {
@@ -262,7 +252,8 @@ mod tests {
     fn each_job_of_a_model_without_a_batch_axis_has_a_call_of_its_own() {
         let (mut model, mut deliveries) = texts(&[3, 3]);
         model.max_batch = 0;
-        deliveries.iter_mut().for_each(|delivery| delivery.input = "[1,2,3]".to_owned());
+        let input = model.stored(&model.read_data(&serde_json::json!([1, 2, 3])).unwrap());
+        deliveries.iter_mut().for_each(|delivery| delivery.input.clone_from(&input));
         let plan = Plan::new(&model, deliveries, up_to(model.most_rows_of_call(100)));
         assert_eq!(plan.batches.len(), 2);
         assert_eq!(plan.batches[0].concatenate(&model).inputs[0].shape, [3]);

@@ -14,7 +14,7 @@ use std::{
 
 use tepal_shared::{
     job::Attempt,
-    model::{Answer, InputError, Model, OutputError},
+    model::{Answer, Model, OutputError, StoredMismatch},
     process::{retry::retry_delay, telemetry},
     queue::work::{Settlement, Work},
     tensor::Tensor,
@@ -96,9 +96,11 @@ impl Runner {
     }
 
     /// Fails jobs whose input does not fit the model.
-    pub async fn refuse(&self, unfit: &[(Attempt, InputError)]) {
-        let outcomes = unfit.iter().map(|(attempt, error)| {
-            let error = format!("The input does not fit the model: {error}");
+    pub async fn refuse(&self, unfit: &[(Attempt, StoredMismatch)]) {
+        let outcomes = unfit.iter().map(|(attempt, mismatch)| {
+            let error = format!(
+                "The input does not fit the description of the model, which differs from the one at submission: {mismatch}"
+            );
             Outcome::of(attempt, Settlement::Fail { code: "invalid_input".to_owned(), error })
         });
         self.settle(outcomes.collect()).await;

@@ -2,7 +2,7 @@
 
 use std::{net::TcpListener, path::Path};
 
-use tepal_tests::process::Service;
+use tepal_tests::{process::Service, redis::RedisServer};
 
 use crate::{queue::SOON, settings::Settings};
 
@@ -125,6 +125,19 @@ async fn a_model_that_cannot_be_loaded_is_reported_with_its_file() {
         text.contains("`iris` has no onnx_file") && text.contains("MODEL_BACKEND=tensorflow_serving"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_queue_of_an_earlier_format_is_refused_in_one_sentence() {
+    let redis = RedisServer::shipped().start().await;
+    redis.cli(&["XADD", "{predict_queue:0}:stream:normal", "*", "id", "1"]);
+
+    let text = complaint(Settings::onnx().with("REDIS_URL", redis.url())).await;
+
+    let expected = "tepal-worker: the queue has jobs of the stored format 1, but this version reads and writes format 2: \
+        start the version that wrote the queue, let its workers drain it while no proxy accepts jobs, then start this \
+        version; or set another QUEUE_NAME";
+    assert_eq!(text.lines().last(), Some(expected), "{text}");
 }
 
 #[tokio::test]

@@ -55,6 +55,7 @@ async fn a_healthy_setup_has_a_line_for_each_check_and_no_failure() {
         "ok     Redis",
         "ok     version",
         "ok     rights",
+        "ok     stored format",
         "ok     default user",
         "ok     persistence",
         "ok     fsync",
@@ -64,7 +65,7 @@ async fn a_healthy_setup_has_a_line_for_each_check_and_no_failure() {
         "ok     model",
         "ok     description",
         "ok     sample",
-        "12 checks, 0 wrong, 0 not possible",
+        "13 checks, 0 wrong, 0 not possible",
     ];
     assert_eq!(subjects, expected, "{text}");
     assert!(line(&text, "sample").ends_with("setosa"), "{text}");
@@ -90,7 +91,7 @@ async fn a_redis_that_loses_jobs_is_reported_with_the_remedy() {
         let line = line(&text, subject);
         assert!(line.starts_with("WRONG") && line.contains(fix), "{line}");
     }
-    assert!(text.ends_with("12 checks, 4 wrong, 0 not possible"), "{text}");
+    assert!(text.ends_with("13 checks, 4 wrong, 0 not possible"), "{text}");
 }
 
 #[tokio::test]
@@ -157,7 +158,22 @@ async fn the_shipped_user_has_all_rights_it_needs_and_unreadable_settings_are_na
         assert!(line(&text, subject).contains("this user may not run INFO"), "{text}");
     }
     assert!(line(&text, "memory").contains("this user may not run CONFIG GET"), "{text}");
-    assert!(text.ends_with("12 checks, 0 wrong, 4 not possible"), "{text}");
+    assert!(text.ends_with("13 checks, 0 wrong, 4 not possible"), "{text}");
+}
+
+#[tokio::test]
+async fn jobs_of_another_stored_format_are_named_with_what_to_do() {
+    let redis = sound().await;
+    redis.cli(&["SET", "{predict_queue:0}:format", "3"]);
+
+    let (is_well, text) = doctor(&redis.url(), Settings::onnx()).await;
+
+    let found = line(&text, "stored format");
+    assert!(
+        !is_well && found.contains("stored format 3, but this version reads and writes format 2"),
+        "{text}"
+    );
+    assert!(text.contains("start the version that wrote the queue"), "{text}");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tepal_shared::{
 use tepal_tests::model_server::{Behaviour, CallRecord, ModelServer, ServerSpec, TensorSpec};
 
 use crate::{
-    queue::{Queue, model, running},
+    queue::{Queue, running},
     settings::Settings,
 };
 
@@ -59,7 +59,7 @@ impl Wide {
             compute: std::sync::Arc::new(|row| vec![row[0]]),
             ..ServerSpec::toy()
         };
-        Self { queue: Queue::start().await, server: ModelServer::start(spec).await, models }
+        Self { queue: Queue::start().await.of("wide"), server: ModelServer::start(spec).await, models }
     }
 
     fn settings(&self) -> Settings {
@@ -117,7 +117,7 @@ async fn jobs_that_are_due_again_are_claimed_within_the_limit_too() {
     let request = TakeRequest {
         partition: 0,
         consumer: "another",
-        streams: &Stream::all_of(model()),
+        streams: &Stream::all_of(wide.queue.model),
         limit: ids.len(),
         max_bytes: usize::MAX,
         due_from: None,

@@ -28,7 +28,7 @@ async fn all_flowers_get_their_classes_alone_and_as_one_job() {
 #[tokio::test]
 async fn an_export_with_maps_of_probabilities_is_served_and_the_built_in_engine_refers_to_onnx_runtime() {
     let zipmap = |settings: Settings| settings.with_model(Path::new(TOY_MODELS), "zipmap");
-    let queue = Queue::start().await;
+    let queue = Queue::start().await.of("zipmap");
     let _worker = queue.worker(zipmap(Settings::onnxruntime())).await;
 
     let id = queue.submit("[[6.3,3.3,6.0,2.5]]").await;

@@ -14,6 +14,7 @@ use tepal_shared::{
         views::QueueState,
         work::{Settled, Settlement, TakeRequest},
     },
+    tensor::{DataType, stored},
 };
 use tepal_tests::{
     model_server::{CallOutcome, CallRecord, ModelServer},
@@ -33,6 +34,8 @@ const ANOTHER_WORKER: &str = "another-worker";
 pub(crate) struct Queue {
     pub(crate) redis: RedisServer,
     pub(crate) store: Store,
+    /// The model of its jobs.
+    pub(crate) model: ModelName,
 }
 
 impl Queue {
@@ -48,9 +51,15 @@ impl Queue {
 
     /// With other numbers than the default ones.
     pub(crate) fn with_policy(redis: RedisServer, policy: Policy) -> Self {
-        let connection = Redis::open(ConnectionSettings::new(&redis.url()).unwrap()).unwrap();
-        let store = Store::new(connection, Keys::new("predict_queue"), policy);
-        Self { redis, store }
+        let keys = Keys::new("predict_queue");
+        let settings = ConnectionSettings::new(&redis.url()).unwrap().for_queue(&keys, policy.partitions);
+        let store = Store::new(Redis::open(settings).unwrap(), keys, policy);
+        Self { redis, store, model: model() }
+    }
+
+    /// The same with jobs of another model.
+    pub(crate) fn of(self, model: &str) -> Self {
+        Self { model: model.parse().unwrap(), ..self }
     }
 
     /// Starts a worker and waits until it runs; its model need not be there.
@@ -58,9 +67,9 @@ impl Queue {
         Worker::start(&self.redis.worker_url(), &settings.pairs()).await
     }
 
-    /// Submits rows, JSON text.
+    /// Submits rows of floats, JSON text.
     pub(crate) async fn submit(&self, input: impl Into<String>) -> JobId {
-        self.submit_job(0, new_job(input.into())).await
+        self.submit_job(0, NewJob { model: self.model, ..new_job(input.into()) }).await
     }
 
     /// Submits one job for each input, in order.
@@ -131,9 +140,9 @@ impl Queue {
     /// Whether no work is left: the streams are empty and nothing is pending.
     pub(crate) async fn assert_drained(&self) {
         for partition in self.store.queue.partitions() {
-            let state = self.store.views.partition_state(partition, model()).await.unwrap();
+            let state = self.store.views.partition_state(partition, self.model).await.unwrap();
             assert_eq!(state.queues, [QueueState::default(); 3], "partition {partition}");
-            for stream in self.store.queue.keys().streams(partition, model()) {
+            for stream in self.store.queue.keys().streams(partition, self.model) {
                 assert_eq!(self.redis.cli(&["XLEN", &stream]), "0", "{stream}");
             }
         }
@@ -144,7 +153,7 @@ impl Queue {
         let request = TakeRequest {
             partition: id.partition(),
             consumer: ANOTHER_WORKER,
-            streams: &Stream::all_of(model()),
+            streams: &Stream::all_of(self.model),
             limit: 1,
             max_bytes: usize::MAX,
             due_from: Some(&[const { String::new() }; 3]),
@@ -182,7 +191,7 @@ impl Queue {
 
     /// How many normal jobs a worker holds.
     pub(crate) async fn in_flight(&self) -> u64 {
-        self.store.views.partition_state(0, model()).await.unwrap().queues[1].in_flight
+        self.store.views.partition_state(0, self.model).await.unwrap().queues[1].in_flight
     }
 
     /// Waits until the lease of some normal job has lapsed without anybody noticing.
@@ -241,9 +250,9 @@ pub(crate) fn stream(priority: Priority) -> Stream {
     Stream { model: model(), priority }
 }
 
-/// A job of it with this input.
+/// A job of it with this input, rows of floats as JSON text.
 pub(crate) fn new_job(input: String) -> NewJob {
-    NewJob::new(model(), input)
+    NewJob::new(model(), stored(&input))
 }
 
 /// The result of a completed job, unless it is large.
@@ -278,4 +287,35 @@ pub(crate) async fn calls_end(server: &ModelServer, expected: &[CallOutcome]) {
 /// Number of rows of each call.
 pub(crate) fn rows(server: &ModelServer) -> Vec<usize> {
     server.calls().iter().map(|call| call.rows).collect()
+}
+
+/// Rows of floats as a proxy stores them: nested lists, or objects with one for each input. Other text is stored as it is.
+pub(crate) fn stored(input: &str) -> Vec<u8> {
+    let Ok(Value::Array(rows)) = serde_json::from_str(input) else { return input.into() };
+    let mut stored = Vec::new();
+    match rows.first() {
+        Some(Value::Object(first)) => first.keys().for_each(|name| {
+            append(&mut stored, &rows.iter().map(|row| row[name].clone()).collect());
+        }),
+        _ => append(&mut stored, &Value::Array(rows)),
+    }
+    stored
+}
+
+fn append(stored: &mut Vec<u8>, tensor: &Value) {
+    let (mut shape, mut value) = (Vec::new(), tensor);
+    while let Value::Array(elements) = value {
+        shape.push(elements.len());
+        value = &elements[0];
+    }
+    let mut data = Vec::new();
+    floats(tensor, &mut data);
+    stored::append(stored, DataType::Fp32, &shape, &data);
+}
+
+fn floats(value: &Value, data: &mut Vec<u8>) {
+    match value {
+        Value::Array(elements) => elements.iter().for_each(|element| floats(element, data)),
+        number => data.extend((number.as_f64().unwrap() as f32).to_le_bytes()),
+    }
 }

@@ -2,7 +2,7 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use crate::process::tls::Reason;
+use crate::{process::tls::Reason, queue::link::STORED_FORMAT};
 
 /// The reason why the server at the address cannot serve the queue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +20,15 @@ pub enum WrongTopology {
     ForeignSlot {
         /// Its number, as Redis wrote it.
         slot: String,
+    },
+    /// The queue was written by a version with another stored format.
+    #[error(
+        "the queue has jobs of the stored format {found}, but this version reads and writes format {}",
+        STORED_FORMAT
+    )]
+    StoredFormat {
+        /// Its number.
+        found: String,
     },
 }
 
@@ -43,6 +52,10 @@ impl WrongTopology {
         match self {
             Self::Sentinel => "set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary that it watches",
             Self::SeveralPartitions => "set PARTITIONS=1, or use a Redis without cluster mode",
+            Self::StoredFormat { .. } => {
+                "start the version that wrote the queue, let its workers drain it while no proxy accepts jobs, then start \
+                 this version; or set another QUEUE_NAME"
+            }
             Self::ForeignSlot { .. } => "use a Redis without cluster mode, or a cluster of one node",
         }
     }

@@ -177,13 +177,13 @@ fn add_fields(command: &mut Cmd, job: &NewJob) {
     let timeout = job.timeout.map(|timeout| millis(timeout).to_string());
     let charged = job.charge.as_ref().map(|charge| charged(&charge.payer, job.input.len()));
     let fields = [
-        ("input", Some(job.input.as_str())),
-        ("priority", priority),
-        ("timeout_ms", timeout.as_deref()),
-        ("request_id", job.request_id.as_deref()),
-        ("traceparent", job.traceparent.as_deref()),
+        ("input", Some(job.input.as_slice())),
+        ("priority", priority.map(str::as_bytes)),
+        ("timeout_ms", timeout.as_deref().map(str::as_bytes)),
+        ("request_id", job.request_id.as_deref().map(str::as_bytes)),
+        ("traceparent", job.traceparent.as_deref().map(str::as_bytes)),
         // The script expects it in the last place.
-        ("charged", charged.as_deref()),
+        ("charged", charged.as_deref().map(str::as_bytes)),
     ];
     let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
     command.arg(2 * fields.clone().count());

@@ -20,6 +20,7 @@ use crate::{
     queue::{
         error::{StoreError, WrongTopology},
         link::{
+            format::{expect_format, keep_format},
             request::Generation,
             settings::ConnectionSettings,
             topology::{Mode, expect_keys, expect_primary},
@@ -33,6 +34,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often an idle connection is checked, so that a half-open one is found before a request needs it.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// The stored format is read with each of so many probes.
+const PROBES_PER_FORMAT: usize = 5;
 
 /// The state of the shared connection.
 #[derive(Clone)]
@@ -125,8 +128,38 @@ impl SharedConnection {
         Ok(connection)
     }
 
+    /// Checks a connection that was checked before. `probe` counts these checks.
+    async fn still_serves(
+        &self,
+        connection: &mut MultiplexedConnection,
+        probe: usize,
+    ) -> Result<(), StoreError> {
+        expect_primary(connection).await?;
+        match self.settings.queue.as_ref().filter(|queue| queue.has_format) {
+            Some(queue) if probe.is_multiple_of(PROBES_PER_FORMAT) => {
+                keep_format(connection, &queue.keys).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the first connection is up or refused. Returns why, if the queue has another stored format; otherwise it waits
+    /// for ever.
+    pub(super) async fn refused_format(&self) -> WrongTopology {
+        let mut link = self.link.subscribe();
+        let first =
+            link.wait_for(|link| !matches!(link, Link::Down(None))).await.map(|link| Link::clone(&link));
+        match first {
+            Ok(Link::Down(Some(format @ WrongTopology::StoredFormat { .. }))) => format,
+            _ => std::future::pending().await,
+        }
+    }
+
     async fn connect_ready(&self) -> Result<MultiplexedConnection, StoreError> {
         let mut connection = self.connect(self.settings.response_timeout).await?;
+        if let Some(queue) = self.settings.queue.as_ref().filter(|queue| queue.has_format) {
+            expect_format(&mut connection, &queue.keys, queue.partitions).await?;
+        }
         scripts::load_all(&mut connection).await?;
         Ok(connection)
     }
@@ -195,12 +228,12 @@ async fn until_broken(
 ) {
     let is_discarded =
         |link: &Link| !matches!(link, Link::Up { generation: current, .. } if *current == generation);
-    loop {
+    for probe in 1.. {
         if timeout(PROBE_INTERVAL, link.wait_for(is_discarded)).await.is_ok() {
             return;
         }
         let Some(alive) = shared.upgrade() else { return };
-        if expect_primary(&mut connection).await.is_err_and(|error| error.breaks_connection()) {
+        if alive.still_serves(&mut connection, probe).await.is_err_and(|error| error.breaks_connection()) {
             alive.discard(generation);
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     process::retry::Backoff,
     queue::{
-        error::StoreError,
+        error::{StoreError, WrongTopology},
         link::{
             connection::{CONNECT_TIMEOUT, SharedConnection},
             request::{Answered, Generation, Request, break_connection, is_refusal, outcomes},
@@ -58,6 +58,12 @@ impl Redis {
     /// Waits until Redis answers.
     pub async fn up(&self) {
         self.shared.up().await;
+    }
+
+    /// Why this version must not use the queue, if its jobs have another stored format when Redis first answers. Waits for ever if
+    /// they have not.
+    pub async fn refused_format(&self) -> WrongTopology {
+        self.shared.refused_format().await
     }
 
     /// The address, without credentials.

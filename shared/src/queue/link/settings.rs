@@ -84,10 +84,19 @@ impl ConnectionSettings {
         Ok(self)
     }
 
-    /// Refuses a node of a Redis Cluster that does not own all keys of this queue.
+    /// Refuses a queue of another stored format, and a node of a Redis Cluster that does not own all keys of the queue.
     #[must_use]
     pub fn for_queue(mut self, keys: &Keys, partitions: u16) -> Self {
         self.queue = Some(QueueKeys::new(keys, partitions));
+        self
+    }
+
+    /// Reads the stored format of the queue only where asked, and writes nothing.
+    #[must_use]
+    pub(crate) fn without_format(mut self) -> Self {
+        if let Some(queue) = &mut self.queue {
+            queue.has_format = false;
+        }
         self
     }
 

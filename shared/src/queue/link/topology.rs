@@ -15,14 +15,22 @@ pub(super) const REPLICA: ErrorKind = ErrorKind::Server(ServerErrorKind::ReadOnl
 /// The keys that a Redis Cluster node must own to serve a queue.
 #[derive(Clone, Debug)]
 pub(super) struct QueueKeys {
-    partitions: u16,
+    pub(super) partitions: u16,
+    /// Whether the stored format is checked.
+    pub(super) has_format: bool,
+    pub(super) keys: Keys,
     /// One key of each slot. No job is stored under these keys.
     samples: [String; 2],
 }
 
 impl QueueKeys {
     pub(super) fn new(keys: &Keys, partitions: u16) -> Self {
-        Self { partitions, samples: [keys.job_prefix(0), keys.workers()] }
+        Self {
+            partitions,
+            has_format: true,
+            keys: keys.clone(),
+            samples: [keys.job_prefix(0), keys.workers()],
+        }
     }
 }
 

@@ -103,6 +103,13 @@ impl NamedScript {
         }
     }
 
+    pub(crate) fn bytes(&self, value: Option<Value>, what: &str) -> Result<Vec<u8>, StoreError> {
+        match value {
+            Some(Value::BulkString(bytes)) => Ok(bytes),
+            other => Err(self.unexpected(format!("{other:?} instead of {what}"))),
+        }
+    }
+
     pub(crate) fn optional_text(
         &self,
         value: Option<Value>,

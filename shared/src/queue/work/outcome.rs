@@ -82,7 +82,7 @@ fn delivery(script: &NamedScript, job: &mut [Value], streams: &[Stream]) -> Resu
         request_id: script.optional_text(value(const { granted("request_id") }), "a request id")?,
         traceparent: script.optional_text(value(const { granted("traceparent") }), "a traceparent")?,
     };
-    Ok(Delivery { attempt, input: script.text(value(const { granted("input") }), "the input")? })
+    Ok(Delivery { attempt, input: script.bytes(value(const { granted("input") }), "the input")? })
 }
 
 /// The stream with this number, counted from 1.

@@ -69,7 +69,7 @@ impl Run {
     ) -> Checked {
         let idempotency = key
             .map(|(key, body)| Idempotency { key_hash: format!("{key}a"), fingerprint: format!("{body}b") });
-        let (id, input) = (JobId::new(0), "1".repeat(bytes));
+        let (id, input) = (JobId::new(0), "1".repeat(bytes).into());
         let charge = Some(charge_of(payer));
         let job = NewJob { input, priority, idempotency, charge, ..new_job() };
         let expected = self.model.submit(id, priority, bytes, PAYERS[payer], key);

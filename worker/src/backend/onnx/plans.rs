@@ -75,7 +75,7 @@ impl Plans {
             plans: Mutex::default(),
             outputs: None,
         };
-        let sample = model.sample_input().map_err(TractError::msg)?;
+        let sample = model.sample_input();
         match plans.plan(&plans.shapes(sample.tensors.iter().map(|tensor| &tensor.shape[..]))) {
             Ok(plan) => plans.outputs = Some(plan),
             // Other lengths may fit the model.

@@ -34,7 +34,7 @@ async fn the_iris_model_classifies_two_flowers() {
 #[tokio::test]
 async fn a_model_of_another_shape_needs_no_other_code() {
     let model = model("tests/models", "toy");
-    let answer = predict(&model, model.sample_data()).await;
+    let answer = predict(&model, model.shown_sample().unwrap()).await;
     let answer = model.check_outputs(1, answer).unwrap();
     assert_eq!(model.render(&answer, 0..1, usize::MAX).unwrap().json, r#"{"prediction":[11.5]}"#);
 }

@@ -91,7 +91,7 @@ async fn the_file_describes_a_server_that_has_no_metadata() {
 
 #[tokio::test]
 async fn a_model_of_another_shape_needs_only_its_description() {
-    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::toy()).await);
+    let (queue, server) = (Queue::start().await.of("toy"), ModelServer::start(ServerSpec::toy()).await);
     let settings = Settings::serving(&server).with_model(Path::new(TOY_MODELS), "toy");
     let _worker = queue.worker(settings).await;
 
@@ -157,7 +157,7 @@ async fn a_server_is_asked_for_the_described_outputs_only() {
         ),
     ] {
         std::fs::write(models.path().join("toy/model.toml"), description).unwrap();
-        let (queue, server) = (Queue::start().await, ModelServer::start(spec.clone()).await);
+        let (queue, server) = (Queue::start().await.of("toy"), ModelServer::start(spec.clone()).await);
         let _worker = queue.worker(Settings::serving(&server).with_model(models.path(), "toy")).await;
         let id = queue.submit("[[[1,2,3],[4,5,6]]]").await;
         assert_eq!(result_of(&queue.completed(id).await), expected);

@@ -103,7 +103,7 @@ async fn calls_larger_than_the_servers_messages_may_be_are_made_smaller() {
         [(24, Behaviour::FailBytesOver(limit), usize::MAX), (24, Behaviour::Normal, limit)]
     {
         let spec = ServerSpec { max_request_bytes, ..wide.spec.clone() };
-        let (queue, server) = (Queue::start().await, ModelServer::start(spec).await);
+        let (queue, server) = (Queue::start().await.of("wide"), ModelServer::start(spec).await);
         server.set_behaviour(behaviour);
         let ids = queue.submit_all((0..jobs).map(|_| Wide::input())).await;
 

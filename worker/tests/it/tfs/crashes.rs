@@ -130,6 +130,6 @@ fn iris_at(addr: std::net::SocketAddr) -> (Arc<dyn Backend>, Batch) {
     let server = ["--tf-serving-host", &host, "--tf-serving-grpc-port", &port];
     let config = Config::try_from(Args::try_parse_from(args.into_iter().chain(server)).unwrap()).unwrap();
     let model = &config.common.model;
-    let rows = model.sample_input().unwrap();
+    let rows = model.sample_input();
     (backend::open(&config.backend, model).unwrap(), model.concatenate(std::iter::once(&rows)))
 }

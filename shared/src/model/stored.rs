@@ -1,0 +1,190 @@
+//! The stored form of a job's input, see [`crate::tensor::stored`]. It has no names: the tensors are in the order of the description.
+
+use super::{InputSpec, InputTensor, JobInput, Model};
+use crate::tensor::stored::{self, StoredError, StoredTensor};
+
+/// A stored input does not fit the model, because the description has changed since the job was submitted, or is another one where
+/// it was submitted. The text is safe for clients.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoredMismatch {
+    /// Nothing can be read.
+    #[error("its stored form cannot be read: {0}")]
+    Unreadable(#[from] StoredError),
+    /// Another number of inputs.
+    #[error("it has {given} tensors, but the model takes {expected}")]
+    Inputs {
+        /// The job.
+        given: usize,
+        /// The description.
+        expected: usize,
+    },
+    /// Another datatype.
+    #[error("`{input}` is {given}, but the model takes {expected}")]
+    DataType {
+        /// Name of the input.
+        input: String,
+        /// The job.
+        given: &'static str,
+        /// The description.
+        expected: &'static str,
+    },
+    /// Another shape.
+    #[error("`{input}` has the shape {given:?}, but the model takes {expected}")]
+    Shape {
+        /// Name of the input.
+        input: String,
+        /// The job.
+        given: Vec<usize>,
+        /// The description.
+        expected: String,
+    },
+    /// Too many rows.
+    #[error("it has {given} rows, but the model takes at most {most}")]
+    Rows {
+        /// The job.
+        given: usize,
+        /// The description.
+        most: usize,
+    },
+}
+
+impl Model {
+    /// The stored form of an input.
+    #[must_use]
+    pub fn stored(&self, input: &JobInput) -> Vec<u8> {
+        let overhead =
+            input.tensors.iter().map(|tensor| stored::most_overhead(tensor.shape.len())).sum::<usize>();
+        let mut bytes = Vec::with_capacity(input.bytes() + overhead);
+        for (spec, tensor) in self.inputs.iter().zip(&input.tensors) {
+            stored::append(&mut bytes, spec.datatype, &tensor.shape, &tensor.data);
+        }
+        bytes
+    }
+
+    /// Reads the stored form of an input. The values were checked when the job was submitted.
+    ///
+    /// # Errors
+    /// When the input does not fit the description.
+    pub fn read_stored(&self, bytes: &[u8]) -> Result<JobInput, StoredMismatch> {
+        let tensors = stored::read(bytes)?;
+        if tensors.len() != self.inputs.len() {
+            return Err(StoredMismatch::Inputs { given: tensors.len(), expected: self.inputs.len() });
+        }
+        let rows = match tensors.first() {
+            Some(first) if self.has_batch_axis() => first.shape.first().copied().unwrap_or_default(),
+            _ => 1,
+        };
+        self.inputs
+            .iter()
+            .zip(&tensors)
+            .try_for_each(|(spec, tensor)| self.check_stored(spec, tensor, rows))?;
+        if self.has_batch_axis() && rows > self.max_batch {
+            return Err(StoredMismatch::Rows { given: rows, most: self.max_batch });
+        }
+        let owned =
+            |tensor: StoredTensor<'_>| InputTensor { data: tensor.data.to_vec(), shape: tensor.shape };
+        Ok(JobInput { rows, tensors: tensors.into_iter().map(owned).collect() })
+    }
+
+    fn check_stored(
+        &self,
+        spec: &InputSpec,
+        tensor: &StoredTensor<'_>,
+        rows: usize,
+    ) -> Result<(), StoredMismatch> {
+        if tensor.datatype != spec.datatype {
+            return Err(StoredMismatch::DataType {
+                input: spec.name.clone(),
+                given: tensor.datatype.as_str(),
+                expected: spec.datatype.as_str(),
+            });
+        }
+        let row_shape =
+            if self.has_batch_axis() { tensor.shape.split_first() } else { Some((&1, &tensor.shape[..])) };
+        match row_shape {
+            Some((first, row)) if *first == rows && rows > 0 && spec.shape.fits(row) && !row.contains(&0) => {
+                Ok(())
+            }
+            _ => Err(StoredMismatch::Shape {
+                input: spec.name.clone(),
+                given: tensor.shape.clone(),
+                expected: spec.shape.behind(self.batch_axis()).to_string(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{
+        super::{Axis, Shape, description::tests::flowers},
+        *,
+    };
+    use crate::tensor::DataType;
+
+    fn stored() -> Vec<u8> {
+        let model = flowers();
+        model.stored(&model.read_data(&json!([[1, 2], [3, 4]])).unwrap())
+    }
+
+    fn mismatch(model: &Model) -> String {
+        model.read_stored(&stored()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_input_is_read_as_it_was_stored() {
+        let mut model = flowers();
+        let input = model.read_data(&json!([[1, 2], [3, 4]])).unwrap();
+        assert_eq!(model.read_stored(&model.stored(&input)), Ok(input));
+        model.max_batch = 0;
+        let input = model.read_data(&json!([1, 2])).unwrap();
+        assert_eq!(model.read_stored(&model.stored(&input)), Ok(input));
+    }
+
+    #[test]
+    fn numbers_written_in_two_ways_are_stored_in_one() {
+        let model = flowers();
+        let stored = |data| model.stored(&model.read_data(&data).unwrap());
+        assert_eq!(stored(json!([[5, 1e0]])), stored(json!([[5.0, 1.0]])));
+    }
+
+    #[test]
+    fn each_difference_from_the_description_is_named() {
+        let mut model = flowers();
+        model.inputs.push(model.inputs[0].clone());
+        assert_eq!(mismatch(&model), "it has 1 tensors, but the model takes 2");
+        let mut model = flowers();
+        model.inputs[0].datatype = DataType::Int32;
+        assert_eq!(mismatch(&model), "`x` is FP32, but the model takes INT32");
+        for (shape, expected) in [(Shape::from([3]), "[-1, 3]"), (Shape::default(), "[-1]")] {
+            let mut model = flowers();
+            model.inputs[0].shape = shape;
+            assert_eq!(mismatch(&model), format!("`x` has the shape [2, 2], but the model takes {expected}"));
+        }
+        let mut model = flowers();
+        (model.max_batch, model.inputs[0].shape) = (0, [Axis::Variable].into_iter().collect());
+        assert_eq!(mismatch(&model), "`x` has the shape [2, 2], but the model takes [-1]");
+        let mut model = flowers();
+        model.max_batch = 1;
+        assert_eq!(mismatch(&model), "it has 2 rows, but the model takes at most 1");
+        let text = flowers().read_stored(b"[[1,2]]").unwrap_err().to_string();
+        assert!(text.starts_with("its stored form cannot be read: "), "{text}");
+    }
+
+    #[test]
+    fn all_inputs_have_the_rows_of_the_first() {
+        let mut model = flowers();
+        model.inputs.push(model.inputs[0].clone());
+        let row = [0; 8];
+        let mut bytes = Vec::new();
+        crate::tensor::stored::append(&mut bytes, DataType::Fp32, &[1, 2], &row);
+        crate::tensor::stored::append(&mut bytes, DataType::Fp32, &[2, 2], &[row, row].concat());
+        let error = model.read_stored(&bytes).unwrap_err().to_string();
+        assert_eq!(error, "`x` has the shape [2, 2], but the model takes [-1, 2]");
+        let mut none = Vec::new();
+        crate::tensor::stored::append(&mut none, DataType::Fp32, &[0, 2], &[]);
+        assert!(flowers().read_stored(&none).is_err(), "a job has a row");
+    }
+}
