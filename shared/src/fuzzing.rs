@@ -2,8 +2,6 @@
 //! hold whatever the bytes are. A unit test runs the committed seeds through the same functions.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a finding")]
 
-use std::path::Path;
-
 use serde_json::Value;
 
 pub use crate::queue::fuzzing::script_reply;
@@ -41,7 +39,7 @@ pub fn span_context(text: &[u8]) {
 /// A `model.toml`.
 pub fn model_description(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
-    let Some(model) = Model::checked(text, Path::new("models/m")) else { return };
+    let Ok(model) = Model::parse(text) else { return };
     // What starts with this description can work with it.
     let sample = model.sample_input();
     if let Some(shown) = model.shown_sample() {

@@ -1,5 +1,5 @@
 //! The description of a model: its inputs and outputs, and the form of its results. Everything particular to one model is in its
-//! `model.toml`; no code knows a model by name.
+//! folder; no code knows a model by name.
 
 mod description;
 mod input;
@@ -7,12 +7,13 @@ mod job_input;
 mod metadata;
 pub mod onnx_file;
 mod output;
+pub mod repository;
 mod sample;
 mod schema;
 mod shape;
 mod stored;
 
-pub use description::{InputSpec, Model, ModelError, OutputSpec};
+pub use description::{InputSpec, Model, OutputSpec, ServerVersion};
 pub use job_input::{InputTensor, JobInput};
 pub use output::{Answer, OutputError, Rendered};
 pub use shape::{Axis, Shape, elements_of};

@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tracing::error;
 
 use crate::{
     job::ModelName,
-    model::Model,
+    model::{
+        Model,
+        repository::{Loaded, ModelError, Repository},
+    },
     process::{
         settings::Mistakes,
         telemetry::{self, LogFormat, LogSettings},
@@ -27,7 +31,7 @@ pub struct CommonArgs {
     redis: RedisArgs,
     #[command(flatten)]
     queue: QueueArgs,
-    /// Folder with one folder for each model, which contains a model.toml
+    /// Folder with one folder for each model, which contains a model.onnx, a model.toml or both
     #[arg(
         long,
         env = "MODELS_DIR",
@@ -36,9 +40,9 @@ pub struct CommonArgs {
         help_heading = "Model"
     )]
     models_dir: PathBuf,
-    /// Name of the model that this queue serves
-    #[arg(long, env = "MODEL_NAME", default_value = "iris", value_name = "NAME", help_heading = "Model")]
-    model_name: String,
+    /// Name of the model that this queue serves; none = iris if it is there, or the only one
+    #[arg(long, env = "MODEL_NAME", value_name = "NAME", help_heading = "Model")]
+    model_name: Option<String>,
     /// Form of the log: json, text, or auto (text on a terminal)
     #[arg(long, env = "LOG_FORMAT", default_value = "auto", value_name = "FORMAT", help_heading = "Logs")]
     log_format: String,
@@ -72,6 +76,8 @@ pub struct Common {
     pub model: Model,
     /// Its name.
     pub model_name: ModelName,
+    /// Other versions of the model that cannot be used, with the reason.
+    pub broken_versions: Vec<String>,
     /// The log.
     pub log: LogSettings,
     /// Traces; `None` = off.
@@ -92,14 +98,23 @@ impl CommonArgs {
             mistakes.add("LOG_LEVEL", format!("`{}` {right}", log.filter));
         }
         let trace = self.trace(mistakes);
-        let model = Model::load(&self.models_dir, &self.model_name);
-        let model =
-            model.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", telemetry::chain(&error))).ok()?;
-        let model_name = self.model_name.parse();
+        let loaded = self.model();
+        let Loaded { model, broken_versions } =
+            loaded.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", telemetry::chain(&error))).ok()?;
+        let model_name = model.name.parse();
         let model_name =
             model_name.map_err(|error| mistakes.add("MODEL_NAME", telemetry::chain(&error))).ok()?;
+        let broken_versions = broken_versions.iter().map(|broken| telemetry::chain(broken)).collect();
         let redis = redis?.for_queue(&keys, policy.partitions);
-        Some(Common { redis, keys, policy, model, model_name, log, trace })
+        Some(Common { redis, keys, policy, model, model_name, broken_versions, log, trace })
+    }
+
+    fn model(&self) -> Result<Loaded, ModelError> {
+        let repository = Repository::new(&self.models_dir);
+        match &self.model_name {
+            Some(name) => repository.load(name),
+            None => repository.load(&repository.default_model()?),
+        }
     }
 
     fn trace(&self, mistakes: &mut Mistakes) -> Option<TraceSettings> {
@@ -116,6 +131,15 @@ impl CommonArgs {
             );
         }
         Some(TraceSettings { endpoint: endpoint.to_owned(), ratio: ratio? })
+    }
+}
+
+impl Common {
+    /// Logs which versions of the model are broken.
+    pub fn report_broken_versions(&self) {
+        for reason in &self.broken_versions {
+            error!(action = "model_version_broken", model = self.model.name, error = reason);
+        }
     }
 }
 
@@ -170,7 +194,7 @@ mod tests {
             "LEASE_MS: `soon` is not a whole number from 300 to 3600000",
             "PARTITIONS: `257` is not a whole number from 1 to 256",
             "REDIS_PORT: `0`",
-            "MODEL_NAME, MODELS_DIR: cannot read",
+            "MODEL_NAME, MODELS_DIR: MODELS_DIR `",
         ] {
             assert!(text.contains(expected), "{text}");
         }

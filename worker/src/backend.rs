@@ -14,12 +14,12 @@ use std::{error::Error, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use tepal_shared::{
-    model::Model,
+    model::{Model, ServerVersion, repository::Interface},
     process::telemetry,
     tensor::{Batch, Tensor},
 };
 
-use self::settings::{BackendKind, BackendSettings};
+use self::settings::{BackendKind, BackendSettings, ModelServer};
 pub use self::{
     onnxruntime::LibraryError,
     verdict::{Evidence, Step, Verdict},
@@ -47,9 +47,9 @@ pub trait Backend: Send + Sync + 'static {
 /// A backend cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The description names no ONNX file.
+    /// The model has no ONNX file.
     #[error(
-        "the model `{0}` has no onnx_file in its model.toml; add one or set MODEL_BACKEND=tensorflow_serving"
+        "the model `{0}` has no ONNX file: put model.onnx into its folder, or set MODEL_BACKEND=tensorflow_serving"
     )]
     NoOnnxFile(String),
     /// The ONNX file cannot be loaded.
@@ -92,7 +92,7 @@ impl OpenError {
     #[must_use]
     pub fn fix(&self) -> &'static str {
         match self {
-            Self::NoOnnxFile(_) => "add onnx_file to model.toml, or set MODEL_BACKEND",
+            Self::NoOnnxFile(_) => "put model.onnx into the folder of the model, or set MODEL_BACKEND",
             Self::Onnx { .. } => {
                 "see onnx_file, inputs and outputs in model.toml, or try MODEL_BACKEND=onnxruntime, which has every operator"
             }
@@ -120,6 +120,19 @@ pub fn open(settings: &BackendSettings, model: &Model) -> Result<Arc<dyn Backend
             Ok(Arc::new(tensorflow_serving::TensorflowServing::open(&settings.server, model)?))
         }
     }
+}
+
+/// Asks TensorFlow Serving for inputs and outputs of a model.
+///
+/// # Errors
+/// When the settings of the server cannot be used. The inner error is that of the call.
+pub async fn served_interface(
+    server: &ModelServer,
+    name: &str,
+    signature: &str,
+    version: &ServerVersion,
+) -> Result<Result<Interface, BackendError>, OpenError> {
+    tensorflow_serving::interface(server, name, signature, version).await
 }
 
 /// The cause of a failure, as a library reports it.

@@ -26,6 +26,9 @@ pub async fn examine(config: &Config) -> Report {
     let expected = Expected { service: Service::Worker, partitions: common.policy.partitions, replicas: 0 };
     let mut report = examine_redis(&common.redis, &common.keys, expected).await;
     report.findings.extend(examine_model(config).await);
+    let fix = "copy it again, or remove its folder";
+    let broken = common.broken_versions.iter().map(|reason| Finding::wrong("model version", reason, fix));
+    report.findings.extend(broken);
     report
 }
 
@@ -72,11 +75,6 @@ fn description(config: &Config, metadata: &Value) -> Finding {
         return Finding::ok(SUBJECT, "model.toml and the model agree");
     }
     let version = metadata["model_spec"]["version"].as_str().unwrap_or_default();
-    if version != model.version {
-        let detail =
-            format!("model.toml has version {}, and the server has version `{version}`", model.version);
-        return Finding::unknown(SUBJECT, detail);
-    }
     Finding::ok(SUBJECT, format!("model.toml and the model agree (version {version})"))
 }
 
@@ -126,8 +124,11 @@ fn tensor(kind: &str, all: &Value, name: &str, datatype: DataType, described: &S
     let sizes =
         shape["dim"].as_array().into_iter().flatten().map(|dim| dim["size"].as_str().unwrap_or_default());
     let sizes: Vec<_> = sizes.collect();
-    // A size of -1 accepts any length.
-    let fits = |(seen, described): (&&str, &Axis)| *seen == described.to_string() || *seen == "-1";
+    // A size of -1 accepts any length. The engine may know the length of an axis that the file leaves open.
+    let is_open = |described: &Axis| kind == "output" && *described == Axis::Variable;
+    let fits = |(seen, described): (&&str, &Axis)| {
+        *seen == described.to_string() || *seen == "-1" || is_open(described)
+    };
     if sizes.len() != described.axes().len() || !sizes.iter().zip(described.axes()).all(fits) {
         let seen = sizes.join(", ");
         differences.push(format!("{kind} `{name}` has shape [{seen}], not {described}"));

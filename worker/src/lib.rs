@@ -8,6 +8,7 @@
 //! | [`upkeep`] | heartbeat, janitor, liveness, the port with /metrics and /livez |
 //! | [`settings`] | flags and environment variables |
 //! | [`metrics`] | every metric of the worker |
+//! | [`model_command`] | looks at models |
 //! | [`doctor`] | checks what the worker needs, and reports what is wrong |
 
 pub mod backend;
@@ -16,6 +17,7 @@ pub mod fetch;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod metrics;
+pub mod model_command;
 pub mod run;
 pub mod settings;
 #[cfg(test)]
@@ -78,6 +80,7 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start. Once it runs, it outlives every failure of Redis and of the model server.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), StartError> {
+    config.common.report_broken_versions();
     let liveness = Liveness::default();
     let metrics = metrics::install().map_err(StartError::Metrics)?;
     let addr = config.metrics_addr;

@@ -3,13 +3,12 @@
 use std::process::ExitCode;
 
 use tepal_shared::process::{
-    doctor::Command,
     service::{self, Failure, Service},
     settings::arguments,
 };
 use tepal_worker::{
     doctor,
-    settings::{Args, Config},
+    settings::{Args, Command, Config},
 };
 
 #[global_allocator]
@@ -22,8 +21,11 @@ fn main() -> ExitCode {
 fn start() -> Result<ExitCode, Failure> {
     let args: Args = arguments();
     let command = args.command();
+    if let Some(Command::Model(command)) = command {
+        return service::block_on(async { Ok(command.run().await?) });
+    }
     let config = Config::try_from(args)?;
-    if command == Some(Command::Doctor) {
+    if matches!(command, Some(Command::Doctor)) {
         return service::block_on(async { Ok(doctor::examine(&config).await.print()?) });
     }
     let (log, trace) = (config.common.log.clone(), config.common.trace.clone());

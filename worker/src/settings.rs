@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tepal_shared::{
     process::{
-        doctor::Command,
+        doctor,
         settings::{ConfigError, Mistakes},
     },
     settings::{Common, CommonArgs},
@@ -15,6 +15,7 @@ use tepal_shared::{
 use crate::{
     backend::settings::{BackendArgs, BackendSettings},
     fetch::settings::{FetchArgs, FetchSettings},
+    model_command::ModelCommand,
     run::settings::{RunArgs, RunSettings},
 };
 
@@ -22,11 +23,18 @@ use crate::{
 ///
 /// Set each setting with its flag or with the environment variable beside it.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "tepal-worker", version)]
+#[command(
+    name = "tepal-worker",
+    version,
+    override_usage = "tepal-worker [OPTIONS] [doctor]\n       tepal-worker model inspect [PATH]",
+    disable_help_subcommand = true
+)]
 pub struct Args {
     /// What to do; without it, the worker runs
     #[arg(value_enum, value_name = "COMMAND")]
-    command: Option<Command>,
+    command: Option<doctor::Command>,
+    #[command(subcommand)]
+    model: Option<ModelSubcommand>,
     #[command(flatten)]
     common: CommonArgs,
     #[command(flatten)]
@@ -44,6 +52,21 @@ pub struct Args {
         help_heading = "Service"
     )]
     metrics_addr: String,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum ModelSubcommand {
+    /// Look at models
+    Model(Box<ModelCommand>),
+}
+
+/// A command that runs instead of the worker.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Checks Redis and the model.
+    Doctor,
+    /// Looks at models.
+    Model(Box<ModelCommand>),
 }
 
 /// [`Args`] after checking.
@@ -69,7 +92,11 @@ impl Args {
     /// What to do instead of running.
     #[must_use]
     pub fn command(&self) -> Option<Command> {
-        self.command
+        match (&self.model, self.command) {
+            (Some(ModelSubcommand::Model(command)), _) => Some(Command::Model(command.clone())),
+            (None, Some(doctor::Command::Doctor)) => Some(Command::Doctor),
+            (None, None) => None,
+        }
     }
 }
 

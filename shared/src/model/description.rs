@@ -1,12 +1,7 @@
-//! Reads and checks `model.toml`.
+//! The description of a model. [`repository`](super::repository) makes it of what the model says and `model.toml` adds.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
-use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
 use super::{
@@ -25,8 +20,10 @@ pub(super) const MOST_ELEMENTS: usize = 1 << 24;
 pub struct Model {
     /// Its name in the model server.
     pub name: String,
-    /// Its version in the model server.
+    /// Its version.
     pub version: String,
+    /// Which version a model server shall run.
+    pub server_version: ServerVersion,
     /// The signature to call.
     pub signature: String,
     /// The ONNX file for the in-process backend, if there is one.
@@ -46,20 +43,28 @@ pub struct Model {
     pub further_outputs: Vec<OutputSpec>,
 }
 
+/// A version in a model server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ServerVersion {
+    /// The newest that the server has.
+    #[default]
+    Newest,
+    /// The one with this number.
+    Number(i64),
+    /// The one to which the server's configuration gives this label.
+    Label(String),
+}
+
 /// One input of a model.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct InputSpec {
     /// The backend's name of the input.
     pub name: String,
     /// Element type.
     pub datatype: DataType,
-    #[serde(default, rename = "dtype", deserialize_with = "refuse_dtype")]
-    _dtype: Renamed,
     /// Shape without the batch axis, if the model has one.
     pub shape: Shape,
     /// Names of the elements of a row, for error messages.
-    #[serde(default)]
     pub features: Vec<String>,
     /// Every value must be greater than this.
     pub greater_than: Option<f64>,
@@ -68,146 +73,25 @@ pub struct InputSpec {
 }
 
 /// One output of a model.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct OutputSpec {
     /// The backend's name of the output.
     pub name: String,
     /// Element type.
     pub datatype: DataType,
-    #[serde(default, rename = "dtype", deserialize_with = "refuse_dtype")]
-    _dtype: Renamed,
     /// Shape without the batch axis, if the model has one.
     pub shape: Shape,
     /// Names of the classes, if a row contains one probability for each.
-    #[serde(default)]
     pub labels: Vec<String>,
     /// Whether NaN and infinity are failures and not values. By default they are if there are labels.
     pub finite: Option<bool>,
 }
 
-/// A key of an earlier format. A file that has it is refused.
-#[derive(Clone, Copy, Debug, Default)]
-struct Renamed;
-
-/// `dtype` was the name of `datatype`.
-fn refuse_dtype<'de, D: Deserializer<'de>>(_: D) -> Result<Renamed, D::Error> {
-    Err(D::Error::custom(r#"`dtype` is now `datatype`, with names as in `datatype = "FP32"`"#))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    name: String,
-    version: String,
-    #[serde(default = "default_signature")]
-    signature: String,
-    onnx_file: Option<PathBuf>,
-    max_batch: usize,
-    #[serde(default, rename = "max_rows", deserialize_with = "refuse_max_rows")]
-    _max_rows: Renamed,
-    sample: Option<Value>,
-    inputs: Vec<InputSpec>,
-    #[serde(default, rename = "output", deserialize_with = "refuse_output")]
-    _output: Renamed,
-    outputs: VecDeque<OutputSpec>,
-}
-
-/// `[output]` was the only output.
-fn refuse_output<'de, D: Deserializer<'de>>(_: D) -> Result<Renamed, D::Error> {
-    Err(D::Error::custom("`[output]` is now `[[outputs]]`, a table for each output"))
-}
-
-/// `max_rows` was the name of `max_batch`.
-fn refuse_max_rows<'de, D: Deserializer<'de>>(_: D) -> Result<Renamed, D::Error> {
-    Err(D::Error::custom("`max_rows` is now `max_batch`"))
-}
-
-fn default_signature() -> String {
-    "serving_default".to_owned()
-}
-
-/// A model description cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// The file cannot be read.
-    #[error(
-        "cannot read the model description {path}: MODELS_DIR must hold a folder MODEL_NAME with a model.toml"
-    )]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is not TOML of the expected form.
-    #[error("the model description {path} is malformed")]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// The place and the reason.
-        #[source]
-        source: Box<toml::de::Error>,
-    },
-    /// The file contradicts itself.
-    #[error("the model description {path} is inconsistent: {reason}")]
-    Inconsistent {
-        /// The file.
-        path: PathBuf,
-        /// The contradiction.
-        reason: String,
-    },
-}
-
 impl Model {
-    /// Reads `<models_dir>/<name>/model.toml`.
-    ///
-    /// # Errors
-    /// When the file is missing, malformed or contradicts itself.
-    pub fn load(models_dir: &Path, name: &str) -> Result<Self, ModelError> {
-        let folder = models_dir.join(name);
-        let path = folder.join("model.toml");
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| ModelError::Unreadable { path: path.clone(), source })?;
-        let mut model = Self::parse(&text, &folder)
-            .map_err(|source| ModelError::Malformed { path: path.clone(), source: Box::new(source) })?;
-        model.check().map_err(|reason| ModelError::Inconsistent { path: path.clone(), reason })?;
-        if model.name != name {
-            let reason = format!("its name is `{}`, but its folder's is `{name}`", model.name);
-            return Err(ModelError::Inconsistent { path, reason });
-        }
-        model.convert_large_sample();
-        Ok(model)
-    }
-
-    /// Reads and checks a description; `None` if it is invalid.
-    #[cfg(any(fuzzing, test))]
-    pub(crate) fn checked(text: &str, folder: &Path) -> Option<Self> {
-        Self::parse(text, folder).ok().filter(|model| model.check().is_ok())
-    }
-
-    fn parse(text: &str, folder: &Path) -> Result<Self, toml::de::Error> {
-        let mut file: File = toml::from_str(text)?;
-        let output =
-            file.outputs.pop_front().ok_or_else(|| toml::de::Error::custom("it has no [[outputs]]"))?;
-        Ok(Self {
-            name: file.name,
-            version: file.version,
-            signature: file.signature,
-            onnx_file: file.onnx_file.map(|name| folder.join(name)),
-            max_batch: file.max_batch,
-            sample: file.sample,
-            large_sample: None,
-            inputs: file.inputs,
-            output,
-            further_outputs: file.outputs.into(),
-        })
-    }
-
-    fn check(&self) -> Result<(), String> {
+    /// Whether the description contradicts itself.
+    pub(in crate::model) fn check(&self) -> Result<(), String> {
         if self.inputs.is_empty() {
-            return Err("it has no [[inputs]]".to_owned());
+            return Err("it has no inputs".to_owned());
         }
         self.inputs.iter().try_for_each(InputSpec::check)?;
         self.outputs().try_for_each(OutputSpec::check)?;

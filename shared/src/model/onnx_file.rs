@@ -56,6 +56,10 @@ pub enum OnnxType {
         /// Its shape, the batch axis included; `None` if the file does not say it.
         shape: Option<Vec<OnnxAxis>>,
     },
+    /// The file does not say it.
+    Unknown,
+    /// A map for each row, in words: `a sequence (each element is a map from INT64 to FP32)`. ONNX Runtime makes a tensor of it.
+    Maps(String),
     /// Something that no [`Tensor`](crate::tensor::Tensor) can hold, in words: `a map from INT64 to FP32`.
     Other(String),
 }
@@ -210,11 +214,18 @@ fn value(info: &ValueInfoProto, what: &str) -> Result<OnnxValue, String> {
     }
     let kind = match info.r#type.as_ref().and_then(|info| info.value.as_ref()) {
         Some(Value::TensorType(tensor)) => tensor_type(tensor),
+        Some(Value::SequenceType(list)) if is_map(list.elem_type.as_deref()) => {
+            Ok(OnnxType::Maps(in_words(&Value::SequenceType(list.clone()))))
+        }
         Some(other) => Ok(OnnxType::Other(in_words(other))),
-        None => Ok(OnnxType::Other("of an unknown type".to_owned())),
+        None => Ok(OnnxType::Unknown),
     };
     let kind = kind.map_err(|reason| format!("{what} `{name}` {reason}"))?;
     Ok(OnnxValue { name, kind })
+}
+
+fn is_map(info: Option<&TypeProto>) -> bool {
+    info.is_some_and(|info| matches!(info.value, Some(Value::MapType(_))))
 }
 
 fn tensor_type(tensor: &type_proto::Tensor) -> Result<OnnxType, String> {
@@ -330,4 +341,4 @@ fn graphs_and_nodes(model: &ModelProto) -> (Vec<&GraphProto>, Vec<&NodeProto>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

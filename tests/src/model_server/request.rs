@@ -10,6 +10,8 @@ use tonic::Status;
 
 use super::spec::{ServerSpec, TensorSpec};
 
+/// The label of the only version.
+const LABEL: &str = "stable";
 /// The only signature.
 pub(super) const SIGNATURE: &str = "serving_default";
 /// Elements in a tensor at most, so that a shape without values cannot take all memory.
@@ -50,6 +52,7 @@ pub(super) fn check_model(
     let wanted = match &model.version_choice {
         None => format!("Latest({})", model.name),
         Some(VersionChoice::Version(version)) => format!("Specific({}, {version})", model.name),
+        Some(VersionChoice::VersionLabel(label)) if label == LABEL => format!("Latest({})", model.name),
         Some(VersionChoice::VersionLabel(label)) => {
             let text = format!("Unrecognized servable version label: {label}");
             return Err(Status::invalid_argument(text));

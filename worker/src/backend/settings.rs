@@ -21,6 +21,14 @@ pub struct BackendArgs {
     /// Threads on which ONNX Runtime computes, for all models together; none = as many as cores
     #[arg(long, env = "ONNXRUNTIME_THREADS", value_name = "NUMBER")]
     onnxruntime_threads: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Flags and environment variables of the connection to TensorFlow Serving.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Model")]
+pub struct ServerArgs {
     /// Host of TensorFlow Serving
     #[arg(long, env = "TF_SERVING_HOST", default_value = "127.0.0.1", value_name = "HOST")]
     tf_serving_host: String,
@@ -116,11 +124,7 @@ impl BackendArgs {
                 library: self.ort_dylib_path.clone(),
                 threads: self.threads(mistakes),
             },
-            server: ModelServer {
-                host: mistakes.host("TF_SERVING_HOST", &self.tf_serving_host),
-                port: mistakes.port("TF_SERVING_GRPC_PORT", &self.tf_serving_grpc_port),
-                tls: self.tls(mistakes),
-            },
+            server: self.server.check(mistakes),
         }
     }
 
@@ -128,6 +132,16 @@ impl BackendArgs {
         match &self.onnxruntime_threads {
             Some(text) => mistakes.number("ONNXRUNTIME_THREADS", text, 1..=1024),
             None => thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+impl ServerArgs {
+    pub(crate) fn check(&self, mistakes: &mut Mistakes) -> ModelServer {
+        ModelServer {
+            host: mistakes.host("TF_SERVING_HOST", &self.tf_serving_host),
+            port: mistakes.port("TF_SERVING_GRPC_PORT", &self.tf_serving_grpc_port),
+            tls: self.tls(mistakes),
         }
     }
 

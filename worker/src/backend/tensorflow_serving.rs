@@ -2,107 +2,42 @@
 
 mod convert;
 mod failure;
+mod server;
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use tepal_proto::tensorflow::serving::{
-    GetModelMetadataRequest, GetModelStatusRequest, ModelSpec, PredictRequest,
-    model_service_client::ModelServiceClient, prediction_service_client::PredictionServiceClient,
-};
+use tepal_proto::tensorflow::serving::{ModelSpec, PredictRequest, model_spec::VersionChoice};
 use tepal_shared::{
-    model::{Model, OutputError},
-    process::{
-        settings::Host,
-        telemetry,
-        tls::{ClientTls, Reason, TlsServer},
-    },
+    model::{Model, OutputError, ServerVersion, repository::Interface},
     tensor::{Batch, Tensor},
 };
-use tonic::{
-    Code, Status,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
-};
-use tracing::debug;
 
+use self::server::Server;
 use super::{Backend, BackendError, OpenError, Verdict, settings::ModelServer};
 
-/// The reply of a full batch of wide rows is larger than tonic's default limit of 4 MiB.
-const LARGEST_REPLY_BYTES: usize = 64 << 20;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a call is sent again whose connection the server closed before it saw the call. More than once, because the
-/// client notices a moment later that a connection closes.
-const MOST_RESENDS: u32 = 5;
-const RESEND_PAUSE: Duration = Duration::from_millis(5);
 
 /// A TensorFlow Serving that serves the model.
 pub(super) struct TensorflowServing {
-    predictions: PredictionServiceClient<Channel>,
-    models: ModelServiceClient<Channel>,
+    server: Server,
     model: Model,
-    /// The server, for explanations of failed handshakes; `None` without TLS.
-    server: Option<TlsServer>,
-    /// Whether the server answered a call since it was last unreachable.
-    has_answered: AtomicBool,
 }
 
 impl TensorflowServing {
     pub(super) fn open(server: &ModelServer, model: &Model) -> Result<Self, OpenError> {
-        let ModelServer { host, port, tls } = server;
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{host}:{port}"))
-            .map_err(|source| OpenError::Address { host: host.to_string(), source })?;
-        if let Some(tls) = tls {
-            let expected = tls.name.as_ref().unwrap_or(host);
-            endpoint = endpoint.tls_config(client_config(&tls.client, expected)).map_err(OpenError::Tls)?;
-        }
-        let channel = endpoint
-            .connect_timeout(Duration::from_secs(2))
-            .tcp_nodelay(true)
-            .tcp_keepalive(Some(Duration::from_secs(30)))
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true)
-            .connect_lazy();
-        Ok(Self {
-            predictions: PredictionServiceClient::new(channel.clone())
-                .max_decoding_message_size(LARGEST_REPLY_BYTES),
-            models: ModelServiceClient::new(channel),
-            model: model.clone(),
-            server: tls.as_ref().map(|tls| TlsServer {
-                name: "the model server",
-                prefix: "TF_SERVING",
-                has_identity: tls.client.identity.is_some(),
-            }),
-            has_answered: AtomicBool::new(false),
-        })
-    }
-
-    /// No version: the server's latest is called.
-    fn model_spec(&self) -> ModelSpec {
-        ModelSpec {
-            name: self.model.name.clone(),
-            signature_name: self.model.signature.clone(),
-            version_choice: None,
-        }
+        let spec = model_spec(&model.name, &model.signature, &model.server_version);
+        Ok(Self { server: Server::open(server, spec)?, model: model.clone() })
     }
 
     async fn call(&self, batch: Batch) -> Result<Vec<Tensor>, BackendError> {
-        let predict = || {
-            let request = PredictRequest {
-                model_spec: Some(self.model_spec()),
-                inputs: batch.inputs.iter().map(convert::to_proto).collect(),
-                output_filter: self.model.outputs().map(|output| output.name.clone()).collect(),
-            };
-            let mut client = self.predictions.clone();
-            async move { client.predict(request).await }
+        let request = || PredictRequest {
+            model_spec: None,
+            inputs: batch.inputs.iter().map(convert::to_proto).collect(),
+            output_filter: self.model.outputs().map(|output| output.name.clone()).collect(),
         };
-        let reply = self.send(predict).await.map_err(|status| self.failure(status))?;
-        let mut outputs = reply.into_inner().outputs;
+        let mut outputs = self.server.predict(request).await?.outputs;
         let output = |name: &String| {
             let missing = || OutputError::Missing { output: name.clone() };
             let output = outputs.remove(name).ok_or_else(missing).map_err(BackendError::bad_answer)?;
@@ -113,111 +48,50 @@ impl TensorflowServing {
     }
 
     async fn metadata(&self) -> Result<Value, BackendError> {
-        let has_status = self.check_status().await?;
-        let request = GetModelMetadataRequest {
-            model_spec: Some(self.model_spec()),
-            metadata_field: vec!["signature_def".to_owned()],
-        };
-        let ask = || {
-            let (mut client, request) = (self.predictions.clone(), request.clone());
-            async move { client.get_model_metadata(request).await }
-        };
-        match self.send(ask).await {
-            Ok(reply) => convert::metadata(reply.into_inner())
-                .map_err(|error| BackendError::bad_answer(&error).because(error)),
-            // Some compatible servers lack this call; the description has the same facts. A server that lacks both calls is
-            // not known to serve the model.
-            Err(status) if status.code() == Code::Unimplemented && has_status => Ok(self.model.metadata()),
-            Err(status) => Err(self.failure(status)),
-        }
-    }
-
-    /// Asks GetModelStatus. `false` if the server lacks this call; `true` if the model is available.
-    async fn check_status(&self) -> Result<bool, BackendError> {
-        let request = GetModelStatusRequest { model_spec: Some(self.model_spec()) };
-        let ask = || {
-            let (mut client, request) = (self.models.clone(), request.clone());
-            async move { client.get_model_status(request).await }
-        };
-        match self.send(ask).await {
-            Ok(reply) if convert::is_available(&reply.get_ref().model_version_status) => Ok(true),
-            Ok(_) => Err(BackendError::new(
-                Verdict::Unavailable,
-                "model_unavailable",
-                "The model server has no available version of the model",
-            )),
-            Err(status) if status.code() == Code::Unimplemented => Ok(false),
-            // The server may have rejected our certificate and closed the connection before the alert arrived.
-            Err(status) => Err(match self.tls_server(&status) {
-                Some(server) if !failure::never_connected(&status) && server.explain(&status).is_none() => {
-                    unavailable(&server.explain_closed(), status)
-                }
-                _ => self.failure(status),
-            }),
-        }
-    }
-
-    fn failure(&self, status: Status) -> BackendError {
-        match self.tls_server(&status).and_then(|server| server.explain(&status)) {
-            Some(reason) => unavailable(&reason, status),
-            None => failure::from_status(status),
+        match self.server.metadata().await? {
+            Some(reply) => {
+                convert::metadata(&reply).map_err(|error| BackendError::bad_answer(&error).because(error))
+            }
+            // The description has the same facts.
+            None => Ok(self.model.metadata()),
         }
     }
 
     /// Asks about the model. If the connection breaks and it worked before, asks again: it does not matter whether the server
     /// saw the first question.
     async fn asked_again(&self) -> Result<Value, BackendError> {
-        let has_answered = self.has_answered.load(Ordering::Relaxed);
+        let has_answered = self.server.has_answered();
         match self.metadata().await {
             Err(error) if error.verdict == Verdict::Broken && has_answered => self.metadata().await,
             asked => asked,
         }
     }
-
-    /// The server, if the connection to it failed and is to be secured.
-    fn tls_server(&self, status: &Status) -> Option<TlsServer> {
-        self.server.filter(|_| failure::is_connection_failure(status))
-    }
-
-    /// Makes a call. If the server closed the connection in order and did not see the call, sends it on a new connection.
-    async fn send<T, Sent>(&self, call: impl Fn() -> Sent) -> Result<T, Status>
-    where
-        Sent: Future<Output = Result<T, Status>>,
-    {
-        let mut left = MOST_RESENDS;
-        loop {
-            let ended = call().await;
-            let failed = ended.as_ref().err().filter(|status| failure::is_connection_failure(status));
-            let Some(status) = failed else {
-                self.has_answered.store(true, Ordering::Relaxed);
-                return ended;
-            };
-            // The breaker deals with a server that has not answered since it was unreachable.
-            let may_resend = self.has_answered.load(Ordering::Relaxed) && left > 0;
-            if !may_resend || !failure::was_left_unsent(status) {
-                // A server that broke a connection was reachable.
-                self.has_answered.fetch_and(failure::was_sent(status), Ordering::Relaxed);
-                return ended;
-            }
-            debug!(action = "call_sent_again", error = telemetry::chain(status));
-            left -= 1;
-            tokio::time::sleep(RESEND_PAUSE).await;
-        }
-    }
 }
 
-/// Trusted authorities, client certificate, and the expected name.
-fn client_config(tls: &ClientTls, expected: &Host) -> ClientTlsConfig {
-    let ClientTls { authorities, identity } = tls;
-    let mut config = ClientTlsConfig::new().domain_name(expected.as_str());
-    config = match authorities {
-        Some(authorities) => config.ca_certificate(Certificate::from_pem(authorities)),
-        None => config.with_webpki_roots(),
+/// Asks a server for inputs and outputs of a model.
+pub(super) async fn interface(
+    server: &ModelServer,
+    name: &str,
+    signature: &str,
+    version: &ServerVersion,
+) -> Result<Result<Interface, BackendError>, OpenError> {
+    let server = Server::open(server, model_spec(name, signature, version))?;
+    let ask = async {
+        let no_metadata = || BackendError::bad_answer("The model server has no metadata of its models");
+        let reply = server.metadata().await?.ok_or_else(no_metadata)?;
+        convert::interface(&reply, signature).map_err(|error| BackendError::bad_answer(&error).because(error))
     };
-    if let Some(identity) = identity {
-        config = config.identity(Identity::from_pem(&identity.chain, identity.expose_key()));
-    }
-    config
+    Ok(tokio::time::timeout(PROBE_TIMEOUT, ask).await.unwrap_or_else(|_| Err(silent())))
+}
+
+/// Without a version, the server's latest is called.
+fn model_spec(name: &str, signature: &str, version: &ServerVersion) -> ModelSpec {
+    let version_choice = match version {
+        ServerVersion::Newest => None,
+        ServerVersion::Number(number) => Some(VersionChoice::Version(*number)),
+        ServerVersion::Label(label) => Some(VersionChoice::VersionLabel(label.clone())),
+    };
+    ModelSpec { name: name.to_owned(), signature_name: signature.to_owned(), version_choice }
 }
 
 impl Backend for TensorflowServing {
@@ -231,20 +105,13 @@ impl Backend for TensorflowServing {
 
     fn probe(&self) -> BoxFuture<'_, Result<Value, BackendError>> {
         Box::pin(async {
-            tokio::time::timeout(PROBE_TIMEOUT, self.asked_again()).await.unwrap_or_else(|_| {
-                Err(BackendError::new(
-                    Verdict::Silent,
-                    "model_unavailable",
-                    "The model server does not answer",
-                ))
-            })
+            tokio::time::timeout(PROBE_TIMEOUT, self.asked_again()).await.unwrap_or_else(|_| Err(silent()))
         })
     }
 }
 
-fn unavailable(reason: &Reason, status: Status) -> BackendError {
-    let message = format!("The model server is not available: {reason}");
-    BackendError::new(Verdict::Unavailable, "model_unavailable", message).because(status)
+fn silent() -> BackendError {
+    BackendError::new(Verdict::Silent, "model_unavailable", "The model server does not answer")
 }
 
 /// Answers as bytes, as the connection delivers them.
@@ -264,6 +131,6 @@ pub(crate) mod fuzzing {
 
     /// A model's metadata; `None` when the bytes are no such message.
     pub(crate) fn metadata(bytes: &[u8]) -> Option<Result<Value, ConvertError>> {
-        Some(convert::metadata(GetModelMetadataResponse::decode(bytes).ok()?))
+        Some(convert::metadata(&GetModelMetadataResponse::decode(bytes).ok()?))
     }
 }

@@ -9,6 +9,7 @@ mod idle;
 mod large_jobs;
 mod life;
 mod metrics;
+mod model_command;
 mod monitor;
 mod onnx;
 mod onnxruntime;

@@ -6,8 +6,47 @@ use tepal_proto::onnx::{
 
 use super::*;
 
-const FLOAT: i32 = 1;
-const INT64: i32 = 7;
+pub(in crate::model) const FLOAT: i32 = 1;
+pub(in crate::model) const INT64: i32 = 7;
+pub(in crate::model) const STRING: i32 = 8;
+
+/// Name, type and axes of an input or output; -1 is a variable axis.
+pub(in crate::model) type Facts<'a> = (&'a str, i32, Option<&'a [i64]>);
+
+/// An ONNX file whose model does nothing.
+pub(in crate::model) fn file(inputs: &[Facts], outputs: &[Facts]) -> Vec<u8> {
+    encoded(inputs, outputs.iter().map(of_facts).collect())
+}
+
+/// One that has also an output `other`, a sequence of maps.
+pub(in crate::model) fn other_output(inputs: &[Facts], outputs: &[Facts]) -> Vec<u8> {
+    let sequence = Value::SequenceType(Box::new(type_proto::Sequence { elem_type: boxed(scores()) }));
+    encoded(inputs, outputs.iter().map(of_facts).chain([other("other", sequence)]).collect())
+}
+
+/// One that takes `x` and whose output has no type.
+pub(in crate::model) fn untyped_output(name: &str) -> Vec<u8> {
+    let output = ValueInfoProto { name: Some(name.to_owned()), r#type: None };
+    encoded(&[("x", FLOAT, Some(&[1]))], vec![output])
+}
+
+fn encoded(inputs: &[Facts], output: Vec<ValueInfoProto>) -> Vec<u8> {
+    let input = inputs.iter().map(of_facts).collect();
+    model(GraphProto { input, output, ..GraphProto::default() }).encode_to_vec()
+}
+
+fn of_facts((name, elem_type, axes): &Facts) -> ValueInfoProto {
+    let axis = |length: &i64| usize::try_from(*length).map_or(OnnxAxis::Variable, OnnxAxis::Fixed);
+    let axes: Option<Vec<_>> = axes.map(|axes| axes.iter().map(axis).collect());
+    tensor(name, *elem_type, axes.as_deref())
+}
+
+/// The type of ZipMap's elements.
+fn scores() -> Value {
+    let scalar = type_proto::Tensor { elem_type: Some(FLOAT), shape: Some(TensorShapeProto::default()) };
+    let map = type_proto::Map { key_type: Some(INT64), value_type: boxed(Value::TensorType(scalar)) };
+    Value::MapType(Box::new(map))
+}
 
 fn shape(axes: &[OnnxAxis]) -> TensorShapeProto {
     let value = |axis: &OnnxAxis| match axis {
@@ -123,15 +162,15 @@ fn inputs_with_a_default_value_are_no_inputs() {
 
 #[test]
 fn a_type_that_is_no_tensor_is_described() {
-    let scalar = type_proto::Tensor { elem_type: Some(FLOAT), shape: Some(TensorShapeProto::default()) };
     let complex = type_proto::Tensor { elem_type: Some(14), shape: None };
-    let map = type_proto::Map { key_type: Some(INT64), value_type: boxed(Value::TensorType(scalar)) };
-    let map = Value::MapType(Box::new(map));
+    let map = scores();
     let sequence = Value::SequenceType(Box::new(type_proto::Sequence { elem_type: boxed(map.clone()) }));
     let optional = type_proto::Optional { elem_type: boxed(Value::TensorType(complex.clone())) };
     let sparse = type_proto::SparseTensor { elem_type: Some(99) };
+    let file = parse(&model(with_output(other("y", sequence)))).unwrap();
+    let words = "a sequence (each element is a map from INT64 to FP32)";
+    assert_eq!(file.outputs[0].kind, OnnxType::Maps(words.to_owned()));
     for (value, words) in [
-        (sequence, "a sequence (each element is a map from INT64 to FP32)"),
         (map, "a map from INT64 to FP32"),
         (Value::TensorType(complex), "a tensor of COMPLEX64"),
         (Value::OptionalType(Box::new(optional)), "optional (a tensor of COMPLEX64)"),

@@ -1,6 +1,9 @@
 //! Converts between our tensors and TensorFlow's. Sends `tensor_content`, the fast form, and reads both forms.
 
+mod interface;
 mod tensor;
+
+use std::collections::BTreeMap;
 
 use prost::{DecodeError, Message as _};
 use serde_json::{Map, Value, json};
@@ -10,7 +13,10 @@ use tepal_proto::tensorflow::{
     tensor_info::Encoding,
 };
 
-pub(super) use self::tensor::{from_proto, to_proto};
+pub(super) use self::{
+    interface::interface,
+    tensor::{from_proto, to_proto},
+};
 
 /// An answer that cannot be used.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -29,6 +35,8 @@ pub(crate) enum ConvertError {
     Bytes { given: usize, width: usize },
     #[error("The model server's metadata has no signature_def")]
     NoSignatures,
+    #[error("The model has no signature `{signature}`, but `{known}`")]
+    NoSignature { signature: String, known: String },
     #[error("The model server's signature_def cannot be read")]
     Signatures(#[source] DecodeError),
 }
@@ -40,16 +48,21 @@ pub(super) fn is_available(versions: &[ModelVersionStatus]) -> bool {
 
 /// The reply of GetModelMetadata as the REST API prints it
 /// (`GET /v1/models/<name>/metadata`; 64-bit integers are strings in proto3's JSON mapping).
-pub(super) fn metadata(reply: GetModelMetadataResponse) -> Result<Value, ConvertError> {
-    let spec = reply.model_spec.unwrap_or_default();
-    let packed = reply.metadata.get("signature_def").ok_or(ConvertError::NoSignatures)?;
-    let map = SignatureDefMap::decode(packed.value.as_slice()).map_err(ConvertError::Signatures)?;
+pub(super) fn metadata(reply: &GetModelMetadataResponse) -> Result<Value, ConvertError> {
+    let spec = reply.model_spec.clone().unwrap_or_default();
+    let signatures = signatures(reply)?.into_iter();
     let signatures: Map<_, _> =
-        map.signature_def.into_iter().map(|(name, signature)| (name, signature_json(signature))).collect();
+        signatures.map(|(name, signature)| (name, signature_json(signature))).collect();
     Ok(json!({
         "model_spec": {"name": spec.name, "version": version_text(spec.version_choice)},
         "metadata": {"signature_def": signatures},
     }))
+}
+
+fn signatures(reply: &GetModelMetadataResponse) -> Result<BTreeMap<String, SignatureDef>, ConvertError> {
+    let packed = reply.metadata.get("signature_def").ok_or(ConvertError::NoSignatures)?;
+    let map = SignatureDefMap::decode(packed.value.as_slice()).map_err(ConvertError::Signatures)?;
+    Ok(map.signature_def)
 }
 
 fn version_text(choice: Option<tepal_proto::tensorflow::serving::model_spec::VersionChoice>) -> String {
@@ -62,7 +75,7 @@ fn version_text(choice: Option<tepal_proto::tensorflow::serving::model_spec::Ver
 }
 
 fn signature_json(signature: SignatureDef) -> Value {
-    let tensors = |infos: std::collections::BTreeMap<String, TensorInfo>| -> Map<String, Value> {
+    let tensors = |infos: BTreeMap<String, TensorInfo>| -> Map<String, Value> {
         infos.into_iter().map(|(name, info)| (name, info_json(info))).collect()
     };
     json!({

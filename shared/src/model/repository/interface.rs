@@ -1,0 +1,105 @@
+//! What a model itself says about its inputs and outputs.
+
+use super::super::{
+    Axis,
+    onnx_file::{OnnxAxis, OnnxFile, OnnxType, OnnxValue},
+};
+use crate::tensor::DataType;
+
+/// The inputs and outputs of a model, from the model itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interface {
+    /// Where this is from, for messages: "model.onnx".
+    pub source: &'static str,
+    /// The inputs, in order.
+    pub inputs: Vec<TensorFacts>,
+    /// The outputs, in order.
+    pub outputs: Vec<TensorFacts>,
+}
+
+/// What a model says about an input or output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorFacts {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: TensorKind,
+    /// Its whole shape for people, if the model names axes: `[N, length]`.
+    pub named_shape: Option<String>,
+}
+
+/// The type of an input or output.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TensorKind {
+    /// A tensor.
+    Tensor {
+        /// The type of its elements.
+        datatype: DataType,
+        /// All its axes, also that of the batch; `None` if the model does not say them.
+        axes: Option<Vec<Axis>>,
+    },
+    /// The model does not say it.
+    Unknown,
+    /// A map for each row, in words. ONNX Runtime makes a tensor of them, but the model does not say how many columns it has.
+    Maps(String),
+    /// Something else, in words.
+    Other(String),
+}
+
+impl Interface {
+    /// The interface of an ONNX file.
+    #[must_use]
+    pub fn of_onnx(file: &OnnxFile) -> Self {
+        let facts = |values: &[OnnxValue]| values.iter().map(TensorFacts::of_onnx).collect();
+        Self { source: "the ONNX file", inputs: facts(&file.inputs), outputs: facts(&file.outputs) }
+    }
+
+    /// The outputs that Tepal can pass on.
+    pub(super) fn served_outputs(&self) -> impl Iterator<Item = &TensorFacts> {
+        self.outputs.iter().filter(|facts| facts.is_tensor())
+    }
+}
+
+impl TensorFacts {
+    /// Whether it can be a tensor of our types.
+    pub(super) fn is_tensor(&self) -> bool {
+        !matches!(self.kind, TensorKind::Maps(_) | TensorKind::Other(_))
+    }
+
+    fn of_onnx(value: &OnnxValue) -> Self {
+        let axis = |axis: &OnnxAxis| match axis {
+            OnnxAxis::Fixed(length) => Axis::Fixed(*length),
+            OnnxAxis::Named(_) | OnnxAxis::Variable => Axis::Variable,
+        };
+        let kind = match &value.kind {
+            OnnxType::Tensor { datatype, shape } => TensorKind::Tensor {
+                datatype: *datatype,
+                axes: shape.as_ref().map(|shape| shape.iter().map(axis).collect()),
+            },
+            OnnxType::Unknown => TensorKind::Unknown,
+            OnnxType::Maps(words) => TensorKind::Maps(words.clone()),
+            OnnxType::Other(words) => TensorKind::Other(words.clone()),
+        };
+        Self { name: value.name.clone(), kind, named_shape: named_shape(&value.kind) }
+    }
+
+    /// Whether the first axis can be that of the batch.
+    pub(super) fn has_variable_first_axis(&self) -> bool {
+        match &self.kind {
+            TensorKind::Tensor { axes: Some(axes), .. } => axes.first() == Some(&Axis::Variable),
+            TensorKind::Maps(_) => true,
+            TensorKind::Tensor { axes: None, .. } | TensorKind::Unknown | TensorKind::Other(_) => false,
+        }
+    }
+}
+
+fn named_shape(kind: &OnnxType) -> Option<String> {
+    let OnnxType::Tensor { shape: Some(axes), .. } = kind else { return None };
+    let has_names = axes.iter().any(|axis| matches!(axis, OnnxAxis::Named(_)));
+    let axes = axes.iter().map(|axis| match axis {
+        OnnxAxis::Fixed(length) => length.to_string(),
+        OnnxAxis::Named(name) => name.clone(),
+        OnnxAxis::Variable => "?".to_owned(),
+    });
+    has_names.then(|| format!("[{}]", axes.collect::<Vec<_>>().join(", ")))
+}

@@ -1,0 +1,112 @@
+//! What a user writes in `model.toml`. Everything is optional here: the model itself says the rest.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::Value;
+
+use super::super::Shape;
+use crate::tensor::DataType;
+
+/// A `model.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    /// Whether there is one.
+    #[serde(skip)]
+    pub(super) is_given: bool,
+    pub(super) name: Option<String>,
+    pub(super) version: Option<String>,
+    /// A label that the configuration of TensorFlow Serving gives to a version.
+    pub(super) version_label: Option<String>,
+    pub(super) signature: Option<String>,
+    pub(super) onnx_file: Option<PathBuf>,
+    pub(super) max_batch: Option<usize>,
+    #[serde(default, rename = "max_rows", deserialize_with = "refuse_max_rows")]
+    _max_rows: Renamed,
+    pub(super) sample: Option<Value>,
+    /// A file of JSON in the same folder, instead of `sample`.
+    pub(super) sample_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) inputs: Vec<WrittenInput>,
+    #[serde(default, rename = "output", deserialize_with = "refuse_output")]
+    _output: Renamed,
+    #[serde(default)]
+    pub(super) outputs: Vec<WrittenOutput>,
+}
+
+/// `[[inputs]]` of a `model.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenInput {
+    pub(super) name: String,
+    pub(super) datatype: Option<DataType>,
+    #[serde(default, rename = "dtype", deserialize_with = "refuse_dtype")]
+    _dtype: Renamed,
+    pub(super) shape: Option<Shape>,
+    #[serde(default)]
+    pub(super) features: Vec<String>,
+    pub(super) greater_than: Option<f64>,
+    pub(super) less_than: Option<f64>,
+}
+
+/// `[[outputs]]` of a `model.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenOutput {
+    pub(super) name: String,
+    pub(super) datatype: Option<DataType>,
+    #[serde(default, rename = "dtype", deserialize_with = "refuse_dtype")]
+    _dtype: Renamed,
+    pub(super) shape: Option<Shape>,
+    #[serde(default)]
+    pub(super) labels: Vec<String>,
+    pub(super) finite: Option<bool>,
+}
+
+impl Written {
+    /// Reads a `model.toml`.
+    pub(super) fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        let written: Self = toml::from_str(text)?;
+        if written.sample.is_some() && written.sample_file.is_some() {
+            return Err(toml::de::Error::custom("it has both `sample` and `sample_file`"));
+        }
+        if written.version.is_some() && written.version_label.is_some() {
+            return Err(toml::de::Error::custom("it has both `version` and `version_label`"));
+        }
+        Ok(Self { is_given: true, ..written })
+    }
+}
+
+impl WrittenInput {
+    /// An input about which nothing is written.
+    pub(super) fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+}
+
+impl WrittenOutput {
+    /// An output about which nothing is written.
+    pub(super) fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+}
+
+/// A key of an earlier format. A file that has it is refused.
+#[derive(Clone, Copy, Debug, Default)]
+struct Renamed;
+
+/// `dtype` was the name of `datatype`.
+fn refuse_dtype<'de, D: Deserializer<'de>>(_: D) -> Result<Renamed, D::Error> {
+    Err(D::Error::custom(r#"`dtype` is now `datatype`, with names as in `datatype = "FP32"`"#))
+}
+
+/// `[output]` was the only output.
+fn refuse_output<'de, D: Deserializer<'de>>(_: D) -> Result<Renamed, D::Error> {
+    Err(D::Error::custom("`[output]` is now `[[outputs]]`, a table for each output"))
+}
+
+/// `max_rows` was the name of `max_batch`.
+fn refuse_max_rows<'de, D: Deserializer<'de>>(_: D) -> Result<Renamed, D::Error> {
+    Err(D::Error::custom("`max_rows` is now `max_batch`"))
+}

@@ -1,0 +1,111 @@
+//! `tepal-worker model`: looks at models. Needs no Redis.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+use tepal_shared::{
+    model::{
+        ServerVersion,
+        repository::{self, ModelError},
+    },
+    process::settings::{ConfigError, Mistakes},
+};
+
+use crate::backend::{self, BackendError, OpenError, settings::ServerArgs};
+
+/// The subcommand.
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_subcommand = true)]
+pub struct ModelCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Action {
+    /// Print what an ONNX file or TensorFlow Serving says of a model, as a model.toml to start from
+    Inspect(Inspect),
+}
+
+#[derive(Args, Clone, Debug)]
+struct Inspect {
+    /// ONNX file, or folder of a model
+    #[arg(value_name = "PATH", required_unless_present = "served", conflicts_with = "served")]
+    path: Option<PathBuf>,
+    /// Ask TensorFlow Serving for the model of this name
+    #[arg(long, value_name = "NAME")]
+    served: Option<String>,
+    /// Signature of that model
+    #[arg(long, value_name = "NAME", default_value = "serving_default")]
+    signature: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// The model cannot be read, or the answer not printed.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelCommandError {
+    /// The model cannot be used.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The settings of the server are wrong.
+    #[error(transparent)]
+    Settings(#[from] ConfigError),
+    /// The settings of the server cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The server does not answer, or does not serve the model.
+    #[error("TensorFlow Serving does not describe the model `{name}`")]
+    Server {
+        /// The model.
+        name: String,
+        /// The reason.
+        #[source]
+        source: BackendError,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot print the description")]
+    Print(#[source] io::Error),
+}
+
+impl ModelCommand {
+    /// Runs the subcommand, and prints its result.
+    ///
+    /// # Errors
+    /// When the model cannot be read, or when standard output cannot be written.
+    pub async fn run(&self) -> Result<ExitCode, ModelCommandError> {
+        let Action::Inspect(inspect) = &self.action;
+        let text = match (&inspect.path, &inspect.served) {
+            (Some(path), _) => repository::inspect(path)?,
+            (None, name) => inspect.served(name.as_deref().unwrap_or_default()).await?,
+        };
+        io::stdout().write_all(text.as_bytes()).map_err(ModelCommandError::Print)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Inspect {
+    async fn served(&self, name: &str) -> Result<String, ModelCommandError> {
+        let mut mistakes = Mistakes::default();
+        let server = self.server.check(&mut mistakes);
+        let server = mistakes.unless_any(Some(server))?;
+        let interface =
+            backend::served_interface(&server, name, &self.signature, &ServerVersion::Newest).await?;
+        let interface =
+            interface.map_err(|source| ModelCommandError::Server { name: name.to_owned(), source })?;
+        let heading = [
+            format!("What TensorFlow Serving on {}:{} says of the model {name}.", server.host, server.port),
+            String::new(),
+            "Proxies need this as model.toml: they ask no model server.".to_owned(),
+        ];
+        let signature = match self.signature.as_str() {
+            "serving_default" => String::new(),
+            signature => format!("signature = {}\n", serde_json::Value::from(signature)),
+        };
+        Ok(interface.description(&heading).replacen("\nmax_batch", &format!("\n{signature}max_batch"), 1))
+    }
+}
