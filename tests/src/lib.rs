@@ -17,6 +17,7 @@
 //! - [`history`]: the history checker, invariants I1 to I10
 //! - [`chaos`]: fault runs over all of it
 //! - [`hostile`]: attacks on a proxy, beside honest clients
+//! - [`real_models`]: real models through the whole product
 //! - [`seeds`]: the inputs of the fuzz targets, for tests without a fuzzer
 #![allow(
     clippy::expect_used,
@@ -35,6 +36,7 @@ pub mod model_server;
 pub mod onnxruntime;
 pub mod ports;
 pub mod process;
+pub mod real_models;
 pub mod redis;
 pub mod saboteur;
 pub mod seeds;

@@ -148,6 +148,7 @@ async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
     let call = backend.predict(model.concatenate(std::iter::once(&input)));
     let answer = match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(answer)) => answer,
+        Ok(Err(error)) if model.sample.is_none() => return refused(SUBJECT, &error.message),
         Ok(Err(error)) => return Finding::wrong(SUBJECT, error.message, "see the model server's log"),
         Err(_) => {
             let what = format!("the model did not answer within {} s", CALL_TIMEOUT.as_secs());
@@ -163,5 +164,57 @@ async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
             Finding::ok(SUBJECT, format!("the model answers the sample{class}"))
         }
         Err(error) => Finding::wrong(SUBJECT, error, "change `outputs` in model.toml"),
+    }
+}
+
+/// Zeros and empty strings fit the shapes, but a model may refuse them, as an unknown category.
+fn refused(subject: &str, reason: &str) -> Finding {
+    let detail = format!("the model refused an input of zeros ({reason}); give it a `sample` in model.toml");
+    Finding::unknown(subject, detail)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::Path;
+
+    use futures_util::future::BoxFuture;
+    use tepal_shared::{
+        process::doctor::CheckResult,
+        tensor::{Batch, Tensor},
+    };
+
+    use super::*;
+    use crate::backend::BackendError;
+
+    struct Refusing;
+
+    impl Backend for Refusing {
+        fn name(&self) -> &'static str {
+            "refusing"
+        }
+
+        fn predict(&self, _: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+            Box::pin(async { Err(BackendError::inference("Unknown Category")) })
+        }
+
+        fn probe(&self) -> BoxFuture<'_, Result<Value, BackendError>> {
+            Box::pin(async { Ok(Value::Null) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_sample_is_wrong_only_if_it_is_the_description_s() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models");
+        let mut model = Model::load(&models, "iris").unwrap();
+        assert_eq!(sample(&model, &Refusing).await.result, CheckResult::Wrong);
+        model.sample = None;
+        let finding = sample(&model, &Refusing).await;
+        assert_eq!(finding.result, CheckResult::Unknown);
+        assert!(
+            finding.detail.ends_with("Unknown Category); give it a `sample` in model.toml"),
+            "{}",
+            finding.detail
+        );
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct OnnxRuntime {
     outputs: Arc<[String]>,
     metadata: Value,
     pace: Arc<Pace>,
+    /// Whether all rows have one shape, so that they take about the same time.
+    is_fixed: bool,
     library: Library,
 }
 
@@ -49,6 +51,7 @@ impl OnnxRuntime {
             session: Arc::new(Mutex::new(session)),
             outputs: model.outputs().map(|output| output.name.clone()).collect(),
             pace: Arc::new(Pace::unknown()),
+            is_fixed: !model.inputs.iter().any(|input| input.shape.is_variable()),
             library,
         })
     }
@@ -69,7 +72,7 @@ impl Backend for OnnxRuntime {
             let mut session = Arc::clone(&self.session).lock_owned().await;
             let options = Arc::new(RunOptions::new().map_err(BackendError::inference)?);
             let _abort = Abort(Arc::clone(&options));
-            let is_short = pace.is_short(batch.rows);
+            let is_short = self.is_fixed && pace.is_short(batch.rows);
             let mut work =
                 move || pace.measure(batch.rows, || compute(&mut session, &options, &names, &batch));
             if is_short {

@@ -75,13 +75,24 @@ pub(super) fn metadata(session: &Session, model: &Model) -> Value {
     for (kind, outlets) in [("inputs", session.inputs()), ("outputs", session.outputs())] {
         for outlet in outlets {
             let Some((datatype, shape)) = convert::form(outlet.dtype()) else { continue };
-            let dims: Vec<_> = shape.iter().map(|length| json!({"size": length.to_string()})).collect();
-            let info = json!({"dtype": datatype.tensorflow_name(), "tensor_shape": {"dim": dims}});
             // Outputs that are not described are not returned.
-            if let Some(described) = signature[kind].get_mut(outlet.name()) {
-                *described = info;
+            let Some(described) = signature[kind].get_mut(outlet.name()) else { continue };
+            let mut dims: Vec<_> = shape.iter().map(|length| json!({"size": length.to_string()})).collect();
+            if kind == "outputs" {
+                correct(&mut dims, &described["tensor_shape"]["dim"]);
             }
+            *described = json!({"dtype": datatype.tensorflow_name(), "tensor_shape": {"dim": dims}});
         }
     }
     metadata
+}
+
+/// Some exporters fix axes of outputs that vary, above all the batch axis of labels. ONNX Runtime only warns about that.
+fn correct(dims: &mut [Value], described: &Value) {
+    let described = described.as_array().filter(|described| described.len() == dims.len());
+    for (dim, described) in dims.iter_mut().zip(described.into_iter().flatten()) {
+        if described["size"] == "-1" {
+            dim.clone_from(described);
+        }
+    }
 }

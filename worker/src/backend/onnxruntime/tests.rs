@@ -240,6 +240,25 @@ async fn a_dropped_call_aborts_its_run() {
     .await;
 }
 
+#[tokio::test]
+async fn an_axis_of_an_output_that_the_file_fixes_wrongly_is_as_described() {
+    let graph = GraphBuilder::new()
+        .input(value("x", Type::Float, &[-1]))
+        .node("Neg", &["x"], &["y"])
+        .output(value("y", Type::Float, &[1]));
+    let folder = Folder::new(graph);
+    let spec = |name| format!(r#"{{ name = "{name}", datatype = "FP32", shape = [] }}"#);
+    let backend = open(&folder.model(&spec("x"), &spec("y"), "[1]")).unwrap();
+    let given = tensor("x", DataType::Fp32, &[3], vec![0; 12]);
+
+    let answer = backend.predict(Batch { rows: 3, inputs: vec![given] }).await.unwrap();
+
+    assert_eq!(answer[0].shape, [3]);
+    let metadata = backend.probe().await.unwrap();
+    let output = &metadata["metadata"]["signature_def"]["serving_default"]["outputs"]["y"];
+    assert_eq!(output["tensor_shape"], json!({"dim": [{"size": "-1"}]}));
+}
+
 #[test]
 fn a_model_that_cannot_be_loaded_says_which_operator_of_which_node() {
     let graph = GraphBuilder::new()
