@@ -2,7 +2,12 @@
 //! A unit test runs the committed seeds through the same functions.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a finding")]
 
-use std::{net::IpAddr, path::Path, sync::LazyLock, time::Duration};
+use std::{
+    net::IpAddr,
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
@@ -20,29 +25,37 @@ use crate::{
         peer::{Peer, TrustedProxies, address_in},
         prefer,
     },
-    jobs::submission::{LONGEST_SECONDS, Submission},
+    jobs::{
+        models::{Registry, Served},
+        submission::{LONGEST_SECONDS, Submission},
+    },
     secret::Keys,
 };
 
-static IRIS: LazyLock<Model> = LazyLock::new(|| {
+static IRIS: LazyLock<Arc<Served>> = LazyLock::new(|| {
     let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models"));
-    Model::load(models, "iris").unwrap()
+    Arc::new(Served::new("iris".parse().unwrap(), Model::load(models, "iris").unwrap()))
 });
+static MODELS: LazyLock<Registry> = LazyLock::new(|| Registry::new([Arc::clone(&IRIS)], None));
 static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::derive(&[7; 32]).unwrap());
 static TRUSTED: LazyLock<TrustedProxies> =
     LazyLock::new(|| ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()).into_iter().collect());
 
 /// The body of `POST /predict`.
 pub fn submission(body: &[u8]) {
-    let outcome = json::parse(body, &mut Meter::off())
-        .and_then(|body| Submission::read(body, &IRIS).map_err(ApiError::Invalid));
+    let outcome = json::parse(body, &mut Meter::off()).and_then(read);
     check(&outcome);
+}
+
+fn read(body: Value) -> Result<Submission, ApiError> {
+    let model = MODELS.of_body(&body)?;
+    Submission::read(body, &model).map_err(ApiError::Invalid)
 }
 
 /// The body of `POST /predict/batch`, in both its forms.
 pub fn batch(body: &[u8]) {
     for outcome in
-        [rest::elements(body, &IRIS, &mut Meter::off()), rest::lines(body, &IRIS, &mut Meter::off())]
+        [rest::elements(body, &MODELS, &mut Meter::off()), rest::lines(body, &MODELS, &mut Meter::off())]
     {
         match outcome {
             Ok(items) => {
@@ -68,9 +81,7 @@ pub fn lookup(body: &[u8]) {
 /// A body for any operation. The size of its answer is bounded by the size of the body.
 pub fn ratio(body: &[u8]) {
     let errors = [
-        json::parse(body, &mut Meter::off())
-            .and_then(|body| Submission::read(body, &IRIS).map_err(ApiError::Invalid))
-            .err(),
+        json::parse(body, &mut Meter::off()).and_then(read).err(),
         json::parse(body, &mut Meter::off())
             .and_then(|body| match rest::names(&body) {
                 // The answer repeats the ids that name no job.
@@ -84,8 +95,8 @@ pub fn ratio(body: &[u8]) {
             .err(),
     ];
     errors.iter().flatten().for_each(check_error);
-    let read: [fn(&[u8], &Model, &mut Meter) -> _; 2] = [rest::elements, rest::lines];
-    for items in read.into_iter().filter_map(|read| read(body, &IRIS, &mut Meter::off()).ok()) {
+    let read: [fn(&[u8], &Registry, &mut Meter) -> _; 2] = [rest::elements, rest::lines];
+    for items in read.into_iter().filter_map(|read| read(body, &MODELS, &mut Meter::off()).ok()) {
         let most = MOST_BYTES + rest::BYTES_A_JOB * items.len();
         let answer = rest::answer_to(items);
         assert!(answer.len() <= most, "{} bytes", answer.len());
@@ -117,9 +128,9 @@ fn check(outcome: &Result<Submission, ApiError>) {
 }
 
 fn check_accepted(submission: &Submission) {
-    let read = IRIS.read_stored(&submission.input).unwrap();
+    let read = IRIS.description.read_stored(&submission.input).unwrap();
     assert!((1..=1024).contains(&read.rows) && read.rows == submission.rows);
-    assert_eq!(IRIS.stored(&read), submission.input);
+    assert_eq!(IRIS.description.stored(&read), submission.input);
     let [input] = read.tensors.as_slice() else { panic!("{:?}", read.tensors) };
     assert_eq!((&input.shape[..], input.data.len()), (&[read.rows, 4][..], 4 * size_of::<f32>() * read.rows));
     assert!(f32::all(&input.data).all(|value| value > 0.0 && value < 10.0));

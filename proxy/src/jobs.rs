@@ -3,6 +3,7 @@
 pub(crate) mod follow;
 pub(crate) mod idempotency;
 pub(crate) mod intake;
+pub(crate) mod models;
 pub(crate) mod quota;
 pub(crate) mod results;
 pub(crate) mod single_flight;

@@ -40,9 +40,10 @@ mod tasks;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use tepal_shared::process::telemetry;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use self::start_error::StartError;
 use self::{
@@ -96,6 +97,9 @@ pub async fn run(
     let (snapshots, snapshot) = tokio::sync::watch::channel(Arc::default());
     let keys = config.api_keys_file.as_deref().map(Access::open).transpose().map_err(StartError::ApiKeys)?;
     let (access, keys_file) = keys.unzip();
+    for error in &*config.broken_models {
+        warn!(action = "model_rejected", error = telemetry::chain(error));
+    }
     let app = Arc::new(App::new(&config, access, snapshot, shutdown.clone())?);
     let files = config.certificate.as_ref();
     let opened = files.map(|files| certificate::open(files, app.metrics.tls.expires.clone())).transpose()?;

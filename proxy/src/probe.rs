@@ -73,7 +73,7 @@ impl Probe {
         let looked = timeout(TIMEOUT, async {
             let workers = self.app.store.views.workers().await?;
             let server = self.app.store.views.server_state().await?;
-            let queues = Queues::read(&self.app.store, self.app.model_name).await?;
+            let queues = Queues::read(&self.app.store, &self.app.models.registry()).await?;
             let refusal = self.app.store.intake.refusal().await?;
             let loss = self.data.look(&self.app.store, &queues.logs).await;
             // The secret is written once for each data set. A Redis that rejects writes would make the probe wait.
@@ -95,13 +95,15 @@ impl Probe {
                 if let Ok(Some(loss)) = loss {
                     self.report(loss);
                 }
-                let workers = sum_up(workers);
+                let workers = sum_up(workers, self.app.models.registry().default_model());
+                self.app.store.intake.note_depths(queues.depths.clone());
                 self.set_gauges(&workers, server, &queues);
                 let full_retry_after =
                     self.drain_rate.retry_after(Instant::now(), queues.ended(), queues.outstanding());
                 let trouble = trouble(&self.app.store, server, refusal.as_ref());
                 let loss = self.data.last(Instant::now());
-                self.publish(Snapshot { workers: Some(workers), trouble, loss, full_retry_after });
+                let queues = Arc::new(queues.by_model);
+                self.publish(Snapshot { workers: Some(workers), trouble, loss, full_retry_after, queues });
             }
             Err(_) => self.publish_down(),
         }

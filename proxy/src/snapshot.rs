@@ -1,11 +1,16 @@
 //! What the probe saw last: the state of Redis and of the workers.
 
-use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::body::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
-use tepal_shared::queue::loss::Loss;
+use tepal_shared::{job::ModelName, queue::loss::Loss};
 
 /// The state at the last read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +23,29 @@ pub(crate) struct Snapshot {
     pub(crate) loss: Option<(SystemTime, Loss)>,
     /// Seconds until a full queue may have room again, if that is known.
     pub(crate) full_retry_after: Option<u64>,
+    /// The unfinished jobs of each model.
+    pub(crate) queues: Arc<BTreeMap<ModelName, ModelQueue>>,
+}
+
+/// The unfinished jobs of a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ModelQueue {
+    pub(crate) waiting: u64,
+    pub(crate) running: u64,
+    /// Age of the oldest waiting job.
+    pub(crate) oldest: Option<Duration>,
+    pub(crate) dead_letters: u64,
+}
+
+/// A model as the live workers report it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ModelState {
+    /// Whether a live worker can call it.
+    pub(crate) is_ok: bool,
+    /// The kind of its backend.
+    pub(crate) backend: String,
+    /// The descriptions that live workers have, by their hashes.
+    pub(crate) descriptions: BTreeSet<String>,
 }
 
 /// What is wrong with a Redis that answers.
@@ -105,6 +133,8 @@ pub(crate) struct Workers {
     pub(crate) live: usize,
     /// Each backend by its name, and whether a live worker can call it.
     pub(crate) backends: BTreeMap<String, bool>,
+    /// Each model that a live worker serves, by its name.
+    pub(crate) models: BTreeMap<String, ModelState>,
     /// The model's metadata from the worker with the latest heartbeat, JSON.
     pub(crate) metadata: Option<Bytes>,
 }

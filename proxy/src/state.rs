@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use tepal_shared::{job::ModelName, model::Model};
+use tepal_shared::model::Model;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use crate::{
     jobs::{
         follow::Following,
         intake::Intake,
+        models::{Models, Registry},
         quota::{Charges, Quota},
         results::Results,
         store::Store,
@@ -36,7 +37,7 @@ pub(crate) struct App {
     pub(crate) results: Results,
     pub(crate) charges: Charges,
     pub(crate) model: Model,
-    pub(crate) model_name: ModelName,
+    pub(crate) models: Models,
     pub(crate) bodies: Bodies,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) admission: Arc<Admission>,
@@ -60,24 +61,18 @@ impl App {
         let secret = Arc::new(Secret::default());
         let bodies = Bodies::new(config.body);
         let has_rate_limit = config.rate_limit.is_some();
-        let quota =
-            Quota::new(config.owner_max_bytes, has_rate_limit, config.common.policy.partitions, &model);
+        let quota = Quota::new(config.owner_max_bytes, has_rate_limit, config.common.policy.partitions);
         let rate_limit = config
             .rate_limit
             .map(|per_minute| Arc::new(RateLimit::new(per_minute, config.trusted_proxies.clone())));
         Ok(Self {
-            intake: Intake::new(
-                store.clone(),
-                Arc::clone(&metrics),
-                snapshot.clone(),
-                config.common.model_name,
-            ),
+            intake: Intake::new(store.clone(), Arc::clone(&metrics), snapshot.clone()),
             following: Following::new(store.clone(), shutdown.clone()),
             results: Results::new(store.clone(), Arc::clone(bodies.budget())),
             charges: Charges { quota, store: store.clone(), secret: Arc::clone(&secret) },
             store,
             model,
-            model_name: config.common.model_name,
+            models: Models::new(Registry::new(config.models.iter().cloned(), Some(config.common.model_name))),
             bodies,
             admission: Arc::new(Admission { access, rate_limit, metrics: Arc::clone(&metrics) }),
             metrics,

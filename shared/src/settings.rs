@@ -72,6 +72,8 @@ pub struct Common {
     pub keys: Keys,
     /// Limits of the queue.
     pub policy: Policy,
+    /// The folder with the models.
+    pub models_dir: PathBuf,
     /// The model that this queue serves.
     pub model: Model,
     /// Its name.
@@ -106,7 +108,8 @@ impl CommonArgs {
             model_name.map_err(|error| mistakes.add("MODEL_NAME", telemetry::chain(&error))).ok()?;
         let broken_versions = broken_versions.iter().map(|broken| telemetry::chain(broken)).collect();
         let redis = redis?.for_queue(&keys, policy.partitions);
-        Some(Common { redis, keys, policy, model, model_name, broken_versions, log, trace })
+        let models_dir = self.models_dir.clone();
+        Some(Common { redis, keys, policy, models_dir, model, model_name, broken_versions, log, trace })
     }
 
     fn model(&self) -> Result<Loaded, ModelError> {

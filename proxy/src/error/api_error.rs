@@ -33,6 +33,15 @@ pub(crate) enum ApiError {
     InsufficientScope(&'static str),
     /// The client accepts no media type of the route.
     NotAcceptable,
+    /// There is no such model.
+    ModelNotFound {
+        /// The names of the models that there are.
+        known: String,
+    },
+    /// The caller's key is limited to other models.
+    ModelForbidden,
+    /// No worker has described the model yet.
+    ModelUnknownYet,
     /// There is no such job, or no longer, or the id is malformed.
     JobNotFound,
     /// The job ended, and was not cancelled.
@@ -70,6 +79,8 @@ pub(crate) enum ApiError {
     },
     /// The queue is at its limit; room is expected after this many seconds.
     QueueFull(u64),
+    /// The model is at its limit; room is expected after this many seconds.
+    ModelQueueFull(u64),
     /// The storage quota of the payer is used up; there may be room after this many seconds.
     StorageQuota(u64),
     /// No live worker has reported the model's metadata.
@@ -104,6 +115,8 @@ impl ApiError {
         match self {
             Self::Store(error) | Self::OutcomeUnknown(error) => Some(telemetry::chain(error).into()),
             Self::QueueFull(_) => Some("the queue is full".into()),
+            Self::ModelQueueFull(_) => Some("the queue of the model is full".into()),
+            Self::ModelUnknownYet => Some("no worker has described the model yet".into()),
             Self::Overloaded => Some("large bodies and answers hold BODY_MEMORY_BYTES".into()),
             Self::NoMetadata => Some("no live worker has reported the model's metadata".into()),
             Self::NoKeys(error) => Some(telemetry::chain(error.as_ref()).into()),

@@ -25,6 +25,9 @@ impl ApiError {
             Self::Unauthorized => "The request needs a valid API key in the header X-API-Key".into(),
             Self::InsufficientScope(scope) => format!("This needs a key with the scope {scope}").into(),
             Self::NotAcceptable => "The answer is application/json, which Accept excludes".into(),
+            Self::ModelNotFound { known } => format!("There is no such model; known are {known}").into(),
+            Self::ModelForbidden => "The key is limited to other models".into(),
+            Self::ModelUnknownYet => "No worker has described the model yet; try again later".into(),
             Self::JobNotFound => "Job not found".into(),
             Self::AlreadyFinished(status) => {
                 format!("The job is {status} and cannot be cancelled any more").into()
@@ -50,6 +53,9 @@ impl ApiError {
             Self::IdempotencyConflict => "The Idempotency-Key was used before with another request".into(),
             Self::RateLimited { whose, cost, retry_after } => too_many(whose, *cost, *retry_after).into(),
             Self::QueueFull(_) => "The queue is full; try again later".into(),
+            Self::ModelQueueFull(_) => {
+                "The queue of the model is full (max_queue_depth); try again later".into()
+            }
             Self::StorageQuota(_) => {
                 "Your large inputs and results fill your storage quota; wait until a job ends or a result expires".into()
             }

@@ -53,6 +53,11 @@ impl ApiError {
             Self::Unauthorized => kind(S::UNAUTHORIZED, "unauthorized", "Unauthorized"),
             Self::InsufficientScope(_) => kind(S::FORBIDDEN, "insufficient_scope", "Insufficient scope"),
             Self::NotAcceptable => kind(S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
+            Self::ModelNotFound { .. } => kind(S::NOT_FOUND, "model_not_found", "Model not found"),
+            Self::ModelForbidden => kind(S::FORBIDDEN, "model_forbidden", "Model forbidden"),
+            Self::ModelUnknownYet => {
+                kind(S::SERVICE_UNAVAILABLE, "model_unknown_yet", "Model unknown yet").retry_after(5)
+            }
             Self::JobNotFound => kind(S::NOT_FOUND, "job_not_found", "Job not found"),
             Self::AlreadyFinished(_) => kind(S::CONFLICT, "job_already_finished", "Job already finished"),
             Self::NotRepeatable(_) | Self::InputExpired(_) => {
@@ -75,6 +80,10 @@ impl ApiError {
             }
             Self::QueueFull(seconds) => {
                 kind(S::SERVICE_UNAVAILABLE, "queue_full", "Queue full").retry_after(*seconds)
+            }
+            Self::ModelQueueFull(seconds) => {
+                kind(S::TOO_MANY_REQUESTS, "model_queue_full", "Queue of the model full")
+                    .retry_after(*seconds)
             }
             Self::StorageQuota(seconds) => {
                 kind(S::TOO_MANY_REQUESTS, "storage_quota_exceeded", "Storage quota exceeded")

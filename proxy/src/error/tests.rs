@@ -30,6 +30,9 @@ fn all() -> Vec<ApiError> {
         ApiError::Unauthorized,
         ApiError::InsufficientScope("submit"),
         ApiError::NotAcceptable,
+        ApiError::ModelNotFound { known: "iris".to_owned() },
+        ApiError::ModelForbidden,
+        ApiError::ModelUnknownYet,
         ApiError::JobNotFound,
         ApiError::AlreadyFinished(JobStatus::Completed),
         ApiError::NotRepeatable(JobStatus::Pending),
@@ -45,6 +48,7 @@ fn all() -> Vec<ApiError> {
         ApiError::IdempotencyConflict,
         ApiError::RateLimited { whose: "with this key", cost: 2, retry_after: 5 },
         ApiError::QueueFull(5),
+        ApiError::ModelQueueFull(5),
         ApiError::StorageQuota(5),
         ApiError::NoMetadata,
         ApiError::NotReady,
@@ -84,6 +88,9 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::Unauthorized
         | ApiError::InsufficientScope(_)
         | ApiError::NotAcceptable
+        | ApiError::ModelNotFound { .. }
+        | ApiError::ModelForbidden
+        | ApiError::ModelUnknownYet
         | ApiError::JobNotFound
         | ApiError::AlreadyFinished(_)
         | ApiError::NotRepeatable(_)
@@ -99,6 +106,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::IdempotencyConflict
         | ApiError::RateLimited { .. }
         | ApiError::QueueFull(_)
+        | ApiError::ModelQueueFull(_)
         | ApiError::StorageQuota(_)
         | ApiError::NoMetadata
         | ApiError::NotReady

@@ -10,6 +10,7 @@ mod job;
 mod jobs;
 pub(crate) mod lookup;
 mod metadata;
+mod models;
 pub(crate) mod openapi;
 mod submit;
 
@@ -109,6 +110,8 @@ fn table(app: &App) -> Table<'_> {
         .on(POST, "/jobs/lookup", read, Form::Json, lookup::look_up, lookup::look_up_operation)
         .on(GET, "/health", anybody, Form::Json, health::health, health::health_operation)
         .on(GET, "/metadata", read, Form::Json, metadata::metadata, metadata::metadata_operation)
+        .on(GET, "/models", read, Form::Json, models::list, models::list_operation)
+        .on(GET, "/models/{name}", read, Form::Json, models::show, models::show_operation)
         .on(GET, "/livez", anybody, Form::Fixed, health::livez, health::livez_operation)
         .on(GET, "/readyz", anybody, Form::Fixed, health::readyz, health::readyz_operation)
         .on(GET, "/metrics", anybody, Form::Fixed, health::metrics, health::metrics_operation)

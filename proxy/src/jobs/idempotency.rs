@@ -36,12 +36,12 @@ impl IdempotencyKey {
 
     /// The record of the key, with the fingerprint of its request.
     pub(crate) fn of(&self, submission: &Submission) -> Idempotency {
-        let Submission { input, priority, max_queue, timeout, rows: _, charge: _ } = submission;
+        let Submission { model, input, priority, max_queue, timeout, rows: _, charge: _ } = submission;
         let [max_queue_ms, timeout_ms] =
             [max_queue, timeout].map(|span| span.map_or(0, |span| span.as_millis()));
         // The hashed bytes must stay the same in all versions, because records outlive an upgrade by a day. Equal tensors are equal
         // bytes, however the client wrote the numbers.
-        let members = format!("{priority} {max_queue_ms} {timeout_ms} ");
+        let members = format!("{} {priority} {max_queue_ms} {timeout_ms} ", model.name);
         let request = Sha256::new().chain_update(members).chain_update(input);
         Idempotency { key_hash: format!("{:x}", self.hash), fingerprint: format!("{:x}", request.finalize()) }
     }
@@ -52,10 +52,11 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::jobs::models::iris;
 
     #[test]
     fn the_hash_is_sha_256_in_hex() {
-        let record = IdempotencyKey::new(b"abc", None).of(&Submission::default());
+        let record = IdempotencyKey::new(b"abc", None).of(&Submission::new(iris()));
         // FIPS 180-2, appendix B.1.
         assert_eq!(record.key_hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(record.fingerprint.len(), 64);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tepal_shared::{
-    job::{JobId, JobStatus, MOST_PARTITIONS, ModelName, NewJob},
+    job::{JobId, JobStatus, MOST_PARTITIONS, NewJob},
     process::{telemetry, trace::Submit},
     queue::{error::StoreError, intake::Submitted},
 };
@@ -46,19 +46,13 @@ pub(crate) struct Intake {
     store: Store,
     metrics: Arc<Metrics>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
-    model: ModelName,
     /// Partitions take turns.
     turn: AtomicUsize,
 }
 
 impl Intake {
-    pub(crate) fn new(
-        store: Store,
-        metrics: Arc<Metrics>,
-        snapshot: watch::Receiver<Arc<Snapshot>>,
-        model: ModelName,
-    ) -> Self {
-        Self { store, metrics, snapshot, model, turn: AtomicUsize::new(0) }
+    pub(crate) fn new(store: Store, metrics: Arc<Metrics>, snapshot: watch::Receiver<Arc<Snapshot>>) -> Self {
+        Self { store, metrics, snapshot, turn: AtomicUsize::new(0) }
     }
 
     /// Makes a job of a submission.
@@ -74,7 +68,7 @@ impl Intake {
         };
         let span = Submit::begin(sender.traceparent.clone());
         let job = NewJob {
-            model: self.model,
+            model: submission.model.name,
             idempotency: key.map(|key| key.of(&submission)),
             owner: sender.owner.map(str::to_owned),
             request_id: sender.request_id.map(str::to_owned),
@@ -116,7 +110,16 @@ impl Intake {
 
     /// The error of a full queue.
     pub(crate) fn queue_full(&self) -> ApiError {
-        ApiError::QueueFull(self.snapshot.borrow().full_retry_after.unwrap_or(UNKNOWN_RETRY_AFTER))
+        ApiError::QueueFull(self.full_retry_after())
+    }
+
+    /// The error of a model whose queue is full.
+    pub(crate) fn model_queue_full(&self) -> ApiError {
+        ApiError::ModelQueueFull(self.full_retry_after())
+    }
+
+    fn full_retry_after(&self) -> u64 {
+        self.snapshot.borrow().full_retry_after.unwrap_or(UNKNOWN_RETRY_AFTER)
     }
 
     fn new_job_id(&self) -> JobId {
@@ -149,7 +152,8 @@ impl Intake {
                 Ok((job_id, status))
             }
             Submitted::Conflict => Err(ApiError::IdempotencyConflict),
-            Submitted::Full { .. } | Submitted::ModelFull { .. } => Err(self.queue_full()),
+            Submitted::Full { .. } => Err(self.queue_full()),
+            Submitted::ModelFull { .. } => Err(self.model_queue_full()),
             Submitted::OverQuota { room_in } => Err(ApiError::StorageQuota(quota::retry_after(room_in))),
         }
     }
@@ -161,7 +165,8 @@ fn end(mut span: Submit, id: JobId, submitted: &Submitted) {
         Submitted::Accepted => span.note(Some(id), "accepted"),
         Submitted::Duplicate { job_id, .. } => span.note(Some(*job_id), "duplicate"),
         Submitted::Conflict => span.note(None, "conflict"),
-        Submitted::Full { .. } | Submitted::ModelFull { .. } => span.note(None, "full"),
+        Submitted::Full { .. } => span.note(None, "full"),
+        Submitted::ModelFull { .. } => span.note(None, "model_full"),
         Submitted::OverQuota { .. } => span.note(None, "over_quota"),
     }
 }

@@ -13,7 +13,6 @@ use std::{
 use clap::Args;
 use tepal_shared::{
     job::{Charge, LARGE_BYTES},
-    model::Model,
     process::settings::Mistakes,
 };
 
@@ -57,8 +56,6 @@ pub(crate) struct Quota {
     partitions: u64,
     /// The memory limit of Redis as it was last read; 0 = no limit.
     max_memory: AtomicU64,
-    /// A job of more rows may have a large result.
-    small_rows: usize,
 }
 
 /// Who pays for large jobs.
@@ -80,13 +77,12 @@ pub(crate) struct Charges {
 
 impl Quota {
     /// Without a rate limit, one address may represent many callers. Then an address has a quota only if one is set.
-    pub(crate) fn new(setting: Option<u64>, has_rate_limit: bool, partitions: u16, model: &Model) -> Self {
+    pub(crate) fn new(setting: Option<u64>, has_rate_limit: bool, partitions: u16) -> Self {
         Self {
             setting,
             limits_addresses: has_rate_limit || setting.is_some(),
             partitions: u64::from(partitions.max(1)),
             max_memory: AtomicU64::new(UNKNOWN),
-            small_rows: model.rows_within(LARGE_BYTES),
         }
     }
 
@@ -106,11 +102,11 @@ impl Quota {
         };
         Some((all / self.partitions).max(1))
     }
+}
 
-    /// Whether the job's input or result may count.
-    pub(crate) fn is_large(&self, submission: &Submission) -> bool {
-        submission.input.len() > LARGE_BYTES || submission.rows > self.small_rows
-    }
+/// Whether the job's input or result may count.
+fn is_large(submission: &Submission) -> bool {
+    submission.input.len() > LARGE_BYTES || submission.rows > submission.model.small_rows
 }
 
 impl Charges {
@@ -120,8 +116,7 @@ impl Charges {
         payer: impl FnOnce() -> Payer<'a>,
         submissions: impl IntoIterator<Item = &mut Submission>,
     ) -> Result<(), SecretError> {
-        let mut large: Vec<_> =
-            submissions.into_iter().filter(|submission| self.quota.is_large(submission)).collect();
+        let mut large: Vec<_> = submissions.into_iter().filter(|submission| is_large(submission)).collect();
         if !large.is_empty() {
             let charge = self.charge_to(payer()).await?;
             large.iter_mut().for_each(|submission| submission.charge.clone_from(&charge));
@@ -165,14 +160,11 @@ fn pseudonym(key: &Pseudonym, address: Option<IpAddr>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::secret::Keys;
+    use crate::{jobs::models::iris, secret::Keys};
 
     fn quota(setting: Option<u64>, partitions: u16) -> Quota {
-        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models");
-        Quota::new(setting, true, partitions, &Model::load(&models, "iris").unwrap())
+        Quota::new(setting, true, partitions)
     }
 
     #[test]
@@ -195,7 +187,7 @@ mod tests {
     fn a_job_is_large_by_its_input_or_by_the_result_that_it_may_have() {
         let is_large = |bytes, rows| {
             let input = vec![1; bytes];
-            quota(None, 1).is_large(&Submission { input, rows, ..Submission::default() })
+            is_large(&Submission { input, rows, ..Submission::new(iris()) })
         };
         assert!(!is_large(LARGE_BYTES, 1) && is_large(LARGE_BYTES + 1, 1));
         assert!(!is_large(20, 40) && is_large(2000, 100));

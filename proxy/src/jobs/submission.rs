@@ -1,6 +1,6 @@
 //! The body of `POST /predict`: turns JSON into a submission, or reports everything that is wrong with it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 use tepal_shared::{
@@ -12,14 +12,16 @@ use tepal_shared::{
 use crate::{
     error::{MOST_MISTAKES, Mistake, in_words},
     http::json::pointer_to,
+    jobs::models::{MODEL, Served},
 };
 
 /// The largest `max_queue_seconds` and `timeout_seconds`.
 pub(crate) const LONGEST_SECONDS: u32 = 86_400;
 
 /// A valid submission.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Submission {
+    pub(crate) model: Arc<Served>,
     /// The input as stored tensors.
     pub(crate) input: Vec<u8>,
     /// How many rows.
@@ -34,20 +36,26 @@ pub(crate) struct Submission {
 }
 
 impl Submission {
-    /// Reads the body.
-    pub(crate) fn read(body: Value, model: &Model) -> Result<Self, Vec<Mistake>> {
+    /// A job of this model without rows.
+    pub(crate) fn new(model: Arc<Served>) -> Self {
+        let (priority, max_queue, timeout, charge) = Default::default();
+        Self { model, input: Vec::new(), rows: 0, priority, max_queue, timeout, charge }
+    }
+
+    /// Reads the body of a job of this model.
+    pub(crate) fn read(body: Value, model: &Arc<Served>) -> Result<Self, Vec<Mistake>> {
         let Value::Object(fields) = body else {
             let detail = format!("must be an object with the field {DATA}, not {}", kind(&body));
             return Err(vec![Mistake::at("", "type", detail)]);
         };
-        let mut reader = MemberReader::default();
+        let mut reader = MemberReader { submission: Self::new(Arc::clone(model)), mistakes: Vec::new() };
         let has_data = fields.contains_key(DATA);
         for (name, value) in fields {
             // Of very many wrong fields, the first ones are reported.
             if reader.mistakes.len() >= MOST_MISTAKES {
                 break;
             }
-            reader.field(&name, &value, model);
+            reader.field(&name, &value, &model.description);
         }
         if !has_data {
             reader.mistakes.insert(0, Mistake::at(format!("/{DATA}"), "missing", "is missing"));
@@ -73,13 +81,13 @@ impl Submission {
     }
 
     /// The model's sample as a submission.
-    pub(crate) fn sample(model: &Model) -> Self {
-        let sample = model.sample_input();
-        Self { input: model.stored(&sample), rows: sample.rows, ..Self::default() }
+    pub(crate) fn sample(model: Arc<Served>) -> Self {
+        let sample = model.description.sample_input();
+        let input = model.description.stored(&sample);
+        Self { input, rows: sample.rows, ..Self::new(model) }
     }
 }
 
-#[derive(Default)]
 struct MemberReader {
     submission: Submission,
     mistakes: Vec<Mistake>,
@@ -94,8 +102,14 @@ struct Field {
 }
 
 /// Every member of the body.
-const FIELDS: [Field; 4] = [
+const FIELDS: [Field; 5] = [
     Field { name: DATA, read: MemberReader::data, schema: |model, _| model.data_schema() },
+    // It has been read before the others, which depend on it.
+    Field {
+        name: MODEL,
+        read: |_, _, _, _| {},
+        schema: |_, _| json!({"type": "string", "description": "The name of a model; without it, the default model"}),
+    },
     Field { name: "priority", read: MemberReader::priority, schema: |_, priority| with_default(priority) },
     Field {
         name: "max_queue_seconds",
@@ -192,18 +206,15 @@ fn one_of(words: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+    use crate::jobs::models::iris;
 
     fn read(body: Value) -> Result<Submission, Vec<(String, &'static str)>> {
-        let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models"));
-        let model = Model::load(models, "iris").unwrap();
         let place = |mistake: Mistake| match mistake.location {
             crate::error::Location::Pointer(pointer) => (pointer, mistake.code),
             other => panic!("{other:?}"),
         };
-        Submission::read(body, &model).map_err(|mistakes| mistakes.into_iter().map(place).collect())
+        Submission::read(body, &iris()).map_err(|mistakes| mistakes.into_iter().map(place).collect())
     }
 
     fn row() -> Value {

@@ -10,7 +10,7 @@ use tepal_shared::{
     job::{Claim, Delivery, JobId, ModelName, NewJob, Priority, Stream},
     queue::{
         Policy,
-        heartbeat::{BackendState, WorkerState},
+        heartbeat::{BackendState, ServedModel, WorkerState},
         intake::Submitted,
         keys::Keys,
         link::{ConnectionSettings, Redis},
@@ -211,22 +211,60 @@ impl Gateway {
     /// Says that a worker lives and how its backend is. The record comes from the future, so that the worker does not
     /// fall silent on a machine that is slow for a moment.
     pub(crate) fn heartbeat(&self, worker: &str, backend: &str, is_ok: bool, metadata: Option<Value>) {
-        let state = WorkerState {
-            host: "here".to_owned(),
-            pid: 1,
-            version: "0.1.0".to_owned(),
-            backend: backend.to_owned(),
-            backend_state: if is_ok { BackendState::Ok } else { BackendState::Down },
-            backend_detail: None,
-            metadata,
-            consumers: 1,
-            in_flight: 0,
+        self.beat(
+            worker,
+            &WorkerState {
+                host: "here".to_owned(),
+                pid: 1,
+                version: "0.1.0".to_owned(),
+                backend: backend.to_owned(),
+                backend_state: state_of(is_ok),
+                backend_detail: None,
+                metadata,
+                models: BTreeMap::new(),
+                consumers: 1,
+                in_flight: 0,
+            },
+        );
+    }
+
+    /// Says that a worker lives and serves these models: name, whether it can be called, hash of the description. The first one is
+    /// the default model.
+    pub(crate) fn heartbeat_of(&self, worker: &str, models: &[(&str, bool, &str)]) {
+        let served = |(name, is_ok, description): &(&str, bool, &str)| {
+            let backend = "onnx".to_owned();
+            let served =
+                ServedModel { backend, state: state_of(*is_ok), description: (*description).to_owned() };
+            ((*name).to_owned(), served)
         };
+        let is_ok = models.first().is_some_and(|(_, is_ok, _)| *is_ok);
+        self.beat(
+            worker,
+            &WorkerState {
+                host: "here".to_owned(),
+                pid: 1,
+                version: "0.1.0".to_owned(),
+                backend: "onnx".to_owned(),
+                backend_state: state_of(is_ok),
+                backend_detail: None,
+                metadata: None,
+                models: models.iter().map(served).collect(),
+                consumers: 1,
+                in_flight: 0,
+            },
+        );
+    }
+
+    fn beat(&self, worker: &str, state: &WorkerState) {
         let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
         let seen = in_an_hour.duration_since(UNIX_EPOCH).unwrap().as_millis();
-        let record = format!("{seen} {}", serde_json::to_string(&state).unwrap());
+        let record = format!("{seen} {}", serde_json::to_string(state).unwrap());
         self.redis.cli(&["HSET", &self.store.queue.keys().workers(), worker, &record]);
     }
+}
+
+fn state_of(is_ok: bool) -> BackendState {
+    if is_ok { BackendState::Ok } else { BackendState::Down }
 }
 
 /// A job store on this Redis, past the proxy.

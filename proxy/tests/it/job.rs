@@ -23,6 +23,7 @@ async fn view(gateway: &Gateway, id: JobId, more: Value) -> Value {
     let mut body = json!({
         "job_id": id.to_string(),
         "status": job.status.as_str(),
+        "model": "iris",
         "priority": job.priority.as_str(),
         "attempts": job.attempts,
         "created_at": time(Some(job.created_at_ms)),

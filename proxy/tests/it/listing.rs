@@ -200,7 +200,7 @@ async fn parameters_that_cannot_be_used() {
             "order=up",
             "?order",
             "unknown_parameter",
-            "is not a parameter of this request; known are status, priority, created_after, created_before, limit and cursor",
+            "is not a parameter of this request; known are status, priority, model, created_after, created_before, limit and cursor",
         ),
         ("limit=1&limit=2", "?limit", "repeated", "must be given only once"),
     ] {

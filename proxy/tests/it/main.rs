@@ -16,6 +16,7 @@
 //! | `outage`, `data_loss`, `replication`, `shutdown` | what happens when parts fail or stop |
 //! | `api_page` | docs/api.md, command by command |
 //! | `doctor` | `tepal-proxy doctor` |
+//! | `models` | several models: submissions, listings, descriptions, health, keys |
 //! | `other_model` | nothing knows the reference model |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
@@ -43,6 +44,7 @@ mod limits;
 mod listing;
 mod metadata;
 mod metrics;
+mod models;
 mod other_model;
 mod outage;
 mod owners;

@@ -14,6 +14,15 @@ pub enum Axis {
 }
 
 impl Axis {
+    /// Its length, if it is fixed.
+    #[must_use]
+    pub fn length(self) -> Option<usize> {
+        match self {
+            Self::Fixed(length) => Some(length),
+            Self::Variable => None,
+        }
+    }
+
     /// Whether an axis of this length fits.
     #[must_use]
     pub fn fits(self, length: usize) -> bool {

@@ -1,7 +1,7 @@
 //! What a worker reports with its heartbeat, and which workers are alive. The proxy answers /health and /metadata from it and
 //! never calls a model server.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use redis::Value as Reported;
 use serde::{Deserialize, Serialize};
@@ -32,10 +32,25 @@ pub struct WorkerState {
     /// Metadata of the model, in the form of TensorFlow Serving's REST API, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Value>,
+    /// The models that it serves, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ServedModel>,
     /// Number of consumers.
     pub consumers: u32,
     /// Number of jobs that it holds.
     pub in_flight: u64,
+}
+
+/// A model that a worker serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedModel {
+    /// Kind of its backend.
+    pub backend: String,
+    /// Whether the backend can be called.
+    pub state: BackendState,
+    /// Hash of its description.
+    #[serde(default)]
+    pub description: String,
 }
 
 /// Whether a backend can be called.

@@ -10,7 +10,7 @@ mod notifier;
 mod server;
 
 pub use handle::Views;
-pub use load::{PartitionState, QueueState};
+pub use load::QueueState;
 pub use log::{LogEntry, LogPage, LogPlace};
 pub use notifier::{Notifier, Watch};
 pub use server::{AofState, ServerState};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tepal_shared::{
     job::{Claim, JobId, Priority, owner::View},
     queue::{
-        views::{PartitionState, QueueState},
+        views::QueueState,
         work::{Fence, Settled, Settlement},
     },
 };
@@ -183,7 +183,7 @@ pub(crate) async fn settlements_of_one_round_trip_have_an_outcome_each(queue: &Q
 }
 
 pub(crate) async fn the_state_of_the_queue_counts_new_waiting_and_running_jobs(queue: &Queue) {
-    assert_eq!(queue.store.views.partition_state(0, model()).await.unwrap(), PartitionState::default());
+    assert_eq!(queue.store.views.queue_states(0, model()).await.unwrap(), [QueueState::default(); 3]);
     let attempt = queue.submit_and_take("w").await;
     queue.submit_and_take("w").await;
     assert_eq!(queue.settle(&attempt, Settlement::Retry(queue.store.queue.policy().lease)).await, DONE);
@@ -191,9 +191,8 @@ pub(crate) async fn the_state_of_the_queue_counts_new_waiting_and_running_jobs(q
         queue.submit_at(priority).await;
     }
 
-    let PartitionState { queues: [high, normal, low], log } =
-        queue.store.views.partition_state(0, model()).await.unwrap();
-    assert_eq!(log.added, 6);
+    assert_eq!(queue.store.views.log_mark(0).await.unwrap().added, 6);
+    let [high, normal, low] = queue.store.views.queue_states(0, model()).await.unwrap();
     assert_eq!(high, QueueState::default());
     assert_eq!(normal, QueueState { new: 3, waiting: 1, in_flight: 1 });
     assert_eq!(low, QueueState { new: 1, waiting: 0, in_flight: 0 });

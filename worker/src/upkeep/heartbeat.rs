@@ -1,6 +1,6 @@
 //! The heartbeat: writes to Redis that this worker lives, and the state of its backend.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tepal_shared::{
     process::telemetry,
@@ -47,6 +47,7 @@ impl Heartbeat {
             backend_state: BackendState::Down,
             backend_detail: None,
             metadata: None,
+            models: BTreeMap::new(),
             consumers: 1,
             in_flight: 0,
         };

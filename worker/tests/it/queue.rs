@@ -140,8 +140,8 @@ impl Queue {
     /// Whether no work is left: the streams are empty and nothing is pending.
     pub(crate) async fn assert_drained(&self) {
         for partition in self.store.queue.partitions() {
-            let state = self.store.views.partition_state(partition, self.model).await.unwrap();
-            assert_eq!(state.queues, [QueueState::default(); 3], "partition {partition}");
+            let state = self.store.views.queue_states(partition, self.model).await.unwrap();
+            assert_eq!(state, [QueueState::default(); 3], "partition {partition}");
             for stream in self.store.queue.keys().streams(partition, self.model) {
                 assert_eq!(self.redis.cli(&["XLEN", &stream]), "0", "{stream}");
             }
@@ -191,7 +191,7 @@ impl Queue {
 
     /// How many normal jobs a worker holds.
     pub(crate) async fn in_flight(&self) -> u64 {
-        self.store.views.partition_state(0, self.model).await.unwrap().queues[1].in_flight
+        self.store.views.queue_states(0, self.model).await.unwrap()[1].in_flight
     }
 
     /// Waits until the lease of some normal job has lapsed without anybody noticing.

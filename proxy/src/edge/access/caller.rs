@@ -9,6 +9,7 @@ use super::{
     refusal::Refusal,
     scope::{Scope, Scopes},
 };
+use crate::error::ApiError;
 
 /// Who sends a request.
 #[derive(Clone, Debug)]
@@ -29,6 +30,26 @@ impl Caller {
             Self::Anonymous(scopes) => scopes.allow(scope),
             Self::Key(key) => key.scopes.allow(scope),
         }
+    }
+
+    /// Whether it may use only some models.
+    pub(crate) fn is_limited_to_models(&self) -> bool {
+        matches!(self, Self::Key(key) if key.models.is_some())
+    }
+
+    /// Whether it may use this model.
+    pub(crate) fn may_use(&self, model: &str) -> bool {
+        match self {
+            Self::Key(key) => {
+                key.models.as_ref().is_none_or(|models| models.iter().any(|name| name == model))
+            }
+            _ => true,
+        }
+    }
+
+    /// The error of a caller that may not use this model.
+    pub(crate) fn check_model(&self, model: &str) -> Result<(), ApiError> {
+        if self.may_use(model) { Ok(()) } else { Err(ApiError::ModelForbidden) }
     }
 
     /// Why it lacks `scope`, if it does. A caller without a key is asked for one.

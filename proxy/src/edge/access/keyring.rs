@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, num::NonZeroU32, str::Utf8Error, sync::Arc};
 
-use tepal_shared::job::owner;
+use tepal_shared::job::{ModelName, owner};
 use toml::{Table, Value};
 
 use super::{
@@ -38,6 +38,8 @@ pub(crate) struct Key {
     /// The owner of its jobs.
     pub(super) owner: String,
     pub(super) scopes: Scopes,
+    /// The models that it may use; `None` = all.
+    pub(super) models: Option<Vec<String>>,
     /// `None` when its requests are not limited.
     pub(crate) limit: Option<Arc<KeyLimit>>,
 }
@@ -149,7 +151,7 @@ impl KeyFile {
     }
 
     fn key(&mut self, place: &str, fields: &Table) -> Option<Key> {
-        self.only_known(place, fields, &["id", "sha256", "scopes", "requests_per_minute", "owner"]);
+        self.only_known(place, fields, &["id", "sha256", "scopes", "requests_per_minute", "owner", "models"]);
         let scopes = self.scopes(place, fields.get("scopes"));
         if matches!(fields.get("scopes"), Some(Value::Array(scopes)) if scopes.is_empty()) {
             self.mistakes.push(format!("{place}: scopes is empty; a key without a scope is useless"));
@@ -163,11 +165,13 @@ impl KeyFile {
             id
         };
         let limit = self.limit(place, fields.get("requests_per_minute"));
+        let models = fields.get("models").map(|models| self.models(place, models));
         Some(Key {
             id: id?.to_owned(),
             digest: digest.and_then(self::digest)?,
             owner: owner?.to_owned(),
             scopes,
+            models,
             limit,
         })
     }
@@ -187,6 +191,16 @@ impl KeyFile {
             }
         };
         NonZeroU32::new(per_minute).map(|per_minute| Arc::new(KeyLimit::new(per_minute)))
+    }
+
+    fn models(&mut self, place: &str, value: &Value) -> Vec<String> {
+        let names = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        let names: Vec<_> = names.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let is_whole = value.as_array().is_some_and(|list| list.len() == names.len() && !list.is_empty());
+        if !is_whole || !names.iter().all(|name| ModelName::is_valid(name)) {
+            self.mistakes.push(format!(r#"{place}: models must be a list of model names, as in ["iris"]"#));
+        }
+        names
     }
 
     fn scopes(&mut self, place: &str, value: Option<&Value>) -> Scopes {

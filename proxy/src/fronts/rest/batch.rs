@@ -12,7 +12,6 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
-use tepal_shared::model::Model;
 
 use super::openapi::{
     contract::Contract,
@@ -28,7 +27,7 @@ use crate::{
     },
     error::{ApiError, MOST_BYTES, Mistake},
     http::{budget::Meter, headers, json as json_text},
-    jobs::{intake::Prepared, submission::Submission},
+    jobs::{intake::Prepared, models::Registry, submission::Submission},
     state::App,
 };
 
@@ -70,7 +69,15 @@ async fn accept_all(
         return Err(ApiError::NotDeclaredJsonLines);
     }
     let read = if is_lines { lines } else { elements };
-    let (mut items, _memory) = app.bodies.read(body, |bytes, meter| read(bytes, &app.model, meter)).await?;
+    let models = app.models.registry();
+    let (mut items, _memory) = app.bodies.read(body, |bytes, meter| read(bytes, &models, meter)).await?;
+    for item in &mut items {
+        if let Ok(submission) = item
+            && let Err(error) = caller.check_model(submission.model.name.as_str())
+        {
+            *item = Err(error);
+        }
+    }
     charge(tab, items.len())?;
     app.charges.charge(|| extract::payer(app, caller, &parts), items.iter_mut().flatten()).await?;
     let mut share = app.bodies.share();
@@ -90,32 +97,32 @@ pub(crate) type Item<T> = Result<T, ApiError>;
 /// The elements of a JSON array.
 pub(crate) fn elements(
     body: &[u8],
-    model: &Model,
+    models: &Registry,
     meter: &mut Meter,
 ) -> Result<Vec<Item<Submission>>, ApiError> {
     let Some(items) = json_text::parse_list(body, MOST, meter)? else {
         return Err(wrong("type", "must be a list of jobs, or one job a line as application/x-ndjson"));
     };
     check_length(items.len())?;
-    Ok(read_all(items, model))
+    Ok(read_all(items, models))
 }
 
 /// The lines of an NDJSON body. A line that is not JSON does not affect the others.
 pub(crate) fn lines(
     body: &[u8],
-    model: &Model,
+    models: &Registry,
     meter: &mut Meter,
 ) -> Result<Vec<Item<Submission>>, ApiError> {
     let lines = || body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     check_length(lines().take(MOST + 1).count())?;
-    let items = read_all(lines().map(|line| json_text::parse(line, meter)), model);
+    let items = read_all(lines().map(|line| json_text::parse(line, meter)), models);
     if meter.is_exceeded() { Err(ApiError::Overloaded) } else { Ok(items) }
 }
 
-fn read_all(items: impl IntoIterator<Item = Item<Value>>, model: &Model) -> Vec<Item<Submission>> {
+fn read_all(items: impl IntoIterator<Item = Item<Value>>, models: &Registry) -> Vec<Item<Submission>> {
     let mut refused = 0;
     let read = |item| {
-        let mut outcome = read(item, model);
+        let mut outcome = read(item, models);
         if let Err(ApiError::Invalid(mistakes)) = &mut outcome {
             refused += 1;
             if refused > COMPLETE {
@@ -128,8 +135,10 @@ fn read_all(items: impl IntoIterator<Item = Item<Value>>, model: &Model) -> Vec<
     items.into_iter().map(read).collect()
 }
 
-fn read(item: Item<Value>, model: &Model) -> Item<Submission> {
-    Submission::read(item?, model).map_err(ApiError::Invalid)
+fn read(item: Item<Value>, models: &Registry) -> Item<Submission> {
+    let body = item?;
+    let model = models.of_body(&body)?;
+    Submission::read(body, &model).map_err(ApiError::Invalid)
 }
 
 fn check_length(length: usize) -> Result<(), ApiError> {

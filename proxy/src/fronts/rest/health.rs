@@ -8,7 +8,7 @@ use std::{
 use axum::{extract::State, http::HeaderMap, response::Response};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
-use tepal_shared::queue::error::StoreError;
+use tepal_shared::{job::ModelName, queue::error::StoreError};
 
 use super::openapi::{
     contract::Contract,
@@ -18,7 +18,8 @@ use super::openapi::{
 use crate::{
     error::ApiError,
     http::{answer::json, kept::Kept},
-    snapshot::{ComponentState, Snapshot, Trouble},
+    jobs::models::{Registry, Served},
+    snapshot::{ComponentState, Snapshot, Trouble, Workers},
     state::App,
 };
 
@@ -32,6 +33,9 @@ struct Health<'a> {
     #[serde(serialize_with = "as_map")]
     #[schemars(with = "BTreeMap<String, ComponentState>")]
     components: Vec<(&'a str, ComponentState)>,
+    /// If there are several models: each model's state
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    models: BTreeMap<&'a str, ComponentState>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
 }
@@ -57,10 +61,10 @@ fn as_map<S: Serializer>(components: &[(&str, ComponentState)], serializer: S) -
 }
 
 impl<'a> Health<'a> {
-    fn new(components: Vec<(&'a str, ComponentState)>, warnings: Vec<Warning>) -> Self {
+    fn new(components: Vec<(&'a str, ComponentState)>) -> Self {
         let is_healthy = components.iter().all(|(_, state)| *state == ComponentState::Ok);
         let status = if is_healthy { HealthStatus::Healthy } else { HealthStatus::Unhealthy };
-        Self { status, components, warnings }
+        Self { status, components, models: BTreeMap::new(), warnings: Vec::new() }
     }
 
     /// JSON.
@@ -73,7 +77,13 @@ impl<'a> Health<'a> {
 /// The state of each component, from memory.
 pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let snapshot = app.snapshot();
-    let health = Health::new(components(&app, &snapshot), warnings(&snapshot));
+    let registry = app.models.registry();
+    let mut health = Health::new(components(&app, &snapshot));
+    health.warnings = warnings(&snapshot);
+    if let Some(workers) = snapshot.workers.as_ref().filter(|_| registry.len() > 1) {
+        health.models = models(&registry, workers);
+        health.warnings.extend(model_warnings(&health.models, registry.default_model()));
+    }
     if health.status == HealthStatus::Healthy {
         return Kept::new(health.text(), "application/json").answer(&headers);
     }
@@ -100,12 +110,40 @@ fn components<'a>(app: &App, snapshot: &'a Snapshot) -> Vec<(&'a str, ComponentS
     components
 }
 
+/// The state of each model: whether a live worker can call it.
+fn models<'a>(registry: &Registry, workers: &Workers) -> BTreeMap<&'a str, ComponentState> {
+    let state = |served: &Arc<Served>| {
+        let is_ok = workers.models.get(served.name.as_str()).is_some_and(|state| state.is_ok);
+        (served.name.as_str(), if is_ok { ComponentState::Ok } else { ComponentState::Down })
+    };
+    registry.iter().map(state).collect()
+}
+
+/// The service works without these models.
+fn model_warnings(models: &BTreeMap<&str, ComponentState>, default: Option<ModelName>) -> Option<Warning> {
+    let is_down = |(name, state): &(&&str, &ComponentState)| {
+        **state != ComponentState::Ok && default.is_none_or(|default| default.as_str() != **name)
+    };
+    let down: Vec<_> = models.iter().filter(is_down).map(|(name, _)| *name).collect();
+    let detail = format!("No live worker can call {}", down.join(", "));
+    (!down.is_empty()).then_some(Warning { code: "models_down", detail })
+}
+
+/// Live workers that have different descriptions of a model.
+fn differences(workers: &Workers) -> Option<Warning> {
+    let differing = workers.models.iter().filter(|(_, state)| state.descriptions.len() > 1);
+    let names: Vec<_> = differing.map(|(name, _)| name.as_str()).collect();
+    let detail = format!("Live workers have different descriptions of {}", names.join(", "));
+    (!names.is_empty()).then_some(Warning { code: "descriptions_differ", detail })
+}
+
 fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
     let data_lost = snapshot.loss.map(|(at, loss)| {
         let at = humantime::format_rfc3339_seconds(at);
         Warning { code: "redis_data_lost", detail: format!("Redis lost jobs, noticed at {at}: {loss}") }
     });
-    data_lost.into_iter().collect()
+    let differences = snapshot.workers.as_ref().and_then(differences);
+    data_lost.into_iter().chain(differences).collect()
 }
 
 /// The process runs.
@@ -131,7 +169,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
 pub(super) fn health_operation(contract: &mut Contract<'_>) -> Operation {
     let mut answer = |description: &str, onnx| {
         let components = vec![("redis", ComponentState::Ok), ("onnx", onnx)];
-        contract.answer(description, &Health::new(components, vec![]))
+        contract.answer(description, &Health::new(components))
     };
     Operation {
         id: "health",

@@ -101,6 +101,11 @@ pub(crate) async fn retry(
 
 async fn requeue(app: &App, caller: &Caller, id: &PathId, parts: &Parts) -> Result<Response, ApiError> {
     let (old, headers) = (id.job_id()?, &parts.headers);
+    if caller.is_limited_to_models()
+        && let Some(job) = app.store.current(caller.view(), old).await?
+    {
+        caller.check_model(&job.model)?;
+    }
     let charge = app.charges.charge_to(extract::payer(app, caller, parts)).await?;
     let new = JobId::new(old.partition());
     let request_id = request_id::of(headers);
@@ -118,7 +123,8 @@ async fn requeue(app: &App, caller: &Caller, id: &PathId, parts: &Parts) -> Resu
         Requeued::NotRepeatable(status) => Err(ApiError::NotRepeatable(status)),
         Requeued::InputExpired(status) => Err(ApiError::InputExpired(status)),
         Requeued::Missing => Err(ApiError::JobNotFound),
-        Requeued::Full { .. } | Requeued::ModelFull { .. } => Err(app.intake.queue_full()),
+        Requeued::Full { .. } => Err(app.intake.queue_full()),
+        Requeued::ModelFull { .. } => Err(app.intake.model_queue_full()),
         Requeued::OverQuota { room_in } => Err(ApiError::StorageQuota(quota::retry_after(room_in))),
     }
 }
@@ -150,12 +156,12 @@ pub(super) fn show_operation(contract: &mut Contract<'_>) -> Operation {
         parameters: vec![
             job_id(),
             prefer_header(),
-            if_none_match("An ETag of this job", "\"1-pending-0-0-0\""),
+            if_none_match("An ETag of this job", "\"2-pending-0-0-0\""),
             header(
                 &events::LAST_EVENT_ID,
                 "The last event seen, for a stream",
                 &value!({"type": "string"}),
-                "1-pending-0-0-0",
+                "2-pending-0-0-0",
             ),
         ],
         body: None,
@@ -212,6 +218,8 @@ pub(super) fn retry_operation(contract: &mut Contract<'_>) -> Operation {
                 ApiError::JobNotFound,
                 ApiError::NotRepeatable(JobStatus::Completed),
                 ApiError::QueueFull(UNKNOWN_RETRY_AFTER),
+            ApiError::ModelForbidden,
+            ApiError::ModelQueueFull(UNKNOWN_RETRY_AFTER),
                 ApiError::StorageQuota(quota::retry_after(None)),
                 out_of_memory(),
                 cannot_persist(),

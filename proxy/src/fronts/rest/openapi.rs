@@ -115,7 +115,7 @@ fn examples(routes: &[Route]) -> Map<String, Value> {
     let errors = |route| Route::errors(route).map(move |error| (route.path, error));
     for (path, error) in routes.iter().flat_map(errors) {
         examples.entry(error.code()).or_insert_with(|| {
-            let instance = path.replace("{id}", parts::JOB_ID);
+            let instance = path.replace("{id}", parts::JOB_ID).replace("{name}", "iris");
             let problem = error.problem(&instance, parts::REQUEST_ID);
             json!({"value": serde_json::from_slice::<Value>(&problem).unwrap_or_default()})
         });

@@ -26,7 +26,11 @@ pub(crate) async fn predict(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let outcome = async {
-        let read = |body| Submission::read(body, &app.model).map_err(ApiError::Invalid);
+        let read = |body| {
+            let model = app.models.registry().of_body(&body)?;
+            caller.check_model(model.name.as_str())?;
+            Submission::read(body, &model).map_err(ApiError::Invalid)
+        };
         let (submission, _memory) = extract::json(&parts.headers, body, &app.bodies, read).await?;
         submit(&app, &caller, &parts, submission).await
     };
@@ -39,7 +43,12 @@ pub(crate) async fn predict_sample(
     caller: Caller,
     parts: Parts,
 ) -> Result<Response, ApiError> {
-    let outcome = submit(&app, &caller, &parts, Submission::sample(&app.model)).await;
+    let outcome = async {
+        let model = app.models.registry().find(None)?;
+        caller.check_model(model.name.as_str())?;
+        submit(&app, &caller, &parts, Submission::sample(model)).await
+    };
+    let outcome = outcome.await;
     outcome.inspect_err(|error| app.metrics.refused(error.code()))
 }
 

@@ -6,12 +6,7 @@ use redis::{FromRedisValue as _, Pipeline, Value};
 
 use crate::{
     job::{JobId, ModelName},
-    queue::{
-        error::StoreError,
-        keys::GROUP,
-        loss::{LogMark, log_mark_from},
-        views::handle::Views,
-    },
+    queue::{error::StoreError, keys::GROUP, loss::LogMark, views::handle::Views},
 };
 
 /// Number of entries of a stream among which the oldest job is searched: the first ones may be from a time when the clock was ahead.
@@ -19,15 +14,6 @@ const LOOK: usize = 16;
 
 /// The consumer that owns entries of released jobs; see `lua/lib.lua`.
 const WAITING: &str = "waiting";
-
-/// How much work a partition holds of a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PartitionState {
-    /// Each priority's stream, in the order of [`Priority::ALL`].
-    pub queues: [QueueState; 3],
-    /// How far the log of accepted jobs has come.
-    pub log: LogMark,
-}
 
 /// How much work a priority's stream holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,26 +95,29 @@ impl Views {
         Ok(greatest)
     }
 
-    /// Number of waiting and running jobs of the model in the partition, read in one round trip, so that the numbers fit together.
+    /// The end of the partition's log.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn partition_state(
-        &self,
-        partition: u8,
-        model: ModelName,
-    ) -> Result<PartitionState, StoreError> {
+    pub async fn log_mark(&self, partition: u8) -> Result<LogMark, StoreError> {
+        self.queue.log_mark(partition).await
+    }
+
+    /// Waiting and running jobs of the model in the partition, in the order of [`Priority::ALL`](crate::job::Priority::ALL). They are
+    /// read in one round trip, so that the numbers fit together.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn queue_states(&self, partition: u8, model: ModelName) -> Result<[QueueState; 3], StoreError> {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();
         for stream in self.queue.keys.streams(partition, model) {
             pipeline.cmd("XLEN").arg(&stream);
             pipeline.cmd("XPENDING").arg(&stream).arg(GROUP);
         }
-        // Each job is listed in the log once, when it is accepted.
-        pipeline.cmd("XINFO").arg("STREAM").arg(self.queue.keys.log(partition));
         let mut outcomes = self.queue.redis.run_all(&pipeline).await?.into_iter();
-        let mut state = PartitionState::default();
-        for queue in &mut state.queues {
+        let mut states = [QueueState::default(); 3];
+        for state in &mut states {
             let (Some(length), Some(pending)) = (outcomes.next(), outcomes.next()) else { break };
             let length = u64::from_redis_value(length?).map_err(StoreError::unread)?;
             let (pending, waiting) = match pending {
@@ -137,16 +126,13 @@ impl Views {
                 Err(StoreError::GroupMissing(_)) => (0, 0),
                 Err(error) => return Err(error),
             };
-            *queue = QueueState {
+            *state = QueueState {
                 new: length.saturating_sub(pending),
                 waiting,
                 in_flight: pending.saturating_sub(waiting),
             };
         }
-        if let Some(log) = outcomes.next() {
-            state.log = log_mark_from(log)?;
-        }
-        Ok(state)
+        Ok(states)
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) struct JobView<'a> {
     /// Why it failed, for programs
     #[serde(skip_serializing_if = "Option::is_none")]
     error_code: Option<&'a str>,
+    model: &'a str,
     priority: Priority,
     /// Attempts that began
     attempts: u64,
@@ -59,6 +60,7 @@ impl<'a> JobView<'a> {
             status: job.status,
             error: job.error.as_deref(),
             error_code: job.error_code.as_deref(),
+            model: &job.model,
             priority: job.priority,
             attempts: job.attempts,
             created_at: Time(job.created_at_ms),
@@ -111,7 +113,7 @@ fn without_result(job: &Job) -> String {
 pub(super) fn tag(job: &Job) -> String {
     let started = job.started_at_ms.unwrap_or(0);
     let last = job.finished_at_ms.or(job.next_attempt_at_ms).unwrap_or(0);
-    format!("1-{}-{}-{started:x}-{last:x}", job.status, job.attempts)
+    format!("2-{}-{}-{started:x}-{last:x}", job.status, job.attempts)
 }
 
 /// The id of the examples.
@@ -177,6 +179,7 @@ mod tests {
         let expected = json!({
             "job_id": job.id.to_string(),
             "status": "completed",
+            "model": "iris",
             "priority": "normal",
             "attempts": 1,
             "created_at": "2025-11-13T15:00:00.001Z",

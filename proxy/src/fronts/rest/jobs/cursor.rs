@@ -25,12 +25,13 @@ pub(super) fn open(key: &Seal, cursor: &str, listing: &Listing, view: View<'_>) 
 
 /// The caller and the filters. No part contains a space, so two listings never have the same text.
 fn context(listing: &Listing, view: View<'_>) -> String {
-    let Listing { status, priority, created_after, created_before, .. } = listing;
+    let Listing { status, priority, model, created_after, created_before, .. } = listing;
     let status = status.map_or("", |status| status.as_str());
     let priority = priority.map_or("", |priority| priority.as_str());
     let time = |time: &Option<u64>| time.map(|ms| ms.to_string()).unwrap_or_default();
     let (after, before) = (time(created_after), time(created_before));
-    [view.as_argument(), status, priority, &after, &before].join(" ")
+    let model = model.as_deref().unwrap_or_default();
+    [view.as_argument(), status, priority, model, &after, &before].join(" ")
 }
 
 #[cfg(test)]
@@ -61,6 +62,7 @@ mod tests {
             "",
             "status=pending",
             "priority=low",
+            "model=low",
             &format!("created_after={time}"),
             &format!("created_before={time}"),
         ];

@@ -4,13 +4,16 @@ use std::{str::FromStr, time::UNIX_EPOCH};
 
 use axum::{extract::Query, http::Uri};
 use serde_json::{Value, json};
-use tepal_shared::job::{Job, JobStatus, Priority, UnknownWord};
+use tepal_shared::job::{Job, JobStatus, ModelName, Priority, UnknownWord};
 
 use super::{
     super::openapi::contract::Contract,
     form::{PATTERN, SOME_CURSOR, has_form, time_pattern},
 };
-use crate::error::{MOST_MISTAKES, Mistake, in_words};
+use crate::{
+    error::{MOST_MISTAKES, Mistake, in_words},
+    jobs::models::MODEL,
+};
 
 /// Jobs of a page by default.
 const DEFAULT_LIMIT: usize = 50;
@@ -22,6 +25,7 @@ pub(crate) const MOST: usize = 1000;
 pub(super) struct Listing {
     pub(super) status: Option<JobStatus>,
     pub(super) priority: Option<Priority>,
+    pub(super) model: Option<String>,
     /// Unix ms, both exclusive.
     pub(super) created_after: Option<u64>,
     pub(super) created_before: Option<u64>,
@@ -32,12 +36,13 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn is_filtered(&self) -> bool {
-        self.status.is_some() || self.priority.is_some()
+        self.status.is_some() || self.priority.is_some() || self.model.is_some()
     }
 
     pub(super) fn shows(&self, job: &Job) -> bool {
         self.status.is_none_or(|status| job.status == status)
             && self.priority.is_none_or(|priority| job.priority == priority)
+            && self.model.as_ref().is_none_or(|model| job.model == *model)
             && self.created_after.is_none_or(|after| job.created_at_ms > after)
             && self.created_before.is_none_or(|before| job.created_at_ms < before)
     }
@@ -84,7 +89,7 @@ pub(super) struct Parameter {
 }
 
 /// Every parameter of the query.
-pub(super) const PARAMETERS: [Parameter; 6] = [
+pub(super) const PARAMETERS: [Parameter; 7] = [
     Parameter {
         name: "status",
         read: |listing, value| {
@@ -104,6 +109,16 @@ pub(super) const PARAMETERS: [Parameter; 6] = [
         description: "Only jobs of this priority",
         schema: |contract| contract.schema::<Priority>(),
         example: || Priority::High.as_str().into(),
+    },
+    Parameter {
+        name: MODEL,
+        read: |listing, value| {
+            listing.model = Some(model_name(value)?);
+            Ok(())
+        },
+        description: "Only jobs of this model",
+        schema: |_| json!({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
+        example: || "iris".into(),
     },
     Parameter {
         name: "created_after",
@@ -155,6 +170,15 @@ fn word<T: FromStr<Err = UnknownWord>>(value: &str) -> Result<T, Wrong> {
         .map_err(|error: UnknownWord| ("unknown_value", format!("must be one of {}", error.expected)))
 }
 
+/// A model that has been removed may still have jobs.
+fn model_name(value: &str) -> Result<String, Wrong> {
+    if ModelName::is_valid(value) {
+        Ok(value.to_owned())
+    } else {
+        Err(("format", "must be the name of a model".to_owned()))
+    }
+}
+
 fn limit(value: &str) -> Result<usize, Wrong> {
     let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
     limit.ok_or_else(|| ("out_of_range", format!("must be a whole number from 1 to {MOST}")))
@@ -179,6 +203,7 @@ impl Default for Listing {
         Self {
             status: None,
             priority: None,
+            model: None,
             created_after: None,
             created_before: None,
             limit: DEFAULT_LIMIT,
@@ -226,13 +251,14 @@ mod tests {
         let expected = Listing {
             status: Some(JobStatus::Failed),
             priority: Some(Priority::High),
+            model: Some("clip-1".to_owned()),
             created_after: Some(1_500),
             created_before: Some(86_400_000),
             limit: 1000,
             cursor: Some(cursor.clone()),
         };
         let uri = format!(
-            "/jobs?status=failed&limit=1000&cursor={cursor}&priority=high\
+            "/jobs?status=failed&limit=1000&cursor={cursor}&priority=high&model=clip-1\
              &created_after=1970-01-01T00:00:01.5Z&created_before=1970-01-02T00%3A00:00Z"
         );
         assert_eq!(read(&uri), Ok(expected));

@@ -88,7 +88,11 @@ pub(crate) fn reading_a_body(largest: usize) -> Vec<ApiError> {
 pub(crate) fn submitting() -> Vec<ApiError> {
     let mut errors = vec![
         ApiError::IdempotencyConflict,
+        ApiError::ModelNotFound { known: "iris".to_owned() },
+        ApiError::ModelForbidden,
+        ApiError::ModelUnknownYet,
         ApiError::QueueFull(intake::UNKNOWN_RETRY_AFTER),
+        ApiError::ModelQueueFull(intake::UNKNOWN_RETRY_AFTER),
         ApiError::StorageQuota(quota::retry_after(None)),
         out_of_memory(),
         cannot_persist(),

@@ -1,0 +1,245 @@
+//! `GET /models` and `GET /models/{name}`: what each model takes and returns, its state, and how many jobs wait for it.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tepal_shared::model::{InputSpec, Model, OutputSpec, Shape};
+
+use super::openapi::{
+    contract::Contract,
+    operation::{Operation, Tag},
+};
+use crate::{
+    edge::access::Caller,
+    error::ApiError,
+    http::answer::json as as_json,
+    jobs::models::{Registry, Served},
+    snapshot::{ModelQueue, ModelState, Snapshot},
+    state::App,
+};
+
+/// All models.
+#[derive(Serialize, JsonSchema)]
+#[schemars(description = "The models that the caller may use")]
+struct ModelList<'a> {
+    models: Vec<ModelView<'a>>,
+}
+
+/// A model.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Model", description = "A model")]
+struct ModelView<'a> {
+    name: &'a str,
+    version: &'a str,
+    /// Whether submissions that name no model are for this one
+    default: bool,
+    state: ServedState,
+    /// The kind of backend that runs it
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<&'a str>,
+    /// Most rows of a job and of a call; 0 = the model has no batch axis, and each job has a call of its own
+    max_batch: usize,
+    inputs: Vec<TensorView<'a>>,
+    outputs: Vec<TensorView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<QueueView>,
+    /// A valid value of `data`, unless it is too large to show
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<Value>,
+    /// JSON Schema of `data`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_schema: Option<Value>,
+}
+
+/// Whether jobs of a model run.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+enum ServedState {
+    /// A live worker can call it.
+    Ok,
+    /// No live worker can call it.
+    Down,
+    /// No live worker serves it.
+    Unserved,
+    /// The state of the workers is unknown.
+    Unknown,
+}
+
+/// An input or an output.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct TensorView<'a> {
+    name: &'a str,
+    /// As the Open Inference Protocol names it
+    datatype: &'a str,
+    /// -1 = any length. The batch axis is the first, if the model has one
+    shape: Vec<i64>,
+}
+
+/// The unfinished jobs of a model.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct QueueView {
+    waiting: u64,
+    running: u64,
+    /// Time since the oldest waiting job was accepted
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_waiting_seconds: Option<f64>,
+    dead_letters: u64,
+}
+
+impl QueueView {
+    fn of(queue: &ModelQueue) -> Self {
+        Self {
+            waiting: queue.waiting,
+            running: queue.running,
+            oldest_waiting_seconds: queue.oldest.map(|age| age.as_secs_f64()),
+            dead_letters: queue.dead_letters,
+        }
+    }
+}
+
+impl<'a> TensorView<'a> {
+    fn of(name: &'a str, datatype: &'a str, shape: &Shape, model: &Model) -> Self {
+        let batch = model.has_batch_axis().then_some(-1);
+        let axes = shape.axes().iter().map(|axis| axis.length().map_or(-1, |length| length as i64));
+        Self { name, datatype, shape: batch.into_iter().chain(axes).collect() }
+    }
+}
+
+impl<'a> ModelView<'a> {
+    fn of(served: &'a Served, registry: &Registry, snapshot: &'a Snapshot) -> Self {
+        let model = &served.description;
+        let state = snapshot.workers.as_ref().map(|workers| workers.models.get(served.name.as_str()));
+        let input =
+            |input: &'a InputSpec| TensorView::of(&input.name, input.datatype.as_str(), &input.shape, model);
+        let output = |output: &'a OutputSpec| {
+            TensorView::of(&output.name, output.datatype.as_str(), &output.shape, model)
+        };
+        Self {
+            name: served.name.as_str(),
+            version: &model.version,
+            default: registry.default_model() == Some(served.name),
+            state: ServedState::of(state),
+            backend: state.flatten().map(|state| state.backend.as_str()),
+            max_batch: model.max_batch,
+            inputs: model.inputs.iter().map(input).collect(),
+            outputs: model.outputs().map(output).collect(),
+            queue: snapshot.queues.get(&served.name).map(QueueView::of),
+            sample: None,
+            data_schema: None,
+        }
+    }
+
+    /// The same with what only the answer about one model contains.
+    fn in_full(self, served: &Served) -> Self {
+        let model = &served.description;
+        Self { sample: model.shown_sample(), data_schema: Some(model.data_schema()), ..self }
+    }
+}
+
+impl ServedState {
+    /// From what the live workers report: `None` if that is unknown, `Some(None)` if none serves the model.
+    fn of(state: Option<Option<&ModelState>>) -> Self {
+        match state {
+            None => Self::Unknown,
+            Some(None) => Self::Unserved,
+            Some(Some(state)) if state.is_ok => Self::Ok,
+            Some(Some(_)) => Self::Down,
+        }
+    }
+}
+
+/// All models that the caller may use.
+pub(crate) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Response {
+    let (registry, snapshot) = (app.models.registry(), app.snapshot());
+    let allowed = registry.iter().filter(|served| caller.may_use(served.name.as_str()));
+    let models = allowed.map(|served| ModelView::of(served, &registry, &snapshot)).collect();
+    as_json(text(&ModelList { models }))
+}
+
+/// One model.
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Response, ApiError> {
+    let (registry, snapshot) = (app.models.registry(), app.snapshot());
+    let served = registry.find(Some(&name))?;
+    caller.check_model(served.name.as_str())?;
+    Ok(as_json(text(&ModelView::of(&served, &registry, &snapshot).in_full(&served))))
+}
+
+fn text(value: &impl Serialize) -> String {
+    // Serialising these types cannot fail: their keys are strings.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// A model for the contract.
+fn example() -> Value {
+    json!({
+        "name": "iris",
+        "version": "1",
+        "default": true,
+        "state": "ok",
+        "backend": "onnx",
+        "max_batch": 1024,
+        "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 4]}],
+        "outputs": [{"name": "output", "datatype": "FP32", "shape": [-1, 3]}],
+        "queue": {"waiting": 0, "running": 0, "dead_letters": 0},
+    })
+}
+
+/// Describes it for the contract.
+pub(super) fn list_operation(contract: &mut Contract<'_>) -> Operation {
+    let answer = contract.answer_like::<ModelList<'_>>("The models", &json!({"models": [example()]}));
+    Operation {
+        id: "listModels",
+        tag: Tag::Service,
+        summary: "The models",
+        description: "The models that a submission may name, as of the last second.".to_owned(),
+        parameters: vec![],
+        body: None,
+        answers: vec![(200, answer)],
+        errors: vec![ApiError::NotAcceptable],
+    }
+}
+
+/// Describes it for the contract.
+pub(super) fn show_operation(contract: &mut Contract<'_>) -> Operation {
+    let mut model = example();
+    model["sample"] = json!([[5.1, 3.5, 1.4, 0.2]]);
+    model["data_schema"] = json!({"type": "array"});
+    let answer = contract.answer_like::<ModelView<'_>>("The model", &model);
+    let name = json!({
+        "name": "name",
+        "in": "path",
+        "required": true,
+        "description": "The name of a model",
+        "schema": {"type": "string", "minLength": 1},
+        "example": "iris",
+    });
+    Operation {
+        id: "showModel",
+        tag: Tag::Service,
+        summary: "A model",
+        description: "Its inputs and outputs, a JSON Schema of its `data`, its state, and its queue."
+            .to_owned(),
+        parameters: vec![name],
+        body: None,
+        answers: vec![(200, answer)],
+        errors: vec![
+            ApiError::NotAcceptable,
+            ApiError::ModelForbidden,
+            ApiError::ModelNotFound { known: "iris".to_owned() },
+            ApiError::ModelUnknownYet,
+        ],
+    }
+}

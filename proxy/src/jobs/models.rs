@@ -1,0 +1,187 @@
+//! The models that jobs may name, with their descriptions.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use serde_json::Value;
+use tepal_shared::{
+    job::{LARGE_BYTES, ModelName},
+    model::Model,
+    tensor::number::kind,
+};
+
+use crate::error::{ApiError, Mistake, in_words};
+
+/// The member of a submission that names its model.
+pub(crate) const MODEL: &str = "model";
+/// The default model, if no setting names one and there is one of this name.
+const USUAL: &str = "iris";
+/// Most names of models in an error.
+const MOST_NAMED: usize = 20;
+
+/// A model that jobs may name.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) name: ModelName,
+    pub(crate) description: Model,
+    /// A job of more rows may have a large result.
+    pub(crate) small_rows: usize,
+}
+
+impl Served {
+    pub(crate) fn new(name: ModelName, description: Model) -> Self {
+        Self { name, small_rows: description.rows_within(LARGE_BYTES), description }
+    }
+}
+
+/// All models at one time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Registry {
+    models: BTreeMap<&'static str, Arc<Served>>,
+    /// The model of submissions that name none.
+    default: Option<ModelName>,
+}
+
+impl Registry {
+    /// These models. `preferred` is the default model, even before it is described.
+    pub(crate) fn new(models: impl IntoIterator<Item = Arc<Served>>, preferred: Option<ModelName>) -> Self {
+        let models: BTreeMap<_, _> =
+            models.into_iter().map(|served| (served.name.as_str(), served)).collect();
+        let only = (models.len() == 1).then(|| models.values().next()).flatten();
+        let default = preferred.or_else(|| Some(models.get(USUAL).or(only)?.name));
+        Self { models, default }
+    }
+
+    /// The model of submissions that name none.
+    pub(crate) fn default_model(&self) -> Option<ModelName> {
+        self.default
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.models.len()
+    }
+
+    /// The models in the order of their names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Served>> {
+        self.models.values()
+    }
+
+    /// The model with this name, or the default model.
+    pub(crate) fn find(&self, name: Option<&str>) -> Result<Arc<Served>, ApiError> {
+        let name = match (name, self.default) {
+            (Some(name), _) => name,
+            (None, Some(default)) => default.as_str(),
+            (None, None) if self.models.is_empty() => return Err(ApiError::ModelUnknownYet),
+            (None, None) => {
+                let detail = format!("is missing; known are {}", self.known());
+                return Err(ApiError::Invalid(vec![Mistake::at(format!("/{MODEL}"), "missing", detail)]));
+            }
+        };
+        self.models.get(name).cloned().ok_or_else(|| self.missing(name))
+    }
+
+    /// The model that a body names, or the default model.
+    pub(crate) fn of_body(&self, body: &Value) -> Result<Arc<Served>, ApiError> {
+        match body.get(MODEL) {
+            None => self.find(None),
+            Some(Value::String(name)) => self.find(Some(name)),
+            Some(other) => {
+                let detail = format!("must be the name of a model, not {}", kind(other));
+                Err(ApiError::Invalid(vec![Mistake::at(format!("/{MODEL}"), "type", detail)]))
+            }
+        }
+    }
+
+    fn missing(&self, name: &str) -> ApiError {
+        let is_default = self.default.is_some_and(|default| default.as_str() == name);
+        if is_default || self.models.is_empty() {
+            return ApiError::ModelUnknownYet;
+        }
+        ApiError::ModelNotFound { known: self.known() }
+    }
+
+    fn known(&self) -> String {
+        let names: Vec<_> = self.models.keys().copied().take(MOST_NAMED).collect();
+        match self.models.len() - names.len() {
+            0 => in_words(&names),
+            more => format!("{} and {more} more", names.join(", ")),
+        }
+    }
+}
+
+/// The models that this proxy knows. They change while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Models(RwLock<Arc<Registry>>);
+
+impl Models {
+    pub(crate) fn new(registry: Registry) -> Self {
+        Self(RwLock::new(Arc::new(registry)))
+    }
+
+    /// All models as they are now.
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The reference model.
+#[cfg(test)]
+pub(crate) fn iris() -> Arc<Served> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models");
+    let description = Model::load(&folder, "iris").unwrap_or_else(|error| panic!("{error}"));
+    Arc::new(Served::new("iris".parse().unwrap_or_else(|error| panic!("{error}")), description))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn models(names: &[&str], preferred: Option<&str>) -> Registry {
+        let description = iris().description.clone();
+        let served =
+            names.iter().map(|name| Arc::new(Served::new(name.parse().unwrap(), description.clone())));
+        Registry::new(served, preferred.map(|name| name.parse().unwrap()))
+    }
+
+    fn found(models: &Registry, body: Value) -> String {
+        match models.of_body(&body) {
+            Ok(served) => served.name.to_string(),
+            Err(ApiError::Invalid(mistakes)) => format!("{} {}", mistakes[0].code, mistakes[0].detail),
+            Err(ApiError::ModelNotFound { known }) => format!("not found; known are {known}"),
+            Err(error) => error.code().to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_default_model_is_the_setting_or_the_usual_one_or_the_only_one() {
+        let default = |names: &[&str], preferred| found(&models(names, preferred), json!({"data": []}));
+        assert_eq!(default(&["a", "iris"], Some("a")), "a");
+        assert_eq!(default(&["a", "iris"], None), "iris");
+        assert_eq!(default(&["a"], None), "a");
+        assert_eq!(default(&["a", "b"], None), "missing is missing; known are a and b");
+        assert_eq!(default(&["a", "b"], Some("c")), "model_unknown_yet");
+        assert_eq!(default(&[], None), "model_unknown_yet");
+    }
+
+    #[test]
+    fn a_body_names_its_model() {
+        let models = models(&["a", "b", "iris"], None);
+        assert_eq!(found(&models, json!({"model": "b"})), "b");
+        assert_eq!(found(&models, json!({"model": "c"})), "not found; known are a, b and iris");
+        assert_eq!(found(&models, json!({"model": 5})), "type must be the name of a model, not a number");
+        assert_eq!(found(&models, json!([])), "iris");
+    }
+
+    #[test]
+    fn an_error_names_a_bounded_number_of_models() {
+        let names: Vec<_> = (10..99).map(|number| format!("m{number}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let error = found(&models(&names, None), json!({"model": "x"}));
+        assert!(error.ends_with("m29 and 69 more"), "{error}");
+    }
+}

@@ -1,0 +1,222 @@
+//! Several models behind one gateway.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tepal_shared::{
+    job::{ModelName, Stream},
+    queue::work::TakeRequest,
+};
+use tepal_tests::{
+    http::{Answer, Method},
+    wait::eventually,
+};
+
+use crate::{
+    gateway::{FLOWER, Gateway, JSON, SOON, accepted},
+    keys::{Keys, new_key},
+};
+
+/// A job of the second model.
+const TOY: &str = r#"{"model": "toy", "data": [[[1, 2, 3], [4, 5, 6]]]}"#;
+
+/// A repository with the reference model and the toy.
+fn repository() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for source in ["compose/models/iris", "tests/models/toy"] {
+        let source = root.join(source);
+        let target = folder.path().join(source.file_name().unwrap());
+        std::fs::create_dir(&target).unwrap();
+        for file in ["model.toml", "model.onnx"] {
+            std::fs::copy(source.join(file), target.join(file)).unwrap();
+        }
+    }
+    folder
+}
+
+/// A gateway with both models, the first of which is the default.
+async fn gateway(folder: &TempDir, settings: &[(&str, &str)]) -> Gateway {
+    let models = [("MODELS_DIR", folder.path().to_str().unwrap())];
+    Gateway::with(&[&models[..], settings].concat()).await
+}
+
+/// The code and the detail of an error.
+fn problem(answer: &Answer) -> (u16, String, String) {
+    let body: Value = answer.json();
+    let text = |member: &str| body[member].as_str().unwrap().to_owned();
+    (answer.status, text("code"), text("detail"))
+}
+
+#[tokio::test]
+async fn a_submission_names_its_model_and_waits_in_its_streams() {
+    let folder = repository();
+    let gateway = gateway(&folder, &[]).await;
+    let (flower, toy) = (accepted(&gateway.predict(FLOWER).await), accepted(&gateway.predict(TOY).await));
+
+    assert_eq!(gateway.hash(toy)["m"], "toy");
+    assert_eq!(gateway.take_one().await.job_id, flower);
+    let toys = Stream::all_of("toy".parse::<ModelName>().unwrap());
+    let (consumer, limit, max_bytes) = ("test-1", 10, usize::MAX);
+    let request = TakeRequest { partition: 0, consumer, streams: &toys, limit, max_bytes, due_from: None };
+    let taken = gateway.store.work.take(&request).await.unwrap().deliveries;
+    assert_eq!(taken.iter().map(|delivery| delivery.attempt.claim.job_id).collect::<Vec<_>>(), [toy]);
+    for (id, model) in [(flower, "iris"), (toy, "toy")] {
+        assert_eq!(gateway.get(&format!("/job/{id}")).await.json()["model"], model);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_model_is_not_found_and_the_known_ones_are_named() {
+    let folder = repository();
+    let gateway = gateway(&folder, &[]).await;
+
+    let answer = gateway.predict(r#"{"model": "resnet", "data": [[1]]}"#).await;
+    let detail = "There is no such model; known are iris and toy".to_owned();
+    assert_eq!(problem(&answer), (404, "model_not_found".to_owned(), detail));
+
+    let answer = gateway.predict(r#"{"model": 7, "data": [[1]]}"#).await;
+    assert_eq!(answer.status, 422);
+    let expected =
+        json!([{"pointer": "/model", "code": "type", "detail": "must be the name of a model, not a number"}]);
+    assert_eq!(answer.json()["errors"], expected);
+}
+
+#[tokio::test]
+async fn input_is_checked_against_the_description_of_its_model() {
+    let folder = repository();
+    let gateway = gateway(&folder, &[]).await;
+    let answer = gateway.predict(&FLOWER.replace(r#"{"data""#, r#"{"model": "toy", "data""#)).await;
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (422, Some("invalid_input")));
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_batch_name_their_models() {
+    let folder = repository();
+    let gateway = gateway(&folder, &[]).await;
+    let batch = format!(r#"[{FLOWER}, {TOY}, {{"model": "resnet", "data": [[1]]}}]"#);
+
+    let answer = gateway.send(Method::POST, "/predict/batch", &[JSON], &batch).await;
+
+    assert_eq!(answer.status, 207);
+    let jobs = answer.json()["jobs"].clone();
+    assert_eq!(jobs[2]["problem"]["code"], "model_not_found");
+    for (index, model) in ["iris", "toy"].into_iter().enumerate() {
+        let id = jobs[index]["job_id"].as_str().unwrap();
+        assert_eq!(gateway.get(&format!("/job/{id}")).await.json()["model"], model);
+    }
+}
+
+#[tokio::test]
+async fn a_listing_shows_the_jobs_of_a_model() {
+    let folder = repository();
+    let gateway = gateway(&folder, &[]).await;
+    gateway.predict(FLOWER).await;
+    let toy = accepted(&gateway.predict(TOY).await);
+    gateway.predict(FLOWER).await;
+
+    let listed = gateway.get("/jobs?model=toy").await.json();
+
+    let ids: Vec<_> = listed["jobs"].as_array().unwrap().iter().map(|job| &job["job_id"]).collect();
+    assert_eq!(ids, [&json!(toy.to_string())]);
+    assert_eq!(gateway.get("/jobs?model=resnet").await.json()["jobs"], json!([]));
+    assert_eq!(gateway.get("/jobs?model=a:b").await.status, 422);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_belongs_to_a_model() {
+    let folder = repository();
+    let twin = folder.path().join("twin");
+    std::fs::create_dir(&twin).unwrap();
+    let description = std::fs::read_to_string(folder.path().join("iris/model.toml")).unwrap();
+    std::fs::write(twin.join("model.toml"), description.replace("name = \"iris\"", "name = \"twin\""))
+        .unwrap();
+    std::fs::copy(folder.path().join("iris/model.onnx"), twin.join("model.onnx")).unwrap();
+    let gateway = gateway(&folder, &[]).await;
+
+    assert_eq!(gateway.predict_once("key", FLOWER).await.status, 202);
+    let other = FLOWER.replace(r#"{"data""#, r#"{"model": "twin", "data""#);
+    let answer = gateway.predict_once("key", &other).await;
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (422, Some("idempotency_conflict")));
+}
+
+#[tokio::test]
+async fn the_models_are_listed_with_their_inputs_and_outputs() {
+    let folder = repository();
+    let gateway = gateway(&folder, &[]).await;
+    gateway.heartbeat_of("w1", &[("iris", true, "a"), ("toy", false, "b")]);
+    gateway.predict(TOY).await;
+    let list = async || {
+        let list = gateway.get("/models").await.json();
+        let is_seen = list["models"][1]["queue"]["waiting"] == 1 && list["models"][1]["state"] == "down";
+        if is_seen { Ok(list) } else { Err(list.to_string()) }
+    };
+    let list = eventually(SOON, "the probe", list).await;
+
+    let expected = json!({
+        "name": "iris",
+        "version": "1",
+        "default": true,
+        "state": "ok",
+        "backend": "onnx",
+        "max_batch": 1024,
+        "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 4]}],
+        "outputs": [{"name": "output", "datatype": "FP32", "shape": [-1, 3]}],
+        "queue": {"waiting": 0, "running": 0, "dead_letters": 0},
+    });
+    assert_eq!(list["models"][0], expected);
+    assert_eq!(list["models"][1]["default"], false);
+
+    let toy = gateway.get("/models/toy").await.json();
+    assert_eq!((&toy["name"], &toy["backend"]), (&json!("toy"), &json!("onnx")));
+    assert_eq!(toy["sample"], json!([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]));
+    assert_eq!(toy["data_schema"]["type"], "array");
+    let answer = gateway.get("/models/resnet").await;
+    assert_eq!(problem(&answer).1, "model_not_found");
+}
+
+#[tokio::test]
+async fn another_model_that_is_down_is_a_warning_and_the_default_one_is_a_failure() {
+    let folder = repository();
+    let gateway = gateway(&folder, &[]).await;
+    gateway.heartbeat_of("w1", &[("iris", true, "a"), ("toy", false, "b")]);
+    let expected = r#"{"status":"healthy","components":{"redis":"ok","onnx":"ok"},"models":{"iris":"ok","toy":"down"},"warnings":[{"code":"models_down","detail":"No live worker can call toy"}]}"#;
+    gateway.health_is(200, expected).await;
+
+    gateway.heartbeat_of("w1", &[("iris", false, "a"), ("toy", true, "b")]);
+    let expected = r#"{"status":"unhealthy","components":{"redis":"ok","onnx":"down"},"models":{"iris":"down","toy":"ok"}}"#;
+    gateway.health_is(503, expected).await;
+}
+
+#[tokio::test]
+async fn workers_with_different_descriptions_are_a_warning() {
+    let folder = repository();
+    let gateway = gateway(&folder, &[]).await;
+    gateway.heartbeat_of("w1", &[("iris", true, "a"), ("toy", true, "b")]);
+    gateway.heartbeat_of("w2", &[("iris", true, "a"), ("toy", true, "c")]);
+    let expected = r#"{"status":"healthy","components":{"redis":"ok","onnx":"ok"},"models":{"iris":"ok","toy":"ok"},"warnings":[{"code":"descriptions_differ","detail":"Live workers have different descriptions of toy"}]}"#;
+    gateway.health_is(200, expected).await;
+}
+
+#[tokio::test]
+async fn a_key_can_be_limited_to_models() {
+    let folder = repository();
+    let keys = Keys::with("");
+    let (key, entry) = new_key("");
+    keys.write(&format!("{entry}\nmodels = [\"iris\"]\n"));
+    let models = [("MODELS_DIR", folder.path().to_str().unwrap())];
+    let gateway = keys.gateway(&models).await;
+    let send = async |method, path: &str, body: &str| gateway.as_key(&key, method, path, body).await;
+
+    assert_eq!(send(Method::POST, "/predict", FLOWER).await.status, 202);
+    let refused = send(Method::POST, "/predict", TOY).await;
+    let expected = (403, "model_forbidden".to_owned(), "The key is limited to other models".to_owned());
+    assert_eq!(problem(&refused), expected);
+    let batch = send(Method::POST, "/predict/batch", &format!("[{FLOWER}, {TOY}]")).await;
+    assert_eq!(batch.json()["jobs"][1]["problem"]["code"], "model_forbidden");
+    let listed = send(Method::GET, "/models", "").await.json();
+    let names: Vec<_> = listed["models"].as_array().unwrap().iter().map(|model| &model["name"]).collect();
+    assert_eq!(names, [&json!("iris")]);
+    assert_eq!(send(Method::GET, "/models/toy", "").await.status, 403);
+}
