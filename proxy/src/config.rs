@@ -7,7 +7,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use clap::{Parser, Subcommand};
 use tepal_shared::{
-    model::{ModelError, Repository},
+    model::repository::{ModelError, Repository},
     process::{
         doctor,
         settings::{ConfigError, Mistakes},
@@ -215,7 +215,7 @@ mod tests {
     fn no_settings_at_all_are_fine() {
         let config = config(&[]).unwrap();
         assert_eq!(config.listen_addr.to_string(), "0.0.0.0:8000");
-        assert_eq!((config.body.max_bytes, config.body.memory_bytes), (1 << 20, 64 << 20));
+        assert_eq!((config.body.max_bytes, config.body.memory_bytes), (8 << 20, 64 << 20));
         assert_eq!(config.replication, None);
         assert_eq!(config.rate_limit, NonZeroU32::new(100));
     }

@@ -98,7 +98,7 @@ pub async fn run(
     let keys = config.api_keys_file.as_deref().map(Access::open).transpose().map_err(StartError::ApiKeys)?;
     let (access, keys_file) = keys.unzip();
     for error in &*config.broken_models {
-        warn!(action = "model_rejected", error = telemetry::chain(error));
+        warn!(action = "description_rejected", error = telemetry::chain(error));
     }
     let app = Arc::new(App::new(&config, access, snapshot, shutdown.clone())?);
     let files = config.certificate.as_ref();

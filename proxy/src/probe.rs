@@ -2,6 +2,7 @@
 //! saw last. A request for them calls nothing.
 
 mod data_watch;
+mod descriptions;
 mod drain_rate;
 mod queues;
 mod redis_gauges;
@@ -20,7 +21,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::{
-    data_watch::DataWatch, drain_rate::DrainRate, queues::Queues, redis_gauges::RedisWatch, workers::sum_up,
+    data_watch::DataWatch, descriptions::Descriptions, drain_rate::DrainRate, queues::Queues,
+    redis_gauges::RedisWatch, workers::sum_up,
 };
 use crate::{
     jobs::store::Store,
@@ -42,6 +44,7 @@ pub(crate) struct Probe {
     drain_rate: DrainRate,
     redis: RedisWatch,
     data: DataWatch,
+    descriptions: Descriptions,
     /// The failure of the last read, if it failed.
     failure: Option<String>,
 }
@@ -50,7 +53,8 @@ impl Probe {
     /// A probe that publishes to `snapshots`.
     pub(crate) fn new(app: Arc<App>, snapshots: watch::Sender<Arc<Snapshot>>) -> Self {
         let (drain_rate, redis) = (DrainRate::default(), RedisWatch::default());
-        Self { app, snapshots, drain_rate, redis, data: DataWatch::default(), failure: None }
+        let (data, descriptions) = Default::default();
+        Self { app, snapshots, drain_rate, redis, data, descriptions, failure: None }
     }
 
     /// Runs as long as the service.
@@ -72,6 +76,8 @@ impl Probe {
     async fn look(&mut self) {
         let looked = timeout(TIMEOUT, async {
             let workers = self.app.store.views.workers().await?;
+            let workers = sum_up(workers, self.app.models.registry().default_model());
+            self.descriptions.look(&self.app, &workers).await?;
             let server = self.app.store.views.server_state().await?;
             let queues = Queues::read(&self.app.store, &self.app.models.registry()).await?;
             let refusal = self.app.store.intake.refusal().await?;
@@ -95,7 +101,6 @@ impl Probe {
                 if let Ok(Some(loss)) = loss {
                     self.report(loss);
                 }
-                let workers = sum_up(workers, self.app.models.registry().default_model());
                 self.app.store.intake.note_depths(queues.depths.clone());
                 self.set_gauges(&workers, server, &queues);
                 let full_retry_after =

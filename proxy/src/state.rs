@@ -18,7 +18,7 @@ use crate::{
     jobs::{
         follow::Following,
         intake::Intake,
-        models::{Models, Registry},
+        models::Models,
         quota::{Charges, Quota},
         results::Results,
         store::Store,
@@ -72,7 +72,7 @@ impl App {
             charges: Charges { quota, store: store.clone(), secret: Arc::clone(&secret) },
             store,
             model,
-            models: Models::new(Registry::new(config.models.iter().cloned(), Some(config.common.model_name))),
+            models: Models::new(config.models.clone(), Some(config.common.model_name)),
             bodies,
             admission: Arc::new(Admission { access, rate_limit, metrics: Arc::clone(&metrics) }),
             metrics,

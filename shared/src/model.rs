@@ -7,6 +7,7 @@ mod job_input;
 mod metadata;
 pub mod onnx_file;
 mod output;
+mod published;
 pub mod repository;
 mod sample;
 mod schema;
@@ -16,6 +17,7 @@ mod stored;
 pub use description::{InputSpec, Model, OutputSpec, ServerVersion};
 pub use job_input::{InputTensor, JobInput};
 pub use output::{Answer, OutputError, Rendered};
+pub use published::PublishedError;
 pub use shape::{Axis, Shape, elements_of};
 pub use stored::StoredMismatch;
 

@@ -12,14 +12,14 @@ pub mod stored;
 
 use std::ops::RangeInclusive;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use element::Element;
 pub(crate) use element::with_element;
 pub use input_error::{InputError, InputErrors, MOST_ERRORS};
 
 /// Element type of a tensor, named as the Open Inference Protocol names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DataType {
     /// True or false, one byte.

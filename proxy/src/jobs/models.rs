@@ -1,7 +1,7 @@
 //! The models that jobs may name, with their descriptions.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -28,11 +28,24 @@ pub(crate) struct Served {
     pub(crate) description: Model,
     /// A job of more rows may have a large result.
     pub(crate) small_rows: usize,
+    /// Fingerprint of the description.
+    fingerprint: String,
 }
 
 impl Served {
+    /// Whether it is the model with this name and description.
+    pub(crate) fn is(&self, name: &str, fingerprint: &str) -> bool {
+        self.name.as_str() == name && self.fingerprint == fingerprint
+    }
+
     pub(crate) fn new(name: ModelName, description: Model) -> Self {
-        Self { name, small_rows: description.rows_within(LARGE_BYTES), description }
+        let fingerprint = Model::fingerprint(&description.published());
+        Self::published(name, description, fingerprint)
+    }
+
+    /// A model whose published description has this fingerprint.
+    pub(crate) fn published(name: ModelName, description: Model, fingerprint: String) -> Self {
+        Self { name, small_rows: description.rows_within(LARGE_BYTES), description, fingerprint }
     }
 }
 
@@ -113,17 +126,41 @@ impl Registry {
 }
 
 /// The models that this proxy knows. They change while it runs.
-#[derive(Debug, Default)]
-pub(crate) struct Models(RwLock<Arc<Registry>>);
+#[derive(Debug)]
+pub(crate) struct Models {
+    /// Those in MODELS_DIR.
+    own: Vec<Arc<Served>>,
+    /// MODEL_NAME, if it is set.
+    preferred: Option<ModelName>,
+    current: RwLock<Arc<Registry>>,
+}
 
 impl Models {
-    pub(crate) fn new(registry: Registry) -> Self {
-        Self(RwLock::new(Arc::new(registry)))
+    pub(crate) fn new(own: Vec<Arc<Served>>, preferred: Option<ModelName>) -> Self {
+        let current = RwLock::new(Arc::new(Registry::new(own.iter().cloned(), preferred)));
+        Self { own, preferred, current }
     }
 
     /// All models as they are now.
     pub(crate) fn registry(&self) -> Arc<Registry> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds the models that workers published. The description of a live worker wins over that in MODELS_DIR, which wins over one
+    /// that no live worker has. `live`: the fingerprints that live workers report of a model.
+    pub(crate) fn update<'a>(
+        &self,
+        published: &[Arc<Served>],
+        live: impl Fn(&str) -> Option<&'a BTreeSet<String>>,
+    ) {
+        let is_live = |served: &&Arc<Served>| {
+            live(served.name.as_str()).is_some_and(|live| live.contains(&served.fingerprint))
+        };
+        let (used, unused): (Vec<_>, Vec<_>) = published.iter().partition(is_live);
+        // The last one of a name wins.
+        let models = unused.into_iter().chain(&self.own).chain(used).cloned();
+        let registry = Registry::new(models, self.preferred);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
     }
 }
 
@@ -175,6 +212,25 @@ mod tests {
         assert_eq!(found(&models, json!({"model": "c"})), "not found; known are a, b and iris");
         assert_eq!(found(&models, json!({"model": 5})), "type must be the name of a model, not a number");
         assert_eq!(found(&models, json!([])), "iris");
+    }
+
+    #[test]
+    fn the_description_of_a_live_worker_wins_and_that_of_a_dead_one_is_the_last_resort() {
+        let described = |name: &str, max_batch| {
+            let mut description = iris().description.clone();
+            description.max_batch = max_batch;
+            Arc::new(Served::new(name.parse().unwrap(), description))
+        };
+        let models = Models::new(vec![described("a", 1), described("b", 1)], None);
+        let published = [described("a", 2), described("b", 2), described("c", 2)];
+        let live = BTreeSet::from([published[0].fingerprint.clone()]);
+
+        models.update(&published, |name| (name == "a").then_some(&live));
+
+        let registry = models.registry();
+        let seen: Vec<_> =
+            registry.iter().map(|served| (served.name.as_str(), served.description.max_batch)).collect();
+        assert_eq!(seen, [("a", 2), ("b", 1), ("c", 2)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tepal_shared::{
     queue::heartbeat::{BackendState, WorkerRecord, WorkerState},
 };
 
-use crate::snapshot::{ModelState, Workers};
+use crate::snapshot::Workers;
 
 /// Sums up the reports of the live workers. The backends are those of the default model.
 pub(super) fn sum_up(mut records: Vec<WorkerRecord>, default: Option<ModelName>) -> Workers {
@@ -21,7 +21,7 @@ pub(super) fn sum_up(mut records: Vec<WorkerRecord>, default: Option<ModelName>)
             *workers.backends.entry(state.backend).or_default() |= state.backend_state == BackendState::Ok;
         }
         for (name, served) in state.models {
-            let model = workers.models.entry(name).or_insert_with(ModelState::default);
+            let model = workers.models.entry(name).or_default();
             model.is_ok |= served.state == BackendState::Ok;
             model.backend = served.backend;
             model.descriptions.insert(served.description);

@@ -35,6 +35,7 @@ fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
         (keys.format(), "$format"),
         (keys.idempotency(0, ""), "$idem"),
         (keys.secret(), "$secret"),
+        (keys.models(), "$models"),
         (keys.workers(), "$workers"),
     ];
     kinds.extend(keys.streams(0, model()).map(|stream| (stream, "$stream")));

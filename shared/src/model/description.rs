@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
@@ -16,7 +17,7 @@ const MOST_AXES: usize = 253;
 pub(super) const MOST_ELEMENTS: usize = 1 << 24;
 
 /// A model, as its description says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Model {
     /// Its name in the model server.
     pub name: String,
@@ -27,6 +28,7 @@ pub struct Model {
     /// The signature to call.
     pub signature: String,
     /// The ONNX file for the in-process backend, if there is one.
+    #[serde(skip)]
     pub onnx_file: Option<PathBuf>,
     /// Largest number of rows of a job and of a call. 0 = the model has no batch axis: shapes are whole, and each job has a call
     /// of its own.
@@ -34,6 +36,7 @@ pub struct Model {
     /// A valid value of `data`, if the description has one of a size to show. [`Model::sample_input`] derives one otherwise.
     pub sample: Option<Value>,
     /// The sample of the description, if it is too large to show. As JSON it would take ten times the memory.
+    #[serde(skip)]
     pub(super) large_sample: Option<Arc<JobInput>>,
     /// The inputs, in order. With several inputs, a row is an object with a value for each.
     pub inputs: Vec<InputSpec>,
@@ -44,7 +47,8 @@ pub struct Model {
 }
 
 /// A version in a model server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ServerVersion {
     /// The newest that the server has.
     #[default]
@@ -56,7 +60,7 @@ pub enum ServerVersion {
 }
 
 /// One input of a model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InputSpec {
     /// The backend's name of the input.
     pub name: String,
@@ -73,7 +77,7 @@ pub struct InputSpec {
 }
 
 /// One output of a model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OutputSpec {
     /// The backend's name of the output.
     pub name: String,

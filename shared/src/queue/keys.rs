@@ -128,6 +128,12 @@ impl Keys {
         ["high", "normal", "low"].map(|priority| self.key(partition, "stream:", priority))
     }
 
+    /// The descriptions of the models, by their names.
+    #[must_use]
+    pub fn models(&self) -> String {
+        self.key(0, "models", "")
+    }
+
     /// The heartbeats of the workers.
     #[must_use]
     pub fn workers(&self) -> String {

@@ -1,12 +1,17 @@
 //! The heartbeat: writes to Redis that this worker lives, and the state of its backend.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use tepal_shared::{
+    job::ModelName,
+    model::Model,
     process::telemetry,
     queue::{
         error::StoreError,
-        heartbeat::{BackendState, WorkerState},
+        heartbeat::{BackendState, ServedModel, WorkerState},
         work::Work,
     },
 };
@@ -25,11 +30,17 @@ use crate::{
 /// A third of the default silence after which a worker counts as dead.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(3);
 
+/// How often the descriptions are published: Redis may have lost them.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Writes the heartbeat.
 #[derive(Clone)]
 pub struct Heartbeat {
     worker_id: String,
     state: WorkerState,
+    /// The descriptions of the models, JSON.
+    descriptions: Vec<(ModelName, String)>,
+    published_at: Option<Instant>,
     work: Work,
     breaker: Breaker,
     leases: Leases,
@@ -51,7 +62,9 @@ impl Heartbeat {
             consumers: 1,
             in_flight: 0,
         };
-        Self { worker_id: config.worker_id.clone(), state, work, breaker, leases }
+        let descriptions = vec![(config.common.model_name, config.common.model.published())];
+        let (worker_id, published_at) = (config.worker_id.clone(), None);
+        Self { worker_id, state, descriptions, published_at, work, breaker, leases }
     }
 
     /// Writes heartbeats until `shutdown` begins, also at once when the state of the backend changes. Then removes the worker
@@ -61,6 +74,7 @@ impl Heartbeat {
         loop {
             pulse.set(Activity::Work);
             let latest = breaker.borrow_and_update().clone();
+            self.publish().await;
             self.beat(latest).await;
             let pause = async {
                 tokio::select! {
@@ -78,6 +92,19 @@ impl Heartbeat {
         }
     }
 
+    async fn publish(&mut self) {
+        if self.published_at.is_some_and(|at| at.elapsed() < PUBLISH_INTERVAL) {
+            return;
+        }
+        match self.work.publish(&self.descriptions).await {
+            Ok(()) => self.published_at = Some(Instant::now()),
+            // The heartbeat fails, too, and reports it.
+            Err(error) if error.is_retryable() => {}
+            Err(StoreError::WrongTopology(_)) => {}
+            Err(error) => warn!(action = "publish_failed", error = telemetry::chain(&error)),
+        }
+    }
+
     async fn beat(&mut self, latest: BreakerState) {
         match latest {
             BreakerState::Closed { metadata } => {
@@ -88,6 +115,12 @@ impl Heartbeat {
                 (self.state.backend_state, self.state.backend_detail) = (BackendState::Down, Some(reason));
             }
         }
+        let (backend, state) = (&self.state.backend, self.state.backend_state);
+        let served = |(name, description): &(ModelName, String)| {
+            let description = Model::fingerprint(description);
+            (name.to_string(), ServedModel { backend: backend.clone(), state, description })
+        };
+        self.state.models = self.descriptions.iter().map(served).collect();
         self.state.in_flight = self.leases.len() as u64;
         // A state of text and numbers always has a JSON form.
         let state = serde_json::to_string(&self.state).unwrap_or_default();

@@ -39,6 +39,7 @@ fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
         (keys.alone(0, model()), "$alone"),
         (keys.format(), "$format"),
         (keys.idempotency(0, ""), "$idem"),
+        (keys.models(), "$models"),
         (keys.workers(), "$workers"),
     ];
     kinds.extend(keys.streams(0, model()).map(|stream| (stream, "$stream")));

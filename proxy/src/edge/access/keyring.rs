@@ -303,7 +303,7 @@ mod tests {
     fn all_mistakes_are_reported_at_once() {
         let text = format!(
             "keys = 1\n[anonymous]\nscope = []\n\
-             [[key]]\nid = \"A\"\nsha256 = \"12\"\nscopes = [\"write\", 5]\nrequests_per_minute = -1\nowner = \"*\"\nsecret = 1\n\
+             [[key]]\nid = \"A\"\nsha256 = \"12\"\nscopes = [\"write\", 5]\nrequests_per_minute = -1\nowner = \"*\"\nmodels = [\"a:b\"]\nsecret = 1\n\
              [[key]]\nid = \"b\"\nsha256 = \"{DIGEST}\"\nscopes = [\"read\"]\n\
              [[key]]\nid = \"b\"\nsha256 = \"{DIGEST}\"\nscopes = []\n\
              [[key]]\n"
@@ -314,13 +314,14 @@ mod tests {
                 "the file has no `keys`; known: key, anonymous",
                 "[anonymous] has no `scope`; known: scopes",
                 r#"[anonymous]: scopes must be a list, as in ["read", "submit"]"#,
-                "key 1 has no `secret`; known: id, sha256, scopes, requests_per_minute, owner",
+                "key 1 has no `secret`; known: id, sha256, scopes, requests_per_minute, owner, models",
                 "key 1: the scope `write` is not one of read, submit, admin",
                 "key 1: a scope is not one of read, submit, admin",
                 "key 1: id must be 1 to 32 lower-case letters, digits and -",
                 "key 1: sha256 must be 64 hexadecimal digits",
                 "key 1: owner must be 1 to 64 letters, digits and . _ - @",
                 "key 1: requests_per_minute must be a whole number from 0 (no limit) to 4294967295",
+                r#"key 1: models must be a list of model names, as in ["iris"]"#,
                 "key 3: scopes is empty; a key without a scope is useless",
                 "key 3: the id `b` belongs to an earlier key",
                 r#"key 4: scopes must be a list, as in ["read", "submit"]"#,

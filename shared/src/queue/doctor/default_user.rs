@@ -26,6 +26,7 @@ const REPLAYED: &[&str] = &[
     "HSET $job f v",
     "HDEL $job f",
     "HSET $workers f v",
+    "HSET $models f v",
     "PEXPIREAT $job 1",
     "DEL $job",
     "UNLINK $job",

@@ -29,6 +29,7 @@ const PROXY: &[&str] = &[
     "HGET $job f",
     "HMGET $job f",
     "HGETALL $workers",
+    "HGETALL $models",
     "HDEL $job f",
     "HDEL $workers f",
     "EXISTS $job",
@@ -74,6 +75,7 @@ const WORKER: &[&str] = &[
     "SCRIPT LOAD script",
     "HSET $job f v",
     "HSET $workers f v",
+    "HSET $models f v",
     "HGET $job f",
     "HMGET $job f",
     "HGETALL $workers",
@@ -149,6 +151,7 @@ pub(super) fn with_keys(commands: &[&str], keys: &Keys, partition: u8) -> Vec<Ve
         "$idem" => keys.idempotency(partition, "0"),
         "$format" => keys.format(),
         "$secret" => keys.secret(),
+        "$models" => keys.models(),
         "$workers" => keys.workers(),
         word => word.to_owned(),
     };

@@ -1,6 +1,6 @@
 //! The role of a reader.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::Semaphore;
 
@@ -25,6 +25,16 @@ impl Views {
     #[must_use]
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// The descriptions of the models that workers published: names and JSON.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn published_models(&self) -> Result<HashMap<String, String>, StoreError> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.queue.keys.models());
+        redis::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)
     }
 
     /// The live workers.

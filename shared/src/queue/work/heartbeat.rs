@@ -2,10 +2,13 @@
 
 use redis::Value;
 
-use crate::queue::{
-    error::StoreError,
-    scripts::{HEARTBEAT, argument::millis, reply::Reply},
-    work::handle::Work,
+use crate::{
+    job::ModelName,
+    queue::{
+        error::StoreError,
+        scripts::{HEARTBEAT, argument::millis, reply::Reply},
+        work::handle::Work,
+    },
 };
 
 impl Work {
@@ -17,6 +20,22 @@ impl Work {
         let mut command = HEARTBEAT.call(&[self.queue.keys.workers()]);
         command.arg(worker).arg(state).arg(millis(self.queue.policy.worker_timeout));
         parse_recorded(self.queue.redis.run(&command).await?)
+    }
+
+    /// Publishes descriptions of models, JSON. They are kept for ever.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn publish(&self, descriptions: &[(ModelName, String)]) -> Result<(), StoreError> {
+        if descriptions.is_empty() {
+            return Ok(());
+        }
+        let mut command = redis::cmd("HSET");
+        command.arg(self.queue.keys.models());
+        for (name, description) in descriptions {
+            command.arg(name.as_str()).arg(description);
+        }
+        self.queue.redis.run(&command).await.map(drop)
     }
 
     /// Removes a worker that stops.
