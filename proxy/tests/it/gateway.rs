@@ -146,7 +146,11 @@ impl Gateway {
 
     /// The same, with their inputs.
     async fn deliveries(&self, partition: u8) -> Vec<Delivery> {
-        let (consumer, streams) = ("test-1", &Stream::all_of(model()));
+        self.deliveries_of(model(), partition).await
+    }
+
+    async fn deliveries_of(&self, model: ModelName, partition: u8) -> Vec<Delivery> {
+        let (consumer, streams) = ("test-1", &Stream::all_of(model));
         let (limit, max_bytes) = (1000, usize::MAX);
         let request = TakeRequest { partition, consumer, streams, limit, max_bytes, due_from: None };
         self.store.work.take(&request).await.unwrap().deliveries
@@ -157,7 +161,14 @@ impl Gateway {
         self.take_delivery().await.attempt.claim
     }
 
-    /// The same, with its input.
+    /// Takes the only waiting job of another model, with its input.
+    pub(crate) async fn take_delivery_of(&self, model: &str) -> Delivery {
+        let mut deliveries = self.deliveries_of(model.parse().unwrap(), 0).await;
+        assert_eq!(deliveries.len(), 1);
+        deliveries.remove(0)
+    }
+
+    /// Takes the only waiting job, with its input.
     pub(crate) async fn take_delivery(&self) -> Delivery {
         let mut deliveries = self.deliveries(0).await;
         assert_eq!(deliveries.len(), 1);

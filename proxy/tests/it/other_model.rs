@@ -28,7 +28,7 @@ async fn rows_follow_the_models_shape_and_have_no_bounds() {
     let id = accepted(
         &gateway.predict(r#"{"data": [[[1, -2, 1e30], [0, 50, 6.5]], [[1, 2, 3], [4, 5, 6]]]}"#).await,
     );
-    let delivery = gateway.take_delivery().await;
+    let delivery = gateway.take_delivery_of("toy").await;
     assert_eq!(
         delivery.input,
         stored(&[2, 2, 3], &[1.0, -2.0, 1e30, 0.0, 50.0, 6.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
@@ -42,7 +42,7 @@ async fn rows_follow_the_models_shape_and_have_no_bounds() {
 async fn the_sample_is_the_models_own() {
     let gateway = Gateway::with(&TOY).await;
     accepted(&gateway.post("/predict/test").await);
-    let delivery = gateway.take_delivery().await;
+    let delivery = gateway.take_delivery_of("toy").await;
     assert_eq!(delivery.input, stored(&[1, 2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
 }
 

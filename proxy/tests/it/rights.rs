@@ -22,25 +22,28 @@ const RARE: [&str; 2] = ["HDEL $quota", "SET $format"];
 /// Of the connection itself: every user may do it, or does without it.
 const CONNECTING: [&str; 3] = ["HELLO", "AUTH", "CLIENT SETINFO"];
 
+/// The beginning of the keys of all models, from the key of one.
+fn any_model(key: String) -> String {
+    key.trim_end_matches(model().as_str()).to_owned()
+}
+
 /// The beginnings of a partition's keys and what they are.
 fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
-    let mut kinds = vec![
+    vec![
         (keys.job_prefix(0), "$job"),
         (keys.log_ahead(0), "$ahead"),
         (keys.input_prefix(0), "$input"),
         (keys.quota_prefix(0), "$quota"),
         (keys.log(0), "$log"),
-        (keys.dead(0, model()), "$dead"),
-        (keys.alone(0, model()), "$alone"),
+        (any_model(keys.dead(0, model())), "$dead"),
+        (any_model(keys.alone(0, model())), "$alone"),
         (keys.format(), "$format"),
         (keys.idempotency(0, ""), "$idem"),
         (keys.secret(), "$secret"),
         (keys.models(), "$models"),
         (keys.workers(), "$workers"),
-    ];
-    kinds.extend(keys.streams(0, model()).map(|stream| (stream, "$stream")));
-    kinds.extend(keys.former_streams(0).map(|stream| (stream, "$stream")));
-    kinds
+        (keys.stream_prefix(0), "$stream"),
+    ]
 }
 
 /// Everything that clients can make the proxy do.

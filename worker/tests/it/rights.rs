@@ -28,23 +28,26 @@ const NOT_SHOWN: &str = "ACL DRYRUN";
 /// Commands of the connection itself: every user may run them, or works without them.
 const CONNECTING: [&str; 3] = ["HELLO", "AUTH", "CLIENT SETINFO"];
 
+/// The beginning of the keys of all models, from the key of one.
+fn any_model(key: String) -> String {
+    key.trim_end_matches(model().as_str()).to_owned()
+}
+
 /// The beginnings of a partition's keys and what they are.
 fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
-    let mut kinds = vec![
+    vec![
         (keys.job_prefix(0), "$job"),
         (keys.input_prefix(0), "$input"),
         (keys.quota_prefix(0), "$quota"),
         (keys.log(0), "$log"),
-        (keys.dead(0, model()), "$dead"),
-        (keys.alone(0, model()), "$alone"),
+        (any_model(keys.dead(0, model())), "$dead"),
+        (any_model(keys.alone(0, model())), "$alone"),
         (keys.format(), "$format"),
         (keys.idempotency(0, ""), "$idem"),
         (keys.models(), "$models"),
         (keys.workers(), "$workers"),
-    ];
-    kinds.extend(keys.streams(0, model()).map(|stream| (stream, "$stream")));
-    kinds.extend(keys.former_streams(0).map(|stream| (stream, "$stream")));
-    kinds
+        (keys.stream_prefix(0), "$stream"),
+    ]
 }
 
 /// The state that a worker finds when it starts after others died.

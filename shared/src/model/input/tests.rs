@@ -175,6 +175,19 @@ fn floats_may_be_infinite_or_nan_by_name_only() {
 }
 
 #[test]
+fn all_digits_of_a_number_count() {
+    // A reader that is off by one in the last place changes them.
+    for (text, number) in [
+        ("1.8138734630502207", 1.813_873_463_050_220_7_f64),
+        ("9.007199254740993", 9.007_199_254_740_993),
+        ("0.30000000000000004", 0.300_000_000_000_000_04),
+    ] {
+        let value = serde_json::from_str(text).unwrap();
+        assert_eq!(element_of(DataType::Fp64, value), Ok(number.to_le_bytes().to_vec()), "{text}");
+    }
+}
+
+#[test]
 fn a_bound_refuses_nan() {
     let detail = "height must be greater than 0 and less than 10, but is NaN";
     assert_eq!(error(json!([[1, "NaN"]])), at("/data/0/1", detail));
