@@ -13,7 +13,7 @@ use tepal_shared::{
         settings::{ConfigError, Mistakes},
     },
     queue::link::ReplicationSettings,
-    settings::{Common, CommonArgs},
+    settings::{Base, CommonArgs},
 };
 
 use self::replication::ReplicationArgs;
@@ -101,7 +101,7 @@ pub enum Command {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The settings of both services.
-    pub common: Common,
+    pub common: Base,
     /// The models in MODELS_DIR.
     pub(crate) models: Vec<Arc<Served>>,
     /// Why other models in MODELS_DIR cannot be used.
@@ -135,7 +135,8 @@ impl TryFrom<Args> for Config {
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
         let mut mistakes = Mistakes::default();
-        let common = args.common.check(&mut mistakes);
+        let common = args.common.check_base(&mut mistakes);
+        args.common.check_model_name(&mut mistakes);
         let any_addr = SocketAddr::from(([0, 0, 0, 0], 8000));
         let listen_addr = mistakes.parsed("LISTEN_ADDR", &args.listen_addr, any_addr);
         let replication = args.replication.check(&mut mistakes);
@@ -169,7 +170,7 @@ impl TryFrom<Args> for Config {
 }
 
 /// Reads the models in MODELS_DIR.
-fn models_of(common: &Common) -> (Vec<Arc<Served>>, Vec<ModelError>) {
+fn models_of(common: &Base) -> (Vec<Arc<Served>>, Vec<ModelError>) {
     let repository = Repository::new(&common.models_dir);
     let names = match repository.names() {
         Ok(names) => names,
@@ -271,7 +272,7 @@ mod tests {
     fn all_mistakes_are_reported_at_once() {
         let error = config(&[
             "--model-name",
-            "x",
+            "a:b",
             "--listen-addr",
             "here",
             "--max-body-bytes",
@@ -295,7 +296,7 @@ mod tests {
         ]);
         let text = error.unwrap_err().to_string();
         for name in [
-            "MODEL_NAME",
+            "MODEL_NAME: `a:b` is not a model name",
             "LISTEN_ADDR: `here`",
             "MAX_BODY_BYTES: `1`",
             "LEASE_MS: `-`",

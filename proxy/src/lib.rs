@@ -93,7 +93,6 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
-    config.common.report_broken_versions();
     let (snapshots, snapshot) = tokio::sync::watch::channel(Arc::default());
     let keys = config.api_keys_file.as_deref().map(Access::open).transpose().map_err(StartError::ApiKeys)?;
     let (access, keys_file) = keys.unzip();

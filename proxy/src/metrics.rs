@@ -20,15 +20,18 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use tepal_shared::{
-    job::Priority,
+    job::{ModelName, Priority},
     process::{supervisor, telemetry},
 };
+
+use crate::snapshot::ModelQueue;
 
 pub(crate) use self::{
     connections::{ConnectionMetrics, TlsMetrics},
     gauges::{Gauges, RedisGauges},
 };
 use self::{
+    gauges::set_queue,
     names::{
         BUILD, CANCELLED, DURATION, LOG_DROPPED, REFUSED, REPEATED, REQUEUED, STARTED, SUBMITTED,
         TASK_FAILURES, UNAUTHORIZED, describe,
@@ -170,6 +173,11 @@ impl Metrics {
     /// A job was cancelled.
     pub(crate) fn cancelled(&self) {
         self.cancelled.increment(1);
+    }
+
+    /// The probe counted the jobs of a model.
+    pub(crate) fn queue(&self, model: ModelName, queue: &ModelQueue) {
+        with_local_recorder(&self.recorder, || set_queue(model, queue));
     }
 
     /// A submission was not accepted.

@@ -149,13 +149,9 @@ impl Probe {
 
     fn set_gauges(&mut self, workers: &Workers, server: ServerState, queues: &Queues) {
         let gauges = &self.app.metrics.gauges;
-        for (gauge, state) in gauges.queue_length.iter().zip(queues.by_priority) {
-            gauge.set((state.new + state.waiting) as f64);
+        for (model, queue) in &queues.by_model {
+            self.app.metrics.queue(*model, queue);
         }
-        gauges.in_flight.set(queues.total(|state| state.in_flight) as f64);
-        gauges.waiting_retry.set(queues.total(|state| state.waiting) as f64);
-        gauges.oldest_waiting.set(queues.oldest_waiting.unwrap_or_default().as_secs_f64());
-        gauges.dead_letters.set(queues.dead_letters as f64);
         gauges.workers_live.set(workers.live as f64);
         self.redis.saw(&gauges.redis, server);
         self.app.charges.quota.saw(server.max_memory_bytes);

@@ -31,6 +31,10 @@ pub(crate) struct Snapshot {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ModelQueue {
     pub(crate) waiting: u64,
+    /// The waiting ones in the order of [`Priority::ALL`](tepal_shared::job::Priority::ALL).
+    pub(crate) by_priority: [u64; 3],
+    /// Those that wait for their next attempt.
+    pub(crate) waiting_retry: u64,
     pub(crate) running: u64,
     /// Age of the oldest waiting job.
     pub(crate) oldest: Option<Duration>,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use tepal_shared::model::Model;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +35,6 @@ pub(crate) struct App {
     pub(crate) following: Following,
     pub(crate) results: Results,
     pub(crate) charges: Charges,
-    pub(crate) model: Model,
     pub(crate) models: Models,
     pub(crate) bodies: Bodies,
     pub(crate) metrics: Arc<Metrics>,
@@ -56,7 +54,6 @@ impl App {
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let store = Store::open(&config.common, config.replication).map_err(StartError::Redis)?;
-        let model = config.common.model.clone();
         let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
         let secret = Arc::new(Secret::default());
         let bodies = Bodies::new(config.body);
@@ -71,8 +68,7 @@ impl App {
             results: Results::new(store.clone(), Arc::clone(bodies.budget())),
             charges: Charges { quota, store: store.clone(), secret: Arc::clone(&secret) },
             store,
-            model,
-            models: Models::new(config.models.clone(), Some(config.common.model_name)),
+            models: Models::new(config.models.clone(), config.common.model_name),
             bodies,
             admission: Arc::new(Admission { access, rate_limit, metrics: Arc::clone(&metrics) }),
             metrics,

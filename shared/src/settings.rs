@@ -86,9 +86,42 @@ pub struct Common {
     pub trace: Option<TraceSettings>,
 }
 
+/// [`CommonArgs`] after checking, without the model: a proxy needs none to start.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// The connection to Redis.
+    pub redis: ConnectionSettings,
+    /// The keys of the queue.
+    pub keys: Keys,
+    /// Limits of the queue.
+    pub policy: Policy,
+    /// The folder with the models.
+    pub models_dir: PathBuf,
+    /// The default model, if it is set.
+    pub model_name: Option<ModelName>,
+    /// The log.
+    pub log: LogSettings,
+    /// Traces; `None` = off.
+    pub trace: Option<TraceSettings>,
+}
+
 impl CommonArgs {
     /// Checks the settings. Adds whatever is wrong to `mistakes`, and may then return `None`.
     pub fn check(&self, mistakes: &mut Mistakes) -> Option<Common> {
+        let base = self.check_base(mistakes);
+        let loaded = self.model();
+        let Loaded { model, broken_versions } =
+            loaded.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", telemetry::chain(&error))).ok()?;
+        let model_name = model.name.parse();
+        let model_name =
+            model_name.map_err(|error| mistakes.add("MODEL_NAME", telemetry::chain(&error))).ok()?;
+        let broken_versions = broken_versions.iter().map(|broken| telemetry::chain(broken)).collect();
+        let Base { redis, keys, policy, models_dir, model_name: _, log, trace } = base?;
+        Some(Common { redis, keys, policy, models_dir, model, model_name, broken_versions, log, trace })
+    }
+
+    /// The same without the model.
+    pub fn check_base(&self, mistakes: &mut Mistakes) -> Option<Base> {
         let (keys, policy) = self.queue.check(mistakes);
         let redis = self.redis.check(mistakes);
         let log = LogSettings {
@@ -100,16 +133,18 @@ impl CommonArgs {
             mistakes.add("LOG_LEVEL", format!("`{}` {right}", log.filter));
         }
         let trace = self.trace(mistakes);
-        let loaded = self.model();
-        let Loaded { model, broken_versions } =
-            loaded.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", telemetry::chain(&error))).ok()?;
-        let model_name = model.name.parse();
-        let model_name =
-            model_name.map_err(|error| mistakes.add("MODEL_NAME", telemetry::chain(&error))).ok()?;
-        let broken_versions = broken_versions.iter().map(|broken| telemetry::chain(broken)).collect();
+        let model_name = self.model_name.as_deref().filter(|name| ModelName::is_valid(name));
+        let model_name = model_name.and_then(|name| name.parse().ok());
         let redis = redis?.for_queue(&keys, policy.partitions);
         let models_dir = self.models_dir.clone();
-        Some(Common { redis, keys, policy, models_dir, model, model_name, broken_versions, log, trace })
+        Some(Base { redis, keys, policy, models_dir, model_name, log, trace })
+    }
+
+    /// The default model, if it is set to a valid name.
+    pub fn check_model_name(&self, mistakes: &mut Mistakes) {
+        if let Some(Err(error)) = self.model_name.as_deref().map(str::parse::<ModelName>) {
+            mistakes.add("MODEL_NAME", telemetry::chain(&error));
+        }
     }
 
     fn model(&self) -> Result<Loaded, ModelError> {

@@ -24,7 +24,7 @@ use axum::{
     routing::{MethodFilter, get, on},
 };
 
-use self::openapi::{Deployment, Route, contract::Contract, operation::Operation};
+use self::openapi::{Deployment, Route, contract::Contract, operation::Operation, parts::SUBMISSION};
 use crate::{
     config::Config,
     edge::{
@@ -90,9 +90,9 @@ const POST: (Method, MethodFilter) = (Method::POST, MethodFilter::POST);
 const DELETE: (Method, MethodFilter) = (Method::DELETE, MethodFilter::DELETE);
 
 /// Every route, with the scope that it requires. A route without one is open to everybody.
-fn table(app: &App) -> Table<'_> {
+fn table(app: &App) -> Table<'static> {
     let (read, submit, anybody) = (Some(Scope::Read), Some(Scope::Submit), None);
-    Table::new(Contract::new(&app.model, app.bodies.largest()))
+    Table::new(Contract::new(&SUBMISSION, app.bodies.largest()))
         .on(POST, "/predict", submit, Form::Json, submit::predict, submit::predict_operation)
         .on(
             POST,

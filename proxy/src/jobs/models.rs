@@ -1,7 +1,7 @@
 //! The models that jobs may name, with their descriptions.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -75,6 +75,12 @@ impl Registry {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.models.len()
+    }
+
+    /// The limits of the models' queues.
+    pub(crate) fn queue_limits(&self) -> HashMap<ModelName, u64> {
+        let limit = |served: &Arc<Served>| (served.name, served.description.max_queue_depth);
+        self.models.values().map(limit).filter(|(_, limit)| *limit > 0).collect()
     }
 
     /// The models in the order of their names.

@@ -12,7 +12,7 @@ use tepal_shared::{
         link::{Redis, ReplicationSettings},
         views::Views,
     },
-    settings::Common,
+    settings::Base,
 };
 
 /// The roles of a proxy in the queue. Clones share everything.
@@ -24,10 +24,7 @@ pub(crate) struct Store {
 
 impl Store {
     /// Starts to connect to Redis.
-    pub(crate) fn open(
-        common: &Common,
-        replication: Option<ReplicationSettings>,
-    ) -> Result<Self, RedisError> {
+    pub(crate) fn open(common: &Base, replication: Option<ReplicationSettings>) -> Result<Self, RedisError> {
         let redis = Redis::open(common.redis.clone())?;
         let mut intake = Intake::new(Queue::new(redis, common.keys.clone(), common.policy.clone()));
         if let Some(replication) = replication {

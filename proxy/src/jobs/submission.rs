@@ -65,19 +65,14 @@ impl Submission {
     }
 
     /// The JSON Schema of the body, from that of a priority.
-    pub(crate) fn schema(model: &Model, priority: &Value) -> Value {
-        let members = FIELDS.iter().map(|field| (field.name.to_owned(), (field.schema)(model, priority)));
+    pub(crate) fn schema(priority: &Value) -> Value {
+        let members = FIELDS.iter().map(|field| (field.name.to_owned(), (field.schema)(priority)));
         json!({
             "type": "object",
             "required": [DATA],
             "additionalProperties": false,
             "properties": members.collect::<Map<String, Value>>(),
         })
-    }
-
-    /// A body, unless the model's sample is too large to show.
-    pub(crate) fn example(model: &Model) -> Option<Value> {
-        Some(json!({DATA: model.shown_sample()?}))
     }
 
     /// The model's sample as a submission.
@@ -97,35 +92,40 @@ struct MemberReader {
 struct Field {
     name: &'static str,
     read: fn(&mut MemberReader, &'static str, &Value, &Model),
-    /// Its schema, from the model and the schema of a priority.
-    schema: fn(&Model, &Value) -> Value,
+    /// Its schema, from that of a priority.
+    schema: fn(&Value) -> Value,
 }
 
 /// Every member of the body.
 const FIELDS: [Field; 5] = [
-    Field { name: DATA, read: MemberReader::data, schema: |model, _| model.data_schema() },
+    Field { name: DATA, read: MemberReader::data, schema: |_| data_schema() },
     // It has been read before the others, which depend on it.
     Field {
         name: MODEL,
         read: |_, _, _, _| {},
-        schema: |_, _| json!({"type": "string", "description": "The name of a model; without it, the default model"}),
+        schema: |_| json!({"type": "string", "description": "The name of a model; without it, the default model"}),
     },
-    Field { name: "priority", read: MemberReader::priority, schema: |_, priority| with_default(priority) },
+    Field { name: "priority", read: MemberReader::priority, schema: with_default },
     Field {
         name: "max_queue_seconds",
         read: |reader, name, value, _| reader.submission.max_queue = reader.span(name, value),
-        schema: |_, _| span_schema("The job fails if its first attempt has not begun by then"),
+        schema: |_| span_schema("The job fails if its first attempt has not begun by then"),
     },
     Field {
         name: "timeout_seconds",
         read: |reader, name, value, _| reader.submission.timeout = reader.span(name, value),
-        schema: |_, _| {
+        schema: |_| {
             span_schema("The job fails if it has not ended within this time after its first attempt began")
         },
     },
 ];
 /// The only member that every body has.
 const DATA: &str = "data";
+
+/// What a model takes is in its description, not in the contract.
+fn data_schema() -> Value {
+    json!({"description": "The rows. `data_schema` of GET /models/{name} is the schema of a model's rows"})
+}
 
 fn with_default(priority: &Value) -> Value {
     let mut schema = priority.clone();

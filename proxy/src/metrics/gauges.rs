@@ -1,7 +1,7 @@
 //! The metrics that the probe sets: the state of the queue, the workers and Redis.
 
 use metrics::{Counter, Gauge, counter, gauge};
-use tepal_shared::job::Priority;
+use tepal_shared::job::{ModelName, Priority};
 
 use super::names::{
     DATA_LOSS, DEAD_LETTERS, IN_FLIGHT, JOBS_LOST, OLDEST_WAITING, QUEUE_LENGTH, REDIS_AOF_BYTES,
@@ -9,18 +9,27 @@ use super::names::{
     REDIS_MEMORY, REDIS_UP, REDIS_UPTIME, WAITING_RETRY, WORKERS_LIVE,
 };
 
+use crate::snapshot::ModelQueue;
+
 /// The state that all proxies share.
 pub(crate) struct Gauges {
-    pub(crate) queue_length: [Gauge; 3],
-    pub(crate) in_flight: Gauge,
-    pub(crate) waiting_retry: Gauge,
-    pub(crate) oldest_waiting: Gauge,
-    pub(crate) dead_letters: Gauge,
     pub(crate) workers_live: Gauge,
     pub(crate) redis_up: Gauge,
     pub(crate) data_loss: Counter,
     pub(crate) jobs_lost: Counter,
     pub(crate) redis: RedisGauges,
+}
+
+/// Sets the gauges of a model's queue.
+pub(super) fn set_queue(model: ModelName, queue: &ModelQueue) {
+    let model = model.as_str();
+    for (priority, waiting) in Priority::ALL.into_iter().zip(queue.by_priority) {
+        gauge!(QUEUE_LENGTH, "model" => model, "priority" => priority.as_str()).set(waiting as f64);
+    }
+    gauge!(IN_FLIGHT, "model" => model).set(queue.running as f64);
+    gauge!(WAITING_RETRY, "model" => model).set(queue.waiting_retry as f64);
+    gauge!(OLDEST_WAITING, "model" => model).set(queue.oldest.unwrap_or_default().as_secs_f64());
+    gauge!(DEAD_LETTERS, "model" => model).set(queue.dead_letters as f64);
 }
 
 /// The state of the Redis server.
@@ -42,11 +51,6 @@ pub(crate) struct RedisGauges {
 impl Gauges {
     pub(super) fn new() -> Self {
         Self {
-            queue_length: Priority::ALL.map(|priority| gauge!(QUEUE_LENGTH, "priority" => priority.as_str())),
-            in_flight: gauge!(IN_FLIGHT),
-            waiting_retry: gauge!(WAITING_RETRY),
-            oldest_waiting: gauge!(OLDEST_WAITING),
-            dead_letters: gauge!(DEAD_LETTERS),
             workers_live: gauge!(WORKERS_LIVE),
             redis_up: gauge!(REDIS_UP),
             data_loss: counter!(DATA_LOSS),

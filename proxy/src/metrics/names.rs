@@ -69,11 +69,11 @@ const COUNTERS: &[(&str, &str)] = &[
 const GAUGES: &[(&str, &str)] = &[
     (CONNECTIONS, "Open connections of clients"),
     (CONNECTIONS_LIMIT, "Connections that may be open at a time"),
-    (QUEUE_LENGTH, "Waiting jobs, jobs that wait for a retry included, by priority"),
-    (IN_FLIGHT, "Jobs claimed by workers"),
-    (WAITING_RETRY, "Jobs that wait for their next attempt, released jobs included"),
-    (OLDEST_WAITING, "Time since the submission of the oldest waiting job; 0 when none waits"),
-    (DEAD_LETTERS, "Dead letters kept"),
+    (QUEUE_LENGTH, "Waiting jobs, jobs that wait for a retry included, by model and priority"),
+    (IN_FLIGHT, "Jobs claimed by workers, by model"),
+    (WAITING_RETRY, "Jobs that wait for their next attempt, released jobs included, by model"),
+    (OLDEST_WAITING, "Time since the submission of the oldest waiting job of a model; 0 when none waits"),
+    (DEAD_LETTERS, "Dead letters kept, by model"),
     (WORKERS_LIVE, "Workers with a recent heartbeat"),
     (
         REDIS_UP,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures_util::future::{try_join, try_join_all};
 use tepal_shared::{
     job::ModelName,
     queue::{error::StoreError, intake::Depths, loss::LogMark, views::QueueState},
@@ -12,13 +13,29 @@ use crate::{
     snapshot::ModelQueue,
 };
 
+/// The jobs of a model in a partition.
+struct OfModel {
+    model: ModelName,
+    states: [QueueState; 3],
+    oldest: Option<Duration>,
+    dead_letters: u64,
+}
+
+impl OfModel {
+    async fn read(store: &Store, partition: u8, model: ModelName) -> Result<Self, StoreError> {
+        let views = &store.views;
+        let (states, dead_letters) =
+            try_join(views.queue_states(partition, model), views.dead_letters(partition, model)).await?;
+        let is_waiting = states.iter().any(|state| state.new + state.waiting > 0);
+        let oldest = if is_waiting { views.oldest_waiting(partition, model).await? } else { None };
+        Ok(Self { model, states, oldest, dead_letters })
+    }
+}
+
 /// The sums over all partitions.
 #[derive(Default)]
 pub(super) struct Queues {
-    pub(super) by_priority: [QueueState; 3],
     pub(super) logs: Vec<(u8, LogMark)>,
-    pub(super) oldest_waiting: Option<Duration>,
-    pub(super) dead_letters: u64,
     /// Unfinished jobs of each model.
     pub(super) by_model: BTreeMap<ModelName, ModelQueue>,
     /// The same for each partition.
@@ -28,43 +45,35 @@ pub(super) struct Queues {
 impl Queues {
     pub(super) async fn read(store: &Store, models: &Registry) -> Result<Self, StoreError> {
         let mut queues = Self::default();
+        queues.depths.limits = models.queue_limits();
         for partition in store.queue().partitions() {
             queues.logs.push((partition, store.views.log_mark(partition).await?));
-            for served in models.iter() {
-                queues.add(store, partition, served.name).await?;
+            let of_each = models.iter().map(|served| OfModel::read(store, partition, served.name));
+            for of_model in try_join_all(of_each).await? {
+                queues.add(partition, &of_model);
             }
         }
         Ok(queues)
     }
 
-    /// Adds the jobs of a model in a partition.
-    async fn add(&mut self, store: &Store, partition: u8, model: ModelName) -> Result<(), StoreError> {
-        let states = store.views.queue_states(partition, model).await?;
-        for (total, state) in self.by_priority.iter_mut().zip(states) {
-            total.new += state.new;
-            total.waiting += state.waiting;
-            total.in_flight += state.in_flight;
+    fn add(&mut self, partition: u8, of_model: &OfModel) {
+        let OfModel { model, states, oldest, dead_letters } = of_model;
+        let queue = self.by_model.entry(*model).or_default();
+        for (total, state) in queue.by_priority.iter_mut().zip(states) {
+            *total += state.new + state.waiting;
+            queue.waiting_retry += state.waiting;
+            queue.running += state.in_flight;
         }
-        let outstanding = states.iter().map(|state| state.new + state.waiting + state.in_flight).sum();
-        self.depths.counted.insert((partition, model), outstanding);
-        let oldest = store.views.oldest_waiting(partition, model).await?;
-        let dead_letters = store.views.dead_letters(partition, model).await?;
-        self.oldest_waiting = self.oldest_waiting.max(oldest);
-        self.dead_letters += dead_letters;
-        let queue = self.by_model.entry(model).or_default();
-        queue.waiting += states.iter().map(|state| state.new + state.waiting).sum::<u64>();
-        queue.running += states.iter().map(|state| state.in_flight).sum::<u64>();
-        queue.oldest = queue.oldest.max(oldest);
+        queue.waiting = queue.by_priority.iter().sum();
+        queue.oldest = queue.oldest.max(*oldest);
         queue.dead_letters += dead_letters;
-        Ok(())
+        let outstanding = states.iter().map(|state| state.new + state.waiting + state.in_flight).sum();
+        self.depths.counted.insert((partition, *model), outstanding);
     }
 
-    pub(super) fn total(&self, count: impl Fn(&QueueState) -> u64) -> u64 {
-        self.by_priority.iter().map(count).sum()
-    }
-
+    /// Number of jobs that have not ended.
     pub(super) fn outstanding(&self) -> u64 {
-        self.total(|state| state.new + state.waiting + state.in_flight)
+        self.by_model.values().map(|queue| queue.waiting + queue.running).sum()
     }
 
     /// Number of jobs that ever ended, of all proxies.

@@ -102,15 +102,16 @@ async fn the_queue_is_measured() {
     let measured = async || {
         let metrics = gateway.get("/metrics").await;
         let seen = [
-            r#"tepal_queue_length{priority="high"}"#,
-            r#"tepal_queue_length{priority="normal"}"#,
-            r#"tepal_queue_length{priority="low"}"#,
-            "tepal_jobs_in_flight",
+            r#"tepal_queue_length{model="iris",priority="high"}"#,
+            r#"tepal_queue_length{model="iris",priority="normal"}"#,
+            r#"tepal_queue_length{model="iris",priority="low"}"#,
+            r#"tepal_jobs_in_flight{model="iris"}"#,
             "tepal_workers_live",
             "tepal_redis_up",
         ]
         .map(|series| sample(&metrics, series).unwrap_or(-1.0) as i64);
-        let is_old = sample(&metrics, "tepal_oldest_waiting_job_seconds").unwrap_or_default() > 0.0;
+        let is_old =
+            sample(&metrics, r#"tepal_oldest_waiting_job_seconds{model="iris"}"#).unwrap_or_default() > 0.0;
         if seen == [1, 0, 2, 1, 1, 1] && is_old { Ok(()) } else { Err(format!("{seen:?} {is_old}")) }
     };
     eventually(SOON, "the gauges", measured).await;

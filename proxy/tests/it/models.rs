@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tepal_shared::{
     job::{ModelName, Stream},
+    model::Model,
     queue::work::TakeRequest,
 };
 use tepal_tests::{
@@ -219,4 +220,45 @@ async fn a_key_can_be_limited_to_models() {
     let names: Vec<_> = listed["models"].as_array().unwrap().iter().map(|model| &model["name"]).collect();
     assert_eq!(names, [&json!("iris")]);
     assert_eq!(send(Method::GET, "/models/toy", "").await.status, 403);
+}
+
+#[tokio::test]
+async fn a_proxy_without_models_learns_them_from_a_worker() {
+    let empty = TempDir::new().unwrap();
+    let gateway = Gateway::with(&[("MODELS_DIR", empty.path().to_str().unwrap())]).await;
+    let answer = gateway.predict(FLOWER).await;
+    let detail = "No worker has described the model yet; try again later".to_owned();
+    assert_eq!(problem(&answer), (503, "model_unknown_yet".to_owned(), detail));
+
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models");
+    let published = Model::load(&models, "iris").unwrap().published();
+    gateway.store.work.publish(&[("iris".parse().unwrap(), published.clone())]).await.unwrap();
+    gateway.heartbeat_of("w1", &[("iris", true, &Model::fingerprint(&published))]);
+
+    let accepted = async || {
+        let answer = gateway.predict(FLOWER).await;
+        if answer.status == 202 { Ok(()) } else { Err(answer.text().to_owned()) }
+    };
+    eventually(SOON, "the proxy to read the description", accepted).await;
+    assert_eq!(gateway.get("/models/iris").await.json()["data_schema"]["type"], "array");
+}
+
+#[tokio::test]
+async fn a_model_can_have_a_limit_of_its_own() {
+    let folder = repository();
+    let path = folder.path().join("toy/model.toml");
+    let description = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("max_queue_depth = 1\n{description}")).unwrap();
+    let gateway = gateway(&folder, &[]).await;
+    assert_eq!(gateway.get("/models/toy").await.json()["max_queue_depth"], 1);
+    // The proxy's probe sets the limit.
+    let full = async || {
+        let answer = gateway.predict(TOY).await;
+        if answer.status == 202 { Err("accepted") } else { Ok(answer) }
+    };
+    let refused = eventually(SOON, "the limit", full).await;
+
+    let detail = "The queue of the model is full (max_queue_depth); try again later".to_owned();
+    assert_eq!(problem(&refused), (429, "model_queue_full".to_owned(), detail));
+    assert_eq!(gateway.predict(FLOWER).await.status, 202);
 }

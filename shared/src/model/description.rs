@@ -33,6 +33,8 @@ pub struct Model {
     /// Largest number of rows of a job and of a call. 0 = the model has no batch axis: shapes are whole, and each job has a call
     /// of its own.
     pub max_batch: usize,
+    /// Largest number of unfinished jobs in a partition; 0 = no limit of its own.
+    pub max_queue_depth: u64,
     /// A valid value of `data`, if the description has one of a size to show. [`Model::sample_input`] derives one otherwise.
     pub sample: Option<Value>,
     /// The sample of the description, if it is too large to show. As JSON it would take ten times the memory.

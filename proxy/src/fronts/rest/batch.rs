@@ -225,10 +225,9 @@ fn request(contract: &mut Contract<'_>) -> Value {
         "pattern": "[^ \\t\\n\\f\\r]",
         "description": "One Submission a line",
     });
-    let mut content = json!({"application/json": {"schema": batch}, LINES[0]: {"schema": lines}});
-    if let Some(job) = Submission::example(contract.model) {
-        content["application/json"]["example"] = json!([job, job]);
-        content[LINES[0]]["example"] = format!("{job}\n{job}\n").into();
-    }
-    json!({"required": true, "content": content})
+    let job = contract.submission;
+    json!({"required": true, "content": {
+        "application/json": {"schema": batch, "example": [job, job]},
+        LINES[0]: {"schema": lines, "example": format!("{job}\n{job}\n")},
+    }})
 }

@@ -351,7 +351,7 @@ pub(super) fn look_up_operation(contract: &mut Contract<'_>) -> Operation {
              remaining ids are in `not_read`."
         ),
         parameters: vec![],
-        body: Some(body(&lookup, Some(&json!({JOB_IDS: [JOB_ID, "a1b2c3"]})))),
+        body: Some(body(&lookup, &json!({JOB_IDS: [JOB_ID, "a1b2c3"]}))),
         answers: vec![(200, contract.answer_like::<Answer<'_>>("The jobs", &answer))],
         errors: [reading_a_body(contract.largest_body), reading()].concat_errors(),
     }

@@ -33,7 +33,7 @@ pub(crate) async fn metadata(State(app): State<Arc<App>>) -> Result<Response, Ap
 pub(super) fn metadata_operation(contract: &mut Contract<'_>) -> Operation {
     let schema = contract.define("Metadata", schema());
     let example = json!({
-        "model_spec": {"name": contract.model.name, "version": contract.model.version},
+        "model_spec": {"name": "iris", "version": "1"},
         "metadata": {"signature_def": {}},
     });
     let answer = json!({

@@ -45,6 +45,9 @@ struct ModelView<'a> {
     backend: Option<&'a str>,
     /// Most rows of a job and of a call; 0 = the model has no batch axis, and each job has a call of its own
     max_batch: usize,
+    /// Most unfinished jobs in a partition; omitted if there is no limit of the model's own
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_queue_depth: Option<u64>,
     inputs: Vec<TensorView<'a>>,
     outputs: Vec<TensorView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +133,7 @@ impl<'a> ModelView<'a> {
             state: ServedState::of(state),
             backend: state.flatten().map(|state| state.backend.as_str()),
             max_batch: model.max_batch,
+            max_queue_depth: Some(model.max_queue_depth).filter(|limit| *limit > 0),
             inputs: model.inputs.iter().map(input).collect(),
             outputs: model.outputs().map(output).collect(),
             queue: snapshot.queues.get(&served.name).map(QueueView::of),

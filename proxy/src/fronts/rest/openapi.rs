@@ -1,4 +1,5 @@
-//! The contract of the API as OpenAPI 3.1, made from the route table, the errors, the limits and the model's description. An
+//! The contract of the API as OpenAPI 3.1, made from the route table, the errors and the limits. The forms of the models'
+//! inputs are not part of it: see `GET /models/{name}`. An
 //! operation cannot be routed without a description.
 
 pub(super) mod contract;

@@ -80,7 +80,7 @@ pub(super) fn predict_operation(contract: &mut Contract<'_>) -> Operation {
             `Prefer: wait=N` the answer comes as soon as the job has ended, at most N seconds later."
                 .to_owned(),
         parameters: vec![idempotency::parameter(), prefer()],
-        body: Some(body(&submission, Submission::example(contract.model).as_ref())),
+        body: Some(body(&submission, contract.submission)),
         answers: accepted::answers(contract),
         errors: [reading_a_body(contract.largest_body), submitting()].concat_errors(),
     }
@@ -88,7 +88,7 @@ pub(super) fn predict_operation(contract: &mut Contract<'_>) -> Operation {
 
 /// The schema of a submission.
 pub(super) fn submission(contract: &mut Contract<'_>) -> Value {
-    let schema = Submission::schema(contract.model, &contract.schema::<Priority>());
+    let schema = Submission::schema(&contract.schema::<Priority>());
     contract.define("Submission", schema)
 }
 

@@ -48,6 +48,7 @@ pub(super) fn describe(
         signature: written.signature.clone().unwrap_or_else(|| "serving_default".to_owned()),
         onnx_file: identity.onnx_file,
         max_batch,
+        max_queue_depth: written.max_queue_depth,
         sample: identity.sample,
         large_sample: None,
         inputs,

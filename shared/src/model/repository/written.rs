@@ -22,6 +22,8 @@ pub(super) struct Written {
     pub(super) signature: Option<String>,
     pub(super) onnx_file: Option<PathBuf>,
     pub(super) max_batch: Option<usize>,
+    #[serde(default)]
+    pub(super) max_queue_depth: u64,
     #[serde(default, rename = "max_rows", deserialize_with = "refuse_max_rows")]
     _max_rows: Renamed,
     pub(super) sample: Option<Value>,

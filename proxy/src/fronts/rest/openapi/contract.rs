@@ -1,4 +1,4 @@
-//! What the descriptions of the operations share while the contract is made: the model, the limits, and the schemas of bodies.
+//! What the descriptions of the operations share while the contract is made: the limits, an example, and the schemas of bodies.
 
 use schemars::{
     JsonSchema, Schema, SchemaGenerator,
@@ -7,26 +7,26 @@ use schemars::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tepal_shared::model::Model;
 
 /// Where the document keeps its schemas, as a URI fragment.
 const COMPONENTS: &str = "/components/schemas";
 
 /// The contract while it is made.
 pub(crate) struct Contract<'a> {
-    pub(crate) model: &'a Model,
+    /// A submission, for examples.
+    pub(crate) submission: &'a Value,
     /// Most bytes of a body.
     pub(crate) largest_body: usize,
     schemas: SchemaGenerator,
 }
 
 impl<'a> Contract<'a> {
-    pub(crate) fn new(model: &'a Model, largest_body: usize) -> Self {
+    pub(crate) fn new(submission: &'a Value, largest_body: usize) -> Self {
         let settings = SchemaSettings::draft2020_12().for_serialize().with(|settings| {
             settings.definitions_path = COMPONENTS.into();
             settings.meta_schema = None;
         });
-        Self { model, largest_body, schemas: settings.into_generator() }
+        Self { submission, largest_body, schemas: settings.into_generator() }
     }
 
     /// The schema of a type as it is serialised. A type with a name becomes a component.
@@ -112,9 +112,8 @@ mod tests {
 
     #[test]
     fn an_omitted_member_is_optional_and_never_null() {
-        let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
-        let model = Model::load(std::path::Path::new(models), "iris").unwrap();
-        let mut contract = Contract::new(&model, 1);
+        let submission = json!({});
+        let mut contract = Contract::new(&submission, 1);
         assert_eq!(contract.schema::<Outer>(), json!({"$ref": "#/components/schemas/Outer"}));
         let inner = json!({"type": "integer", "minimum": 0});
         let expected = json!({

@@ -1,5 +1,7 @@
 //! What several operations have in common: parameters, answers, and the errors of their steps.
 
+use std::sync::LazyLock;
+
 use axum::http::{HeaderName, header::IF_NONE_MATCH};
 use serde_json::{Value, json};
 use tepal_shared::queue::error::{StoreError, WrongTopology};
@@ -13,12 +15,12 @@ use crate::{
 pub(crate) const JOB_ID: &str = "019f1d2e-7b42-7d16-8a64-3c9f77b2e500";
 pub(crate) const REQUEST_ID: &str = "019f1d2e-83ca-759e-a2ec-b417ff3a6d00";
 
+/// A submission of the reference model.
+pub(crate) static SUBMISSION: LazyLock<Value> = LazyLock::new(|| json!({"data": [[5.1, 3.5, 1.4, 0.2]]}));
+
 /// A JSON body that the request must have.
-/// A JSON body, with an example if there is one of a size to show.
-pub(crate) fn body(schema: &Value, example: Option<&Value>) -> Value {
-    let mut content = json!({"schema": schema});
-    example.into_iter().for_each(|example| content["example"] = example.clone());
-    json!({"required": true, "content": {"application/json": content}})
+pub(crate) fn body(schema: &Value, example: &Value) -> Value {
+    json!({"required": true, "content": {"application/json": {"schema": schema, "example": example}}})
 }
 
 pub(crate) fn applied() -> Value {
