@@ -59,7 +59,7 @@ async fn every_operation_is_described_with_examples_and_problems() {
             }
         }
     }
-    assert_eq!(operations, 15);
+    assert_eq!(operations, 17);
     // Every example of a request is accepted as it stands.
     for path in ["/predict", "/predict/batch", "/jobs/lookup"] {
         let example =

@@ -73,7 +73,7 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
             let alternatives = operation["security"].as_array().map_or(0, Vec::len);
             assert!(alternatives < 2, "a key is needed: {}", operation["security"]);
             let method: Method = name.to_uppercase().parse().unwrap();
-            let real_path = path.replace("{id}", "none");
+            let real_path = path.replace("{id}", "none").replace("{name}", "iris");
             let answer = gateway.as_key("", method.clone(), &real_path, "").await;
             let Some(scope) = operation["security"][0]["apiKey"][0].as_str() else {
                 assert!(![401, 403].contains(&answer.status), "{name} {path} is open");
@@ -96,6 +96,8 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
         "read get /job/{id}",
         "read get /jobs",
         "read get /metadata",
+        "read get /models",
+        "read get /models/{name}",
         "read post /jobs/lookup",
         "submit delete /job/{id}",
         "submit post /job/{id}/retry",

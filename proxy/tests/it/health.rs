@@ -41,7 +41,7 @@ async fn an_answer_has_a_tag_and_304_where_the_contract_says_so_and_nowhere_else
             parameters.into_iter().flatten().any(|parameter| parameter["name"] == "If-None-Match");
         let described = &operation["responses"];
         let names_tag = described["200"]["headers"]["ETag"].is_object();
-        let target = path.replace("{id}", &job);
+        let target = path.replace("{id}", &job).replace("{name}", "iris");
         let answer = gateway.get(&target).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         let has_tag = answer.header("etag").is_some();

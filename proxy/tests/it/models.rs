@@ -16,7 +16,7 @@ use tepal_tests::{
 
 use crate::{
     gateway::{FLOWER, Gateway, JSON, SOON, accepted},
-    keys::{Keys, new_key},
+    keys::Keys,
 };
 
 /// A job of the second model.
@@ -204,8 +204,7 @@ async fn workers_with_different_descriptions_are_a_warning() {
 async fn a_key_can_be_limited_to_models() {
     let folder = repository();
     let keys = Keys::with("");
-    let (key, entry) = new_key("");
-    keys.write(&format!("{entry}\nmodels = [\"iris\"]\n"));
+    let key = keys.add("--model iris");
     let models = [("MODELS_DIR", folder.path().to_str().unwrap())];
     let gateway = keys.gateway(&models).await;
     let send = async |method, path: &str, body: &str| gateway.as_key(&key, method, path, body).await;

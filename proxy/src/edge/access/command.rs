@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use sha2::{Digest as _, Sha256};
-use tepal_shared::job::owner;
+use tepal_shared::job::{ModelName, owner};
 
 use super::{scope::Scope, secret};
 
@@ -36,6 +36,9 @@ struct NewKey {
     /// Scope of the key; may be given more than once [default: read and submit]
     #[arg(long = "scope", value_enum, value_name = "SCOPE")]
     scopes: Vec<Scope>,
+    /// Model that it may use; may be given more than once [default: all]
+    #[arg(long = "model", value_name = "NAME", value_parser = parse_model)]
+    models: Vec<String>,
     /// Most requests a minute; 0 = no limit
     #[arg(long, default_value_t = 0, value_name = "N")]
     requests_per_minute: u32,
@@ -85,6 +88,10 @@ impl NewKey {
         if let Some(owner) = &self.owner {
             entry.push_str(&format!("owner = \"{owner}\"\n"));
         }
+        if !self.models.is_empty() {
+            let models: Vec<_> = self.models.iter().map(|name| format!("\"{name}\"")).collect();
+            entry.push_str(&format!("models = [{}]\n", models.join(", ")));
+        }
         if self.requests_per_minute > 0 {
             entry.push_str(&format!("requests_per_minute = {}\n", self.requests_per_minute));
         }
@@ -97,5 +104,13 @@ fn parse_owner(text: &str) -> Result<String, &'static str> {
         Ok(text.to_owned())
     } else {
         Err("must be 1 to 64 letters, digits and . _ - @")
+    }
+}
+
+fn parse_model(text: &str) -> Result<String, &'static str> {
+    if ModelName::is_valid(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 64 letters, digits and . _ -, the first a letter or a digit")
     }
 }

@@ -80,7 +80,8 @@ pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> R
     let registry = app.models.registry();
     let mut health = Health::new(components(&app, &snapshot));
     health.warnings = warnings(&snapshot);
-    if let Some(workers) = snapshot.workers.as_ref().filter(|_| registry.len() > 1) {
+    let workers = snapshot.workers.as_ref().filter(|workers| !workers.models.is_empty());
+    if let Some(workers) = workers.filter(|_| registry.len() > 1) {
         health.models = models(&registry, workers);
         health.warnings.extend(model_warnings(&health.models, registry.default_model()));
     }
