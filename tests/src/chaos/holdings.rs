@@ -23,7 +23,7 @@ pub(super) struct Held {
 }
 
 fn stream_key(priority: &str) -> String {
-    format!("{{{QUEUE}:0}}:stream:iris:{priority}")
+    format!("{{{QUEUE}:0}}:stream:toy:{priority}")
 }
 
 /// Number of unfinished jobs, in any state.

@@ -32,7 +32,7 @@ async fn a_late_result_a_lost_job_and_a_lost_entry_are_noticed() {
         // A Redis that evicts would do this.
         stack.redis.cli(&["DEL", &completed_job(stack, &late).await]);
         // A second entry for a job that has ended, as a submit without its check would leave: it must vanish again.
-        let stream = "{predict_queue:0}:stream:iris:normal";
+        let stream = "{predict_queue:0}:stream:toy:normal";
         let id = late.rsplit(':').next().unwrap_or_default();
         stack.redis.cli(&["XADD", stream, "*", "id", id]);
     })
