@@ -1,4 +1,4 @@
-"""Write a folder for each real model: model.onnx, and case.json with inputs and onnxruntime's answers to them.
+"""Write a model repository for each real model: model.onnx, and case.json with inputs and onnxruntime's answers to them.
 
     python make_cases.py DIR
 """
@@ -89,12 +89,12 @@ def write(folder, path, sizes):
 def main():
     target = Path(sys.argv[1])
     for name, (path, sizes) in packaged_models().items():
-        folder = target / name
+        folder = target / name / name  # each in a model repository of its own
         folder.mkdir(parents=True)
         shutil.copyfile(path, folder / "model.onnx")
         write(folder, folder / "model.onnx", sizes)
     for name, (model, inputs) in all_exports().items():
-        folder = target / name
+        folder = target / name / name  # each in a model repository of its own
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(model.SerializeToString())
         first = lambda rows: {name: array[:rows] for name, array in inputs.items()}

@@ -52,10 +52,13 @@ impl Model {
         models
     }
 
-    fn load(folder: PathBuf) -> Self {
+    /// Of a repository that holds this model only.
+    fn load(repository: PathBuf) -> Self {
+        let name = repository.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let folder = repository.join(&name);
         let text = std::fs::read(folder.join("case.json")).expect("case.json of prepare.sh");
         let cases = serde_json::from_slice(&text).expect("cases as prepare.sh writes them");
-        Self { name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(), folder, cases }
+        Self { name, folder, cases }
     }
 }
 
@@ -131,19 +134,10 @@ impl Tensor {
         Ok(largest)
     }
 
-    /// A table of model.toml for a tensor that has these shapes. Axes that differ are variable.
-    pub(super) fn table(all: &[&Self]) -> String {
-        let Self { name, datatype, shape, .. } = all[0];
-        let axis = |number: usize| {
-            let length = shape[number];
-            if all.iter().all(|one| one.shape[number] == length) {
-                length.to_string()
-            } else {
-                "-1".to_owned()
-            }
-        };
-        let axes: Vec<_> = (1..shape.len()).map(axis).collect();
-        format!("{{ name = {name:?}, datatype = {datatype:?}, shape = [{}] }}", axes.join(", "))
+    /// A table of model.toml for this tensor.
+    pub(super) fn table(&self) -> String {
+        let Self { name, datatype, shape, .. } = self;
+        format!("{{ name = {name:?}, datatype = {datatype:?}, shape = {:?} }}", &shape[1..])
     }
 }
 

@@ -16,7 +16,7 @@ use tepal_shared::{
     model::Model,
     tensor::{Batch, Tensor},
 };
-use tract_onnx::prelude::DatumType;
+use tract_onnx::prelude::{DatumType, TractError};
 
 use self::plans::{OutputFact, Plans};
 use super::{Backend, BackendError, OpenError, pace::Pace};
@@ -33,8 +33,11 @@ pub(super) struct Onnx {
 impl Onnx {
     pub(super) fn open(model: &Model) -> Result<Self, OpenError> {
         let path = model.onnx_file.as_ref().ok_or_else(|| OpenError::NoOnnxFile(model.name.clone()))?;
-        let loaded = Plans::load(path, model);
+        // The engine panics on some damaged files.
+        let loaded = catch_unwind(AssertUnwindSafe(|| Plans::load(path, model)));
+        let panicked = |_| Err(TractError::msg("the engine panicked; the file may be damaged"));
         let plans = loaded
+            .unwrap_or_else(panicked)
             .map_err(|error| OpenError::Onnx { path: path.display().to_string(), source: error.into() })?;
         let outputs = model.outputs().map(|output| output.name.clone()).collect();
         let metadata = metadata(&plans, model);

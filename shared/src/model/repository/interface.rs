@@ -50,8 +50,10 @@ impl Interface {
     /// The interface of an ONNX file.
     #[must_use]
     pub fn of_onnx(file: &OnnxFile) -> Self {
-        let facts = |values: &[OnnxValue]| values.iter().map(TensorFacts::of_onnx).collect();
-        Self { source: "the ONNX file", inputs: facts(&file.inputs), outputs: facts(&file.outputs) }
+        let facts = |values: &[OnnxValue]| values.iter().map(TensorFacts::of_onnx).collect::<Vec<_>>();
+        let (inputs, mut outputs) = (facts(&file.inputs), facts(&file.outputs));
+        correct_labels(&inputs, &mut outputs);
+        Self { source: "the ONNX file", inputs, outputs }
     }
 
     /// The outputs that Tepal can pass on.
@@ -93,6 +95,19 @@ impl TensorFacts {
     }
 }
 
+/// onnxmltools writes the shape `[1]` for the labels of any number of rows. The other outputs show that there is a batch axis.
+fn correct_labels(inputs: &[TensorFacts], outputs: &mut [TensorFacts]) {
+    let is_batched = inputs.iter().all(TensorFacts::has_variable_first_axis)
+        && outputs.iter().any(TensorFacts::has_variable_first_axis);
+    for output in outputs.iter_mut().filter(|_| is_batched) {
+        if let TensorKind::Tensor { axes: Some(axes), .. } = &mut output.kind
+            && *axes == [Axis::Fixed(1)]
+        {
+            *axes = vec![Axis::Variable];
+        }
+    }
+}
+
 fn named_shape(kind: &OnnxType) -> Option<String> {
     let OnnxType::Tensor { shape: Some(axes), .. } = kind else { return None };
     let has_names = axes.iter().any(|axis| matches!(axis, OnnxAxis::Named(_)));
@@ -102,4 +117,33 @@ fn named_shape(kind: &OnnxType) -> Option<String> {
         OnnxAxis::Variable => "?".to_owned(),
     });
     has_names.then(|| format!("[{}]", axes.collect::<Vec<_>>().join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    fn value(name: &str, shape: Vec<OnnxAxis>) -> OnnxValue {
+        let kind = OnnxType::Tensor { datatype: DataType::Fp32, shape: Some(shape) };
+        OnnxValue { name: name.to_owned(), kind }
+    }
+
+    fn first_axes(inputs: Vec<OnnxValue>, outputs: Vec<OnnxValue>) -> Vec<bool> {
+        let file = OnnxFile { inputs, outputs, opsets: BTreeMap::new(), operators: BTreeSet::new() };
+        Interface::of_onnx(&file).outputs.iter().map(TensorFacts::has_variable_first_axis).collect()
+    }
+
+    #[test]
+    fn labels_of_one_row_are_those_of_any_number_if_the_other_outputs_have_a_batch_axis() {
+        use OnnxAxis::{Fixed, Variable};
+        let features = || value("features", vec![Variable, Fixed(4)]);
+        let labels = || value("label", vec![Fixed(1)]);
+        let probabilities = || value("probabilities", vec![Variable, Fixed(3)]);
+        assert_eq!(first_axes(vec![features()], vec![labels(), probabilities()]), [true, true]);
+        assert_eq!(first_axes(vec![features()], vec![labels()]), [false]);
+        let one = vec![value("features", vec![Fixed(1), Fixed(4)])];
+        assert_eq!(first_axes(one, vec![labels(), probabilities()]), [false, true]);
+    }
 }

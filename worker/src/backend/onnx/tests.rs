@@ -31,6 +31,23 @@ async fn the_iris_model_classifies_two_flowers() {
     assert_eq!(model.render(&answer, 1..2, usize::MAX).unwrap().class_name.as_deref(), Some("virginica"));
 }
 
+#[test]
+fn a_damaged_file_on_which_the_engine_panics_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = model("compose/models", "iris");
+    let mut file = std::fs::read(model.onnx_file.as_ref().unwrap()).unwrap();
+    // The graph's output, which no node has any more.
+    let output = file.windows(6).rposition(|bytes| bytes == b"output").unwrap();
+    file[output] = b'?';
+    let damaged = folder.path().join("model.onnx");
+    std::fs::write(&damaged, file).unwrap();
+    model.onnx_file = Some(damaged);
+
+    let error = tepal_shared::process::telemetry::chain(&Onnx::open(&model).err().unwrap());
+
+    assert!(error.ends_with("the engine panicked; the file may be damaged"), "{error}");
+}
+
 #[tokio::test]
 async fn a_model_of_another_shape_needs_no_other_code() {
     let model = model("tests/models", "toy");
