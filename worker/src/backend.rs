@@ -34,6 +34,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Dropping the future aborts the call if the backend can abort.
     fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>>;
 
+    /// Most rows of a call that are worth sharing it. A backend that runs rows one by one gains nothing from long calls.
+    fn most_rows(&self) -> usize {
+        usize::MAX
+    }
+
     /// Checks whether the model can be called now. Returns its metadata as TensorFlow Serving's REST API prints it. Never
     /// uses a job.
     fn probe(&self) -> BoxFuture<'_, Result<serde_json::Value, BackendError>>;

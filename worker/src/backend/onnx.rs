@@ -8,6 +8,7 @@ mod rows;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -20,6 +21,9 @@ use tract_onnx::prelude::{DatumType, TractError};
 
 use self::plans::{OutputFact, Plans};
 use super::{Backend, BackendError, OpenError, pace::Pace};
+
+/// A call of rows that run one by one takes about so long at most, so that it does not delay others.
+const LONGEST_CALL: Duration = Duration::from_millis(50);
 
 /// A loaded model.
 pub(super) struct Onnx {
@@ -72,7 +76,7 @@ impl Backend for Onnx {
             (Arc::clone(&self.plans), Arc::clone(&self.outputs), Arc::clone(&self.pace));
         // Rows of other shapes take other times, and a new shape is optimised first.
         let is_short = plans.is_one() && pace.is_short(batch.rows);
-        let work = move || pace.measure(batch.rows, || compute(&plans, &names, &batch));
+        let work = move || compute(&plans, &names, &batch, &pace);
         Box::pin(async move {
             if is_short {
                 return work();
@@ -82,6 +86,10 @@ impl Backend for Onnx {
         })
     }
 
+    fn most_rows(&self) -> usize {
+        if self.plans.is_one() { usize::MAX } else { self.pace.rows_within(LONGEST_CALL) }
+    }
+
     fn probe(&self) -> BoxFuture<'_, Result<Value, BackendError>> {
         let metadata = self.metadata.clone();
         Box::pin(async move { Ok(metadata) })
@@ -89,8 +97,13 @@ impl Backend for Onnx {
 }
 
 /// Runs the model. An operator that panics fails the batch, not the worker.
-fn compute(plans: &Plans, names: &[String], batch: &Batch) -> Result<Vec<Tensor>, BackendError> {
-    match catch_unwind(AssertUnwindSafe(|| plans.run(names, batch))) {
+fn compute(plans: &Plans, names: &[String], batch: &Batch, pace: &Pace) -> Result<Vec<Tensor>, BackendError> {
+    let work = || {
+        // The time to make a plan is no time of a row.
+        let plan = plans.plan(batch)?;
+        pace.measure(batch.rows, || plans.run(&plan, names, batch))
+    };
+    match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(BackendError::inference(error)),
         Err(_) => Err(BackendError::inference("the model panicked")),

@@ -32,6 +32,12 @@ impl Pace {
         Duration::from_nanos(self.per_row.load(Ordering::Relaxed).saturating_mul(rows as u64))
     }
 
+    /// How many rows take at most this long, at least one. Before the first batch it is one.
+    pub(super) fn rows_within(&self, time: Duration) -> usize {
+        let per_row = u128::from(self.per_row.load(Ordering::Relaxed).max(1));
+        usize::try_from(time.as_nanos() / per_row).unwrap_or(usize::MAX).max(1)
+    }
+
     /// Runs a batch and remembers how long it took.
     pub(super) fn measure<T>(&self, rows: usize, work: impl FnOnce() -> T) -> T {
         let began = Instant::now();
@@ -53,9 +59,11 @@ mod tests {
     fn a_batch_is_expected_to_take_what_its_rows_took_of_late() {
         let pace = Pace::unknown();
         assert!(pace.expects(1) > LONGEST_STEP);
+        assert_eq!(pace.rows_within(Duration::from_secs(1)), 1);
 
         pace.measure(1_000, || std::thread::sleep(Duration::from_millis(2)));
         assert!((Duration::from_millis(2)..Duration::from_secs(2)).contains(&pace.expects(1_000)));
+        assert_eq!(pace.rows_within(10 * pace.expects(100)), 1_000);
 
         (0..200).for_each(|_| pace.measure(1_000, || ()));
         assert!(pace.expects(1_000) < Duration::from_millis(1), "{:?}", pace.expects(1_000));

@@ -87,7 +87,11 @@ impl Runner {
     /// The current limits of a call.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        Limits { rows: self.batch_limit.rows(), bytes: self.settings.limits.bytes }
+        Limits { rows: self.most_rows(), bytes: self.settings.limits.bytes }
+    }
+
+    fn most_rows(&self) -> usize {
+        self.batch_limit.rows().min(self.backend.most_rows())
     }
 
     /// Releases jobs that must not run now.
@@ -109,7 +113,7 @@ impl Runner {
     /// Runs a batch, with as many calls as it needs, until all its jobs have outcomes.
     pub async fn run(&self, batch: MicroBatch, slot: &mut Slot) {
         let mut parts = Parts::of(batch);
-        while let Some(part) = parts.next(self.batch_limit.rows()) {
+        while let Some(part) = parts.next(self.most_rows()) {
             if !self.breaker.is_closed() {
                 let mut rest = parts.rest();
                 rest.extend(part.batch.items.into_iter().map(|item| item.attempt));

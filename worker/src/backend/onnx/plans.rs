@@ -24,7 +24,7 @@ use super::{convert, missing, rows};
 /// Most plans of a model. A plan holds its own copy of the weights as far as tract rearranges them.
 const MOST_PLANS: usize = 8;
 
-type Plan = Arc<TypedRunnableModel>;
+pub(super) type Plan = Arc<TypedRunnableModel>;
 /// The lengths of the axes of each input.
 type Shapes = Vec<Vec<usize>>;
 /// A plan that the first caller makes. The others wait for it.
@@ -106,28 +106,30 @@ impl Plans {
         facts.collect()
     }
 
-    /// Runs a batch. The outputs get these names.
-    pub(super) fn run(&self, names: &[String], batch: &Batch) -> TractResult<Vec<Tensor>> {
+    /// The plan for a batch. A new one is made if there is none for its shapes.
+    pub(super) fn plan(&self, batch: &Batch) -> TractResult<Plan> {
         match self {
-            Self::One(plan) => run(plan, names, &batch.inputs),
-            Self::PerShape(plans) => plans.run(names, batch),
+            Self::One(plan) => Ok(Arc::clone(plan)),
+            Self::PerShape(plans) => {
+                plans.plan(&plans.shapes(batch.inputs.iter().map(|input| &input.shape[..])))
+            }
+        }
+    }
+
+    /// Runs a batch with its plan. The outputs get these names.
+    pub(super) fn run(&self, plan: &Plan, names: &[String], batch: &Batch) -> TractResult<Vec<Tensor>> {
+        match self {
+            Self::PerShape(plans) if plans.has_batch_axis && batch.rows > 1 => {
+                rows::join(rows::split(batch)?.into_iter().map(|row| run(plan, names, &row)))
+            }
+            _ => run(plan, names, &batch.inputs),
         }
     }
 }
 
 impl PerShape {
-    /// The rows of a batch run one by one: otherwise each number of rows would need a plan of its own. On a CPU, batches hardly
-    /// make such models faster (a text detector takes 29 ms for one row and 46 ms a row for four).
-    fn run(&self, names: &[String], batch: &Batch) -> TractResult<Vec<Tensor>> {
-        let plan = self.plan(&self.shapes(batch.inputs.iter().map(|input| &input.shape[..])))?;
-        if !self.has_batch_axis || batch.rows == 1 {
-            return run(&plan, names, &batch.inputs);
-        }
-        let rows = rows::split(batch)?.into_iter().map(|row| run(&plan, names, &row));
-        rows::join(rows)
-    }
-
-    /// The shapes of the inputs for one row.
+    /// The shapes of the inputs for one row. The rows of a batch run one by one: otherwise each number of rows would need a plan of
+    /// its own. On a CPU, batches hardly make such models faster (a text detector takes 29 ms for one row and 46 ms a row for four).
     fn shapes<'a>(&self, inputs: impl Iterator<Item = &'a [usize]>) -> Shapes {
         let one_row = |shape: &[usize]| {
             let mut shape = shape.to_vec();

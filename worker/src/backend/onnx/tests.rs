@@ -291,3 +291,21 @@ const MIXED: &str = r#"
         { name = "whole", datatype = "INT64", shape = [2] },
     ]
 "#;
+
+#[tokio::test]
+async fn a_call_of_rows_that_run_one_by_one_is_short() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = |max_batch, axis| {
+        let model = negation(folder.path(), max_batch, &[axis]);
+        (Onnx::open(&model).unwrap(), model)
+    };
+    let (any, _) = backend(4, Axis::Fixed(3));
+    assert_eq!(any.most_rows(), usize::MAX);
+    let (one_by_one, model) = backend(4, Axis::Variable);
+    assert_eq!(one_by_one.most_rows(), 1, "before the first call");
+    // On a busy machine a single call may take long.
+    for _ in 0..100 {
+        answer(&model, &one_by_one, json!([[1, 2]])).await.unwrap();
+    }
+    assert!(one_by_one.most_rows() > 1);
+}
