@@ -52,6 +52,14 @@ fn read(body: Value) -> Result<Submission, ApiError> {
     Submission::read(body, &model).map_err(ApiError::Invalid)
 }
 
+/// The body of `POST /predict` in binary form. The first line is the value of the header.
+pub fn binary_submission(bytes: &[u8]) {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return };
+    let Ok(length) = HeaderValue::from_bytes(&bytes[..end]) else { return };
+    let model_of = |body: &Value| MODELS.of_body(body);
+    check(&rest::read_binary(&length, &bytes[end + 1..], &mut Meter::off(), model_of));
+}
+
 /// The body of `POST /predict/batch`, in both its forms.
 pub fn batch(body: &[u8]) {
     for outcome in
@@ -128,9 +136,9 @@ fn check(outcome: &Result<Submission, ApiError>) {
 }
 
 fn check_accepted(submission: &Submission) {
-    let read = IRIS.description.read_stored(&submission.input).unwrap();
+    let (read, form) = IRIS.description.read_job(&submission.input).unwrap();
     assert!((1..=1024).contains(&read.rows) && read.rows == submission.rows);
-    assert_eq!(IRIS.description.stored(&read), submission.input);
+    assert_eq!(form.with(IRIS.description.stored(&read)), submission.input);
     let [input] = read.tensors.as_slice() else { panic!("{:?}", read.tensors) };
     assert_eq!((&input.shape[..], input.data.len()), (&[read.rows, 4][..], 4 * size_of::<f32>() * read.rows));
     assert!(f32::all(&input.data).all(|value| value > 0.0 && value < 10.0));
@@ -242,6 +250,7 @@ mod tests {
     #[test]
     fn the_seeds_of_the_fuzz_targets_pass() {
         replay("submission", submission);
+        replay("binary_submission", binary_submission);
         replay("batch", batch);
         replay("lookup", lookup);
         replay("ratio", ratio);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 pub use crate::queue::fuzzing::script_reply;
 use crate::{
-    job::JobId,
+    job::{JobId, input::ResultForm},
     model::{Model, elements_of, onnx_file::OnnxFile},
     process::trace,
     tensor::{
@@ -14,6 +14,7 @@ use crate::{
         open_inference::{Given, binary, json},
         pointer::Pointer,
         stored::{self, StoredTensor},
+        stored_outputs,
     },
 };
 
@@ -79,7 +80,7 @@ pub fn tensors_json(text: &[u8]) {
     let Ok(list) = serde_json::from_slice::<Value>(text) else { return };
     let Some(tensors) = checked(json::read(&list, Pointer::ROOT)) else { return };
     let mut written = Vec::new();
-    json::write(&tensors, &mut written).unwrap();
+    json::write(tensors.iter().map(Tensor::view), &mut written).unwrap();
     let list = serde_json::from_slice(&written).unwrap();
     assert_eq!(checked(json::read(&list, Pointer::ROOT)).unwrap(), tensors);
 }
@@ -91,10 +92,20 @@ pub fn tensors_binary(bytes: &[u8]) {
     let Ok(list) = serde_json::from_slice::<Value>(text) else { return };
     let Some(tensors) = checked(binary::read(&list, raw, Pointer::ROOT)) else { return };
     let mut written = Vec::new();
-    binary::write_list(&tensors, &mut written).unwrap();
+    binary::write_list(tensors.iter().map(Tensor::view), &mut written).unwrap();
     let list = serde_json::from_slice(&written).unwrap();
     let raw: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.data.iter().copied()).collect();
     assert_eq!(checked(binary::read(&list, &raw, Pointer::ROOT)).unwrap(), tensors);
+}
+
+/// The input of a job, and a result, as Redis holds them.
+pub fn stored_job(bytes: &[u8]) {
+    if let Ok((form, tensors)) = ResultForm::of(bytes) {
+        assert_eq!(ResultForm::of(&form.with(tensors.to_vec())), Ok((form, tensors)));
+    }
+    if let Ok(tensors) = stored_outputs::read(bytes) {
+        assert_eq!(stored_outputs::read(&stored_outputs::write(tensors.iter().cloned())), Ok(tensors));
+    }
 }
 
 /// The tensors, if they were accepted.
@@ -139,5 +150,6 @@ mod tests {
         replay("tensors_json", tensors_json);
         replay("tensors_binary", tensors_binary);
         replay("stored_tensors", stored_tensors);
+        replay("stored_job", stored_job);
     }
 }

@@ -2,6 +2,7 @@
 
 mod claim;
 mod delivery;
+pub mod input;
 mod model_name;
 pub mod owner;
 #[cfg(feature = "schema")]
@@ -11,6 +12,8 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::tensor::{Tensor, open_inference::json};
 
 pub use self::{
     claim::{Claim, Stream},
@@ -196,7 +199,7 @@ impl FromStr for Priority {
 pub struct NewJob {
     /// Its model.
     pub model: ModelName,
-    /// The input as stored tensors, see [`crate::tensor::stored`]. It has been checked against the description of the model.
+    /// The input as stored tensors, see [`input`]. It has been checked against the description of the model.
     pub input: Vec<u8>,
     /// Its priority.
     pub priority: Priority,
@@ -257,34 +260,52 @@ pub struct Idempotency {
     pub fingerprint: String,
 }
 
-/// The result of a completed job.
+/// The result of a completed job. A large one, above [`LARGE_BYTES`], must be read separately.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobResult {
-    /// JSON text, at most [`LARGE_BYTES`].
+    /// JSON text.
     Inline(String),
-    /// A larger text, which must be read separately.
+    /// Large JSON text.
     Large {
         /// Its size.
         bytes: usize,
     },
+    /// Tensors.
+    Tensors(Vec<Tensor>),
+    /// Large tensors, see [`stored_outputs`](crate::tensor::stored_outputs).
+    LargeTensors {
+        /// The size of their stored form.
+        bytes: usize,
+    },
 }
 
+/// Most bytes of JSON for a stored byte of a tensor: an element of two bytes can have 17 characters and a comma.
+const MOST_JSON: usize = 9;
+
 impl JobResult {
-    /// The text, unless it is large.
+    /// The text of small JSON.
     #[must_use]
     pub fn inline(&self) -> Option<&str> {
         match self {
             Self::Inline(text) => Some(text),
-            Self::Large { .. } => None,
+            _ => None,
         }
     }
 
-    /// Bytes of the text.
+    /// Whether it must be read separately.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub fn is_large(&self) -> bool {
+        matches!(self, Self::Large { .. } | Self::LargeTensors { .. })
+    }
+
+    /// Most bytes of the result as JSON.
+    #[must_use]
+    pub fn most_bytes(&self) -> usize {
         match self {
             Self::Inline(text) => text.len(),
             Self::Large { bytes } => *bytes,
+            Self::Tensors(tensors) => json::length_of_outputs(tensors.iter().map(Tensor::view)),
+            Self::LargeTensors { bytes } => bytes.saturating_mul(MOST_JSON),
         }
     }
 }

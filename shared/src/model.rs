@@ -13,10 +13,11 @@ mod sample;
 mod schema;
 mod shape;
 mod stored;
+mod tensors;
 
 pub use description::{InputSpec, Model, OutputSpec, ServerVersion};
 pub use job_input::{InputTensor, JobInput};
-pub use output::{Answer, OutputError, Rendered};
+pub use output::{Answer, OutputError, Rendered, StoredOutputs};
 pub use published::PublishedError;
 pub use shape::{Axis, Shape, elements_of};
 pub use stored::StoredMismatch;

@@ -9,6 +9,7 @@ pub mod number;
 pub mod open_inference;
 pub mod pointer;
 pub mod stored;
+pub mod stored_outputs;
 
 use std::ops::RangeInclusive;
 
@@ -170,7 +171,7 @@ impl DataType {
 }
 
 /// A named tensor whose first axis is the batch: shape `[rows, ...]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
     /// The backend's name of the input or output.
     pub name: String,
@@ -182,7 +183,34 @@ pub struct Tensor {
     pub data: Vec<u8>,
 }
 
+/// A tensor whose elements are held by something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View<'a> {
+    /// As [`Tensor::name`].
+    pub name: &'a str,
+    /// As [`Tensor::datatype`].
+    pub datatype: DataType,
+    /// As [`Tensor::shape`].
+    pub shape: Vec<usize>,
+    /// As [`Tensor::data`].
+    pub data: &'a [u8],
+}
+
+impl From<View<'_>> for Tensor {
+    fn from(view: View<'_>) -> Self {
+        let View { name, datatype, shape, data } = view;
+        Self { name: name.to_owned(), datatype, shape, data: data.to_vec() }
+    }
+}
+
 impl Tensor {
+    /// The tensor without its elements.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        let Self { name, datatype, shape, data } = self;
+        View { name, datatype: *datatype, shape: shape.clone(), data }
+    }
+
     /// Number of elements in `data`, which may differ from that of the shape. An incomplete element does not count.
     #[must_use]
     pub fn elements(&self) -> usize {

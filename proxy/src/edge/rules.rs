@@ -10,8 +10,8 @@ use crate::http::accept;
 pub(crate) enum Form {
     /// JSON.
     Json,
-    /// JSON, or a stream of events for a client that asks for one.
-    JsonOrEvents,
+    /// JSON, or a stream of events or bytes for a client that asks for them.
+    Job,
     /// A form that every client gets, whatever it accepts.
     Fixed,
 }
@@ -21,8 +21,8 @@ impl Form {
     pub(super) fn is_acceptable(self, headers: &HeaderMap) -> bool {
         match self {
             Self::Fixed => true,
-            Self::JsonOrEvents if accept::prefers_events(headers) => true,
-            Self::Json | Self::JsonOrEvents => accept::takes(headers, "application", "json"),
+            Self::Job if accept::prefers_events(headers) || accept::prefers_bytes(headers) => true,
+            Self::Json | Self::Job => accept::takes(headers, "application", "json"),
         }
     }
 }
@@ -86,12 +86,12 @@ mod tests {
     #[test]
     fn the_methods_of_a_path_share_its_form_and_have_their_own_scopes() {
         let mut rules = Rules::default();
-        rules.add("/job/{id}", Method::GET, Some(Scope::Read), Form::JsonOrEvents);
+        rules.add("/job/{id}", Method::GET, Some(Scope::Read), Form::Job);
         rules.add("/job/{id}", Method::DELETE, Some(Scope::Submit), Form::Json);
         rules.add("/livez", Method::GET, None, Form::Fixed);
 
         let job = rules.of("/job/{id}").unwrap();
-        assert_eq!(job.form(), Form::JsonOrEvents);
+        assert_eq!(job.form(), Form::Job);
         assert_eq!(job.scope(&Method::HEAD), Some(Scope::Read));
         assert_eq!(job.scope(&Method::DELETE), Some(Scope::Submit));
         assert_eq!(job.scope(&Method::PUT), None);

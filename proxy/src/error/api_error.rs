@@ -60,6 +60,8 @@ pub(crate) enum ApiError {
     Overloaded,
     /// The body is not declared as plain JSON.
     NotDeclaredJson,
+    /// The body is raw, and the model has more than one input, or one of another type than BYTES.
+    NoRawInput,
     /// The body is declared neither as JSON nor as lines of JSON.
     NotDeclaredJsonLines,
     /// The body is not JSON; the text says where and why.

@@ -45,6 +45,9 @@ impl ApiError {
             Self::NotDeclaredJson => {
                 "The body must be sent as Content-Type: application/json, not compressed".into()
             }
+            Self::NoRawInput => {
+                "The model has no single BYTES input, so the body must be sent as Content-Type: application/json".into()
+            }
             Self::NotDeclaredJsonLines => {
                 "The body must be sent as Content-Type: application/json or application/x-ndjson, not compressed".into()
             }

@@ -67,7 +67,7 @@ impl ApiError {
             Self::BodyIncomplete => kind(S::BAD_REQUEST, "incomplete_body", "Incomplete body"),
             Self::BodyTooLarge(_) => kind(S::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large"),
             Self::Overloaded => kind(S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded").retry_after(1),
-            Self::NotDeclaredJson | Self::NotDeclaredJsonLines => {
+            Self::NotDeclaredJson | Self::NoRawInput | Self::NotDeclaredJsonLines => {
                 kind(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
             }
             Self::NotJson(_) => kind(S::BAD_REQUEST, "invalid_json", "Invalid JSON"),

@@ -42,6 +42,7 @@ fn all() -> Vec<ApiError> {
         ApiError::BodyTooLarge(1),
         ApiError::Overloaded,
         ApiError::NotDeclaredJson,
+        ApiError::NoRawInput,
         ApiError::NotDeclaredJsonLines,
         ApiError::NotJson("why".to_owned()),
         ApiError::Invalid(vec![Mistake::at("/data", "missing", "is missing")]),
@@ -100,6 +101,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::BodyTooLarge(_)
         | ApiError::Overloaded
         | ApiError::NotDeclaredJson
+        | ApiError::NoRawInput
         | ApiError::NotDeclaredJsonLines
         | ApiError::NotJson(_)
         | ApiError::Invalid(_)

@@ -48,6 +48,7 @@ pub(crate) mod fuzzing {
         },
         jobs::{check_listing, cursor_round_trip},
         lookup::names,
+        submit::body::read_binary,
     };
 }
 
@@ -103,7 +104,7 @@ fn table(app: &App) -> Table<'static> {
             submit::predict_sample_operation,
         )
         .on(POST, "/predict/batch", submit, Form::Json, batch::predict_all, batch::predict_all_operation)
-        .on(GET, "/job/{id}", read, Form::JsonOrEvents, job::show, job::show_operation)
+        .on(GET, "/job/{id}", read, Form::Job, job::show, job::show_operation)
         .on(DELETE, "/job/{id}", submit, Form::Json, job::cancel, job::cancel_operation)
         .on(POST, "/job/{id}/retry", submit, Form::Json, job::retry, job::retry_operation)
         .on(GET, "/jobs", read, Form::Json, jobs::list, jobs::list_operation)

@@ -7,9 +7,19 @@ type Quality = u16;
 
 /// Whether the client asks for a stream of events by name, and prefers nothing else.
 pub(crate) fn prefers_events(headers: &HeaderMap) -> bool {
-    let named = ranges(headers).filter(|range| range.is("text", "event-stream")).map(|range| range.quality);
-    let events = named.max().unwrap_or(0);
-    events > 0 && events >= quality(headers, "application", "json")
+    prefers(headers, "text", "event-stream")
+}
+
+/// Whether the client asks for bytes by name, and prefers nothing else.
+pub(crate) fn prefers_bytes(headers: &HeaderMap) -> bool {
+    prefers(headers, "application", "octet-stream")
+}
+
+/// Whether the client names this media type and does not prefer JSON.
+fn prefers(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
+    let named = ranges(headers).filter(|range| range.is(kind, subtype)).map(|range| range.quality);
+    let named = named.max().unwrap_or(0);
+    named > 0 && named >= quality(headers, "application", "json")
 }
 
 /// Whether the client accepts this media type. Without the header, or if no part of it is well formed, it accepts every type.
@@ -100,6 +110,20 @@ mod tests {
             &["text/*"],
         ] {
             assert!(!takes(&accept(bad), "application", "json"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_must_be_named_and_weigh_no_less_than_json() {
+        for good in [
+            "application/octet-stream",
+            "application/octet-stream, application/json",
+            "*/*;q=0.5, Application/Octet-Stream",
+        ] {
+            assert!(prefers_bytes(&accept(&[good])), "{good}");
+        }
+        for bad in ["", "*/*", "application/*", "application/json, application/octet-stream;q=0.9"] {
+            assert!(!prefers_bytes(&accept(&[bad])), "{bad}");
         }
     }
 

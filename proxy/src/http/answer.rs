@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
+    io::{self, Write},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -35,6 +36,12 @@ struct Held<T> {
 /// A body that is sent piece by piece. Large parts are shared by all answers that contain them.
 #[derive(Default)]
 pub(crate) struct Pieces(VecDeque<Bytes>);
+
+/// Text of unknown size, in blocks of [`PIECE`]. The memory of each is reserved before it is allocated.
+pub(crate) struct Blocks {
+    blocks: Vec<Vec<u8>>,
+    share: Share,
+}
 
 /// Marks an answer whose memory is reserved already, or that all clients share.
 #[derive(Clone, Copy)]
@@ -84,6 +91,44 @@ pub(crate) fn pay_or_refuse(memory: &Arc<Budget>, mut answer: Response) -> Respo
     };
     *answer.body_mut() = Body::new(Pieces::from_iter([held(whole.to_bytes(), Arc::new(share))]));
     answer
+}
+
+impl Blocks {
+    /// An empty text with memory of this budget.
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+        Self { blocks: Vec::new(), share: budget.share() }
+    }
+
+    /// The text, with its memory.
+    pub(crate) fn finish(self) -> Vec<Bytes> {
+        let share = Arc::new(self.share);
+        self.blocks.into_iter().map(|block| held(block, Arc::clone(&share))).collect()
+    }
+
+    /// The room in the last block, or in a new one.
+    fn room(&mut self) -> io::Result<&mut Vec<u8>> {
+        if self.blocks.last().is_none_or(|block| block.len() == PIECE) {
+            if !self.share.grow(PIECE) {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            self.blocks.push(Vec::with_capacity(PIECE));
+        }
+        self.blocks.last_mut().ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+}
+
+impl Write for Blocks {
+    /// Fails only if no memory is left.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let block = self.room()?;
+        let (now, _) = bytes.split_at(bytes.len().min(PIECE - block.len()));
+        block.extend_from_slice(now);
+        Ok(now.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Pieces {
@@ -160,6 +205,21 @@ mod tests {
         let error = answer.extensions().get::<Arc<ApiError>>().unwrap();
         assert_eq!(error.status(), 500);
         assert!(error.failure().is_some(), "nothing is logged");
+    }
+
+    #[test]
+    fn a_text_of_unknown_size_takes_no_more_memory_than_there_is() {
+        let budget = Budget::new(0, 3 * PIECE);
+        let mut blocks = Blocks::new(&budget);
+        let text = vec![b'x'; 2 * PIECE + 1];
+        blocks.write_all(&text).unwrap();
+        let whole = blocks.finish();
+        assert_eq!(whole.concat(), text);
+        assert!(!budget.share().grow(1));
+        drop(whole);
+        let error = Blocks::new(&budget).write_all(&vec![b'x'; 3 * PIECE + 1]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        assert!(budget.share().grow(3 * PIECE));
     }
 
     #[test]

@@ -28,8 +28,37 @@ pub(crate) fn is_declared(headers: &HeaderMap, media_types: &[&str]) -> Result<b
     let Some(media_type) = once(headers, &CONTENT_TYPE, "Content-Type")? else { return Ok(false) };
     let is_one = media_types.iter().any(|one| media_type == one)
         || media_type.to_str().is_ok_and(|text| is_media_type(text, media_types));
+    Ok(is_one && !is_compressed(headers))
+}
+
+/// Whether the body has a content coding.
+pub(crate) fn is_compressed(headers: &HeaderMap) -> bool {
     let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
-    Ok(is_one && headers.get(CONTENT_ENCODING).is_none_or(is_plain))
+    !headers.get(CONTENT_ENCODING).is_none_or(is_plain)
+}
+
+/// A body without a structure of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RawContent {
+    /// UTF-8.
+    Text,
+    /// Any bytes.
+    Bytes,
+}
+
+/// The kind of a raw body, if the body is declared as one: `image/*`, `audio/*`, `application/octet-stream` or `text/plain`, not
+/// compressed.
+pub(crate) fn raw_content(headers: &HeaderMap) -> Result<Option<RawContent>, ApiError> {
+    let Some(media_type) = once(headers, &CONTENT_TYPE, "Content-Type")? else { return Ok(None) };
+    let Ok(text) = media_type.to_str() else { return Ok(None) };
+    let content = if is_media_type(text, &["text/plain"]) {
+        Some(RawContent::Text)
+    } else {
+        let kind = text.split_once('/').map_or("", |(kind, _)| kind);
+        let is_media = ["image", "audio"].iter().any(|one| kind.eq_ignore_ascii_case(one));
+        (is_media || is_media_type(text, &["application/octet-stream"])).then_some(RawContent::Bytes)
+    };
+    Ok(content.filter(|_| !is_compressed(headers)))
 }
 
 fn is_media_type(text: &str, media_types: &[&str]) -> bool {
@@ -100,6 +129,24 @@ mod tests {
             "application/jsonp",
         ] {
             assert!(!is_media_type(bad, &["application/json"]), "{bad}");
+        }
+    }
+
+    #[test]
+    fn raw_content_is_text_or_bytes() {
+        let content = |media_type: &str| {
+            raw_content(&HeaderMap::from_iter([(CONTENT_TYPE, media_type.parse().unwrap())])).unwrap()
+        };
+        for bytes in ["image/jpeg", "IMAGE/x-icon; a=b", "audio/wav", "application/octet-stream"] {
+            assert_eq!(content(bytes), Some(RawContent::Bytes), "{bytes}");
+        }
+        for text in ["text/plain", "Text/Plain; charset=\"UTF-8\""] {
+            assert_eq!(content(text), Some(RawContent::Text), "{text}");
+        }
+        for other in
+            ["", "text/html", "text/plain; charset=latin1", "images/png", "application/json", "video/mp4"]
+        {
+            assert_eq!(content(other), None, "{other}");
         }
     }
 

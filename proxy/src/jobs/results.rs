@@ -1,17 +1,22 @@
 //! Large results. A result is read once and held once, however many answers need it at the same time. Its memory is reserved
 //! before it is read.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use axum::body::Bytes;
-use futures_util::FutureExt as _;
-use tepal_shared::{job::JobId, queue::error::StoreError};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use tepal_shared::{
+    job::{Job, JobId, JobResult},
+    queue::error::StoreError,
+    tensor::{open_inference::json, stored_outputs},
+};
+use tokio::sync::Semaphore;
 
 use super::single_flight::{Flight, SingleFlight};
 use crate::{
     error::ApiError,
     http::{
-        answer::held,
+        answer::{Blocks, held},
         budget::{Budget, Share},
     },
     jobs::store::Store,
@@ -21,10 +26,16 @@ use crate::{
 pub(crate) struct Results {
     store: Store,
     budget: Arc<Budget>,
-    reads: SingleFlight<Read>,
+    /// Permits to write tensors as JSON. Half of the processors remain for other requests.
+    turns: Arc<Semaphore>,
+    /// Results as JSON.
+    texts: SingleFlight<Read>,
+    /// Results in the stored form of tensors.
+    tensors: SingleFlight<Read>,
 }
 
-type Read = Result<Option<Bytes>, Unread>;
+/// The parts of a result; `None` if the job is gone.
+type Read = Result<Option<Vec<Bytes>>, Unread>;
 
 /// Why a result was not read.
 #[derive(Clone, Debug)]
@@ -35,42 +46,96 @@ pub(crate) enum Unread {
     Store(StoreError),
 }
 
-/// A text whose read others can join as long as this is held.
+/// A part of a result whose read others can join as long as this is held.
 struct Joined {
-    text: Bytes,
+    part: Bytes,
     _read: Arc<Flight<Read>>,
 }
 
 impl Results {
     pub(crate) fn new(store: Store, budget: Arc<Budget>) -> Self {
-        Self { store, budget, reads: SingleFlight::default() }
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let turns = Arc::new(Semaphore::new((processors / 2).max(1)));
+        Self { store, budget, turns, texts: SingleFlight::default(), tensors: SingleFlight::default() }
     }
 
-    /// The text of this job's result of so many bytes; `None` if the job is gone.
-    pub(crate) async fn text(&self, id: JobId, bytes: usize) -> Read {
-        let begin = || read(self.store.clone(), self.budget.share(), id, bytes).boxed();
-        let may_succeed = |read: &Flight<Read>| !matches!(read.peek(), Some(Err(_)));
-        // The result of a job never changes, so any read of it can be joined.
-        let read = self.reads.join(id, may_succeed, begin);
-        let text = read.outcome().await?;
-        Ok(text.map(|text| Bytes::from_owner(Joined { text, _read: read })))
+    /// The job's large result as JSON, in parts; `None` if the job is gone.
+    pub(crate) async fn json(&self, job: &Job) -> Read {
+        let (store, budget, id) = (self.store.clone(), Arc::clone(&self.budget), job.id);
+        match job.result {
+            Some(JobResult::Large { bytes }) => {
+                joined(&self.texts, id, || text(store, budget, id, bytes).boxed()).await
+            }
+            Some(JobResult::LargeTensors { bytes }) => {
+                let turns = Arc::clone(&self.turns);
+                joined(&self.texts, id, || written(store, budget, turns, id, bytes).boxed()).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The stored form of the job's tensors, which has so many bytes; `None` if the job is gone.
+    pub(crate) async fn tensors(&self, id: JobId, bytes: usize) -> Result<Option<Bytes>, Unread> {
+        let (store, budget) = (self.store.clone(), Arc::clone(&self.budget));
+        let begin = || async move {
+            Ok(read(&store, &budget, id, bytes).await?.map(|(form, share)| vec![held(form, share)]))
+        };
+        let parts = joined(&self.tensors, id, || begin().boxed()).await?;
+        Ok(parts.and_then(|parts| parts.into_iter().next()))
     }
 }
 
-async fn read(store: Store, mut share: Share, id: JobId, bytes: usize) -> Read {
+/// Joins a read of this job's result, or begins one. A result never changes, so any read of it can be joined.
+async fn joined(
+    reads: &SingleFlight<Read>,
+    id: JobId,
+    begin: impl FnOnce() -> BoxFuture<'static, Read>,
+) -> Read {
+    let may_succeed = |read: &Flight<Read>| !matches!(read.peek(), Some(Err(_)));
+    let read = reads.join(id, may_succeed, begin);
+    let parts = read.outcome().await?;
+    let joined = |part| Bytes::from_owner(Joined { part, _read: Arc::clone(&read) });
+    Ok(parts.map(|parts| parts.into_iter().map(joined).collect()))
+}
+
+/// The result as it is stored, and its memory, which is reserved before the result is read.
+async fn read(
+    store: &Store,
+    budget: &Arc<Budget>,
+    id: JobId,
+    bytes: usize,
+) -> Result<Option<(Vec<u8>, Arc<Share>)>, Unread> {
+    let mut share = budget.share();
     if !share.grow(bytes) {
         return Err(Unread::NoRoom);
     }
-    let Some(text) = store.views.large_result(id).await.map_err(Unread::Store)? else { return Ok(None) };
-    if !share.grow(text.len().saturating_sub(bytes)) {
+    let Some(result) = store.views.large_result(id).await.map_err(Unread::Store)? else { return Ok(None) };
+    if !share.grow(result.len().saturating_sub(bytes)) {
         return Err(Unread::NoRoom);
     }
-    Ok(Some(held(in_one_line(text), Arc::new(share))))
+    Ok(Some((result, Arc::new(share))))
+}
+
+async fn text(store: Store, budget: Arc<Budget>, id: JobId, bytes: usize) -> Read {
+    let Some((text, share)) = read(&store, &budget, id, bytes).await? else { return Ok(None) };
+    Ok(Some(vec![held(in_one_line(text), share)]))
+}
+
+/// Tensors written as JSON, away from the threads that serve other requests.
+async fn written(store: Store, budget: Arc<Budget>, turns: Arc<Semaphore>, id: JobId, bytes: usize) -> Read {
+    let Some((form, _share)) = read(&store, &budget, id, bytes).await? else { return Ok(None) };
+    // The semaphore is never closed.
+    let _turn = turns.acquire().await.ok();
+    tokio::task::block_in_place(|| {
+        let tensors = stored_outputs::read(&form).map_err(|damaged| Unread::Store(damaged.into()))?;
+        let mut blocks = Blocks::new(&budget);
+        json::write_outputs(tensors, &mut blocks).map_err(|_| Unread::NoRoom)?;
+        Ok(Some(blocks.finish()))
+    })
 }
 
 /// The same JSON without line ends, which would split the data of an event. In JSON they are whitespace.
-fn in_one_line(text: String) -> Vec<u8> {
-    let mut bytes = text.into_bytes();
+fn in_one_line(mut bytes: Vec<u8>) -> Vec<u8> {
     for byte in bytes.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
         *byte = b' ';
     }
@@ -98,6 +163,6 @@ impl From<Unread> for ApiError {
 
 impl AsRef<[u8]> for Joined {
     fn as_ref(&self) -> &[u8] {
-        &self.text
+        &self.part
     }
 }

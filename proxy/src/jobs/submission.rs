@@ -4,9 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 use tepal_shared::{
-    job::{Charge, Priority, UnknownWord},
-    model::{InputError, Model},
-    tensor::number::{kind, large},
+    job::{Charge, Priority, UnknownWord, input::ResultForm},
+    model::{InputError, JobInput, Model},
+    tensor::{
+        DataType,
+        number::{kind, large},
+        open_inference::{self, binary},
+        pointer::Pointer,
+    },
 };
 
 use crate::{
@@ -22,7 +27,7 @@ pub(crate) const LONGEST_SECONDS: u32 = 86_400;
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub(crate) model: Arc<Served>,
-    /// The input as stored tensors.
+    /// The input as it is stored, see [`tepal_shared::job::input`].
     pub(crate) input: Vec<u8>,
     /// How many rows.
     pub(crate) rows: usize,
@@ -44,24 +49,20 @@ impl Submission {
 
     /// Reads the body of a job of this model.
     pub(crate) fn read(body: Value, model: &Arc<Served>) -> Result<Self, Vec<Mistake>> {
-        let Value::Object(fields) = body else {
-            let detail = format!("must be an object with the field {DATA}, not {}", kind(&body));
-            return Err(vec![Mistake::at("", "type", detail)]);
-        };
-        let mut reader = MemberReader { submission: Self::new(Arc::clone(model)), mistakes: Vec::new() };
-        let has_data = fields.contains_key(DATA);
-        for (name, value) in fields {
-            // Of very many wrong fields, the first ones are reported.
-            if reader.mistakes.len() >= MOST_MISTAKES {
-                break;
-            }
-            reader.field(&name, &value, &model.description);
-        }
-        if !has_data {
-            reader.mistakes.insert(0, Mistake::at(format!("/{DATA}"), "missing", "is missing"));
-        }
-        reader.mistakes.truncate(MOST_MISTAKES);
-        if reader.mistakes.is_empty() { Ok(reader.submission) } else { Err(reader.mistakes) }
+        MemberReader::new(model, None).read(body, &model.description)
+    }
+
+    /// Reads a body in binary form: its JSON, and the raw bytes of its tensors.
+    pub(crate) fn read_binary(body: Value, raw: &[u8], model: &Arc<Served>) -> Result<Self, Vec<Mistake>> {
+        MemberReader::new(model, Some(raw)).read(body, &model.description)
+    }
+
+    /// The only element of the only input of a model that takes bytes; `None` for other models. The result is a prediction, as for
+    /// `data`.
+    pub(crate) fn of_raw(content: &[u8], model: Arc<Served>) -> Option<Self> {
+        let read = model.description.raw_input(content)?;
+        let input = model.description.stored(&read);
+        Some(Self { input, rows: read.rows, ..Self::new(model) })
     }
 
     /// The JSON Schema of the body, from that of a priority.
@@ -69,7 +70,8 @@ impl Submission {
         let members = FIELDS.iter().map(|field| (field.name.to_owned(), (field.schema)(priority)));
         json!({
             "type": "object",
-            "required": [DATA],
+            "oneOf": [{"required": [DATA]}, {"required": [INPUTS]}],
+            "dependentRequired": {OUTPUTS: [INPUTS]},
             "additionalProperties": false,
             "properties": members.collect::<Map<String, Value>>(),
         })
@@ -83,29 +85,53 @@ impl Submission {
     }
 }
 
-struct MemberReader {
+struct MemberReader<'a> {
     submission: Submission,
+    /// The tensors, if the body has any.
+    inputs: Option<JobInput>,
+    /// The names of the outputs that the client wants.
+    outputs: Vec<String>,
+    /// The raw bytes after the JSON, in binary form.
+    raw: Option<&'a [u8]>,
     mistakes: Vec<Mistake>,
 }
 
 /// A member of the body.
 struct Field {
     name: &'static str,
-    read: fn(&mut MemberReader, &'static str, &Value, &Model),
+    read: fn(&mut MemberReader<'_>, &'static str, &Value, &Model),
     /// Its schema, from that of a priority.
     schema: fn(&Value) -> Value,
 }
 
 /// Every member of the body.
-const FIELDS: [Field; 5] = [
-    Field { name: DATA, read: MemberReader::data, schema: |_| data_schema() },
+const FIELDS: [Field; 7] = [
+    Field {
+        name: DATA,
+        read: |reader, name, value, model| reader.data(name, value, model),
+        schema: |_| data_schema(),
+    },
+    Field {
+        name: INPUTS,
+        read: |reader, name, value, model| reader.inputs(name, value, model),
+        schema: |_| inputs_schema(),
+    },
+    Field {
+        name: OUTPUTS,
+        read: |reader, name, value, model| reader.outputs(name, value, model),
+        schema: |_| outputs_schema(),
+    },
     // It has been read before the others, which depend on it.
     Field {
         name: MODEL,
         read: |_, _, _, _| {},
         schema: |_| json!({"type": "string", "description": "The name of a model; without it, the default model"}),
     },
-    Field { name: "priority", read: MemberReader::priority, schema: with_default },
+    Field {
+        name: "priority",
+        read: |reader, name, value, model| reader.priority(name, value, model),
+        schema: with_default,
+    },
     Field {
         name: "max_queue_seconds",
         read: |reader, name, value, _| reader.submission.max_queue = reader.span(name, value),
@@ -119,8 +145,43 @@ const FIELDS: [Field; 5] = [
         },
     },
 ];
-/// The only member that every body has.
+/// A body has one of these two.
 const DATA: &str = "data";
+const INPUTS: &str = "inputs";
+const OUTPUTS: &str = "outputs";
+
+fn inputs_schema() -> Value {
+    let datatypes = DataType::ALL.map(DataType::as_str);
+    json!({
+        "type": "array",
+        "description": "The inputs of the model as tensors, in place of `data`",
+        "items": {
+            "type": "object",
+            "required": ["name", "shape", "datatype"],
+            "additionalProperties": false,
+            "properties": {
+                "name": {"type": "string"},
+                "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+                "datatype": {"enum": datatypes},
+                "data": {"description": "The elements, flat or nested as the shape says"},
+                "parameters": {
+                    "type": "object",
+                    "description": "In binary form, in place of `data`",
+                    "additionalProperties": false,
+                    "properties": {"binary_data_size": {"type": "integer", "minimum": 0}},
+                },
+            },
+        },
+    })
+}
+
+fn outputs_schema() -> Value {
+    json!({
+        "type": "array",
+        "description": "The outputs that the result contains, with `inputs`; all without it",
+        "items": {"type": "string"},
+    })
+}
 
 /// What a model takes is in its description, not in the contract.
 fn data_schema() -> Value {
@@ -142,7 +203,54 @@ fn span_schema(description: &str) -> Value {
     })
 }
 
-impl MemberReader {
+impl<'a> MemberReader<'a> {
+    fn new(model: &Arc<Served>, raw: Option<&'a [u8]>) -> Self {
+        let submission = Submission::new(Arc::clone(model));
+        Self { submission, inputs: None, outputs: Vec::new(), raw, mistakes: Vec::new() }
+    }
+
+    fn read(mut self, body: Value, model: &Model) -> Result<Submission, Vec<Mistake>> {
+        let Value::Object(fields) = body else {
+            let detail = format!("must be an object with the field {DATA}, not {}", kind(&body));
+            return Err(vec![Mistake::at("", "type", detail)]);
+        };
+        for (name, value) in &fields {
+            // Of very many wrong fields, the first ones are reported.
+            if self.mistakes.len() >= MOST_MISTAKES {
+                break;
+            }
+            self.field(name, value, model);
+        }
+        self.check_forms(&fields);
+        self.mistakes.truncate(MOST_MISTAKES);
+        if self.mistakes.is_empty() { Ok(self.finish(model)) } else { Err(self.mistakes) }
+    }
+
+    /// Checks that the input has one form.
+    fn check_forms(&mut self, fields: &Map<String, Value>) {
+        let has = |name| fields.contains_key(name);
+        let surplus = self.raw.map_or(0, <[u8]>::len);
+        let conflict = |name, detail: &str| Mistake::at(format!("/{name}"), "conflict", detail);
+        if !has(DATA) && !has(INPUTS) {
+            self.mistakes.insert(0, Mistake::at(format!("/{DATA}"), "missing", "is missing"));
+        } else if has(DATA) && has(INPUTS) {
+            self.mistakes.push(conflict(INPUTS, "must be omitted, since the request has data"));
+        } else if has(DATA) && surplus > 0 {
+            let detail =
+                format!("must be omitted, since {surplus} raw bytes follow the JSON; they need {INPUTS}");
+            self.mistakes.push(conflict(DATA, &detail));
+        }
+        if has(OUTPUTS) && !has(INPUTS) {
+            self.mistakes.push(conflict(OUTPUTS, "must be omitted, since the request has no inputs"));
+        }
+    }
+
+    fn finish(self, model: &Model) -> Submission {
+        let Some(inputs) = self.inputs else { return self.submission };
+        let input = ResultForm::Outputs(self.outputs).with(model.stored(&inputs));
+        Submission { input, rows: inputs.rows, ..self.submission }
+    }
+
     fn field(&mut self, name: &str, value: &Value, model: &Model) {
         if let Some(field) = FIELDS.iter().find(|field| field.name == name) {
             return (field.read)(self, field.name, value, model);
@@ -158,6 +266,39 @@ impl MemberReader {
                 self.submission.rows = read.rows;
                 self.submission.input = model.stored(&read);
             }
+            Err(errors) => self.mistakes.extend(errors.into_iter().map(InputError::into)),
+        }
+    }
+
+    fn inputs(&mut self, name: &'static str, value: &Value, model: &Model) {
+        let at = Pointer::ROOT.member(name);
+        let given = match self.raw {
+            Some(raw) => binary::read(value, raw, at),
+            None => open_inference::json::read(value, at),
+        };
+        match given.and_then(|given| model.check_tensors(given, at)) {
+            Ok(inputs) => self.inputs = Some(inputs),
+            Err(errors) => self.mistakes.extend(errors.into_iter().map(InputError::into)),
+        }
+    }
+
+    fn outputs(&mut self, name: &'static str, value: &Value, model: &Model) {
+        let at = Pointer::ROOT.member(name);
+        let Value::Array(values) = value else {
+            let detail = format!("must be a list of names of outputs, not {}", kind(value));
+            return self.mistakes.push(Mistake::at(at, "type", detail));
+        };
+        let wrong = values.iter().enumerate().filter(|(_, value)| !value.is_string()).take(MOST_MISTAKES);
+        let wrong = wrong.map(|(index, value)| {
+            Mistake::at(at.element(index), "type", format!("must be a string, not {}", kind(value)))
+        });
+        self.mistakes.extend(wrong);
+        let names: Vec<String> = values.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        if names.len() < values.len() {
+            return;
+        }
+        match model.check_output_names(&names, at) {
+            Ok(()) => self.outputs = names,
             Err(errors) => self.mistakes.extend(errors.into_iter().map(InputError::into)),
         }
     }

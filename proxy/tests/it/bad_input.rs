@@ -220,7 +220,8 @@ async fn options_that_cannot_be_used() {
             r#""prio": "high""#,
             "/prio",
             "unknown_field",
-            "is not a field of this request; known are data, model, priority, max_queue_seconds and timeout_seconds"
+            "is not a field of this request; known are data, inputs, outputs, model, priority, max_queue_seconds and \
+             timeout_seconds"
                 .to_owned(),
         ),
     ] {
@@ -253,7 +254,7 @@ async fn a_body_that_is_not_declared_as_json() {
     let detail = "The body must be sent as Content-Type: application/json, not compressed";
     let cases: [&[(&str, &str)]; 5] = [
         &[],
-        &[("content-type", "text/plain")],
+        &[("content-type", "text/html")],
         &[("content-type", "application/x-www-form-urlencoded")],
         &[("content-type", "application/json; charset=latin1")],
         &[JSON, ("content-encoding", "gzip")],

@@ -104,6 +104,12 @@ impl Gateway {
         self.client.request(method, path, &headers, body.to_owned()).await
     }
 
+    /// `POST /predict` with any bytes.
+    pub(crate) async fn post_bytes(&self, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        let headers = [&[("x-request-id", REQUEST_ID)], headers].concat();
+        self.client.request(Method::POST, "/predict", &headers, body).await
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], "").await
     }

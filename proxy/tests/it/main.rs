@@ -10,6 +10,7 @@
 //! | `framing` | heads that two programs could read differently |
 //! | `hostile` | attacks at scale: bounded time and memory, others are served |
 //! | `submit`, `job`, `listing`, `retry` | the operations on jobs |
+//! | `tensor_jobs`, `raw_bodies`, `tensor_results` | tensors in: JSON, binary form, raw bodies; tensors out: JSON and bytes |
 //! | `idempotency`, `full_queue`, `quota` | one job for one key; refusing early |
 //! | `tls`, `client_certificates`, `redis_tls`, `cors` | secured connections; whose pages may use the API |
 //! | `health`, `metadata`, `metrics` | what operators read |
@@ -51,6 +52,7 @@ mod owners;
 mod protocol;
 mod quota;
 mod rate_limit;
+mod raw_bodies;
 mod redis_tls;
 mod replication;
 mod retry;
@@ -59,5 +61,7 @@ mod shutdown;
 mod store;
 mod submit;
 mod tasks;
+mod tensor_jobs;
+mod tensor_results;
 mod tls;
 mod topology;

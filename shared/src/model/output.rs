@@ -1,9 +1,11 @@
 //! Checks the output of a model against the description, and writes results as JSON.
 
+mod tensors;
 mod text;
 
 use std::ops::Range;
 
+pub use self::tensors::StoredOutputs;
 use self::text::{Elements, Listed, Row};
 use super::{Axis, Model, OutputSpec, Shape, elements_of};
 use crate::tensor::{DataType, Element, Tensor, bytes, with_element};
@@ -61,7 +63,7 @@ pub enum OutputError {
     },
 }
 
-/// A job's result.
+/// A job's result that is a prediction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
     /// The `result` of the API, JSON text.
@@ -127,18 +129,26 @@ impl Model {
     /// When a row contains NaN or infinity although the description forbids it, or the result is larger. At most `most` bytes are
     /// written.
     pub fn render(&self, answer: &Answer, rows: Range<usize>, most: usize) -> Result<Rendered, OutputError> {
-        for (spec, output) in self.outputs().zip(answer.outputs()) {
-            if spec.must_be_finite() && !is_finite(spec.datatype, output.rows(&rows)) {
-                return Err(OutputError::NotFinite { output: spec.name.clone() });
-            }
-        }
-        let count = rows.len();
-        let first = answer.first.rows(&(rows.start..rows.start + count.min(1)));
-        let class = self.class(first).map(|(_, name)| name.to_owned());
+        self.check_finite(answer, &rows)?;
+        let class = self.class_of_first(answer, &rows);
         let listed = (!self.further_outputs.is_empty()).then(|| self.listed(answer, &rows));
         let row = |index| self.row(answer.first.rows(&(index..index + 1)), answer.first.row_shape());
         let json = text::result(rows.map(row), listed.as_deref(), most);
         Ok(Rendered { json: json.map_err(|_| OutputError::TooLarge { most })?, class_name: class })
+    }
+
+    fn check_finite(&self, answer: &Answer, rows: &Range<usize>) -> Result<(), OutputError> {
+        let is_wrong = |(spec, output): &(&OutputSpec, &Checked)| {
+            spec.must_be_finite() && !is_finite(spec.datatype, output.rows(rows))
+        };
+        let wrong = self.outputs().zip(answer.outputs()).find(is_wrong);
+        wrong.map_or(Ok(()), |(spec, _)| Err(OutputError::NotFinite { output: spec.name.clone() }))
+    }
+
+    /// The name of the class of the first row, if the model has classes.
+    fn class_of_first(&self, answer: &Answer, rows: &Range<usize>) -> Option<String> {
+        let first = answer.first.rows(&(rows.start..rows.start + rows.len().min(1)));
+        self.class(first).map(|(_, name)| name.to_owned())
     }
 
     fn row<'a>(&'a self, data: &'a [u8], shape: &'a [usize]) -> Row<'a> {

@@ -1,7 +1,10 @@
 //! The stored form of a job's input, see [`crate::tensor::stored`]. It has no names: the tensors are in the order of the description.
 
 use super::{InputSpec, InputTensor, JobInput, Model};
-use crate::tensor::stored::{self, StoredError, StoredTensor};
+use crate::{
+    job::input::ResultForm,
+    tensor::stored::{self, StoredError, StoredTensor},
+};
 
 /// A stored input does not fit the model, because the description has changed since the job was submitted, or is another one where
 /// it was submitted. The text is safe for clients.
@@ -38,6 +41,9 @@ pub enum StoredMismatch {
         /// The description.
         expected: String,
     },
+    /// An output that the client chose.
+    #[error("it asks for the output `{0}`, which the model does not have")]
+    Output(String),
     /// Too many rows.
     #[error("it has {given} rows, but the model takes at most {most}")]
     Rows {
@@ -59,6 +65,22 @@ impl Model {
             stored::append(&mut bytes, spec.datatype, &tensor.shape, &tensor.data);
         }
         bytes
+    }
+
+    /// Reads the input of a job, and the form of its result.
+    ///
+    /// # Errors
+    /// When the job does not fit the description.
+    pub fn read_job(&self, bytes: &[u8]) -> Result<(JobInput, ResultForm), StoredMismatch> {
+        let (form, tensors) = ResultForm::of(bytes)?;
+        let input = self.read_stored(tensors)?;
+        if let ResultForm::Outputs(names) = &form
+            && let Some(unknown) =
+                names.iter().find(|name| self.outputs().all(|output| output.name != **name))
+        {
+            return Err(StoredMismatch::Output(unknown.clone()));
+        }
+        Ok((input, form))
     }
 
     /// Reads the stored form of an input. The values were checked when the job was submitted.
@@ -141,6 +163,18 @@ mod tests {
         model.max_batch = 0;
         let input = model.read_data(&json!([1, 2])).unwrap();
         assert_eq!(model.read_stored(&model.stored(&input)), Ok(input));
+    }
+
+    #[test]
+    fn a_job_has_the_form_of_its_result_and_outputs_that_exist() {
+        let model = flowers();
+        let named = |name: &str| ResultForm::Outputs(vec![name.to_owned()]);
+        for form in [ResultForm::Prediction, named("p"), ResultForm::Outputs(vec![])] {
+            let (input, read) = model.read_job(&form.with(stored())).unwrap();
+            assert_eq!((input.rows, read), (2, form));
+        }
+        let error = model.read_job(&named("q").with(stored())).unwrap_err().to_string();
+        assert_eq!(error, "it asks for the output `q`, which the model does not have");
     }
 
     #[test]

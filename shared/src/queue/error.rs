@@ -6,7 +6,10 @@ use redis::{ErrorKind, ParsingError, RedisError, ServerErrorKind};
 
 pub use topology::WrongTopology;
 
-use crate::job::{NotAModelName, UnknownWord};
+use crate::{
+    job::{NotAModelName, UnknownWord},
+    tensor::stored::StoredError,
+};
 
 /// A call to Redis failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -81,6 +84,17 @@ pub enum Unreadable {
     Name(#[from] NotAModelName),
     /// The text is not a number of bytes.
     Size(#[from] std::num::ParseIntError),
+    /// The text is not UTF-8.
+    Text(#[from] std::string::FromUtf8Error),
+    /// The tensors have another form.
+    Tensors(#[from] StoredError),
+}
+
+/// A read result is damaged.
+impl From<StoredError> for StoreError {
+    fn from(cause: StoredError) -> Self {
+        Self::unread(cause)
+    }
 }
 
 impl StoreError {

@@ -10,7 +10,7 @@ use serde_json::Value;
 pub const BASE64: &str = "b64";
 
 /// Bytes of the length before an element.
-pub(super) const LENGTH: usize = size_of::<u32>();
+pub(crate) const LENGTH: usize = size_of::<u32>();
 
 /// Appends an element; `None` if it has more than 4 GiB.
 #[must_use]

@@ -15,6 +15,9 @@ pub trait Element: Copy + PartialOrd {
     /// Whether the element is neither NaN nor infinite.
     fn is_finite(self) -> bool;
 
+    /// The nearest 64-bit float; 0 or 1 for a boolean.
+    fn as_f64(self) -> f64;
+
     /// Writes the element as JSON. NaN and infinity have no numbers in JSON, so they are strings.
     ///
     /// # Errors
@@ -43,6 +46,10 @@ macro_rules! integers {
                 true
             }
 
+            fn as_f64(self) -> f64 {
+                self as f64
+            }
+
             fn write_json(self, text: &mut impl Write) -> io::Result<()> {
                 Ok(serde_json::to_writer(text, &self)?)
             }
@@ -59,6 +66,10 @@ macro_rules! floats {
 
             fn is_finite(self) -> bool {
                 <$type>::is_finite(self)
+            }
+
+            fn as_f64(self) -> f64 {
+                self.into()
             }
 
             fn write_json(self, text: &mut impl Write) -> io::Result<()> {
@@ -90,6 +101,10 @@ impl Element for bool {
 
     fn is_finite(self) -> bool {
         true
+    }
+
+    fn as_f64(self) -> f64 {
+        f64::from(u8::from(self))
     }
 
     fn write_json(self, text: &mut impl Write) -> io::Result<()> {

@@ -36,6 +36,12 @@ impl InputErrors {
         }
     }
 
+    /// Adds errors that were found elsewhere, as many as there is room for.
+    pub fn extend(&mut self, errors: impl IntoIterator<Item = InputError>) {
+        let room = MOST_ERRORS.saturating_sub(self.0.len());
+        self.0.extend(errors.into_iter().take(room));
+    }
+
     /// Whether nothing is wrong so far.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -42,6 +42,9 @@ pub enum StoredError {
     /// A shape that no tensor has.
     #[error("it has a tensor with an impossible shape")]
     Shape,
+    /// A name is not UTF-8.
+    #[error("it has a name that is not UTF-8")]
+    Text,
     /// The elements of BYTES do not fit the shape.
     #[error("it has a tensor whose strings do not fit its shape")]
     Strings,
@@ -80,7 +83,8 @@ pub fn read(mut stored: &[u8]) -> Result<Vec<StoredTensor<'_>>, StoredError> {
     Ok(tensors)
 }
 
-fn tensor<'a>(stored: &mut &'a [u8]) -> Result<StoredTensor<'a>, StoredError> {
+/// Takes the first tensor.
+pub(super) fn tensor<'a>(stored: &mut &'a [u8]) -> Result<StoredTensor<'a>, StoredError> {
     let (first, rest) = stored.split_first().ok_or(StoredError::Incomplete)?;
     *stored = rest;
     let datatype = DataType::of_number(first >> 4).ok_or(StoredError::DataType(first >> 4))?;
@@ -113,7 +117,20 @@ fn has_strings(data: &[u8], elements: usize) -> bool {
     (count, bytes) == (elements, data.len())
 }
 
-fn append_number(stored: &mut Vec<u8>, mut number: usize) {
+pub(crate) fn append_text(stored: &mut Vec<u8>, text: &str) {
+    append_number(stored, text.len());
+    stored.extend_from_slice(text.as_bytes());
+}
+
+/// Takes a text with its length.
+pub(crate) fn text<'a>(stored: &mut &'a [u8]) -> Result<&'a str, StoredError> {
+    let length = number(stored)?;
+    let (text, rest) = stored.split_at_checked(length).ok_or(StoredError::Incomplete)?;
+    *stored = rest;
+    std::str::from_utf8(text).map_err(|_| StoredError::Text)
+}
+
+pub(crate) fn append_number(stored: &mut Vec<u8>, mut number: usize) {
     while number >= 0x80 {
         stored.push(number as u8 | 0x80);
         number >>= 7;
@@ -121,7 +138,7 @@ fn append_number(stored: &mut Vec<u8>, mut number: usize) {
     stored.push(number as u8);
 }
 
-fn number(stored: &mut &[u8]) -> Result<usize, StoredError> {
+pub(crate) fn number(stored: &mut &[u8]) -> Result<usize, StoredError> {
     let mut number = 0_usize;
     for shift in (0..usize::BITS).step_by(7) {
         let (byte, rest) = stored.split_first().ok_or(StoredError::Incomplete)?;

@@ -6,6 +6,7 @@ use futures_util::StreamExt as _;
 use tepal_shared::{
     job::{Claim, JobId, JobResult, JobStatus, LARGE_BYTES, Priority, owner::View},
     queue::work::{Fence, Settled, Settlement},
+    tensor::{DataType, Tensor, stored_outputs},
 };
 use tokio::time::timeout;
 
@@ -133,7 +134,7 @@ pub(crate) async fn a_large_result_is_read_by_itself_and_its_job_says_its_size(q
         let (stored, large) = if bytes <= LARGE_BYTES {
             (JobResult::Inline(text(bytes)), None)
         } else {
-            (JobResult::Large { bytes }, Some(text(bytes)))
+            (JobResult::Large { bytes }, Some(text(bytes).into_bytes()))
         };
         assert_eq!(queue.job(id).await.result, Some(stored));
         assert_eq!(queue.store.views.large_result(id).await.unwrap(), large);
@@ -142,6 +143,30 @@ pub(crate) async fn a_large_result_is_read_by_itself_and_its_job_says_its_size(q
         assert!(ttl > 0, "{ttl}");
     }
     assert_eq!(queue.store.views.large_result(JobId::new(0)).await.unwrap(), None);
+}
+
+pub(crate) async fn tensors_are_read_as_tensors_whatever_their_size(queue: &Queue) {
+    for elements in [10, LARGE_BYTES + 1] {
+        let tensor = Tensor {
+            name: "y".to_owned(),
+            datatype: DataType::Uint8,
+            shape: vec![elements],
+            data: vec![b'@'; elements],
+        };
+        let stored = stored_outputs::write([tensor.view()]);
+        let attempt = queue.submit_and_take("w").await;
+        let settlement = Settlement::CompleteTensors(stored.clone());
+        assert_eq!(queue.settle(&attempt, settlement.clone()).await, DONE);
+        assert_eq!(queue.settle(&attempt, settlement).await, DONE);
+
+        let (result, large) = if stored.len() <= LARGE_BYTES {
+            (JobResult::Tensors(vec![tensor]), None)
+        } else {
+            (JobResult::LargeTensors { bytes: stored.len() }, Some(stored))
+        };
+        assert_eq!(queue.job(attempt.job_id).await.result, Some(result));
+        assert_eq!(queue.store.views.large_result(attempt.job_id).await.unwrap(), large);
+    }
 }
 
 pub(crate) async fn a_dead_letter_contains_the_job_and_the_reason(queue: &Queue) {
@@ -174,6 +199,7 @@ pub(crate) async fn dead_letters_are_kept_up_to_a_limit(queue: &Queue) {
 as_tests![
     many_results_stored_at_once_reach_their_own_jobs,
     a_large_result_is_read_by_itself_and_its_job_says_its_size,
+    tensors_are_read_as_tensors_whatever_their_size,
     every_end_is_published_to_all_who_wait_for_it,
     every_end_has_its_time,
     no_byte_of_a_job_changes_after_its_end,

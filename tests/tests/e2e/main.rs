@@ -12,6 +12,7 @@ mod redis_state;
 mod run;
 mod secured;
 mod sharing;
+mod tensors;
 mod up;
 
 use std::path::{Path, PathBuf};

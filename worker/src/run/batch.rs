@@ -2,7 +2,7 @@
 //! own time limit, is called alone.
 
 use tepal_shared::{
-    job::{Attempt, Delivery},
+    job::{Attempt, Delivery, input::ResultForm},
     model::{JobInput, Model, StoredMismatch},
     tensor::Batch,
 };
@@ -14,6 +14,8 @@ pub struct Item {
     pub attempt: Attempt,
     /// Its tensors.
     pub input: JobInput,
+    /// What its result contains.
+    pub form: ResultForm,
 }
 
 /// Jobs that share one model call.
@@ -57,12 +59,14 @@ impl Plan {
         // One for each shape, so that jobs of many shapes in turn fill calls too.
         let mut open = Vec::new();
         for Delivery { attempt, input } in deliveries {
-            match model.read_stored(&input) {
+            match model.read_job(&input) {
                 Err(error) => plan.unfit.push((attempt, error)),
-                Ok(input) if must_be_alone(&attempt) => {
-                    plan.batches.push(MicroBatch { items: vec![Item { attempt, input }] });
+                Ok((input, form)) if must_be_alone(&attempt) => {
+                    plan.batches.push(MicroBatch { items: vec![Item { attempt, input, form }] });
                 }
-                Ok(input) => plan.batches.extend(add(&mut open, Item { attempt, input }, limits)),
+                Ok((input, form)) => {
+                    plan.batches.extend(add(&mut open, Item { attempt, input, form }, limits));
+                }
             }
         }
         plan.batches.extend(open.into_iter().map(|batch| MicroBatch { items: batch.items }));
@@ -216,6 +220,16 @@ mod tests {
         assert_eq!((plan.unfit.len(), rows_of(&plan)), (1, vec![vec![1]]));
         let reason = plan.unfit[0].1.to_string();
         assert_eq!(reason, "`input` has the shape [1, 3], but the model takes [-1, 4]");
+    }
+
+    #[test]
+    fn rows_and_tensors_share_a_call_and_keep_the_form_of_their_results() {
+        let form = ResultForm::Outputs(vec![iris().output.name]);
+        let tensors = Delivery { input: form.with(delivery(1).input), ..delivery(1) };
+        let plan = Plan::new(&iris(), vec![delivery(2), tensors], up_to(100));
+        assert_eq!(rows_of(&plan), [[2, 1]]);
+        let forms: Vec<_> = plan.batches[0].items.iter().map(|item| &item.form).collect();
+        assert_eq!(forms, [&ResultForm::Prediction, &form]);
     }
 
     /// Deliveries of one row each, as long as the model's variable axis is said to be.

@@ -169,6 +169,7 @@ mod tests {
         let item = |rows: &usize| Item {
             attempt: attempt(),
             input: tepal_shared::model::JobInput { rows: *rows, tensors: Vec::new() },
+            form: Default::default(),
         };
         MicroBatch { items: rows.iter().map(item).collect() }
     }

@@ -8,12 +8,13 @@ mod settling;
 mod time_limit;
 
 use std::{
+    ops::Range,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
 use tepal_shared::{
-    job::Attempt,
+    job::{Attempt, input::ResultForm},
     model::{Answer, Model, OutputError, StoredMismatch},
     process::{retry::retry_delay, telemetry},
     queue::work::{Settlement, Work},
@@ -255,17 +256,34 @@ impl Runner {
     fn results<'a>(&self, batch: &'a MicroBatch, answer: &Answer) -> Vec<Outcome<'a>> {
         let outcomes = batch.split().map(|(item, from)| {
             let rows = from..from + item.input.rows;
-            match self.model.render(answer, rows, self.settings.max_result_bytes) {
-                Ok(result) => Outcome {
-                    attempt: &item.attempt,
-                    settlement: Settlement::Complete(result.json),
-                    class_name: result.class_name,
-                    call: None,
-                },
+            match self.result(&item.form, answer, rows) {
+                Ok((settlement, class_name)) => {
+                    Outcome { attempt: &item.attempt, settlement, class_name, call: None }
+                }
                 Err(error) => Outcome::of(&item.attempt, no_result(&error)),
             }
         });
         outcomes.collect()
+    }
+
+    /// The completion of a job with these rows, and the class of the first.
+    fn result(
+        &self,
+        form: &ResultForm,
+        answer: &Answer,
+        rows: Range<usize>,
+    ) -> Result<(Settlement, Option<String>), OutputError> {
+        let most = self.settings.max_result_bytes;
+        match form {
+            ResultForm::Prediction => {
+                let result = self.model.render(answer, rows, most)?;
+                Ok((Settlement::Complete(result.json), result.class_name))
+            }
+            ResultForm::Outputs(names) => {
+                let result = self.model.outputs_of(answer, rows, names, most)?;
+                Ok((Settlement::CompleteTensors(result.bytes), result.class_name))
+            }
+        }
     }
 
     /// Calls the model with its sample, to find out whether the backend or the batch is to blame.

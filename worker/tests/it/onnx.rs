@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use tepal_shared::{job::NewJob, queue::heartbeat::BackendState};
+use tepal_shared::{
+    job::{JobResult, NewJob, input::ResultForm},
+    queue::heartbeat::BackendState,
+    tensor::{DataType, Element as _},
+};
 
 use crate::{
     flowers::{classify_all, input, input_of_rows},
-    queue::{Queue, SOON, new_job, result_of},
+    queue::{Queue, SOON, new_job, result_of, stored},
     settings::{Settings, TOY_MODELS},
 };
 
@@ -28,6 +32,37 @@ async fn all_flowers_get_their_classes_alone_and_as_one_job() {
         assert_eq!(names(prediction), ["prediction", "class_name", "probabilities"]);
     }
     queue.assert_drained().await;
+}
+
+#[tokio::test]
+async fn a_job_gets_its_own_rows_of_the_outputs_that_it_asks_for() {
+    let queue = Queue::start().await;
+    let outputs = |names: &[&str]| ResultForm::Outputs(names.iter().map(|name| (*name).to_owned()).collect());
+    let mut ids = Vec::new();
+    for form in [outputs(&[]), outputs(&["output"]), outputs(&["scores"])] {
+        let job = NewJob { input: form.with(stored(&input_of_rows(2))), ..new_job(input(5.1)) };
+        ids.push(queue.submit_job(0, job).await);
+    }
+    let rows = queue.submit(input(5.1)).await;
+
+    let _worker = queue.worker(Settings::onnx()).await;
+
+    for id in &ids[..2] {
+        let Some(JobResult::Tensors(tensors)) = queue.completed(*id).await.result else { panic!("{id}") };
+        let [tensor] = tensors.as_slice() else { panic!("{tensors:?}") };
+        let found = (tensor.name.as_str(), tensor.datatype, tensor.shape.as_slice());
+        assert_eq!(found, ("output", DataType::Fp32, &[2, 3][..]));
+        let sums = f32::all(&tensor.data)
+            .collect::<Vec<_>>()
+            .chunks(3)
+            .map(|row| row.iter().sum::<f32>())
+            .collect::<Vec<_>>();
+        assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-3), "{sums:?}");
+    }
+    let (error, code, _) = queue.failed(ids[2]).await;
+    assert!(error.ends_with("it asks for the output `scores`, which the model does not have"), "{error}");
+    assert_eq!(code, "invalid_input");
+    assert_eq!(result_of(&queue.completed(rows).await)["class_name"], "setosa");
 }
 
 #[tokio::test]

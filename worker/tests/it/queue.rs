@@ -220,7 +220,7 @@ impl Queue {
     pub(crate) async fn large_result_of(&self, job: &Job) -> Value {
         let text = self.store.views.large_result(job.id).await.unwrap().unwrap();
         assert_eq!(job.result, Some(JobResult::Large { bytes: text.len() }));
-        serde_json::from_str(&text).unwrap()
+        serde_json::from_slice(&text).unwrap()
     }
 
     /// What the only worker last said of itself; `None` before its first heartbeat.

@@ -1,6 +1,7 @@
 //! `GET`, `DELETE /job/{id}` and `POST /job/{id}/retry`.
 
 pub(super) mod answer;
+mod binary;
 mod caching;
 mod events;
 mod time;
@@ -141,8 +142,16 @@ pub(super) fn show_operation(contract: &mut Contract<'_>) -> Operation {
             view::body(&job)
         ),
     });
+    found["content"][binary::MEDIA_TYPE] = value!({
+        "schema": {"type": "string", "format": "binary"},
+        "example": view::body(&job),
+    });
     found["headers"] = value!({
-        "ETag": etag("Names this state of the job"),
+        "ETag": etag("Names this state of the job in this form"),
+        "Inference-Header-Content-Length": {
+            "description": "In binary form: bytes of the JSON before the raw tensors",
+            "schema": {"type": "integer"},
+        },
         "Retry-After": {"description": "While the job has not ended", "schema": {"type": "integer"}},
         "Preference-Applied": applied(),
     });
@@ -151,7 +160,8 @@ pub(super) fn show_operation(contract: &mut Contract<'_>) -> Operation {
         tag: Tag::Jobs,
         summary: "Read a job",
         description: "The present state of the job; with `Prefer: wait=N`, the job as soon as it has ended; with `Accept: \
-            text/event-stream`, an event for each change, the last one with the outcome."
+            text/event-stream`, an event for each change, the last one with the outcome; with `Accept: \
+            application/octet-stream`, tensors as raw bytes after the JSON."
             .to_owned(),
         parameters: vec![
             job_id(),

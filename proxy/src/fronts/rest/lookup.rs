@@ -116,12 +116,20 @@ async fn found(
     found.answer(rest)
 }
 
-/// The large result of a job, if it has one.
-async fn large_text(app: &App, job: Option<&Job>) -> Result<Option<Bytes>, Unread> {
-    match job.map(|job| (job.id, &job.result)) {
-        Some((id, Some(JobResult::Large { bytes }))) => app.results.text(id, *bytes).await,
+/// The large result of a job as JSON, if it has one.
+async fn large_text(app: &App, job: Option<&Job>) -> Result<Option<Vec<Bytes>>, Unread> {
+    match job {
+        Some(job) if is_large(job) => app.results.json(job).await,
         _ => Ok(None),
     }
+}
+
+fn is_tensors(job: &Job) -> bool {
+    matches!(job.result, Some(JobResult::Tensors(_)))
+}
+
+fn is_large(job: &Job) -> bool {
+    job.result.as_ref().is_some_and(JobResult::is_large)
 }
 
 /// The jobs found so far, and the memory for them.
@@ -165,6 +173,13 @@ impl<'a> Found<'a> {
         let mut count = 0;
         for ((name, job), text) in names.iter().zip(jobs).zip(texts) {
             match text {
+                // The JSON of tensors may be larger than their stored form.
+                Ok(_)
+                    if job.as_ref().is_some_and(is_tensors)
+                        && !self.share.grow(job.as_ref().map_or(0, size)) =>
+                {
+                    break;
+                }
                 Ok(text) => self.add(name, job, text),
                 Err(Unread::NoRoom) => break,
                 Err(unread) => return Err(unread.into()),
@@ -185,8 +200,7 @@ impl<'a> Found<'a> {
         jobs.iter().take_while(fits).count()
     }
 
-    fn add(&mut self, name: &'a str, job: Option<Job>, large: Option<Bytes>) {
-        let is_large = |job: &Job| matches!(job.result, Some(JobResult::Large { .. }));
+    fn add(&mut self, name: &'a str, job: Option<Job>, large: Option<Vec<Bytes>>) {
         // If its large result is gone, the job is gone, too.
         let Some(job) = job.filter(|job| large.is_some() || !is_large(job)) else {
             self.not_found.push(name);
@@ -226,11 +240,11 @@ impl Written {
         }
     }
 
-    fn push_large(&mut self, job: &Job, text: Bytes) {
+    fn push_large(&mut self, job: &Job, text: Vec<Bytes>) {
         let (before, after) = view::around_result(job);
         self.text.push_str(&before);
         self.end_text();
-        self.parts.push(Part::Shared(text));
+        self.parts.extend(text.into_iter().map(Part::Shared));
         self.text.push_str(after);
     }
 
@@ -256,7 +270,7 @@ impl Written {
 
 /// Most bytes of the job in the answer.
 fn size(job: &Job) -> usize {
-    job.result.as_ref().map_or(0, JobResult::bytes) + BYTES_WITHOUT_RESULT
+    job.result.as_ref().map_or(0, JobResult::most_bytes) + BYTES_WITHOUT_RESULT
 }
 
 /// The present state of the jobs with these ids, without large results; `None` where the caller sees no job.

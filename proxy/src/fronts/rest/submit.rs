@@ -1,5 +1,7 @@
 //! `POST /predict` and `POST /predict/test`: accept a job.
 
+pub(crate) mod body;
+
 use std::{sync::Arc, time::Instant};
 
 use axum::{
@@ -7,16 +9,21 @@ use axum::{
     http::request::Parts,
     response::Response,
 };
-use serde_json::Value;
-use tepal_shared::job::Priority;
+use serde_json::{Value, json};
+use tepal_shared::{job::Priority, tensor::open_inference::binary};
 
 use super::openapi::{
     contract::Contract,
     operation::{Operation, Tag},
-    parts::{ConcatErrors as _, body, prefer, reading_a_body, submitting},
+    parts::{ConcatErrors as _, body as json_body, prefer, reading_a_body, submitting},
 };
 use super::{accepted, extract, idempotency};
-use crate::{edge::access::Caller, error::ApiError, jobs::submission::Submission, state::App};
+use crate::{
+    edge::access::Caller,
+    error::ApiError,
+    jobs::{models::Served, submission::Submission},
+    state::App,
+};
 
 /// Accepts the rows of the body.
 pub(crate) async fn predict(
@@ -26,12 +33,12 @@ pub(crate) async fn predict(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let outcome = async {
-        let read = |body| {
-            let model = app.models.registry().of_body(&body)?;
+        let model_of = |body: &Value| -> Result<Arc<Served>, ApiError> {
+            let model = app.models.registry().of_body(body)?;
             caller.check_model(model.name.as_str())?;
-            Submission::read(body, &model).map_err(ApiError::Invalid)
+            Ok(model)
         };
-        let (submission, _memory) = extract::json(&parts.headers, body, &app.bodies, read).await?;
+        let (submission, _memory) = body::read(&parts.headers, body, &app.bodies, model_of).await?;
         submit(&app, &caller, &parts, submission).await
     };
     outcome.await.inspect_err(|error| app.metrics.refused(error.code()))
@@ -79,11 +86,39 @@ pub(super) fn predict_operation(contract: &mut Contract<'_>) -> Operation {
             "Checks the rows against the model's description, stores the job and answers at once. With \
             `Prefer: wait=N` the answer comes as soon as the job has ended, at most N seconds later."
                 .to_owned(),
-        parameters: vec![idempotency::parameter(), prefer()],
-        body: Some(body(&submission, contract.submission)),
+        parameters: vec![idempotency::parameter(), prefer(), json_length()],
+        body: Some(request(&submission, contract.submission)),
         answers: accepted::answers(contract),
         errors: [reading_a_body(contract.largest_body), submitting()].concat_errors(),
     }
+}
+
+fn json_length() -> Value {
+    let description = "Bytes of the JSON before the raw tensors. With this header the body is in the binary form of the Open Inference \
+                       Protocol, whatever its media type";
+    json!({
+        "name": binary::HEADER,
+        "in": "header",
+        "description": description,
+        "schema": {"type": "integer", "minimum": 1},
+    })
+}
+
+/// The forms of the body.
+fn request(submission: &Value, example: &Value) -> Value {
+    let mut request = json_body(submission, example);
+    let raw = |description: &str| {
+        json!({
+            "schema": {"type": "string", "format": "binary", "description": description},
+            "example": "content",
+        })
+    };
+    let content = "The content of the only input, if the default model has one input of BYTES";
+    request["content"]["application/octet-stream"] = raw(&format!("{content}; or JSON and raw tensors"));
+    for media_type in ["text/plain", "image/*", "audio/*"] {
+        request["content"][media_type] = raw(content);
+    }
+    request
 }
 
 /// The schema of a submission.

@@ -5,9 +5,12 @@
 -- KEYS[3]  of priority low
 -- KEYS[4...]  job hashes
 -- ARGV[1]  lifetime of a terminal job, s
--- ARGV[2...]  per job: attempt token, stream number, result, JSON
+-- ARGV[2...]  per job: attempt token, stream number, result, JSON or tensors
 -- Returns  a word for each job: "completed" also if this attempt has completed the job before | "lost" another attempt
 --          holds the job or ended it | "cancelled" | "missing" no such job
+-- A result that begins with this byte is tensors: MARK in src/tensor/stored_outputs.rs.
+local TENSORS = 2
+
 -- Checks everything before the first write. Lists of the jobs to end: their keys, when they were accepted, their results, their
 -- entries in each stream, and the charges of large jobs. Lists are cheaper than a table for each job.
 local outcomes, ending, accepted, results, entries, charges = {}, {}, {}, {}, { {}, {}, {} }, {}
@@ -48,7 +51,8 @@ for i, key in ipairs(ending) do
   if #result <= LARGE then
     close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', result)
   else
-    close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', '@' .. #result, 'large_result', result)
+    local sign = string.byte(result) == TENSORS and '#' or '@'
+    close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', sign .. #result, 'large_result', result)
   end
 end
 for number, ended in ipairs(entries) do

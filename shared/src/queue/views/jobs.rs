@@ -1,12 +1,13 @@
 //! Reads jobs.
 
-use std::num::ParseIntError;
+use std::{mem, num::ParseIntError};
 
 use redis::{Cmd, Pipeline, Value};
 
 use crate::{
     job::{Job, JobId, JobResult, JobStatus, Priority},
     queue::{error::StoreError, views::handle::Views},
+    tensor::stored_outputs,
 };
 
 /// The fields of a job hash that [`job_from`] reads, in its order.
@@ -28,6 +29,9 @@ const FIELDS: [&str; 16] = [
     "run_deadline",
     "owner",
 ];
+
+/// The place of `result` among them.
+const RESULT: usize = 9;
 
 /// Number of jobs that are read in one round trip.
 const AT_ONCE: usize = 50;
@@ -76,14 +80,17 @@ impl Views {
         Ok(jobs)
     }
 
-    /// Reads the text of a [`JobResult::Large`]; `None` if the job does not exist any more.
+    /// Reads a large result as it is stored; `None` if the job does not exist any more.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn large_result(&self, id: JobId) -> Result<Option<String>, StoreError> {
+    pub async fn large_result(&self, id: JobId) -> Result<Option<Vec<u8>>, StoreError> {
         let mut command = redis::cmd("HGET");
         command.arg(self.queue.keys.job(id)).arg("large_result");
-        redis::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)
+        match self.queue.redis.run(&command).await? {
+            Value::Nil => Ok(None),
+            value => redis::from_redis_value(value).map(Some).map_err(StoreError::unread),
+        }
     }
 
     fn read_call(&self, id: JobId) -> Cmd {
@@ -109,8 +116,11 @@ impl Views {
 }
 
 pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreError> {
-    let fields: Vec<Option<String>> = redis::from_redis_value(value).map_err(StoreError::unread)?;
-    let mut fields = fields.into_iter();
+    let mut fields: Vec<Value> = redis::from_redis_value(value).map_err(StoreError::unread)?;
+    // The only field that may not be text.
+    let result = fields.get_mut(RESULT).map_or(Value::Nil, |value| mem::replace(value, Value::Nil));
+    let fields = fields.into_iter().map(redis::from_redis_value).collect::<Result<Vec<Option<String>>, _>>();
+    let mut fields = fields.map_err(StoreError::unread)?.into_iter();
     let mut next = || fields.next().flatten();
     let Some(status) = next() else { return Ok(None) };
     let status: JobStatus = status.parse().map_err(StoreError::unread)?;
@@ -123,7 +133,7 @@ pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreErro
     let (started_at_ms, finished_at_ms) = (time(), time());
     let next_attempt_at_ms = number();
     let (attempt, released) = (number().unwrap_or(0), number().unwrap_or(0));
-    let (result, error, error_code, retry_of) = (next(), next(), next(), next());
+    let (_, error, error_code, retry_of) = (next(), next(), next(), next());
     let (queue_deadline, run_deadline, owner) = (next(), next(), next());
     let deadline = if started_at_ms.is_some() { run_deadline } else { queue_deadline };
     Ok(Some(Job {
@@ -136,7 +146,7 @@ pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreErro
         finished_at_ms,
         next_attempt_at_ms,
         attempts: attempt.saturating_sub(released),
-        result: result.map(result_from).transpose()?,
+        result: result_from(result)?,
         error,
         error_code,
         retry_of: retry_of.and_then(|text| text.parse().ok()),
@@ -145,8 +155,20 @@ pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreErro
     }))
 }
 
-/// Reads the field `result`. No JSON text begins with `@`.
-fn result_from(text: String) -> Result<JobResult, StoreError> {
-    let Some(size) = text.strip_prefix('@') else { return Ok(JobResult::Inline(text)) };
-    Ok(JobResult::Large { bytes: size.parse().map_err(StoreError::unread::<ParseIntError>)? })
+/// Reads the field `result`. No JSON text begins like one of the other forms: with the mark of [`stored_outputs`], or with the sign
+/// before the size of a large result.
+fn result_from(value: Value) -> Result<Option<JobResult>, StoreError> {
+    let Some(bytes) = redis::from_redis_value::<Option<Vec<u8>>>(value).map_err(StoreError::unread)? else {
+        return Ok(None);
+    };
+    if stored_outputs::is_tensors(&bytes) {
+        return Ok(Some(JobResult::Tensors(stored_outputs::read_owned(&bytes).map_err(StoreError::unread)?)));
+    }
+    let text = String::from_utf8(bytes).map_err(StoreError::unread)?;
+    let size = |text: &str| text.parse().map_err(StoreError::unread::<ParseIntError>);
+    Ok(Some(match (text.strip_prefix('@'), text.strip_prefix('#')) {
+        (Some(bytes), _) => JobResult::Large { bytes: size(bytes)? },
+        (_, Some(bytes)) => JobResult::LargeTensors { bytes: size(bytes)? },
+        _ => JobResult::Inline(text),
+    }))
 }

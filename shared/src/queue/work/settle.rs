@@ -25,6 +25,8 @@ const MOST_RESULTS: usize = 32;
 pub enum Settlement {
     /// Complete it with this result, JSON.
     Complete(String),
+    /// Complete it with these tensors, see [`stored_outputs`](crate::tensor::stored_outputs).
+    CompleteTensors(Vec<u8>),
     /// Fail it.
     Fail {
         /// One word for programs.
@@ -43,7 +45,7 @@ pub enum Settlement {
 /// What one script call settles.
 enum SettleCall<'a> {
     /// Jobs of one model and partition that are completed with these results.
-    Complete(Vec<(Claim, &'a str)>),
+    Complete(Vec<(Claim, &'a [u8])>),
     /// A job that is settled in another way.
     One(Claim, &'a Settlement),
 }
@@ -94,7 +96,7 @@ impl Work {
             .collect())
     }
 
-    fn complete_call(&self, jobs: &[(Claim, &str)]) -> Cmd {
+    fn complete_call(&self, jobs: &[(Claim, &[u8])]) -> Cmd {
         let mut keys = Vec::with_capacity(3 + jobs.len());
         if let Some((first, _)) = jobs.first() {
             keys.extend(self.queue.keys.streams(first.job_id.partition(), first.stream.model));
@@ -122,7 +124,9 @@ impl Work {
             }
             Settlement::Retry(delay) => command.arg(millis(*delay)).arg(lease_ms),
             Settlement::Broken => command.arg(lease_ms).arg(1),
-            Settlement::Release | Settlement::Complete(_) => command.arg(lease_ms).arg(0),
+            Settlement::Release | Settlement::Complete(_) | Settlement::CompleteTensors(_) => {
+                command.arg(lease_ms).arg(0)
+            }
         };
         command
     }
@@ -139,14 +143,13 @@ impl<'a> SettleCall<'a> {
     fn all(settlements: &'a [(Claim, impl Borrow<Settlement>)]) -> Vec<Self> {
         let mut calls = Vec::new();
         for (claim, settlement) in settlements {
-            match (settlement.borrow(), calls.last_mut()) {
-                (Settlement::Complete(result), Some(Self::Complete(jobs))) if has_room(jobs, *claim) => {
-                    jobs.push((*claim, result.as_str()));
+            let settlement = settlement.borrow();
+            match (settlement.result(), calls.last_mut()) {
+                (Some(result), Some(Self::Complete(jobs))) if has_room(jobs, *claim) => {
+                    jobs.push((*claim, result));
                 }
-                (Settlement::Complete(result), _) => {
-                    calls.push(Self::Complete(vec![(*claim, result.as_str())]));
-                }
-                (other, _) => calls.push(Self::One(*claim, other)),
+                (Some(result), _) => calls.push(Self::Complete(vec![(*claim, result)])),
+                (None, _) => calls.push(Self::One(*claim, settlement)),
             }
         }
         calls
@@ -172,16 +175,25 @@ impl<'a> SettleCall<'a> {
     }
 }
 
-fn has_room(jobs: &[(Claim, &str)], claim: Claim) -> bool {
+fn has_room(jobs: &[(Claim, &[u8])], claim: Claim) -> bool {
     let streams_of = |claim: &Claim| (claim.job_id.partition(), claim.stream.model);
     jobs.len() < MOST_RESULTS
         && jobs.first().is_some_and(|(first, _)| streams_of(first) == streams_of(&claim))
 }
 
 impl Settlement {
+    /// The result as it is stored, if the job completes.
+    fn result(&self) -> Option<&[u8]> {
+        match self {
+            Self::Complete(json) => Some(json.as_bytes()),
+            Self::CompleteTensors(tensors) => Some(tensors),
+            Self::Fail { .. } | Self::Retry(_) | Self::Release | Self::Broken => None,
+        }
+    }
+
     fn script(&self) -> &'static NamedScript {
         match self {
-            Self::Complete(_) => &scripts::COMPLETE,
+            Self::Complete(_) | Self::CompleteTensors(_) => &scripts::COMPLETE,
             Self::Fail { .. } => &scripts::FAIL,
             Self::Retry(_) => &scripts::RETRY,
             Self::Release | Self::Broken => &scripts::RELEASE,

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde_json::Value;
 
 use super::{
-    super::{DataType, InputError, InputErrors, MOST_ERRORS, Tensor, bytes, number::kind, pointer::Pointer},
+    super::{DataType, InputError, InputErrors, MOST_ERRORS, View, bytes, number::kind, pointer::Pointer},
     Form, Given,
     head::{self, DATATYPE, Head, NAME, SHAPE},
     json::{self, DATA},
@@ -169,11 +169,24 @@ fn check_bytes(head: &Head<'_>, raw: &[u8], at: Pointer<'_>, errors: &mut InputE
 ///
 /// # Errors
 /// When `text` cannot take it.
-pub fn write_list(tensors: &[Tensor], text: &mut impl Write) -> io::Result<()> {
-    json::write_list(tensors, text, |Tensor { name, datatype, shape, data }, text| {
-        json::write_head(name, shape.iter(), *datatype, text)?;
+pub fn write_list<'a>(tensors: impl IntoIterator<Item = View<'a>>, text: &mut impl Write) -> io::Result<()> {
+    json::write_list(tensors, text, |View { name, datatype, shape, data }, text| {
+        json::write_head(name, shape.iter(), datatype, text)?;
         write!(text, r#","{PARAMETERS}":{{"{BINARY_DATA_SIZE}":{}}}}}"#, data.len())
     })
+}
+
+/// Writes the tensors as the outputs of a model: `{"outputs": [...]}`. Their raw bytes follow the JSON, in the same order.
+///
+/// # Errors
+/// When `text` cannot take it.
+pub fn write_outputs<'a>(
+    tensors: impl IntoIterator<Item = View<'a>>,
+    text: &mut impl Write,
+) -> io::Result<()> {
+    text.write_all(br#"{"outputs":"#)?;
+    write_list(tensors, text)?;
+    text.write_all(b"}")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     super::{
-        DataType, Element, InputError, InputErrors, Tensor, bytes,
+        DataType, Element, InputError, InputErrors, View, bytes,
         from_json::{self, Allowed, Unfit},
         number::kind,
         pointer::Pointer,
@@ -120,13 +120,49 @@ impl Reader<'_> {
 ///
 /// # Errors
 /// When `text` cannot take it.
-pub fn write(tensors: &[Tensor], text: &mut impl Write) -> io::Result<()> {
-    write_list(tensors, text, |Tensor { name, datatype, shape, data }, text| {
-        write_head(name, shape.iter(), *datatype, text)?;
+pub fn write<'a>(tensors: impl IntoIterator<Item = View<'a>>, text: &mut impl Write) -> io::Result<()> {
+    write_list(tensors, text, |View { name, datatype, shape, data }, text| {
+        write_head(name, shape.iter(), datatype, text)?;
         text.write_all(br#","data":"#)?;
-        write_elements(*datatype, data, text)?;
+        write_elements(datatype, data, text)?;
         text.write_all(b"}")
     })
+}
+
+/// Writes the tensors as the outputs of a model: `{"outputs": [...]}`.
+///
+/// # Errors
+/// When `text` cannot take it.
+pub fn write_outputs<'a>(
+    tensors: impl IntoIterator<Item = View<'a>>,
+    text: &mut impl Write,
+) -> io::Result<()> {
+    text.write_all(br#"{"outputs":"#)?;
+    write(tensors, text)?;
+    text.write_all(b"}")
+}
+
+/// Bytes that [`write_outputs`] writes.
+#[must_use]
+pub fn length_of_outputs<'a>(tensors: impl IntoIterator<Item = View<'a>>) -> usize {
+    let mut counter = Counter(0);
+    // Counting cannot fail.
+    let _ = write_outputs(tensors, &mut counter);
+    counter.0
+}
+
+/// Counts what is written.
+struct Counter(usize);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes name, shape and datatype, after the opening bracket of the object.

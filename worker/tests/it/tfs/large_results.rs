@@ -40,7 +40,7 @@ async fn a_result_may_be_as_large_as_the_limit() {
     let settings = Settings::serving(&server);
     let worker = queue.worker(settings.clone()).await;
     let first = queue.submit(input(5.1)).await;
-    let size = queue.completed(first).await.result.unwrap().bytes();
+    let size = queue.completed(first).await.result.unwrap().most_bytes();
     drop(worker);
 
     for (limit, is_in_time) in [(size, true), (size - 1, false)] {

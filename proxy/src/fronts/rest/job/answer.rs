@@ -15,7 +15,7 @@ use crate::{
 
 /// The job as an answer.
 pub(crate) async fn shown(app: &App, job: &Job) -> Result<Response, ApiError> {
-    let size = job.result.as_ref().map_or(0, JobResult::bytes) + BYTES_WITHOUT_RESULT;
+    let size = job.result.as_ref().map_or(0, JobResult::most_bytes) + BYTES_WITHOUT_RESULT;
     let mut response = if size <= SMALL {
         json(body(job))
     } else {

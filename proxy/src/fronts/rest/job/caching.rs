@@ -13,22 +13,54 @@ use tepal_shared::job::Job;
 
 use super::{
     answer::{mark_unfinished, shown},
-    view,
+    binary, view,
 };
-use crate::{error::ApiError, http::kept, state::App};
+use crate::{
+    error::ApiError,
+    http::{accept, kept},
+    state::App,
+};
 
 /// A finished job never changes, but its owner may want clients to forget it.
 const LONGEST_S: u64 = 3600;
 
+/// The forms of a job. Each has its own ETag.
+#[derive(Clone, Copy)]
+enum Representation {
+    Json,
+    Binary,
+}
+
+impl Representation {
+    fn of(request: &HeaderMap) -> Self {
+        if accept::prefers_bytes(request) { Self::Binary } else { Self::Json }
+    }
+
+    fn tag(self, job: &Job) -> String {
+        match self {
+            Self::Json => format!("\"{}\"", view::tag(job)),
+            Self::Binary => format!("\"{}-binary\"", view::tag(job)),
+        }
+    }
+
+    async fn shown(self, app: &App, job: &Job) -> Result<Response, ApiError> {
+        match self {
+            Self::Json => shown(app, job).await,
+            Self::Binary => binary::shown(app, job).await,
+        }
+    }
+}
+
 /// The job with its ETag, or 304 if the client has it already.
 pub(super) async fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Result<Response, ApiError> {
-    let tag = format!("\"{}\"", view::tag(job));
+    let representation = Representation::of(request);
+    let tag = representation.tag(job);
     let mut response = if kept::names(request, &tag) {
         let mut unchanged = StatusCode::NOT_MODIFIED.into_response();
         mark_unfinished(job, &mut unchanged);
         unchanged
     } else {
-        shown(app, job).await?
+        representation.shown(app, job).await?
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, cache_control(job, app.store.queue().policy().result_ttl.as_secs()));

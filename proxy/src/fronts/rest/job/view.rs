@@ -1,9 +1,14 @@
 //! A job as JSON. Members that do not apply are omitted, never null.
 
+use std::io;
+
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
-use serde_json::{Value, json};
-use tepal_shared::job::{Job, JobId, JobResult, JobStatus, Priority};
+use serde_json::{Value, json as value};
+use tepal_shared::{
+    job::{Job, JobId, JobResult, JobStatus, Priority},
+    tensor::{Tensor, open_inference::json},
+};
 
 use super::{super::openapi::parts::JOB_ID, time::Time};
 
@@ -43,9 +48,10 @@ pub(crate) struct JobView<'a> {
 
 /// The result is JSON text already, and no member of the type.
 fn add_result(schema: &mut Schema) {
-    let result = json!({
+    let result = value!({
         "type": "object",
-        "description": "Once completed. For several rows `predictions` has one such object for each",
+        "description": "Once completed. For several rows `predictions` has one such object for each. Of a job with `inputs` it \
+            has only `outputs`, a list of tensors",
     });
     if let Some(members) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         members.insert(RESULT.to_owned(), result);
@@ -72,10 +78,18 @@ impl<'a> JobView<'a> {
     }
 }
 
-/// The body of `GET /job/{id}` for a job without a large result, in one line. A result is JSON text already and is inserted
-/// unchanged.
+/// The body of `GET /job/{id}` for a job without a large result, in one line. JSON text is inserted unchanged.
 pub(crate) fn body(job: &Job) -> String {
-    let Some(result) = job.result.as_ref().and_then(JobResult::inline) else { return without_result(job) };
+    match &job.result {
+        Some(JobResult::Inline(text)) => with_text(job, text),
+        Some(JobResult::Tensors(tensors)) => {
+            with_result(job, |text| json::write_outputs(tensors.iter().map(Tensor::view), text))
+        }
+        Some(JobResult::Large { .. } | JobResult::LargeTensors { .. }) | None => without_result(job),
+    }
+}
+
+fn with_text(job: &Job, result: &str) -> String {
     let mut body = before_result(job, result.len() + AFTER_RESULT.len());
     if result.bytes().any(|byte| matches!(byte, b'\n' | b'\r')) {
         // In JSON they are whitespace, but they would split the data of an event.
@@ -85,6 +99,15 @@ pub(crate) fn body(job: &Job) -> String {
     }
     body.push_str(AFTER_RESULT);
     body
+}
+
+/// The body with a result that is written in one line.
+pub(super) fn with_result(job: &Job, write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+    let mut body = before_result(job, 0).into_bytes();
+    // Writing JSON to memory cannot fail.
+    let _ = write(&mut body);
+    body.extend_from_slice(AFTER_RESULT.as_bytes());
+    String::from_utf8(body).unwrap_or_default()
 }
 
 /// The body of `GET /job/{id}` before and after the result.
@@ -151,6 +174,8 @@ pub(crate) fn example_body() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use tepal_shared::tensor::DataType;
+
     use super::*;
 
     fn job() -> Job {
@@ -176,7 +201,7 @@ mod tests {
     #[test]
     fn a_completed_job_has_its_result_and_its_times() {
         let job = job();
-        let expected = json!({
+        let expected = value!({
             "job_id": job.id.to_string(),
             "status": "completed",
             "model": "iris",
@@ -199,6 +224,20 @@ mod tests {
         let large = Job { result: Some(JobResult::Large { bytes: 9 }), ..job.clone() };
         let (before, after) = around_result(&large);
         assert_eq!([&before, r#"{"prediction":0}"#, after].concat(), one);
+    }
+
+    #[test]
+    fn tensors_are_shown_as_outputs() {
+        let tensor = Tensor {
+            name: "y".to_owned(),
+            datatype: DataType::Fp32,
+            shape: vec![1, 2],
+            data: [0.5_f32, f32::NAN].map(f32::to_le_bytes).concat(),
+        };
+        let job = Job { result: Some(JobResult::Tensors(vec![tensor])), ..job() };
+        let result =
+            r#","result":{"outputs":[{"name":"y","shape":[1,2],"datatype":"FP32","data":[0.5,"NaN"]}]}}"#;
+        assert!(body(&job).ends_with(result), "{}", body(&job));
     }
 
     #[test]

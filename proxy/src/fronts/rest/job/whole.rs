@@ -23,13 +23,13 @@ pub(crate) async fn parts(
     before: &str,
     after: &str,
 ) -> Result<Option<Vec<Bytes>>, Unread> {
-    if let Some(JobResult::Large { bytes }) = job.result {
-        let text = app.results.text(job.id, bytes).await?;
+    if job.result.as_ref().is_some_and(JobResult::is_large) {
+        let Some(result) = app.results.json(job).await? else { return Ok(None) };
         let (start, end) = view::around_result(job);
         let (start, end) = ([before, &start].concat(), [end, after].concat());
-        return Ok(text.map(|text| vec![start.into(), text, end.into()]));
+        return Ok(Some([vec![start.into()], result, vec![end.into()]].concat()));
     }
-    let size = job.result.as_ref().map_or(0, JobResult::bytes) + BYTES_WITHOUT_RESULT;
+    let size = job.result.as_ref().map_or(0, JobResult::most_bytes) + BYTES_WITHOUT_RESULT;
     let mut share = app.bodies.share();
     if !share.grow(size) {
         return Err(Unread::NoRoom);

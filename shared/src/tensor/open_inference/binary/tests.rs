@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::tensor::Tensor;
 
 fn read_all(list: Value, raw: &[u8]) -> Result<Vec<Tensor>, Vec<(String, &'static str, String)>> {
     let read = read(&list, raw, Pointer::ROOT.member("inputs"));
@@ -52,7 +53,7 @@ fn what_was_written_is_read() {
         tensor("scalar", DataType::Bool, &[], &[1]),
     ];
     let mut text = Vec::new();
-    write_list(&tensors, &mut text).unwrap();
+    write_list(tensors.iter().map(Tensor::view), &mut text).unwrap();
     let list: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(list[0], raw("f", "FP32", json!([1, 2]), 8));
     let data = tensors.iter().flat_map(|tensor| tensor.data.clone()).collect::<Vec<_>>();

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::tensor::Tensor;
 
 const INPUTS: Pointer<'_> = Pointer::ROOT;
 
@@ -68,7 +69,11 @@ fn every_datatype_survives_its_json() {
         tensor("bytes \"~/", DataType::Bytes, &[3], b"\x01\0\0\0a\0\0\0\0\x02\0\0\0\xff\xfe"),
     ];
     let mut text = Vec::new();
-    write(&tensors, &mut text).unwrap();
+    write(tensors.iter().map(Tensor::view), &mut text).unwrap();
+    let mut outputs = Vec::new();
+    write_outputs(tensors.iter().map(Tensor::view), &mut outputs).unwrap();
+    assert_eq!(outputs, [&br#"{"outputs":"#[..], &text, b"}"].concat());
+    assert_eq!(length_of_outputs(tensors.iter().map(Tensor::view)), outputs.len());
     let list: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(self::tensors(&list), tensors);
     assert_eq!(list[9]["data"], json!([0.33325195, "-Infinity"]));

@@ -1,0 +1,127 @@
+//! The body of `POST /predict` in each of its forms: JSON, the binary form of the Open Inference Protocol, or the content of the only
+//! input.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue},
+};
+use serde_json::Value;
+use tepal_shared::tensor::open_inference::binary;
+
+use crate::{
+    error::{ApiError, Mistake},
+    http::{
+        bodies::Bodies,
+        budget::{Meter, Share},
+        headers::{self, RawContent},
+        json,
+    },
+    jobs::{models::Served, submission::Submission},
+};
+
+const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// The form of a body.
+enum Form<'a> {
+    Json,
+    /// With the length of the JSON.
+    Binary(&'a HeaderValue),
+    /// For this model.
+    Raw(RawContent, Arc<Served>),
+}
+
+/// Reads the body. Returns the submission and the memory that the body holds. `model_of`: the model that a body in JSON names, or the
+/// default model.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    bodies: &Bodies,
+    model_of: impl Fn(&Value) -> Result<Arc<Served>, ApiError>,
+) -> Result<(Submission, Share), ApiError> {
+    let form = Form::of(headers, &model_of)?;
+    bodies.read(body, |bytes, meter| form.read(bytes, meter, model_of)).await
+}
+
+impl<'a> Form<'a> {
+    /// The header of the binary form decides, whatever the body's media type: clients of that form send another one, or none.
+    fn of(
+        headers: &'a HeaderMap,
+        model_of: impl Fn(&Value) -> Result<Arc<Served>, ApiError>,
+    ) -> Result<Self, ApiError> {
+        if let Some(length) = headers::once(headers, &JSON_LENGTH, binary::HEADER)? {
+            let is_plain = !headers::is_compressed(headers);
+            return if is_plain { Ok(Self::Binary(length)) } else { Err(ApiError::NotDeclaredJson) };
+        }
+        if headers::is_declared(headers, &["application/json"])? {
+            return Ok(Self::Json);
+        }
+        let Some(content) = headers::raw_content(headers)? else { return Err(ApiError::NotDeclaredJson) };
+        // A raw body names no model.
+        let model = model_of(&Value::Null)?;
+        if model.description.takes_raw() { Ok(Self::Raw(content, model)) } else { Err(ApiError::NoRawInput) }
+    }
+
+    fn read(
+        self,
+        body: &[u8],
+        meter: &mut Meter,
+        model_of: impl Fn(&Value) -> Result<Arc<Served>, ApiError>,
+    ) -> Result<Submission, ApiError> {
+        match self {
+            Self::Json => {
+                let body = json::parse(body, meter)?;
+                let model = model_of(&body)?;
+                Submission::read(body, &model).map_err(ApiError::Invalid)
+            }
+            Self::Binary(length) => read_binary(length, body, meter, model_of),
+            Self::Raw(content, model) => read_raw(content, body, meter, model),
+        }
+    }
+}
+
+/// A body in binary form, whose JSON has this length.
+pub(crate) fn read_binary(
+    length: &HeaderValue,
+    body: &[u8],
+    meter: &mut Meter,
+    model_of: impl Fn(&Value) -> Result<Arc<Served>, ApiError>,
+) -> Result<Submission, ApiError> {
+    let wrong = |detail| ApiError::Invalid(vec![Mistake::in_header(binary::HEADER, "out_of_range", detail)]);
+    let (text, raw) = binary::split(length.as_bytes(), body).map_err(wrong)?;
+    let value = json::parse(text, meter).map_err(|error| match error {
+        ApiError::NotJson(why) => {
+            let length = text.len();
+            ApiError::NotJson(format!("{why}, in the first {length} bytes, as {} says", binary::HEADER))
+        }
+        other => other,
+    })?;
+    pay(meter, raw)?;
+    let model = model_of(&value)?;
+    Submission::read_binary(value, raw, &model).map_err(ApiError::Invalid)
+}
+
+fn read_raw(
+    content: RawContent,
+    body: &[u8],
+    meter: &mut Meter,
+    model: Arc<Served>,
+) -> Result<Submission, ApiError> {
+    if content == RawContent::Text
+        && let Err(error) = std::str::from_utf8(body)
+    {
+        let detail = format!(
+            "must be UTF-8, but byte {} is not; send other bytes as application/octet-stream",
+            error.valid_up_to()
+        );
+        return Err(ApiError::Invalid(vec![Mistake::at("", "invalid_utf8", detail)]));
+    }
+    pay(meter, body)?;
+    Submission::of_raw(body, model).ok_or(ApiError::NoRawInput)
+}
+
+/// Reserves memory for the tensors of these bytes, and for their stored form.
+fn pay(meter: &mut Meter, raw: &[u8]) -> Result<(), ApiError> {
+    if meter.take(2 * raw.len()) { Ok(()) } else { Err(ApiError::Overloaded) }
+}
