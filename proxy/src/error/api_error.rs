@@ -42,6 +42,8 @@ pub(crate) enum ApiError {
     ModelForbidden,
     /// No worker has described the model yet.
     ModelUnknownYet,
+    /// A model that is served cannot be removed.
+    ModelInUse,
     /// There is no such job, or no longer, or the id is malformed.
     JobNotFound,
     /// The job ended, and was not cancelled.

@@ -28,6 +28,7 @@ impl ApiError {
             Self::ModelNotFound { known } => format!("There is no such model; known are {known}").into(),
             Self::ModelForbidden => "The key is limited to other models".into(),
             Self::ModelUnknownYet => "No worker has described the model yet; try again later".into(),
+            Self::ModelInUse => "A live worker serves the model, or this proxy's MODELS_DIR has it".into(),
             Self::JobNotFound => "Job not found".into(),
             Self::AlreadyFinished(status) => {
                 format!("The job is {status} and cannot be cancelled any more").into()

@@ -58,6 +58,7 @@ impl ApiError {
             Self::ModelUnknownYet => {
                 kind(S::SERVICE_UNAVAILABLE, "model_unknown_yet", "Model unknown yet").retry_after(5)
             }
+            Self::ModelInUse => kind(S::CONFLICT, "model_in_use", "Model in use"),
             Self::JobNotFound => kind(S::NOT_FOUND, "job_not_found", "Job not found"),
             Self::AlreadyFinished(_) => kind(S::CONFLICT, "job_already_finished", "Job already finished"),
             Self::NotRepeatable(_) | Self::InputExpired(_) => {

@@ -33,6 +33,7 @@ fn all() -> Vec<ApiError> {
         ApiError::ModelNotFound { known: "iris".to_owned() },
         ApiError::ModelForbidden,
         ApiError::ModelUnknownYet,
+        ApiError::ModelInUse,
         ApiError::JobNotFound,
         ApiError::AlreadyFinished(JobStatus::Completed),
         ApiError::NotRepeatable(JobStatus::Pending),
@@ -92,6 +93,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::ModelNotFound { .. }
         | ApiError::ModelForbidden
         | ApiError::ModelUnknownYet
+        | ApiError::ModelInUse
         | ApiError::JobNotFound
         | ApiError::AlreadyFinished(_)
         | ApiError::NotRepeatable(_)

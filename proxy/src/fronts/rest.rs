@@ -93,6 +93,7 @@ const DELETE: (Method, MethodFilter) = (Method::DELETE, MethodFilter::DELETE);
 /// Every route, with the scope that it requires. A route without one is open to everybody.
 fn table(app: &App) -> Table<'static> {
     let (read, submit, anybody) = (Some(Scope::Read), Some(Scope::Submit), None);
+    let admin = Some(Scope::Admin);
     Table::new(Contract::new(&SUBMISSION, app.bodies.largest()))
         .on(POST, "/predict", submit, Form::Json, submit::predict, submit::predict_operation)
         .on(
@@ -113,6 +114,7 @@ fn table(app: &App) -> Table<'static> {
         .on(GET, "/metadata", read, Form::Json, metadata::metadata, metadata::metadata_operation)
         .on(GET, "/models", read, Form::Json, models::list, models::list_operation)
         .on(GET, "/models/{name}", read, Form::Json, models::show, models::show_operation)
+        .on(DELETE, "/models/{name}", admin, Form::Json, models::remove, models::remove_operation)
         .on(GET, "/livez", anybody, Form::Fixed, health::livez, health::livez_operation)
         .on(GET, "/readyz", anybody, Form::Fixed, health::readyz, health::readyz_operation)
         .on(GET, "/metrics", anybody, Form::Fixed, health::metrics, health::metrics_operation)

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde_json::Value;
@@ -139,17 +142,41 @@ pub(crate) struct Models {
     /// MODEL_NAME, if it is set.
     preferred: Option<ModelName>,
     current: RwLock<Arc<Registry>>,
+    /// How many descriptions this proxy removed from Redis.
+    removals: AtomicU64,
 }
 
 impl Models {
     pub(crate) fn new(own: Vec<Arc<Served>>, preferred: Option<ModelName>) -> Self {
         let current = RwLock::new(Arc::new(Registry::new(own.iter().cloned(), preferred)));
-        Self { own, preferred, current }
+        Self { own, preferred, current, removals: AtomicU64::new(0) }
     }
 
     /// All models as they are now.
     pub(crate) fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it is in MODELS_DIR.
+    pub(crate) fn is_own(&self, name: ModelName) -> bool {
+        self.own.iter().any(|served| served.name == name)
+    }
+
+    /// Forgets a model whose description was removed from Redis.
+    pub(crate) fn remove(&self, name: ModelName) {
+        self.removals.fetch_add(1, Ordering::Relaxed);
+        let left = self.registry();
+        let left = left.iter().filter(|served| served.name != name).cloned();
+        self.set(Registry::new(left, self.preferred));
+    }
+
+    /// How many descriptions this proxy removed from Redis.
+    pub(crate) fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, registry: Registry) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
     }
 
     /// Adds the models that workers published. The description of a live worker wins over that in MODELS_DIR, which wins over one
@@ -165,8 +192,7 @@ impl Models {
         let (used, unused): (Vec<_>, Vec<_>) = published.iter().partition(is_live);
         // The last one of a name wins.
         let models = unused.into_iter().chain(&self.own).chain(used).cloned();
-        let registry = Registry::new(models, self.preferred);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
+        self.set(Registry::new(models, self.preferred));
     }
 }
 

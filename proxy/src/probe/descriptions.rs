@@ -19,15 +19,18 @@ const INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Descriptions {
     read_at: Option<Instant>,
+    /// How many the proxy had removed before that.
+    removals: u64,
     published: Vec<Arc<Served>>,
 }
 
 impl Descriptions {
     /// Reads them if there may be others, and updates the models of the proxy.
     pub(super) async fn look(&mut self, app: &App, workers: &Workers) -> Result<(), StoreError> {
-        if !self.is_up_to_date(workers) {
+        let removals = app.models.removals();
+        if removals != self.removals || !self.is_up_to_date(workers) {
             self.published = self.read(&app.store).await?;
-            self.read_at = Some(Instant::now());
+            (self.read_at, self.removals) = (Some(Instant::now()), removals);
         }
         app.models.update(&self.published, |name| Some(&workers.models.get(name)?.descriptions));
         Ok(())

@@ -1,6 +1,6 @@
 //! Several models behind one gateway.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -240,6 +240,44 @@ async fn a_proxy_without_models_learns_them_from_a_worker() {
     };
     eventually(SOON, "the proxy to read the description", accepted).await;
     assert_eq!(gateway.get("/models/iris").await.json()["data_schema"]["type"], "array");
+}
+
+#[tokio::test]
+async fn a_model_that_nobody_serves_can_be_removed() {
+    let folder = repository();
+    let gateway = gateway(&folder, &[]).await;
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models");
+    let published = Model::load(&models, "iris").unwrap().published();
+    gateway.store.work.publish(&[("old".parse().unwrap(), published.clone())]).await.unwrap();
+    gateway.heartbeat_of("w1", &[("old", true, &Model::fingerprint(&published))]);
+    let in_use = (409, "model_in_use");
+    let remove = async |name: &str| {
+        let answer = gateway.send(Method::DELETE, &format!("/models/{name}"), &[], "").await;
+        (answer.status, answer.text().to_owned())
+    };
+    let refused = async || {
+        let (status, text) = remove("old").await;
+        if status == in_use.0 && text.contains(in_use.1) { Ok(()) } else { Err(text) }
+    };
+    eventually(SOON, "the probe", refused).await;
+    // The proxy has its files.
+    assert_eq!(remove("toy").await.0, 409);
+    let job = FLOWER.replace(r#"{"data""#, r#"{"model": "old", "data""#);
+    let waiting = accepted(&gateway.predict(&job).await);
+
+    gateway.store.work.farewell("w1").await.unwrap();
+    let removed = async || {
+        let (status, text) = remove("old").await;
+        if status == 204 { Ok(()) } else { Err(text) }
+    };
+    eventually(SOON, "the worker to be gone", removed).await;
+
+    assert_eq!(gateway.predict(&job).await.status, 404);
+    assert_eq!(remove("old").await.0, 404);
+    assert_eq!(gateway.get(&format!("/job/{waiting}")).await.json()["status"], "pending");
+    // The probe does not bring it back.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(gateway.get("/models/old").await.status, 404);
 }
 
 #[tokio::test]

@@ -58,6 +58,7 @@ scripts! {
     REQUEUE = "requeue" + LIB + CLOCK + FOUND + QUOTA + ACCEPT;
     EXPIRE = "expire" + LIB + CLOCK + FOUND + QUOTA + END;
     HEARTBEAT = "heartbeat" + LIB + CLOCK;
+    PUBLISH = "publish" + LIB + CLOCK;
     WORKERS = "workers" + LIB + CLOCK;
     SWEEP = "sweep" + LIB + CLOCK + FOUND;
     PRUNE = "prune" + LIB;

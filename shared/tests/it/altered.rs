@@ -75,10 +75,10 @@ macro_rules! sources {
     ($($file:literal)*) => { [$(($file, include_str!(concat!("../../src/queue/lua/", $file)))),*] };
 }
 
-const SOURCES: [(&str, &str); 25] = sources![
+const SOURCES: [(&str, &str); 26] = sources![
     "accept.lua" "cancel.lua" "clock.lua" "complete.lua" "end.lua" "expire.lua" "fail.lua" "found.lua" "grant.lua"
-    "heartbeat.lua" "hold.lua" "lib.lua" "prune.lua" "quota.lua" "recount.lua" "release.lua" "renew.lua" "requeue.lua"
-    "retry.lua" "start.lua" "submit.lua" "sweep.lua" "take.lua" "uncharge.lua" "workers.lua"
+    "heartbeat.lua" "hold.lua" "lib.lua" "prune.lua" "publish.lua" "quota.lua" "recount.lua" "release.lua" "renew.lua"
+    "requeue.lua" "retry.lua" "start.lua" "submit.lua" "sweep.lua" "take.lua" "uncharge.lua" "workers.lua"
 ];
 /// Has the table of scripts and their parts.
 const TABLE: &str = include_str!("../../src/queue/scripts.rs");

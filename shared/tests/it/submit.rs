@@ -12,7 +12,7 @@ use tepal_shared::{
     },
 };
 
-use crate::queue::{ANYONE, DONE, INPUT, Queue, complete, fail, ids, new_job, stream};
+use crate::queue::{ANYONE, DONE, INPUT, Queue, complete, fail, ids, model, new_job, stream};
 
 /// A job with an idempotency key; `body` distinguishes requests.
 fn keyed(key: &str, body: &str) -> NewJob {
@@ -252,6 +252,7 @@ pub(crate) async fn short_memory_refuses_new_jobs_and_lets_every_other_script_wo
     );
     assert_eq!(queue.takeable("w").await, [running[3].job_id, waiting]);
     queue.store.work.heartbeat("w", "{}").await.unwrap();
+    queue.store.work.publish(&[(model(), "{}".to_owned())]).await.unwrap();
     queue.store.work.sweep(0, None, 100).await.unwrap();
     queue.store.work.uncharge(0, 100).await.unwrap();
     queue.store.work.recount(0, 100).await.unwrap();

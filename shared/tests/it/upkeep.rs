@@ -1,9 +1,9 @@
 //! Upkeep: the sweep of the log, the removal of dead workers' consumers, and heartbeats.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tepal_shared::{
-    job::{JobId, Priority, owner::View},
+    job::{JobId, ModelName, Priority, owner::View},
     queue::{
         heartbeat::WorkerRecord,
         intake::Cancelled,
@@ -13,7 +13,7 @@ use tepal_shared::{
 use tepal_tests::wait::eventually;
 
 use crate::{
-    queue::{DONE, Queue, SOON, complete, fail, stream},
+    queue::{DONE, Queue, SOON, complete, fail, model, stream},
     repairs::{Damage, damaged},
     snapshot::Snapshot,
 };
@@ -201,6 +201,23 @@ pub(crate) async fn workers_live_as_long_as_they_are_heard(queue: &Queue) {
     assert_eq!(queue.store.views.workers().await.unwrap().len(), 1);
 }
 
+pub(crate) async fn descriptions_stay_as_long_as_a_worker_publishes_them(queue: &Queue) {
+    let models = queue.store.queue.keys().models();
+    let stale = "1 {}";
+    queue.redis::<u64>(&["HSET", &models, "stale", stale]).await;
+    queue.store.work.publish(&[(model(), r#"{"x": 1}"#.to_owned())]).await.unwrap();
+    let published = queue.store.views.published_models().await.unwrap();
+    assert_eq!(published, HashMap::from([(model().to_string(), r#"{"x": 1}"#.to_owned())]));
+    // Another worker's models stay.
+    let other: ModelName = "other".parse().unwrap();
+    queue.store.work.publish(&[(other, "{}".to_owned())]).await.unwrap();
+    assert_eq!(queue.store.views.published_models().await.unwrap().len(), 2);
+
+    assert!(queue.store.views.unpublish(other).await.unwrap());
+    assert!(!queue.store.views.unpublish(other).await.unwrap());
+    assert_eq!(queue.store.views.published_models().await.unwrap().len(), 1);
+}
+
 as_tests![
     a_sweep_leaves_everything_alone_that_is_in_order,
     a_sweep_of_jobs_without_a_group_changes_nothing,
@@ -211,4 +228,5 @@ as_tests![
     a_sweep_goes_on_where_it_stopped,
     consumers_of_dead_workers_go_once_they_hold_nothing,
     workers_live_as_long_as_they_are_heard,
+    descriptions_stay_as_long_as_a_worker_publishes_them,
 ];

@@ -1,22 +1,26 @@
 //! `GET /models` and `GET /models/{name}`: what each model takes and returns, its state, and how many jobs wait for it.
+//! `DELETE /models/{name}`: forgets a model that nobody serves any more.
 
 use std::sync::Arc;
 
 use axum::{
     extract::{Path, State},
-    response::Response,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
 };
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tepal_shared::model::{InputSpec, Model, OutputSpec, Shape};
+use tracing::info;
 
 use super::openapi::{
     contract::Contract,
     operation::{Operation, Tag},
+    parts::{ConcatErrors as _, cannot_persist, reading, unknown_outcome},
 };
 use crate::{
-    edge::access::Caller,
+    edge::{access::Caller, request_id},
     error::ApiError,
     http::answer::json as as_json,
     jobs::models::{Registry, Served},
@@ -181,6 +185,28 @@ pub(crate) async fn show(
     Ok(as_json(text(&ModelView::of(&served, &registry, &snapshot).in_full(&served))))
 }
 
+/// Forgets a model that nobody serves any more. Its jobs stay as they are.
+pub(crate) async fn remove(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let served = app.models.registry().find(Some(&name))?;
+    let name = served.name;
+    caller.check_model(name.as_str())?;
+    let snapshot = app.snapshot();
+    let is_live = snapshot.workers.as_ref().is_some_and(|workers| workers.models.contains_key(name.as_str()));
+    if is_live || app.models.is_own(name) {
+        return Err(ApiError::ModelInUse);
+    }
+    app.store.views.unpublish(name).await.map_err(ApiError::of_change)?;
+    app.models.remove(name);
+    let (request_id, key_id) = (request_id::of(&headers), caller.key_id());
+    info!(action = "model_removed", model = name.as_str(), request_id, key_id);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
 fn text(value: &impl Serialize) -> String {
     // Serialising these types cannot fail: their keys are strings.
     serde_json::to_string(value).unwrap_or_default()
@@ -222,21 +248,13 @@ pub(super) fn show_operation(contract: &mut Contract<'_>) -> Operation {
     model["sample"] = json!([[5.1, 3.5, 1.4, 0.2]]);
     model["data_schema"] = json!({"type": "array"});
     let answer = contract.answer_like::<ModelView<'_>>("The model", &model);
-    let name = json!({
-        "name": "name",
-        "in": "path",
-        "required": true,
-        "description": "The name of a model",
-        "schema": {"type": "string", "minLength": 1},
-        "example": "iris",
-    });
     Operation {
         id: "showModel",
         tag: Tag::Service,
         summary: "A model",
         description: "Its inputs and outputs, a JSON Schema of its `data`, its state, and its queue."
             .to_owned(),
-        parameters: vec![name],
+        parameters: vec![name_parameter()],
         body: None,
         answers: vec![(200, answer)],
         errors: vec![
@@ -246,4 +264,43 @@ pub(super) fn show_operation(contract: &mut Contract<'_>) -> Operation {
             ApiError::ModelUnknownYet,
         ],
     }
+}
+
+/// Describes it for the contract.
+pub(super) fn remove_operation(_: &mut Contract<'_>) -> Operation {
+    Operation {
+        id: "removeModel",
+        tag: Tag::Service,
+        summary: "Forget a model",
+        description:
+            "Removes the description of a model that nobody serves any more. Its jobs stay as they are."
+                .to_owned(),
+        parameters: vec![name_parameter()],
+        body: None,
+        answers: vec![(204, json!({"description": "The model is forgotten"}))],
+        errors: [
+            vec![
+                ApiError::NotAcceptable,
+                ApiError::ModelForbidden,
+                ApiError::ModelNotFound { known: "iris".to_owned() },
+                ApiError::ModelUnknownYet,
+                ApiError::ModelInUse,
+                cannot_persist(),
+                unknown_outcome(),
+            ],
+            reading(),
+        ]
+        .concat_errors(),
+    }
+}
+
+fn name_parameter() -> Value {
+    json!({
+        "name": "name",
+        "in": "path",
+        "required": true,
+        "description": "The name of a model",
+        "schema": {"type": "string", "minLength": 1},
+        "example": "iris",
+    })
 }

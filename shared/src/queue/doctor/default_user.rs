@@ -27,6 +27,7 @@ const REPLAYED: &[&str] = &[
     "HDEL $job f",
     "HSET $workers f v",
     "HSET $models f v",
+    "HDEL $models f",
     "PEXPIREAT $job 1",
     "DEL $job",
     "UNLINK $job",

@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::Semaphore;
 
-use crate::queue::{error::StoreError, handle::Queue, heartbeat::WorkerRecord};
+use crate::{
+    job::ModelName,
+    queue::{error::StoreError, handle::Queue, heartbeat::WorkerRecord},
+};
 
 /// Reads of a queue. Nothing here changes a job. Clones share the turns of large reads.
 #[derive(Clone, Debug)]
@@ -34,6 +37,21 @@ impl Views {
     pub async fn published_models(&self) -> Result<HashMap<String, String>, StoreError> {
         let mut command = redis::cmd("HGETALL");
         command.arg(self.queue.keys.models());
+        let published = self.queue.redis.run(&command).await?;
+        let published: HashMap<String, String> =
+            redis::from_redis_value(published).map_err(StoreError::unread)?;
+        // Each begins with the time at which it was published.
+        let described = |(name, text): (String, String)| Some((name, text.split_once(' ')?.1.to_owned()));
+        Ok(published.into_iter().filter_map(described).collect())
+    }
+
+    /// Removes a published description. Returns whether there was one.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn unpublish(&self, model: ModelName) -> Result<bool, StoreError> {
+        let mut command = redis::cmd("HDEL");
+        command.arg(self.queue.keys.models()).arg(model.as_str());
         redis::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)
     }
 

@@ -1,15 +1,20 @@
 //! Writes heartbeats.
 
+use std::time::Duration;
+
 use redis::Value;
 
 use crate::{
     job::ModelName,
     queue::{
         error::StoreError,
-        scripts::{HEARTBEAT, argument::millis, reply::Reply},
+        scripts::{HEARTBEAT, PUBLISH, argument::millis, reply::Reply},
         work::handle::Work,
     },
 };
+
+/// A description that no worker has published for so long is removed.
+const DESCRIPTION_TTL: Duration = Duration::from_secs(24 * 3600);
 
 impl Work {
     /// Writes a heartbeat; `state` is JSON. Returns the number of live workers.
@@ -22,7 +27,7 @@ impl Work {
         parse_recorded(self.queue.redis.run(&command).await?)
     }
 
-    /// Publishes descriptions of models, JSON. They are kept for ever.
+    /// Publishes descriptions of models, JSON, and removes those of models that no worker has published for 24 hours.
     ///
     /// # Errors
     /// Any [`StoreError`].
@@ -30,12 +35,13 @@ impl Work {
         if descriptions.is_empty() {
             return Ok(());
         }
-        let mut command = redis::cmd("HSET");
-        command.arg(self.queue.keys.models());
+        let mut command = PUBLISH.call(&[self.queue.keys.models()]);
+        command.arg(millis(DESCRIPTION_TTL));
         for (name, description) in descriptions {
             command.arg(name.as_str()).arg(description);
         }
-        self.queue.redis.run(&command).await.map(drop)
+        let mut reply = Reply::new(&PUBLISH, self.queue.redis.run(&command).await?)?;
+        reply.expect("published")
     }
 
     /// Removes a worker that stops.

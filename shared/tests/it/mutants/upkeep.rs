@@ -25,6 +25,8 @@ mutants! {
         submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
     heartbeat_needs_memory: "heartbeat.lua" "#!lua flags=allow-oom" => "#!lua",
         submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
+    publish_needs_memory: "publish.lua" "#!lua flags=allow-oom" => "#!lua",
+        submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
     sweep_needs_memory: "sweep.lua" "#!lua flags=allow-oom" => "#!lua",
         submit::short_memory_refuses_new_jobs_and_lets_every_other_script_work;
     uncharge_needs_memory: "uncharge.lua" "#!lua flags=allow-oom" => "#!lua",
@@ -77,6 +79,8 @@ mutants! {
         upkeep::workers_live_as_long_as_they_are_heard;
     heartbeat_keeps_who_leaves: "heartbeat.lua" "if ARGV[2] == '' then" => "if false then",
         upkeep::workers_live_as_long_as_they_are_heard;
+    publish_keeps_what_is_old: "publish.lua" "now - published > tonumber(ARGV[1])" => "false",
+        upkeep::descriptions_stay_as_long_as_a_worker_publishes_them;
     workers_lists_the_dead: "workers.lua" " and now - tonumber(seen) <= tonumber(ARGV[1])" => "",
         upkeep::workers_live_as_long_as_they_are_heard;
 }
