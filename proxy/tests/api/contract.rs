@@ -59,7 +59,7 @@ async fn every_operation_is_described_with_examples_and_problems() {
             }
         }
     }
-    assert_eq!(operations, 17);
+    assert_eq!(operations, 18);
     // Every example of a request is accepted as it stands.
     for path in ["/predict", "/predict/batch", "/jobs/lookup"] {
         let example =
@@ -129,7 +129,7 @@ async fn every_error_of_the_framework_is_a_problem() {
             assert_eq!(answer.header("allow"), Some("GET,HEAD,DELETE"));
         }
     }
-    let large = site.client.post_raw("/predict", vec![b' '; 2 << 20]).await;
+    let large = site.client.post_raw("/predict", vec![b' '; 9 << 20]).await;
     assert_eq!((large.status, large.json()["code"].as_str()), (413, Some("payload_too_large")));
     // The service goes on.
     assert_eq!(site.client.get("/livez").await.status, 200);

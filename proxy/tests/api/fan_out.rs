@@ -28,6 +28,9 @@ const FEW: u64 = 40;
 /// A client that reads nothing is not disconnected before the test ends.
 const PATIENT: (&str, &str) = ("BODY_TIMEOUT_MS", "600000");
 
+/// Allows for less memory.
+const SMALL_BODIES: (&str, &str) = ("MAX_BODY_BYTES", "1048576");
+
 /// A result of a little more than so many bytes.
 fn result(bytes: usize) -> String {
     json!({"prediction": 0, "text": "x".repeat(bytes)}).to_string()
@@ -120,7 +123,7 @@ async fn ask(site: &Site, id: JobId) -> (u16, TcpStream) {
 #[tokio::test]
 async fn a_large_result_is_held_once_for_all_answers() {
     const BYTES: usize = 8_000_000;
-    let site = Site::start(&[("BODY_MEMORY_BYTES", "16777216"), PATIENT]).await;
+    let site = Site::start(&[("BODY_MEMORY_BYTES", "16777216"), SMALL_BODIES, PATIENT]).await;
     let mut ids = Vec::new();
     for _ in 0..3 {
         site.submit().await;
@@ -151,7 +154,7 @@ async fn a_large_result_is_held_once_for_all_answers() {
 
 #[tokio::test]
 async fn a_stream_waits_for_memory_and_then_goes_on() {
-    let site = Site::start(&[("BODY_MEMORY_BYTES", "8388608"), PATIENT]).await;
+    let site = Site::start(&[("BODY_MEMORY_BYTES", "8388608"), SMALL_BODIES, PATIENT]).await;
     site.submit().await;
     let attempt = site.take().await;
     site.settle(&attempt, Settlement::Complete(result(8_000_000))).await;

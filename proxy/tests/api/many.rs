@@ -41,7 +41,11 @@ async fn a_thousand_jobs_are_accepted_in_order() {
     for (n, id) in [(0, &ids[0]), (999, &ids[999])] {
         let partition = id.parse::<tepal_shared::job::JobId>().unwrap().partition();
         let key = format!("{{predict_queue:{partition}}}:job:{id}");
-        let expected = json!([[1.0 + f64::from(n) / 1000.0, 1, 1, 1]]).to_string();
+        let row = [(1.0 + f64::from(n) / 1000.0) as f32, 1.0, 1.0, 1.0];
+        // A row of four values, as `redis-cli` shows what is no text.
+        let stored: Vec<u8> =
+            [1, 4].into_iter().chain(row.iter().flat_map(|value| value.to_le_bytes())).collect();
+        let expected = String::from_utf8_lossy(&stored).into_owned();
         assert_eq!(site.redis.cli(&["HGET", &key, "input"]), expected);
     }
     let listed = site.client.get("/jobs?limit=1000").await.json();
@@ -115,7 +119,7 @@ async fn what_is_no_batch_is_refused_as_a_whole() {
         (lines, "application/x-ndjson", 422, "invalid_input"),
         ("[".to_owned(), JSON, 400, "invalid_json"),
         (many(1), "text/csv", 415, "unsupported_media_type"),
-        ("x".repeat(2 << 20), JSON, 413, "payload_too_large"),
+        ("x".repeat(9 << 20), JSON, 413, "payload_too_large"),
     ] {
         let answer = batch(&site, body, media_type, &[]).await;
         assert_eq!(

@@ -80,7 +80,11 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
                 continue;
             };
             assert_eq!(answer.status, 401, "{name} {path}");
-            let (right, wrong) = if scope == "read" { (&read, &submit) } else { (&submit, &read) };
+            let (right, wrong) = match scope {
+                "read" => (&read, &submit),
+                "submit" => (&submit, &read),
+                _ => (&admin, &submit),
+            };
             let answer = gateway.as_key(wrong, method.clone(), &real_path, "").await;
             let expected = problem(403, "insufficient_scope", "Insufficient scope");
             expected.assert(&answer, &real_path, &format!("This needs a key with the scope {scope}"));
@@ -93,6 +97,7 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
     }
     asked.sort();
     let expected = [
+        "admin delete /models/{name}",
         "read get /job/{id}",
         "read get /jobs",
         "read get /metadata",

@@ -129,12 +129,14 @@ async fn no_answer_is_larger_than_eight_mebibytes() {
     assert_eq!(answers, 3);
 }
 
-/// `MAX_RESULT_BYTES` of a worker, by default, and the least memory for bodies of the default size.
+/// `MAX_RESULT_BYTES` of a worker, by default, and the least memory for bodies of [`SMALL_BODIES`].
 const LARGEST_RESULT: usize = 8 << 20;
+/// Smaller than the default, which needs more memory.
+const SMALL_BODIES: (&str, &str) = ("MAX_BODY_BYTES", "1048576");
 
 #[tokio::test]
 async fn the_largest_result_can_be_read_with_the_least_memory_and_everything_around_it() {
-    let gateway = Gateway::with(&[("BODY_MEMORY_BYTES", &LARGEST_RESULT.to_string())]).await;
+    let gateway = Gateway::with(&[("BODY_MEMORY_BYTES", &LARGEST_RESULT.to_string()), SMALL_BODIES]).await;
     let around = json!({"prediction": 0, "text": ""}).to_string().len();
     let id = large_jobs(&gateway, 1, LARGEST_RESULT - around).await.remove(0);
 
@@ -152,7 +154,7 @@ async fn the_largest_result_can_be_read_with_the_least_memory_and_everything_aro
 
 #[tokio::test]
 async fn answers_that_nobody_reads_hold_bounded_memory() {
-    let settings = [("BODY_MEMORY_BYTES", "16777216"), ("BODY_TIMEOUT_MS", "600000")];
+    let settings = [("BODY_MEMORY_BYTES", "16777216"), SMALL_BODIES, ("BODY_TIMEOUT_MS", "600000")];
     let gateway = Gateway::with(&settings).await;
     // Answers of one job would be held once.
     let ids = large_jobs(&gateway, 3, 8_000_000).await;
@@ -183,7 +185,7 @@ async fn answers_that_nobody_reads_hold_bounded_memory() {
 
 #[tokio::test]
 async fn a_body_that_takes_too_much_to_read_is_refused() {
-    let gateway = Gateway::with(&[("BODY_MEMORY_BYTES", "8388608")]).await;
+    let gateway = Gateway::with(&[("BODY_MEMORY_BYTES", "8388608"), SMALL_BODIES]).await;
     let body = format!("{{\"data\":[{}0]}}", "0,".repeat(500_000));
     let answer = gateway.predict(&body).await;
     assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("overloaded")));

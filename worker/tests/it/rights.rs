@@ -21,8 +21,9 @@ use crate::{
 
 /// Only the doctor needs it.
 const BY_THE_DOCTOR: &str = "PING";
-/// Called only when a take has read more than a batch may hold, which the tests of `take` show; and on an empty queue.
-const RARE: [&str; 2] = ["XGROUP SETID $stream", "SET $format"];
+/// Called only when a take has read more than a batch may hold, which the tests of `take` show; on an empty queue; and a day
+/// after a model was served last.
+const RARE: [&str; 3] = ["XGROUP SETID $stream", "SET $format", "HDEL $models"];
 /// `MONITOR` does not show it.
 const NOT_SHOWN: &str = "ACL DRYRUN";
 /// Commands of the connection itself: every user may run them, or works without them.
