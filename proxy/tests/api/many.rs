@@ -42,9 +42,9 @@ async fn a_thousand_jobs_are_accepted_in_order() {
         let partition = id.parse::<tepal_shared::job::JobId>().unwrap().partition();
         let key = format!("{{predict_queue:{partition}}}:job:{id}");
         let row = [(1.0 + f64::from(n) / 1000.0) as f32, 1.0, 1.0, 1.0];
-        // A row of four values, as `redis-cli` shows what is no text.
+        // A row of four values as a tensor, as `redis-cli` shows what is no text.
         let stored: Vec<u8> =
-            [1, 4].into_iter().chain(row.iter().flat_map(|value| value.to_le_bytes())).collect();
+            [0xb2, 1, 4].into_iter().chain(row.iter().flat_map(|value| value.to_le_bytes())).collect();
         let expected = String::from_utf8_lossy(&stored).into_owned();
         assert_eq!(site.redis.cli(&["HGET", &key, "input"]), expected);
     }
