@@ -115,12 +115,12 @@ async fn a_request_that_does_not_fit_the_model_is_refused_as_tensorflow_serving_
 #[tokio::test]
 async fn a_request_for_another_model_version_or_signature_is_refused() {
     let version = |version| Some(VersionChoice::Version(version));
-    let label = Some(VersionChoice::VersionLabel("stable".to_owned()));
+    let label = Some(VersionChoice::VersionLabel("canary".to_owned()));
     let cases = [
         ("rose", None, "", Code::NotFound, "Servable not found for request: Latest(rose)"),
         ("iris", version(99), "", Code::NotFound, "Servable not found for request: Specific(iris, 99)"),
         ("iris", version(0), "", Code::NotFound, "Servable not found for request: Specific(iris, 0)"),
-        ("iris", label, "", Code::InvalidArgument, "Unrecognized servable version label: stable"),
+        ("iris", label, "", Code::InvalidArgument, "Unrecognized servable version label: canary"),
         ("iris", version(1), "x", Code::FailedPrecondition, "Serving signature key \"x\" not found."),
     ];
     let (_server, mut client) = start(ServerSpec::iris()).await;
