@@ -245,6 +245,19 @@ impl Gateway {
         );
     }
 
+    /// The same of a worker that can call these models, and reports them.
+    pub(crate) fn heartbeat_with(&self, worker: &str, backend: &str, metadata: Value, models: &[&str]) {
+        self.heartbeat(worker, backend, true, Some(metadata));
+        let record = self.redis.cli(&["HGET", &self.store.queue.keys().workers(), worker]);
+        let (seen, state) = record.split_once(' ').unwrap();
+        let mut state: WorkerState = serde_json::from_str(state).unwrap();
+        let (backend, description) = (backend.to_owned(), String::new());
+        let served = ServedModel { backend, state: BackendState::Ok, description };
+        state.models = models.iter().map(|name| ((*name).to_owned(), served.clone())).collect();
+        let record = format!("{seen} {}", serde_json::to_string(&state).unwrap());
+        self.redis.cli(&["HSET", &self.store.queue.keys().workers(), worker, &record]);
+    }
+
     /// Says that a worker lives and serves these models: name, whether it can be called, hash of the description. The first one is
     /// the default model.
     pub(crate) fn heartbeat_of(&self, worker: &str, models: &[(&str, bool, &str)]) {

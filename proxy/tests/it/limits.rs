@@ -20,6 +20,9 @@ use crate::{
     keys::Keys,
 };
 
+/// Smaller than the default.
+const SMALL_BODIES: (&str, &str) = ("MAX_BODY_BYTES", "1048576");
+
 /// A request for `/predict` in bytes; `more` are further header lines.
 fn request(more: &str, body: &str) -> Vec<u8> {
     let head =
@@ -38,7 +41,7 @@ fn parsed(answer: &[u8]) -> (u16, Value) {
 
 #[tokio::test]
 async fn a_body_over_the_limit() {
-    let gateway = Gateway::start().await;
+    let gateway = Gateway::with(&[SMALL_BODIES]).await;
     let expected = problem(413, "payload_too_large", "Payload too large");
     let detail = "The body must hold at most 1048576 bytes";
     // Blanks around JSON are allowed, so that only the size is wrong.
@@ -101,7 +104,7 @@ async fn a_body_over_the_limit_that_does_not_say_its_length() {
 
 #[tokio::test]
 async fn a_client_that_asks_first_need_not_send_what_is_too_large() {
-    let gateway = Gateway::start().await;
+    let gateway = Gateway::with(&[SMALL_BODIES]).await;
     let asking = request("expect: 100-continue\r\ncontent-length: 2000000", "");
     let (status, body) = parsed(&raw_within(gateway.proxy.addr(), &asking, SOON).await);
     assert_eq!((status, &body["code"]), (413, &Value::from("payload_too_large")));

@@ -65,7 +65,7 @@ async fn requests_of_every_kind_count_but_those_of_who_watches_the_service_do_no
 
 #[tokio::test]
 async fn refused_and_unmatched_requests_count() {
-    let gateway = Gateway::with(&[("RATE_LIMIT_PER_MINUTE", "8")]).await;
+    let gateway = Gateway::with(&[("RATE_LIMIT_PER_MINUTE", "8"), ("MAX_BODY_BYTES", "1048576")]).await;
     let large = " ".repeat((1 << 20) + 1);
     let text = [("content-type", "text/plain")];
     for (method, path, headers, body, status, left) in [
