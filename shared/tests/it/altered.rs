@@ -149,10 +149,10 @@ fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) {
 async fn the_texts_are_those_that_the_store_runs() {
     let queue = Queue::start().await;
     let scripts = scripts(None);
-    assert_eq!(scripts.len(), 17);
+    assert_eq!(scripts.len(), 18);
     // The store has loaded its scripts before, so it loads no new ones.
     for script in scripts {
         queue.redis::<String>(&["SCRIPT", "LOAD", &script]).await;
     }
-    assert_eq!(queue.server.info("number_of_cached_scripts").as_deref(), Some("17"));
+    assert_eq!(queue.server.info("number_of_cached_scripts").as_deref(), Some("18"));
 }

@@ -2,7 +2,7 @@
 -- publish: writes the descriptions of a worker's models, and removes those that no worker has published for too long.
 -- KEYS[1]  descriptions hash: model -> "<last published, Unix ms> <description, JSON>"
 -- ARGV[1]  time after which a description is removed, ms
--- ARGV[2]  first model; then its description, JSON; then the next model, ...
+-- ARGV[2...]  model, its description (JSON), model, ...
 -- Returns  {"published", number of descriptions}
 local now = server_now()
 for i = 2, #ARGV, 2 do
