@@ -11,6 +11,7 @@ mod published;
 pub mod repository;
 mod sample;
 mod schema;
+mod serving;
 mod shape;
 mod stored;
 mod tensors;
@@ -19,6 +20,7 @@ pub use description::{InputSpec, Model, OutputSpec, ServerVersion};
 pub use job_input::{InputTensor, JobInput};
 pub use output::{Answer, OutputError, Rendered, StoredOutputs};
 pub use published::PublishedError;
+pub use serving::Serving;
 pub use shape::{Axis, Shape, elements_of};
 pub use stored::StoredMismatch;
 

@@ -52,6 +52,14 @@ pub trait Backend: Send + Sync + 'static {
 /// A backend cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// model.toml names an unknown backend.
+    #[error("`backend` under [serving] in model.toml: `{word}` {expected}")]
+    Kind {
+        /// The value.
+        word: String,
+        /// What it must be.
+        expected: &'static str,
+    },
     /// The model has no ONNX file.
     #[error(
         "the model `{0}` has no ONNX file: put model.onnx into its folder, or set MODEL_BACKEND=tensorflow_serving"
@@ -98,6 +106,7 @@ impl OpenError {
     pub fn fix(&self) -> &'static str {
         match self {
             Self::NoOnnxFile(_) => "put model.onnx into the folder of the model, or set MODEL_BACKEND",
+            Self::Kind { .. } => "change `backend` under [serving] in model.toml",
             Self::Onnx { .. } => {
                 "see onnx_file, inputs and outputs in model.toml, or try MODEL_BACKEND=onnxruntime, which has every operator"
             }
@@ -111,12 +120,23 @@ impl OpenError {
     }
 }
 
-/// Sets up the backend that the settings name. Does not wait for a model server.
+/// What runs the model: the model's own backend, or that of the settings.
+///
+/// # Errors
+/// When `model.toml` names an unknown one.
+pub fn kind(settings: &BackendSettings, model: &Model) -> Result<BackendKind, OpenError> {
+    match &model.serving.backend {
+        Some(word) => word.parse().map_err(|expected| OpenError::Kind { word: word.clone(), expected }),
+        None => Ok(settings.kind),
+    }
+}
+
+/// Sets up the backend that the model or the settings name. Does not wait for a model server.
 ///
 /// # Errors
 /// When the model cannot be loaded or the address is malformed.
 pub fn open(settings: &BackendSettings, model: &Model) -> Result<Arc<dyn Backend>, OpenError> {
-    match settings.kind {
+    match kind(settings, model)? {
         BackendKind::Onnx => Ok(Arc::new(onnx::Onnx::open(model)?)),
         BackendKind::OnnxRuntime => {
             Ok(Arc::new(onnxruntime::OnnxRuntime::open(&settings.onnxruntime, model)?))

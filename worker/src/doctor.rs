@@ -1,4 +1,4 @@
-//! `tepal-worker doctor`: checks what this worker needs. Changes nothing, and costs one model call.
+//! `tepal-worker doctor`: checks what this worker needs. Changes nothing, and costs one call of each model.
 
 use std::time::Duration;
 
@@ -15,27 +15,59 @@ use tepal_shared::{
 
 use crate::{
     backend::{self, Backend, settings::BackendKind},
+    models::ModelFailure,
     settings::Config,
 };
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Checks Redis and the model.
+/// Checks Redis and the models.
 pub async fn examine(config: &Config) -> Report {
     let common = &config.common;
     let expected = Expected { service: Service::Worker, partitions: common.policy.partitions, replicas: 0 };
     let mut report = examine_redis(&common.redis, &common.keys, expected).await;
-    report.findings.extend(examine_model(config).await);
+    report.findings.extend(examine_models(config).await);
     let fix = "copy it again, or remove its folder";
     let broken = common.broken_versions.iter().map(|reason| Finding::wrong("model version", reason, fix));
     report.findings.extend(broken);
     report
 }
 
-async fn examine_model(config: &Config) -> Vec<Finding> {
-    let model = &config.common.model;
-    let backend = match backend::open(&config.backend, model) {
-        Ok(backend) => backend,
+async fn examine_models(config: &Config) -> Vec<Finding> {
+    let found = match config.models.find(&config.common) {
+        Ok(found) => found,
+        Err(error) => {
+            return vec![Finding::wrong(
+                "models",
+                telemetry::chain(&error),
+                "set MODELS_DIR to the folder of the models",
+            )];
+        }
+    };
+    let missing = config.models.missing(&found).map(|name| ModelFailure::Missing(name).to_string());
+    let mut findings: Vec<_> =
+        missing.map(|what| Finding::wrong("models", what, "change MODELS, or add the folder")).collect();
+    let default = config.common.model_name;
+    if found.contains_key(&default) {
+        findings.extend(examine_model(config, &config.common.model).await);
+    }
+    for name in found.into_keys().filter(|name| *name != default) {
+        let of_model =
+            |finding: Finding| Finding { subject: format!("{} of {name}", finding.subject), ..finding };
+        let examined = match config.models.load(&config.common, name) {
+            Ok(model) => examine_model(config, &model.description).await,
+            Err(error) => vec![Finding::wrong("model", telemetry::chain(&error), "see docs/models.md")],
+        };
+        findings.extend(examined.into_iter().map(of_model));
+    }
+    findings
+}
+
+async fn examine_model(config: &Config, model: &Model) -> Vec<Finding> {
+    let opened = backend::kind(&config.backend, model)
+        .and_then(|kind| Ok((kind, backend::open(&config.backend, model)?)));
+    let (kind, backend) = match opened {
+        Ok(opened) => opened,
         Err(error) => return vec![Finding::wrong("model", telemetry::chain(&error), error.fix())],
     };
     let mut findings: Vec<_> =
@@ -43,11 +75,11 @@ async fn examine_model(config: &Config) -> Vec<Finding> {
     match backend.probe().await {
         Ok(metadata) => findings.extend([
             Finding::ok("model", format!("`{}` is available ({})", model.name, backend.name())),
-            description(config, &metadata),
+            description(model, kind, &metadata),
             sample(model, backend.as_ref()).await,
         ]),
         Err(error) => {
-            let place = match config.backend.kind {
+            let place = match kind {
                 BackendKind::Onnx | BackendKind::OnnxRuntime => model.name.clone(),
                 BackendKind::TensorflowServing => {
                     format!("{}:{}", config.backend.server.host, config.backend.server.port)
@@ -62,15 +94,14 @@ async fn examine_model(config: &Config) -> Vec<Finding> {
 }
 
 /// Whether `model.toml` and the backend agree.
-fn description(config: &Config, metadata: &Value) -> Finding {
+fn description(model: &Model, kind: BackendKind, metadata: &Value) -> Finding {
     const SUBJECT: &str = "description";
-    let model = &config.common.model;
     let differences = differences(model, metadata);
     if !differences.is_empty() {
         let fix = "change model.toml, or serve the model that it describes";
         return Finding::wrong(SUBJECT, differences.join("; "), fix);
     }
-    if config.backend.kind != BackendKind::TensorflowServing {
+    if kind != BackendKind::TensorflowServing {
         // The file knows no version.
         return Finding::ok(SUBJECT, "model.toml and the model agree");
     }

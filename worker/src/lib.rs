@@ -2,7 +2,9 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`fetch`] | consumers: claim jobs, make batches of them, start each when a batch slot is free |
+//! | [`fetch`] | lanes, one for each model: claim jobs, make batches of them, start each when a batch slot is free |
+//! | [`lanes`] | starts, replaces and stops lanes as the repository changes |
+//! | [`models`] | which models the worker serves |
 //! | [`run`] | one batch from its start to its settled outcomes; read [`run::runner`] first |
 //! | [`backend`] | the model behind one trait: in process, or a server |
 //! | [`upkeep`] | heartbeat, janitor, liveness, the port with /metrics and /livez |
@@ -16,8 +18,10 @@ pub mod doctor;
 pub mod fetch;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+pub mod lanes;
 pub mod metrics;
 pub mod model_command;
+pub mod models;
 pub mod run;
 pub mod settings;
 #[cfg(test)]
@@ -27,19 +31,23 @@ pub mod upkeep;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tepal_shared::{
+    job::ModelName,
     process::supervisor::Tasks,
     queue::{Queue, doctor::warn_about_default_user, error::WrongTopology, link::Redis, work::Work},
 };
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
     backend::Backend,
-    fetch::{consumer::Consumer, quarantine::Quarantine},
-    run::{
-        batch_limit::BatchLimit, breaker::Breaker, leases::Leases, limiter::Limiter, runner::Runner,
-        sample::Sample,
+    fetch::{
+        quarantine::Quarantine,
+        reader::{Reader, ReaderSettings},
     },
+    lanes::{LaneParts, Lanes, Open, Opened, Served},
+    models::ModelFailure,
+    run::{leases::Leases, slots::Slots},
     settings::Config,
     upkeep::{
         heartbeat::Heartbeat,
@@ -53,9 +61,9 @@ use crate::{
 /// The worker cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The model cannot be loaded, or its server's address is malformed.
+    /// No model can be loaded, or the address of a model server is malformed.
     #[error("the model cannot be used")]
-    Backend(#[source] backend::OpenError),
+    Model(#[source] ModelFailure),
     /// The client library rejects the settings of Redis.
     #[error("the settings of Redis cannot be used")]
     Redis(#[source] tepal_shared::queue::RedisError),
@@ -89,11 +97,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Star
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.keep("monitor", move |_| monitor.clone().serve());
     tasks.keep("metrics_upkeep", move |_| metrics::upkeep(metrics.clone()));
-    let backend = backend::open(&config.backend, &config.common.model).map_err(StartError::Backend)?;
-    Worker::new(config, backend, liveness)?.serve(shutdown).await
+    let backends = config.backend.clone();
+    let open: Open = Arc::new(move |model| backend::open(&backends, &model.description));
+    Box::pin(serve(config, open, liveness, shutdown)).await
 }
 
-/// [`run`] with any other backend, and without the metrics port, of which a process can have only one.
+/// [`run`] with any other backend, the same for all models, and without the metrics port, of which a process can have only one.
 ///
 /// # Errors
 /// As [`run`].
@@ -102,94 +111,123 @@ pub async fn run_with(
     backend: Arc<dyn Backend>,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
-    Worker::new(config, backend, Liveness::default())?.serve(shutdown).await
+    Box::pin(run_with_each(config, move |_| Arc::clone(&backend), shutdown)).await
+}
+
+/// [`run_with`] with a backend for each model.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with_each(
+    config: Config,
+    backend: impl Fn(ModelName) -> Arc<dyn Backend> + Send + Sync + 'static,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
+    let open: Open = Arc::new(move |model| Ok(backend(model.name)));
+    Box::pin(serve(config, open, Liveness::default(), shutdown)).await
+}
+
+/// Opens the models before anything else: without one there is nothing to do.
+async fn serve(
+    config: Config,
+    open: Open,
+    liveness: Liveness,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
+    let opened = lanes::open_all(&config, &open).await.map_err(StartError::Model)?;
+    Box::pin(Worker::new(config, open, liveness)?.serve(opened, shutdown)).await
 }
 
 /// The parts of a worker.
 struct Worker {
     config: Config,
-    runner: Arc<Runner>,
+    open: Open,
+    work: Work,
+    leases: Leases,
+    served: Served,
+    /// Notified when the heartbeat has something new to say.
+    changed: Arc<Notify>,
     liveness: Liveness,
 }
 
 impl Worker {
-    fn new(config: Config, backend: Arc<dyn Backend>, liveness: Liveness) -> Result<Self, StartError> {
+    fn new(config: Config, open: Open, liveness: Liveness) -> Result<Self, StartError> {
         let redis = Redis::open(config.common.redis.clone()).map_err(StartError::Redis)?;
         let queue = Queue::new(redis, config.common.keys.clone(), config.common.policy.clone());
-        let work = Work::new(queue);
-        let (model, mut settings) = (config.common.model.clone(), config.run);
-        settings.limits.rows = model.most_rows_of_call(settings.limits.rows);
-        let runner = Runner {
-            sample: Sample::new(Arc::clone(&backend), model.clone(), settings.inference_timeout),
-            model,
-            backend,
-            work,
-            breaker: Breaker::new(),
-            limiter: Limiter::new(config.fetch.slots),
-            batch_limit: BatchLimit::new(settings.limits.rows),
-            leases: Leases::default(),
-            settings,
-        };
-        Ok(Self { config, runner: Arc::new(runner), liveness })
+        let served = Served::new(config.common.model_name);
+        let (work, leases, changed) = (Work::new(queue), Leases::default(), Arc::default());
+        Ok(Self { config, open, work, leases, served, changed, liveness })
     }
 
     /// Runs, unless the queue has another stored format.
-    async fn serve(self, shutdown: CancellationToken) -> Result<(), StartError> {
-        let redis = self.runner.work.queue().redis().clone();
+    async fn serve(self, opened: Opened, shutdown: CancellationToken) -> Result<(), StartError> {
+        let redis = self.work.queue().redis().clone();
         tokio::select! {
-            () = self.run(shutdown) => Ok(()),
+            () = self.run(opened, shutdown) => Ok(()),
             format = redis.refused_format() => Err(StartError::StoredFormat(format)),
         }
     }
 
-    async fn run(self, shutdown: CancellationToken) {
+    async fn run(self, opened: Opened, shutdown: CancellationToken) {
         let worker = &self.config.worker_id;
-        let (backend, model) = (self.runner.backend.name(), &self.runner.model.name);
-        info!(action = "worker_started", worker, backend, model);
-        // The helpers run while consumers drain, so that leases are renewed and the breaker works.
+        let consumer: Arc<str> = format!("{worker}-0").into();
+        // The helpers run while lanes drain, so that leases are renewed and the breakers work.
         let helpers_stop = CancellationToken::new();
-        let (mut helpers, mut consumers) = (Tasks::new(helpers_stop.clone()), Tasks::new(shutdown));
-        self.start_helpers(&mut helpers);
-        let quarantine = Quarantine::new(self.config.common.policy.max_lost);
-        // One consumer reads for the whole process, so an idle process costs Redis the same whatever it may run at a time.
-        let name: Arc<str> = format!("{worker}-0").into();
-        self.start_lease_keeper(&name, &mut helpers);
-        self.start_consumer(name, quarantine, &mut consumers);
-        consumers.ended().await;
+        let (mut helpers, mut reading) = (Tasks::new(helpers_stop.clone()), Tasks::new(shutdown.clone()));
+        let lanes = Lanes::start(self.start_reader(&consumer, &mut reading), opened, &shutdown);
+        self.start_helpers(consumer, &mut helpers);
+        lanes.run(shutdown).await;
+        reading.ended().await;
         helpers_stop.cancel();
         // A helper may be in the middle of a call to an unreachable Redis. Its outcome is no longer needed.
         let _ = tokio::time::timeout(Duration::from_secs(2), helpers.ended()).await;
         info!(action = "worker_stopped", worker);
     }
 
-    fn start_helpers(&self, helpers: &mut Tasks) {
-        let Runner { backend, work, breaker, sample, leases, .. } = &*self.runner;
-        let heartbeat =
-            Heartbeat::new(&self.config, backend.name(), work.clone(), breaker.clone(), leases.clone());
+    fn start_helpers(&self, consumer: Arc<str>, helpers: &mut Tasks) {
+        let (work, leases, served) = (self.work.clone(), self.leases.clone(), self.served.clone());
+        let heartbeat = Heartbeat::new(
+            &self.config,
+            work.clone(),
+            leases.clone(),
+            served.clone(),
+            Arc::clone(&self.changed),
+        );
         let pulse = self.liveness.watch("heartbeat".to_owned(), upkeep::heartbeat::INTERVAL);
         helpers.keep("heartbeat", move |stop| heartbeat.clone().run(pulse.clone(), stop));
-        let (probed, breaker, sample) = (Arc::clone(backend), breaker.clone(), sample.clone());
-        helpers.keep("breaker", move |stop| breaker.clone().run(Arc::clone(&probed), sample.clone(), stop));
-        let (kept, held) = (work.clone(), leases.clone());
-        let model = self.config.common.model_name;
-        helpers.keep("janitor", move |stop| Janitor::new(kept.clone(), held.clone(), model).run(stop));
+        let pulse = self.liveness.watch("lease keeper".to_owned(), lease_keeper::interval(&work));
+        let keeper = LeaseKeeper { consumer, leases: leases.clone(), work: work.clone(), pulse };
+        helpers.keep("lease_keeper", move |stop| keeper.clone().run(stop));
         let (redis, keys) = (work.queue().redis().clone(), work.queue().keys().clone());
         helpers.finish("default_user_check", move || warn_about_default_user(redis.clone(), keys.clone()));
+        helpers.keep("janitor", move |stop| {
+            Janitor::new(work.clone(), leases.clone(), served.clone()).run(stop)
+        });
     }
 
-    fn start_lease_keeper(&self, consumer: &Arc<str>, helpers: &mut Tasks) {
-        let (leases, work) = (self.runner.leases.clone(), self.runner.work.clone());
-        let name = format!("lease keeper of {consumer}");
-        let pulse = self.liveness.watch(name, lease_keeper::interval(&work));
-        let keeper = LeaseKeeper { consumer: consumer.to_string(), leases, work, pulse };
-        helpers.keep("lease_keeper", move |stop| keeper.clone().run(stop));
-    }
-
-    fn start_consumer(&self, name: Arc<str>, quarantine: Quarantine, consumers: &mut Tasks) {
-        let (settings, runner) = (self.config.fetch, Arc::clone(&self.runner));
-        let pulse = self.liveness.watch(format!("consumer {name}"), settings.batch_max_wait);
-        let model = self.config.common.model_name;
-        let consumer = Consumer { name, model, settings, runner, quarantine, pulse };
-        consumers.keep("consumer", move |shutdown| consumer.clone().run(shutdown));
+    fn start_reader(&self, consumer: &Arc<str>, reading: &mut Tasks) -> LaneParts {
+        let quarantine = Quarantine::new(self.config.common.policy.max_lost);
+        let (reader, arrivals) = Reader::new(ReaderSettings {
+            consumer: Arc::clone(consumer),
+            work: self.work.clone(),
+            quarantine: quarantine.clone(),
+            interval: self.config.fetch.reclaim_interval,
+            max_bytes: self.config.run.limits.bytes,
+            pulse: self.liveness.watch("reader".to_owned(), self.config.fetch.reclaim_interval),
+        });
+        reading.keep("reader", move |shutdown| reader.clone().run(shutdown));
+        LaneParts {
+            slots: Slots::new(self.config.fetch.slots),
+            config: self.config.clone(),
+            open: Arc::clone(&self.open),
+            consumer: Arc::clone(consumer),
+            work: self.work.clone(),
+            leases: self.leases.clone(),
+            quarantine,
+            arrivals,
+            changed: Arc::clone(&self.changed),
+            liveness: self.liveness.clone(),
+            served: self.served.clone(),
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tepal_shared::{
+    job::{ModelName, Stream},
     process::{supervisor, telemetry},
     queue::work::{Fence, Granted, Settled, Settlement},
 };
@@ -33,6 +34,7 @@ const HELD: &str = "tepal_worker_jobs_held";
 const BATCHES_RUNNING: &str = "tepal_worker_batches_running";
 const BATCHES_LIMIT: &str = "tepal_worker_batches_limit";
 const ROWS_LIMIT: &str = "tepal_worker_batch_rows_limit";
+const MODEL_FAILED: &str = "tepal_model_failed";
 const SPLITS: &str = "tepal_batch_splits_total";
 const BUILD: &str = "tepal_build_info";
 /// The name that every Prometheus client library uses.
@@ -106,12 +108,12 @@ pub async fn upkeep(handle: PrometheusHandle) {
 }
 
 const COUNTERS: [(&str, &str); 13] = [
-    (PROCESSED, "Attempts by outcome: completed, failed, retried, released, fenced"),
-    (FAILED, "Jobs that failed, by error_code"),
+    (PROCESSED, "Attempts by model and outcome: completed, failed, retried, released, fenced"),
+    (FAILED, "Jobs that failed, by model and error_code"),
     (RECLAIMED, "Jobs reclaimed because their worker's lease had lapsed"),
     (
         FENCED,
-        "Attempts that were rejected because they no longer held the job, by reason: lost, cancelled, missing",
+        "Attempts that were rejected because they no longer held the job, by model and reason: lost, cancelled, missing",
     ),
     (REPAIRED, "Stream entries that were missing in Redis and were written again"),
     (STALE, "Stream entries without an unfinished job, removed"),
@@ -121,25 +123,26 @@ const COUNTERS: [(&str, &str); 13] = [
     (LOG_DROPPED, "Lines of the log that were dropped because the output did not accept them"),
     (DATA_LOST, "Times that Redis was found without jobs or log entries that it had before"),
     (JOBS_LOST, "Accepted jobs that Redis lost, as far as this process knows: at least so many"),
-    (SPLITS, "Failed model calls whose jobs were called again in halves, by reason"),
+    (SPLITS, "Failed model calls whose jobs were called again in halves, by model and reason"),
 ];
 
 const HISTOGRAMS: [(&str, &str); 5] = [
-    (PROCESSING, "Time from the claim of a job to its recorded outcome"),
-    (WAIT, "Time from the submission of a job to its first claim, by priority"),
-    (INFERENCE, "Time of one model call, by outcome: ok, error"),
-    (BATCH_ROWS, "Rows of one model call"),
-    (BATCH_JOBS, "Jobs that shared one model call"),
+    (PROCESSING, "Time from the claim of a job to its recorded outcome, by model"),
+    (WAIT, "Time from the submission of a job to its first claim, by model and priority"),
+    (INFERENCE, "Time of one model call, by model and outcome: ok, error"),
+    (BATCH_ROWS, "Rows of one model call, by model"),
+    (BATCH_JOBS, "Jobs that shared one model call, by model"),
 ];
 
-const GAUGES: [(&str, &str); 7] = [
-    (BREAKER, "1 while no jobs are claimed because the backend does not answer, else 0"),
+const GAUGES: [(&str, &str); 8] = [
+    (MODEL_FAILED, "1 if the files of the model cannot be loaded, else 0"),
+    (BREAKER, "1 while no jobs of the model are claimed because its backend does not answer, else 0"),
     (HELD, "Jobs that this worker holds"),
-    (BATCHES_RUNNING, "Batches that this worker runs"),
-    (BATCHES_LIMIT, "Batches that this worker may run at a time; an overloaded backend halves it"),
+    (BATCHES_RUNNING, "Batches that this worker runs, by model"),
+    (BATCHES_LIMIT, "Batches of a model that this worker may run at a time; an overloaded backend halves it"),
     (
         ROWS_LIMIT,
-        "Rows that one model call may have; halved for a while when the backend fails calls because of their size",
+        "Rows that one call of the model may have; halved for a while when the backend fails calls because of their size",
     ),
     (BUILD, "Always 1; the label is the version"),
     (STARTED, "When this process started, Unix time"),
@@ -157,50 +160,66 @@ fn describe() {
     }
 }
 
-/// Gives each series its first value. A rate over a counter that appears only with its first event misses that event.
+/// Gives each series of the process its first value. A rate over a counter that appears only with its first event misses that event.
 fn initialise() {
-    for outcome in ["completed", "failed", "retried", "released", "fenced"] {
-        counter!(PROCESSED, "outcome" => outcome).absolute(0);
-    }
-    for code in ERROR_CODES {
-        counter!(FAILED, "code" => code).absolute(0);
-    }
-    for reason in ["lost", "cancelled", "missing"] {
-        counter!(FENCED, "reason" => reason).absolute(0);
-    }
-    for verdict in Verdict::SPLITTING {
-        counter!(SPLITS, "reason" => verdict.word()).absolute(0);
-    }
     for name in [RECLAIMED, REPAIRED, STALE, GROUPS, REPEATED, DATA_LOST, JOBS_LOST] {
         counter!(name).absolute(0);
     }
     gauge!(HELD).set(0.0);
-    // Until the model is loaded nothing can run.
-    breaker_open(true);
-    batches(0, 0);
-    batch_rows_limit(0);
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(STARTED).set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 }
 
+/// Gives each series of a model its first value.
+pub(crate) fn model_added(model: ModelName) {
+    let name = model.as_str();
+    for outcome in ["completed", "failed", "retried", "released", "fenced"] {
+        counter!(PROCESSED, "model" => name, "outcome" => outcome).absolute(0);
+    }
+    for code in ERROR_CODES {
+        counter!(FAILED, "model" => name, "code" => code).absolute(0);
+    }
+    for reason in ["lost", "cancelled", "missing"] {
+        counter!(FENCED, "model" => name, "reason" => reason).absolute(0);
+    }
+    for verdict in Verdict::SPLITTING {
+        counter!(SPLITS, "model" => name, "reason" => verdict.word()).absolute(0);
+    }
+    gauge!(MODEL_FAILED, "model" => name).set(0.0);
+    // Until the backend answers nothing can run.
+    breaker_open(model, true);
+}
+
+/// A model could not be loaded.
+pub(crate) fn model_failed(model: ModelName) {
+    gauge!(MODEL_FAILED, "model" => model.as_str()).set(1.0);
+}
+
+/// A model is no longer served.
+pub(crate) fn model_removed(model: ModelName) {
+    breaker_open(model, false);
+    batches(model, 0, 0);
+}
+
 /// The limit on the rows of a call changed.
-pub(crate) fn batch_rows_limit(rows: usize) {
-    gauge!(ROWS_LIMIT).set(rows as f64);
+pub(crate) fn batch_rows_limit(model: ModelName, rows: usize) {
+    gauge!(ROWS_LIMIT, "model" => model.as_str()).set(rows as f64);
 }
 
 /// The jobs of a failed call are called again in halves.
-pub(crate) fn batch_split(reason: &'static str) {
-    counter!(SPLITS, "reason" => reason).increment(1);
+pub(crate) fn batch_split(model: ModelName, reason: &'static str) {
+    counter!(SPLITS, "model" => model.as_str(), "reason" => reason).increment(1);
 }
 
 /// Jobs were claimed.
 pub(crate) fn granted(granted: &Granted) {
     let attempts = granted.deliveries.iter().map(|delivery| &delivery.attempt);
     for attempt in attempts.filter(|attempt| attempt.claim.token == 1) {
-        histogram!(WAIT, "priority" => attempt.claim.stream.priority.as_str()).record(attempt.age);
+        let Stream { model, priority } = attempt.claim.stream;
+        histogram!(WAIT, "model" => model.as_str(), "priority" => priority.as_str()).record(attempt.age);
     }
-    for (_, code) in &granted.ended {
-        failed(code);
+    for job in &granted.ended {
+        failed(job.model, &job.code);
     }
     for (name, count) in
         [(RECLAIMED, granted.reclaimed), (STALE, granted.stale), (GROUPS, granted.groups_created)]
@@ -212,47 +231,54 @@ pub(crate) fn granted(granted: &Granted) {
 }
 
 /// A model call starts.
-pub(crate) fn batch(jobs: usize, rows: usize) {
-    histogram!(BATCH_JOBS).record(jobs as f64);
-    histogram!(BATCH_ROWS).record(rows as f64);
+pub(crate) fn batch(model: ModelName, jobs: usize, rows: usize) {
+    histogram!(BATCH_JOBS, "model" => model.as_str()).record(jobs as f64);
+    histogram!(BATCH_ROWS, "model" => model.as_str()).record(rows as f64);
 }
 
 /// A model call ended.
-pub(crate) fn inference(took: Duration, is_ok: bool) {
-    histogram!(INFERENCE, "outcome" => if is_ok { "ok" } else { "error" }).record(took);
+pub(crate) fn inference(model: ModelName, took: Duration, is_ok: bool) {
+    let outcome = if is_ok { "ok" } else { "error" };
+    histogram!(INFERENCE, "model" => model.as_str(), "outcome" => outcome).record(took);
 }
 
 /// The outcome of an attempt was recorded, or rejected. `outcome` is its word.
-pub(crate) fn settled(outcome: &'static str, settlement: &Settlement, settled: Settled, took: Duration) {
-    histogram!(PROCESSING).record(took);
+pub(crate) fn settled(
+    model: ModelName,
+    outcome: &'static str,
+    settlement: &Settlement,
+    settled: Settled,
+    took: Duration,
+) {
+    histogram!(PROCESSING, "model" => model.as_str()).record(took);
     let repaired = match settled {
-        Settled::Fenced(why) => return fenced(why),
+        Settled::Fenced(why) => return fenced(model, why),
         Settled::Done { repaired } => repaired,
     };
     match settlement {
-        Settlement::Fail { code, .. } => failed(code),
-        _ => processed(outcome),
+        Settlement::Fail { code, .. } => failed(model, code),
+        _ => processed(model, outcome),
     }
     if repaired {
         counter!(REPAIRED).increment(1);
     }
 }
 
-fn processed(outcome: &'static str) {
-    counter!(PROCESSED, "outcome" => outcome).increment(1);
+fn processed(model: ModelName, outcome: &'static str) {
+    counter!(PROCESSED, "model" => model.as_str(), "outcome" => outcome).increment(1);
 }
 
 /// A job failed, with this `error_code`.
-fn failed(code: &str) {
-    processed("failed");
+fn failed(model: ModelName, code: &str) {
+    processed(model, "failed");
     let code = ERROR_CODES.into_iter().find(|known| *known == code).unwrap_or(OTHER_CODE);
-    counter!(FAILED, "code" => code).increment(1);
+    counter!(FAILED, "model" => model.as_str(), "code" => code).increment(1);
 }
 
 /// An attempt no longer holds its job.
-pub(crate) fn fenced(why: Fence) {
-    processed("fenced");
-    counter!(FENCED, "reason" => why.word()).increment(1);
+pub(crate) fn fenced(model: ModelName, why: Fence) {
+    processed(model, "fenced");
+    counter!(FENCED, "model" => model.as_str(), "reason" => why.word()).increment(1);
 }
 
 /// Outcomes have to be recorded again.
@@ -260,9 +286,9 @@ pub(crate) fn settle_repeated() {
     counter!(REPEATED).increment(1);
 }
 
-/// The breaker opened or closed.
-pub(crate) fn breaker_open(is_open: bool) {
-    gauge!(BREAKER).set(if is_open { 1.0 } else { 0.0 });
+/// The breaker of a model opened or closed.
+pub(crate) fn breaker_open(model: ModelName, is_open: bool) {
+    gauge!(BREAKER, "model" => model.as_str()).set(if is_open { 1.0 } else { 0.0 });
 }
 
 /// The number of held jobs changed.
@@ -270,10 +296,10 @@ pub(crate) fn jobs_held(count: usize) {
     gauge!(HELD).set(count as f64);
 }
 
-/// The number of batches that run or may run changed.
-pub(crate) fn batches(running: usize, limit: usize) {
-    gauge!(BATCHES_RUNNING).set(running as f64);
-    gauge!(BATCHES_LIMIT).set(limit as f64);
+/// The number of batches of a model that run or may run changed.
+pub(crate) fn batches(model: ModelName, running: usize, limit: usize) {
+    gauge!(BATCHES_RUNNING, "model" => model.as_str()).set(running as f64);
+    gauge!(BATCHES_LIMIT, "model" => model.as_str()).set(limit as f64);
 }
 
 /// Unfinished jobs without an entry were queued again.

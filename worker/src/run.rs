@@ -10,5 +10,6 @@ pub mod parts;
 pub mod runner;
 pub mod sample;
 pub mod settings;
+pub mod slots;
 pub mod spans;
 pub mod vitals;

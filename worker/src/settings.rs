@@ -16,6 +16,7 @@ use crate::{
     backend::settings::{BackendArgs, BackendSettings},
     fetch::settings::{FetchArgs, FetchSettings},
     model_command::ModelCommand,
+    models::{ModelsArgs, ModelsSettings},
     run::settings::{RunArgs, RunSettings},
 };
 
@@ -41,6 +42,8 @@ pub struct Args {
     fetch: FetchArgs,
     #[command(flatten)]
     run: RunArgs,
+    #[command(flatten)]
+    models: ModelsArgs,
     #[command(flatten)]
     backend: BackendArgs,
     /// Address of /metrics and /livez
@@ -78,7 +81,9 @@ pub struct Config {
     pub worker_id: String,
     /// This machine's name.
     pub host: String,
-    /// Settings of the consumers.
+    /// Which models it serves.
+    pub models: ModelsSettings,
+    /// Settings of the lanes.
     pub fetch: FetchSettings,
     /// Settings of a running batch.
     pub run: RunSettings,
@@ -110,12 +115,14 @@ impl TryFrom<Args> for Config {
         let lease = common.as_ref().map(|common| common.policy.lease);
         let fetch = args.fetch.check(lease, &mut mistakes);
         let run = args.run.check(&mut mistakes);
+        let models = args.models.check(&mut mistakes);
         let backend = args.backend.check(&mut mistakes);
         let fallback_addr = SocketAddr::from(([0, 0, 0, 0], 9100));
         let metrics_addr = mistakes.parsed("METRICS_ADDR", &args.metrics_addr, fallback_addr);
         let host = host_name();
         let worker_id = format!("{host}-{}-{:06x}", std::process::id(), random_suffix());
-        let config = common.map(|common| Self { common, worker_id, host, fetch, run, backend, metrics_addr });
+        let config =
+            common.map(|common| Self { common, worker_id, host, models, fetch, run, backend, metrics_addr });
         mistakes.unless_any(config)
     }
 }

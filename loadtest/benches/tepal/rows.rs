@@ -7,6 +7,7 @@ mod durability;
 mod http;
 mod latency;
 mod memory;
+mod models;
 mod scaling;
 
 use clap::ValueEnum;
@@ -27,6 +28,8 @@ pub(crate) enum Group {
     Memory,
     /// Several workers
     Scaling,
+    /// A busy model beside idle ones
+    Models,
     /// Short and long backlogs
     Depth,
     /// Jobs that share model calls
@@ -96,6 +99,7 @@ pub(crate) async fn measure(only: &[Group], scale: Scale) -> Measured {
             Group::Latency => latency::measure(&mut measured, scale).await,
             Group::Memory => memory::measure(&mut measured, scale).await,
             Group::Scaling => scaling::measure(&mut measured, scale).await,
+            Group::Models => models::measure(&mut measured, scale).await,
             Group::Depth => depth::measure(&mut measured, scale).await,
             Group::Batching => batching::measure(&mut measured, scale).await,
             Group::Durability => durability::measure(&mut measured, scale).await,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     JobInput,
+    serving::Serving,
     shape::{Axis, Shape},
 };
 use crate::tensor::{DataType, bounds::Bounds, from_json::Allowed};
@@ -46,6 +47,9 @@ pub struct Model {
     pub output: OutputSpec,
     /// The other outputs, in order.
     pub further_outputs: Vec<OutputSpec>,
+    /// How workers serve it.
+    #[serde(skip)]
+    pub serving: Serving,
 }
 
 /// A version in a model server.

@@ -11,6 +11,6 @@ mod upkeep;
 pub use blocking_reader::BlockingReader;
 pub use claim::TakeRequest;
 pub use handle::Work;
-pub use outcome::{Fence, Granted, Settled};
+pub use outcome::{EndedJob, Fence, Granted, Settled};
 pub use settle::Settlement;
 pub use upkeep::{Recounted, Swept};

@@ -8,7 +8,7 @@ use tepal_shared::{
 };
 use tepal_tests::wait::eventually;
 
-use crate::queue::{DONE, Queue, SOON, complete, ids, new_job};
+use crate::queue::{DONE, Queue, SOON, complete, ended, ids, new_job};
 
 const LONG_AGO: &str = "1";
 
@@ -27,7 +27,7 @@ pub(crate) async fn a_job_that_waited_too_long_is_not_run(queue: &Queue) {
 
     let granted = queue.take("w", 10).await;
 
-    assert_eq!((ids(&granted), granted.ended), (vec![], vec![(id, "queue_timeout".to_owned())]));
+    assert_eq!((ids(&granted), ended(&granted)), (vec![], vec![(id, "queue_timeout".to_owned())]));
     assert_eq!(queue.state(id).await, "failed 0/0/0 - error ttl dead kept");
 }
 
@@ -109,7 +109,7 @@ pub(crate) async fn a_job_that_ran_too_long_is_not_tried_again(queue: &Queue) {
 
         let granted = queue.take("w", 10).await;
 
-        assert_eq!((ids(&granted), granted.ended), (vec![], vec![(id, "timeout".to_owned())]));
+        assert_eq!((ids(&granted), ended(&granted)), (vec![], vec![(id, "timeout".to_owned())]));
         assert_eq!(queue.job(id).await.error_code.as_deref(), Some("timeout"));
     }
 }
@@ -134,7 +134,7 @@ pub(crate) async fn a_lost_job_whose_time_is_over_times_out(queue: &Queue) {
 
     let granted = queue.take("heir", 10).await;
 
-    assert_eq!((granted.reclaimed, granted.ended), (1, vec![(id, "timeout".to_owned())]));
+    assert_eq!((granted.reclaimed, ended(&granted)), (1, vec![(id, "timeout".to_owned())]));
     assert_eq!(queue.state(id).await, "failed 1/0/1 - error ttl dead kept");
 }
 

@@ -11,7 +11,7 @@ use tepal_shared::{
 };
 use tepal_tests::wait::eventually;
 
-use crate::queue::{DONE, Queue, SOON, complete, fail, ids, model, stream};
+use crate::queue::{DONE, Queue, SOON, complete, ended, fail, ids, model, stream};
 
 const LOST: Settled = Settled::Fenced(Fence::Lost);
 
@@ -164,7 +164,7 @@ pub(crate) async fn a_job_that_loses_its_worker_too_often_fails(queue: &Queue) {
     let granted = queue.take("w", 10).await;
 
     assert_eq!((ids(&granted), granted.reclaimed), (vec![], 1));
-    assert_eq!(granted.ended, [(id, "worker_lost".to_owned())]);
+    assert_eq!(ended(&granted), [(id, "worker_lost".to_owned())]);
     assert_eq!(queue.state(id).await, "failed 3/0/3 - error ttl dead kept");
     assert_eq!(queue.job(id).await.error_code.as_deref(), Some("worker_lost"));
 }

@@ -316,6 +316,11 @@ pub(crate) fn claims(granted: &Granted) -> Vec<Claim> {
     granted.deliveries.iter().map(|delivery| delivery.attempt.claim).collect()
 }
 
+/// The jobs that failed instead of being granted, with their error codes.
+pub(crate) fn ended(granted: &Granted) -> Vec<(JobId, String)> {
+    granted.ended.iter().map(|job| (job.job_id, job.code.clone())).collect()
+}
+
 /// The settlement of a success.
 pub(crate) fn complete() -> Settlement {
     Settlement::Complete(r#"{"prediction":0}"#.to_owned())

@@ -246,7 +246,7 @@ fn settled_text(settled: Settled) -> String {
 /// The only claim, failure or deleted entry, as text.
 fn granted_text(granted: &Granted) -> String {
     let grants = claims(granted).into_iter().map(|claim| format!("granted {}", claim.token));
-    let ended = granted.ended.iter().map(|(_, code)| format!("failed {code}"));
+    let ended = granted.ended.iter().map(|job| format!("failed {}", job.code));
     let stale = (0..granted.stale).map(|_| "stale".to_owned());
     grants.chain(ended).chain(stale).next().unwrap_or_else(|| "nothing".to_owned())
 }

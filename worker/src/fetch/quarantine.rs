@@ -1,12 +1,15 @@
 //! The quarantine of suspects.
 //!
 //! A suspect is a job that a worker held when it died, or whose model call broke off. It may be what kills workers or model
-//! servers, and other jobs must not fail with it as `worker_lost` or `model_lost`. So each process claims suspects one at a
+//! servers, and other jobs must not fail with it as `worker_lost` or `model_lost`. So each lane claims suspects one at a
 //! time, and no suspect waits in a process for its turn. If a suspect would fail with the next lost worker, or if its lone
-//! call broke off, it runs while the process holds no other job.
+//! call broke off, it runs while the process holds no other job, of any model.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,13 +20,24 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 /// that another consumer is about to release.
 const EXPECTED_FOR: Duration = Duration::from_secs(1);
 
-/// The quarantine of this process. Clones share it.
+/// The quarantine of a lane. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Quarantine {
     max_lost: u64,
     expectation: Arc<Mutex<Expectation>>,
-    turns: Arc<RwLock<()>>,
+    /// The turns of all lanes of the process.
+    turns: Arc<Turns>,
 }
+
+#[derive(Debug, Default)]
+struct Turns {
+    lock: Arc<RwLock<()>>,
+    /// Number of lanes that wait for a turn alone.
+    alone_wanted: AtomicUsize,
+}
+
+/// A lane that waits for a turn alone.
+struct AloneWanted<'a>(&'a Turns);
 
 #[derive(Debug)]
 struct Expectation {
@@ -34,9 +48,9 @@ struct Expectation {
 /// The right to hold jobs.
 #[derive(Debug)]
 pub enum Turn {
-    /// Together with other consumers of the process.
+    /// Together with other lanes of the process.
     Shared(OwnedRwLockReadGuard<()>),
-    /// While no other consumer of the process holds jobs.
+    /// While no other lane of the process holds jobs.
     Alone(OwnedRwLockWriteGuard<()>),
 }
 
@@ -58,6 +72,18 @@ impl Quarantine {
     pub fn new(max_lost: u32) -> Self {
         let expectation = Arc::new(Mutex::new(Expectation { are_expected: true, seen_at: None }));
         Self { max_lost: u64::from(max_lost), expectation, turns: Arc::default() }
+    }
+
+    /// The quarantine of another lane of the same process.
+    #[must_use]
+    pub fn of_another_lane(&self) -> Self {
+        Self { turns: Arc::clone(&self.turns), ..Self::new(u32::try_from(self.max_lost).unwrap_or(u32::MAX)) }
+    }
+
+    /// Whether a lane of the process waits until no other holds jobs.
+    #[must_use]
+    pub fn expects_lone_turn(&self) -> bool {
+        self.turns.alone_wanted.load(Ordering::Acquire) > 0
     }
 
     /// Whether suspects are expected, so that jobs must be claimed one at a time.
@@ -84,8 +110,13 @@ impl Quarantine {
 
     /// Waits for the right to hold jobs, `alone` or with others.
     pub async fn turn(&self, alone: bool) -> Turn {
-        let turns = Arc::clone(&self.turns);
-        if alone { Turn::Alone(turns.write_owned().await) } else { Turn::Shared(turns.read_owned().await) }
+        let lock = Arc::clone(&self.turns.lock);
+        if !alone {
+            return Turn::Shared(lock.read_owned().await);
+        }
+        self.turns.alone_wanted.fetch_add(1, Ordering::AcqRel);
+        let _wanted = AloneWanted(&self.turns);
+        Turn::Alone(lock.write_owned().await)
     }
 
     /// Decides which of the jobs claimed in this turn run now. If suspects may run in this turn, one of them runs. Otherwise
@@ -110,6 +141,12 @@ impl Quarantine {
     fn may_run(&self, suspect: &Attempt, turn: &Turn) -> bool {
         let is_early = suspect.lost + 1 < self.max_lost && suspect.broken < 2;
         is_early || matches!(turn, Turn::Alone(_))
+    }
+}
+
+impl Drop for AloneWanted<'_> {
+    fn drop(&mut self) {
+        self.0.alone_wanted.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -184,5 +221,22 @@ mod tests {
         let alone = quarantine.turn(true).now_or_never().unwrap();
         assert_eq!(counts(&quarantine.sort(lost(&[2]), &alone)), (1, 0, false));
         assert!(quarantine.turn(false).now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn lanes_share_their_turns_and_nothing_else() {
+        let one = Quarantine::new(3);
+        let other = one.of_another_lane();
+        one.found_none();
+        assert!(!one.expects_suspects() && other.expects_suspects());
+
+        let shared = one.turn(false).await;
+        let mut alone = Box::pin(other.turn(true));
+        assert!((&mut alone).now_or_never().is_none() && one.expects_lone_turn());
+        drop(shared);
+        let alone = alone.await;
+        assert!(!one.expects_lone_turn(), "it has its turn");
+        assert!(one.turn(false).now_or_never().is_none());
+        drop(alone);
     }
 }

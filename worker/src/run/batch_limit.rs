@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tepal_shared::job::ModelName;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -17,6 +18,7 @@ const LONGEST_WHILE: Duration = Duration::from_secs(120);
 /// The limit of this process. Clones share it.
 #[derive(Clone, Debug)]
 pub struct BatchLimit {
+    model: ModelName,
     state: Arc<Mutex<RowLimit>>,
 }
 
@@ -32,12 +34,12 @@ struct RowLimit {
 }
 
 impl BatchLimit {
-    /// At most `max` rows.
+    /// At most `max` rows of a call of the model.
     #[must_use]
-    pub fn new(max: usize) -> Self {
-        metrics::batch_rows_limit(max);
+    pub fn new(model: ModelName, max: usize) -> Self {
+        metrics::batch_rows_limit(model, max);
         let state = RowLimit { limit: max, max, raise_at: None, while_low: FIRST_WHILE, is_trying: false };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { model, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Most rows of a call that starts now.
@@ -49,7 +51,7 @@ impl BatchLimit {
             state.limit = (state.limit * 2).min(state.max);
             state.is_trying = true;
             state.raise_at = (state.limit < state.max).then(|| now + state.while_low);
-            metrics::batch_rows_limit(state.limit);
+            metrics::batch_rows_limit(self.model, state.limit);
         }
         state.limit
     }
@@ -66,8 +68,8 @@ impl BatchLimit {
         }
         state.limit = limit;
         state.raise_at = Some(Instant::now() + state.while_low);
-        metrics::batch_rows_limit(limit);
-        info!(action = "batch_limit_lowered", rows = limit);
+        metrics::batch_rows_limit(self.model, limit);
+        info!(action = "batch_limit_lowered", model = self.model.as_str(), rows = limit);
     }
 
     /// A call of this many rows succeeded.
@@ -87,12 +89,13 @@ impl BatchLimit {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn the_limit_halves_what_failed_and_comes_back_by_itself() {
-        let limit = BatchLimit::new(256);
+        let limit = BatchLimit::new("iris".parse().unwrap(), 256);
         limit.lower(200);
         assert_eq!(limit.rows(), 100);
         limit.lower(256);
@@ -111,7 +114,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_step_up_that_fails_is_tried_less_and_less_often() {
-        let limit = BatchLimit::new(256);
+        let limit = BatchLimit::new("iris".parse().unwrap(), 256);
         limit.lower(32);
         let mut tries = 0;
         for _ in 0..600 {

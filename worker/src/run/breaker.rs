@@ -12,9 +12,12 @@ use std::{
     time::Duration,
 };
 
-use tepal_shared::process::{retry::Backoff, telemetry};
+use tepal_shared::{
+    job::ModelName,
+    process::{retry::Backoff, telemetry},
+};
 use tokio::{
-    sync::{Mutex, watch},
+    sync::{Mutex, Notify, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -49,7 +52,10 @@ pub enum BreakerState {
 /// Shared knowledge of whether the backend can be called.
 #[derive(Clone, Debug)]
 pub struct Breaker {
+    model: ModelName,
     state: Arc<watch::Sender<BreakerState>>,
+    /// Notified when the state changes.
+    changed: Arc<Notify>,
     /// Whether a call has succeeded since the breaker last opened.
     has_succeeded: Arc<AtomicBool>,
     /// Whether a probe is not enough: the model must answer its sample.
@@ -60,13 +66,15 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// An open breaker: the backend has not answered yet.
+    /// An open breaker: the backend has not answered yet. `changed` is notified when its state changes.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(model: ModelName, changed: Arc<Notify>) -> Self {
         let (state, _) = watch::channel(BreakerState::Open { reason: "not probed yet".to_owned() });
-        metrics::breaker_open(true);
+        metrics::breaker_open(model, true);
         Self {
+            model,
             state: Arc::new(state),
+            changed,
             has_succeeded: Arc::default(),
             needs_sample: Arc::default(),
             outlived_at: Arc::new(Mutex::new(Instant::now())),
@@ -80,10 +88,10 @@ impl Breaker {
         &self.vitals
     }
 
-    /// Follows the state.
+    /// The state.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<BreakerState> {
-        self.state.subscribe()
+    pub fn state(&self) -> BreakerState {
+        self.state.borrow().clone()
     }
 
     /// Whether jobs may be claimed.
@@ -94,7 +102,7 @@ impl Breaker {
 
     /// Waits until jobs may be claimed.
     pub async fn closed(&self) {
-        let mut state = self.watch();
+        let mut state = self.state.subscribe();
         // The sender lives as long as `self`.
         let _ = state.wait_for(|state| matches!(state, BreakerState::Closed { .. })).await;
     }
@@ -115,8 +123,9 @@ impl Breaker {
             was_closed
         });
         if opened {
-            metrics::breaker_open(true);
-            warn!(action = "backend_down", error = telemetry::chain(error));
+            self.changed.notify_one();
+            metrics::breaker_open(self.model, true);
+            warn!(action = "backend_down", model = self.model.as_str(), error = telemetry::chain(error));
         }
     }
 
@@ -145,8 +154,9 @@ impl Breaker {
     fn close(&self, metadata: serde_json::Value) {
         let closed = self.state.send_replace(BreakerState::Closed { metadata });
         if let BreakerState::Open { reason } = closed {
-            metrics::breaker_open(false);
-            info!(action = "backend_up", was = reason);
+            self.changed.notify_one();
+            metrics::breaker_open(self.model, false);
+            info!(action = "backend_up", model = self.model.as_str(), was = reason);
         }
     }
 
@@ -163,7 +173,11 @@ impl Breaker {
                         self.pause_while_closed(&mut backoff).await;
                     }
                     Err(error) if self.is_busy(&error, began) => {
-                        debug!(action = "probe_waits", error = telemetry::chain(&error));
+                        debug!(
+                            action = "probe_waits",
+                            model = self.model.as_str(),
+                            error = telemetry::chain(&error)
+                        );
                         self.pause_while_closed(&mut backoff).await;
                     }
                     Err(error) => {
@@ -203,20 +217,23 @@ impl Breaker {
     /// A failed probe opens the breaker. If it is already open, only the reason may change.
     fn note_failed_probe(&self, error: &BackendError) {
         self.open(error);
-        self.state.send_if_modified(|state| {
+        let has_changed = self.state.send_if_modified(|state| {
             let latest = BreakerState::Open { reason: error.to_string() };
             let changed = *state != latest;
             if changed {
-                warn!(action = "backend_down", error = telemetry::chain(error));
+                warn!(action = "backend_down", model = self.model.as_str(), error = telemetry::chain(error));
                 *state = latest;
             }
             changed
         });
+        if has_changed {
+            self.changed.notify_one();
+        }
     }
 
     /// Waits for the next probe; when a call opens the breaker, for the first probe after that.
     async fn pause_while_closed(&self, backoff: &mut Backoff) {
-        let mut state = self.watch();
+        let mut state = self.state.subscribe();
         let opened = state.wait_for(|state| matches!(state, BreakerState::Open { .. }));
         let is_quiet = tokio::time::timeout(CHECK_INTERVAL, opened).await.is_err();
         if self.has_succeeded.swap(false, Ordering::Relaxed) || is_quiet {
@@ -225,11 +242,5 @@ impl Breaker {
         if !is_quiet {
             tokio::time::sleep(backoff.next_pause()).await;
         }
-    }
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tepal_shared::{
-    job::{Claim, JobId},
+    job::{Claim, JobId, ModelName},
     queue::{
         loss::LookedUp,
         work::{Fence, Work},
@@ -32,7 +32,6 @@ pub struct Leases {
 #[derive(Debug)]
 struct Held {
     claim: Claim,
-    consumer: Arc<str>,
     since: Instant,
     granted_at: SystemTime,
     /// The batch that runs the job, once it is in one.
@@ -76,16 +75,15 @@ impl BatchWatch {
 }
 
 impl Leases {
-    /// Adds claims of `consumer`. A process can claim a job again that it still runs, after the lease lapsed. Then the earlier
+    /// Adds claims. A process can claim a job again that it still runs, after the lease lapsed. Then the earlier
     /// claim is over.
-    pub fn hold(&self, consumer: &Arc<str>, claims: impl Iterator<Item = Claim>) {
+    pub fn hold(&self, claims: impl Iterator<Item = Claim>) {
         let (since, granted_at) = (Instant::now(), SystemTime::now());
         let mut held = self.lock();
         for claim in claims {
             let (job_id, attempt) = (tracing::field::display(claim.job_id), claim.token);
-            debug!(action = "attempt_started", job_id, attempt, consumer = &**consumer);
-            let consumer = Arc::clone(consumer);
-            let job = Held { claim, consumer, since, granted_at, batch: None, is_settling: false };
+            debug!(action = "attempt_started", job_id, attempt, model = claim.stream.model.as_str());
+            let job = Held { claim, since, granted_at, batch: None, is_settling: false };
             if let Some(earlier) = held.insert(claim.job_id, job) {
                 earlier.end(Fence::Lost);
             }
@@ -152,10 +150,10 @@ impl Leases {
         self.missing.take(self.len())
     }
 
-    /// Removes all claims of `consumer`, so that their leases lapse and other consumers run the jobs.
-    pub fn abandon(&self, consumer: &str) {
+    /// Removes all claims of a model's jobs, so that their leases lapse and the jobs run again, here or elsewhere.
+    pub fn abandon(&self, model: ModelName) {
         let mut held = self.lock();
-        for (_, job) in held.extract_if(|_, job| *job.consumer == *consumer) {
+        for (_, job) in held.extract_if(|_, job| job.claim.stream.model == model) {
             job.end(Fence::Lost);
         }
         metrics::jobs_held(held.len());
@@ -173,11 +171,20 @@ impl Leases {
         self.lock().is_empty()
     }
 
-    /// The claims of `consumer`.
+    /// The claims of a model's jobs.
     #[must_use]
-    pub fn of(&self, consumer: &str) -> Vec<Claim> {
-        let held = self.lock();
-        held.values().filter(|job| *job.consumer == *consumer).map(|job| job.claim).collect()
+    pub fn of_model(&self, model: ModelName) -> Vec<Claim> {
+        self.claims(|claim| claim.stream.model == model)
+    }
+
+    /// The claims of a partition's jobs.
+    #[must_use]
+    pub fn of_partition(&self, partition: u8) -> Vec<Claim> {
+        self.claims(|claim| claim.job_id.partition() == partition)
+    }
+
+    fn claims(&self, are_wanted: impl Fn(&Claim) -> bool) -> Vec<Claim> {
+        self.lock().values().map(|job| job.claim).filter(are_wanted).collect()
     }
 
     /// Each critical section leaves the map consistent, so a panic elsewhere does not break it.
@@ -206,7 +213,7 @@ impl Held {
     fn end(self, why: Fence) {
         let (job_id, attempt) = (tracing::field::display(self.claim.job_id), self.claim.token);
         info!(action = "job_gone", job_id, reason = why.word(), attempt);
-        metrics::fenced(why);
+        metrics::fenced(self.claim.stream.model, why);
         if let Some(batch) = self.batch {
             batch.one_less();
         }
@@ -221,10 +228,9 @@ mod tests {
     use super::*;
     use crate::testing::claim;
 
-    /// Leases of these claims, all of the consumer `us`.
     fn leases_of(claims: &[Claim]) -> Leases {
         let leases = Leases::default();
-        leases.hold(&"us".into(), claims.iter().copied());
+        leases.hold(claims.iter().copied());
         leases
     }
 
@@ -251,23 +257,23 @@ mod tests {
         let leases = leases_of(&[first]);
         let watch = leases.watch(std::iter::once(first));
 
-        leases.hold(&"us".into(), std::iter::once(again(first)));
+        leases.hold(std::iter::once(again(first)));
 
         assert!(watch.abandoned().now_or_never().is_some(), "the first call goes on");
         assert!(leases.remove(first).is_none());
-        assert_eq!(leases.of("us"), [again(first)]);
+        assert_eq!(leases.of_partition(0), [again(first)]);
     }
 
     #[test]
-    fn jobs_of_a_consumer_that_ended_are_not_renewed_and_those_of_others_are() {
-        let [ours, theirs] = [claim(), claim()];
-        let leases = leases_of(&[ours]);
-        leases.hold(&"them".into(), std::iter::once(theirs));
+    fn jobs_of_a_lane_that_ended_are_not_renewed_and_those_of_others_are() {
+        let (ours, mut theirs) = (claim(), claim());
+        theirs.stream.model = "other".parse().unwrap();
+        let leases = leases_of(&[ours, theirs]);
 
-        leases.abandon("us");
+        leases.abandon(ours.stream.model);
 
-        assert!(leases.of("us").is_empty());
-        assert_eq!(leases.of("them"), [theirs]);
+        assert!(leases.of_model(ours.stream.model).is_empty());
+        assert_eq!(leases.of_partition(0), [theirs]);
         assert!(leases.remove(ours).is_none());
     }
 
@@ -279,7 +285,7 @@ mod tests {
 
         leases.lose(job, Fence::Lost);
 
-        assert_eq!(leases.of("us").len(), 1, "it is renewed no longer");
+        assert_eq!(leases.of_partition(0).len(), 1, "it is renewed no longer");
         assert!(leases.remove(job).is_some(), "its end is not counted");
     }
 

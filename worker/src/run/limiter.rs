@@ -1,4 +1,4 @@
-//! The adaptive limiter: how many batches may run at a time. An overload of the backend halves the number and causes a
+//! The adaptive limiter: how many batches of a model may run at a time. An overload of the backend halves the number and causes a
 //! pause. Successes raise the number again, slowly, because only a refusal shows the limit of a backend.
 
 use std::{
@@ -6,17 +6,20 @@ use std::{
     time::Duration,
 };
 
-use tepal_shared::process::retry::Backoff;
+use tepal_shared::{job::ModelName, process::retry::Backoff};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::metrics;
+use crate::{
+    metrics,
+    run::slots::{BatchSlot, Share},
+};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Successes for each slot before another slot is added.
 const SUCCESSES_PER_SLOT: usize = 8;
 
-/// The number of batches that may run in this process. Clones share it.
+/// The number of batches of a model that may run in this process. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Limiter {
     inner: Arc<Inner>,
@@ -24,12 +27,15 @@ pub struct Limiter {
 
 #[derive(Debug)]
 struct Inner {
+    /// The model's share of the slots of the process.
+    share: Share,
     numbers: Mutex<Numbers>,
     freed: Notify,
 }
 
 #[derive(Debug)]
 struct Numbers {
+    model: ModelName,
     limit: usize,
     max: usize,
     /// Slots that are taken. A consumer takes one before it claims jobs.
@@ -48,29 +54,43 @@ struct Numbers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch(u64);
 
-/// A slot: the right to run one batch. Dropping it frees the slot.
+/// A slot: the right to run one batch. It is a slot of the model and one of the process. Dropping it frees both.
 #[derive(Debug)]
 pub struct Slot {
     inner: Arc<Inner>,
+    of_process: Option<BatchSlot>,
     is_running: bool,
     /// False while it waits for another slot.
     is_taken: bool,
 }
 
 impl Limiter {
-    /// At most `max` batches at a time.
+    /// At most `max` batches of the model at a time, in slots of its share.
     #[must_use]
-    pub fn new(max: usize) -> Self {
+    pub fn new(model: ModelName, max: usize, share: Share) -> Self {
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let (epoch, resume_at) = (Epoch(0), None);
         let numbers =
-            Numbers { limit: max, max, taken: 0, running: 0, successes: 0, epoch, resume_at, backoff };
+            Numbers { model, limit: max, max, taken: 0, running: 0, successes: 0, epoch, resume_at, backoff };
         numbers.publish();
-        Self { inner: Arc::new(Inner { numbers: Mutex::new(numbers), freed: Notify::new() }) }
+        Self { inner: Arc::new(Inner { share, numbers: Mutex::new(numbers), freed: Notify::new() }) }
+    }
+
+    /// The model's share of the slots of the process.
+    #[must_use]
+    pub fn share(&self) -> &Share {
+        &self.inner.share
     }
 
     /// Waits for a free slot, and for the end of the pause after an overload.
     pub async fn slot(&self) -> Slot {
+        let mut slot = self.slot_of_model().await;
+        // While it waits for this one, it holds up only batches of the same model.
+        slot.of_process = Some(self.inner.share.slot().await);
+        slot
+    }
+
+    async fn slot_of_model(&self) -> Slot {
         loop {
             let freed = self.inner.freed.notified();
             self.pause().await;
@@ -78,7 +98,8 @@ impl Limiter {
                 let mut numbers = self.inner.lock();
                 if numbers.taken < numbers.limit {
                     numbers.taken += 1;
-                    return Slot { inner: Arc::clone(&self.inner), is_running: false, is_taken: true };
+                    let (inner, of_process) = (Arc::clone(&self.inner), None);
+                    return Slot { inner, of_process, is_running: false, is_taken: true };
                 }
             }
             freed.await;
@@ -142,9 +163,17 @@ impl Slot {
         }
     }
 
+    /// Frees the slot. The lane gets the slot of its model first, so that it waits with the others when that of the process is free.
+    /// Otherwise a lane that may run as many batches as the process would always come too late, whatever its weight.
+    pub async fn end(mut self) {
+        self.free();
+        tokio::task::yield_now().await;
+    }
+
     /// Frees the slot and waits for another one: after an overload fewer batches may run.
     pub async fn wait_again(&mut self) {
         self.free();
+        self.of_process = None;
         let limiter = Limiter { inner: Arc::clone(&self.inner) };
         *self = limiter.slot().await;
         self.run();
@@ -168,7 +197,7 @@ impl Slot {
 
 impl Numbers {
     fn publish(&self) {
-        metrics::batches(self.running, self.limit);
+        metrics::batches(self.model, self.running, self.limit);
     }
 
     fn pause_left(&self) -> Option<Duration> {
@@ -191,14 +220,20 @@ impl Drop for Slot {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::run::slots::Slots;
+
+    fn model() -> ModelName {
+        "iris".parse().unwrap()
+    }
 
     /// With `running` of `max` slots taken.
     fn busy(max: usize, running: usize) -> (Limiter, Vec<Slot>) {
-        let limiter = Limiter::new(max);
+        let limiter = Limiter::new(model(), max, Slots::new(max).share(1));
         let mut slots: Vec<_> = (0..running).filter_map(|_| limiter.slot().now_or_never()).collect();
         slots.iter_mut().for_each(Slot::run);
         (limiter, slots)

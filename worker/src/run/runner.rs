@@ -14,7 +14,7 @@ use std::{
 };
 
 use tepal_shared::{
-    job::{Attempt, input::ResultForm},
+    job::{Attempt, ModelName, input::ResultForm},
     model::{Answer, Model, OutputError, StoredMismatch},
     process::{retry::retry_delay, telemetry},
     queue::work::{Settlement, Work},
@@ -39,8 +39,10 @@ use crate::{
     },
 };
 
-/// Runs batches; shared by all consumers of the process.
+/// Runs the batches of one model.
 pub struct Runner {
+    /// The name of the model.
+    pub name: ModelName,
     /// The description of the model.
     pub model: Model,
     /// Runs the model.
@@ -138,7 +140,7 @@ impl Runner {
         part.called_at = Instant::now().into();
         let began = SystemTime::now();
         let called = self.call(&part.batch).await;
-        let call = spans::Call::ended(&part.batch, self.backend.name(), began, called.error());
+        let call = spans::Call::ended(&part.batch, (self.name, self.backend.name()), began, called.error());
         let (batch, failure) = match called {
             Called::Answered(answer) => {
                 self.succeeded(&part, parts);
@@ -181,7 +183,7 @@ impl Runner {
         }
         match step {
             Step::Split => {
-                metrics::batch_split(error.verdict.word());
+                metrics::batch_split(self.name, error.verdict.word());
                 parts.split(part);
             }
             Step::Wait => {
@@ -214,9 +216,9 @@ impl Runner {
         if limit.is_zero() {
             return Called::Failed(too_late());
         }
-        metrics::batch(batch.items.len(), batch.rows());
+        metrics::batch(self.name, batch.items.len(), batch.rows());
         let started = Instant::now();
-        let _running = self.breaker.vitals().begin();
+        let _running = (self.breaker.vitals().begin(), self.limiter.share().call());
         let call = self.backend.predict(batch.concatenate(&self.model));
         let called = tokio::select! {
             biased;
@@ -229,7 +231,7 @@ impl Runner {
                 }
             },
         };
-        metrics::inference(started.elapsed(), called.is_ok());
+        metrics::inference(self.name, started.elapsed(), called.is_ok());
         called.map_or_else(Called::Failed, Called::Answered)
     }
 
@@ -243,7 +245,15 @@ impl Runner {
         let verdict = error.verdict;
         let jobs = part.batch.items.len();
         let chain = telemetry::chain(error);
-        warn!(action = "inference_failed", code = error.code, verdict = verdict.word(), jobs, error = chain);
+        let model = self.name.as_str();
+        warn!(
+            action = "inference_failed",
+            model,
+            code = error.code,
+            verdict = verdict.word(),
+            jobs,
+            error = chain
+        );
         if verdict.is_answer() {
             self.breaker.vitals().answered();
         }
@@ -311,7 +321,12 @@ impl Runner {
             // Another job may show whether the backend serves.
             Err(_) if self.sample.is_on_trial() && parts.may_defer(part) => Step::Defer,
             Err(refusal) => {
-                warn!(action = "sample_failed", code = refusal.code, error = telemetry::chain(&refusal));
+                warn!(
+                    action = "sample_failed",
+                    model = self.name.as_str(),
+                    code = refusal.code,
+                    error = telemetry::chain(&refusal)
+                );
                 self.breaker.open_until_sample(&refusal);
                 Step::Release
             }

@@ -1,9 +1,9 @@
 //! Settings of a running batch: its size, its results and its retries.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use clap::Args;
-use tepal_shared::process::settings::Mistakes;
+use tepal_shared::{model::Model, process::settings::Mistakes};
 
 use crate::run::batch::Limits;
 
@@ -64,6 +64,22 @@ pub struct RunSettings {
     pub retry_base: Duration,
     /// Longest model call.
     pub inference_timeout: Duration,
+}
+
+impl RunSettings {
+    /// As the model's description changes them.
+    #[must_use]
+    pub fn of_model(self, model: &Model) -> Self {
+        let Self { limits, max_result_bytes, max_retries, inference_timeout, .. } = self;
+        let serving = &model.serving;
+        Self {
+            limits: Limits { rows: model.most_rows_of_call(limits.rows), ..limits },
+            max_result_bytes: serving.max_result_bytes.map_or(max_result_bytes, NonZeroUsize::get),
+            max_retries: serving.max_retries.unwrap_or(max_retries),
+            inference_timeout: serving.inference_timeout().unwrap_or(inference_timeout),
+            ..self
+        }
+    }
 }
 
 impl RunArgs {

@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use tepal_shared::{
-    job::Attempt,
+    job::{Attempt, ModelName},
     process::trace::{self, KeyValue, PastSpan, SpanContext, SpanKind},
 };
 
@@ -23,7 +23,7 @@ impl Call {
     #[must_use]
     pub fn ended(
         batch: &MicroBatch,
-        backend: &'static str,
+        (model, backend): (ModelName, &'static str),
         began: SystemTime,
         error: Option<&BackendError>,
     ) -> Option<Self> {
@@ -35,6 +35,7 @@ impl Call {
         let span = (began, SystemTime::now());
         let error = error.map(|error| error.code);
         let attributes = vec![
+            KeyValue::new("tepal.model", model.as_str()),
             KeyValue::new("tepal.backend", backend),
             KeyValue::new("tepal.batch.jobs", batch.items.len() as i64),
             KeyValue::new("tepal.batch.rows", batch.rows() as i64),
@@ -70,6 +71,7 @@ pub fn attempt(
     let whole = PastSpan {
         attributes: vec![
             KeyValue::new("tepal.job_id", attempt.claim.job_id.to_string()),
+            KeyValue::new("tepal.model", attempt.claim.stream.model.as_str()),
             KeyValue::new("tepal.attempt", i64::try_from(attempt.claim.token).unwrap_or(i64::MAX)),
             KeyValue::new("tepal.outcome", outcome),
         ],

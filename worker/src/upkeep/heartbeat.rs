@@ -1,7 +1,8 @@
-//! The heartbeat: writes to Redis that this worker lives, and the state of its backend.
+//! The heartbeat: writes to Redis that this worker lives, which models it serves, and the state of their backends.
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,14 +16,13 @@ use tepal_shared::{
         work::Work,
     },
 };
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    run::{
-        breaker::{Breaker, BreakerState},
-        leases::Leases,
-    },
+    lanes::Served,
+    run::{breaker::BreakerState, leases::Leases, runner::Runner},
     settings::Config,
     upkeep::liveness::{Activity, Pulse},
 };
@@ -38,23 +38,23 @@ const PUBLISH_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Heartbeat {
     worker_id: String,
     state: WorkerState,
-    /// The descriptions of the models, JSON.
-    descriptions: Vec<(ModelName, String)>,
-    published_at: Option<Instant>,
+    /// The descriptions that were published last, JSON, and when.
+    published: Option<(Vec<(ModelName, String)>, Instant)>,
     work: Work,
-    breaker: Breaker,
+    served: Served,
+    changed: Arc<Notify>,
     leases: Leases,
 }
 
 impl Heartbeat {
     /// The heartbeat of this process.
     #[must_use]
-    pub fn new(config: &Config, backend: &str, work: Work, breaker: Breaker, leases: Leases) -> Self {
+    pub fn new(config: &Config, work: Work, leases: Leases, served: Served, changed: Arc<Notify>) -> Self {
         let state = WorkerState {
             host: config.host.clone(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            backend: backend.to_owned(),
+            backend: String::new(),
             backend_state: BackendState::Down,
             backend_detail: None,
             metadata: None,
@@ -62,24 +62,20 @@ impl Heartbeat {
             consumers: 1,
             in_flight: 0,
         };
-        let descriptions = vec![(config.common.model_name, config.common.model.published())];
-        let (worker_id, published_at) = (config.worker_id.clone(), None);
-        Self { worker_id, state, descriptions, published_at, work, breaker, leases }
+        Self { worker_id: config.worker_id.clone(), state, published: None, work, served, changed, leases }
     }
 
-    /// Writes heartbeats until `shutdown` begins, also at once when the state of the backend changes. Then removes the worker
-    /// from the list of live workers.
+    /// Writes heartbeats until `shutdown` begins, also at once when the models or the states of their backends change. Then removes
+    /// the worker from the list of live workers.
     pub async fn run(mut self, pulse: Pulse, shutdown: CancellationToken) {
-        let mut breaker = self.breaker.watch();
+        let changed = Arc::clone(&self.changed);
         loop {
             pulse.set(Activity::Work);
-            let latest = breaker.borrow_and_update().clone();
-            self.publish().await;
-            self.beat(latest).await;
+            self.beat().await;
             let pause = async {
                 tokio::select! {
                     () = tokio::time::sleep(INTERVAL) => {}
-                    _ = breaker.changed() => {}
+                    () = changed.notified() => {}
                 }
             };
             if shutdown.run_until_cancelled(pause).await.is_none() {
@@ -92,35 +88,18 @@ impl Heartbeat {
         }
     }
 
-    async fn publish(&mut self) {
-        if self.published_at.is_some_and(|at| at.elapsed() < PUBLISH_INTERVAL) {
-            return;
+    async fn beat(&mut self) {
+        let runners = self.served.runners();
+        let descriptions = runners.iter().map(|runner| (runner.name, runner.model.published()));
+        let descriptions: Vec<_> = descriptions.collect();
+        if let Some(main) = self.served.main() {
+            self.state.backend = main.backend.name().to_owned();
+            self.describe(main.breaker.state());
         }
-        match self.work.publish(&self.descriptions).await {
-            Ok(()) => self.published_at = Some(Instant::now()),
-            // The heartbeat fails, too, and reports it.
-            Err(error) if error.is_retryable() => {}
-            Err(StoreError::WrongTopology(_)) => {}
-            Err(error) => warn!(action = "publish_failed", error = telemetry::chain(&error)),
-        }
-    }
-
-    async fn beat(&mut self, latest: BreakerState) {
-        match latest {
-            BreakerState::Closed { metadata } => {
-                (self.state.backend_state, self.state.backend_detail) = (BackendState::Ok, None);
-                self.state.metadata = Some(metadata);
-            }
-            BreakerState::Open { reason } => {
-                (self.state.backend_state, self.state.backend_detail) = (BackendState::Down, Some(reason));
-            }
-        }
-        let (backend, state) = (&self.state.backend, self.state.backend_state);
-        let served = |(name, description): &(ModelName, String)| {
-            let description = Model::fingerprint(description);
-            (name.to_string(), ServedModel { backend: backend.clone(), state, description })
-        };
-        self.state.models = self.descriptions.iter().map(served).collect();
+        let models = runners.iter().zip(&descriptions);
+        self.state.models =
+            models.map(|(runner, (name, text))| (name.to_string(), served(runner, text))).collect();
+        self.publish(descriptions).await;
         self.state.in_flight = self.leases.len() as u64;
         // A state of text and numbers always has a JSON form.
         let state = serde_json::to_string(&self.state).unwrap_or_default();
@@ -130,4 +109,38 @@ impl Heartbeat {
             Err(error) => warn!(action = "heartbeat_failed", error = telemetry::chain(&error)),
         }
     }
+
+    async fn publish(&mut self, descriptions: Vec<(ModelName, String)>) {
+        let is_recent =
+            |(last, at): &(Vec<_>, Instant)| *last == descriptions && at.elapsed() < PUBLISH_INTERVAL;
+        if self.published.as_ref().is_some_and(is_recent) {
+            return;
+        }
+        match self.work.publish(&descriptions).await {
+            Ok(()) => self.published = Some((descriptions, Instant::now())),
+            // The heartbeat fails, too, and reports it.
+            Err(error) if error.is_retryable() => {}
+            Err(StoreError::WrongTopology(_)) => {}
+            Err(error) => warn!(action = "publish_failed", error = telemetry::chain(&error)),
+        }
+    }
+
+    fn describe(&mut self, backend: BreakerState) {
+        match backend {
+            BreakerState::Closed { metadata } => {
+                (self.state.backend_state, self.state.backend_detail) = (BackendState::Ok, None);
+                self.state.metadata = Some(metadata);
+            }
+            BreakerState::Open { reason } => {
+                (self.state.backend_state, self.state.backend_detail) = (BackendState::Down, Some(reason));
+            }
+        }
+    }
+}
+
+/// The state of a model whose description is this JSON.
+fn served(runner: &Runner, description: &str) -> ServedModel {
+    let state = if runner.breaker.is_closed() { BackendState::Ok } else { BackendState::Down };
+    let backend = runner.backend.name().to_owned();
+    ServedModel { backend, state, description: Model::fingerprint(description) }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tepal_shared::{
-    job::{ModelName, Stream},
+    job::Stream,
     process::telemetry,
     queue::{
         error::StoreError,
@@ -18,7 +18,7 @@ use tepal_shared::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::{metrics, run::leases::Leases};
+use crate::{lanes::Served, metrics, run::leases::Leases};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Jobs of one script run, which then takes about a millisecond.
@@ -39,7 +39,7 @@ pub struct Janitor {
     sweeps: HashMap<(u8, Sweep), String>,
     logs: LogWatch,
     leases: Leases,
-    model: ModelName,
+    served: Served,
 }
 
 /// The kind of sweep.
@@ -52,10 +52,10 @@ enum Sweep {
 }
 
 impl Janitor {
-    /// A janitor of the store's queue, in the worker that holds these jobs and serves this model.
+    /// A janitor of the store's queue, in the worker that holds these jobs and serves these models.
     #[must_use]
-    pub fn new(work: Work, leases: Leases, model: ModelName) -> Self {
-        Self { work, sweeps: HashMap::new(), logs: LogWatch::default(), leases, model }
+    pub fn new(work: Work, leases: Leases, served: Served) -> Self {
+        Self { work, sweeps: HashMap::new(), logs: LogWatch::default(), leases, served }
     }
 
     /// Works until `shutdown` begins.
@@ -75,6 +75,7 @@ impl Janitor {
 
     async fn round(&mut self) -> Result<(), StoreError> {
         let silence = self.work.queue().policy().lease * SILENT_LEASES;
+        let streams: Vec<_> = self.served.models().into_iter().flat_map(Stream::all_of).collect();
         let live: Vec<String> = self.work.workers().await?.into_iter().map(|worker| worker.id).collect();
         match self.watch_logs().await {
             // The worker's user has the rights of an older ACL file. The proxies watch the logs, too.
@@ -85,7 +86,7 @@ impl Janitor {
             self.sweep(partition, Sweep::Expired).await?;
             self.sweep(partition, Sweep::All).await?;
             self.settle_charges(partition).await?;
-            let pruned = self.work.prune(partition, &Stream::all_of(self.model), &live, silence).await?;
+            let pruned = self.work.prune(partition, &streams, &live, silence).await?;
             if pruned > 0 {
                 info!(action = "consumers_pruned", partition, count = pruned);
             }

@@ -1,6 +1,6 @@
-//! The lease keeper: renews the leases of a consumer's jobs, at a third of the lease.
+//! The lease keeper: renews the leases of the jobs that this process holds, at a third of the lease.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tepal_shared::{
     job::Claim,
@@ -18,11 +18,11 @@ use crate::{
 /// Claims renewed in one call: keeps the script short.
 const CHUNK: usize = 256;
 
-/// Renews the leases of one consumer.
+/// Renews the leases of the process.
 #[derive(Clone, Debug)]
 pub struct LeaseKeeper {
-    /// The consumer.
-    pub consumer: String,
+    /// The consumer of the process.
+    pub consumer: Arc<str>,
     /// The claims of the process.
     pub leases: Leases,
     /// The queue.
@@ -45,9 +45,7 @@ impl LeaseKeeper {
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             self.pulse.set(Activity::Work);
             for partition in self.work.queue().partitions() {
-                let mut claims = self.leases.of(&self.consumer);
-                claims.retain(|claim| claim.job_id.partition() == partition);
-                for chunk in claims.chunks(CHUNK) {
+                for chunk in self.leases.of_partition(partition).chunks(CHUNK) {
                     self.pulse.set(Activity::Work);
                     self.renew(partition, chunk).await;
                 }
@@ -62,7 +60,7 @@ impl LeaseKeeper {
             // The next tick tries again; two may fail before a lease lapses.
             Err(error) => {
                 let error = telemetry::chain(&error);
-                return warn!(action = "renew_failed", consumer = self.consumer, jobs = claims.len(), error);
+                return warn!(action = "renew_failed", jobs = claims.len(), error);
             }
         };
         for (id, why) in gone {

@@ -44,6 +44,8 @@ pub enum Activity {
     WaitForSlot,
     /// It waits for something without a time limit.
     WaitForBackend,
+    /// It waits for jobs, or for lanes that wait for jobs, without a time limit.
+    WaitForJobs,
 }
 
 /// The sign of life of one loop. Clones belong to the same loop.
@@ -87,7 +89,7 @@ impl Loop {
             Activity::WaitForSlot if loops.running == 0 => {
                 self.since.max(loops.last_end.unwrap_or(self.since))
             }
-            Activity::WaitForSlot | Activity::WaitForBackend => return None,
+            Activity::WaitForSlot | Activity::WaitForBackend | Activity::WaitForJobs => return None,
         };
         Some(since.elapsed())
     }

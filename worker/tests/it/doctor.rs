@@ -16,7 +16,11 @@ const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
 
 /// The doctor's output, and whether it found nothing wrong.
 pub(crate) async fn doctor(redis_url: &str, settings: Settings) -> (bool, String) {
-    let settings = Settings::default().with("MODELS_DIR", MODELS).with("REDIS_URL", redis_url).and(settings);
+    let settings = Settings::default()
+        .with("MODELS", "iris")
+        .with("MODELS_DIR", MODELS)
+        .with("REDIS_URL", redis_url)
+        .and(settings);
     let doctor = Service::binary("tepal-worker").envs(&settings.pairs()).arg("doctor").start();
     let status = doctor.wait_exit(SOON).await;
     let text = doctor.logs().lines().join("\n");

@@ -10,6 +10,7 @@ mod large_jobs;
 mod life;
 mod metrics;
 mod model_command;
+mod models;
 mod monitor;
 mod onnx;
 mod onnxruntime;

@@ -24,7 +24,8 @@ const COUNTERS: [&str; 13] = [
     "tepal_log_lines_dropped_total",
     "tepal_jobs_lost_total",
 ];
-const GAUGES: [&str; 6] = [
+const GAUGES: [&str; 7] = [
+    "tepal_model_failed",
     "tepal_breaker_open",
     "tepal_build_info",
     "tepal_worker_jobs_held",
@@ -44,6 +45,7 @@ const HISTOGRAMS: [&str; 5] = [
 async fn the_page_has_every_metric_with_its_help_and_buckets() {
     let queue = Queue::start().await;
     let worker = queue.worker(Settings::onnx()).await;
+    worker.wait_for_log("backend_up", SOON).await;
     let idle = worker.metrics().await.text();
     for name in COUNTERS.into_iter().chain(GAUGES) {
         assert!(idle.contains(&format!("\n{name}")), "{name} appears only with its first event");
@@ -52,7 +54,9 @@ async fn the_page_has_every_metric_with_its_help_and_buckets() {
     let id = queue.submit(input(5.1)).await;
     queue.completed(id).await;
     worker.wait_for_log("prediction_completed", SOON).await;
-    let histograms = async || worker.metrics().await.text().contains("tepal_job_processing_seconds_count 1");
+    let histograms = async || {
+        worker.metrics().await.text().contains("tepal_job_processing_seconds_count{model=\"iris\"} 1")
+    };
     tepal_tests::wait::eventually(SOON, "the job to be counted", histograms).await;
 
     let page = worker.metrics().await.text();
@@ -70,7 +74,7 @@ async fn the_page_has_every_metric_with_its_help_and_buckets() {
     }
     let described = page.lines().filter(|line| line.starts_with("# TYPE tepal_")).count();
     assert_eq!(described, COUNTERS.len() + GAUGES.len() + HISTOGRAMS.len(), "{page}");
-    assert!(page.contains("tepal_jobs_processed_total{outcome=\"completed\"} 1"), "{page}");
+    assert!(page.contains("tepal_jobs_processed_total{model=\"iris\",outcome=\"completed\"} 1"), "{page}");
 }
 
 #[tokio::test]
@@ -105,15 +109,15 @@ async fn outcomes_and_calls_are_counted_by_kind() {
     queue.completed(id).await;
 
     let expected = [
-        "tepal_jobs_processed_total{outcome=\"retried\"} 1\n",
-        "tepal_jobs_processed_total{outcome=\"failed\"} 1\n",
-        "tepal_jobs_failed_total{code=\"model_rejected\"} 1\n",
-        "tepal_jobs_failed_total{code=\"result_too_large\"} 0\n",
-        "tepal_jobs_processed_total{outcome=\"completed\"} 1\n",
-        "tepal_jobs_processed_total{outcome=\"released\"} 0\n",
-        "tepal_inference_seconds_count{outcome=\"ok\"} 1\n",
-        "tepal_inference_seconds_count{outcome=\"error\"} 2\n",
-        "tepal_job_wait_seconds_count{priority=\"normal\"} 2\n",
+        "tepal_jobs_processed_total{model=\"iris\",outcome=\"retried\"} 1\n",
+        "tepal_jobs_processed_total{model=\"iris\",outcome=\"failed\"} 1\n",
+        "tepal_jobs_failed_total{model=\"iris\",code=\"model_rejected\"} 1\n",
+        "tepal_jobs_failed_total{model=\"iris\",code=\"result_too_large\"} 0\n",
+        "tepal_jobs_processed_total{model=\"iris\",outcome=\"completed\"} 1\n",
+        "tepal_jobs_processed_total{model=\"iris\",outcome=\"released\"} 0\n",
+        "tepal_inference_seconds_count{model=\"iris\",outcome=\"ok\"} 1\n",
+        "tepal_inference_seconds_count{model=\"iris\",outcome=\"error\"} 2\n",
+        "tepal_job_wait_seconds_count{model=\"iris\",priority=\"normal\"} 2\n",
         "tepal_worker_jobs_held 0\n",
     ];
     let look = async || {

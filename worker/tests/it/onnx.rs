@@ -118,7 +118,7 @@ async fn a_completed_prediction_is_logged_with_the_specified_fields_and_its_atte
     let mut fields: Vec<_> = line.keys().map(String::as_str).collect();
     fields.sort_unstable();
     let expected =
-        ["action", "attempt", "component", "duration_ms", "job_id", "level", "result", "timestamp"];
+        ["action", "attempt", "component", "duration_ms", "job_id", "level", "model", "result", "timestamp"];
     assert_eq!(fields, expected);
     assert_eq!(line["attempt"], 1);
     assert_eq!((&line["level"], &line["component"]), (&json!("INFO"), &json!("worker")));

@@ -64,6 +64,8 @@ impl Queue {
 
     /// Starts a worker and waits until it runs; its model need not be there.
     pub(crate) async fn worker(&self, settings: Settings) -> Worker {
+        // The repository may have other models, and they may have another backend.
+        let settings = Settings::default().with("MODELS", self.model).and(settings);
         Worker::start(&self.redis.worker_url(), &settings.pairs()).await
     }
 

@@ -43,9 +43,9 @@ impl Settings {
         self
     }
 
-    /// Another model than iris.
+    /// Another model than iris, and no other of its repository.
     pub(crate) fn with_model(self, models_dir: &Path, name: &str) -> Self {
-        self.with("MODELS_DIR", models_dir.display()).with("MODEL_NAME", name)
+        self.with("MODELS_DIR", models_dir.display()).with("MODEL_NAME", name).with("MODELS", name)
     }
 
     /// One consumer that runs one batch at a time, so that waiting jobs share a call.

@@ -54,6 +54,7 @@ pub(super) fn describe(
         inputs,
         output,
         further_outputs: outputs.collect(),
+        serving: written.serving.clone(),
     };
     model.check()?;
     model.convert_large_sample();

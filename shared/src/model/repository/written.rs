@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use super::super::Shape;
+use super::super::{Serving, Shape};
 use crate::tensor::DataType;
 
 /// A `model.toml`.
@@ -35,6 +35,8 @@ pub(super) struct Written {
     _output: Renamed,
     #[serde(default)]
     pub(super) outputs: Vec<WrittenOutput>,
+    #[serde(default)]
+    pub(super) serving: Serving,
 }
 
 /// `[[inputs]]` of a `model.toml`.

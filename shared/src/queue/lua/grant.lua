@@ -35,7 +35,7 @@ local function grant(grants, number, entry, id)
     local record = { key = key, id = id, stream = stream, entry = entry, created_at = created_at,
       attempts = attempt - released, ttl_s = grants.ttl_s, input_ttl_s = grants.input_ttl_s }
     fail_job(record, grants.now, grants.max_dead, why)
-    table.insert(grants.ended, { id, why.code })
+    table.insert(grants.ended, { id, why.code, number })
     return
   end
 

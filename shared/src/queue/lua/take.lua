@@ -14,7 +14,7 @@
 -- ARGV[10...]  XAUTOCLAIM cursor of each stream; none = do not look for due entries in this call
 -- Returns  {"granted", jobs, ended, reclaimed, stale, cursors, groups_created};
 --          jobs = the values of each claimed job, see grant, in one list;
---          ended = {id, error code} of jobs that failed instead of being claimed; cursors = one for each stream, if there were any
+--          ended = {id, error code, stream number} of jobs that failed instead of being claimed; cursors = one for each stream, if there were any
 local CHUNK = 16
 -- A call stops after this many entries whose jobs end or must wait instead of being claimed. A backlog of them must not make a
 -- call long.

@@ -33,8 +33,8 @@ pub struct BlockingReader {
 }
 
 impl BlockingReader {
-    /// A reader for `consumer`. A read blocks for at most `longest_block`, and starts jobs of a partition until they have `max_bytes`
-    /// of input.
+    /// A reader for `consumer`. No read blocks for longer than `longest_block`. A read starts jobs of a partition until they have
+    /// `max_bytes` of input.
     #[must_use]
     pub fn new(
         work: Work,
@@ -54,18 +54,29 @@ impl BlockingReader {
         }
     }
 
-    /// Waits for new entries and starts at most one of each stream. Returns the claims of each partition; none if the time is over.
-    /// Never cancel it.
+    /// [`BlockingReader::read_for`] as long as a read may block.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read(&mut self) -> Result<Vec<Result<Granted, StoreError>>, StoreError> {
+        self.read_for(self.longest_block).await
+    }
+
+    /// Waits for new entries, at least a millisecond and for at most `block`, and starts at most one of each stream. Returns the claims
+    /// of each partition; none if the time is over. Never cancel it.
     ///
     /// # Errors
     /// Any [`StoreError`]. The next call reconnects and starts entries that were delivered but not started. If a reply is lost, the
     /// claimed jobs are due again when their lease lapses.
-    pub async fn read(&mut self) -> Result<Vec<Result<Granted, StoreError>>, StoreError> {
+    pub async fn read_for(
+        &mut self,
+        block: Duration,
+    ) -> Result<Vec<Result<Granted, StoreError>>, StoreError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.work.queue().redis().dedicated(self.longest_block).await?,
         };
-        let replies = outcomes(self.calls().query_async(&mut connection).await?);
+        let replies = outcomes(self.calls(block).query_async(&mut connection).await?);
         if !break_connection(&replies) {
             self.connection = Some(connection);
         }
@@ -86,9 +97,9 @@ impl BlockingReader {
         }
     }
 
-    fn calls(&self) -> Pipeline {
+    fn calls(&self, block: Duration) -> Pipeline {
         let mut calls = Pipeline::with_capacity(2);
-        calls.ignore_errors().add_command(self.blocking_read());
+        calls.ignore_errors().add_command(self.blocking_read(block));
         for partition in self.work.queue().partitions() {
             let call = self.work.start_call(partition, &self.consumer, &self.streams, self.max_bytes);
             calls.add_command(call);
@@ -96,10 +107,11 @@ impl BlockingReader {
         calls
     }
 
-    fn blocking_read(&self) -> Cmd {
+    fn blocking_read(&self, block: Duration) -> Cmd {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(GROUP).arg(inbox(&self.consumer)).arg("COUNT").arg(1).arg("BLOCK");
-        command.arg(self.longest_block.as_millis() as u64).arg("STREAMS");
+        // 0 is to block for ever.
+        command.arg(block.min(self.longest_block).as_millis().max(1) as u64).arg("STREAMS");
         for key in &self.keys {
             command.arg(key);
         }

@@ -1,5 +1,7 @@
 //! The role of a worker.
 
+use std::time::Duration;
+
 use crate::queue::{error::StoreError, handle::Queue, heartbeat::WorkerRecord, loss::LogMark};
 
 /// What a worker may do with a queue: claim jobs, renew their leases, settle them, keep the stored data in order.
@@ -12,6 +14,15 @@ impl Work {
     /// The role of a worker in this queue.
     #[must_use]
     pub fn new(queue: Queue) -> Self {
+        Self { queue }
+    }
+
+    /// The same for jobs that are kept for so long after their end.
+    #[must_use]
+    pub fn with_result_ttl(&self, result_ttl: Duration) -> Self {
+        let mut queue = self.queue.clone();
+        queue.policy.failed_input_ttl = queue.policy.failed_input_ttl.min(result_ttl);
+        queue.policy.result_ttl = result_ttl;
         Self { queue }
     }
 

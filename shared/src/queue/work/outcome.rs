@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 use redis::Value;
 
 use crate::{
-    job::{Attempt, Claim, Delivery, JobId, Stream},
+    job::{Attempt, Claim, Delivery, JobId, ModelName, Stream},
     queue::{
         error::StoreError,
         scripts::{COMPLETE, NamedScript, RENEW, START, VALUES_PER_JOB, granted, reply::Reply},
@@ -17,8 +17,8 @@ use crate::{
 pub struct Granted {
     /// The claimed jobs.
     pub deliveries: Vec<Delivery>,
-    /// Jobs that failed instead of being claimed, with their error codes.
-    pub ended: Vec<(JobId, String)>,
+    /// Jobs that failed instead of being claimed.
+    pub ended: Vec<EndedJob>,
     /// Number of reclaimed jobs: the lease of their former worker had lapsed.
     pub reclaimed: u64,
     /// Number of entries without an outstanding job, which were deleted.
@@ -27,6 +27,17 @@ pub struct Granted {
     pub cursors: Vec<String>,
     /// Number of consumer groups that were missing and have been created.
     pub groups_created: u64,
+}
+
+/// A job that failed when it was to be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedJob {
+    /// Which job.
+    pub job_id: JobId,
+    /// Its error code.
+    pub code: String,
+    /// Its model.
+    pub model: ModelName,
 }
 
 impl Granted {
@@ -53,7 +64,11 @@ impl Granted {
         let ended = reply
             .list("the ended jobs")?
             .into_iter()
-            .map(|mut job| Ok((job.parsed("a job id")?, job.text("an error code")?)))
+            .map(|mut job| {
+                let (job_id, code) = (job.parsed("a job id")?, job.text("an error code")?);
+                let number = job.count("a stream number")?;
+                Ok(EndedJob { job_id, code, model: numbered(script, number, streams)?.model })
+            })
             .collect::<Result<_, StoreError>>()?;
         let reclaimed = reply.count("the reclaimed jobs")?;
         let stale = reply.count("the stale entries")?;
@@ -87,7 +102,10 @@ fn delivery(script: &NamedScript, job: &mut [Value], streams: &[Stream]) -> Resu
 
 /// The stream with this number, counted from 1.
 fn stream(script: &NamedScript, value: Option<Value>, streams: &[Stream]) -> Result<Stream, StoreError> {
-    let number = script.count(value, "a stream number")?;
+    numbered(script, script.count(value, "a stream number")?, streams)
+}
+
+fn numbered(script: &NamedScript, number: u64, streams: &[Stream]) -> Result<Stream, StoreError> {
     let stream = usize::try_from(number).ok().and_then(|number| streams.get(number.wrapping_sub(1)));
     stream.copied().ok_or_else(|| script.unexpected(format!("stream number {number}")))
 }

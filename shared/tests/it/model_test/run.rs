@@ -13,7 +13,7 @@ use tepal_shared::{
 
 use crate::{
     model::{Grant, Model, Taken, Way},
-    queue::{ANYONE, Queue, all, claims, model, new_job, stream},
+    queue::{ANYONE, Queue, all, claims, ended, model, new_job, stream},
     snapshot::Snapshot,
 };
 
@@ -269,6 +269,6 @@ fn result_of(id: JobId, token: u64, bytes: usize) -> String {
 fn taken(granted: &tepal_shared::queue::work::Granted) -> Taken {
     Taken {
         granted: claims(granted).iter().map(|claim| (claim.job_id, claim.token)).collect(),
-        ended: granted.ended.clone(),
+        ended: ended(granted),
     }
 }

@@ -40,10 +40,19 @@ impl<'a> Outcome<'a> {
         let job_id = tracing::field::display(self.attempt.claim.job_id);
         let duration_ms = took.map(|took| took.as_micros() as f64 / 1000.0);
         let attempt = self.attempt.claim.token;
+        let model = self.attempt.claim.stream.model.as_str();
         let request_id = self.attempt.request_id.as_deref();
         let traceparent = self.attempt.traceparent.as_deref();
         if let Settled::Fenced(why) = settled {
-            info!(action = "attempt_fenced", job_id, reason = why.word(), duration_ms, attempt, request_id);
+            info!(
+                action = "attempt_fenced",
+                job_id,
+                model,
+                reason = why.word(),
+                duration_ms,
+                attempt,
+                request_id
+            );
             return;
         }
         match &self.settlement {
@@ -51,21 +60,21 @@ impl<'a> Outcome<'a> {
                 let result = self.class_name.as_deref();
                 info!(
                     action = "prediction_completed",
-                    job_id, duration_ms, result, attempt, request_id, traceparent
+                    job_id, model, duration_ms, result, attempt, request_id, traceparent
                 );
             }
             Settlement::Fail { code, .. } => {
                 warn!(
                     action = "prediction_failed",
-                    job_id, duration_ms, code, attempt, request_id, traceparent
+                    job_id, model, duration_ms, code, attempt, request_id, traceparent
                 );
             }
             Settlement::Retry(delay) => {
                 let retry_ms = delay.as_millis() as u64;
-                info!(action = "attempt_retried", job_id, duration_ms, retry_ms, attempt, request_id);
+                info!(action = "attempt_retried", job_id, model, duration_ms, retry_ms, attempt, request_id);
             }
             Settlement::Release | Settlement::Broken => {
-                info!(action = "attempt_released", job_id, duration_ms, attempt, request_id)
+                info!(action = "attempt_released", job_id, model, duration_ms, attempt, request_id)
             }
         }
     }

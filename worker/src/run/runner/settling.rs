@@ -69,7 +69,7 @@ impl Runner {
         spans::attempt(outcome.attempt, granted_at, outcome.call, word);
         // An attempt that is no longer held was counted when it was lost.
         if let Some(took) = took {
-            metrics::settled(word, &outcome.settlement, settled, took);
+            metrics::settled(claim.stream.model, word, &outcome.settlement, settled, took);
         }
     }
 }

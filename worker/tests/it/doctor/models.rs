@@ -26,7 +26,9 @@ pub(crate) async fn doctor_of_toy(change: impl Fn(&str) -> String) -> (bool, Str
 async fn nothing_is_wrong_with_a_model_of_variable_axes() {
     let redis = sound().await;
 
-    let (is_well, text) = doctor(&redis.url(), Settings::onnx().with("MODEL_NAME", "language")).await;
+    let (is_well, text) =
+        doctor(&redis.url(), Settings::onnx().with("MODEL_NAME", "language").with("MODELS", "language"))
+            .await;
 
     assert!(is_well && text.contains("0 wrong, 0 not possible"), "{text}");
 }

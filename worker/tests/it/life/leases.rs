@@ -85,7 +85,7 @@ async fn the_late_result_of_a_frozen_worker_is_refused() {
     assert_eq!(result_of(&job)["class_name"], "virginica");
     assert_eq!(zombie.logs().find("prediction_completed"), None);
     let page = zombie.metrics().await.text();
-    assert!(page.contains("tepal_outcomes_fenced_total{reason=\"lost\"} 1"), "{page}");
+    assert!(page.contains("tepal_outcomes_fenced_total{model=\"iris\",reason=\"lost\"} 1"), "{page}");
 }
 
 #[tokio::test]

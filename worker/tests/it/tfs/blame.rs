@@ -47,7 +47,7 @@ async fn calls_that_exceed_the_servers_memory_are_made_smaller_and_every_job_com
         let metrics = worker.metrics().await;
         let limit = metrics.metric("tepal_worker_batch_rows_limit");
         assert!((8.0..=128.0).contains(&limit), "{code:?}: {limit}");
-        assert!(metrics.text().contains("tepal_batch_splits_total{reason="), "{code:?}");
+        assert!(metrics.text().contains("tepal_batch_splits_total{model=\"iris\",reason="), "{code:?}");
     }
 }
 

@@ -25,10 +25,10 @@ async fn a_result_that_is_too_large_fails_its_job_alone_and_at_once() {
     assert_eq!(worker.logs().find("backend_down"), None);
     let page = worker.metrics().await.text();
     for line in [
-        "tepal_jobs_failed_total{code=\"result_too_large\"} 1\n",
-        "tepal_worker_batch_rows_limit 256\n",
-        "tepal_breaker_open 0\n",
-        "tepal_batch_splits_total{reason=\"too_large\"} 0\n",
+        "tepal_jobs_failed_total{model=\"iris\",code=\"result_too_large\"} 1\n",
+        "tepal_worker_batch_rows_limit{model=\"iris\"} 256\n",
+        "tepal_breaker_open{model=\"iris\"} 0\n",
+        "tepal_batch_splits_total{model=\"iris\",reason=\"too_large\"} 0\n",
     ] {
         assert!(page.contains(line), "no {line}{page}");
     }

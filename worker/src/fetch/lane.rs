@@ -1,11 +1,11 @@
-//! A consumer: claims jobs, makes batches of them, and starts each batch as soon as a batch slot is free. When the backend
-//! becomes unreachable or the shutdown begins, it releases the jobs that do not run yet.
+//! A lane: claims the jobs of one model, makes batches of them, and starts each batch as soon as a batch slot is free. When the
+//! backend becomes unreachable or the shutdown begins, it releases the jobs that do not run yet.
 
 use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tepal_shared::{
-    job::{Attempt, ModelName},
+    job::{Attempt, Delivery, ModelName},
     process::{retry::Backoff, telemetry},
     queue::{error::StoreError, work::Settlement},
 };
@@ -15,8 +15,9 @@ use tracing::warn;
 
 use crate::{
     fetch::{
-        fetcher::Fetcher,
+        fetcher::{Fetcher, Memory},
         quarantine::{Quarantine, Turn},
+        reader::Arrivals,
         settings::FetchSettings,
     },
     run::{
@@ -31,26 +32,28 @@ use crate::{
 /// After the drain, how long the release of the other jobs may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The consumer of this process. Clones start it again.
+/// The lane of one model. Clones start it again.
 #[derive(Clone)]
-pub struct Consumer {
-    /// Its name in the group.
-    pub name: Arc<str>,
-    /// The model whose jobs it claims.
+pub struct Lane {
+    /// Its model.
     pub model: ModelName,
+    /// The consumer of the process.
+    pub consumer: Arc<str>,
     /// Its settings.
     pub settings: FetchSettings,
     /// Runs its batches.
     pub runner: Arc<Runner>,
-    /// The quarantine of the process.
+    /// Its quarantine.
     pub quarantine: Quarantine,
+    /// Where it waits for jobs.
+    pub arrivals: Arrivals,
     /// The sign of life of its loop.
     pub pulse: Pulse,
 }
 
-/// The loop of a consumer, and its running batches.
+/// The loop of a lane, and its running batches.
 struct ClaimLoop {
-    consumer: Consumer,
+    lane: Lane,
     fetcher: Fetcher,
     /// The next job must run alone in the process.
     alone_next: bool,
@@ -61,23 +64,23 @@ struct ClaimLoop {
     panicked: Arc<Notify>,
 }
 
-/// The jobs of a consumer. When the consumer has ended for any reason, others run them.
+/// The jobs of a lane. When the lane has ended for any reason, they run elsewhere.
 struct Held {
     leases: Leases,
-    consumer: Arc<str>,
+    model: ModelName,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.leases.abandon(&self.consumer);
+        self.leases.abandon(self.model);
     }
 }
 
-impl Consumer {
-    /// Claims and runs jobs until `shutdown` begins. If the loop or one of its batches panics, the consumer ends early and its
+impl Lane {
+    /// Claims and runs jobs until `shutdown` begins. If the loop or one of its batches panics, the lane ends early and its
     /// leases lapse, as if its process had died: a bug must not hold a job for ever.
     pub async fn run(self, shutdown: CancellationToken) {
-        let _held = Held { leases: self.runner.leases.clone(), consumer: Arc::clone(&self.name) };
+        let _held = Held { leases: self.runner.leases.clone(), model: self.model };
         let claim_loop = ClaimLoop::new(self);
         let panicked = Arc::clone(&claim_loop.panicked);
         // The loop may be cancelled at any wait, as a process may die at any point.
@@ -89,23 +92,25 @@ impl Consumer {
 }
 
 impl ClaimLoop {
-    fn new(consumer: Consumer) -> Self {
-        let Consumer { name, model, settings, runner, quarantine, .. } = &consumer;
-        let fetcher = Fetcher::new(
-            name.to_string(),
-            *model,
-            *settings,
-            runner.settings.limits,
-            runner.work.clone(),
-            quarantine.clone(),
-        );
+    fn new(lane: Lane) -> Self {
+        let fetcher = Fetcher {
+            consumer: Arc::clone(&lane.consumer),
+            model: lane.model,
+            work: lane.runner.work.clone(),
+            arrivals: lane.arrivals.clone(),
+            quarantine: lane.quarantine.clone(),
+            breaker: lane.runner.breaker.clone(),
+            settings: lane.settings,
+            limits: lane.runner.settings.limits,
+            memory: Memory::new(lane.runner.work.queue().policy().partitions),
+        };
         Self {
             fetcher,
             alone_next: false,
             waiting: VecDeque::new(),
             tasks: JoinSet::new(),
             panicked: Arc::default(),
-            consumer,
+            lane,
         }
     }
 
@@ -113,14 +118,16 @@ impl ClaimLoop {
     async fn run(mut self, shutdown: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         while let Some((slot, turn)) = shutdown.run_until_cancelled(self.free_slot()).await {
-            self.consumer.pulse.set(Activity::Work);
-            let taken = match turn {
-                Some(turn) => self.take(turn).await,
-                None => Ok(()),
+            self.lane.pulse.set(Activity::Work);
+            let (taken, slot) = match turn {
+                Some(turn) => self.claim(turn, slot, &shutdown).await,
+                None => (Ok(()), Some(slot)),
             };
-            match self.waiting.pop_front() {
-                Some((batch, turn)) => self.start(batch, turn, slot),
-                None => drop(slot),
+            // Without a slot, the first batch waits for one like the others.
+            if let Some(slot) = slot
+                && let Some((batch, turn)) = self.waiting.pop_front()
+            {
+                self.start(batch, turn, slot);
             }
             if self.fetcher.has_waited() {
                 // A lone job comes first: its batch runs on this thread, and its result is sent before the next take. With a
@@ -135,7 +142,7 @@ impl ClaimLoop {
                     if !matches!(error, StoreError::WrongTopology(_)) {
                         let retry_ms = pause.as_millis() as u64;
                         let error = telemetry::chain(&error);
-                        warn!(action = "take_failed", consumer = &*self.consumer.name, error, retry_ms);
+                        warn!(action = "take_failed", model = self.lane.model.as_str(), error, retry_ms);
                     }
                     shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
                 }
@@ -147,30 +154,30 @@ impl ClaimLoop {
 
     /// Waits until the backend answers and a batch slot is free; and, if no batch waits, for the turn to claim jobs.
     ///
-    /// The order is turn, slot. A consumer that waits for a turn holds nothing that the holder of one needs. Batches
-    /// that wait or run here already have a turn. So every holder of a slot finishes.
+    /// The order is turn, slot. A lane that waits for a turn holds nothing that the holder of one needs. Batches that wait or run here
+    /// already have a turn. So every holder of a slot finishes.
     async fn free_slot(&mut self) -> (Slot, Option<Turn>) {
         loop {
-            if !self.consumer.runner.breaker.is_closed() {
+            if !self.lane.runner.breaker.is_closed() {
                 self.release_waiting();
-                self.consumer.pulse.set(Activity::WaitForBackend);
-                self.consumer.runner.breaker.closed().await;
+                self.lane.pulse.set(Activity::WaitForBackend);
+                self.lane.runner.breaker.closed().await;
             }
-            self.consumer.pulse.set(Activity::WaitForSlot);
+            self.lane.pulse.set(Activity::WaitForSlot);
             let turn = match self.waiting.is_empty() {
-                true => Some(self.consumer.quarantine.turn(self.alone_next).await),
+                true => Some(self.lane.quarantine.turn(self.alone_next).await),
                 false => None,
             };
             let slot = tokio::select! {
                 biased;
-                slot = self.consumer.runner.limiter.slot() => slot,
+                slot = self.lane.runner.limiter.slot() => slot,
                 () = self.first_timeout() => {
                     self.fail_late();
                     continue;
                 }
             };
             // The backend may have become unreachable during the wait for a slot.
-            if self.consumer.runner.breaker.is_closed() {
+            if self.lane.runner.breaker.is_closed() {
                 return (slot, turn);
             }
         }
@@ -178,8 +185,7 @@ impl ClaimLoop {
 
     /// Waits until the own time limit of a job ends whose batch does not run yet.
     async fn first_timeout(&self) {
-        let left =
-            self.waiting.iter().filter_map(|(batch, _)| self.consumer.runner.own_time_left(batch)).min();
+        let left = self.waiting.iter().filter_map(|(batch, _)| self.lane.runner.own_time_left(batch)).min();
         match left {
             Some(left) => tokio::time::sleep(left).await,
             None => std::future::pending().await,
@@ -187,7 +193,7 @@ impl ClaimLoop {
     }
 
     fn fail_late(&mut self) {
-        let runner = Arc::clone(&self.consumer.runner);
+        let runner = Arc::clone(&self.lane.runner);
         let is_late = |batch: &MicroBatch| runner.own_time_left(batch).is_some_and(|left| left.is_zero());
         let (late, waiting) = self.waiting.drain(..).partition(|(batch, _)| is_late(batch));
         let late: VecDeque<_> = late;
@@ -200,14 +206,46 @@ impl ClaimLoop {
         });
     }
 
-    /// Claims jobs and makes batches of them. Never cancelled: see [`Fetcher::next`].
-    async fn take(&mut self, turn: Turn) -> Result<(), StoreError> {
-        let deliveries = self.fetcher.next().await?;
-        let sorted = self.consumer.quarantine.sort(deliveries, &turn);
-        let (runner, turn) = (Arc::clone(&self.consumer.runner), Arc::new(turn));
+    /// Claims jobs and makes batches of them; waits until there are jobs. Returns a slot for the first batch, if one is free. Never
+    /// cancelled: see [`Fetcher::wait`].
+    async fn claim(
+        &mut self,
+        turn: Turn,
+        slot: Slot,
+        shutdown: &CancellationToken,
+    ) -> (Result<(), StoreError>, Option<Slot>) {
+        let deliveries = match self.fetcher.take().await {
+            Ok(deliveries) => deliveries,
+            Err(error) => return (Err(error), None),
+        };
+        if !deliveries.is_empty() {
+            self.plan(deliveries, turn).await;
+            return (Ok(()), Some(slot));
+        }
+        // An idle lane holds no slot: batches that wait for one again, or other models, need it.
+        drop(slot);
+        if matches!(turn, Turn::Alone(_)) {
+            // Another worker has the suspect. The other lanes must not wait longer.
+            self.alone_next = false;
+            return (Ok(()), None);
+        }
+        self.lane.pulse.set(Activity::WaitForJobs);
+        let arrived = self.fetcher.wait(turn, shutdown).await;
+        self.lane.pulse.set(Activity::Work);
+        if let Some((deliveries, turn)) = arrived {
+            self.plan(deliveries, turn).await;
+        }
+        (Ok(()), self.lane.runner.limiter.slot().now_or_never())
+    }
+
+    /// Makes batches of claimed jobs.
+    async fn plan(&mut self, mut deliveries: Vec<Delivery>, turn: Turn) {
+        self.fetcher.fill(&mut deliveries).await;
+        let sorted = self.lane.quarantine.sort(deliveries, &turn);
+        let (runner, turn) = (Arc::clone(&self.lane.runner), Arc::new(turn));
         let run = sorted.run.iter().map(|delivery| delivery.attempt.claim);
         let release = sorted.release.iter().map(|attempt| attempt.claim);
-        runner.leases.hold(&self.consumer.name, run.chain(release));
+        runner.leases.hold(run.chain(release));
         self.alone_next = sorted.is_last_chance;
 
         let plan = Plan::new(&runner.model, sorted.run, runner.limits());
@@ -221,21 +259,21 @@ impl ClaimLoop {
                 drop(turn);
             });
         }
-        Ok(())
     }
 
     fn start(&mut self, batch: MicroBatch, turn: Arc<Turn>, mut slot: Slot) {
         slot.run();
-        let runner = Arc::clone(&self.consumer.runner);
+        let runner = Arc::clone(&self.lane.runner);
         self.spawn(async move {
             runner.run(batch, &mut slot).await;
-            drop((turn, slot));
+            drop(turn);
+            slot.end().await;
         });
     }
 
     /// Runs the future beside the loop.
     fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
-        let (panicked, running) = (Arc::clone(&self.panicked), self.consumer.pulse.batch());
+        let (panicked, running) = (Arc::clone(&self.panicked), self.lane.pulse.batch());
         self.tasks.spawn(async move {
             let _running = running;
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
@@ -251,7 +289,7 @@ impl ClaimLoop {
         let (batches, turns): (Vec<_>, Vec<_>) = self.waiting.drain(..).unzip();
         let items = batches.into_iter().flat_map(|batch| batch.items);
         let attempts: Vec<Attempt> = items.map(|item| item.attempt).collect();
-        let runner = Arc::clone(&self.consumer.runner);
+        let runner = Arc::clone(&self.lane.runner);
         self.spawn(async move {
             runner.release(&attempts).await;
             drop(turns);
@@ -259,35 +297,26 @@ impl ClaimLoop {
     }
 
     async fn drain(&mut self) {
-        self.consumer.pulse.end();
+        self.lane.pulse.end();
         self.release_waiting();
         let finished = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.consumer.settings.drain_timeout, finished).await.is_ok() {
+        if tokio::time::timeout(self.lane.settings.drain_timeout, finished).await.is_ok() {
             return;
         }
         self.tasks.shutdown().await;
-        let rest = self.consumer.runner.leases.of(&self.consumer.name);
-        warn!(action = "drain_timed_out", consumer = &*self.consumer.name, released = rest.len());
+        let model = self.lane.model.as_str();
+        let rest = self.lane.runner.leases.of_model(self.lane.model);
+        warn!(action = "drain_timed_out", model, released = rest.len());
         let settlements: Vec<_> = rest.iter().map(|claim| (*claim, Settlement::Release)).collect();
-        match tokio::time::timeout(RELEASE_TIMEOUT, self.consumer.runner.work.settle(&settlements)).await {
+        match tokio::time::timeout(RELEASE_TIMEOUT, self.lane.runner.work.settle(&settlements)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                warn!(
-                    action = "release_failed",
-                    consumer = &*self.consumer.name,
-                    error = telemetry::chain(&error)
-                );
+                warn!(action = "release_failed", model, error = telemetry::chain(&error));
             }
-            Err(_) => {
-                warn!(
-                    action = "release_failed",
-                    consumer = &*self.consumer.name,
-                    error = "Redis did not answer in time"
-                )
-            }
+            Err(_) => warn!(action = "release_failed", model, error = "Redis did not answer in time"),
         }
         for claim in rest {
-            self.consumer.runner.leases.remove(claim);
+            self.lane.runner.leases.remove(claim);
         }
     }
 }

@@ -1,0 +1,155 @@
+//! Which models this worker serves: all of the repository, or those that `MODELS` names.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use clap::Args;
+use tepal_shared::{
+    job::ModelName,
+    model::{Model, repository::ModelError},
+    process::{settings::Mistakes, telemetry},
+    settings::Common,
+};
+
+use crate::backend::OpenError;
+
+/// Folders in folders that are looked at: a SavedModel has its variables two levels below the model.
+const DEEPEST: u8 = 4;
+
+/// Flags and environment variables.
+#[derive(Args, Clone, Debug)]
+pub struct ModelsArgs {
+    /// Names of the models that this worker serves, comma separated; none = all of MODELS_DIR
+    #[arg(long, env = "MODELS", value_name = "NAMES", help_heading = "Model")]
+    models: Option<String>,
+}
+
+/// [`ModelsArgs`] after checking.
+#[derive(Clone, Debug)]
+pub struct ModelsSettings {
+    /// The models to serve; `None` = all of the repository.
+    pub only: Option<Vec<ModelName>>,
+}
+
+/// A model that this worker serves.
+#[derive(Clone, Debug)]
+pub struct ServedModel {
+    /// Its name.
+    pub name: ModelName,
+    /// Its description.
+    pub description: Model,
+}
+
+/// The files of a model: size and time of the last change of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files(BTreeMap<PathBuf, (u64, Option<SystemTime>)>);
+
+/// A model cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelFailure {
+    /// `MODELS` names it, and the repository has no such folder.
+    #[error("MODELS names `{0}`, and MODELS_DIR has no such folder")]
+    Missing(ModelName),
+    /// The repository cannot be read.
+    #[error("MODELS_DIR cannot be read")]
+    Repository(#[source] io::Error),
+    /// Its description cannot be read.
+    #[error(transparent)]
+    Description(#[from] ModelError),
+    /// Its backend cannot be opened.
+    #[error(transparent)]
+    Backend(OpenError),
+    /// A library panicked while it loaded the model.
+    #[error("the library that loads the model panicked; see the line `panicked`")]
+    Panicked,
+}
+
+impl ModelsArgs {
+    pub(crate) fn check(&self, mistakes: &mut Mistakes) -> ModelsSettings {
+        let Some(text) = &self.models else { return ModelsSettings { only: None } };
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let mut only: Vec<ModelName> = Vec::new();
+        for name in names {
+            match name.parse() {
+                Ok(name) if only.contains(&name) => {}
+                Ok(name) => only.push(name),
+                Err(error) => mistakes.add("MODELS", telemetry::chain(&error)),
+            }
+        }
+        ModelsSettings { only: Some(only) }
+    }
+}
+
+impl ModelsSettings {
+    /// The models that are in the repository now, with their files. One that `MODELS` names may be added later.
+    ///
+    /// # Errors
+    /// When the repository cannot be read.
+    pub fn find(&self, common: &Common) -> io::Result<BTreeMap<ModelName, Files>> {
+        let names = folders(&common.models_dir)?;
+        let served =
+            names.into_iter().filter(|name| self.only.as_ref().is_none_or(|only| only.contains(name)));
+        Ok(served.map(|name| (name, Files::of(&common.models_dir.join(name.as_str())))).collect())
+    }
+
+    /// The models that `MODELS` names and the repository lacks.
+    pub fn missing<'a>(
+        &'a self,
+        found: &'a BTreeMap<ModelName, Files>,
+    ) -> impl Iterator<Item = ModelName> + 'a {
+        self.only.iter().flatten().copied().filter(|name| !found.contains_key(name))
+    }
+
+    /// Reads the description of a model.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn load(&self, common: &Common, name: ModelName) -> Result<ServedModel, ModelFailure> {
+        let description = Model::load(&common.models_dir, name.as_str())?;
+        Ok(ServedModel { name, description })
+    }
+}
+
+/// The folders that have the name of a model.
+fn folders(models_dir: &Path) -> io::Result<Vec<ModelName>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(models_dir)? {
+        let entry = entry?;
+        let name: Option<ModelName> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        names.extend(name.filter(|_| entry.path().is_dir()));
+    }
+    Ok(names)
+}
+
+impl Files {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn of(folder: &Path) -> Self {
+        let mut files = Self::default();
+        files.add(folder, DEEPEST);
+        files
+    }
+
+    /// A file that cannot be read now is as good as missing: the next look may find it.
+    fn add(&mut self, folder: &Path, depth: u8) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            // Links are followed, as the loaders do.
+            match std::fs::metadata(&path) {
+                Ok(found) if found.is_dir() && depth > 0 => self.add(&path, depth - 1),
+                Ok(found) if found.is_file() => {
+                    self.0.insert(path, (found.len(), found.modified().ok()));
+                }
+                _ => {}
+            }
+        }
+    }
+}
