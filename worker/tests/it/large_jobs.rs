@@ -24,7 +24,6 @@ const JOB: usize = 4 * ROWS * VALUES;
 /// Without its sample.
 const WIDE: &str = r#"
 name = "wide"
-version = "1"
 signature = "serving_default"
 max_batch = 10
 
