@@ -10,13 +10,13 @@ use crate::{
     tensor_jobs::{send_binary, taken},
 };
 
-/// A proxy with a model that takes one string.
+/// A proxy with a model that takes one string. It has the name of the reference model, whose jobs the test takes.
 async fn with_text_model() -> (Gateway, tempfile::TempDir) {
     let models = tempfile::tempdir().unwrap();
-    let folder: std::path::PathBuf = models.path().join("text");
+    let folder: std::path::PathBuf = models.path().join("iris");
     std::fs::create_dir(&folder).unwrap();
     let description = r#"
-        name = "text"
+        name = "iris"
         version = "1"
         max_batch = 8
         [[inputs]]
@@ -30,7 +30,7 @@ async fn with_text_model() -> (Gateway, tempfile::TempDir) {
     "#;
     std::fs::write(folder.join("model.toml"), description).unwrap();
     let gateway =
-        Gateway::with(&[("MODELS_DIR", models.path().to_str().unwrap()), ("MODEL_NAME", "text")]).await;
+        Gateway::with(&[("MODELS_DIR", models.path().to_str().unwrap()), ("MODEL_NAME", "iris")]).await;
     (gateway, models)
 }
 
