@@ -131,8 +131,8 @@ async fn a_port_in_use_is_reported_in_one_sentence() {
 
 #[tokio::test]
 async fn all_wrong_settings_are_reported_at_once() {
-    let text = refused(&[("REPLICAS_REQUIRED", "many"), ("PARTITIONS", "0"), ("MODEL_NAME", "roses")]).await;
-    for setting in ["REPLICAS_REQUIRED: `many`", "PARTITIONS: `0`", "MODEL_NAME, MODELS_DIR"] {
+    let text = refused(&[("REPLICAS_REQUIRED", "many"), ("PARTITIONS", "0"), ("MODEL_NAME", "a rose")]).await;
+    for setting in ["REPLICAS_REQUIRED: `many`", "PARTITIONS: `0`", "MODEL_NAME: `a rose`"] {
         assert!(text.contains(setting), "{text}");
     }
 }
