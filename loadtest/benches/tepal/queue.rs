@@ -9,8 +9,8 @@ use tepal_shared::job::{JobId, ModelName, NewJob, Priority, Stream};
 use tepal_shared::queue::{
     Policy,
     intake::{Intake, Submitted},
-    keys::Keys,
-    link::{ConnectionSettings, Redis, STORED_FORMAT},
+    keys::{Keys, STORED_FORMAT},
+    link::{ConnectionSettings, Redis},
 };
 use tepal_tests::redis::RedisServer;
 use tokio::task::JoinSet;

@@ -55,9 +55,7 @@ impl ApiError {
             Self::NotAcceptable => kind(S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
             Self::ModelNotFound { .. } => kind(S::NOT_FOUND, "model_not_found", "Model not found"),
             Self::ModelForbidden => kind(S::FORBIDDEN, "model_forbidden", "Model forbidden"),
-            Self::ModelUnknownYet => {
-                kind(S::SERVICE_UNAVAILABLE, "model_unknown_yet", "Model unknown yet").retry_after(5)
-            }
+            Self::ModelUnknownYet => later("model_unknown_yet", "Model unknown yet", 5),
             Self::ModelInUse => kind(S::CONFLICT, "model_in_use", "Model in use"),
             Self::JobNotFound => kind(S::NOT_FOUND, "job_not_found", "Job not found"),
             Self::AlreadyFinished(_) => kind(S::CONFLICT, "job_already_finished", "Job already finished"),
@@ -67,7 +65,7 @@ impl ApiError {
             Self::BodyTimeout => kind(S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
             Self::BodyIncomplete => kind(S::BAD_REQUEST, "incomplete_body", "Incomplete body"),
             Self::BodyTooLarge(_) => kind(S::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large"),
-            Self::Overloaded => kind(S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded").retry_after(1),
+            Self::Overloaded => later("overloaded", "Overloaded", 1),
             Self::NotDeclaredJson | Self::NoRawInput | Self::NotDeclaredJsonLines => {
                 kind(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
             }
@@ -79,9 +77,7 @@ impl ApiError {
             Self::RateLimited { retry_after, .. } => {
                 kind(S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").retry_after(*retry_after)
             }
-            Self::QueueFull(seconds) => {
-                kind(S::SERVICE_UNAVAILABLE, "queue_full", "Queue full").retry_after(*seconds)
-            }
+            Self::QueueFull(seconds) => later("queue_full", "Queue full", *seconds),
             Self::ModelQueueFull(seconds) => {
                 kind(S::TOO_MANY_REQUESTS, "model_queue_full", "Queue of the model full")
                     .retry_after(*seconds)
@@ -90,14 +86,10 @@ impl ApiError {
                 kind(S::TOO_MANY_REQUESTS, "storage_quota_exceeded", "Storage quota exceeded")
                     .retry_after(*seconds)
             }
-            Self::NoMetadata => {
-                kind(S::SERVICE_UNAVAILABLE, "metadata_unavailable", "Metadata unavailable").retry_after(5)
-            }
+            Self::NoMetadata => later("metadata_unavailable", "Metadata unavailable", 5),
             Self::NotReady => unavailable(),
             Self::Store(error) => store_kind(error),
-            Self::OutcomeUnknown(_) => {
-                kind(S::SERVICE_UNAVAILABLE, "outcome_unknown", "Outcome unknown").retry_after(1)
-            }
+            Self::OutcomeUnknown(_) => later("outcome_unknown", "Outcome unknown", 1),
             Self::NoKeys(_) | Self::NoRandomness | Self::Panicked | Self::BodyNotReady => internal(),
         }
     }
@@ -113,8 +105,13 @@ impl Kind {
     }
 }
 
+/// The service cannot do it now, but may be able to after some seconds.
+fn later(code: &'static str, title: &'static str, seconds: u64) -> Kind {
+    kind(StatusCode::SERVICE_UNAVAILABLE, code, title).retry_after(seconds)
+}
+
 fn unavailable() -> Kind {
-    kind(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "Service unavailable").retry_after(1)
+    later("service_unavailable", "Service unavailable", 1)
 }
 
 fn internal() -> Kind {
@@ -122,20 +119,11 @@ fn internal() -> Kind {
 }
 
 fn store_kind(error: &StoreError) -> Kind {
-    use StatusCode as S;
     match error {
-        StoreError::OutOfMemory(_) => {
-            kind(S::SERVICE_UNAVAILABLE, "redis_out_of_memory", "Job store out of memory").retry_after(5)
-        }
-        StoreError::CannotPersist(_) => {
-            kind(S::SERVICE_UNAVAILABLE, "redis_cannot_persist", "Job store cannot persist").retry_after(5)
-        }
-        StoreError::WrongTopology(_) => {
-            kind(S::SERVICE_UNAVAILABLE, "redis_wrong_topology", "Wrong kind of job store").retry_after(5)
-        }
-        StoreError::NotReplicated { .. } => {
-            kind(S::SERVICE_UNAVAILABLE, "not_replicated", "Job not replicated").retry_after(1)
-        }
+        StoreError::OutOfMemory(_) => later("redis_out_of_memory", "Job store out of memory", 5),
+        StoreError::CannotPersist(_) => later("redis_cannot_persist", "Job store cannot persist", 5),
+        StoreError::WrongTopology(_) => later("redis_wrong_topology", "Wrong kind of job store", 5),
+        StoreError::NotReplicated { .. } => later("not_replicated", "Job not replicated", 1),
         StoreError::GroupMissing(_)
         | StoreError::Refused(_)
         | StoreError::Protocol { .. }

@@ -1,5 +1,7 @@
 //! The body of `POST /predict`: turns JSON into a submission, or reports everything that is wrong with it.
 
+mod schema;
+
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
@@ -7,7 +9,6 @@ use tepal_shared::{
     job::{Charge, Priority, UnknownWord, input::ResultForm},
     model::{InputError, JobInput, Model},
     tensor::{
-        DataType,
         number::{kind, large},
         open_inference::{self, binary},
         pointer::Pointer,
@@ -109,17 +110,17 @@ const FIELDS: [Field; 7] = [
     Field {
         name: DATA,
         read: |reader, name, value, model| reader.data(name, value, model),
-        schema: |_| data_schema(),
+        schema: |_| schema::data(),
     },
     Field {
         name: INPUTS,
         read: |reader, name, value, model| reader.inputs(name, value, model),
-        schema: |_| inputs_schema(),
+        schema: |_| schema::inputs(),
     },
     Field {
         name: OUTPUTS,
         read: |reader, name, value, model| reader.outputs(name, value, model),
-        schema: |_| outputs_schema(),
+        schema: |_| schema::outputs(),
     },
     // It has been read before the others, which depend on it.
     Field {
@@ -130,18 +131,18 @@ const FIELDS: [Field; 7] = [
     Field {
         name: "priority",
         read: |reader, name, value, model| reader.priority(name, value, model),
-        schema: with_default,
+        schema: schema::with_default,
     },
     Field {
         name: "max_queue_seconds",
         read: |reader, name, value, _| reader.submission.max_queue = reader.span(name, value),
-        schema: |_| span_schema("The job fails if its first attempt has not begun by then"),
+        schema: |_| schema::span("The job fails if its first attempt has not begun by then"),
     },
     Field {
         name: "timeout_seconds",
         read: |reader, name, value, _| reader.submission.timeout = reader.span(name, value),
         schema: |_| {
-            span_schema("The job fails if it has not ended within this time after its first attempt began")
+            schema::span("The job fails if it has not ended within this time after its first attempt began")
         },
     },
 ];
@@ -149,59 +150,6 @@ const FIELDS: [Field; 7] = [
 const DATA: &str = "data";
 const INPUTS: &str = "inputs";
 const OUTPUTS: &str = "outputs";
-
-fn inputs_schema() -> Value {
-    let datatypes = DataType::ALL.map(DataType::as_str);
-    json!({
-        "type": "array",
-        "description": "The inputs of the model as tensors, in place of `data`",
-        "items": {
-            "type": "object",
-            "required": ["name", "shape", "datatype"],
-            "additionalProperties": false,
-            "properties": {
-                "name": {"type": "string"},
-                "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
-                "datatype": {"enum": datatypes},
-                "data": {"description": "The elements, flat or nested as the shape says"},
-                "parameters": {
-                    "type": "object",
-                    "description": "In binary form, in place of `data`",
-                    "additionalProperties": false,
-                    "properties": {"binary_data_size": {"type": "integer", "minimum": 0}},
-                },
-            },
-        },
-    })
-}
-
-fn outputs_schema() -> Value {
-    json!({
-        "type": "array",
-        "description": "The outputs that the result contains, with `inputs`; all without it",
-        "items": {"type": "string"},
-    })
-}
-
-/// What a model takes is in its description, not in the contract.
-fn data_schema() -> Value {
-    json!({"description": "The rows. `data_schema` of GET /models/{name} is the schema of a model's rows"})
-}
-
-fn with_default(priority: &Value) -> Value {
-    let mut schema = priority.clone();
-    schema["default"] = Priority::default().as_str().into();
-    schema
-}
-
-fn span_schema(description: &str) -> Value {
-    json!({
-        "type": "number",
-        "exclusiveMinimum": 0,
-        "maximum": LONGEST_SECONDS,
-        "description": description,
-    })
-}
 
 impl<'a> MemberReader<'a> {
     fn new(model: &Arc<Served>, raw: Option<&'a [u8]>) -> Self {

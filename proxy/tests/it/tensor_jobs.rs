@@ -120,8 +120,6 @@ fn with(members: Value) -> Value {
 async fn wrong_tensors() {
     let datatypes = "must be one of BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, FP16, BF16, FP32, \
                      FP64, BYTES";
-    let out_of_bounds = "sepal_width must be greater than 0 and less than 10, but is 10.0";
-    let small_bounds = "petal_length must be greater than 0 and less than 10, but is -1.0";
     let case = |body: Value, place, code, what: &str| (body, place, code, what.to_owned());
     assert_refused(vec![
         case(json!({"inputs": 5}), "/inputs", "type", "must be a list of tensors, not a number"),
@@ -153,6 +151,16 @@ async fn wrong_tensors() {
             "out_of_range",
             "must have at most 1073741824 elements in all",
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_elements() {
+    let out_of_bounds = "sepal_width must be greater than 0 and less than 10, but is 10.0";
+    let small_bounds = "petal_length must be greater than 0 and less than 10, but is -1.0";
+    let case = |body: Value, place, code, what: &str| (body, place, code, what.to_owned());
+    assert_refused(vec![
         case(
             with(json!({"data": [5.1, 3.5, 1.4]})),
             "/inputs/0/data",

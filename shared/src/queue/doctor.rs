@@ -22,8 +22,8 @@ use crate::{
     queue::{
         error::{StoreError, WrongTopology},
         info::Info,
-        keys::Keys,
-        link::{ConnectionSettings, FoundFormat, Redis, STORED_FORMAT, found_format},
+        keys::{Keys, STORED_FORMAT},
+        link::{ConnectionSettings, FoundFormat, Redis, found_format},
     },
 };
 

@@ -3,6 +3,9 @@
 
 use crate::job::{JobId, ModelName, Stream};
 
+/// The stored format that this version reads and writes: raw tensors. Format 1 had JSON texts and no number.
+pub const STORED_FORMAT: u32 = 2;
+
 /// Consumer group of the work streams.
 pub const GROUP: &str = "workers";
 

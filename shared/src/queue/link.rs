@@ -10,7 +10,6 @@ pub(super) mod settings;
 mod topology;
 
 pub(crate) use arguments::RedisArgs;
-pub use format::STORED_FORMAT;
 pub(crate) use format::{FoundFormat, found_format};
 pub use handle::Redis;
 pub(crate) use replication::Replicated;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tepal_shared::queue::{
     error::{StoreError, WrongTopology},
-    keys::Keys,
-    link::{ConnectionSettings, Redis, STORED_FORMAT},
+    keys::{Keys, STORED_FORMAT},
+    link::{ConnectionSettings, Redis},
 };
 use tepal_tests::{redis::RedisServer, wait::eventually};
 

@@ -2,7 +2,7 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use crate::{process::tls::Reason, queue::link::STORED_FORMAT};
+use crate::{process::tls::Reason, queue::keys::STORED_FORMAT};
 
 /// The reason why the server at the address cannot serve the queue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,11 +5,9 @@ use redis::{RedisError, Value, aio::MultiplexedConnection};
 
 use crate::queue::{
     error::{StoreError, WrongTopology},
-    keys::Keys,
+    keys::{Keys, STORED_FORMAT},
 };
 
-/// The format that this version reads and writes: raw tensors. Format 1 had JSON texts and no number.
-pub const STORED_FORMAT: u32 = 2;
 const FORMER: &str = "1";
 
 /// What is in Redis.

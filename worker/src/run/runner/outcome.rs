@@ -60,7 +60,7 @@ impl<'a> Outcome<'a> {
                 let result = self.class_name.as_deref();
                 info!(
                     action = "prediction_completed",
-                    job_id, model, duration_ms, result, attempt, request_id, traceparent
+                    job_id, duration_ms, result, model, attempt, request_id, traceparent
                 );
             }
             Settlement::Fail { code, .. } => {
