@@ -191,7 +191,7 @@ fn info(name: &str, dtype: DataType, tensor_shape: TensorShapeProto) -> TensorIn
     }
 }
 
-/// The signatures of a SavedModel as the server tells them.
+/// The signatures of a SavedModel as the server describes them.
 fn signatures() -> SignatureDefMap {
     let no_shape = TensorShapeProto { unknown_rank: true, dim: vec![] };
     let init = SignatureDef {

@@ -1,6 +1,6 @@
 //! Several models behind one gateway.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -275,8 +275,14 @@ async fn a_model_that_nobody_serves_can_be_removed() {
     assert_eq!(gateway.predict(&job).await.status, 404);
     assert_eq!(remove("old").await.0, 404);
     assert_eq!(gateway.get(&format!("/job/{waiting}")).await.json()["status"], "pending");
-    // The probe does not bring it back.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // A later probe, which reads the descriptions, does not bring it back.
+    gateway.store.work.publish(&[("new".parse().unwrap(), published.clone())]).await.unwrap();
+    gateway.heartbeat_of("w2", &[("new", true, &Model::fingerprint(&published))]);
+    let known = async || {
+        let status = gateway.get("/models/new").await.status;
+        if status == 200 { Ok(()) } else { Err(status) }
+    };
+    eventually(SOON, "the probe to read the description of the new model", known).await;
     assert_eq!(gateway.get("/models/old").await.status, 404);
 }
 
