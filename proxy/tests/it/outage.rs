@@ -30,6 +30,12 @@ async fn every_operation_says_that_redis_is_down_and_works_again_by_itself() {
     let id = gateway.submit().await;
     let (job, retry) = (format!("/job/{id}"), format!("/job/{id}/retry"));
 
+    // Until the first probe has ended, Redis counts as down.
+    let probed = async || match gateway.get("/health").await.text() == REDIS_DOWN {
+        true => Err("no probe has ended"),
+        false => Ok(()),
+    };
+    eventually(SOON, "the first probe", probed).await;
     gateway.redis.kill9();
     gateway.health_is(503, REDIS_DOWN).await;
     for (method, path) in [
