@@ -8,6 +8,7 @@ mod refusal;
 mod scope;
 mod secret;
 mod settings;
+mod visibility;
 
 use std::{
     path::Path,
@@ -27,6 +28,7 @@ pub(crate) use self::{
     refusal::Refusal,
     scope::{Scope, Scopes},
     settings::AccessArgs,
+    visibility::Visibility,
 };
 use crate::reload::Files;
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tepal_shared::{
-    job::{Job, JobId, owner::View},
+    job::{Job, JobId},
     queue::{
         error::StoreError,
         views::{Notifier, Watch},
@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::single_flight::{Flight, SingleFlight};
 
-use crate::jobs::store::{Store, now_ms};
+use crate::{
+    edge::access::Visibility,
+    jobs::store::{Store, now_ms},
+};
 
 /// The shortest time between two reads of a job without news.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
@@ -45,12 +48,12 @@ impl Following {
     /// Reads the job, if the caller may see it, when it has ended, or as it stands when `wait` is over or the service stops.
     pub(crate) async fn ended(
         &self,
-        view: View<'_>,
+        sees: Visibility<'_>,
         id: JobId,
         wait: Duration,
     ) -> Result<Option<Arc<Job>>, StoreError> {
         let give_up = Instant::now() + wait;
-        let first = self.store.current(view, id).await?.map(Arc::new);
+        let first = self.store.current(sees, id).await?.map(Arc::new);
         let is_wanted = |job: &&Arc<Job>| !job.status.is_terminal() && !wait.is_zero();
         let Some(job) = first.as_ref().filter(is_wanted) else { return Ok(first) };
         let mut follower = self.follow(job);
@@ -121,8 +124,8 @@ impl Follower {
 }
 
 async fn read(store: Store, id: JobId) -> Read {
-    // A client that follows the job has seen it, and its owner never changes.
-    let job = store.current(View::All, id).await.map(|job| job.map(Arc::new));
+    // A client that follows the job has seen it, and neither its owner nor its model ever changes.
+    let job = store.current(Visibility::ALL, id).await.map(|job| job.map(Arc::new));
     let again_at = match &job {
         Ok(job) => job.as_ref().and_then(|job| next_read(job)),
         Err(_) => Some(Instant::now() + SHORTEST_PAUSE),

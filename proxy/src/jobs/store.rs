@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::try_join_all;
 use tepal_shared::{
-    job::{Job, JobId, owner::View},
+    job::{Job, JobId},
     queue::{
         Queue, RedisError,
         error::StoreError,
@@ -14,6 +14,8 @@ use tepal_shared::{
     },
     settings::Base,
 };
+
+use crate::edge::access::Visibility;
 
 /// The roles of a proxy in the queue. Clones share everything.
 #[derive(Clone)]
@@ -38,11 +40,20 @@ impl Store {
     }
 
     /// Reads a job as it is now, if the caller sees it.
-    pub(crate) async fn current(&self, view: View<'_>, id: JobId) -> Result<Option<Job>, StoreError> {
+    pub(crate) async fn current(&self, sees: Visibility<'_>, id: JobId) -> Result<Option<Job>, StoreError> {
         match self.views.job(id).await? {
-            Some(job) if view.shows(job.owner.as_deref()) => self.up_to_date(job).await,
+            Some(job) if sees.shows(&job) => self.up_to_date(job).await,
             _ => Ok(None),
         }
+    }
+
+    /// Whether the job may be one of a model that the caller sees. Scripts check only the owner. A job never changes its model, so it
+    /// is read before, and only for a caller that is limited to models.
+    pub(crate) async fn shows_model_of(&self, sees: Visibility<'_>, id: JobId) -> Result<bool, StoreError> {
+        if sees.models.is_none() {
+            return Ok(true);
+        }
+        Ok(self.intake.model_of(id).await?.is_some_and(|model| sees.shows_model(model.as_str())))
     }
 
     /// Fails the job and reads it again, if its deadline has passed: no worker may be running. While Redis refuses changes, the

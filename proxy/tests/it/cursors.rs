@@ -290,7 +290,7 @@ async fn what_a_page_costs_does_not_depend_on_the_jobs_of_others() {
     assert_eq!(costs(&gateway).await, 2);
 }
 
-fn remaining(answer: &Answer) -> u32 {
+pub(crate) fn remaining(answer: &Answer) -> u32 {
     let header = answer.header("ratelimit").unwrap_or_else(|| panic!("{}", answer.text()));
     let rest = header.split("r=").nth(1).and_then(|rest| rest.split(';').next());
     rest.and_then(|rest| rest.parse().ok()).unwrap_or_else(|| panic!("{header}"))

@@ -18,6 +18,7 @@
 //! | `api_page` | docs/api.md, command by command |
 //! | `doctor` | `tepal-proxy doctor` |
 //! | `models` | several models: submissions, listings, descriptions, health, keys |
+//! | `model_keys` | keys that are limited to models: which jobs they see |
 //! | `other_model` | nothing knows the reference model |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
@@ -45,6 +46,7 @@ mod limits;
 mod listing;
 mod metadata;
 mod metrics;
+mod model_keys;
 mod models;
 mod other_model;
 mod outage;

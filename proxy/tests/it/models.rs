@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// A job of the second model.
-const TOY: &str = r#"{"model": "toy", "data": [[[1, 2, 3], [4, 5, 6]]]}"#;
+pub(crate) const TOY: &str = r#"{"model": "toy", "data": [[[1, 2, 3], [4, 5, 6]]]}"#;
 
 /// A repository with the reference model and the toy.
-fn repository() -> TempDir {
+pub(crate) fn repository() -> TempDir {
     let folder = TempDir::new().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for source in ["compose/models/iris", "tests/models/toy"] {

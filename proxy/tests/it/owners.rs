@@ -20,7 +20,7 @@ async fn gateway(settings: &[(&str, &str)]) -> (Gateway, [String; 3]) {
 }
 
 /// The ids of a listing, over all its pages.
-async fn listed(gateway: &Gateway, key: &str, query: &str) -> Vec<String> {
+pub(crate) async fn listed(gateway: &Gateway, key: &str, query: &str) -> Vec<String> {
     let (mut ids, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = gateway.as_key(key, Method::GET, &format!("/jobs?{query}{cursor}"), "").await.json();
@@ -32,10 +32,10 @@ async fn listed(gateway: &Gateway, key: &str, query: &str) -> Vec<String> {
 }
 
 /// Status, headers but the date, and body.
-type Comparable = (u16, Vec<(String, String)>, String);
+pub(crate) type Comparable = (u16, Vec<(String, String)>, String);
 
 /// Everything that can be asked about one job, and the answers.
-async fn all_about(gateway: &Gateway, key: &str, id: &str) -> Vec<Answer> {
+pub(crate) async fn all_about(gateway: &Gateway, key: &str, id: &str) -> Vec<Answer> {
     let path = format!("/job/{id}");
     let mut answers = Vec::new();
     for (method, path) in [
@@ -56,6 +56,16 @@ async fn all_about(gateway: &Gateway, key: &str, id: &str) -> Vec<Answer> {
     answers
 }
 
+/// The answers without the date and the id.
+pub(crate) fn comparable(answers: Vec<Answer>, id: &str) -> Vec<Comparable> {
+    let headers = |answer: &Answer| {
+        let all = answer.headers.iter().filter(|(name, _)| *name != "date");
+        all.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
+    };
+    let all = answers.iter();
+    all.map(|answer| (answer.status, headers(answer), answer.text().replace(id, "<id>"))).collect()
+}
+
 #[tokio::test]
 async fn a_job_of_another_is_answered_exactly_as_one_that_does_not_exist() {
     let (gateway, [ann, bob, _]) = gateway(&[]).await;
@@ -64,14 +74,6 @@ async fn a_job_of_another_is_answered_exactly_as_one_that_does_not_exist() {
     gateway.as_key(&ann, Method::DELETE, &format!("/job/{cancelled}"), "").await;
     let nobodys = gateway.submit_as("").await;
     let stored = gateway.keys();
-    let comparable = |answers: Vec<Answer>, id: &str| -> Vec<Comparable> {
-        let headers = |answer: &Answer| {
-            let all = answer.headers.iter().filter(|(name, _)| *name != "date");
-            all.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
-        };
-        let all = answers.iter();
-        all.map(|answer| (answer.status, headers(answer), answer.text().replace(id, "<id>"))).collect()
-    };
     for (key, id) in [(&bob, &pending), (&bob, &cancelled), (&bob, &nobodys), (&String::new(), &pending)] {
         let none = JobId::new(0).to_string();
         let expected = comparable(all_about(&gateway, key, &none).await, &none);

@@ -8,6 +8,7 @@ use super::{
     keyring::Key,
     refusal::Refusal,
     scope::{Scope, Scopes},
+    visibility::Visibility,
 };
 use crate::error::ApiError;
 
@@ -32,19 +33,9 @@ impl Caller {
         }
     }
 
-    /// Whether it may use only some models.
-    pub(crate) fn is_limited_to_models(&self) -> bool {
-        matches!(self, Self::Key(key) if key.models.is_some())
-    }
-
     /// Whether it may use this model.
     pub(crate) fn may_use(&self, model: &str) -> bool {
-        match self {
-            Self::Key(key) => {
-                key.models.as_ref().is_none_or(|models| models.iter().any(|name| name == model))
-            }
-            _ => true,
-        }
+        self.sees().shows_model(model)
     }
 
     /// The error of a caller that may not use this model.
@@ -64,11 +55,17 @@ impl Caller {
     }
 
     /// The jobs that it sees.
-    pub(crate) fn view(&self) -> View<'_> {
-        if self.may(Scope::Admin) {
-            return View::All;
+    pub(crate) fn sees(&self) -> Visibility<'_> {
+        let own = self.owner().map_or(View::Unowned, View::Owner);
+        Visibility { view: if self.may(Scope::Admin) { View::All } else { own }, models: self.models() }
+    }
+
+    /// The models that it may use; `None` = all.
+    fn models(&self) -> Option<&[String]> {
+        match self {
+            Self::Key(key) => key.models.as_deref(),
+            _ => None,
         }
-        self.owner().map_or(View::Unowned, View::Owner)
     }
 
     /// The owner of its new jobs.

@@ -61,7 +61,7 @@ pub(super) async fn answer(
 ) -> Response {
     let wait = prefer::wait(headers).filter(|_| caller.may(Scope::Read));
     let Some(wait) = wait else { return accepted(id, status) };
-    let mut response = match app.following.ended(caller.view(), id, wait).await {
+    let mut response = match app.following.ended(caller.sees(), id, wait).await {
         // The job is stored, so an answer that is too large for now must not become an error.
         Ok(Some(job)) if job.status.is_terminal() => finished(app, &job).await.unwrap_or_else(|error| {
             warn!(action = "wait_failed", job_id = %id, error = error.failure().as_deref());

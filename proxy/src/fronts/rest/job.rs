@@ -57,10 +57,10 @@ pub(crate) async fn show(
     let (id, headers) = (id.job_id()?, request.headers());
     if accept::prefers_events(headers) {
         let tab = RunningTab::open(app.account(&caller, &request));
-        return events::stream(app, caller.view(), id, headers, tab).await;
+        return events::stream(app, caller.sees(), id, headers, tab).await;
     }
     let wait = prefer::wait(headers);
-    let job = app.following.ended(caller.view(), id, wait.unwrap_or_default()).await?;
+    let job = app.following.ended(caller.sees(), id, wait.unwrap_or_default()).await?;
     let job = job.ok_or(ApiError::JobNotFound)?;
     let mut response = caching::conditional(&app, headers, &job).await?;
     if let Some(wait) = wait {
@@ -76,8 +76,11 @@ pub(crate) async fn cancel(
     id: PathId,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = id.job_id()?;
-    match app.store.intake.cancel(id, caller.view()).await.map_err(ApiError::of_change)? {
+    let (id, sees) = (id.job_id()?, caller.sees());
+    if !app.store.shows_model_of(sees, id).await? {
+        return Err(ApiError::JobNotFound);
+    }
+    match app.store.intake.cancel(id, sees.view).await.map_err(ApiError::of_change)? {
         Cancelled::Done => {
             app.metrics.cancelled();
             let (request_id, key_id) = (request_id::of(&headers), caller.key_id());
@@ -101,18 +104,16 @@ pub(crate) async fn retry(
 }
 
 async fn requeue(app: &App, caller: &Caller, id: &PathId, parts: &Parts) -> Result<Response, ApiError> {
-    let (old, headers) = (id.job_id()?, &parts.headers);
-    if caller.is_limited_to_models()
-        && let Some(job) = app.store.current(caller.view(), old).await?
-    {
-        caller.check_model(&job.model)?;
+    let (old, sees, headers) = (id.job_id()?, caller.sees(), &parts.headers);
+    if !app.store.shows_model_of(sees, old).await? {
+        return Err(ApiError::JobNotFound);
     }
     let charge = app.charges.charge_to(extract::payer(app, caller, parts)).await?;
     let new = JobId::new(old.partition());
     let request_id = request_id::of(headers);
     let span = Submit::begin(traceparent(headers));
     let (charge, traceparent) = (charge.as_ref(), span.traceparent());
-    let origin = Origin { view: caller.view(), charge, request_id, traceparent };
+    let origin = Origin { view: sees.view, charge, request_id, traceparent };
     let requeued = app.store.intake.requeue(old, new, origin).await;
     drop(span);
     match requeued.map_err(ApiError::of_change)? {
@@ -228,8 +229,7 @@ pub(super) fn retry_operation(contract: &mut Contract<'_>) -> Operation {
                 ApiError::JobNotFound,
                 ApiError::NotRepeatable(JobStatus::Completed),
                 ApiError::QueueFull(UNKNOWN_RETRY_AFTER),
-            ApiError::ModelForbidden,
-            ApiError::ModelQueueFull(UNKNOWN_RETRY_AFTER),
+                ApiError::ModelQueueFull(UNKNOWN_RETRY_AFTER),
                 ApiError::StorageQuota(quota::retry_after(None)),
                 out_of_memory(),
                 cannot_persist(),

@@ -28,7 +28,7 @@ use self::{
 use super::job::view::JobView;
 use crate::{
     edge::{
-        access::Caller,
+        access::{Caller, Visibility},
         cost::{Tab, Work},
     },
     error::ApiError,
@@ -77,20 +77,20 @@ async fn listed(
     // It may read fewer jobs. They are charged all the same.
     let least = Work { jobs_read: listing.limit, ..Work::default() };
     tab.charge_for(least)?;
-    let view = caller.view();
+    let sees = caller.sees();
     let start = match &listing.cursor {
-        Some(text) => Some(open(app, text, &listing, view).await?),
+        Some(text) => Some(open(app, text, &listing, sees.view).await?),
         None => None,
     };
-    let bounds = Bounds::of(&listing, view);
+    let bounds = Bounds::of(&listing, sees);
     let mut share = app.bodies.share();
     if !share.grow(bounds.bytes(&listing)) {
         return Err(ApiError::Overloaded);
     }
-    let (jobs, next) = page(app, view, &listing, start, bounds, work).await?;
+    let (jobs, next) = page(app, sees, &listing, start, bounds, work).await?;
     work.jobs_read = work.jobs_read.max(least.jobs_read);
     let next_cursor = match next {
-        Some(place) => Some(seal(app, place, &listing, view).await?),
+        Some(place) => Some(seal(app, place, &listing, sees.view).await?),
         None => None,
     };
     let page = Page { jobs: jobs.iter().map(JobView::of).collect(), next_cursor };
@@ -116,7 +116,7 @@ async fn seal(app: &App, place: LogPlace, listing: &Listing, view: View<'_>) -> 
 /// depends only on the jobs that the caller sees.
 async fn page(
     app: &App,
-    view: View<'_>,
+    sees: Visibility<'_>,
     listing: &Listing,
     start: Option<LogPlace>,
     bounds: Bounds,
@@ -130,24 +130,24 @@ async fn page(
     // The cursor or the filter's time, whichever is earlier.
     let mut place = start.into_iter().chain(bound).min();
     let Bounds { mut to_scan, to_charge, chunk } = bounds;
-    if view != View::All {
+    if !sees.is_all() {
         // The number of scanned entries depends on others' jobs, and the caller sees its charge.
         work.entries_scanned = to_charge;
     }
     while to_scan > 0 {
         let mut log = app.store.views.log(place, chunk.min(to_scan)).await?;
-        if view == View::All {
+        if sees.is_all() {
             work.entries_scanned += log.entries.len();
         }
-        if !listing.is_filtered() {
-            end_after(&mut log, view, listing.limit + 1 - jobs.len());
+        if !listing.is_filtered() && sees.models.is_none() {
+            end_after(&mut log, sees.view, listing.limit + 1 - jobs.len());
         }
         to_scan = to_scan.saturating_sub(log.entries.len());
-        let is_seen = |entry: &LogEntry| view.shows(entry.owner.as_deref());
+        let is_seen = |entry: &LogEntry| sees.view.shows(entry.owner.as_deref());
         // Jobs that the caller does not see are not read.
         let seen = log.entries.iter().filter(|entry| is_seen(entry));
         let mut read = app.store.views.listed(&seen.map(|entry| entry.id).collect::<Vec<JobId>>()).await?;
-        work.jobs_read += read.len();
+        work.jobs_read += hide_other_models(&mut read, sees);
         app.store.bring_up_to_date(&mut read).await?;
         let mut read = read.into_iter();
         for entry in &log.entries {
@@ -170,6 +170,18 @@ async fn page(
     Ok((jobs, place))
 }
 
+/// Removes the jobs of models that the caller does not see: the log does not name models. Returns how many jobs are charged. Removed
+/// ones are not, so that the charge does not count them.
+fn hide_other_models(read: &mut [Option<Job>], sees: Visibility<'_>) -> usize {
+    if sees.models.is_none() {
+        return read.len();
+    }
+    for job in read.iter_mut() {
+        drop(job.take_if(|job| !sees.shows(job)));
+    }
+    read.iter().flatten().count()
+}
+
 /// Truncates the page of the log after the entry with which the caller has seen `most` jobs. The rest need not be read.
 fn end_after(log: &mut LogPage, view: View<'_>, most: usize) {
     let seen = log.entries.iter().enumerate().filter(|(_, entry)| view.shows(entry.owner.as_deref()));
@@ -182,11 +194,11 @@ impl Bounds {
     /// For a caller that does not see all jobs, `to_scan` and `chunk` are random. If a page always ended after the same number of
     /// entries, or always took the same number of reads, a caller that moves its start could learn the exact times of others'
     /// jobs.
-    fn of(listing: &Listing, view: View<'_>) -> Self {
+    fn of(listing: &Listing, sees: Visibility<'_>) -> Self {
         let to_scan = (listing.limit * SCAN_FACTOR).max(LEAST_SCAN);
         // One more job than the page holds shows whether another page follows.
         let chunk = listing.limit + 1;
-        if view == View::All {
+        if sees.is_all() {
             let least = if listing.is_filtered() { LEAST_CHUNK } else { 0 };
             return Self { to_scan, to_charge: to_scan, chunk: chunk.max(least) };
         }

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tepal_shared::job::{Job, JobId, JobResult, LARGE_BYTES, owner::View};
+use tepal_shared::job::{Job, JobId, JobResult, LARGE_BYTES};
 
 use super::openapi::{
     contract::Contract,
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     edge::{
-        access::Caller,
+        access::{Caller, Visibility},
         cost::{Tab, Work},
     },
     error::{ApiError, Mistake},
@@ -104,7 +104,7 @@ async fn found(
     let mut rest = names.as_slice();
     while !rest.is_empty() {
         let next = &rest[..rest.len().min(AT_ONCE)];
-        let read = found.read(app, caller.view(), next).await?;
+        let read = found.read(app, caller.sees(), next).await?;
         rest = &rest[read..];
         if read < next.len() {
             break;
@@ -163,11 +163,11 @@ impl<'a> Found<'a> {
 
     /// Reads the jobs with these ids, from the first one on. Returns how many it has read. One job always fits into an answer of
     /// its own. Memory is reserved for the records before they are read, and for each large result before it is read.
-    async fn read(&mut self, app: &App, view: View<'_>, names: &[&'a str]) -> Result<usize, ApiError> {
+    async fn read(&mut self, app: &App, sees: Visibility<'_>, names: &[&'a str]) -> Result<usize, ApiError> {
         if !self.share.grow(names.len() * BYTES_OF_RECORD) {
             return Ok(0);
         }
-        let mut jobs = records(app, view, names).await?;
+        let mut jobs = records(app, sees, names).await?;
         jobs.truncate(self.how_many_fit(&jobs));
         let texts = join_all(jobs.iter().map(|job| large_text(app, job.as_ref()))).await;
         let mut count = 0;
@@ -274,14 +274,14 @@ fn size(job: &Job) -> usize {
 }
 
 /// The present state of the jobs with these ids, without large results; `None` where the caller sees no job.
-async fn records(app: &App, view: View<'_>, names: &[&str]) -> Result<Vec<Option<Job>>, ApiError> {
+async fn records(app: &App, sees: Visibility<'_>, names: &[&str]) -> Result<Vec<Option<Job>>, ApiError> {
     let ids: Vec<Option<JobId>> = names.iter().map(|name| name.parse().ok()).collect();
     let known: Vec<JobId> = ids.iter().copied().flatten().collect();
     let mut jobs = app.store.views.jobs(&known).await?.into_iter();
     let mut records = Vec::with_capacity(names.len());
     for id in ids {
         records.push(match id.and_then(|_| jobs.next().flatten()) {
-            Some(job) if view.shows(job.owner.as_deref()) => app.store.up_to_date(job).await?,
+            Some(job) if sees.shows(&job) => app.store.up_to_date(job).await?,
             _ => None,
         });
     }

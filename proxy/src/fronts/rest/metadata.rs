@@ -12,13 +12,17 @@ use super::openapi::{
     parts::wrong_topology,
 };
 use crate::{
+    edge::access::Caller,
     error::ApiError,
     http::answer::{as_json, paid},
     state::App,
 };
 
 /// The metadata from the worker with the latest heartbeat, in the form of TensorFlow Serving's REST API.
-pub(crate) async fn metadata(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+pub(crate) async fn metadata(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, ApiError> {
+    if let Some(model) = app.models.registry().default_model() {
+        caller.check_model(model.as_str())?;
+    }
     let snapshot = app.snapshot();
     // As in /health: while Redis is down, the state of the workers is unknown.
     if let Some(error) = app.store.queue().redis().down() {
@@ -50,6 +54,7 @@ pub(super) fn metadata_operation(contract: &mut Contract<'_>) -> Operation {
         answers: vec![(200, answer)],
         errors: vec![
             ApiError::NotAcceptable,
+            ApiError::ModelForbidden,
             ApiError::NoMetadata,
             ApiError::Store(StoreError::Disconnected),
             wrong_topology(),

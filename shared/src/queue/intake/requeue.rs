@@ -118,7 +118,10 @@ impl Intake {
     }
 
     /// The model of a job; `None` if there is no such job.
-    async fn model_of(&self, id: JobId) -> Result<Option<ModelName>, StoreError> {
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn model_of(&self, id: JobId) -> Result<Option<ModelName>, StoreError> {
         let mut command = redis::cmd("HGET");
         command.arg(self.queue.keys.job(id)).arg("m");
         let name: Option<String> =

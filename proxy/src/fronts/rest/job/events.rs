@@ -12,12 +12,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::stream;
-use tepal_shared::job::{Job, JobId, owner::View};
+use tepal_shared::job::{Job, JobId};
 use tokio::time::{Instant, sleep_until};
 
 use super::{view, whole::parts};
 use crate::{
-    edge::cost::RunningTab,
+    edge::{access::Visibility, cost::RunningTab},
     error::ApiError,
     http::answer::Pieces,
     jobs::{follow::Follower, results::Unread},
@@ -38,12 +38,12 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// The stream of a job's changes, from its present state to its end, if the caller may see it.
 pub(super) async fn stream(
     app: Arc<App>,
-    view: View<'_>,
+    sees: Visibility<'_>,
     id: JobId,
     request: &HeaderMap,
     mut tab: RunningTab,
 ) -> Result<Response, ApiError> {
-    let job = app.store.current(view, id).await?.ok_or(ApiError::JobNotFound)?;
+    let job = app.store.current(sees, id).await?.ok_or(ApiError::JobNotFound)?;
     let seen = request.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
     let tag = view::tag(&job);
     let is_seen = seen == Some(tag.as_str());
