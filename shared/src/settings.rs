@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tracing::error;
 
 use crate::{
     job::ModelName,
@@ -74,8 +73,8 @@ pub struct Common {
     pub policy: Policy,
     /// The folder with the models.
     pub models_dir: PathBuf,
-    /// The model that this queue serves.
-    pub model: Model,
+    /// The default model. `None`: a model server describes it.
+    pub model: Option<Model>,
     /// Its name.
     pub model_name: ModelName,
     /// Other versions of the model that cannot be used, with the reason.
@@ -106,16 +105,19 @@ pub struct Base {
 }
 
 impl CommonArgs {
-    /// Checks the settings. Adds whatever is wrong to `mistakes`, and may then return `None`.
-    pub fn check(&self, mistakes: &mut Mistakes) -> Option<Common> {
+    /// Checks the settings. Adds whatever is wrong to `mistakes`, and may then return `None`. `is_served` says whether a model
+    /// server describes models for which `model.toml` names this backend.
+    pub fn check(&self, is_served: impl Fn(Option<&str>) -> bool, mistakes: &mut Mistakes) -> Option<Common> {
         let base = self.check_base(mistakes);
-        let loaded = self.model();
-        let Loaded { model, broken_versions } =
+        let loaded = self.model(is_served);
+        let (name, loaded) =
             loaded.map_err(|error| mistakes.add("MODEL_NAME, MODELS_DIR", telemetry::chain(&error))).ok()?;
-        let model_name = model.name.parse();
+        let model_name = name.parse();
         let model_name =
             model_name.map_err(|error| mistakes.add("MODEL_NAME", telemetry::chain(&error))).ok()?;
-        let broken_versions = broken_versions.iter().map(|broken| telemetry::chain(broken)).collect();
+        let broken = loaded.iter().flat_map(|loaded| &loaded.broken_versions);
+        let broken_versions = broken.map(|broken| telemetry::chain(broken)).collect();
+        let model = loaded.map(|loaded| loaded.model);
         let Base { redis, keys, policy, models_dir, model_name: _, log, trace } = base?;
         Some(Common { redis, keys, policy, models_dir, model, model_name, broken_versions, log, trace })
     }
@@ -147,12 +149,20 @@ impl CommonArgs {
         }
     }
 
-    fn model(&self) -> Result<Loaded, ModelError> {
+    /// The name of the default model, and the model, unless a server describes it.
+    fn model(
+        &self,
+        is_served: impl Fn(Option<&str>) -> bool,
+    ) -> Result<(String, Option<Loaded>), ModelError> {
         let repository = Repository::new(&self.models_dir);
-        match &self.model_name {
-            Some(name) => repository.load(name),
-            None => repository.load(&repository.default_model()?),
+        let name = self.model_name.clone().map_or_else(|| repository.default_model(), Ok)?;
+        if let Some(undescribed) = repository.undescribed(&name)?
+            && is_served(undescribed.backend.as_deref())
+        {
+            return Ok((name, None));
         }
+        let loaded = repository.load(&name)?;
+        Ok((name, Some(loaded)))
     }
 
     fn trace(&self, mistakes: &mut Mistakes) -> Option<TraceSettings> {
@@ -169,15 +179,6 @@ impl CommonArgs {
             );
         }
         Some(TraceSettings { endpoint: endpoint.to_owned(), ratio: ratio? })
-    }
-}
-
-impl Common {
-    /// Logs which versions of the model are broken.
-    pub fn report_broken_versions(&self) {
-        for reason in &self.broken_versions {
-            error!(action = "model_version_broken", model = self.model.name, error = reason);
-        }
     }
 }
 
@@ -199,7 +200,7 @@ mod tests {
         let flags = ["test", "--models-dir", models].into_iter().chain(flags.iter().copied());
         let cli = Cli::try_parse_from(flags).unwrap();
         let mut mistakes = Mistakes::default();
-        let common = cli.common.check(&mut mistakes);
+        let common = cli.common.check(|_| false, &mut mistakes);
         mistakes.unless_any(common)
     }
 
@@ -208,7 +209,7 @@ mod tests {
         let common = check(&[]).unwrap();
         assert_eq!(common.redis.display, "127.0.0.1:6379");
         assert_eq!(common.policy, Policy::default());
-        assert_eq!(common.model.name, "iris");
+        assert_eq!(common.model.unwrap().name, "iris");
     }
 
     #[test]

@@ -119,6 +119,11 @@ impl ModelServer {
         self.shared.set_available(available);
     }
 
+    /// Serves this from now on, as when the server loads another version of its model. Limits of the connection stay.
+    pub fn set_spec(&self, spec: ServerSpec) {
+        self.shared.set_spec(spec);
+    }
+
     /// Every Predict call so far, in the order of arrival.
     #[must_use]
     pub fn calls(&self) -> Vec<CallRecord> {

@@ -14,14 +14,15 @@ use std::{error::Error, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use tepal_shared::{
-    model::{Model, ServerVersion, repository::Interface},
+    model::Model,
     process::telemetry,
     tensor::{Batch, Tensor},
 };
 
-use self::settings::{BackendKind, BackendSettings, ModelServer};
+use self::settings::{BackendKind, BackendSettings};
 pub use self::{
     onnxruntime::LibraryError,
+    tensorflow_serving::ServedInterface,
     verdict::{Evidence, Step, Verdict},
 };
 
@@ -125,8 +126,16 @@ impl OpenError {
 /// # Errors
 /// When `model.toml` names an unknown one.
 pub fn kind(settings: &BackendSettings, model: &Model) -> Result<BackendKind, OpenError> {
-    match &model.serving.backend {
-        Some(word) => word.parse().map_err(|expected| OpenError::Kind { word: word.clone(), expected }),
+    kind_named(settings, model.serving.backend.as_deref())
+}
+
+/// The backend of this name, or that of the settings.
+///
+/// # Errors
+/// When there is no such backend.
+pub fn kind_named(settings: &BackendSettings, word: Option<&str>) -> Result<BackendKind, OpenError> {
+    match word {
+        Some(word) => word.parse().map_err(|expected| OpenError::Kind { word: word.to_owned(), expected }),
         None => Ok(settings.kind),
     }
 }
@@ -145,19 +154,6 @@ pub fn open(settings: &BackendSettings, model: &Model) -> Result<Arc<dyn Backend
             Ok(Arc::new(tensorflow_serving::TensorflowServing::open(&settings.server, model)?))
         }
     }
-}
-
-/// Asks TensorFlow Serving for inputs and outputs of a model.
-///
-/// # Errors
-/// When the settings of the server cannot be used. The inner error is that of the call.
-pub async fn served_interface(
-    server: &ModelServer,
-    name: &str,
-    signature: &str,
-    version: &ServerVersion,
-) -> Result<Result<Interface, BackendError>, OpenError> {
-    tensorflow_serving::interface(server, name, signature, version).await
 }
 
 /// The cause of a failure, as a library reports it.

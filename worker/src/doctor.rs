@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tepal_shared::{
-    model::{Axis, Model, Shape},
+    job::ModelName,
+    model::{
+        Axis, Model, Shape,
+        repository::{Repository, Undescribed},
+    },
     process::{
         doctor::{Finding, Report},
         telemetry,
@@ -14,7 +18,11 @@ use tepal_shared::{
 };
 
 use crate::{
-    backend::{self, Backend, settings::BackendKind},
+    backend::{
+        self, Backend, BackendError, ServedInterface,
+        settings::{BackendKind, ModelServer},
+    },
+    lanes::{self, Description},
     models::ModelFailure,
     settings::Config,
 };
@@ -27,9 +35,6 @@ pub async fn examine(config: &Config) -> Report {
     let expected = Expected { service: Service::Worker, partitions: common.policy.partitions, replicas: 0 };
     let mut report = examine_redis(&common.redis, &common.keys, expected).await;
     report.findings.extend(examine_models(config).await);
-    let fix = "copy it again, or remove its folder";
-    let broken = common.broken_versions.iter().map(|reason| Finding::wrong("model version", reason, fix));
-    report.findings.extend(broken);
     report
 }
 
@@ -48,19 +53,53 @@ async fn examine_models(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<_> =
         missing.map(|what| Finding::wrong("models", what, "change MODELS, or add the folder")).collect();
     let default = config.common.model_name;
-    if found.contains_key(&default) {
-        findings.extend(examine_model(config, &config.common.model).await);
+    let (of_default, others): (Vec<_>, Vec<_>) = found.into_keys().partition(|name| *name == default);
+    for name in of_default {
+        findings.extend(examine_named(config, name).await);
     }
-    for name in found.into_keys().filter(|name| *name != default) {
+    for name in others {
         let of_model =
             |finding: Finding| Finding { subject: format!("{} of {name}", finding.subject), ..finding };
-        let examined = match config.models.load(&config.common, name) {
-            Ok(model) => examine_model(config, &model.description).await,
-            Err(error) => vec![Finding::wrong("model", telemetry::chain(&error), "see docs/models.md")],
-        };
-        findings.extend(examined.into_iter().map(of_model));
+        findings.extend(examine_named(config, name).await.into_iter().map(of_model));
     }
     findings
+}
+
+async fn examine_named(config: &Config, name: ModelName) -> Vec<Finding> {
+    let (description, broken_versions) = match described(config, name).await {
+        Ok(described) => described,
+        Err(finding) => return vec![finding],
+    };
+    let mut findings = examine_model(config, &description).await;
+    let fix = "copy it again, or remove its folder";
+    findings.extend(broken_versions.iter().map(|reason| Finding::wrong("model version", reason, fix)));
+    findings
+}
+
+/// The description in the folder, or that of the server. Does not wait for the server.
+async fn described(config: &Config, name: ModelName) -> Result<(Model, Vec<String>), Finding> {
+    let wrong = |error: &dyn std::error::Error| {
+        Finding::wrong("model", telemetry::chain(error), "see docs/models.md")
+    };
+    let Undescribed { signature, version, .. } =
+        match lanes::describe(config, name).map_err(|error| wrong(&error))? {
+            Description::Folder(model) => return Ok((model.description, model.broken_versions)),
+            Description::Server(undescribed) => undescribed,
+        };
+    let server = ServedInterface::open(&config.backend.server, name.as_str(), &signature, &version);
+    let server = server.map_err(|error| Finding::wrong("model", telemetry::chain(&error), error.fix()))?;
+    let interface = server.ask().await.map_err(|error| unserved(config, &error))?;
+    let repository = Repository::new(&config.common.models_dir);
+    let model = repository.load_served(name.as_str(), &interface).map_err(|error| wrong(&error))?;
+    Ok((model, Vec::new()))
+}
+
+/// The model server does not serve the model.
+fn unserved(config: &Config, error: &BackendError) -> Finding {
+    let ModelServer { host, port, .. } = &config.backend.server;
+    let fix =
+        "start the model server with this model, or set TF_SERVING_HOST, TF_SERVING_GRPC_PORT and MODEL_NAME";
+    Finding::wrong("model", format!("{host}:{port}: {}", error.message), fix)
 }
 
 async fn examine_model(config: &Config, model: &Model) -> Vec<Finding> {
@@ -78,16 +117,10 @@ async fn examine_model(config: &Config, model: &Model) -> Vec<Finding> {
             description(model, kind, &metadata),
             sample(model, backend.as_ref()).await,
         ]),
+        Err(error) if kind == BackendKind::TensorflowServing => findings.push(unserved(config, &error)),
         Err(error) => {
-            let place = match kind {
-                BackendKind::Onnx | BackendKind::OnnxRuntime => model.name.clone(),
-                BackendKind::TensorflowServing => {
-                    format!("{}:{}", config.backend.server.host, config.backend.server.port)
-                }
-            };
-            let fix = "start the model server with this model, or set TF_SERVING_HOST, TF_SERVING_GRPC_PORT and \
-                        MODEL_NAME";
-            findings.push(Finding::wrong("model", format!("{place}: {}", error.message), fix));
+            let fix = "see docs/models.md";
+            findings.push(Finding::wrong("model", format!("{}: {}", model.name, error.message), fix));
         }
     }
     findings

@@ -1,8 +1,11 @@
-//! The lanes of the process: starts one for each model, replaces it when the files of its model change, and stops it when they are
-//! gone. A model that cannot be loaded changes nothing: the lane of its earlier files goes on.
+//! The lanes of the process: starts one for each model, replaces it when the files of its model or the description of its server
+//! change, and stops it when the files are gone. A model that cannot be loaded changes nothing: its earlier lane goes on.
+
+mod describer;
+mod loader;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     num::{NonZeroU32, NonZeroUsize},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,15 +14,22 @@ use std::{
 
 use tepal_shared::{
     job::ModelName,
+    model::repository::Undescribed,
     process::{supervisor::Tasks, telemetry},
     queue::work::Work,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+pub(crate) use self::loader::{Description, describe};
+pub use self::loader::{Open, Opened, open_all};
+use self::{
+    describer::{Described, Describer},
+    loader::{OpenModel, Outcome, load, load_served},
+};
 use crate::{
-    backend::{Backend, OpenError},
+    backend::{Backend, ServedInterface},
     fetch::{lane::Lane, quarantine::Quarantine, reader::Arrivals},
     metrics,
     models::{Files, ModelFailure, ServedModel},
@@ -34,23 +44,18 @@ use crate::{
 /// How often the files of the models are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Opens the backend of a model.
-pub type Open = Arc<dyn Fn(&ServedModel) -> Result<Arc<dyn Backend>, OpenError> + Send + Sync>;
-
-/// A model with what runs it.
-type OpenModel = (ServedModel, Arc<dyn Backend>);
-
 /// The models that are served now. Clones share them.
 #[derive(Clone)]
 pub struct Served {
     default: ModelName,
-    runners: Arc<Mutex<BTreeMap<ModelName, Arc<Runner>>>>,
+    state: Arc<Mutex<ServedState>>,
 }
 
-/// The models of the repository when the worker starts.
-pub struct Opened {
-    models: Vec<OpenModel>,
-    settled: BTreeMap<ModelName, Files>,
+#[derive(Default)]
+struct ServedState {
+    runners: BTreeMap<ModelName, Arc<Runner>>,
+    failed: BTreeSet<ModelName>,
+    undescribed: BTreeSet<ModelName>,
 }
 
 /// What the lanes of a process share.
@@ -85,11 +90,21 @@ pub struct Lanes {
     running: BTreeMap<ModelName, RunningLane>,
     /// Files that a lane runs, or that could not be loaded.
     settled: BTreeMap<ModelName, Files>,
-    /// Files that were seen once; none for a model that was missing once. They count when the next look finds the same: a copy may be
-    /// under way.
-    unsettled: BTreeMap<ModelName, Files>,
+    /// Files that were seen once; none for a model whose folder was missing once. They count when the next look finds the same: a
+    /// copy may be under way.
+    unsettled: BTreeMap<ModelName, Option<Files>>,
+    /// Models that only a model server describes.
+    describing: BTreeMap<ModelName, Describing>,
+    describers: mpsc::Sender<Described>,
+    described: mpsc::Receiver<Described>,
     /// The repository could not be read at the last look.
     is_unreadable: bool,
+}
+
+/// The model server is asked about a model as long as this lives.
+struct Describing {
+    asked: Undescribed,
+    _describer: Tasks,
 }
 
 struct RunningLane {
@@ -100,80 +115,46 @@ struct RunningLane {
     stop_helpers: CancellationToken,
 }
 
-/// Opens the models of the repository. One that fails does not stop the others, unless it is the default model.
-///
-/// # Errors
-/// When the repository cannot be read, when the default model cannot be opened, and when there are models and none can be opened.
-pub async fn open_all(config: &Config, open: &Open) -> Result<Opened, ModelFailure> {
-    let settled = config.models.find(&config.common).map_err(ModelFailure::Repository)?;
-    let missing = config.models.missing(&settled);
-    let mut failures: Vec<_> = missing.map(|model| (model, ModelFailure::Missing(model))).collect();
-    let mut models = Vec::new();
-    for model in settled.keys().copied() {
-        let is_default = model == config.common.model_name;
-        // The settings were checked with the description of the default model.
-        let known = is_default.then(|| ServedModel { name: model, description: config.common.model.clone() });
-        match load(config, open, model, known).await {
-            Ok(opened) => models.push(opened),
-            Err(failure) if is_default => return Err(failure),
-            Err(failure) => failures.push((model, failure)),
-        }
-    }
-    if models.is_empty()
-        && let Some((_, failure)) = failures.pop()
-    {
-        return Err(failure);
-    }
-    for (model, failure) in failures {
-        report(model, &failure);
-    }
-    Ok(Opened { models, settled })
-}
-
-/// Loads a model, away from the threads that serve the others; its description, unless it is known.
-fn load(
-    config: &Config,
-    open: &Open,
-    model: ModelName,
-    known: Option<ServedModel>,
-) -> impl Future<Output = Result<OpenModel, ModelFailure>> + Send + use<> {
-    let (models, common, open) = (config.models.clone(), config.common.clone(), Arc::clone(open));
-    let loaded = tokio::task::spawn_blocking(move || {
-        let model = known.map_or_else(|| models.load(&common, model), Ok)?;
-        let backend = open(&model).map_err(ModelFailure::Backend)?;
-        Ok::<_, ModelFailure>((model, backend))
-    });
-    async move { loaded.await.unwrap_or_else(|_| Err(ModelFailure::Panicked)) }
-}
-
 impl Served {
     /// None yet. `default` is the default model.
     #[must_use]
     pub fn new(default: ModelName) -> Self {
-        Self { default, runners: Arc::default() }
+        Self { default, state: Arc::default() }
     }
 
     /// What runs each model.
     #[must_use]
     pub fn runners(&self) -> Vec<Arc<Runner>> {
-        self.lock().values().cloned().collect()
+        self.lock().runners.values().cloned().collect()
     }
 
     /// The names of the models.
     #[must_use]
     pub fn models(&self) -> Vec<ModelName> {
-        self.lock().keys().copied().collect()
+        self.lock().runners.keys().copied().collect()
     }
 
     /// The default model, or the first one if it is not served.
     #[must_use]
     pub fn main(&self) -> Option<Arc<Runner>> {
-        let runners = self.lock();
+        let runners = &self.lock().runners;
         runners.get(&self.default).or_else(|| runners.values().next()).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ModelName, Arc<Runner>>> {
-        self.runners.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Models whose present files, or whose server's description, cannot be loaded.
+    #[must_use]
+    pub fn failed(&self) -> Vec<ModelName> {
+        self.lock().failed.iter().copied().collect()
+    }
+
+    /// Models that are not served because their server has not described them.
+    #[must_use]
+    pub fn undescribed(&self) -> Vec<ModelName> {
+        self.lock().undescribed.iter().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ServedState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,18 +162,37 @@ impl Lanes {
     /// Starts a lane for each model.
     #[must_use]
     pub fn start(parts: LaneParts, opened: Opened, shutdown: &CancellationToken) -> Self {
-        let Opened { models, settled } = opened;
-        let (running, unsettled) = (BTreeMap::new(), BTreeMap::new());
-        let mut lanes = Self { parts, running, settled, unsettled, is_unreadable: false };
+        let Opened { models, undescribed, failures, settled } = opened;
+        let (describers, described) = mpsc::channel(1);
+        let mut lanes = Self {
+            parts,
+            running: BTreeMap::new(),
+            settled,
+            unsettled: BTreeMap::new(),
+            describing: BTreeMap::new(),
+            describers,
+            described,
+            is_unreadable: false,
+        };
+        failures.iter().for_each(|(model, failure)| lanes.parts.failed(*model, failure));
+        undescribed.into_iter().for_each(|(model, asked)| lanes.ask(model, asked, shutdown));
         models.into_iter().for_each(|model| lanes.begin(model, shutdown));
         lanes
     }
 
-    /// Follows the repository until `shutdown` begins. Then waits until all lanes have drained.
+    /// Follows the repository and the descriptions of the model server until `shutdown` begins. Then waits until all lanes have
+    /// drained.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        while shutdown.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
-            self.refresh(&shutdown).await;
+        let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(described) = self.described.recv() => self.take(described, &shutdown).await,
+                _ = looks.tick() => self.refresh(&shutdown).await,
+            }
         }
+        self.describing.clear();
         for (_, mut lane) in std::mem::take(&mut self.running) {
             lane.claims.ended().await;
             lane.stop_helpers.cancel();
@@ -201,16 +201,18 @@ impl Lanes {
     }
 
     async fn refresh(&mut self, shutdown: &CancellationToken) {
-        let mut found = match self.find() {
+        let found = match self.find() {
             Ok(found) => found,
             Err(error) => return self.note_unreadable(&error),
         };
         self.is_unreadable = false;
+        let mut found: BTreeMap<_, _> =
+            found.into_iter().map(|(model, files)| (model, Some(files))).collect();
         for model in self.settled.keys() {
             found.entry(*model).or_default();
         }
         for (model, files) in found {
-            if self.settled.get(&model) == Some(&files) {
+            if self.settled.get(&model) == files.as_ref() {
                 self.unsettled.remove(&model);
             } else if self.unsettled.get(&model) == Some(&files) {
                 self.unsettled.remove(&model);
@@ -234,25 +236,61 @@ impl Lanes {
     }
 
     /// The files of a model have changed, or are gone.
-    async fn change(&mut self, model: ModelName, files: Files, shutdown: &CancellationToken) {
-        if files.is_empty() {
+    async fn change(&mut self, model: ModelName, files: Option<Files>, shutdown: &CancellationToken) {
+        let Some(files) = files else {
             self.settled.remove(&model);
+            self.describing.remove(&model);
+            self.parts.forget(model);
             return self.end(model).await;
-        }
+        };
         self.settled.insert(model, files);
-        self.replace(model, shutdown).await;
+        match load(&self.parts.config, &self.parts.open, model, None).await {
+            Ok(Outcome::Opened(opened)) => {
+                self.describing.remove(&model);
+                self.replace(opened, shutdown).await;
+            }
+            // An earlier lane goes on until the server answers.
+            Ok(Outcome::Undescribed(asked)) => self.ask(model, asked, shutdown),
+            // An earlier lane goes on. The files are tried again when they change.
+            Err(failure) => self.parts.failed(model, &failure),
+        }
     }
 
-    async fn replace(&mut self, model: ModelName, shutdown: &CancellationToken) {
-        match load(&self.parts.config, &self.parts.open, model, None).await {
-            Ok(opened) => {
-                self.end(model).await;
-                if !shutdown.is_cancelled() {
-                    self.begin(opened, shutdown);
-                }
-            }
-            // An earlier lane goes on. The files are tried again when they change.
-            Err(failure) => report(model, &failure),
+    /// Asks the model server about a model, from now on.
+    fn ask(&mut self, model: ModelName, asked: Undescribed, shutdown: &CancellationToken) {
+        let Undescribed { signature, version, .. } = &asked;
+        let server = &self.parts.config.backend.server;
+        let server = match ServedInterface::open(server, model.as_str(), signature, version) {
+            Ok(server) => Arc::new(server),
+            Err(error) => return self.parts.failed(model, &ModelFailure::Backend(error)),
+        };
+        let describer = Describer { model, asked: asked.clone(), server, described: self.describers.clone() };
+        let mut tasks = Tasks::new(shutdown.clone());
+        tasks.keep("describer", move |stop| describer.clone().run(stop));
+        if !self.running.contains_key(&model) {
+            self.parts.undescribed(model);
+        }
+        self.describing.insert(model, Describing { asked, _describer: tasks });
+    }
+
+    /// The model server has described a model, or describes it differently now.
+    async fn take(&mut self, described: Described, shutdown: &CancellationToken) {
+        let Described { model, asked, interface } = described;
+        // Another question may have been asked since.
+        if self.describing.get(&model).is_none_or(|describing| describing.asked != asked) {
+            return;
+        }
+        match load_served(&self.parts.config, &self.parts.open, model, interface).await {
+            Ok(opened) => self.replace(opened, shutdown).await,
+            // An earlier lane goes on.
+            Err(failure) => self.parts.failed(model, &failure),
+        }
+    }
+
+    async fn replace(&mut self, opened: OpenModel, shutdown: &CancellationToken) {
+        self.end(opened.0.name).await;
+        if !shutdown.is_cancelled() {
+            self.begin(opened, shutdown);
         }
     }
 
@@ -260,9 +298,13 @@ impl Lanes {
         let name = model.name;
         let (worker, kind) = (&self.parts.config.worker_id, backend.name());
         info!(action = "worker_started", worker, backend = kind, model = name.as_str());
+        for reason in &model.broken_versions {
+            error!(action = "model_version_broken", model = name.as_str(), error = reason);
+        }
         metrics::model_added(name);
         let runner = self.parts.runner(model, backend);
-        self.parts.served.lock().insert(name, Arc::clone(&runner));
+        self.parts.forget(name);
+        self.parts.served.lock().runners.insert(name, Arc::clone(&runner));
         self.parts.changed.notify_one();
         let (stop, stop_helpers) = (shutdown.child_token(), CancellationToken::new());
         let (mut claims, mut helpers) = (Tasks::new(stop.clone()), Tasks::new(stop_helpers.clone()));
@@ -282,7 +324,7 @@ impl Lanes {
         lane.claims.ended().await;
         lane.stop_helpers.cancel();
         lane.helpers.ended().await;
-        self.parts.served.lock().remove(&model);
+        self.parts.served.lock().runners.remove(&model);
         self.parts.changed.notify_one();
         metrics::model_removed(model);
         info!(action = "model_stopped", model = model.as_str());
@@ -290,8 +332,8 @@ impl Lanes {
 }
 
 impl LaneParts {
-    fn runner(&self, model: ServedModel, backend: Arc<dyn Backend>) -> Arc<Runner> {
-        let ServedModel { name, description: model } = model;
+    fn runner(&self, model: Box<ServedModel>, backend: Arc<dyn Backend>) -> Arc<Runner> {
+        let ServedModel { name, description: model, .. } = *model;
         let serving = &model.serving;
         let settings = self.config.run.of_model(&model);
         let most = serving.max_in_flight.map_or(usize::MAX, NonZeroUsize::get).min(self.config.fetch.slots);
@@ -325,9 +367,30 @@ impl LaneParts {
             pulse: self.liveness.watch(format!("lane of {model}"), self.config.fetch.batch_max_wait),
         }
     }
-}
 
-fn report(model: ModelName, failure: &ModelFailure) {
-    metrics::model_failed(model);
-    error!(action = "model_failed", model = model.as_str(), error = telemetry::chain(failure));
+    /// The model cannot be loaded.
+    fn failed(&self, model: ModelName, failure: &ModelFailure) {
+        metrics::model_failed(model, true);
+        error!(action = "model_failed", model = model.as_str(), error = telemetry::chain(failure));
+        let mut state = self.served.lock();
+        state.undescribed.remove(&model);
+        state.failed.insert(model);
+        self.changed.notify_one();
+    }
+
+    /// The model waits for its server.
+    fn undescribed(&self, model: ModelName) {
+        self.forget(model);
+        self.served.lock().undescribed.insert(model);
+        self.changed.notify_one();
+    }
+
+    /// What was wrong with the model no longer matters.
+    fn forget(&self, model: ModelName) {
+        let mut state = self.served.lock();
+        if state.failed.remove(&model) {
+            metrics::model_failed(model, false);
+        }
+        state.undescribed.remove(&model);
+    }
 }

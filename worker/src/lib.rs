@@ -88,7 +88,6 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start. Once it runs, it outlives every failure of Redis and of the model server.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), StartError> {
-    config.common.report_broken_versions();
     let liveness = Liveness::default();
     let metrics = metrics::install().map_err(StartError::Metrics)?;
     let addr = config.metrics_addr;

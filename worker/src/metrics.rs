@@ -190,9 +190,9 @@ pub(crate) fn model_added(model: ModelName) {
     breaker_open(model, true);
 }
 
-/// A model could not be loaded.
-pub(crate) fn model_failed(model: ModelName) {
-    gauge!(MODEL_FAILED, "model" => model.as_str()).set(1.0);
+/// Whether the present files of a model cannot be loaded.
+pub(crate) fn model_failed(model: ModelName, has_failed: bool) {
+    gauge!(MODEL_FAILED, "model" => model.as_str()).set(f64::from(u8::from(has_failed)));
 }
 
 /// A model is no longer served.

@@ -15,7 +15,7 @@ use tepal_shared::{
     process::settings::{ConfigError, Mistakes},
 };
 
-use crate::backend::{self, BackendError, OpenError, settings::ServerArgs};
+use crate::backend::{BackendError, OpenError, ServedInterface, settings::ServerArgs};
 
 /// The subcommand.
 #[derive(Args, Clone, Debug)]
@@ -93,14 +93,13 @@ impl Inspect {
         let mut mistakes = Mistakes::default();
         let server = self.server.check(&mut mistakes);
         let server = mistakes.unless_any(Some(server))?;
-        let interface =
-            backend::served_interface(&server, name, &self.signature, &ServerVersion::Newest).await?;
-        let interface =
-            interface.map_err(|source| ModelCommandError::Server { name: name.to_owned(), source })?;
+        let asked = ServedInterface::open(&server, name, &self.signature, &ServerVersion::Newest)?;
+        let unserved = |source| ModelCommandError::Server { name: name.to_owned(), source };
+        let interface = asked.ask().await.map_err(unserved)?;
         let heading = [
             format!("What TensorFlow Serving on {}:{} says of the model {name}.", server.host, server.port),
             String::new(),
-            "Proxies need this as model.toml: they ask no model server.".to_owned(),
+            "Workers ask the server themselves. To change something, save this as model.toml.".to_owned(),
         ];
         let signature = match self.signature.as_str() {
             "serving_default" => String::new(),

@@ -33,6 +33,10 @@ pub struct ModelsArgs {
 pub struct ModelsSettings {
     /// The models to serve; `None` = all of the repository.
     pub only: Option<Vec<ModelName>>,
+    /// Models to serve that need no folder, because a model server describes them.
+    without_folder: Vec<ModelName>,
+    /// There may be no repository at all.
+    is_optional: bool,
 }
 
 /// A model that this worker serves.
@@ -42,6 +46,8 @@ pub struct ServedModel {
     pub name: ModelName,
     /// Its description.
     pub description: Model,
+    /// Other versions that cannot be used, with the reason.
+    pub broken_versions: Vec<String>,
 }
 
 /// The files of a model: size and time of the last change of each.
@@ -70,7 +76,8 @@ pub enum ModelFailure {
 
 impl ModelsArgs {
     pub(crate) fn check(&self, mistakes: &mut Mistakes) -> ModelsSettings {
-        let Some(text) = &self.models else { return ModelsSettings { only: None } };
+        let settings = ModelsSettings { only: None, without_folder: Vec::new(), is_optional: false };
+        let Some(text) = &self.models else { return settings };
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         let mut only: Vec<ModelName> = Vec::new();
         for name in names {
@@ -80,20 +87,35 @@ impl ModelsArgs {
                 Err(error) => mistakes.add("MODELS", telemetry::chain(&error)),
             }
         }
-        ModelsSettings { only: Some(only) }
+        ModelsSettings { only: Some(only), ..settings }
     }
 }
 
 impl ModelsSettings {
-    /// The models that are in the repository now, with their files. One that `MODELS` names may be added later.
+    /// The models that the settings name need no folders, and there may be no repository.
+    pub(crate) fn may_lack_folders(&mut self, common: &Common) {
+        let named = self.only.iter().flatten().copied();
+        let default = Some(common.model_name).filter(|default| self.serves(*default));
+        self.without_folder = named.chain(default).collect();
+        self.is_optional = !common.models_dir.exists();
+    }
+
+    /// The models that are in the repository now, with their files; and those that need no folder. One that `MODELS` names may be
+    /// added later.
     ///
     /// # Errors
     /// When the repository cannot be read.
     pub fn find(&self, common: &Common) -> io::Result<BTreeMap<ModelName, Files>> {
-        let names = folders(&common.models_dir)?;
-        let served =
-            names.into_iter().filter(|name| self.only.as_ref().is_none_or(|only| only.contains(name)));
+        let names = match folders(&common.models_dir) {
+            Err(error) if self.is_optional && error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names?,
+        };
+        let served = names.into_iter().filter(|name| self.serves(*name)).chain(self.without_folder.clone());
         Ok(served.map(|name| (name, Files::of(&common.models_dir.join(name.as_str())))).collect())
+    }
+
+    fn serves(&self, name: ModelName) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(&name))
     }
 
     /// The models that `MODELS` names and the repository lacks.
@@ -102,15 +124,6 @@ impl ModelsSettings {
         found: &'a BTreeMap<ModelName, Files>,
     ) -> impl Iterator<Item = ModelName> + 'a {
         self.only.iter().flatten().copied().filter(|name| !found.contains_key(name))
-    }
-
-    /// Reads the description of a model.
-    ///
-    /// # Errors
-    /// When it cannot be used.
-    pub fn load(&self, common: &Common, name: ModelName) -> Result<ServedModel, ModelFailure> {
-        let description = Model::load(&common.models_dir, name.as_str())?;
-        Ok(ServedModel { name, description })
     }
 }
 
@@ -126,12 +139,6 @@ fn folders(models_dir: &Path) -> io::Result<Vec<ModelName>> {
 }
 
 impl Files {
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     fn of(folder: &Path) -> Self {
         let mut files = Self::default();
         files.add(folder, DEEPEST);

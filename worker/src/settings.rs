@@ -13,7 +13,10 @@ use tepal_shared::{
 };
 
 use crate::{
-    backend::settings::{BackendArgs, BackendSettings},
+    backend::{
+        self,
+        settings::{BackendArgs, BackendKind, BackendSettings},
+    },
     fetch::settings::{FetchArgs, FetchSettings},
     model_command::ModelCommand,
     models::{ModelsArgs, ModelsSettings},
@@ -111,12 +114,19 @@ impl TryFrom<Args> for Config {
     /// Checks everything before it returns an error, so that one start reports every mistake.
     fn try_from(args: Args) -> Result<Self, ConfigError> {
         let mut mistakes = Mistakes::default();
-        let common = args.common.check(&mut mistakes);
+        let backend = args.backend.check(&mut mistakes);
+        // An unknown backend is reported when the model is loaded.
+        let is_served = |word: Option<&str>| {
+            !matches!(backend::kind_named(&backend, word), Ok(BackendKind::Onnx | BackendKind::OnnxRuntime))
+        };
+        let common = args.common.check(is_served, &mut mistakes);
         let lease = common.as_ref().map(|common| common.policy.lease);
         let fetch = args.fetch.check(lease, &mut mistakes);
         let run = args.run.check(&mut mistakes);
-        let models = args.models.check(&mut mistakes);
-        let backend = args.backend.check(&mut mistakes);
+        let mut models = args.models.check(&mut mistakes);
+        if let Some(common) = common.as_ref().filter(|_| backend.kind == BackendKind::TensorflowServing) {
+            models.may_lack_folders(common);
+        }
         let fallback_addr = SocketAddr::from(([0, 0, 0, 0], 9100));
         let metrics_addr = mistakes.parsed("METRICS_ADDR", &args.metrics_addr, fallback_addr);
         let host = host_name();

@@ -24,7 +24,7 @@ use self::{
     versions::{Chosen, Version},
     written::Written,
 };
-use super::{Model, onnx_file::OnnxFile};
+use super::{Model, ServerVersion, onnx_file::OnnxFile};
 use crate::job::ModelName;
 
 /// The file in which a user describes a model, beside the ONNX file.
@@ -36,6 +36,17 @@ pub(super) const ONNX_FILE: &str = "model.onnx";
 #[derive(Clone, Debug)]
 pub struct Repository {
     folder: PathBuf,
+}
+
+/// A model that only a model server can describe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undescribed {
+    /// The backend that `model.toml` names.
+    pub backend: Option<String>,
+    /// The signature to ask about.
+    pub signature: String,
+    /// The version to ask about.
+    pub version: ServerVersion,
 }
 
 /// A model that was read.
@@ -117,10 +128,7 @@ impl Repository {
     /// # Errors
     /// When there is none, or its description is malformed or contradicts itself or the model.
     pub fn load(&self, name: &str) -> Result<Loaded, ModelError> {
-        if !ModelName::is_valid(name) {
-            name.parse::<ModelName>()?;
-        }
-        let folder = self.folder.join(name);
+        let folder = self.model_folder(name)?;
         if !folder.is_dir() {
             let known = listed(&self.names()?);
             return Err(ModelError::Unknown { folder: self.folder.clone(), name: name.to_owned(), known });
@@ -140,6 +148,48 @@ impl Repository {
         let identity = Identity { name: name.to_owned(), version: number, onnx_file, sample };
         let model = merge::describe(&written, Some(&Interface::of_onnx(&file)), identity).map_err(refusal)?;
         Ok(Loaded { model, broken_versions })
+    }
+
+    /// What to ask a model server about a model that has no ONNX file and no complete `model.toml`, and perhaps no folder.
+    /// `None` if the folder describes the model.
+    ///
+    /// # Errors
+    /// When `name` is no name of a model, its description is malformed, or the folder cannot be read.
+    pub fn undescribed(&self, name: &str) -> Result<Option<Undescribed>, ModelError> {
+        let folder = self.model_folder(name)?;
+        let written = self.written(name, &folder)?;
+        if written.is_complete() || folder.is_dir() && versions::has_any(&folder, &written)? {
+            return Ok(None);
+        }
+        let (signature, version) = (written.signature(), written.server_version());
+        Ok(Some(Undescribed { backend: written.serving.backend, signature, version }))
+    }
+
+    /// Describes a model that is [`undescribed`](Self::undescribed) with the answer of its server.
+    ///
+    /// # Errors
+    /// When `model.toml` is malformed, or contradicts itself or the server.
+    pub fn load_served(&self, name: &str, interface: &Interface) -> Result<Model, ModelError> {
+        let folder = self.model_folder(name)?;
+        let written = self.written(name, &folder)?;
+        let identity = Identity {
+            name: name.to_owned(),
+            version: written.version.clone().unwrap_or_else(|| versions::FIRST.to_owned()),
+            onnx_file: None,
+            sample: sample(&folder, &written)?,
+        };
+        let refusal = |reason| match written.is_given {
+            true => ModelError::Inconsistent { path: folder.join(DESCRIPTION), reason },
+            false => ModelError::Served { name: name.to_owned(), reason },
+        };
+        merge::describe(&written, Some(interface), identity).map_err(refusal)
+    }
+
+    fn model_folder(&self, name: &str) -> Result<PathBuf, ModelError> {
+        if !ModelName::is_valid(name) {
+            name.parse::<ModelName>()?;
+        }
+        Ok(self.folder.join(name))
     }
 
     /// A model without an ONNX file: its description says everything.

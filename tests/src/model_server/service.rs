@@ -2,7 +2,7 @@
 
 use std::future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use tepal_proto::tensorflow::serving::model_service_server::{ModelService, ModelServiceServer};
@@ -29,7 +29,7 @@ const TEXT_LIMIT: usize = 1024;
 /// What the calls and the server's handle share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    spec: ServerSpec,
+    spec: RwLock<Arc<ServerSpec>>,
     script: Mutex<Script>,
     available: AtomicBool,
     handlers: Semaphore,
@@ -55,12 +55,16 @@ impl Shared {
             probes: AtomicUsize::new(0),
             log: CallLog::default(),
             crash: Notify::new(),
-            spec,
+            spec: RwLock::new(Arc::new(spec)),
         }
     }
 
-    pub(super) fn spec(&self) -> &ServerSpec {
-        &self.spec
+    pub(super) fn spec(&self) -> Arc<ServerSpec> {
+        Arc::clone(&self.spec.read().expect("no panic while the specification is held"))
+    }
+
+    pub(super) fn set_spec(&self, spec: ServerSpec) {
+        *self.spec.write().expect("no panic while the specification is held") = Arc::new(spec);
     }
 
     /// Waits for a free thread, as a server with few threads does.
@@ -82,13 +86,18 @@ impl Shared {
 
     /// Whether a request's model can be used now.
     fn check_model(&self, model: Option<&ModelSpec>) -> Result<(), Status> {
-        request::check_model(&self.spec, model, self.available())
+        request::check_model(&self.spec(), model, self.available())
     }
 
     /// A Predict whose rows, or what is wrong with them, are known.
-    async fn run(&self, rows: Result<Rows, Status>, call: &RunningCall) -> Result<PredictResponse, Status> {
-        if call.running > self.spec.max_concurrent_calls {
-            return Err(Status::new(self.spec.refusal, "too many concurrent calls"));
+    async fn run(
+        &self,
+        spec: &ServerSpec,
+        rows: Result<Rows, Status>,
+        call: &RunningCall,
+    ) -> Result<PredictResponse, Status> {
+        if call.running > spec.max_concurrent_calls {
+            return Err(Status::new(spec.refusal, "too many concurrent calls"));
         }
         let behaviour = self.script().take();
         match &behaviour {
@@ -100,17 +109,17 @@ impl Shared {
         let rows = rows?;
         refuse_size(&behaviour, &rows)?;
         if let Behaviour::CrashOnRowsOver(limit) = behaviour
-            && refuse_rows_over(limit, Code::Unknown, &self.spec, &rows).is_err()
+            && refuse_rows_over(limit, Code::Unknown, spec, &rows).is_err()
         {
             self.crash.notify_one();
             future::pending().await
         }
-        pause(self.spec.cost(rows.count)).await;
+        pause(spec.cost(rows.count)).await;
         if let Behaviour::FailRowsOver(limit, code) = behaviour {
-            refuse_rows_over(limit, code, &self.spec, &rows)?;
+            refuse_rows_over(limit, code, spec, &rows)?;
         }
-        let model_spec = Some(describe::model_spec(&self.spec, request::SIGNATURE));
-        Ok(PredictResponse { outputs: reply::outputs(&self.spec, &rows, &behaviour), model_spec })
+        let model_spec = Some(describe::model_spec(spec, request::SIGNATURE));
+        Ok(PredictResponse { outputs: reply::outputs(spec, &rows, &behaviour), model_spec })
     }
 }
 
@@ -125,7 +134,7 @@ impl Service {
 
     /// The real server accepts requests of any size by default; tonic would stop at 4 MiB.
     pub(super) fn into_prediction_service(self) -> PredictionServiceServer<Self> {
-        let limit = self.shared.spec.max_request_bytes;
+        let limit = self.shared.spec().max_request_bytes;
         PredictionServiceServer::new(self).max_decoding_message_size(limit)
     }
 
@@ -139,11 +148,12 @@ impl PredictionService for Service {
     async fn predict(&self, request: Request<PredictRequest>) -> Result<Response<PredictResponse>, Status> {
         let (shared, request) = (&self.shared, request.into_inner());
         let _handler = shared.handler().await;
+        let spec = shared.spec();
         let rows = shared
             .check_model(request.model_spec.as_ref())
-            .and_then(|()| request::read_rows(&shared.spec, &request));
+            .and_then(|()| request::read_rows(&spec, &request));
         let call = shared.log.start(rows.as_ref().ok());
-        let result = shared.run(rows, &call).await;
+        let result = shared.run(&spec, rows, &call).await;
         call.end(
             result
                 .as_ref()
@@ -158,11 +168,11 @@ impl PredictionService for Service {
     ) -> Result<Response<GetModelMetadataResponse>, Status> {
         let (shared, request) = (&self.shared, request.into_inner());
         let _handler = shared.handler().await;
-        if !shared.spec.with_metadata {
+        if !shared.spec().with_metadata {
             return Err(Status::unimplemented(""));
         }
         shared.check_model(request.model_spec.as_ref()).map_err(cut)?;
-        describe::metadata(&shared.spec, &request.metadata_field).map(Response::new).map_err(cut)
+        describe::metadata(&shared.spec(), &request.metadata_field).map(Response::new).map_err(cut)
     }
 }
 
@@ -175,10 +185,10 @@ impl ModelService for Service {
         let (shared, request) = (&self.shared, request.into_inner());
         shared.probes.fetch_add(1, Ordering::Relaxed);
         let _handler = shared.handler().await;
-        if !shared.spec.with_status {
+        if !shared.spec().with_status {
             return Err(Status::unimplemented(""));
         }
-        let status = describe::status(&shared.spec, request.model_spec.as_ref(), shared.available());
+        let status = describe::status(&shared.spec(), request.model_spec.as_ref(), shared.available());
         status.map(Response::new).map_err(cut)
     }
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 use tepal_tests::model_server::{ModelServer, ServerSpec};
 use tepal_tests::process::{Proxy, Worker};
 use tepal_tests::redis::RedisServer;
+use tepal_tests::wait::eventually;
 
 use crate::{SOON, healthy, models, root};
 
@@ -20,6 +21,32 @@ async fn another_model_runs_on_a_server() {
     serve_the_toy(&[("MODEL_BACKEND", "tensorflow_serving"), ("TF_SERVING_GRPC_PORT", &port)]).await;
 
     assert_eq!(server.calls().iter().map(|call| call.rows).sum::<usize>(), 3);
+}
+
+#[tokio::test]
+async fn a_model_that_only_its_server_describes_is_served() {
+    let server = ModelServer::start(ServerSpec::toy()).await;
+    let port = server.addr().port().to_string();
+    let models = tempfile::tempdir().unwrap();
+    let redis = RedisServer::shipped().start().await;
+    let toy = [("MODELS_DIR", models.path().to_str().unwrap()), ("MODEL_NAME", "toy")];
+    let backend = [("MODEL_BACKEND", "tensorflow_serving"), ("TF_SERVING_GRPC_PORT", &port)];
+    let proxy = Proxy::start(&redis.proxy_url(), &toy).await;
+    let client = proxy.client();
+    let body = json!({"data": [[[1, 2, 3], [4, 5, 6]]]});
+    let refused = client.post_json("/predict", &body).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+
+    let _worker = Worker::start(&redis.worker_url(), &[&toy, &backend[..]].concat()).await;
+
+    // The worker publishes what the server says.
+    let accepted = eventually(SOON, "the job to be accepted", async || {
+        let answer = client.post_json("/predict", &body).await;
+        if answer.status == 202 { Ok(answer.json()) } else { Err(answer.text()) }
+    })
+    .await;
+    let job = client.finished(accepted["job_id"].as_str().unwrap(), SOON).await;
+    assert_eq!(job["result"], json!({"prediction": [11.5]}));
 }
 
 #[tokio::test]

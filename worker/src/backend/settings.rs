@@ -74,6 +74,18 @@ pub enum BackendKind {
     TensorflowServing,
 }
 
+impl BackendKind {
+    /// The word of the setting.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Onnx => "onnx",
+            Self::OnnxRuntime => "onnxruntime",
+            Self::TensorflowServing => "tensorflow_serving",
+        }
+    }
+}
+
 impl FromStr for BackendKind {
     type Err = &'static str;
 

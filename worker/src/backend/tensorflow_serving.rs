@@ -68,20 +68,40 @@ impl TensorflowServing {
     }
 }
 
-/// Asks a server for inputs and outputs of a model.
-pub(super) async fn interface(
-    server: &ModelServer,
-    name: &str,
-    signature: &str,
-    version: &ServerVersion,
-) -> Result<Result<Interface, BackendError>, OpenError> {
-    let server = Server::open(server, model_spec(name, signature, version))?;
-    let ask = async {
+/// A TensorFlow Serving that describes a model.
+pub struct ServedInterface {
+    server: Server,
+    signature: String,
+}
+
+impl ServedInterface {
+    /// Connects at the first question.
+    ///
+    /// # Errors
+    /// When the settings of the server cannot be used.
+    pub fn open(
+        server: &ModelServer,
+        model: &str,
+        signature: &str,
+        version: &ServerVersion,
+    ) -> Result<Self, OpenError> {
+        let server = Server::open(server, model_spec(model, signature, version))?;
+        Ok(Self { server, signature: signature.to_owned() })
+    }
+
+    /// Asks for the inputs and outputs of the model.
+    ///
+    /// # Errors
+    /// When the server does not answer or does not serve the model, and when the model has no such signature.
+    pub async fn ask(&self) -> Result<Interface, BackendError> {
         let no_metadata = || BackendError::bad_answer("The model server has no metadata of its models");
-        let reply = server.metadata().await?.ok_or_else(no_metadata)?;
-        convert::interface(&reply, signature).map_err(|error| BackendError::bad_answer(&error).because(error))
-    };
-    Ok(tokio::time::timeout(PROBE_TIMEOUT, ask).await.unwrap_or_else(|_| Err(silent())))
+        let ask = async {
+            let reply = self.server.metadata().await?.ok_or_else(no_metadata)?;
+            convert::interface(&reply, &self.signature)
+                .map_err(|error| BackendError::bad_answer(&error).because(error))
+        };
+        tokio::time::timeout(PROBE_TIMEOUT, ask).await.unwrap_or_else(|_| Err(silent()))
+    }
 }
 
 /// Without a version, the server's latest is called.

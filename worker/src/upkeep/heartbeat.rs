@@ -54,7 +54,7 @@ impl Heartbeat {
             host: config.host.clone(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            backend: String::new(),
+            backend: config.backend.kind.as_str().to_owned(),
             backend_state: BackendState::Down,
             backend_detail: None,
             metadata: None,

@@ -190,7 +190,7 @@ impl Gates {
         let config = Config::try_from(Args::try_parse_from(args).unwrap()).unwrap();
         let calls = Calls::default();
         let gate = |name| {
-            let iris = backend::open(&config.backend, &config.common.model).unwrap();
+            let iris = backend::open(&config.backend, config.common.model.as_ref().unwrap()).unwrap();
             let (permits, calls) = (Semaphore::new(Semaphore::MAX_PERMITS), Arc::clone(&calls));
             Arc::new(Gate { iris, permits, model: named(name), calls, call_time })
         };

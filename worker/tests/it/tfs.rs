@@ -4,6 +4,7 @@ mod answers;
 mod bad_answers;
 mod blame;
 mod crashes;
+mod description;
 mod large_results;
 mod limits;
 mod outage;

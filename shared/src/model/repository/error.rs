@@ -110,6 +110,14 @@ pub enum ModelError {
         /// The reason.
         reason: String,
     },
+    /// The same of a model that only a server describes.
+    #[error("the model `{name}` of the model server cannot be served: {reason}")]
+    Served {
+        /// The model.
+        name: String,
+        /// The reason.
+        reason: String,
+    },
     /// The ONNX file cannot be used.
     #[error(transparent)]
     Onnx(#[from] OnnxError),

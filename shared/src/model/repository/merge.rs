@@ -9,7 +9,7 @@ use super::{
     written::{Written, WrittenInput, WrittenOutput},
 };
 use crate::{
-    model::{Axis, InputSpec, Model, OutputSpec, ServerVersion, Shape},
+    model::{Axis, InputSpec, Model, OutputSpec, Shape},
     tensor::DataType,
 };
 
@@ -44,8 +44,8 @@ pub(super) fn describe(
     let mut model = Model {
         name: identity.name,
         version: identity.version,
-        server_version: server_version(written),
-        signature: written.signature.clone().unwrap_or_else(|| "serving_default".to_owned()),
+        server_version: written.server_version(),
+        signature: written.signature(),
         onnx_file: identity.onnx_file,
         max_batch,
         max_queue_depth: written.max_queue_depth,
@@ -59,15 +59,6 @@ pub(super) fn describe(
     model.check()?;
     model.convert_large_sample();
     Ok(model)
-}
-
-/// A version that is no number names an ONNX file only.
-fn server_version(written: &Written) -> ServerVersion {
-    match (&written.version_label, &written.version) {
-        (Some(label), _) => ServerVersion::Label(label.clone()),
-        (None, Some(version)) => version.parse().map_or(ServerVersion::Newest, ServerVersion::Number),
-        (None, None) => ServerVersion::Newest,
-    }
 }
 
 /// What is written about each input, with what the model says of it. All inputs of a model are inputs.

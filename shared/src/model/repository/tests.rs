@@ -1,3 +1,5 @@
+mod versions;
+
 use std::{collections::BTreeSet, error::Error};
 
 use serde_json::json;
@@ -247,6 +249,67 @@ fn without_an_onnx_file_the_description_must_say_everything() {
     }
 }
 
+/// What a server says of a model with one input and two outputs.
+fn served() -> Interface {
+    let facts = |name: &str, datatype, axes: &[Axis]| TensorFacts {
+        name: name.to_owned(),
+        kind: TensorKind::Tensor { datatype, axes: Some(axes.to_vec()) },
+        named_shape: None,
+    };
+    let rows = [Axis::Variable, Axis::Fixed(2)];
+    Interface {
+        source: "the model server",
+        inputs: vec![facts("x", DataType::Bytes, &rows[..1])],
+        outputs: vec![facts("label", DataType::Int64, &rows[..1]), facts("p", DataType::Fp32, &rows)],
+    }
+}
+
+#[test]
+fn a_model_server_describes_a_model_whose_folder_does_not() {
+    let models = Models::new().with("m/1/saved_model.pb", "");
+    let repository = Repository::new(models.0.path());
+    let newest = Undescribed {
+        backend: None,
+        signature: "serving_default".to_owned(),
+        version: ServerVersion::Newest,
+    };
+    assert_eq!(repository.undescribed("m").unwrap(), Some(newest.clone()));
+    assert_eq!(repository.undescribed("without_folder").unwrap(), Some(newest));
+    let model = repository.load_served("m", &served()).unwrap();
+    assert_eq!((model.name.as_str(), model.max_batch, model.output.name.as_str()), ("m", 1024, "label"));
+
+    let description = "signature = \"s\"\nversion_label = \"l\"\nserving.backend = \"tensorflow_serving\"\n\
+                       [[outputs]]\nname = \"p\"\nlabels = [\"a\", \"b\"]";
+    let models = models.with("m/model.toml", description);
+    let labelled = Undescribed {
+        backend: Some("tensorflow_serving".to_owned()),
+        signature: "s".to_owned(),
+        version: ServerVersion::Label("l".to_owned()),
+    };
+    assert_eq!(repository.undescribed("m").unwrap(), Some(labelled));
+    let model = repository.load_served("m", &served()).unwrap();
+    assert_eq!(
+        (model.output.name.as_str(), &model.output.labels[..]),
+        ("p", &["a".to_owned(), "b".to_owned()][..])
+    );
+
+    let models = models.with("m/model.toml", "[[inputs]]\nname = \"x\"\ndatatype = \"FP32\"");
+    let error = repository.load_served("m", &served()).unwrap_err();
+    let expected = "the model description models/m/model.toml is inconsistent: input `x` is FP32 in model.toml, but BYTES in \
+                    the model server";
+    assert_eq!(models.text(&error), expected);
+}
+
+#[test]
+fn a_model_server_is_not_asked_about_a_model_that_its_folder_describes() {
+    let models = Models::new().with("m/model.onnx", encoder());
+    assert_eq!(Repository::new(models.0.path()).undescribed("m").unwrap(), None);
+    let description = "max_batch = 1\ninputs = [{ name = \"x\", datatype = \"FP32\", shape = [] }]\n\
+                       outputs = [{ name = \"y\", datatype = \"FP32\", shape = [] }]";
+    let models = Models::new().with("m/model.toml", description);
+    assert_eq!(Repository::new(models.0.path()).undescribed("m").unwrap(), None);
+}
+
 #[test]
 fn a_folder_that_holds_no_model_is_reported() {
     let models = Models::new().with("iris/model.onnx", encoder()).with("n/readme", "");
@@ -277,62 +340,6 @@ fn a_damaged_or_half_copied_file_is_reported_as_such() {
             .refusal()
             .starts_with("the model description models/m/model.toml is malformed: TOML parse error")
     );
-}
-
-#[test]
-fn the_newest_version_is_served_and_folders_of_other_backends_are_passed_over() {
-    let models = Models::new().with("m/2/model.onnx", encoder()).with("m/10/model.onnx", encoder());
-    let models = models.with("m/11/saved_model.pb", "").with("m/old/model.onnx", encoder());
-    let model = models.model();
-    assert_eq!(
-        (model.version.as_str(), model.onnx_file),
-        ("10", Some(models.0.path().join("m/10/model.onnx")))
-    );
-    // A file beside the description is version 1, or what the description says.
-    let models = models.with("m/model.onnx", encoder());
-    assert_eq!(models.model().version, "10");
-    let models = models.with("m/model.toml", "version = \"12\"");
-    assert_eq!(models.model().onnx_file, Some(models.0.path().join("m/model.onnx")));
-}
-
-#[test]
-fn a_description_pins_a_version() {
-    let models = Models::new().with("m/1/model.onnx", encoder()).with("m/2/model.onnx", encoder());
-    let models = models.with("m/model.toml", "version = \"1\"");
-    assert_eq!(models.model().version, "1");
-    let models = models.with("m/model.toml", "version = \"3\"");
-    let expected = "the model description models/m/model.toml is inconsistent: its version is `3`, but the folder has `2`, `1`";
-    assert_eq!(models.refusal(), expected);
-}
-
-#[test]
-fn of_two_versions_the_good_one_is_served_and_the_broken_one_named() {
-    for broken in ["1", "2"] {
-        let models = Models::new().with("m/1/model.onnx", encoder()).with("m/2/model.onnx", encoder());
-        let models = models.with(&format!("m/{broken}/model.onnx"), "");
-        let Loaded { model, broken_versions } = models.load().unwrap();
-        assert_ne!(model.version, broken);
-        let texts: Vec<_> = broken_versions.iter().map(|broken| models.text(broken)).collect();
-        let expected = format!(
-            "version {broken} of the model is broken: the ONNX file models/m/{broken}/model.onnx is empty: copy it again"
-        );
-        assert_eq!(texts, [expected]);
-        // One that is asked for must be good.
-        let models = models.with("m/model.toml", format!("version = \"{broken}\""));
-        assert!(models.refusal().ends_with("is empty: copy it again"));
-    }
-    let models = Models::new().with("m/1/model.onnx", "").with("m/2/model.onnx", "{");
-    let expected = "no version in the folder models/m can be used, neither 2 nor 1: version 2 of the model is broken: \
-                    models/m/2/model.onnx is damaged or no ONNX file: byte 0 begins no field of an ONNX file";
-    assert_eq!(models.refusal(), expected);
-}
-
-#[test]
-fn two_files_of_one_version_are_refused() {
-    let models = Models::new().with("m/model.onnx", encoder()).with("m/1/model.onnx", encoder());
-    let expected = "the model description models/m/model.toml is inconsistent: version 1 is there twice, \
-                    models/m/model.onnx and models/m/1/model.onnx: remove one, or change `version`";
-    assert_eq!(models.refusal(), expected);
 }
 
 #[test]

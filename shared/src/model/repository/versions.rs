@@ -60,6 +60,11 @@ pub(super) fn choose(folder: &Path, written: &Written) -> Result<Option<Chosen>,
     newest.map_or(Ok(None), |newest| Err(ModelError::NoGoodVersion { folder, numbers, newest }))
 }
 
+/// Whether there are ONNX files.
+pub(super) fn has_any(folder: &Path, written: &Written) -> Result<bool, ModelError> {
+    Ok(!versions(folder, written)?.is_empty())
+}
+
 /// All versions, the newest first.
 fn versions(folder: &Path, written: &Written) -> Result<Vec<Version>, ModelError> {
     let mut versions = BTreeMap::<Option<u64>, Version>::new();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use super::super::{Serving, Shape};
+use super::super::{ServerVersion, Serving, Shape};
 use crate::tensor::DataType;
 
 /// A `model.toml`.
@@ -79,6 +79,30 @@ impl Written {
             return Err(toml::de::Error::custom("it has both `version` and `version_label`"));
         }
         Ok(Self { is_given: true, ..written })
+    }
+}
+
+impl Written {
+    /// Whether it describes the model without the model's help.
+    pub(super) fn is_complete(&self) -> bool {
+        let inputs = self.inputs.iter().map(|input| input.datatype.is_some() && input.shape.is_some());
+        let outputs = self.outputs.iter().map(|output| output.datatype.is_some() && output.shape.is_some());
+        let has_tensors = !self.inputs.is_empty() && !self.outputs.is_empty();
+        self.max_batch.is_some() && has_tensors && inputs.chain(outputs).all(|is_whole| is_whole)
+    }
+
+    /// The signature to call.
+    pub(super) fn signature(&self) -> String {
+        self.signature.clone().unwrap_or_else(|| "serving_default".to_owned())
+    }
+
+    /// Which version a model server shall run. A version that is no number names an ONNX file only.
+    pub(super) fn server_version(&self) -> ServerVersion {
+        match (&self.version_label, &self.version) {
+            (Some(label), _) => ServerVersion::Label(label.clone()),
+            (None, Some(version)) => version.parse().map_or(ServerVersion::Newest, ServerVersion::Number),
+            (None, None) => ServerVersion::Newest,
+        }
     }
 }
 

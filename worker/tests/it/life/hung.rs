@@ -70,7 +70,7 @@ async fn a_model_that_hangs_is_down_although_no_job_has_the_time_to_wait_for_it(
         let timeout = Some(Duration::from_millis(300));
         ids.push(queue.submit_job(0, NewJob { timeout, ..new_job(input(5.1)) }).await);
     }
-    let iris = backend::open(&config.backend, &config.common.model).unwrap();
+    let iris = backend::open(&config.backend, config.common.model.as_ref().unwrap()).unwrap();
     let backend = Arc::new(Hung { iris, is_called: AtomicBool::new(false) });
     let shutdown = CancellationToken::new();
     let worker = tokio::spawn(tepal_worker::run_with(config, Arc::<Hung>::clone(&backend), shutdown.clone()));

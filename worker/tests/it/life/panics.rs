@@ -37,7 +37,7 @@ struct Brittle {
 
 impl Brittle {
     fn new(config: &Config, is_let: bool) -> Arc<Self> {
-        let iris = backend::open(&config.backend, &config.common.model).unwrap();
+        let iris = backend::open(&config.backend, config.common.model.as_ref().unwrap()).unwrap();
         let panic = Semaphore::new(if is_let { Semaphore::MAX_PERMITS } else { 0 });
         Arc::new(Self { iris, is_up: AtomicBool::new(true), panic })
     }

@@ -80,7 +80,7 @@ async fn a_task_that_panics_starts_again_and_does_its_work() {
     let stream = queue.store.queue.keys().stream(0, stream(Priority::Normal));
     queue.redis.cli(&["ACL", "SETUSER", "worker", "on", ">secret", "~*", "&*", "+@all"]);
     let config = config(&format!("redis://worker:secret@{}", queue.redis.addr()));
-    let iris = backend::open(&config.backend, &config.common.model).unwrap();
+    let iris = backend::open(&config.backend, config.common.model.as_ref().unwrap()).unwrap();
     let (calls, probes) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let backend = Arc::new(Patient { iris, may_answer: Semaphore::new(0), calls, probes });
     let (saboteur, _guard) = Saboteur::start(&["heartbeat_failed", "renew_failed", "upkeep_failed"]);

@@ -129,7 +129,7 @@ fn iris_at(addr: std::net::SocketAddr) -> (Arc<dyn Backend>, Batch) {
     let args = ["tepal-worker", "--models-dir", models, "--model-backend", "tensorflow_serving"];
     let server = ["--tf-serving-host", &host, "--tf-serving-grpc-port", &port];
     let config = Config::try_from(Args::try_parse_from(args.into_iter().chain(server)).unwrap()).unwrap();
-    let model = &config.common.model;
+    let model = config.common.model.as_ref().unwrap();
     let rows = model.sample_input();
     (backend::open(&config.backend, model).unwrap(), model.concatenate(std::iter::once(&rows)))
 }
