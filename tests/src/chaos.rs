@@ -9,8 +9,10 @@
 //! | [`stack`](Stack) | the processes, and the fault proxies between them |
 //! | `traffic`, `story`, `order` | what clients do: one story for each job |
 //! | `lanes` | injects faults, several at a time |
-//! | `process_faults`, `network_faults`, `model_faults` | what goes wrong, and whether it really hit |
+//! | `process_faults`, `network_faults`, `model_faults`, `repository_faults` | what goes wrong, and whether it really hit |
 //! | `rig` | what every fault needs |
+//! | `models` | three models of different shapes, what clients send to each, and the right answers |
+//! | `repository`, `versions` | the models of each process, and when each version was served |
 //! | `holdings` | which jobs a worker holds, as Redis sees it |
 //! | `justification` | names the fault that justifies each failed job |
 //! | `evidence` | reads everything back and runs the checker |
@@ -21,17 +23,21 @@ mod holdings;
 mod justification;
 mod lanes;
 mod model_faults;
+mod models;
 mod network_faults;
 mod order;
 mod process_faults;
 mod recovery;
 mod report;
+mod repository;
+mod repository_faults;
 mod rig;
 mod rng;
 mod stack;
 mod story;
 mod tally;
 mod traffic;
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,7 +45,7 @@ use std::time::{Duration, Instant};
 
 pub use justification::{Failures, justify};
 pub use model_faults::{LARGE_BATCHES, NOT_READY, names as model_fault_names};
-pub use order::oracle;
+pub use models::oracle;
 pub use recovery::Recovery;
 pub use report::Report;
 pub use stack::Stack;
@@ -145,8 +151,9 @@ pub async fn run_with(options: &Options, meddle: impl AsyncFnOnce(&Stack)) -> Re
     let until = Instant::now() + options.length;
 
     let traffic = tokio::spawn(traffic::run(Arc::clone(&stack), recorder.clone(), options.clone(), until));
-    let rig = rig::Rig { stack: Arc::clone(&stack), tally: Arc::clone(&tally) };
-    let lanes = lanes::Lanes::new(rig, until);
+    let versions = Arc::new(versions::Versions::new());
+    let rig = rig::Rig { stack: Arc::clone(&stack), tally: Arc::clone(&tally), versions };
+    let lanes = lanes::Lanes::new(rig.clone(), until);
     let faults = tokio::spawn(lanes.run(options.clone()));
     tokio::time::sleep(options.length / 2).await;
     let halfway = stack.dump().await;
@@ -166,7 +173,7 @@ pub async fn run_with(options: &Options, meddle: impl AsyncFnOnce(&Stack)) -> Re
     }
     let mut found = evidence::gather(&stack, &recorder, options, halfway).await;
     found.problems.extend(problems);
-    let report = Report::new(options, &stack, &tally, found, &kills);
+    let report = Report::new(options, &rig, found, &kills);
     report.write_files(&stack);
     report
 }

@@ -26,7 +26,7 @@ use serde_json::Value;
 
 pub use case::{History, Rules};
 pub use dump::{Final, JobDump, StreamDump};
-pub use verdict::{Invariant, Verdict, Violation};
+pub use verdict::{Counts, Invariant, Verdict, Violation};
 pub use worker_log::{ACTIONS, Step, worker_events};
 
 use crate::http::{Answer, NoAnswer};
@@ -39,7 +39,7 @@ pub enum Event {
     Submitted {
         /// The job's id.
         id: String,
-        /// The rows that were sent.
+        /// Model and rows that were sent.
         input: Value,
         /// The `Idempotency-Key` header, if one was sent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ pub enum Event {
     },
     /// A client submitted a job and does not know the outcome: a lost connection, a timeout, a 500.
     SubmitUnknown {
-        /// The rows that were sent.
+        /// Model and rows that were sent.
         input: Value,
         /// The `Idempotency-Key` header, if one was sent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ pub enum Event {
     Refused {
         /// The answer's status; 0 when no connection could be made.
         status: u16,
-        /// The rows that were sent.
+        /// Model and rows that were sent.
         input: Value,
         /// The `Idempotency-Key` header, if one was sent.
         #[serde(default, skip_serializing_if = "Option::is_none")]

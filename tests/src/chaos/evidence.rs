@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::holdings;
-use super::order::oracle;
+use super::models::{oracle, shortened};
 use super::{Faults, Options, Stack};
 use crate::history::{Event, Final, History, Recorder, Rules, Verdict, now_us, worker_events};
 use crate::http::Method;
@@ -100,7 +100,7 @@ async fn read_all(stack: &Arc<Stack>, recorder: &Recorder) -> usize {
                 let began_us = now_us();
                 match client.try_request(Method::GET, &format!("/job/{id}"), &[], "").await {
                     Ok(answer) if matches!(answer.status, 200 | 404) => {
-                        let (status, body) = (answer.status, answer.json());
+                        let (status, body) = (answer.status, shortened(answer.json()));
                         recorder.record(began_us, Event::Observed { id: id.clone(), status, body });
                     }
                     _ => unread += 1,

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value, from_redis_value_ref};
 
+use super::models::ModelKind;
+
 /// The queue of a run.
 pub(super) const QUEUE: &str = "predict_queue";
 const PRIORITIES: [&str; 3] = ["high", "normal", "low"];
@@ -22,15 +24,18 @@ pub(super) struct Held {
     pub(super) attempt: u64,
 }
 
-fn stream_key(priority: &str) -> String {
-    format!("{{{QUEUE}:0}}:stream:toy:{priority}")
+/// The streams of all models.
+fn streams() -> impl Iterator<Item = String> {
+    ModelKind::ALL.into_iter().flat_map(|model| {
+        PRIORITIES.map(|priority| format!("{{{QUEUE}:0}}:stream:{}:{priority}", model.name()))
+    })
 }
 
 /// Number of unfinished jobs, in any state.
 pub(super) async fn outstanding(connection: &mut MultiplexedConnection) -> RedisResult<u64> {
     let mut sum = 0;
-    for priority in PRIORITIES {
-        sum += redis::cmd("XLEN").arg(stream_key(priority)).query_async::<u64>(connection).await?;
+    for stream in streams() {
+        sum += redis::cmd("XLEN").arg(stream).query_async::<u64>(connection).await?;
     }
     Ok(sum)
 }
@@ -38,8 +43,7 @@ pub(super) async fn outstanding(connection: &mut MultiplexedConnection) -> Redis
 /// What the consumers of the worker process `pid` hold. They are named `<host>-<pid>-<random>-<number>`.
 pub(super) async fn of_worker(connection: &mut MultiplexedConnection, pid: u32) -> RedisResult<Vec<Held>> {
     let mut held = Vec::new();
-    for priority in PRIORITIES {
-        let stream = stream_key(priority);
+    for stream in streams() {
         for consumer in consumers(connection, &stream).await? {
             if consumer.contains(&format!("-{pid}-")) {
                 held.extend(of_consumer(connection, &stream, &consumer).await?);

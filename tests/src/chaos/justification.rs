@@ -12,8 +12,8 @@ const SHOWS_WITHIN_US: u64 = 10_000_000;
 /// Why jobs failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
-    /// Error code, and what justifies it -> number of jobs.
-    pub justified: BTreeMap<(String, String), u64>,
+    /// Model, error code, and what justifies it -> number of jobs.
+    pub justified: BTreeMap<[String; 3], u64>,
     /// A sentence about each job that failed for no reason.
     pub unjustified: Vec<String>,
 }
@@ -58,7 +58,9 @@ pub fn justify(last: &Final, faults: &[Injected]) -> Failures {
     for (id, job) in last.jobs.iter().filter(|(_, job)| job.status() == "failed") {
         let code = job.fields.get("error_code").map_or("none", String::as_str);
         match justification(job, code, faults) {
-            Some(why) => *failures.justified.entry((code.to_owned(), why)).or_default() += 1,
+            Some(why) => {
+                *failures.justified.entry([job.model().to_owned(), code.to_owned(), why]).or_default() += 1;
+            }
             None => failures.unjustified.push(format!("{id} failed as {code}, and no fault justifies it")),
         }
     }
@@ -75,7 +77,8 @@ fn justification(job: &JobDump, code: &str, faults: &[Injected]) -> Option<Strin
     let ended_us = created_us + (job.number("took_ms") + 1) * 1_000;
     let can_have = |fault: &&Injected| {
         let overlaps = fault.began_us <= ended_us && created_us <= fault.ended_us + SHOWS_WITHIN_US;
-        overlaps && causes(code).iter().any(|cause| fault.kind.starts_with(cause))
+        let is_of_model = fault.model.is_none_or(|model| model == job.model());
+        overlaps && is_of_model && causes(code).iter().any(|cause| fault.kind.starts_with(cause))
     };
     // The last that began before the end is the likeliest.
     faults.iter().filter(can_have).max_by_key(|fault| fault.began_us).map(|fault| fault.kind.clone())
@@ -86,14 +89,20 @@ mod tests {
     use super::*;
 
     fn last(code: &str) -> Final {
-        let fields = [("status", "failed"), ("error_code", code), ("at", "5000"), ("took_ms", "2000")];
+        let fields =
+            [("status", "failed"), ("m", "toy"), ("error_code", code), ("at", "5000"), ("took_ms", "2000")];
         let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let jobs = [("a".to_owned(), JobDump { fields, ttl_ms: Some(1) })].into();
         Final { jobs, ..Final::default() }
     }
 
     fn fault(kind: &str, began_s: u64, ended_s: u64) -> Injected {
-        Injected { kind: kind.to_owned(), began_us: began_s * 1_000_000, ended_us: ended_s * 1_000_000 }
+        Injected {
+            kind: kind.to_owned(),
+            began_us: began_s * 1_000_000,
+            ended_us: ended_s * 1_000_000,
+            model: None,
+        }
     }
 
     fn is_justified(code: &str, faults: &[Injected]) -> bool {
@@ -110,12 +119,15 @@ mod tests {
         assert!(!is_justified("model_overloaded", &[fault(super::super::LARGE_BATCHES, 5, 6)]));
         assert!(!is_justified("model_error", &[]));
         assert!(is_justified("queue_timeout", &[]));
+        let on_server = |model| [Injected { model: Some(model), ..fault("model call: INTERNAL", 5, 6) }];
+        assert!(is_justified("model_error", &on_server("toy")));
+        assert!(!is_justified("model_error", &on_server("wide")), "it hit another model");
     }
 
     #[test]
     fn the_fault_is_named() {
         let failures = justify(&last("model_lost"), &[fault("worker-model: connections cut", 6, 6)]);
-        let named = ("model_lost".to_owned(), "worker-model: connections cut".to_owned());
+        let named = ["toy", "model_lost", "worker-model: connections cut"].map(str::to_owned);
         assert_eq!(failures.justified, [(named, 1)].into());
     }
 }

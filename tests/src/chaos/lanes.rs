@@ -8,6 +8,7 @@ use super::model_faults;
 use super::network_faults;
 use super::process_faults;
 use super::recovery::Kill;
+use super::repository_faults;
 use super::rig::Rig;
 use super::rng::Rng;
 use super::{Faults, Options};
@@ -25,10 +26,11 @@ enum Lane {
     Processes,
     Network,
     Model,
+    Repository,
 }
 
-/// Two processes may be hit at a time, and a connection, and a model server.
-const LANES: [Lane; 4] = [Lane::Processes, Lane::Processes, Lane::Network, Lane::Model];
+/// Two processes may be hit at a time, and a connection, a model server, and a folder of models.
+const LANES: [Lane; 5] = [Lane::Processes, Lane::Processes, Lane::Network, Lane::Model, Lane::Repository];
 
 impl Lanes {
     pub(super) fn new(rig: Rig, until: Instant) -> Self {
@@ -73,6 +75,7 @@ impl Lanes {
                 Lane::Processes => rng.millis(200..1_200),
                 Lane::Network => rng.millis(200..1_000),
                 Lane::Model => rng.millis(300..1_500),
+                Lane::Repository => rng.millis(0..2_000),
             };
             if Instant::now() + pause >= self.until {
                 return kills;
@@ -84,6 +87,7 @@ impl Lanes {
                 }
                 Lane::Network => network_faults::inject(&self.rig, &mut rng).await,
                 Lane::Model => model_faults::inject(&self.rig, &mut rng, &options.only).await,
+                Lane::Repository => repository_faults::inject(&self.rig, &mut rng).await,
             }
         }
     }

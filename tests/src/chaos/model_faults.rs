@@ -22,7 +22,8 @@ pub const NOT_READY: &str = "model server: FAILED_PRECONDITION";
 pub(super) async fn inject(rig: &Rig, rng: &mut Rng, only: &[String]) {
     let _calm = rig.stack.quiet.read().await;
     let models: Vec<_> = rig.stack.workers.iter().filter_map(|worker| worker.model.as_ref()).collect();
-    let server = &rng.pick(&models).server;
+    let node = *rng.pick(&models);
+    let server = &node.server;
     let mut all = kinds(rng);
     all.retain(|(kind, _)| only.is_empty() || only.iter().any(|name| name == kind));
     let (kind, behaviour) = rng.pick(&all).clone();
@@ -32,7 +33,7 @@ pub(super) async fn inject(rig: &Rig, rng: &mut Rng, only: &[String]) {
         LARGE_BATCHES | NOT_READY => for_a_while(server, behaviour, rng.millis(2_000..5_000)).await,
         _ => next_calls(server, behaviour, rng.within(1..6)).await,
     };
-    rig.tally.add(kind, began_us, touched);
+    rig.tally.add_of(Some(node.kind.name()), kind, began_us, touched);
 }
 
 async fn next_calls(server: &ModelServer, behaviour: Behaviour, calls: u64) -> u64 {
@@ -62,7 +63,7 @@ pub fn names() -> Vec<&'static str> {
 fn kinds(rng: &mut Rng) -> Vec<(&'static str, Behaviour)> {
     let status = |code, text: &str| Behaviour::Status(code, text.to_owned());
     let slow = rng.millis(300..3_500);
-    let largest = super::order::MOST_ROWS as usize;
+    let largest = super::models::MOST_ROWS as usize;
     let oom = "OOM when allocating tensor".to_owned();
     vec![
         ("model call: UNAVAILABLE", status(Code::Unavailable, "going away")),

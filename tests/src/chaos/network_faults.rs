@@ -38,20 +38,20 @@ const KINDS: [(u64, Kind); 7] = [
 /// Breaks one way for a while.
 pub(super) async fn inject(rig: &Rig, rng: &mut Rng) {
     let _calm = rig.stack.quiet.read().await;
-    let mut links: Vec<(&str, &FaultProxy)> = Vec::new();
-    links.extend(rig.stack.proxies.iter().map(|node| ("proxy-redis", &node.link)));
+    let mut links: Vec<(&str, &FaultProxy, Option<&'static str>)> = Vec::new();
+    links.extend(rig.stack.proxies.iter().map(|node| ("proxy-redis", &node.link, None)));
     for node in &rig.stack.workers {
-        links.push(("worker-redis", &node.link));
-        links.extend(node.model.iter().map(|model| ("worker-model", &model.link)));
+        links.push(("worker-redis", &node.link, None));
+        links.extend(node.model.iter().map(|model| ("worker-model", &model.link, Some(model.kind.name()))));
     }
-    let (place, link) = *rng.pick(&links);
+    let (place, link, model) = *rng.pick(&links);
     let kind = rng.weighted(&KINDS);
     rig.tally.note(&format!("begins: {place} {kind:?}"));
     let (before, began_us) = (link.hits(), now_us());
     let what = apply(kind, place, link, rng).await;
     link.pass();
     link.drop_no_replies();
-    rig.tally.add(&format!("{place}: {what}"), began_us, touched(kind, before, link.hits()));
+    rig.tally.add_of(model, &format!("{place}: {what}"), began_us, touched(kind, before, link.hits()));
 }
 
 async fn apply(kind: Kind, place: &str, link: &FaultProxy, rng: &mut Rng) -> &'static str {

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::evidence::Found;
 use super::recovery::{Kill, Recovery, p50_and_max};
-use super::{Failures, Options, Stack, Tallied, Tally, justify};
-use crate::history::{Event, History, JobDump, Outcome, Verdict};
+use super::rig::Rig;
+use super::{Failures, Options, Stack, Tallied, justify};
+use crate::history::{Counts, Event, History, JobDump, Outcome, Verdict};
 
 /// Violations printed in the table; all are in `violations.txt`.
 const SHOWN: usize = 20;
@@ -40,21 +41,22 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(options: &Options, stack: &Stack, tally: &Tally, found: Found, kills: &[Kill]) -> Self {
-        let version = stack.redis.info("redis_version");
+    pub(super) fn new(options: &Options, rig: &Rig, found: Found, kills: &[Kill]) -> Self {
+        let version = rig.stack.redis.info("redis_version");
         let recovery = Recovery::measure(kills, &found.history.records);
         let mut problems = found.problems;
         let bound = options.lease + options.recovery_slack;
         if let Some(slowest) = recovery.alone.last().filter(|slowest| **slowest > bound) {
             problems.push(format!("a job of a killed worker waited {slowest:?} for its next attempt"));
         }
-        let failures = justify(&found.history.last, &tally.injected());
+        let failures = justify(&found.history.last, &rig.tally.injected());
         problems.extend(failures.unjustified.iter().cloned());
+        problems.extend(rig.versions.misplaced(&found.history));
         Self {
             options: options.clone(),
             redis_version: version.unwrap_or_else(|| "unknown".to_owned()),
             verdict: found.verdict,
-            faults: tally.all(),
+            faults: rig.tally.all(),
             failures,
             recovery,
             settled_after: found.settled_after,
@@ -152,6 +154,7 @@ impl fmt::Display for Report {
         writeln!(f, "seed {seed}, {length:?} at {rate} jobs/s, lease {lease:?}")?;
         writeln!(f, "redis-server {}, appendfsync {fsync:?}\n", self.redis_version)?;
         self.write_jobs(f)?;
+        self.write_models(f)?;
         self.write_faults(f)?;
         self.write_failures(f)?;
         self.write_recovery(f)?;
@@ -177,10 +180,10 @@ impl Report {
         let refused = self.history.records.iter().filter(|record| refused(&record.event)).count();
         let rows = [
             ("jobs in Redis at the end", self.jobs() as u64),
-            ("  known to their clients", verdict.accepted as u64),
-            ("  completed", verdict.completed as u64),
-            ("  failed", verdict.failed as u64),
-            ("  cancelled", verdict.cancelled as u64),
+            ("  known to their clients", verdict.all.accepted as u64),
+            ("  completed", verdict.all.completed as u64),
+            ("  failed", verdict.all.failed as u64),
+            ("  cancelled", verdict.all.cancelled as u64),
             ("refused submits", refused as u64),
             ("ambiguous submits", verdict.ambiguous as u64),
             ("attempts granted", self.sum(|job| job.number("attempt"))),
@@ -193,11 +196,26 @@ impl Report {
             ("  failed and retried", self.settled(Outcome::Retried) as u64),
             ("late outcomes refused", self.fenced() as u64),
             ("repairs", self.history.last.repairs),
-            ("LOST", verdict.lost as u64),
-            ("DOUBLED", verdict.doubled as u64),
+            ("LOST", verdict.all.lost as u64),
+            ("DOUBLED", verdict.all.doubled as u64),
             ("violations of I1 to I10", verdict.violations.len() as u64),
         ];
         rows.iter().try_for_each(|(name, count)| writeln!(f, "{name:<44} {count:>8}"))
+    }
+
+    fn write_models(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heads = ["accepted", "completed", "failed", "cancelled", "LOST", "DOUBLED"];
+        write!(f, "\n{:<11}", "model")?;
+        heads.iter().try_for_each(|head| write!(f, " {head:>9}"))?;
+        writeln!(f)?;
+        for (model, counts) in &self.verdict.by_model {
+            let Counts { accepted, completed, failed, cancelled, lost, doubled } = *counts;
+            let counts = [accepted, completed, failed, cancelled, lost, doubled];
+            write!(f, "{model:<11}")?;
+            counts.iter().try_for_each(|count| write!(f, " {count:>9}"))?;
+            writeln!(f)?;
+        }
+        Ok(())
     }
 
     fn write_faults(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,11 +227,11 @@ impl Report {
     }
 
     fn write_failures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{:<20} {:<35} {:>8}", "failed jobs", "justified by", "jobs")?;
-        for ((code, why), jobs) in &self.failures.justified {
-            writeln!(f, "{code:<20} {why:<35} {jobs:>8}")?;
+        writeln!(f, "\n{:<11} {:<17} {:<32} {:>8}", "model", "failed jobs", "justified by", "jobs")?;
+        for ([model, code, why], jobs) in &self.failures.justified {
+            writeln!(f, "{model:<11} {code:<17} {why:<32} {jobs:>8}")?;
         }
-        writeln!(f, "{:<56} {:>8}", "by nothing", self.failures.unjustified.len())
+        writeln!(f, "{:<62} {:>8}", "by nothing", self.failures.unjustified.len())
     }
 
     fn tried(&self) -> u64 {

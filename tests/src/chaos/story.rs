@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::models::{self, ModelKind};
 use super::order::Order;
 use super::rng::Rng;
 use super::stack::ProxyNode;
@@ -91,16 +92,17 @@ impl Story {
 
     /// A submission that must be refused, and of which nothing may remain.
     async fn submit_nonsense(&mut self) {
-        let rows = serde_json::json!([[[1, 2], [3, 4]]]);
-        self.submit_to(self.rng.clone().index(self.stack.proxies.len()), &rows, None).await;
+        let nonsense =
+            models::input(ModelKind::ALL[self.rng.index(3)], serde_json::json!([[[1, 2], [3, 4]]]));
+        self.submit_to(self.rng.clone().index(self.stack.proxies.len()), &nonsense, None).await;
     }
 
     /// Without a key, a client that does not know the outcome of its submission cannot find it out.
     async fn submit_once(&mut self) -> Option<String> {
         for _ in 0..3 {
             let index = self.rng.index(self.stack.proxies.len());
-            let rows = self.order.rows.clone();
-            match self.submit_to(index, &rows, None).await {
+            let input = self.order.input.clone();
+            match self.submit_to(index, &input, None).await {
                 Event::Submitted { id, .. } => return Some(id),
                 Event::Refused { .. } => sleep(self.rng.millis(100..600)).await,
                 _ => return None,
@@ -111,13 +113,13 @@ impl Story {
 
     /// With a key, a client repeats the submission until it knows. Some send it to both proxies at the same time.
     async fn insist(&mut self) -> Option<String> {
-        let (rows, key) = (self.order.rows.clone(), self.order.key.clone());
+        let (input, key) = (self.order.input.clone(), self.order.key.clone());
         for try_number in 1..=TRIES {
             let index = self.rng.index(self.stack.proxies.len());
-            let first = self.submit_to(index, &rows, key.as_deref());
+            let first = self.submit_to(index, &input, key.as_deref());
             let events = if self.rng.clone().chance(0.1) {
                 let other = (index + 1) % self.stack.proxies.len();
-                let (first, second) = tokio::join!(first, self.submit_to(other, &rows, key.as_deref()));
+                let (first, second) = tokio::join!(first, self.submit_to(other, &input, key.as_deref()));
                 vec![first, second]
             } else {
                 vec![first.await]
@@ -134,13 +136,13 @@ impl Story {
         None
     }
 
-    async fn submit_to(&self, proxy: usize, rows: &serde_json::Value, key: Option<&str>) -> Event {
-        let body = Order { rows: rows.clone(), ..self.order.clone() }.body();
+    async fn submit_to(&self, proxy: usize, input: &serde_json::Value, key: Option<&str>) -> Event {
+        let body = Order { input: input.clone(), ..self.order.clone() }.body();
         let mut headers = vec![("content-type", "application/json")];
         headers.extend(key.map(|key| ("idempotency-key", key)));
         let began_us = now_us();
         let answer = self.stack.proxies[proxy].ask(Method::POST, "/predict", &headers, body).await;
-        let event = Event::of_submit(&answer, rows, key);
+        let event = Event::of_submit(&answer, input, key);
         self.recorder.record(began_us, event.clone());
         event
     }
@@ -153,7 +155,7 @@ impl Story {
         if !matches!(answer.status, 200 | 404) {
             return None;
         }
-        let body = answer.json();
+        let body = models::shortened(answer.json());
         let event = Event::Observed { id: id.to_owned(), status: answer.status, body: body.clone() };
         self.recorder.record(began_us, event);
         Some(body)
@@ -188,7 +190,7 @@ impl Story {
     async fn run_again(&mut self, id: &str) {
         let began_us = now_us();
         let answer = self.proxy().ask(Method::POST, &format!("/job/{id}/retry"), &[], "").await;
-        let event = match Event::of_submit(&answer, &self.order.rows, None) {
+        let event = match Event::of_submit(&answer, &self.order.input, None) {
             Event::SubmitUnknown { .. } => Event::RequeueUnknown { of: id.to_owned() },
             known => known,
         };

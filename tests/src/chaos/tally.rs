@@ -25,6 +25,8 @@ pub struct Injected {
     pub began_us: u64,
     /// When it ended.
     pub ended_us: u64,
+    /// The model that it hit, if it cannot have hit others.
+    pub model: Option<&'static str>,
 }
 
 /// How a kind of fault went.
@@ -53,6 +55,11 @@ impl Tally {
 
     /// One fault was injected and touched so many jobs, connections, replies or calls.
     pub(super) fn add(&self, kind: &str, began_us: u64, touched: u64) {
+        self.add_of(None, kind, began_us, touched);
+    }
+
+    /// The same of a fault that can hit only this model.
+    pub(super) fn add_of(&self, model: Option<&'static str>, kind: &str, began_us: u64, touched: u64) {
         self.note(&format!("ended: {kind}, touched {touched}"));
         let mut kinds = self.kinds.lock().expect("no panic while held");
         let tallied = kinds.entry(kind.to_owned()).or_default();
@@ -60,7 +67,7 @@ impl Tally {
         tallied.hit += u64::from(touched > 0);
         tallied.touched += touched;
         if touched > 0 {
-            let injected = Injected { kind: kind.to_owned(), began_us, ended_us: now_us() };
+            let injected = Injected { kind: kind.to_owned(), began_us, ended_us: now_us(), model };
             self.injected.lock().expect("no panic while held").push(injected);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Event, Final, Invariant, JobDump, Outcome, Record, Verdict, Violation};
+use super::{Counts, Event, Final, Invariant, JobDump, Outcome, Record, Verdict, Violation};
 
 /// A whole run.
 #[derive(Clone, Debug, Default)]
@@ -144,21 +144,33 @@ impl<'a> Case<'a> {
         verdict.ambiguous = self.unknown.len() + self.unknown_requeues.values().sum::<usize>();
         for job in self.jobs.values() {
             verdict.lost_leases += job.dump.map_or(0, |dump| dump.number("lost"));
-            verdict.doubled += usize::from(job.outcomes().len() > 1);
-            if job.accepted {
-                verdict.accepted += 1;
-                match job.dump.map_or("", JobDump::status) {
-                    "completed" => verdict.completed += 1,
-                    "failed" => verdict.failed += 1,
-                    "cancelled" => verdict.cancelled += 1,
-                    _ => verdict.lost += 1,
-                }
-            }
+            job.count_in(&mut verdict.all);
+            job.count_in(verdict.by_model.entry(job.model().to_owned()).or_default());
         }
     }
 }
 
 impl JobFacts<'_> {
+    /// The name of its model, empty if it is unknown.
+    fn model(&self) -> &str {
+        let sent = self.input.and_then(|input| input["model"].as_str());
+        sent.unwrap_or_else(|| self.dump.map_or("", JobDump::model))
+    }
+
+    fn count_in(&self, counts: &mut Counts) {
+        counts.doubled += usize::from(self.outcomes().len() > 1);
+        if !self.accepted {
+            return;
+        }
+        counts.accepted += 1;
+        match self.dump.map_or("", JobDump::status) {
+            "completed" => counts.completed += 1,
+            "failed" => counts.failed += 1,
+            "cancelled" => counts.cancelled += 1,
+            _ => counts.lost += 1,
+        }
+    }
+
     /// Every terminal outcome that anyone saw, with the attempt where a worker reported it (0 for other
     /// witnesses). A worker that stores an outcome and a client that reads it are witnesses of one outcome.
     pub(super) fn outcomes(&self) -> BTreeSet<String> {

@@ -48,6 +48,12 @@ impl JobDump {
         self.fields.get("status").map_or("", String::as_str)
     }
 
+    /// The name of the job's model, empty if it has none.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        self.fields.get("m").map_or("", String::as_str)
+    }
+
     /// Whether the job has its outcome.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
@@ -128,22 +134,25 @@ async fn read_inputs(
 ) -> RedisResult<Vec<(String, String)>> {
     let inputs: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(keys).query_async(connection).await?;
     let ids = keys.iter().map(|key| key.split_once("}:input:").map_or("", |(_, id)| id));
-    Ok(ids.zip(inputs).filter_map(|(id, input)| Some((id.to_owned(), floats(&input?)))).collect())
+    Ok(ids.zip(inputs).filter_map(|(id, input)| Some((id.to_owned(), numbers(&input?)))).collect())
 }
 
-/// A stored input as a flat list of JSON. The models of fault runs have one input, of 32-bit floats. The form is described in
-/// shared/src/tensor/stored.rs; this is a second reader of it.
-fn floats(stored: &[u8]) -> String {
+/// A stored input as a flat list of JSON. The models of fault runs have one input, of 32-bit floats or 64-bit integers. The form is
+/// described in shared/src/tensor/stored.rs; this is a second reader of it.
+fn numbers(stored: &[u8]) -> String {
+    const INT64: u8 = 8;
     const FP32: u8 = 11;
-    let Some((first, mut rest)) = stored.split_first().filter(|(first, _)| **first >> 4 == FP32) else {
-        return String::from_utf8_lossy(stored).into_owned();
-    };
+    let Some((first, mut rest)) = stored.split_first() else { return String::new() };
     for _ in 0..first & 0xf {
         let length = rest.iter().position(|byte| byte & 0x80 == 0).map_or(rest.len(), |last| last + 1);
         rest = &rest[length..];
     }
-    let values = rest.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value));
-    serde_json::to_string(&values.collect::<Vec<_>>()).unwrap_or_default()
+    let values: Vec<Value> = match first >> 4 {
+        INT64 => rest.as_chunks().0.iter().map(|value| i64::from_le_bytes(*value).into()).collect(),
+        FP32 => rest.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value).into()).collect(),
+        _ => return String::from_utf8_lossy(stored).into_owned(),
+    };
+    Value::Array(values).to_string()
 }
 
 async fn read_jobs(
@@ -161,7 +170,7 @@ async fn read_jobs(
         let ttl_ms: i64 = redis::from_redis_value_ref(ttl_ms)?;
         let fields: BTreeMap<String, Vec<u8>> = redis::from_redis_value_ref(fields)?;
         let text = |(field, value): (String, Vec<u8>)| match field.as_str() {
-            "input" => (field, floats(&value)),
+            "input" => (field, numbers(&value)),
             _ => (field, String::from_utf8_lossy(&value).into_owned()),
         };
         let fields = fields.into_iter().map(text).collect();

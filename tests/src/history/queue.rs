@@ -88,6 +88,7 @@ fn unexplained_repeats(case: &Case<'_>, again: &[Orphan<'_>]) -> Vec<(Invariant,
 struct Orphan<'a> {
     id: &'a str,
     retry_of: Option<&'a str>,
+    model: &'a str,
     input: Option<Value>,
     result: Option<Value>,
 }
@@ -96,16 +97,19 @@ impl<'a> Orphan<'a> {
     fn new(id: &'a str, job: &'a JobDump, kept_input: Option<&String>) -> Self {
         let retry_of = job.fields.get("retry_of").map(String::as_str);
         let input = job.json("input").or_else(|| serde_json::from_str(kept_input?).ok());
-        Self { id, retry_of, input, result: job.json("result") }
+        Self { id, retry_of, model: job.model(), input, result: job.json("result") }
     }
 
     /// Whether it may come from a submit of this input. The input is kept until a job completes; then the result decides.
     fn may_be(&self, input: &Value, oracle: &dyn Fn(&Value, &Value) -> bool) -> bool {
-        match (&self.input, &self.result) {
-            (Some(kept), _) => same_values(kept, input),
-            (None, Some(result)) => oracle(input, result),
-            (None, None) => true,
-        }
+        let is_of_model = input["model"].as_str().is_none_or(|model| model == self.model);
+        let data = input.get("data").unwrap_or(input);
+        is_of_model
+            && match (&self.input, &self.result) {
+                (Some(kept), _) => same_values(kept, data),
+                (None, Some(result)) => oracle(input, result),
+                (None, None) => true,
+            }
     }
 }
 

@@ -39,11 +39,9 @@ pub struct Violation {
     pub what: String,
 }
 
-/// The checker's findings. `completed + failed + cancelled + lost = accepted`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// All breaches, by invariant.
-    pub violations: Vec<Violation>,
+/// How jobs ended. `completed + failed + cancelled + lost = accepted`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
     /// Jobs that a client knows to be accepted.
     pub accepted: usize,
     /// Accepted jobs that completed.
@@ -52,12 +50,23 @@ pub struct Verdict {
     pub failed: usize,
     /// Accepted jobs that were cancelled.
     pub cancelled: usize,
-    /// Submits whose outcome the client does not know.
-    pub ambiguous: usize,
     /// Accepted jobs without an outcome at the end.
     pub lost: usize,
     /// Jobs with more than one outcome.
     pub doubled: usize,
+}
+
+/// The checker's findings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// All breaches, by invariant.
+    pub violations: Vec<Violation>,
+    /// How all jobs ended.
+    pub all: Counts,
+    /// How the jobs of each model ended.
+    pub by_model: BTreeMap<String, Counts>,
+    /// Submits whose outcome the client does not know.
+    pub ambiguous: usize,
     /// Lost leases of all jobs, which others repaired.
     pub lost_leases: u64,
     /// Each injected fault and how often it really hit.
@@ -87,12 +96,12 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = [
-            ("accepted", self.accepted),
-            ("completed", self.completed),
-            ("failed", self.failed),
-            ("cancelled", self.cancelled),
-            ("lost", self.lost),
-            ("doubled", self.doubled),
+            ("accepted", self.all.accepted),
+            ("completed", self.all.completed),
+            ("failed", self.all.failed),
+            ("cancelled", self.all.cancelled),
+            ("lost", self.all.lost),
+            ("doubled", self.all.doubled),
             ("ambiguous submits", self.ambiguous),
         ];
         for (name, count) in counts {

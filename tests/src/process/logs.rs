@@ -48,6 +48,24 @@ impl Logs {
         self.shared.lines.lock().expect("no panic while held").clone()
     }
 
+    /// Number of lines so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.lines.lock().expect("no panic while held").len()
+    }
+
+    /// Whether there is no line yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether such a line came after the first `before` lines.
+    #[must_use]
+    pub fn any_since(&self, before: usize, is_so: impl FnMut(&String) -> bool) -> bool {
+        self.shared.lines.lock().expect("no panic while held").iter().skip(before).any(is_so)
+    }
+
     /// The lines that are JSON objects, parsed.
     #[must_use]
     pub fn json(&self) -> Vec<Value> {

@@ -10,7 +10,10 @@ const SEEDS: [u64; 2] = [1, 4];
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_faults_no_job_is_lost_or_doubled() {
     for seed in SEEDS {
-        Run::until(10, seed, Faults::All, |report| report.hits() >= 10 && report.jobs() >= 400).await;
+        let (_run, report) =
+            Run::until(10, seed, Faults::All, |report| report.hits() >= 10 && report.jobs() >= 400).await;
+        let of_models = &report.verdict.by_model;
+        assert!(of_models.len() == 3 && of_models.values().all(|jobs| jobs.completed > 0), "{report}");
     }
 }
 

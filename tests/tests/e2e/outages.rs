@@ -34,7 +34,7 @@ async fn redis_killed_and_restarted_under_traffic_loses_no_accepted_job() {
     assert!(workers.iter().all(|worker| worker.is_running()) && proxy.is_running());
     let verdict = run.verdict(&redis, &[&workers[0], &workers[1]], Vec::new()).await;
     verdict.assert_holds();
-    assert_eq!((verdict.accepted, verdict.lost, verdict.doubled), (verdict.completed, 0, 0));
+    assert_eq!((verdict.all.accepted, verdict.all.lost, verdict.all.doubled), (verdict.all.completed, 0, 0));
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_proxy_killed_and_restarted_under_traffic_loses_no_accepted_job() {
 
     let verdict = run.verdict(&redis, &[&worker], Vec::new()).await;
     verdict.assert_holds();
-    assert_eq!((verdict.accepted, verdict.lost_leases), (verdict.completed, 0));
+    assert_eq!((verdict.all.accepted, verdict.lost_leases), (verdict.all.completed, 0));
 }
 
 fn is_waiting(job: &Value) -> Result<(), String> {

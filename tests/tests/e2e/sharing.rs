@@ -31,7 +31,7 @@ async fn two_workers_share_a_backlog() {
 
     let verdict = run.verdict(&redis, &[&first, &second], Vec::new()).await;
     verdict.assert_holds();
-    assert_eq!((verdict.completed, verdict.lost_leases), (100, 0));
+    assert_eq!((verdict.all.completed, verdict.lost_leases), (100, 0));
     let (by_first, by_second) = (completed_by(&first), completed_by(&second));
     // Each could have run all of them; a fair share is half.
     assert!(by_first.len() >= 20 && by_second.len() >= 20, "{} and {}", by_first.len(), by_second.len());
@@ -75,7 +75,7 @@ async fn the_jobs_of_a_killed_worker_complete_on_the_other() {
     let verdict = run.verdict(&redis, &[&victim, &survivor], vec![before]).await;
     verdict.assert_holds();
     assert_eq!(
-        (verdict.completed, verdict.doubled, verdict.lost_leases),
+        (verdict.all.completed, verdict.all.doubled, verdict.lost_leases),
         (jobs.len(), 0, held[0].rows as u64)
     );
     assert!(completed_by(&victim).is_empty());

@@ -8,7 +8,7 @@ fn i1_an_accepted_job_may_not_vanish_or_stay_open() {
     good().without_job("bad").breaks_only(I1);
     let open = JobDump { ttl_ms: None, ..job("pending", &[]) };
     let stuck = good().and(submitted("stuck", 8, None)).with_job("stuck", open);
-    assert_eq!(stuck.verdict().lost, 1);
+    assert_eq!(stuck.verdict().all.lost, 1);
     stuck.breaks_only(I1);
     good().and(Event::Observed { id: "done".to_owned(), status: 404, body: json!({}) }).breaks_only(I1);
 }
@@ -16,7 +16,7 @@ fn i1_an_accepted_job_may_not_vanish_or_stay_open() {
 #[test]
 fn i1_a_job_may_not_have_two_outcomes() {
     let twice = good().and(settled("done", 2, Outcome::Completed));
-    assert_eq!(twice.verdict().doubled, 1);
+    assert_eq!(twice.verdict().all.doubled, 1);
     twice.breaks(I1);
     good().and(settled("bad", 1, Outcome::Completed)).breaks_only(I1);
 }
