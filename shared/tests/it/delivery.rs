@@ -291,7 +291,7 @@ pub(crate) async fn what_was_delivered_and_not_started_is_started_by_the_next_re
     // The connection broke in between.
     queue.take("w", 1).await;
     let id = queue.submit_at(Priority::High).await;
-    assert!(queue.read("w", Priority::High).await);
+    assert!(queue.read("w", stream(Priority::High)).await);
     let gone = queue.store.queue.keys().stream(0, stream(Priority::Low));
     queue.redis::<u64>(&["XGROUP", "DESTROY", &gone, "workers"]).await;
 

@@ -5,7 +5,7 @@ mod claims;
 mod quota;
 
 use tepal_shared::{
-    job::{JobId, JobStatus, Priority},
+    job::{JobId, JobStatus, Stream},
     queue::{
         intake::{Cancelled, Expired, Requeued, Submitted},
         work::{Fence, Settled},
@@ -44,7 +44,7 @@ pub(crate) enum Way {
 #[derive(Clone, Debug)]
 pub(crate) struct ModelJob {
     pub(crate) id: JobId,
-    pub(crate) priority: Priority,
+    pub(crate) stream: Stream,
     pub(crate) status: JobStatus,
     /// Length of its input.
     bytes: usize,
@@ -90,7 +90,7 @@ impl Model {
     pub(crate) fn submit(
         &mut self,
         id: JobId,
-        priority: Priority,
+        stream: Stream,
         bytes: usize,
         payer: &'static str,
         key: Option<(u8, u8)>,
@@ -109,15 +109,15 @@ impl Model {
             return Submitted::OverQuota { room_in: None };
         }
         self.keys.extend(key.map(|(key, body)| (key, body, self.jobs.len())));
-        self.accept(id, priority, bytes, payer);
+        self.accept(id, stream, bytes, payer);
         Submitted::Accepted
     }
 
-    fn accept(&mut self, id: JobId, priority: Priority, bytes: usize, payer: &'static str) {
+    fn accept(&mut self, id: JobId, stream: Stream, bytes: usize, payer: &'static str) {
         let entry = self.next_entry();
         self.jobs.push(ModelJob {
             id,
-            priority,
+            stream,
             status: JobStatus::Pending,
             bytes,
             entry,
@@ -199,7 +199,7 @@ impl Model {
     }
 
     pub(crate) fn requeue(&mut self, index: usize, id: JobId, payer: &'static str) -> Requeued {
-        let ModelJob { status, priority, bytes, is_input_gone, .. } = self.jobs[index];
+        let ModelJob { status, stream, bytes, is_input_gone, .. } = self.jobs[index];
         if !matches!(status, JobStatus::Failed | JobStatus::Cancelled) {
             return Requeued::NotRepeatable(status);
         }
@@ -209,7 +209,7 @@ impl Model {
         if !self.has_room(payer, bytes) {
             return Requeued::OverQuota { room_in: None };
         }
-        self.accept(id, priority, bytes, payer);
+        self.accept(id, stream, bytes, payer);
         Requeued::Accepted
     }
 

@@ -7,7 +7,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use tepal_shared::job::{Charge, Priority};
+use tepal_shared::job::{Charge, ModelName, Stream};
 
 use tokio::runtime::Runtime;
 
@@ -15,7 +15,7 @@ use self::run::Run;
 use crate::{
     altered::{Alteration, Altered},
     model::{MAX_LOST, MOST_BYTES, Model, WAITING, Way},
-    queue::Queue,
+    queue::{Queue, all_streams, model, other},
 };
 
 const CASES: u32 = 96;
@@ -29,7 +29,7 @@ const CONSUMERS: [&str; 2 * WORKERS + 1] =
 #[derive(Clone, Debug)]
 enum Step {
     Submit {
-        priority: Priority,
+        stream: Stream,
         key: Option<(u8, u8)>,
         bytes: usize,
         payer: usize,
@@ -37,6 +37,7 @@ enum Step {
     SubmitAgain(usize),
     Take {
         consumer: usize,
+        models: Vec<ModelName>,
         turned: bool,
         limit: usize,
         max_bytes: usize,
@@ -44,10 +45,11 @@ enum Step {
     /// A blocking read that is not started yet.
     Read {
         consumer: usize,
-        priority: Priority,
+        stream: Stream,
     },
     Start {
         consumer: usize,
+        models: Vec<ModelName>,
         max_bytes: usize,
     },
     /// By any earlier claim, zombies included.
@@ -74,8 +76,14 @@ enum Step {
     Sweep,
 }
 
-fn priority() -> impl Strategy<Value = Priority> {
-    prop::sample::select(Priority::ALL.to_vec())
+fn stream() -> impl Strategy<Value = Stream> {
+    prop::sample::select(all_streams())
+}
+
+/// The models of a call.
+fn models() -> impl Strategy<Value = Vec<ModelName>> {
+    let both = vec![model(), other()];
+    prop::sample::select(vec![both.clone(), both, vec![other(), model()], vec![model()], vec![other()]])
 }
 
 /// Length of a job's input.
@@ -99,15 +107,17 @@ fn step() -> impl Strategy<Value = Step> {
     let subject = 0..1_000_usize;
     let consumer = 0..WORKERS;
     prop_oneof![
-        6 => (priority(), prop::option::weighted(0.3, (0..3_u8, 0..2_u8)), bytes(), 0..PAYERS.len())
-            .prop_map(|(priority, key, bytes, payer)| Step::Submit { priority, key, bytes, payer }),
+        6 => (stream(), prop::option::weighted(0.3, (0..3_u8, 0..2_u8)), bytes(), 0..PAYERS.len())
+            .prop_map(|(stream, key, bytes, payer)| Step::Submit { stream, key, bytes, payer }),
         1 => subject.clone().prop_map(Step::SubmitAgain),
-        6 => (consumer.clone(), any::<bool>(), 1..5_usize, max_bytes()).prop_map(
-            |(consumer, turned, limit, max_bytes)| Step::Take { consumer, turned, limit, max_bytes }
+        6 => (consumer.clone(), models(), any::<bool>(), 1..5_usize, max_bytes()).prop_map(
+            |(consumer, models, turned, limit, max_bytes)| {
+                Step::Take { consumer, models, turned, limit, max_bytes }
+            }
         ),
-        2 => (consumer.clone(), priority())
-            .prop_map(|(consumer, priority)| Step::Read { consumer, priority }),
-        2 => (consumer, max_bytes()).prop_map(|(consumer, max_bytes)| Step::Start { consumer, max_bytes }),
+        2 => (consumer.clone(), stream()).prop_map(|(consumer, stream)| Step::Read { consumer, stream }),
+        2 => (consumer, models(), max_bytes())
+            .prop_map(|(consumer, models, max_bytes)| Step::Start { consumer, models, max_bytes }),
         8 => (subject.clone(), prop::sample::select(ways.to_vec()))
             .prop_map(|(grant, way)| Step::Settle { grant, way }),
         2 => subject.clone().prop_map(Step::Renew),
@@ -170,7 +180,7 @@ fn check(runtime: &Runtime, queue: &Queue, cases: u32, max_shrink_iters: u32) ->
     let checked = TestRunner::new(config).run(&steps, |steps| {
         runtime.block_on(async {
             let mut run = Run { queue: queue.another(), model: Model::default() };
-            run.queue.take("w-1", 1).await; // Makes the groups.
+            run.make_groups().await;
             for step in steps {
                 run.step(&step).await?;
                 run.compare(&step).await?;

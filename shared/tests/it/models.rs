@@ -10,26 +10,18 @@ use tepal_shared::{
     },
 };
 
-use crate::queue::{ANYONE, DONE, Queue, all, claims, complete, fail, ids, model, new_job};
-
-/// Another model than that of ordinary jobs.
-fn other() -> ModelName {
-    "clip-v1.0".parse().unwrap()
-}
+use crate::queue::{
+    ANYONE, DONE, Queue, all, all_streams, claims, complete, fail, ids, model, new_job, other, streams_of,
+};
 
 /// Submits an ordinary job of this model and priority.
 async fn submit(queue: &Queue, model: ModelName, priority: Priority) -> JobId {
     queue.submit_job(&NewJob { model, priority, ..new_job() }).await
 }
 
-/// The streams of these models.
-fn streams(models: &[ModelName]) -> Vec<Stream> {
-    models.iter().flat_map(|model| Stream::all_of(*model)).collect()
-}
-
 /// Takes all jobs of these models.
 async fn take(queue: &Queue, consumer: &str, models: &[ModelName]) -> Granted {
-    let streams = streams(models);
+    let streams = streams_of(models);
     let from_start = vec![String::new(); streams.len()];
     let request = TakeRequest { streams: &streams, due_from: Some(&from_start), ..all(consumer) };
     queue.store.work.take(&request).await.unwrap()
@@ -88,14 +80,14 @@ pub(crate) async fn one_call_claims_jobs_of_several_models_in_the_order_of_the_s
 
 pub(crate) async fn one_blocking_read_starts_jobs_of_several_models(queue: &Queue) {
     take(queue, "w", &[model(), other()]).await;
-    let (block, streams) = (Duration::from_millis(10), streams(&[model()]));
+    let (block, streams) = (Duration::from_millis(10), streams_of(&[model()]));
     let mut reader =
         BlockingReader::new(queue.store.work.clone(), "w".to_owned(), streams, block, usize::MAX);
     let submitted = [queue.submit().await, submit(queue, other(), Priority::Low).await];
 
     let [started] = reader.read().await.unwrap().try_into().unwrap();
     assert_eq!(ids(&started.unwrap()), submitted[..1]);
-    reader.read_from(self::streams(&[model(), other()]));
+    reader.read_from(all_streams());
     let [started] = reader.read().await.unwrap().try_into().unwrap();
     let started = started.unwrap();
     assert_eq!(ids(&started), submitted[1..]);

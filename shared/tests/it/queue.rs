@@ -202,24 +202,26 @@ impl Queue {
     pub(crate) async fn entry(&self, id: JobId) -> (String, String) {
         let priority = self.field(id, "priority").await;
         let priority = priority.map_or(Priority::Normal, |word| word.parse().unwrap());
-        (self.store.queue.keys().stream(0, stream(priority)), self.field(id, "entry").await.unwrap())
+        let stream = Stream { model: self.field(id, "m").await.unwrap().parse().unwrap(), priority };
+        (self.store.queue.keys().stream(0, stream), self.field(id, "entry").await.unwrap())
     }
 
     /// Reads the next new entry as a blocking read of `consumer` would, without starting its job. Returns whether there was one.
-    pub(crate) async fn read(&self, consumer: &str, priority: Priority) -> bool {
-        let (stream, inbox) = (self.store.queue.keys().stream(0, stream(priority)), inbox(consumer));
+    pub(crate) async fn read(&self, consumer: &str, stream: Stream) -> bool {
+        let (stream, inbox) = (self.store.queue.keys().stream(0, stream), inbox(consumer));
         let words = ["XREADGROUP", "GROUP", GROUP, &inbox, "COUNT", "1", "STREAMS", &stream, ">"];
         self.redis::<redis::Value>(&words).await != redis::Value::Nil
     }
 
     /// The same of a normal entry that is there.
     pub(crate) async fn deliver(&self, consumer: &str) {
-        assert!(self.read(consumer, Priority::Normal).await);
+        assert!(self.read(consumer, stream(Priority::Normal)).await);
     }
 
     /// Makes the time of a lease pass for all entries of `consumer`: its leases lapse, or its retries are due.
     pub(crate) async fn age(&self, consumer: &str) {
-        for stream in self.store.queue.keys().streams(0, model()) {
+        for stream in all_streams() {
+            let stream = self.store.queue.keys().stream(0, stream);
             for (entry, ..) in self.owned(&stream, consumer).await {
                 self.age_entry(&stream, &entry, consumer).await;
             }
@@ -247,6 +249,9 @@ impl Queue {
     }
 
     async fn owned(&self, stream: &str, consumer: &str) -> Vec<(String, String, u64, u64)> {
+        if self.redis::<u64>(&["EXISTS", stream]).await == 0 {
+            return Vec::new();
+        }
         self.redis(&["XPENDING", stream, GROUP, "-", "+", "100000", consumer]).await
     }
 
@@ -287,6 +292,21 @@ pub(crate) fn new_job() -> NewJob {
 /// The model of ordinary jobs.
 pub(crate) fn model() -> ModelName {
     "iris".parse().unwrap()
+}
+
+/// Another model in the same partition.
+pub(crate) fn other() -> ModelName {
+    "clip-v1.0".parse().unwrap()
+}
+
+/// The streams of both models.
+pub(crate) fn all_streams() -> Vec<Stream> {
+    streams_of(&[model(), other()])
+}
+
+/// The streams of these models, in this order.
+pub(crate) fn streams_of(models: &[ModelName]) -> Vec<Stream> {
+    models.iter().flat_map(|model| Stream::all_of(*model)).collect()
 }
 
 /// The stream of ordinary jobs of this priority.

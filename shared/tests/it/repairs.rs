@@ -98,7 +98,7 @@ pub(crate) async fn a_job_whose_group_was_destroyed_runs_again_and_ends_once(que
 pub(crate) async fn other_leases_are_renewed_although_a_group_is_missing(queue: &Queue) {
     let (queue, broken) = damaged(queue, Damage::GroupDestroyed).await;
     let low = queue.submit_at(Priority::Low).await;
-    assert!(queue.read("w", Priority::Low).await);
+    assert!(queue.read("w", stream(Priority::Low)).await);
     let intact =
         claims(&queue.store.work.start(0, "w", &Priority::ALL.map(stream), usize::MAX).await.unwrap())[0];
     queue.age_job(low, "w").await;

@@ -3,9 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use redis::{FromRedisValue, Pipeline, Value};
-use tepal_shared::{job::JobId, queue::keys::GROUP};
+use tepal_shared::{
+    job::{JobId, ModelName, Priority, Stream},
+    queue::keys::GROUP,
+};
 
-use crate::queue::{Queue, model};
+use crate::queue::{Queue, all_streams, model, other};
 
 type Hash = HashMap<String, String>;
 type Entries = Vec<(String, Vec<(String, String)>)>;
@@ -21,6 +24,8 @@ const WORDS: [(&str, &[&str]); 6] = [
     ("origin", &["request_id", "traceparent"]),
 ];
 
+const MODELS: [fn() -> ModelName; 2] = [model, other];
+
 /// See the module.
 pub(crate) struct Snapshot {
     jobs: HashMap<JobId, (Hash, i64)>,
@@ -30,7 +35,8 @@ pub(crate) struct Snapshot {
     entries: HashMap<(usize, String), String>,
     /// (Stream, entry id) -> the consumer whose pending list holds it.
     owners: HashMap<(usize, String), String>,
-    dead: HashSet<String>,
+    /// (Job id, the model whose dead letters name it).
+    dead: HashSet<(String, ModelName)>,
     result_ttl_s: u64,
     failed_input_ttl_s: u64,
 }
@@ -53,8 +59,12 @@ impl Snapshot {
     pub(crate) async fn read(queue: &Queue, ids: &[JobId]) -> Self {
         let keys = queue.store.queue.keys();
         let mut reads = Pipeline::new();
-        reads.ignore_errors().cmd("XRANGE").arg(keys.dead(0, model())).arg("-").arg("+");
-        for stream in keys.streams(0, model()) {
+        reads.ignore_errors();
+        for model in MODELS {
+            reads.cmd("XRANGE").arg(keys.dead(0, model())).arg("-").arg("+");
+        }
+        for stream in all_streams() {
+            let stream = keys.stream(0, stream);
             reads.cmd("XRANGE").arg(&stream).arg("-").arg("+");
             reads.cmd("XPENDING").arg(&stream).arg(GROUP).arg("-").arg("+").arg(100_000);
         }
@@ -64,9 +74,13 @@ impl Snapshot {
         }
         let replies: Vec<Value> = reads.query_async(&mut queue.connection()).await.unwrap();
         let mut replies = replies.into_iter();
-        let dead = parsed::<Entries>(replies.next()).iter().map(job_of).collect();
+        let mut dead = HashSet::new();
+        for model in MODELS {
+            let letters = parsed::<Entries>(replies.next());
+            dead.extend(letters.iter().map(|letter| (job_of(letter), model())));
+        }
         let (mut entries, mut owners) = (HashMap::new(), HashMap::new());
-        for stream in 0..3 {
+        for stream in 0..all_streams().len() {
             let (all, pending) = (parsed::<Entries>(replies.next()), replies.next());
             entries.extend(all.iter().map(|entry| ((stream, entry.0.clone()), job_of(entry))));
             // There may be no group yet.
@@ -121,12 +135,19 @@ impl Snapshot {
         let has = |fields: &[&str]| fields.iter().any(|field| hash.contains_key(*field));
         words.extend(WORDS.iter().filter(|(_, fields)| has(fields)).map(|(word, _)| (*word).to_owned()));
         words.extend((*ttl_s >= 0).then(|| lifetime("ttl", *ttl_s, self.result_ttl_s)));
-        if self.dead.contains(&id.to_string()) {
-            words.push("dead".to_owned());
+        for (_, model) in self.dead.iter().filter(|(dead, _)| *dead == id.to_string()) {
+            let is_own = hash.get("m").is_some_and(|own| own == model.as_str());
+            words.push(if is_own { "dead" } else { "dead-elsewhere" }.to_owned());
         }
         let kept = self.inputs.get(&id);
         words.extend(kept.map(|(_, ttl_s)| lifetime("kept", *ttl_s, self.failed_input_ttl_s)));
         words.join(" ")
+    }
+
+    /// Whether the job belongs into this stream.
+    fn is_of(&self, id: JobId, stream: Stream) -> bool {
+        let priority = self.field(id, "priority").unwrap_or(Priority::Normal.as_str());
+        self.field(id, "m") == Some(stream.model.as_str()) && priority == stream.priority.as_str()
     }
 
     fn place(&self, id: JobId) -> String {
@@ -138,6 +159,7 @@ impl Snapshot {
             (None, _) => "entry-gone".to_owned(),
             (Some(_), Some(_)) => "two-entries".to_owned(),
             (Some(place), None) if expected != Some(place.1.as_str()) => "wrong-entry".to_owned(),
+            (Some((stream, _)), None) if !self.is_of(id, all_streams()[*stream]) => "wrong-stream".to_owned(),
             (Some(place), None) => self.owners.get(place).map_or("new", String::as_str).to_owned(),
         }
     }

@@ -1,6 +1,6 @@
 //! How consumers claim jobs.
 
-use tepal_shared::job::{JobId, JobStatus, Priority};
+use tepal_shared::job::{JobId, JobStatus, Stream};
 
 use super::{Grant, MAX_LOST, Model, ModelJob, Place, WAITING};
 
@@ -29,9 +29,8 @@ impl Room {
 
 impl Model {
     /// The outstanding jobs of a stream at a place, in the order of their entries.
-    fn at(&self, priority: Priority, is_there: impl Fn(Place) -> bool) -> Vec<usize> {
-        let there =
-            |job: &ModelJob| !job.status.is_terminal() && job.priority == priority && is_there(job.place);
+    fn at(&self, stream: Stream, is_there: impl Fn(Place) -> bool) -> Vec<usize> {
+        let there = |job: &ModelJob| !job.status.is_terminal() && job.stream == stream && is_there(job.place);
         let mut found: Vec<_> = (0..self.jobs.len()).filter(|index| there(&self.jobs[*index])).collect();
         found.sort_by_key(|index| self.jobs[*index].entry);
         found
@@ -40,20 +39,20 @@ impl Model {
     pub(crate) fn take(
         &mut self,
         consumer: &'static str,
-        order: [Priority; 3],
+        order: &[Stream],
         limit: usize,
         max_bytes: usize,
     ) -> Taken {
         let (mut taken, mut room) = (Taken::default(), Room { jobs: limit, bytes: max_bytes });
-        for priority in order {
-            let mut due = self.at(priority, |place| matches!(place, Place::Owned { due: true, .. }));
+        for stream in order {
+            let mut due = self.at(*stream, |place| matches!(place, Place::Owned { due: true, .. }));
             while !due.is_empty() && !room.is_used_up() {
                 let claimed: Vec<_> = due.drain(..due.len().min(room.jobs).min(CHUNK)).collect();
                 self.grant_claimed(&claimed, consumer, &mut room, &mut taken);
             }
         }
-        for priority in order {
-            for index in self.at(priority, |place| place == Place::New) {
+        for stream in order {
+            for index in self.at(*stream, |place| place == Place::New) {
                 if !room.is_used_up() {
                     self.grant(index, consumer, &mut room, &mut taken);
                 }
@@ -101,17 +100,23 @@ impl Model {
     }
 
     /// A blocking read of one stream.
-    pub(crate) fn read(&mut self, inbox: &'static str, priority: Priority) {
-        if let Some(index) = self.at(priority, |place| place == Place::New).first() {
+    pub(crate) fn read(&mut self, inbox: &'static str, stream: Stream) {
+        if let Some(index) = self.at(stream, |place| place == Place::New).first() {
             self.jobs[*index].place = Place::Owned { consumer: inbox, due: false };
         }
     }
 
-    pub(crate) fn start(&mut self, consumer: &'static str, inbox: &'static str, max_bytes: usize) -> Taken {
+    pub(crate) fn start(
+        &mut self,
+        consumer: &'static str,
+        inbox: &'static str,
+        streams: &[Stream],
+        max_bytes: usize,
+    ) -> Taken {
         let (mut taken, mut room) = (Taken::default(), Room { jobs: usize::MAX, bytes: max_bytes });
         let is_there = |place| matches!(place, Place::Owned { consumer, .. } if consumer == inbox);
-        for priority in Priority::ALL {
-            let claimed = self.at(priority, is_there);
+        for stream in streams {
+            let claimed = self.at(*stream, is_there);
             self.grant_claimed(&claimed[..claimed.len().min(CHUNK)], consumer, &mut room, &mut taken);
         }
         taken

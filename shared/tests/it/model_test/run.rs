@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use proptest::{prelude::*, test_runner::TestCaseError};
 use tepal_shared::{
-    job::{Claim, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob, Priority, owner::View},
+    job::{Claim, Idempotency, JobId, JobStatus, LARGE_BYTES, NewJob, Stream, owner::View},
     queue::{
         intake::{Origin, Requeued, Submitted},
-        work::{Settlement, TakeRequest},
+        work::{Granted, Settlement, TakeRequest},
     },
 };
 
 use crate::{
     model::{Grant, Model, Taken, Way},
-    queue::{ANYONE, Queue, all, claims, ended, model, new_job, stream},
+    queue::{ANYONE, Queue, all, all_streams, claims, ended, new_job, streams_of},
     snapshot::Snapshot,
 };
 
@@ -29,16 +29,26 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// The groups of all streams exist, as after the first take of a worker.
+    pub(super) async fn make_groups(&self) {
+        let request = TakeRequest { streams: &all_streams(), due_from: None, ..all("w-1") };
+        self.queue.store.work.take(&request).await.unwrap();
+    }
+
     /// Takes the step in Redis and in the model, and compares what they return.
     pub(super) async fn step(&mut self, step: &Step) -> Checked {
         match step {
-            Step::Submit { priority, key, bytes, payer } => {
-                self.submit(*priority, *key, *bytes, *payer).await
+            Step::Submit { stream, key, bytes, payer } => self.submit(*stream, *key, *bytes, *payer).await,
+            Step::Take { consumer, models, turned, limit, max_bytes } => {
+                let mut streams = streams_of(models);
+                if *turned {
+                    streams.reverse();
+                }
+                self.take(CONSUMERS[*consumer], &streams, *limit, *max_bytes).await
             }
-            Step::Take { consumer, turned, limit, max_bytes } => {
-                self.take(CONSUMERS[*consumer], *turned, *limit, *max_bytes).await
+            Step::Start { consumer, models, max_bytes } => {
+                self.start(*consumer, &streams_of(models), *max_bytes).await
             }
-            Step::Start { consumer, max_bytes } => self.start(*consumer, *max_bytes).await,
             Step::Settle { grant: number, .. } | Step::Renew(number) => {
                 match number.checked_rem(self.model.grants.len()) {
                     Some(index) => self.step_of_grant(step, self.model.grants[index]).await,
@@ -60,19 +70,14 @@ impl Run {
         }
     }
 
-    async fn submit(
-        &mut self,
-        priority: Priority,
-        key: Option<(u8, u8)>,
-        bytes: usize,
-        payer: usize,
-    ) -> Checked {
+    async fn submit(&mut self, stream: Stream, key: Option<(u8, u8)>, bytes: usize, payer: usize) -> Checked {
         let idempotency = key
             .map(|(key, body)| Idempotency { key_hash: format!("{key}a"), fingerprint: format!("{body}b") });
         let (id, input) = (JobId::new(0), "1".repeat(bytes).into());
         let charge = Some(charge_of(payer));
-        let job = NewJob { input, priority, idempotency, charge, ..new_job() };
-        let expected = self.model.submit(id, priority, bytes, PAYERS[payer], key);
+        let Stream { model, priority } = stream;
+        let job = NewJob { model, input, priority, idempotency, charge, ..new_job() };
+        let expected = self.model.submit(id, stream, bytes, PAYERS[payer], key);
         let submitted = match self.queue.store.intake.submit(id, job).await.unwrap() {
             Submitted::OverQuota { .. } => Submitted::OverQuota { room_in: None },
             other => other,
@@ -84,27 +89,35 @@ impl Run {
     async fn take(
         &mut self,
         consumer: &'static str,
-        turned: bool,
+        streams: &[Stream],
         limit: usize,
         max_bytes: usize,
     ) -> Checked {
-        let mut order = Priority::ALL;
-        if turned {
-            order.reverse();
-        }
-        let streams = order.map(stream);
-        let request = TakeRequest { streams: &streams, limit, max_bytes, ..all(consumer) };
+        let from_start = vec![String::new(); streams.len()];
+        let request = TakeRequest { streams, limit, max_bytes, due_from: Some(&from_start), ..all(consumer) };
         let granted = self.queue.store.work.take(&request).await.unwrap();
-        prop_assert_eq!(taken(&granted), self.model.take(consumer, order, limit, max_bytes));
+        prop_assert_eq!(taken(&granted), self.model.take(consumer, streams, limit, max_bytes));
+        prop_assert!(self.are_of_their_streams(&granted), "{:?}", granted);
         Ok(())
     }
 
-    async fn start(&mut self, number: usize, max_bytes: usize) -> Checked {
+    async fn start(&mut self, number: usize, streams: &[Stream], max_bytes: usize) -> Checked {
         let (consumer, inbox) = (CONSUMERS[number], CONSUMERS[WORKERS + number]);
-        let granted =
-            self.queue.store.work.start(0, consumer, &Priority::ALL.map(stream), max_bytes).await.unwrap();
-        prop_assert_eq!(taken(&granted), self.model.start(consumer, inbox, max_bytes));
+        let granted = self.queue.store.work.start(0, consumer, streams, max_bytes).await.unwrap();
+        prop_assert_eq!(taken(&granted), self.model.start(consumer, inbox, streams, max_bytes));
+        prop_assert!(self.are_of_their_streams(&granted), "{:?}", granted);
         Ok(())
+    }
+
+    /// Whether a call named the right stream of each job that it claimed or failed.
+    fn are_of_their_streams(&self, granted: &Granted) -> bool {
+        let stream_of = |id| self.model.jobs.iter().find(|job| job.id == id).map(|job| job.stream);
+        let claimed = claims(granted).into_iter().map(|claim| (claim.job_id, claim.stream.model));
+        let ended = granted.ended.iter().map(|job| (job.job_id, job.model));
+        claims(granted).iter().all(|claim| stream_of(claim.job_id) == Some(claim.stream))
+            && claimed
+                .chain(ended)
+                .all(|(id, model)| stream_of(id).is_some_and(|stream| stream.model == model))
     }
 
     async fn step_of_grant(&mut self, step: &Step, grant: Grant) -> Checked {
@@ -112,7 +125,7 @@ impl Run {
             return self.settle(grant, *way).await;
         }
         let job = &self.model.jobs[grant.job];
-        let held = [Claim { job_id: job.id, token: grant.token, stream: stream(job.priority) }];
+        let held = [Claim { job_id: job.id, token: grant.token, stream: job.stream }];
         let gone = self.queue.store.work.renew(0, grant.consumer, &held).await.unwrap();
         prop_assert_eq!(gone.first().map(|(_, fence)| *fence), self.model.renew(grant));
         Ok(())
@@ -122,7 +135,7 @@ impl Run {
         let (store, id) = (self.queue.store.clone(), self.model.jobs[index].id);
         match step {
             Step::SubmitAgain(_) => {
-                let expected = self.model.submit(id, Priority::High, 1, PAYERS[0], None);
+                let expected = self.model.submit(id, all_streams()[0], 1, PAYERS[0], None);
                 prop_assert_eq!(store.intake.submit(id, new_job()).await.unwrap(), expected);
             }
             Step::Cancel(_) => {
@@ -166,9 +179,9 @@ impl Run {
 
     async fn step_of_consumer(&mut self, step: &Step) -> Checked {
         match step {
-            Step::Read { consumer, priority } => {
-                self.model.read(CONSUMERS[WORKERS + consumer], *priority);
-                self.queue.read(CONSUMERS[*consumer], *priority).await;
+            Step::Read { consumer, stream } => {
+                self.model.read(CONSUMERS[WORKERS + consumer], *stream);
+                self.queue.read(CONSUMERS[*consumer], *stream).await;
             }
             Step::Age(consumer) => {
                 self.model.age(CONSUMERS[*consumer]);
@@ -176,7 +189,8 @@ impl Run {
             }
             Step::DeleteConsumer(consumer) => {
                 self.model.delete_consumer(CONSUMERS[*consumer]);
-                for stream in self.queue.store.queue.keys().streams(0, model()) {
+                for stream in all_streams() {
+                    let stream = self.queue.store.queue.keys().stream(0, stream);
                     let words = ["XGROUP", "DELCONSUMER", &stream, "workers", CONSUMERS[*consumer]];
                     self.queue.redis::<u64>(&words).await;
                 }
@@ -205,7 +219,7 @@ impl Run {
 
     async fn settle(&mut self, grant: Grant, way: Way) -> Checked {
         let job = &self.model.jobs[grant.job];
-        let claim = Claim { job_id: job.id, token: grant.token, stream: stream(job.priority) };
+        let claim = Claim { job_id: job.id, token: grant.token, stream: job.stream };
         let settlement = match way {
             Way::Complete => Settlement::Complete(result_of(job.id, grant.token, job.result_bytes())),
             Way::Fail => crate::queue::fail(),
@@ -247,8 +261,7 @@ impl Run {
                 self.step(&Step::Age(consumer)).await?;
             }
             let first = self.model.grants.len();
-            self.step(&Step::Take { consumer: 0, turned: false, limit: 1_000, max_bytes: usize::MAX })
-                .await?;
+            self.take(CONSUMERS[0], &all_streams(), 1_000, usize::MAX).await?;
             for grant in first..self.model.grants.len() {
                 self.settle(self.model.grants[grant], Way::Complete).await?;
             }
@@ -266,7 +279,7 @@ fn result_of(id: JobId, token: u64, bytes: usize) -> String {
     format!(r#"{:bytes$}"#, format!(r#"{{"job":"{id}","token":{token}}}"#))
 }
 
-fn taken(granted: &tepal_shared::queue::work::Granted) -> Taken {
+fn taken(granted: &Granted) -> Taken {
     Taken {
         granted: claims(granted).iter().map(|claim| (claim.job_id, claim.token)).collect(),
         ended: ended(granted),
