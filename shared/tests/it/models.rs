@@ -10,8 +10,11 @@ use tepal_shared::{
     },
 };
 
+use tepal_tests::wait::eventually;
+
 use crate::queue::{
-    ANYONE, DONE, Queue, all, all_streams, claims, complete, fail, ids, model, new_job, other, streams_of,
+    ANYONE, DONE, INPUT, Queue, SOON, all, all_streams, claims, complete, fail, ids, model, new_job, other,
+    streams_of,
 };
 
 /// Submits an ordinary job of this model and priority.
@@ -224,6 +227,149 @@ pub(crate) async fn every_script_finds_the_stream_of_a_job(queue: &Queue) {
     }
 }
 
+/// Jobs of both models whose time in the queue is over, ordinary ones first.
+async fn submit_late(queue: &Queue) -> [JobId; 2] {
+    let late = [queue.submit().await, submit(queue, other(), Priority::Low).await];
+    for id in late {
+        queue.set_field(id, "queue_deadline", "1").await;
+    }
+    late
+}
+
+pub(crate) async fn a_claim_fails_and_clears_away_jobs_of_the_right_model(queue: &Queue) {
+    let late = submit_late(queue).await;
+    let mut stale = Vec::new();
+    for model in [model(), other()] {
+        let id = submit(queue, model, Priority::High).await;
+        queue.set_field(id, "entry", "0-1").await;
+        stale.push(id);
+    }
+
+    let granted = take(queue, "w", &[model(), other()]).await;
+
+    let ended: Vec<_> = granted.ended.iter().map(|job| (job.job_id, job.model)).collect();
+    assert_eq!(ended, [(late[0], model()), (late[1], other())]);
+    assert_eq!(granted.stale, 2);
+    assert_eq!(lengths(queue).await, [0, 0]);
+    for (model, id) in [model(), other()].into_iter().zip(late) {
+        assert_eq!(queue.store.views.dead_letters(0, model).await.unwrap(), 1, "{model}");
+        assert!(queue.state(id).await.ends_with(" error ttl dead kept"), "{}", queue.state(id).await);
+    }
+}
+
+pub(crate) async fn what_a_claim_leaves_stays_with_its_model(queue: &Queue) {
+    let models = [model(), other()];
+    let mut submitted = Vec::new();
+    for model in models.into_iter().flat_map(|model| [model; 2]) {
+        submitted.push(submit(queue, model, Priority::Normal).await);
+    }
+    let streams = streams_of(&models);
+    let claim = async |max_bytes| {
+        let from_start = vec![String::new(); streams.len()];
+        let request = TakeRequest { streams: &streams, max_bytes, due_from: Some(&from_start), ..all("w") };
+        queue.store.work.take(&request).await.unwrap()
+    };
+    // Each call has room for one job more than the ordinary ones. It reads both jobs of the other model.
+    let granted = claim(2 * INPUT.len() + 1).await;
+    assert_eq!(ids(&granted), submitted[..3]);
+    for claim in claims(&granted) {
+        assert_eq!(queue.settle(&claim, Settlement::Release).await, DONE);
+    }
+    assert_eq!(ids(&claim(2 * INPUT.len() + 1).await), submitted[..3]);
+    assert_eq!(ids(&claim(usize::MAX).await), submitted[3..]);
+}
+
+pub(crate) async fn what_a_start_leaves_stays_with_its_model(queue: &Queue) {
+    take(queue, "w", &[model(), other()]).await;
+    let submitted = [queue.submit().await, submit(queue, other(), Priority::Normal).await];
+    for stream in [Stream::all_of(model())[1], Stream::all_of(other())[1]] {
+        assert!(queue.read("w", stream).await);
+    }
+
+    let started = queue.store.work.start(0, "w", &all_streams(), 1).await.unwrap();
+
+    assert_eq!(ids(&started), submitted[..1]);
+    assert_eq!(ids(&take(queue, "heir", &[other()]).await), submitted[1..]);
+}
+
+pub(crate) async fn a_search_for_due_jobs_goes_on_in_each_model_where_it_stopped(queue: &Queue) {
+    let models = [model(), other()];
+    for model in models {
+        submit(queue, model, Priority::High).await;
+    }
+    let claimed = claims(&take(queue, "w", &models).await);
+    for claim in &claimed {
+        assert_eq!(queue.settle(claim, Settlement::Release).await, DONE);
+    }
+    let streams = streams_of(&models);
+    let mut from = vec![String::new(); streams.len()];
+    from[0] = format!("{}-0", u64::MAX);
+
+    let request = TakeRequest { streams: &streams, due_from: Some(&from), ..all("w") };
+    let granted = queue.store.work.take(&request).await.unwrap();
+
+    assert_eq!(ids(&granted), [claimed[1].job_id]);
+    assert_eq!(granted.cursors, ["0-0"; 6]);
+}
+
+pub(crate) async fn a_job_keeps_its_model_when_it_ends(queue: &Queue) {
+    let cancelled = submit(queue, other(), Priority::Low).await;
+    queue.store.intake.cancel(cancelled, View::All).await.unwrap();
+    let mut ended = vec![cancelled];
+    for settlement in [complete(), fail()] {
+        submit(queue, other(), Priority::Normal).await;
+        let claim = take_other(queue, "w").await;
+        assert_eq!(queue.settle(&claim, settlement).await, DONE);
+        ended.push(claim.job_id);
+    }
+
+    for id in ended {
+        assert_eq!(queue.job(id).await.model, other().as_str());
+    }
+    let new = JobId::new(0);
+    assert_eq!(queue.store.intake.requeue(cancelled, new, ANYONE).await.unwrap(), Requeued::Accepted);
+    assert_eq!(queue.job(new).await.model, other().as_str());
+}
+
+pub(crate) async fn a_sweep_knows_how_far_each_model_was_delivered(queue: &Queue) {
+    let waiting = submit(queue, other(), Priority::Normal).await;
+    let running = queue.submit_and_take("w").await;
+    let group = ["XGROUP", "CREATE", &queue.entry(waiting).await.0, "workers", "0"];
+    queue.redis::<()>(&group).await;
+
+    assert_eq!(queue.store.work.sweep(0, None, 100).await.unwrap().repaired, 0);
+
+    assert_eq!(queue.state(waiting).await, "pending 0/0/0 new input");
+    assert_eq!(queue.settle(&running, complete()).await, DONE);
+}
+
+pub(crate) async fn consumers_of_dead_workers_go_from_every_model(queue: &Queue) {
+    for model in [model(), other()] {
+        submit(queue, model, Priority::Normal).await;
+        for claim in claims(&take(queue, "dead-1", &[model]).await) {
+            assert_eq!(queue.settle(&claim, complete()).await, DONE);
+        }
+    }
+    let streams = [Stream::all_of(model())[1], Stream::all_of(other())[1]];
+
+    let prune = async || queue.store.work.prune(0, &streams, &[], Duration::ZERO).await.unwrap();
+    let mut gone = 0;
+    eventually(SOON, "two consumers to go", async || {
+        gone += prune().await;
+        gone == 2
+    })
+    .await;
+    assert_eq!(prune().await, 0);
+}
+
+pub(crate) async fn each_model_has_its_own_description(queue: &Queue) {
+    let described = [(model(), "{\"x\":1}".to_owned()), (other(), "{\"x\":2}".to_owned())];
+    queue.store.work.publish(&described).await.unwrap();
+
+    let published = queue.store.views.published_models().await.unwrap();
+    assert_eq!(published, described.map(|(model, text)| (model.to_string(), text)).into());
+}
+
 pub(crate) async fn a_sweep_repairs_jobs_of_every_model(queue: &Queue) {
     let lost = [submit(queue, other(), Priority::High).await, queue.submit().await];
     let whole = submit(queue, other(), Priority::Low).await;
@@ -249,5 +395,13 @@ as_tests![
     jobs_whose_lone_call_broke_off_wait_for_those_of_their_own_model_only,
     dead_letters_are_kept_for_each_model,
     every_script_finds_the_stream_of_a_job,
+    a_claim_fails_and_clears_away_jobs_of_the_right_model,
+    what_a_claim_leaves_stays_with_its_model,
+    what_a_start_leaves_stays_with_its_model,
+    a_search_for_due_jobs_goes_on_in_each_model_where_it_stopped,
+    a_job_keeps_its_model_when_it_ends,
+    a_sweep_knows_how_far_each_model_was_delivered,
+    consumers_of_dead_workers_go_from_every_model,
+    each_model_has_its_own_description,
     a_sweep_repairs_jobs_of_every_model,
 ];

@@ -30,6 +30,7 @@ mod accepting;
 mod charges;
 mod claims;
 mod ends;
+mod models;
 mod upkeep;
 
 async fn fails(behaviour: impl Future<Output = ()>) -> bool {

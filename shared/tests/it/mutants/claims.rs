@@ -1,7 +1,7 @@
 //! Who sees a job, and who claims it.
 
 use super::{Alteration, Altered, Queue, fails};
-use crate::{deadlines, delivery, endurance, leases, models, owners, put_back, transitions};
+use crate::{deadlines, delivery, endurance, leases, owners, put_back, transitions};
 
 mutants! {
     // Whose job it is.
@@ -51,16 +51,6 @@ mutants! {
         put_back::of_jobs_whose_lone_call_broke_off_one_runs_at_a_time;
     ages_can_be_negative: "clock.lua" "math.max(now - tonumber(created_at or now), 0)" => "now - tonumber(created_at)",
         delivery::a_job_from_the_future_is_zero_old;
-    models_share_the_job_that_runs_alone: "grant.lua" "model_key(stream, 'alone')" => "model_key('{q:0}:stream:all:high', 'alone')",
-        models::jobs_whose_lone_call_broke_off_wait_for_those_of_their_own_model_only;
-    models_share_dead_letters: "end.lua" "model_key(job.stream, 'dead')" => "string.match(job.stream, '^(.-}:)') .. 'dead:all'",
-        models::dead_letters_are_kept_for_each_model;
-    cancel_takes_any_stream: "cancel.lua" "stream_of(ARGV[4], job[6], job[3])" => "stream_of(ARGV[4], 'iris', job[3])",
-        models::every_script_finds_the_stream_of_a_job;
-    expire_takes_any_stream: "expire.lua" "stream_of(ARGV[5], job[10], job[3])" => "stream_of(ARGV[5], 'iris', job[3])",
-        models::every_script_finds_the_stream_of_a_job;
-    sweep_takes_any_stream: "sweep.lua" "stream_of(ARGV[6], job[5], job[3])" => "stream_of(ARGV[6], 'iris', job[3])",
-        models::a_sweep_repairs_jobs_of_every_model;
     take_makes_no_group: "take.lua" "string.find(reply.err, 'NOGROUP', 1, true)" => "false",
         delivery::a_missing_group_is_made_and_nothing_that_waits_is_skipped;
     take_skips_what_waits: "take.lua" "GROUP, '0', 'MKSTREAM'" => "GROUP, '$', 'MKSTREAM'",
