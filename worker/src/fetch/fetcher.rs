@@ -4,7 +4,7 @@
 //! hold. When it finds none, the lane waits for the [reader](crate::fetch::reader) of the process. While suspects are expected, the
 //! fetcher claims jobs one at a time, see [`Quarantine`].
 
-use std::{mem, sync::Arc};
+use std::{mem, sync::Arc, time::Duration};
 
 use tepal_shared::{
     job::{Delivery, ModelName},
@@ -13,6 +13,7 @@ use tepal_shared::{
         work::{TakeRequest, Work},
     },
 };
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,6 +29,10 @@ use crate::{
 
 /// Most jobs of one take: its script then runs well below 5 ms.
 const MOST_JOBS: usize = 256;
+/// A worker that may not run a suspect releases it within a few milliseconds.
+const SUSPECT_RELEASED_WITHIN: Duration = Duration::from_millis(100);
+/// Pause between two searches for a suspect.
+const SUSPECT_PAUSE: Duration = Duration::from_millis(5);
 
 /// Claims jobs for one lane.
 pub struct Fetcher {
@@ -80,6 +85,22 @@ impl Fetcher {
         };
         self.memory.has_waited = deliveries.is_empty();
         Ok(deliveries)
+    }
+
+    /// Claims jobs in a turn alone. A suspect that is not there may be about to be released by another worker, which waits for a turn
+    /// alone, too. If this lane gave up at once, the workers could claim and release the suspect in turn for ever.
+    ///
+    /// # Errors
+    /// As for [`Fetcher::take`].
+    pub async fn take_alone(&mut self) -> Result<Vec<Delivery>, StoreError> {
+        let end = Instant::now() + SUSPECT_RELEASED_WITHIN;
+        loop {
+            let deliveries = self.take().await?;
+            if !deliveries.is_empty() || Instant::now() >= end {
+                return Ok(deliveries);
+            }
+            sleep(SUSPECT_PAUSE).await;
+        }
     }
 
     /// Waits until jobs arrive. Returns none if the lane has to do something else first. Never cancel it: see [`Arrivals::next`].

@@ -214,7 +214,11 @@ impl ClaimLoop {
         slot: Slot,
         shutdown: &CancellationToken,
     ) -> (Result<(), StoreError>, Option<Slot>) {
-        let deliveries = match self.fetcher.take().await {
+        let taken = match turn {
+            Turn::Alone(_) => self.fetcher.take_alone().await,
+            Turn::Shared(_) => self.fetcher.take().await,
+        };
+        let deliveries = match taken {
             Ok(deliveries) => deliveries,
             Err(error) => return (Err(error), None),
         };
@@ -225,7 +229,7 @@ impl ClaimLoop {
         // An idle lane holds no slot: batches that wait for one again, or other models, need it.
         drop(slot);
         if matches!(turn, Turn::Alone(_)) {
-            // Another worker has the suspect. The other lanes must not wait longer.
+            // Another worker runs the suspect. The other lanes must not wait longer.
             self.alone_next = false;
             return (Ok(()), None);
         }

@@ -186,9 +186,20 @@ impl Queue {
 
     /// Waits until the job's lease has lapsed, takes it over and gives it back.
     pub(crate) async fn reclaim_and_release(&self, id: JobId) {
+        self.reclaim_and_release_after(id, async {}).await;
+    }
+
+    /// The same; gives it back after something else.
+    pub(crate) async fn reclaim_and_release_after<T>(&self, id: JobId, event: impl Future<Output = T>) {
         let claim = self.take_for_a_dead_worker(id).await;
+        event.await;
         let settled = self.store.work.settle(&[(claim, Settlement::Release)]).await.unwrap().remove(0);
         assert_eq!(settled.unwrap(), Settled::Done { repaired: false });
+    }
+
+    /// How often the job was given back.
+    pub(crate) fn times_released(&self, id: JobId) -> u32 {
+        self.hash(id).get("released").map_or(0, |times| times.parse().unwrap())
     }
 
     /// How many normal jobs a worker holds.

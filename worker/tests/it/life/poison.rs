@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::{
     flowers::input,
-    queue::{Queue, SOON, new_job},
+    queue::{Queue, SOON, new_job, running},
     settings::Settings,
 };
 
@@ -110,4 +110,28 @@ async fn a_suspect_that_must_be_alone_waits_for_held_jobs_and_does_not_stop_them
     queue.all_completed(&ids).await;
     queue.completed(suspect).await;
     queue.assert_drained().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_waits_alone_for_a_suspect_gets_it_from_one_that_may_not_run_it() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    let suspects = queue.submit_all((0..3).map(|_| input(5.1))).await;
+    for suspect in &suspects {
+        queue.take_for_a_dead_worker(*suspect).await;
+    }
+    let settings = Settings::serving(&server).with("MAX_LOST", 2).with("RECLAIM_INTERVAL_MS", 20);
+    let _worker = queue.worker(settings).await;
+    let mut released = Vec::new();
+    // On a slow machine, the worker may have given up before the suspect is released.
+    for suspect in suspects {
+        server.script_next(1, Behaviour::Delay(Duration::from_secs(1)));
+        let held = queue.submit(input(5.1)).await;
+        running(&server, 1).await;
+        queue.lapse(suspect);
+        eventually(SOON, "the worker to release it", async || queue.times_released(suspect) == 1).await;
+        queue.reclaim_and_release_after(suspect, queue.completed(held)).await;
+        queue.completed(suspect).await;
+        released.push(queue.times_released(suspect));
+    }
+    assert!(released.contains(&2), "{released:?}");
 }
