@@ -25,7 +25,8 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Finds the attempts in the history. A job that ended without another attempt is left out.
+    /// Finds the attempts in the history. A job is left out if it ended without another attempt, or if the next attempt is not in
+    /// the log because that worker was killed before it wrote the line.
     pub(super) fn measure(kills: &[Kill], records: &[Record]) -> Self {
         let mut starts: HashMap<&str, Vec<(u64, u64)>> = HashMap::new();
         for record in records {
@@ -36,8 +37,8 @@ impl Recovery {
         let mut recovery = Self::default();
         for kill in kills {
             let times = kill.jobs.iter().filter_map(|(job, before)| {
-                let later = starts.get(job.as_str())?.iter().filter(|(attempt, _)| attempt > before);
-                let next_us = later.min().map(|(_, at_us)| *at_us)?;
+                let next = starts.get(job.as_str())?.iter().find(|(attempt, _)| *attempt == before + 1);
+                let next_us = next.map(|(_, at_us)| *at_us)?;
                 Some(Duration::from_micros(next_us.saturating_sub(kill.at_us)))
             });
             if kill.alone { recovery.alone.extend(times) } else { recovery.among_others.extend(times) }
@@ -61,8 +62,16 @@ mod tests {
     fn the_next_attempt_after_the_kill_counts() {
         let start =
             |id: &str, attempt, at_us| Record::at(at_us, Event::Started { id: id.to_owned(), attempt });
-        let kill = |alone| Kill { at_us: 1_000, alone, jobs: vec![("a".to_owned(), 1), ("b".to_owned(), 1)] };
-        let records = [start("a", 1, 900), start("a", 3, 9_000), start("a", 2, 3_000), start("b", 1, 950)];
+        let jobs = ["a", "b", "c"].map(|job| (job.to_owned(), 1)).to_vec();
+        let kill = |alone| Kill { at_us: 1_000, alone, jobs: jobs.clone() };
+        // The second attempt of c was on a worker that was killed, too.
+        let records = [
+            start("a", 1, 900),
+            start("a", 3, 9_000),
+            start("a", 2, 3_000),
+            start("b", 1, 950),
+            start("c", 3, 9_000),
+        ];
 
         let recovery = Recovery::measure(&[kill(true), kill(false)], &records);
 
