@@ -1,11 +1,12 @@
 //! The queue of a benchmark: submits through the store; reads lengths, memory and processor time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use tepal_shared::job::{JobId, ModelName, NewJob, Priority, Stream};
+use tepal_shared::job::{JobId, ModelName, NewJob, Priority, Stream, owner::View};
 use tepal_shared::queue::{
     Policy,
     intake::{Intake, Submitted},
@@ -13,6 +14,7 @@ use tepal_shared::queue::{
     link::{ConnectionSettings, Redis},
 };
 use tepal_tests::redis::RedisServer;
+use tepal_tests::wait::eventually;
 use tokio::task::JoinSet;
 
 use crate::{parts::QUEUE_LIMIT, tools::STORED};
@@ -92,6 +94,56 @@ impl Queue {
         started.elapsed()
     }
 
+    /// Submits this job so often, from some tasks.
+    pub(crate) async fn fill_with(&self, job: &NewJob, jobs: usize) {
+        const TASKS: usize = 16;
+        let mut submitting = JoinSet::new();
+        for task in 0..TASKS {
+            let (intake, job) = (self.intake.clone(), job.clone());
+            submitting.spawn(async move {
+                for _ in (task..jobs).step_by(TASKS) {
+                    submit_job(&intake, JobId::new(0), job.clone()).await;
+                }
+            });
+        }
+        submitting.join_all().await;
+    }
+
+    /// Runs this job. Returns the time from its first attempt to its end, ms.
+    pub(crate) async fn run_time_ms(&self, job: &NewJob) -> f64 {
+        let id = JobId::new(0);
+        submit_job(&self.intake, id, job.clone()).await;
+        let mut read = redis::cmd("HMGET");
+        read.arg(self.intake.queue().keys().job(id)).arg(&["waited_ms", "took_ms"]);
+        let [waited, took] = eventually(STUCK, "the end of a job", async || {
+            let [waited, took]: [Option<f64>; 2] = self.ask(&read).await;
+            Some([waited?, took?])
+        })
+        .await;
+        took - waited
+    }
+
+    /// The number of unfinished jobs of normal priority of this model.
+    pub(crate) async fn waiting_of(&self, model: &str) -> usize {
+        self.ask(redis::cmd("XLEN").arg(self.stream_of(model))).await
+    }
+
+    /// Cancels what is left of this model.
+    pub(crate) async fn cancel_all(&self, model: &str) {
+        let entries: Vec<(String, HashMap<String, String>)> =
+            self.ask(redis::cmd("XRANGE").arg(self.stream_of(model)).arg("-").arg("+")).await;
+        for (_, fields) in entries {
+            let id = fields["id"].parse().expect("the id of a job");
+            self.intake.cancel(id, View::All).await.expect("Redis answers");
+        }
+        eventually(STUCK, "the end of all jobs", async || self.waiting_of(model).await == 0).await;
+    }
+
+    fn stream_of(&self, model: &str) -> String {
+        let model = model.parse().expect("a valid name");
+        self.intake.queue().keys().stream(0, Stream { model, priority: Priority::Normal })
+    }
+
     /// Submits from `tasks` tasks for `length`. Returns the jobs per second.
     pub(crate) async fn submit_for(&self, length: Duration, tasks: usize) -> f64 {
         let (started, count) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
@@ -111,12 +163,7 @@ impl Queue {
 
     /// The number of unfinished jobs: entries of finished jobs are deleted.
     pub(crate) async fn length(&self) -> usize {
-        self.ask(
-            redis::cmd("XLEN").arg(
-                self.intake.queue().keys().stream(0, Stream { model: model(), priority: Priority::Normal }),
-            ),
-        )
-        .await
+        self.waiting_of(model().as_str()).await
     }
 
     /// Jobs finished per second while nobody submits.
@@ -191,10 +238,18 @@ fn model() -> ModelName {
 /// Submits as the proxy does.
 async fn submit(intake: &Intake) -> JobId {
     let id = JobId::new(0);
-    let job = NewJob { request_id: Some(id.to_string()), ..NewJob::new(model(), STORED.to_vec()) };
+    submit_job(
+        intake,
+        id,
+        NewJob { request_id: Some(id.to_string()), ..NewJob::new(model(), STORED.to_vec()) },
+    )
+    .await;
+    id
+}
+
+async fn submit_job(intake: &Intake, id: JobId, job: NewJob) {
     let submitted = intake.submit(id, job).await.expect("Redis answers");
     assert!(matches!(submitted, Submitted::Accepted), "{submitted:?}");
-    id
 }
 
 fn number(info: &str, name: &str) -> f64 {

@@ -4,6 +4,7 @@ mod batching;
 mod depth;
 mod drain;
 mod durability;
+mod fairness;
 mod http;
 mod latency;
 mod memory;
@@ -28,8 +29,10 @@ pub(crate) enum Group {
     Memory,
     /// Several workers
     Scaling,
-    /// A busy model beside idle ones
+    /// A busy model beside idle ones, and the commands of idle workers
     Models,
+    /// A model with few jobs beside a saturated one
+    Fairness,
     /// Short and long backlogs
     Depth,
     /// Jobs that share model calls
@@ -100,6 +103,7 @@ pub(crate) async fn measure(only: &[Group], scale: Scale) -> Measured {
             Group::Memory => memory::measure(&mut measured, scale).await,
             Group::Scaling => scaling::measure(&mut measured, scale).await,
             Group::Models => models::measure(&mut measured, scale).await,
+            Group::Fairness => fairness::measure(&mut measured, scale).await,
             Group::Depth => depth::measure(&mut measured, scale).await,
             Group::Batching => batching::measure(&mut measured, scale).await,
             Group::Durability => durability::measure(&mut measured, scale).await,

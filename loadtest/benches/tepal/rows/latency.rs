@@ -1,7 +1,7 @@
 //! Time from the scheduled submission of a job until its result is stored, with the ONNX Iris model.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -9,6 +9,7 @@ use redis::aio::PubSub;
 use tepal_shared::job::JobId;
 use tepal_tests::http::Client;
 use tepal_tests::redis::RedisServer;
+use tepal_tests::wait::eventually;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -71,8 +72,8 @@ pub(super) async fn open_loop(
     length: Duration,
 ) -> Latencies {
     let count = (per_second * length.as_secs_f64()) as usize;
-    let ends = subscribe(redis).await;
-    let listening = tokio::spawn(tokio::time::timeout(length + LAST_JOBS_TIMEOUT, collect(ends, count)));
+    let ended = Arc::<Mutex<HashMap<JobId, Instant>>>::default();
+    let listening = tokio::spawn(collect(subscribe(redis).await, Arc::clone(&ended)));
     let mut submissions = JoinSet::new();
     let mut due = pace(count, per_second);
     while let Some(intended) = due.recv().await {
@@ -80,7 +81,14 @@ pub(super) async fn open_loop(
         submissions.spawn(async move { (via.submit().await, intended) });
     }
     let intended = submissions.join_all().await;
-    let ended = listening.await.expect("no panic").expect("every job ends");
+    // Other jobs may end meanwhile.
+    eventually(LAST_JOBS_TIMEOUT, "the end of every job", async || {
+        let ended = ended.lock().expect("no panic while held");
+        intended.iter().all(|(id, _)| ended.contains_key(id))
+    })
+    .await;
+    listening.abort();
+    let ended = ended.lock().expect("no panic while held");
     let times = intended.into_iter().map(|(id, intended)| (ended[&id] - intended).as_secs_f64() * 1_000.0);
     let mut times: Vec<_> = times.collect();
     times.sort_by(f64::total_cmp);
@@ -123,20 +131,19 @@ async fn subscribe(redis: &RedisServer) -> PubSub {
     ends
 }
 
-async fn collect(mut ends: PubSub, count: usize) -> HashMap<JobId, Instant> {
-    let mut ended = HashMap::with_capacity(count);
+/// Notes when jobs complete.
+async fn collect(mut ends: PubSub, ended: Arc<Mutex<HashMap<JobId, Instant>>>) {
     let mut messages = ends.on_message();
-    while ended.len() < count {
-        let message = messages.next().await.expect("the subscription lives");
+    while let Some(message) = messages.next().await {
         let now = Instant::now();
         // Messages come for every change of a job, not only for its end.
         if message.get_payload_bytes() != b"completed" {
             continue;
         }
         let id = message.get_channel_name().rsplit(':').next().unwrap_or_default();
-        ended.insert(id.parse().expect("a job's channel"), now);
+        let id = id.parse().expect("a job's channel");
+        ended.lock().expect("no panic while held").insert(id, now);
     }
-    ended
 }
 
 /// Sends the scheduled time of each job when it has come.

@@ -1,6 +1,7 @@
-//! A busy model beside idle ones in the same worker.
+//! A busy model beside idle ones in the same worker, and what idle models cost Redis.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -9,19 +10,54 @@ use crate::series::Series;
 use crate::{Scale, parts, queue::Queue};
 
 const MODELS: usize = 20;
+/// Time for a worker to start.
+const SETTLED: Duration = Duration::from_secs(3);
 /// Tasks that submit at once.
 const TASKS: usize = 64;
 
 pub(super) async fn measure(measured: &mut Measured, scale: Scale) {
-    let redis = parts::redis().await;
-    let queue = Queue::of(&redis).await;
     let models = copies_of_iris();
     let folder = models.path().display().to_string();
+    draining(measured, scale, &folder).await;
+    idling(measured, scale, &folder).await;
+}
+
+/// Commands that an idle worker sends. Those of scripts do not count.
+async fn idling(measured: &mut Measured, scale: Scale, folder: &str) {
+    let redis = parts::redis().await;
+    let [mut few, mut many] = [const { Series::new() }; 2];
+    for round in 0..scale.rounds {
+        for (served, workers, rates) in [("iris", "2", &mut few), ("", "8", &mut many)] {
+            let env = [
+                ("MODELS_DIR", folder),
+                ("MODEL_NAME", "iris"),
+                ("MODELS", served),
+                ("NUM_WORKERS", workers),
+            ];
+            let _worker = parts::worker(&redis, &env).await;
+            // The first search for due jobs, and all groups.
+            tokio::time::sleep(SETTLED).await;
+            let monitor = redis.monitor();
+            tokio::time::sleep(scale.length * 2).await;
+            let sent = monitor.executed().iter().filter(|command| !command.is_in_script).count();
+            let rate = sent as f64 / (scale.length * 2).as_secs_f64();
+            say(round, &format!("idle, NUM_WORKERS={workers}"), rate, "commands/s");
+            rates.push(rate);
+        }
+    }
+    let what =
+        format!("commands of an idle worker with {MODELS} models and NUM_WORKERS=8, over one model and 2");
+    measured.rows.push(Row::ratio(&what, few, many, "/s", Target::AtMost(1.1)));
+}
+
+async fn draining(measured: &mut Measured, scale: Scale, folder: &str) {
+    let redis = parts::redis().await;
+    let queue = Queue::of(&redis).await;
     let [mut alone, mut beside] = [const { Series::new() }; 2];
     for round in 0..scale.rounds {
         for (served, rates) in [("iris", &mut alone), ("", &mut beside)] {
             queue.fill(scale.jobs, TASKS).await;
-            let env = [("MODELS_DIR", folder.as_str()), ("MODEL_NAME", "iris"), ("MODELS", served)];
+            let env = [("MODELS_DIR", folder), ("MODEL_NAME", "iris"), ("MODELS", served)];
             let worker = parts::worker(&redis, &env).await;
             let rate = queue.drained().await.per_second();
             drop(worker);
