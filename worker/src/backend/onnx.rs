@@ -8,6 +8,7 @@ mod rows;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -17,6 +18,7 @@ use tepal_shared::{
     model::Model,
     tensor::{Batch, Tensor},
 };
+use tokio::sync::Semaphore;
 use tract_onnx::prelude::{DatumType, TractError};
 
 use self::plans::{OutputFact, Plans};
@@ -32,6 +34,8 @@ pub(super) struct Onnx {
     outputs: Arc<[String]>,
     metadata: Value,
     pace: Arc<Pace>,
+    /// One for each long call that may compute now. More calls than cores would end no sooner, and would delay other models.
+    turns: Arc<Semaphore>,
 }
 
 impl Onnx {
@@ -45,7 +49,8 @@ impl Onnx {
             .map_err(|error| OpenError::Onnx { path: path.display().to_string(), source: error.into() })?;
         let outputs = model.outputs().map(|output| output.name.clone()).collect();
         let metadata = metadata(&plans, model);
-        Ok(Self { plans: Arc::new(plans), outputs, metadata, pace: Arc::new(Pace::unknown()) })
+        let turns = Arc::new(Semaphore::new(thread::available_parallelism().map_or(1, usize::from)));
+        Ok(Self { plans: Arc::new(plans), outputs, metadata, pace: Arc::new(Pace::unknown()), turns })
     }
 }
 
@@ -77,12 +82,15 @@ impl Backend for Onnx {
         // Rows of other shapes take other times, and a new shape is optimised first.
         let is_short = plans.is_one() && pace.is_short(batch.rows);
         let work = move || compute(&plans, &names, &batch, &pace);
+        let turns = Arc::clone(&self.turns);
         Box::pin(async move {
             if is_short {
                 return work();
             }
-            let computed = tokio::task::spawn_blocking(work).await;
-            computed.unwrap_or_else(|cancelled| Err(BackendError::inference(cancelled)))
+            let turn = turns.acquire_owned().await.map_err(BackendError::inference)?;
+            // A call that nobody waits for any more still computes.
+            let computed = tokio::task::spawn_blocking(move || (work(), turn)).await;
+            computed.map_or_else(|cancelled| Err(BackendError::inference(cancelled)), |(done, _)| done)
         })
     }
 

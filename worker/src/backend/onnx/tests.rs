@@ -56,6 +56,23 @@ async fn a_model_of_another_shape_needs_no_other_code() {
     assert_eq!(model.render(&answer, 0..1, usize::MAX).unwrap().json, r#"{"prediction":[11.5]}"#);
 }
 
+#[tokio::test]
+async fn long_calls_of_a_model_wait_for_a_core() {
+    let model = model("tests/models", "toy");
+    let rows = model.read_data(&model.shown_sample().unwrap()).unwrap();
+    let backend = Onnx::open(&model).unwrap();
+    let cores = thread::available_parallelism().unwrap().get() as u32;
+    let turns = Arc::clone(&backend.turns).acquire_many_owned(cores).await.unwrap();
+
+    // A first call counts as long.
+    let mut call = backend.predict(model.concatenate(std::iter::once(&rows)));
+    let is_early = tokio::time::timeout(Duration::from_millis(50), &mut call).await.is_ok();
+    drop(turns);
+
+    assert!(!is_early);
+    assert_eq!(call.await.unwrap().len(), 1);
+}
+
 /// Name, type and shape of a tensor in an ONNX file.
 fn value(name: &str, elem_type: DatumTypeOfFile, shape: Option<&[i64]>) -> ValueInfoProto {
     let dimension =
