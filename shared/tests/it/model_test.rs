@@ -15,7 +15,7 @@ use self::run::Run;
 use crate::{
     altered::{Alteration, Altered},
     model::{MAX_LOST, MOST_BYTES, Model, WAITING, Way},
-    queue::{Queue, all_streams, model, other},
+    queue::{Queue, model, other, streams_of},
 };
 
 const CASES: u32 = 96;
@@ -76,14 +76,22 @@ enum Step {
     Sweep,
 }
 
+/// Most jobs are of one model, so that rare sequences of one job still come up.
 fn stream() -> impl Strategy<Value = Stream> {
-    prop::sample::select(all_streams())
+    prop_oneof![
+        4 => prop::sample::select(streams_of(&[model()])),
+        1 => prop::sample::select(streams_of(&[other()])),
+    ]
 }
 
 /// The models of a call.
 fn models() -> impl Strategy<Value = Vec<ModelName>> {
-    let both = vec![model(), other()];
-    prop::sample::select(vec![both.clone(), both, vec![other(), model()], vec![model()], vec![other()]])
+    prop_oneof![
+        5 => Just(vec![model(), other()]),
+        1 => Just(vec![other(), model()]),
+        1 => Just(vec![model()]),
+        1 => Just(vec![other()]),
+    ]
 }
 
 /// Length of a job's input.
@@ -164,7 +172,7 @@ fn the_model_notices_broken_scripts() {
     ] {
         let alteration = Alteration { file, cut, put };
         let altered = runtime.block_on(Altered::new(&queue, Some(alteration)));
-        assert!(check(&runtime, &altered.queue, 10 * CASES, 0).is_err(), "unnoticed: {alteration:?}");
+        assert!(check(&runtime, &altered.queue, 50 * CASES, 0).is_err(), "unnoticed: {alteration:?}");
     }
 }
 

@@ -362,14 +362,6 @@ pub(crate) async fn consumers_of_dead_workers_go_from_every_model(queue: &Queue)
     assert_eq!(prune().await, 0);
 }
 
-pub(crate) async fn each_model_has_its_own_description(queue: &Queue) {
-    let described = [(model(), "{\"x\":1}".to_owned()), (other(), "{\"x\":2}".to_owned())];
-    queue.store.work.publish(&described).await.unwrap();
-
-    let published = queue.store.views.published_models().await.unwrap();
-    assert_eq!(published, described.map(|(model, text)| (model.to_string(), text)).into());
-}
-
 pub(crate) async fn a_sweep_repairs_jobs_of_every_model(queue: &Queue) {
     let lost = [submit(queue, other(), Priority::High).await, queue.submit().await];
     let whole = submit(queue, other(), Priority::Low).await;
@@ -402,6 +394,5 @@ as_tests![
     a_job_keeps_its_model_when_it_ends,
     a_sweep_knows_how_far_each_model_was_delivered,
     consumers_of_dead_workers_go_from_every_model,
-    each_model_has_its_own_description,
     a_sweep_repairs_jobs_of_every_model,
 ];

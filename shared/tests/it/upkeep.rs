@@ -13,7 +13,7 @@ use tepal_shared::{
 use tepal_tests::wait::eventually;
 
 use crate::{
-    queue::{DONE, Queue, SOON, complete, fail, model, stream},
+    queue::{DONE, Queue, SOON, complete, fail, model, other, stream},
     repairs::{Damage, damaged},
     snapshot::Snapshot,
 };
@@ -218,6 +218,14 @@ pub(crate) async fn descriptions_stay_as_long_as_a_worker_publishes_them(queue: 
     assert_eq!(queue.store.views.published_models().await.unwrap().len(), 1);
 }
 
+pub(crate) async fn each_model_has_its_own_description(queue: &Queue) {
+    let described = [(model(), r#"{"x":1}"#.to_owned()), (other(), r#"{"x":2}"#.to_owned())];
+    queue.store.work.publish(&described).await.unwrap();
+
+    let published = queue.store.views.published_models().await.unwrap();
+    assert_eq!(published, described.map(|(model, text)| (model.to_string(), text)).into());
+}
+
 as_tests![
     a_sweep_leaves_everything_alone_that_is_in_order,
     a_sweep_of_jobs_without_a_group_changes_nothing,
@@ -229,4 +237,5 @@ as_tests![
     consumers_of_dead_workers_go_once_they_hold_nothing,
     workers_live_as_long_as_they_are_heard,
     descriptions_stay_as_long_as_a_worker_publishes_them,
+    each_model_has_its_own_description,
 ];
