@@ -56,7 +56,7 @@ fn read(body: Value) -> Result<Submission, ApiError> {
 pub fn binary_submission(bytes: &[u8]) {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return };
     let Ok(length) = HeaderValue::from_bytes(&bytes[..end]) else { return };
-    let model_of = |body: &Value| MODELS.of_body(body);
+    let model_of = |body: Option<&Value>| MODELS.of_body(body.unwrap_or(&Value::Null));
     check(&rest::read_binary(&length, &bytes[end + 1..], &mut Meter::off(), model_of));
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod lookup;
 mod metadata;
 mod models;
 pub(crate) mod openapi;
+mod query;
 mod submit;
 
 use std::sync::Arc;

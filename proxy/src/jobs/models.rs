@@ -91,28 +91,50 @@ impl Registry {
         self.models.values()
     }
 
-    /// The model with this name, or the default model.
-    pub(crate) fn find(&self, name: Option<&str>) -> Result<Arc<Served>, ApiError> {
-        let name = match (name, self.default) {
-            (Some(name), _) => name,
-            (None, Some(default)) => default.as_str(),
-            (None, None) if self.models.is_empty() => return Err(ApiError::ModelUnknownYet),
-            (None, None) => {
-                let detail = format!("is missing; known are {}", self.known());
-                return Err(ApiError::Invalid(vec![Mistake::at(format!("/{MODEL}"), "missing", detail)]));
-            }
-        };
+    /// The model with this name.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Served>, ApiError> {
         self.models.get(name).cloned().ok_or_else(|| self.missing(name))
+    }
+
+    /// The model that a query names, or the default model.
+    pub(crate) fn of_query(&self, name: Option<&str>) -> Result<Arc<Served>, ApiError> {
+        self.find_or_default(name, |detail| Mistake::in_query(MODEL, "missing", detail))
     }
 
     /// The model that a body names, or the default model.
     pub(crate) fn of_body(&self, body: &Value) -> Result<Arc<Served>, ApiError> {
-        match body.get(MODEL) {
-            None => self.find(None),
-            Some(Value::String(name)) => self.find(Some(name)),
-            Some(other) => {
-                let detail = format!("must be the name of a model, not {}", kind(other));
-                Err(ApiError::Invalid(vec![Mistake::at(format!("/{MODEL}"), "type", detail)]))
+        self.of_request(body, None)
+    }
+
+    /// The model that a body or the query names, or the default model.
+    pub(crate) fn of_request(&self, body: &Value, in_query: Option<&str>) -> Result<Arc<Served>, ApiError> {
+        let wrong = |code, detail| ApiError::Invalid(vec![Mistake::at(format!("/{MODEL}"), code, detail)]);
+        let name = match (body.get(MODEL), in_query) {
+            (None, in_query) => in_query,
+            (Some(Value::String(name)), Some(other)) if name != other => {
+                let detail = "must be omitted or the same as in the query".to_owned();
+                return Err(wrong("conflict", detail));
+            }
+            (Some(Value::String(name)), _) => Some(name.as_str()),
+            (Some(other), _) => {
+                return Err(wrong("type", format!("must be the name of a model, not {}", kind(other))));
+            }
+        };
+        self.find_or_default(name, |detail| Mistake::at(format!("/{MODEL}"), "missing", detail))
+    }
+
+    fn find_or_default(
+        &self,
+        name: Option<&str>,
+        unnamed: impl FnOnce(String) -> Mistake,
+    ) -> Result<Arc<Served>, ApiError> {
+        match (name, self.default) {
+            (Some(name), _) => self.find(name),
+            (None, Some(default)) => self.find(default.as_str()),
+            (None, None) if self.models.is_empty() => Err(ApiError::ModelUnknownYet),
+            (None, None) => {
+                let detail = format!("is missing; known are {}", self.known());
+                Err(ApiError::Invalid(vec![unnamed(detail)]))
             }
         }
     }

@@ -155,7 +155,7 @@ impl Gateway {
         self.deliveries_of(model(), partition).await
     }
 
-    async fn deliveries_of(&self, model: ModelName, partition: u8) -> Vec<Delivery> {
+    pub(crate) async fn deliveries_of(&self, model: ModelName, partition: u8) -> Vec<Delivery> {
         let (consumer, streams) = ("test-1", &Stream::all_of(model));
         let (limit, max_bytes) = (1000, usize::MAX);
         let request = TakeRequest { partition, consumer, streams, limit, max_bytes, due_from: None };

@@ -15,7 +15,7 @@ use tepal_tests::{
 };
 
 use crate::{
-    gateway::{FLOWER, Gateway, JSON, SOON, accepted},
+    gateway::{FLOWER, FLOWER_INPUT, Gateway, JSON, SOON, accepted},
     keys::Keys,
 };
 
@@ -123,6 +123,25 @@ async fn a_listing_shows_the_jobs_of_a_model() {
     assert_eq!(ids, [&json!(toy.to_string())]);
     assert_eq!(gateway.get("/jobs?model=resnet").await.json()["jobs"], json!([]));
     assert_eq!(gateway.get("/jobs?model=a:b").await.status, 422);
+}
+
+#[tokio::test]
+async fn the_sample_of_each_model_can_be_submitted() {
+    let folder = repository();
+    let gateway = gateway(&folder, &[]).await;
+    accepted(&gateway.post("/predict/test").await);
+    accepted(&gateway.post("/predict/test?model=toy").await);
+    assert_eq!(gateway.take_delivery().await.input, FLOWER_INPUT);
+    accepted(&gateway.predict(TOY).await);
+    let toys = gateway.deliveries_of("toy".parse().unwrap(), 0).await;
+    assert_eq!((toys.len(), &toys[0].input), (2, &toys[1].input));
+
+    let unknown = gateway.post("/predict/test?model=resnet").await;
+    assert_eq!(problem(&unknown).1, "model_not_found");
+    assert_eq!(
+        gateway.post("/predict/test?models=toy").await.json()["errors"][0]["code"],
+        "unknown_parameter"
+    );
 }
 
 #[tokio::test]

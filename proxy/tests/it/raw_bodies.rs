@@ -3,32 +3,36 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::json;
 use tepal_shared::job::input::ResultForm;
+use tepal_tests::http::Method;
 
 use crate::{
     expect::{invalid, problem},
-    gateway::{Gateway, accepted},
+    gateway::{Gateway, JSON, accepted},
+    models::{TOY, repository},
     tensor_jobs::{send_binary, taken},
 };
+
+/// A model that takes one string.
+const TEXT_MODEL: &str = r#"
+    name = "iris"
+    version = "1"
+    max_batch = 8
+    [[inputs]]
+    name = "content"
+    datatype = "BYTES"
+    shape = [1]
+    [[outputs]]
+    name = "length"
+    datatype = "INT64"
+    shape = [1]
+"#;
 
 /// A proxy with a model that takes one string. It has the name of the reference model, whose jobs the test takes.
 async fn with_text_model() -> (Gateway, tempfile::TempDir) {
     let models = tempfile::tempdir().unwrap();
     let folder: std::path::PathBuf = models.path().join("iris");
     std::fs::create_dir(&folder).unwrap();
-    let description = r#"
-        name = "iris"
-        version = "1"
-        max_batch = 8
-        [[inputs]]
-        name = "content"
-        datatype = "BYTES"
-        shape = [1]
-        [[outputs]]
-        name = "length"
-        datatype = "INT64"
-        shape = [1]
-    "#;
-    std::fs::write(folder.join("model.toml"), description).unwrap();
+    std::fs::write(folder.join("model.toml"), TEXT_MODEL).unwrap();
     let gateway =
         Gateway::with(&[("MODELS_DIR", models.path().to_str().unwrap()), ("MODEL_NAME", "iris")]).await;
     (gateway, models)
@@ -91,4 +95,53 @@ async fn other_models_take_no_raw_body() {
         refused.assert(&answer, "/predict", detail);
     }
     assert!(gateway.keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_query_names_the_model_of_a_body_that_cannot() {
+    let models = repository();
+    let folder = models.path().join("length");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("model.toml"), TEXT_MODEL.replace("\"iris\"", "\"length\"")).unwrap();
+    let gateway = Gateway::with(&[("MODELS_DIR", models.path().to_str().unwrap())]).await;
+    let send = async |path: &str, media_type: &str, body: &str| {
+        gateway.send(Method::POST, path, &[("content-type", media_type)], body).await
+    };
+
+    accepted(&send("/predict?model=length", "image/png", "x").await);
+    accepted(&send("/predict", JSON.1, r#"{"model": "length", "data": [[{"b64": "eA=="}]]}"#).await);
+    let inputs = gateway.deliveries_of("length".parse().unwrap(), 0).await;
+    assert_eq!((inputs.len(), &inputs[0].input), (2, &inputs[1].input));
+    // In JSON, too.
+    let toy = TOY.replace(r#""model": "toy", "#, "");
+    accepted(&send("/predict?model=toy", JSON.1, &toy).await);
+    accepted(&send("/predict?model=toy", JSON.1, TOY).await);
+
+    let unknown = problem(404, "model_not_found", "Model not found");
+    let answer = send("/predict?model=resnet", "image/png", "x").await;
+    unknown.assert(&answer, "/predict", "There is no such model; known are iris, length and toy");
+    let what = "must be omitted or the same as in the query";
+    let answer = send("/predict?model=iris", JSON.1, TOY).await;
+    invalid(&[("/model", "conflict", what)]).assert(&answer, "/predict", &format!("/model {what}"));
+    let answer = send("/predict?modell=toy", JSON.1, &toy).await;
+    let what = "is not a parameter of this request; known is model";
+    invalid(&[("?modell", "unknown_parameter", what)]).assert(&answer, "/predict", &format!("modell {what}"));
+    let what = "must be given only once";
+    let answer = send("/predict?model=toy&model=toy", JSON.1, &toy).await;
+    invalid(&[("?model", "repeated", what)]).assert(&answer, "/predict", &format!("model {what}"));
+}
+
+#[tokio::test]
+async fn without_a_default_model_a_raw_body_needs_the_query() {
+    let models = repository();
+    std::fs::rename(models.path().join("iris"), models.path().join("length")).unwrap();
+    std::fs::write(models.path().join("length/model.toml"), TEXT_MODEL.replace("\"iris\"", "\"length\""))
+        .unwrap();
+    std::fs::remove_file(models.path().join("length/model.onnx")).unwrap();
+    let gateway = Gateway::with(&[("MODELS_DIR", models.path().to_str().unwrap())]).await;
+    let what = "is missing; known are length and toy";
+    let answer = gateway.post_bytes(&[("content-type", "image/png")], b"x".to_vec()).await;
+    invalid(&[("?model", "missing", what)]).assert(&answer, "/predict", &format!("model {what}"));
+    let answer = gateway.post("/predict/test").await;
+    invalid(&[("?model", "missing", what)]).assert(&answer, "/predict/test", &format!("model {what}"));
 }

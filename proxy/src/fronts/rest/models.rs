@@ -180,7 +180,7 @@ pub(crate) async fn show(
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
     let (registry, snapshot) = (app.models.registry(), app.snapshot());
-    let served = registry.find(Some(&name))?;
+    let served = registry.find(&name)?;
     caller.check_model(served.name.as_str())?;
     Ok(as_json(text(&ModelView::of(&served, &registry, &snapshot).in_full(&served))))
 }
@@ -192,7 +192,7 @@ pub(crate) async fn remove(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let served = app.models.registry().find(Some(&name))?;
+    let served = app.models.registry().find(&name)?;
     let name = served.name;
     caller.check_model(name.as_str())?;
     let snapshot = app.snapshot();

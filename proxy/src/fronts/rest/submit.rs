@@ -1,6 +1,7 @@
 //! `POST /predict` and `POST /predict/test`: accept a job.
 
 pub(crate) mod body;
+mod choice;
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,6 +13,7 @@ use axum::{
 use serde_json::{Value, json};
 use tepal_shared::{job::Priority, tensor::open_inference::binary};
 
+use self::choice::Choice;
 use super::openapi::{
     contract::Contract,
     operation::{Operation, Tag},
@@ -33,8 +35,13 @@ pub(crate) async fn predict(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let outcome = async {
-        let model_of = |body: &Value| -> Result<Arc<Served>, ApiError> {
-            let model = app.models.registry().of_body(body)?;
+        let choice = Choice::read(&parts.uri)?;
+        let model_of = |body: Option<&Value>| -> Result<Arc<Served>, ApiError> {
+            let (registry, in_query) = (app.models.registry(), choice.model.as_deref());
+            let model = match body {
+                Some(body) => registry.of_request(body, in_query)?,
+                None => registry.of_query(in_query)?,
+            };
             caller.check_model(model.name.as_str())?;
             Ok(model)
         };
@@ -44,14 +51,15 @@ pub(crate) async fn predict(
     outcome.await.inspect_err(|error| app.metrics.refused(error.code()))
 }
 
-/// Accepts the model's sample; a body is ignored.
+/// Accepts the sample of a model; a body is ignored.
 pub(crate) async fn predict_sample(
     State(app): State<Arc<App>>,
     caller: Caller,
     parts: Parts,
 ) -> Result<Response, ApiError> {
     let outcome = async {
-        let model = app.models.registry().find(None)?;
+        let choice = Choice::read(&parts.uri)?;
+        let model = app.models.registry().of_query(choice.model.as_deref())?;
         caller.check_model(model.name.as_str())?;
         submit(&app, &caller, &parts, Submission::sample(model)).await
     };
@@ -86,7 +94,13 @@ pub(super) fn predict_operation(contract: &mut Contract<'_>) -> Operation {
             "Checks the rows against the model's description, stores the job and answers at once. With \
             `Prefer: wait=N` the answer comes as soon as the job has ended, at most N seconds later."
                 .to_owned(),
-        parameters: vec![idempotency::parameter(), prefer(), json_length()],
+        parameters: [
+            choice::parameters(
+                "The name of a model, for bodies that cannot name it; without it, the default model",
+            ),
+            vec![idempotency::parameter(), prefer(), json_length()],
+        ]
+        .concat(),
         body: Some(request(&submission, contract.submission)),
         answers: accepted::answers(contract),
         errors: [reading_a_body(contract.largest_body), submitting()].concat_errors(),
@@ -113,7 +127,7 @@ fn request(submission: &Value, example: &Value) -> Value {
             "example": "content",
         })
     };
-    let content = "The content of the only input, if the default model has one input of BYTES";
+    let content = "The content of the only input, if the model has one input of BYTES";
     request["content"]["application/octet-stream"] = raw(&format!("{content}; or JSON and raw tensors"));
     for media_type in ["text/plain", "image/*", "audio/*"] {
         request["content"][media_type] = raw(content);
@@ -132,9 +146,13 @@ pub(super) fn predict_sample_operation(contract: &mut Contract<'_>) -> Operation
     Operation {
         id: "predictSample",
         tag: Tag::Jobs,
-        summary: "Submit the model's sample",
+        summary: "Submit the sample of a model",
         description: "Submits the sample of the model's description; a body is ignored.".to_owned(),
-        parameters: vec![idempotency::parameter(), prefer()],
+        parameters: [
+            choice::parameters("The name of a model; without it, the default model"),
+            vec![idempotency::parameter(), prefer()],
+        ]
+        .concat(),
         body: None,
         answers: accepted::answers(contract),
         errors: [
@@ -142,6 +160,7 @@ pub(super) fn predict_sample_operation(contract: &mut Contract<'_>) -> Operation
                 idempotency::malformed(),
                 ApiError::RepeatedHeader(idempotency::NAME),
                 ApiError::NotAcceptable,
+                choice::invalid(),
             ],
             submitting(),
         ]

@@ -2,18 +2,18 @@
 
 use std::{str::FromStr, time::UNIX_EPOCH};
 
-use axum::{extract::Query, http::Uri};
+use axum::http::Uri;
 use serde_json::{Value, json};
 use tepal_shared::job::{Job, JobStatus, ModelName, Priority, UnknownWord};
 
 use super::{
-    super::openapi::contract::Contract,
+    super::{
+        openapi::contract::Contract,
+        query::{self, Wrong},
+    },
     form::{PATTERN, SOME_CURSOR, has_form, time_pattern},
 };
-use crate::{
-    error::{MOST_MISTAKES, Mistake, in_words},
-    jobs::models::MODEL,
-};
+use crate::{error::Mistake, jobs::models::MODEL};
 
 /// Jobs of a page by default.
 const DEFAULT_LIMIT: usize = 50;
@@ -48,36 +48,17 @@ impl Listing {
     }
 
     pub(super) fn read(uri: &Uri) -> Result<Self, Vec<Mistake>> {
-        let parameters =
-            Query::<Vec<(String, String)>>::try_from_uri(uri).map_or_else(|_| Vec::new(), |query| query.0);
         let mut listing = Self::default();
-        let mut mistakes = Vec::new();
-        for (index, (name, value)) in parameters.iter().enumerate() {
-            if mistakes.len() == MOST_MISTAKES {
-                break;
-            }
-            if parameters[..index].iter().any(|(earlier, _)| earlier == name) {
-                mistakes.push(Mistake::in_query(name, "repeated", "must be given only once"));
-            } else if let Err(mistake) = listing.parameter(name, value) {
-                mistakes.push(mistake);
-            }
-        }
-        if mistakes.is_empty() { Ok(listing) } else { Err(mistakes) }
+        let known = PARAMETERS.map(|parameter| parameter.name);
+        query::read(uri, &known, |name, value| listing.parameter(name, value))?;
+        Ok(listing)
     }
 
-    fn parameter(&mut self, name: &str, value: &str) -> Result<(), Mistake> {
-        if let Some(parameter) = PARAMETERS.iter().find(|parameter| parameter.name == name) {
-            return (parameter.read)(self, value)
-                .map_err(|(code, detail)| Mistake::in_query(name, code, detail));
-        }
-        let known = in_words(&PARAMETERS.map(|parameter| parameter.name));
-        let detail = format!("is not a parameter of this request; known are {known}");
-        Err(Mistake::in_query(name, "unknown_parameter", detail))
+    fn parameter(&mut self, name: &str, value: &str) -> Option<Result<(), Wrong>> {
+        let parameter = PARAMETERS.iter().find(|parameter| parameter.name == name)?;
+        Some((parameter.read)(self, value))
     }
 }
-
-/// The code and the detail of a mistake.
-type Wrong = (&'static str, String);
 
 /// A parameter of the query.
 pub(super) struct Parameter {
@@ -223,6 +204,7 @@ fn unix_ms(value: &str) -> Result<u64, Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::MOST_MISTAKES;
 
     fn read(uri: &str) -> Result<Listing, Vec<&'static str>> {
         Listing::read(&uri.parse().unwrap())
@@ -241,7 +223,7 @@ mod tests {
             let example = (parameter.example)();
             let text = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
             let mut listing = Listing::default();
-            assert_eq!(listing.parameter(parameter.name, &text).map_err(|mistake| mistake.detail), Ok(()));
+            assert_eq!(listing.parameter(parameter.name, &text), Some(Ok(())));
         }
     }
 

@@ -32,13 +32,13 @@ enum Form<'a> {
     Raw(RawContent, Arc<Served>),
 }
 
-/// Reads the body. Returns the submission and the memory that the body holds. `model_of`: the model that a body in JSON names, or the
-/// default model.
+/// Reads the body. Returns the submission and the memory that the body holds. `model_of`: the model that a body in JSON names, if any, or
+/// that of the request otherwise.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     bodies: &Bodies,
-    model_of: impl Fn(&Value) -> Result<Arc<Served>, ApiError>,
+    model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError>,
 ) -> Result<(Submission, Share), ApiError> {
     let form = Form::of(headers, &model_of)?;
     bodies.read(body, |bytes, meter| form.read(bytes, meter, model_of)).await
@@ -48,7 +48,7 @@ impl<'a> Form<'a> {
     /// The header of the binary form decides, whatever the body's media type: clients of that form send another one, or none.
     fn of(
         headers: &'a HeaderMap,
-        model_of: impl Fn(&Value) -> Result<Arc<Served>, ApiError>,
+        model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError>,
     ) -> Result<Self, ApiError> {
         if let Some(length) = headers::once(headers, &JSON_LENGTH, binary::HEADER)? {
             let is_plain = !headers::is_compressed(headers);
@@ -58,8 +58,7 @@ impl<'a> Form<'a> {
             return Ok(Self::Json);
         }
         let Some(content) = headers::raw_content(headers)? else { return Err(ApiError::NotDeclaredJson) };
-        // A raw body names no model.
-        let model = model_of(&Value::Null)?;
+        let model = model_of(None)?;
         if model.description.takes_raw() { Ok(Self::Raw(content, model)) } else { Err(ApiError::NoRawInput) }
     }
 
@@ -67,12 +66,12 @@ impl<'a> Form<'a> {
         self,
         body: &[u8],
         meter: &mut Meter,
-        model_of: impl Fn(&Value) -> Result<Arc<Served>, ApiError>,
+        model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError>,
     ) -> Result<Submission, ApiError> {
         match self {
             Self::Json => {
                 let body = json::parse(body, meter)?;
-                let model = model_of(&body)?;
+                let model = model_of(Some(&body))?;
                 Submission::read(body, &model).map_err(ApiError::Invalid)
             }
             Self::Binary(length) => read_binary(length, body, meter, model_of),
@@ -86,7 +85,7 @@ pub(crate) fn read_binary(
     length: &HeaderValue,
     body: &[u8],
     meter: &mut Meter,
-    model_of: impl Fn(&Value) -> Result<Arc<Served>, ApiError>,
+    model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError>,
 ) -> Result<Submission, ApiError> {
     let wrong = |detail| ApiError::Invalid(vec![Mistake::in_header(binary::HEADER, "out_of_range", detail)]);
     let (text, raw) = binary::split(length.as_bytes(), body).map_err(wrong)?;
@@ -98,7 +97,7 @@ pub(crate) fn read_binary(
         other => other,
     })?;
     pay(meter, raw)?;
-    let model = model_of(&value)?;
+    let model = model_of(Some(&value))?;
     Submission::read_binary(value, raw, &model).map_err(ApiError::Invalid)
 }
 
