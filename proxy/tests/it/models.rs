@@ -261,12 +261,17 @@ async fn a_proxy_without_models_learns_them_from_a_worker() {
     assert_eq!(gateway.get("/models/iris").await.json()["data_schema"]["type"], "array");
 }
 
+/// What a worker publishes of a model.
+fn a_description() -> String {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models");
+    Model::load(&models, "iris").unwrap().published()
+}
+
 #[tokio::test]
 async fn a_model_that_nobody_serves_can_be_removed() {
     let folder = repository();
     let gateway = gateway(&folder, &[]).await;
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/models");
-    let published = Model::load(&models, "iris").unwrap().published();
+    let published = a_description();
     gateway.store.work.publish(&[("old".parse().unwrap(), published.clone())]).await.unwrap();
     gateway.heartbeat_of("w1", &[("old", true, &Model::fingerprint(&published))]);
     let in_use = (409, "model_in_use");
@@ -303,6 +308,24 @@ async fn a_model_that_nobody_serves_can_be_removed() {
     };
     eventually(SOON, "the probe to read the description of the new model", known).await;
     assert_eq!(gateway.get("/models/old").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_model_of_a_worker_that_has_just_started_cannot_be_removed() {
+    let folder = repository();
+    let gateway = gateway(&folder, &[]).await;
+    let published = a_description();
+    let fingerprint = Model::fingerprint(&published);
+    let descriptions = ["known", "new"].map(|name| (name.parse().unwrap(), published.clone()));
+    gateway.store.work.publish(&descriptions).await.unwrap();
+    gateway.heartbeat_of("w1", &[("new", true, &fingerprint)]);
+    let known = async || gateway.get("/models/known").await.status == 200;
+    eventually(SOON, "the proxy to know the model", known).await;
+
+    gateway.heartbeat_of("w2", &[("known", true, &fingerprint)]);
+    let answer = gateway.send(Method::DELETE, "/models/known", &[], "").await;
+    let (status, code, _) = problem(&answer);
+    assert_eq!((status, code.as_str()), (409, "model_in_use"));
 }
 
 #[tokio::test]

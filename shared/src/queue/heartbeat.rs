@@ -74,6 +74,14 @@ pub struct WorkerRecord {
     pub silence: Duration,
 }
 
+impl WorkerRecord {
+    /// Whether it reports this model. A worker of another version may report something else.
+    #[must_use]
+    pub fn serves(&self, model: &str) -> bool {
+        serde_json::from_str::<WorkerState>(&self.state).is_ok_and(|state| state.models.contains_key(model))
+    }
+}
+
 impl Queue {
     /// The live workers.
     pub(super) async fn live_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {

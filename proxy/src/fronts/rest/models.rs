@@ -195,9 +195,9 @@ pub(crate) async fn remove(
     let served = app.models.registry().find(&name)?;
     let name = served.name;
     caller.check_model(name.as_str())?;
-    let snapshot = app.snapshot();
-    let is_live = snapshot.workers.as_ref().is_some_and(|workers| workers.models.contains_key(name.as_str()));
-    if is_live || app.models.is_own(name) {
+    // Not the last snapshot: a worker that has just started would lose its description.
+    let workers = app.store.views.workers().await?;
+    if app.models.is_own(name) || workers.iter().any(|worker| worker.serves(name.as_str())) {
         return Err(ApiError::ModelInUse);
     }
     app.store.views.unpublish(name).await.map_err(ApiError::of_change)?;
