@@ -2,16 +2,14 @@
 
 use serde_json::json;
 use tempfile::TempDir;
-use tepal_shared::job::JobId;
 use tepal_tests::{http::Method, process::Proxy, wait::eventually};
 
 use crate::{
     cursors::remaining,
-    expect::job_not_found,
     gateway::{FLOWER, Gateway, SOON},
     keys::Keys,
     models::{TOY, repository},
-    owners::{all_about, comparable, listed},
+    owners::{assert_hidden, listed},
 };
 
 /// A gateway with two models, and keys of one owner: for all models and for one of them; and an admin's key for that one.
@@ -35,14 +33,8 @@ async fn a_job_of_another_model_is_answered_exactly_as_one_that_does_not_exist()
     let pending = submit(&gateway, &all, TOY).await;
     let cancelled = submit(&gateway, &all, TOY).await;
     gateway.as_key(&all, Method::DELETE, &format!("/job/{cancelled}"), "").await;
-    let stored = gateway.keys();
     for (key, id) in [(&iris, &pending), (&iris, &cancelled), (&admin, &pending), (&admin, &cancelled)] {
-        let none = JobId::new(0).to_string();
-        let expected = comparable(all_about(&gateway, key, &none).await, &none);
-        let answers = all_about(&gateway, key, id).await;
-        job_not_found().assert(&answers[0], &format!("/job/{id}"), "Job not found");
-        assert_eq!(comparable(answers, id), expected);
-        assert_eq!(gateway.keys(), stored);
+        assert_hidden(&gateway, key, id).await;
     }
     let state = gateway.as_key(&all, Method::GET, &format!("/job/{pending}"), "").await.json();
     assert_eq!(state["status"], "pending");

@@ -35,7 +35,7 @@ pub(crate) async fn listed(gateway: &Gateway, key: &str, query: &str) -> Vec<Str
 pub(crate) type Comparable = (u16, Vec<(String, String)>, String);
 
 /// Everything that can be asked about one job, and the answers.
-pub(crate) async fn all_about(gateway: &Gateway, key: &str, id: &str) -> Vec<Answer> {
+async fn all_about(gateway: &Gateway, key: &str, id: &str) -> Vec<Answer> {
     let path = format!("/job/{id}");
     let mut answers = Vec::new();
     for (method, path) in [
@@ -57,13 +57,24 @@ pub(crate) async fn all_about(gateway: &Gateway, key: &str, id: &str) -> Vec<Ans
 }
 
 /// The answers without the date and the id.
-pub(crate) fn comparable(answers: Vec<Answer>, id: &str) -> Vec<Comparable> {
+fn comparable(answers: Vec<Answer>, id: &str) -> Vec<Comparable> {
     let headers = |answer: &Answer| {
         let all = answer.headers.iter().filter(|(name, _)| *name != "date");
         all.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
     };
     let all = answers.iter();
     all.map(|answer| (answer.status, headers(answer), answer.text().replace(id, "<id>"))).collect()
+}
+
+/// For the key, the job does not exist: every operation answers as for an unknown id and changes nothing.
+pub(crate) async fn assert_hidden(gateway: &Gateway, key: &str, id: &str) {
+    let stored = gateway.keys();
+    let none = JobId::new(0).to_string();
+    let expected = comparable(all_about(gateway, key, &none).await, &none);
+    let answers = all_about(gateway, key, id).await;
+    job_not_found().assert(&answers[0], &format!("/job/{id}"), "Job not found");
+    assert_eq!(comparable(answers, id), expected);
+    assert_eq!(gateway.keys(), stored);
 }
 
 #[tokio::test]
@@ -73,14 +84,8 @@ async fn a_job_of_another_is_answered_exactly_as_one_that_does_not_exist() {
     let cancelled = gateway.submit_as(&ann).await;
     gateway.as_key(&ann, Method::DELETE, &format!("/job/{cancelled}"), "").await;
     let nobodys = gateway.submit_as("").await;
-    let stored = gateway.keys();
     for (key, id) in [(&bob, &pending), (&bob, &cancelled), (&bob, &nobodys), (&String::new(), &pending)] {
-        let none = JobId::new(0).to_string();
-        let expected = comparable(all_about(&gateway, key, &none).await, &none);
-        let answers = all_about(&gateway, key, id).await;
-        job_not_found().assert(&answers[0], &format!("/job/{id}"), "Job not found");
-        assert_eq!(comparable(answers, id), expected);
-        assert_eq!(gateway.keys(), stored);
+        assert_hidden(&gateway, key, id).await;
     }
     let state = gateway.as_key(&ann, Method::GET, &format!("/job/{pending}"), "").await.json();
     assert_eq!(state["status"], "pending");

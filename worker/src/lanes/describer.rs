@@ -1,7 +1,7 @@
 //! Asks TensorFlow Serving about a model that its folder does not describe: until it answers, and then again and again, because the
 //! server may get another version of the model. Never opens a backend.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tepal_shared::{
     job::ModelName,
@@ -35,7 +35,7 @@ pub(super) struct Describer {
     pub(super) model: ModelName,
     pub(super) asked: Undescribed,
     /// Where to ask.
-    pub(super) server: std::sync::Arc<ServedInterface>,
+    pub(super) server: Arc<ServedInterface>,
     /// Where new answers go.
     pub(super) described: mpsc::Sender<Described>,
 }

@@ -1,6 +1,6 @@
 //! Loads models, away from the threads that serve the others: reads the description, and opens the backend.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tepal_shared::{
     job::ModelName,
@@ -27,7 +27,7 @@ pub struct Opened {
     pub(super) undescribed: Vec<(ModelName, Undescribed)>,
     /// Those that cannot be loaded.
     pub(super) failures: Vec<(ModelName, ModelFailure)>,
-    pub(super) settled: std::collections::BTreeMap<ModelName, Files>,
+    pub(super) settled: BTreeMap<ModelName, Files>,
 }
 
 /// What became of a model.

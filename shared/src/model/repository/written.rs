@@ -80,9 +80,7 @@ impl Written {
         }
         Ok(Self { is_given: true, ..written })
     }
-}
 
-impl Written {
     /// Whether it describes the model without the model's help.
     pub(super) fn is_complete(&self) -> bool {
         let inputs = self.inputs.iter().map(|input| input.datatype.is_some() && input.shape.is_some());
@@ -96,7 +94,7 @@ impl Written {
         self.signature.clone().unwrap_or_else(|| "serving_default".to_owned())
     }
 
-    /// Which version a model server shall run. A version that is no number names an ONNX file only.
+    /// The version that a model server runs. A version that is no number names an ONNX file only.
     pub(super) fn server_version(&self) -> ServerVersion {
         match (&self.version_label, &self.version) {
             (Some(label), _) => ServerVersion::Label(label.clone()),
