@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, Method};
 
 use super::access::Scope;
-use crate::http::accept;
+use crate::http::{accept, prefer};
 
 /// The form of a route's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub(crate) enum Form {
     Json,
     /// JSON, or a stream of events or bytes for a client that asks for them.
     Job,
+    /// JSON, or bytes for a client that asks for them and waits for the end of its job.
+    Submission,
     /// A form that every client gets, whatever it accepts.
     Fixed,
 }
@@ -22,7 +24,8 @@ impl Form {
         match self {
             Self::Fixed => true,
             Self::Job if accept::prefers_events(headers) || accept::prefers_bytes(headers) => true,
-            Self::Json | Self::Job => accept::takes(headers, "application", "json"),
+            Self::Submission if accept::prefers_bytes(headers) && prefer::wait(headers).is_some() => true,
+            Self::Json | Self::Job | Self::Submission => accept::takes(headers, "application", "json"),
         }
     }
 }

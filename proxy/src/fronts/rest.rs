@@ -96,19 +96,19 @@ fn table(app: &App) -> Table<'static> {
     let (read, submit, anybody) = (Some(Scope::Read), Some(Scope::Submit), None);
     let admin = Some(Scope::Admin);
     Table::new(Contract::new(&SUBMISSION, app.bodies.largest()))
-        .on(POST, "/predict", submit, Form::Json, submit::predict, submit::predict_operation)
+        .on(POST, "/predict", submit, Form::Submission, submit::predict, submit::predict_operation)
         .on(
             POST,
             "/predict/test",
             submit,
-            Form::Json,
+            Form::Submission,
             submit::predict_sample,
             submit::predict_sample_operation,
         )
         .on(POST, "/predict/batch", submit, Form::Json, batch::predict_all, batch::predict_all_operation)
         .on(GET, "/job/{id}", read, Form::Job, job::show, job::show_operation)
         .on(DELETE, "/job/{id}", submit, Form::Json, job::cancel, job::cancel_operation)
-        .on(POST, "/job/{id}/retry", submit, Form::Json, job::retry, job::retry_operation)
+        .on(POST, "/job/{id}/retry", submit, Form::Submission, job::retry, job::retry_operation)
         .on(GET, "/jobs", read, Form::Json, jobs::list, jobs::list_operation)
         .on(POST, "/jobs/lookup", read, Form::Json, lookup::look_up, lookup::look_up_operation)
         .on(GET, "/health", anybody, Form::Json, health::health, health::health_operation)

@@ -2,15 +2,18 @@
 
 use serde_json::{Value, json};
 use tepal_shared::{
-    job::{JobId, LARGE_BYTES, Priority},
+    job::{Claim, JobId, LARGE_BYTES, Priority},
     queue::work::Settlement,
     tensor::{DataType, Tensor, stored_outputs},
 };
-use tepal_tests::http::{Answer, Method};
+use tepal_tests::{
+    http::{Answer, Method},
+    wait::eventually,
+};
 
 use crate::{
-    expect::assert_json,
-    gateway::{Gateway, JSON},
+    expect::{assert_json, problem},
+    gateway::{FLOWER, Gateway, JSON, SETOSA, SOON, accepted},
 };
 
 const BINARY: (&str, &str) = ("accept", "application/octet-stream");
@@ -147,6 +150,104 @@ async fn json_is_sent_unless_bytes_are_preferred() {
     let path = format!("/job/{}", JobId::new(0));
     let missing = gateway.send(Method::GET, &path, &[BINARY], "").await;
     assert_eq!((missing.status, missing.header("content-type")), (404, Some("application/problem+json")));
+}
+
+/// Ends the next job that waits.
+async fn end_next(gateway: &Gateway, settlement: Settlement) -> JobId {
+    let claim =
+        eventually(SOON, "a job to wait", async || -> Option<Claim> { gateway.take(0).await.pop() }).await;
+    gateway.settle(&claim, settlement).await;
+    claim.job_id
+}
+
+/// Submits the flower, waits for its end, and prefers bytes; the test ends the job like this.
+async fn submit_and_wait(gateway: &Gateway, accept: &str, settlement: Settlement) -> (Answer, JobId) {
+    let headers = [JSON, ("prefer", "wait=60"), ("accept", accept)];
+    tokio::join!(gateway.send(Method::POST, "/predict", &headers, FLOWER), end_next(gateway, settlement))
+}
+
+#[tokio::test]
+async fn a_submission_that_waits_is_answered_as_the_job_itself_in_each_form() {
+    let gateway = Gateway::start().await;
+    let tensors = |tensors: &[Tensor]| {
+        Settlement::CompleteTensors(stored_outputs::write(tensors.iter().map(Tensor::view)))
+    };
+    let failure =
+        Settlement::Fail { code: "invalid_argument".to_owned(), error: "The model said no".to_owned() };
+    let ends = [tensors(&small()), tensors(&large()), Settlement::Complete(SETOSA.to_owned()), failure];
+    for end in ends {
+        for accept in ["application/octet-stream", "application/json, application/octet-stream;q=0.5"] {
+            let (answer, id) = submit_and_wait(&gateway, accept, end.clone()).await;
+            let path = format!("/job/{id}");
+            let job = gateway.send(Method::GET, &path, &[("accept", accept)], "").await;
+            assert_eq!((answer.status, job.status), (200, 200), "{}", answer.text());
+            assert!(answer.body == job.body, "{} {}", answer.body.len(), job.body.len());
+            for name in ["content-type", "inference-header-content-length", "vary"] {
+                assert_eq!(answer.header(name), job.header(name), "{name}");
+            }
+            assert_eq!(answer.header("content-location"), Some(path.as_str()));
+            assert_eq!(answer.header("preference-applied"), Some("wait=60"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn raw_bytes_follow_the_answer_to_a_submission_that_waits() {
+    let gateway = Gateway::start().await;
+    let tensors = stored_outputs::write(small().iter().map(Tensor::view));
+    let (answer, id) = submit_and_wait(&gateway, BINARY.1, Settlement::CompleteTensors(tensors)).await;
+    let (job, raw) = parts(&answer);
+    assert_eq!(
+        (job["job_id"].as_str(), job["status"].as_str()),
+        (Some(id.to_string().as_str()), Some("completed"))
+    );
+    assert_eq!(job["result"]["outputs"][0]["parameters"], json!({"binary_data_size": 12}));
+    assert_eq!(raw, data_of(&small()));
+    assert_eq!(answer.header("vary"), Some("accept, prefer"));
+}
+
+/// The answer of a wait that is over is JSON, as is every error.
+#[tokio::test]
+async fn a_submission_that_prefers_bytes_gets_json_as_long_as_its_job_has_not_ended() {
+    let gateway = Gateway::start().await;
+    let headers = [JSON, ("prefer", "wait=0"), BINARY];
+    let waited = gateway.send(Method::POST, "/predict", &headers, FLOWER).await;
+    let id = waited.json()["job_id"].as_str().unwrap().to_owned();
+    let location = format!("/job/{id}");
+    let more =
+        [("location", location.as_str()), ("preference-applied", "wait=0"), ("vary", "accept, prefer")];
+    assert_json(&waited, 202, &more, &json!({"job_id": id, "status": "pending"}));
+
+    let missing = gateway.send(Method::POST, "/predict", &headers, r#"{"data": [], "model": "none"}"#).await;
+    problem(404, "model_not_found", "Model not found").assert(
+        &missing,
+        "/predict",
+        "There is no such model; known are iris and language",
+    );
+    // Without a wait there are only answers in JSON.
+    let refused = gateway.send(Method::POST, "/predict", &[JSON, BINARY], FLOWER).await;
+    problem(406, "not_acceptable", "Not acceptable").assert(
+        &refused,
+        "/predict",
+        "The answer is application/json, which Accept excludes",
+    );
+    let either = [JSON, ("accept", "application/octet-stream, application/json")];
+    accepted(&gateway.send(Method::POST, "/predict", &either, FLOWER).await);
+}
+
+#[tokio::test]
+async fn samples_and_retries_that_wait_are_answered_in_binary_form_too() {
+    let gateway = Gateway::start().await;
+    let failed = gateway.failed().await;
+    for path in ["/predict/test".to_owned(), format!("/job/{failed}/retry")] {
+        let headers = [("prefer", "wait=60"), BINARY];
+        let tensors = stored_outputs::write(small().iter().map(Tensor::view));
+        let (answer, _) = tokio::join!(
+            gateway.send(Method::POST, &path, &headers, ""),
+            end_next(&gateway, Settlement::CompleteTensors(tensors))
+        );
+        assert_eq!(parts(&answer).1, data_of(&small()), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ use tracing::warn;
 
 use super::{
     job::{
-        answer::shown,
+        binary,
+        representation::{Representation, mark_negotiated},
         view::{self, JobView},
     },
     openapi::{contract::Contract, parts::applied},
@@ -63,10 +64,12 @@ pub(super) async fn answer(
     let Some(wait) = wait else { return accepted(id, status) };
     let mut response = match app.following.ended(caller.sees(), id, wait).await {
         // The job is stored, so an answer that is too large for now must not become an error.
-        Ok(Some(job)) if job.status.is_terminal() => finished(app, &job).await.unwrap_or_else(|error| {
-            warn!(action = "wait_failed", job_id = %id, error = error.failure().as_deref());
-            accepted(id, job.status)
-        }),
+        Ok(Some(job)) if job.status.is_terminal() => {
+            finished(app, headers, &job).await.unwrap_or_else(|error| {
+                warn!(action = "wait_failed", job_id = %id, error = error.failure().as_deref());
+                accepted(id, job.status)
+            })
+        }
         Ok(job) => accepted(id, job.map_or(status, |job| job.status)),
         // The job is accepted, even if waiting for it failed.
         Err(error) => {
@@ -74,12 +77,13 @@ pub(super) async fn answer(
             accepted(id, status)
         }
     };
+    mark_negotiated(app, &mut response);
     prefer::mark_applied(response.headers_mut(), wait);
     response
 }
 
-async fn finished(app: &App, job: &Job) -> Result<Response, ApiError> {
-    let mut response = shown(app, job).await?;
+async fn finished(app: &App, request: &HeaderMap, job: &Job) -> Result<Response, ApiError> {
+    let mut response = Representation::of(request).shown(app, job).await?;
     if let Ok(location) = HeaderValue::try_from(format!("/job/{}", job.id)) {
         response.headers_mut().insert(CONTENT_LOCATION, location);
     }
@@ -103,6 +107,7 @@ pub(super) fn answers(contract: &mut Contract<'_>) -> Vec<(u16, Value)> {
         contract.answer_like::<JobView<'_>>("The job has ended within the preferred wait", &job);
     finished["headers"] =
         json!({"Content-Location": text("The URL of the job"), "Preference-Applied": applied()});
+    binary::describe(&mut finished, &view::example());
     let job = AcceptedJob::example(JobStatus::Pending);
     let mut accepted = contract.answer("The job is accepted", &job);
     accepted["headers"] = json!({"Location": text("The URL of the job"), "Preference-Applied": applied()});

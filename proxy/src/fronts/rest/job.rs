@@ -1,9 +1,10 @@
 //! `GET`, `DELETE /job/{id}` and `POST /job/{id}/retry`.
 
-pub(super) mod answer;
-mod binary;
+mod answer;
+pub(super) mod binary;
 mod caching;
 mod events;
+pub(super) mod representation;
 mod time;
 pub(super) mod view;
 pub(super) mod whole;
@@ -143,19 +144,12 @@ pub(super) fn show_operation(contract: &mut Contract<'_>) -> Operation {
             view::body(&job)
         ),
     });
-    found["content"][binary::MEDIA_TYPE] = value!({
-        "schema": {"type": "string", "format": "binary"},
-        "example": view::body(&job),
-    });
     found["headers"] = value!({
         "ETag": etag("Names this state of the job in this form"),
-        "Inference-Header-Content-Length": {
-            "description": "In binary form: bytes of the JSON before the raw tensors",
-            "schema": {"type": "integer"},
-        },
         "Retry-After": {"description": "While the job has not ended", "schema": {"type": "integer"}},
         "Preference-Applied": applied(),
     });
+    binary::describe(&mut found, &job);
     Operation {
         id: "showJob",
         tag: Tag::Jobs,

@@ -92,7 +92,8 @@ pub(super) fn predict_operation(contract: &mut Contract<'_>) -> Operation {
         summary: "Submit a job",
         description:
             "Checks the rows against the model's description, stores the job and answers at once. With \
-            `Prefer: wait=N` the answer comes as soon as the job has ended, at most N seconds later."
+            `Prefer: wait=N` the answer comes as soon as the job has ended, at most N seconds later; with `Accept: \
+            application/octet-stream` too, the tensors of an ended job are raw bytes after the JSON."
                 .to_owned(),
         parameters: [
             choice::parameters(

@@ -13,8 +13,8 @@ use crate::{
     state::App,
 };
 
-/// The job as an answer.
-pub(crate) async fn shown(app: &App, job: &Job) -> Result<Response, ApiError> {
+/// The job as JSON.
+pub(super) async fn shown(app: &App, job: &Job) -> Result<Response, ApiError> {
     let size = job.result.as_ref().map_or(0, JobResult::most_bytes) + BYTES_WITHOUT_RESULT;
     let mut response = if size <= SMALL {
         json(body(job))

@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderName, HeaderValue, header::CONTENT_TYPE},
     response::Response,
 };
+use serde_json::{Value, json};
 use tepal_shared::{
     job::{Job, JobResult},
     queue::error::StoreError,
@@ -20,27 +21,27 @@ use crate::{
 };
 
 /// The length of the JSON.
-pub(super) const HEADER: HeaderName = HeaderName::from_static("inference-header-content-length");
-pub(super) const MEDIA_TYPE: &str = "application/octet-stream";
+const HEADER: HeaderName = HeaderName::from_static("inference-header-content-length");
+const MEDIA_TYPE: &str = "application/octet-stream";
 
 /// The job as an answer in binary form.
 pub(super) async fn shown(app: &App, job: &Job) -> Result<Response, ApiError> {
     let mut response = match &job.result {
         Some(JobResult::Tensors(tensors)) => {
-            let json = described(job, tensors.iter().map(Tensor::view));
+            let text = described(job, tensors.iter().map(Tensor::view));
             let raw = tensors.iter().map(|tensor| Bytes::copy_from_slice(&tensor.data));
-            let length = json.len();
+            let length = text.len();
             // It is small, so its memory is reserved when it is sent.
-            let pieces = Pieces::from_iter(std::iter::once(json.into()).chain(raw));
+            let pieces = Pieces::from_iter(std::iter::once(text.into()).chain(raw));
             with_length(Response::new(Body::new(pieces)), length)
         }
         Some(JobResult::LargeTensors { bytes }) => {
             let form = app.results.tensors(job.id, *bytes).await?.ok_or(ApiError::JobNotFound)?;
             let tensors = stored_outputs::read(&form).map_err(StoreError::from)?;
-            let json = described(job, tensors.iter().cloned());
-            let length = json.len();
+            let text = described(job, tensors.iter().cloned());
+            let length = text.len();
             let raw = tensors.iter().map(|tensor| form.slice_ref(tensor.data));
-            with_length(paid(std::iter::once(json.into()).chain(raw)), length)
+            with_length(paid(std::iter::once(text.into()).chain(raw)), length)
         }
         _ => {
             let parts = parts(app, job, "", "").await?.ok_or(ApiError::JobNotFound)?;
@@ -50,6 +51,16 @@ pub(super) async fn shown(app: &App, job: &Job) -> Result<Response, ApiError> {
     };
     mark_unfinished(job, &mut response);
     Ok(response)
+}
+
+/// Adds this form to the description of an answer that shows the job.
+pub(crate) fn describe(answer: &mut Value, job: &Job) {
+    answer["content"][MEDIA_TYPE] =
+        json!({"schema": {"type": "string", "format": "binary"}, "example": view::body(job)});
+    answer["headers"]["Inference-Header-Content-Length"] = json!({
+        "description": "In binary form: bytes of the JSON before the raw tensors",
+        "schema": {"type": "integer"},
+    });
 }
 
 /// The job as JSON, with tensors whose elements follow.

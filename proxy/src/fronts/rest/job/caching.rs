@@ -5,51 +5,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::{
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, ETAG, VARY},
+        header::{CACHE_CONTROL, ETAG},
     },
     response::{IntoResponse as _, Response},
 };
 use tepal_shared::job::Job;
 
 use super::{
-    answer::{mark_unfinished, shown},
-    binary, view,
+    answer::mark_unfinished,
+    representation::{Representation, mark_negotiated},
 };
-use crate::{
-    error::ApiError,
-    http::{accept, kept},
-    state::App,
-};
+use crate::{error::ApiError, http::kept, state::App};
 
 /// A finished job never changes, but its owner may want clients to forget it.
 const LONGEST_S: u64 = 3600;
-
-/// The forms of a job. Each has its own ETag.
-#[derive(Clone, Copy)]
-enum Representation {
-    Json,
-    Binary,
-}
-
-impl Representation {
-    fn of(request: &HeaderMap) -> Self {
-        if accept::prefers_bytes(request) { Self::Binary } else { Self::Json }
-    }
-
-    fn tag(self, job: &Job) -> String {
-        match self {
-            Self::Json => format!("\"{}\"", view::tag(job)),
-            Self::Binary => format!("\"{}-binary\"", view::tag(job)),
-        }
-    }
-
-    async fn shown(self, app: &App, job: &Job) -> Result<Response, ApiError> {
-        match self {
-            Self::Json => shown(app, job).await,
-            Self::Binary => binary::shown(app, job).await,
-        }
-    }
-}
 
 /// The job with its ETag, or 304 if the client has it already.
 pub(super) async fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Result<Response, ApiError> {
@@ -64,12 +33,10 @@ pub(super) async fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Re
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, cache_control(job, app.store.queue().policy().result_ttl.as_secs()));
-    // With API keys, not every caller sees the job.
-    let vary = if app.admission.access.is_some() { "accept, prefer, x-api-key" } else { "accept, prefer" };
-    headers.insert(VARY, HeaderValue::from_static(vary));
     if let Ok(tag) = HeaderValue::try_from(tag) {
         headers.insert(ETAG, tag);
     }
+    mark_negotiated(app, &mut response);
     Ok(response)
 }
 
