@@ -5,7 +5,7 @@ mod describer;
 mod loader;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     num::{NonZeroU32, NonZeroUsize},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -48,7 +48,14 @@ const INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Served {
     default: ModelName,
-    runners: Arc<Mutex<BTreeMap<ModelName, Arc<Runner>>>>,
+    state: Arc<Mutex<ServedState>>,
+}
+
+#[derive(Default)]
+struct ServedState {
+    runners: BTreeMap<ModelName, Arc<Runner>>,
+    failed: BTreeSet<ModelName>,
+    undescribed: BTreeSet<ModelName>,
 }
 
 /// What the lanes of a process share.
@@ -112,30 +119,42 @@ impl Served {
     /// None yet. `default` is the default model.
     #[must_use]
     pub fn new(default: ModelName) -> Self {
-        Self { default, runners: Arc::default() }
+        Self { default, state: Arc::default() }
     }
 
     /// What runs each model.
     #[must_use]
     pub fn runners(&self) -> Vec<Arc<Runner>> {
-        self.lock().values().cloned().collect()
+        self.lock().runners.values().cloned().collect()
     }
 
     /// The names of the models.
     #[must_use]
     pub fn models(&self) -> Vec<ModelName> {
-        self.lock().keys().copied().collect()
+        self.lock().runners.keys().copied().collect()
     }
 
     /// The default model, or the first one if it is not served.
     #[must_use]
     pub fn main(&self) -> Option<Arc<Runner>> {
-        let runners = self.lock();
+        let runners = &self.lock().runners;
         runners.get(&self.default).or_else(|| runners.values().next()).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ModelName, Arc<Runner>>> {
-        self.runners.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Models whose present files, or whose server's description, cannot be loaded.
+    #[must_use]
+    pub fn failed(&self) -> Vec<ModelName> {
+        self.lock().failed.iter().copied().collect()
+    }
+
+    /// Models that are not served because their server has not described them.
+    #[must_use]
+    pub fn undescribed(&self) -> Vec<ModelName> {
+        self.lock().undescribed.iter().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ServedState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,7 +174,7 @@ impl Lanes {
             described,
             is_unreadable: false,
         };
-        failures.iter().for_each(|(model, failure)| report(*model, failure));
+        failures.iter().for_each(|(model, failure)| lanes.parts.failed(*model, failure));
         undescribed.into_iter().for_each(|(model, asked)| lanes.ask(model, asked, shutdown));
         models.into_iter().for_each(|model| lanes.begin(model, shutdown));
         lanes
@@ -221,7 +240,7 @@ impl Lanes {
         let Some(files) = files else {
             self.settled.remove(&model);
             self.describing.remove(&model);
-            metrics::model_failed(model, false);
+            self.parts.forget(model);
             return self.end(model).await;
         };
         self.settled.insert(model, files);
@@ -233,7 +252,7 @@ impl Lanes {
             // An earlier lane goes on until the server answers.
             Ok(Outcome::Undescribed(asked)) => self.ask(model, asked, shutdown),
             // An earlier lane goes on. The files are tried again when they change.
-            Err(failure) => report(model, &failure),
+            Err(failure) => self.parts.failed(model, &failure),
         }
     }
 
@@ -243,12 +262,14 @@ impl Lanes {
         let server = &self.parts.config.backend.server;
         let server = match ServedInterface::open(server, model.as_str(), signature, version) {
             Ok(server) => Arc::new(server),
-            Err(error) => return report(model, &ModelFailure::Backend(error)),
+            Err(error) => return self.parts.failed(model, &ModelFailure::Backend(error)),
         };
         let describer = Describer { model, asked: asked.clone(), server, described: self.describers.clone() };
         let mut tasks = Tasks::new(shutdown.clone());
         tasks.keep("describer", move |stop| describer.clone().run(stop));
-        metrics::model_failed(model, false);
+        if !self.running.contains_key(&model) {
+            self.parts.undescribed(model);
+        }
         self.describing.insert(model, Describing { asked, _describer: tasks });
     }
 
@@ -262,7 +283,7 @@ impl Lanes {
         match load_served(&self.parts.config, &self.parts.open, model, interface).await {
             Ok(opened) => self.replace(opened, shutdown).await,
             // An earlier lane goes on.
-            Err(failure) => report(model, &failure),
+            Err(failure) => self.parts.failed(model, &failure),
         }
     }
 
@@ -282,7 +303,8 @@ impl Lanes {
         }
         metrics::model_added(name);
         let runner = self.parts.runner(model, backend);
-        self.parts.served.lock().insert(name, Arc::clone(&runner));
+        self.parts.forget(name);
+        self.parts.served.lock().runners.insert(name, Arc::clone(&runner));
         self.parts.changed.notify_one();
         let (stop, stop_helpers) = (shutdown.child_token(), CancellationToken::new());
         let (mut claims, mut helpers) = (Tasks::new(stop.clone()), Tasks::new(stop_helpers.clone()));
@@ -302,7 +324,7 @@ impl Lanes {
         lane.claims.ended().await;
         lane.stop_helpers.cancel();
         lane.helpers.ended().await;
-        self.parts.served.lock().remove(&model);
+        self.parts.served.lock().runners.remove(&model);
         self.parts.changed.notify_one();
         metrics::model_removed(model);
         info!(action = "model_stopped", model = model.as_str());
@@ -345,10 +367,30 @@ impl LaneParts {
             pulse: self.liveness.watch(format!("lane of {model}"), self.config.fetch.batch_max_wait),
         }
     }
-}
 
-/// The model cannot be loaded.
-fn report(model: ModelName, failure: &ModelFailure) {
-    metrics::model_failed(model, true);
-    error!(action = "model_failed", model = model.as_str(), error = telemetry::chain(failure));
+    /// The model cannot be loaded.
+    fn failed(&self, model: ModelName, failure: &ModelFailure) {
+        metrics::model_failed(model, true);
+        error!(action = "model_failed", model = model.as_str(), error = telemetry::chain(failure));
+        let mut state = self.served.lock();
+        state.undescribed.remove(&model);
+        state.failed.insert(model);
+        self.changed.notify_one();
+    }
+
+    /// The model waits for its server.
+    fn undescribed(&self, model: ModelName) {
+        self.forget(model);
+        self.served.lock().undescribed.insert(model);
+        self.changed.notify_one();
+    }
+
+    /// What was wrong with the model no longer matters.
+    fn forget(&self, model: ModelName) {
+        let mut state = self.served.lock();
+        if state.failed.remove(&model) {
+            metrics::model_failed(model, false);
+        }
+        state.undescribed.remove(&model);
+    }
 }

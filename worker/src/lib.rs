@@ -195,12 +195,20 @@ impl Worker {
         let pulse = self.liveness.watch("heartbeat".to_owned(), upkeep::heartbeat::INTERVAL);
         helpers.keep("heartbeat", move |stop| heartbeat.clone().run(pulse.clone(), stop));
         let pulse = self.liveness.watch("lease keeper".to_owned(), lease_keeper::interval(&work));
-        let keeper = LeaseKeeper { consumer, leases: leases.clone(), work: work.clone(), pulse };
+        let keeper = LeaseKeeper {
+            consumer: Arc::clone(&consumer),
+            leases: leases.clone(),
+            work: work.clone(),
+            pulse,
+        };
         helpers.keep("lease_keeper", move |stop| keeper.clone().run(stop));
         let (redis, keys) = (work.queue().redis().clone(), work.queue().keys().clone());
         helpers.finish("default_user_check", move || warn_about_default_user(redis.clone(), keys.clone()));
+        let (setting, consumer) = (self.config.models.removed_model_jobs, Arc::clone(&consumer));
         helpers.keep("janitor", move |stop| {
-            Janitor::new(work.clone(), leases.clone(), served.clone()).run(stop)
+            Janitor::new(work.clone(), leases.clone(), served.clone())
+                .with_removed_models(setting, Arc::clone(&consumer))
+                .run(stop)
         });
     }
 

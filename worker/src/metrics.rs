@@ -41,12 +41,13 @@ const BUILD: &str = "tepal_build_info";
 const STARTED: &str = "process_start_time_seconds";
 
 /// Every `error_code` of a job; docs/api.md says what each means.
-const ERROR_CODES: [&str; 13] = [
+const ERROR_CODES: [&str; 14] = [
     "bad_model_answer",
     "inference_timeout",
     "invalid_input",
     "model_error",
     "model_lost",
+    "model_not_found",
     "model_overloaded",
     "model_rejected",
     "payload_too_large_for_model",

@@ -15,7 +15,7 @@ use tepal_shared::{
     settings::Common,
 };
 
-use crate::backend::OpenError;
+use crate::{backend::OpenError, upkeep::removed::RemovedModelJobs};
 
 /// Folders in folders that are looked at: a SavedModel has its variables two levels below the model.
 const DEEPEST: u8 = 4;
@@ -26,6 +26,15 @@ pub struct ModelsArgs {
     /// Names of the models that this worker serves, comma separated; none = all of MODELS_DIR
     #[arg(long, env = "MODELS", value_name = "NAMES", help_heading = "Model")]
     models: Option<String>,
+    /// What happens to jobs that wait for a removed model: wait, or fail (as model_not_found)
+    #[arg(
+        long,
+        env = "REMOVED_MODEL_JOBS",
+        default_value = "wait",
+        value_name = "WORD",
+        help_heading = "Model"
+    )]
+    removed_model_jobs: String,
 }
 
 /// [`ModelsArgs`] after checking.
@@ -37,6 +46,8 @@ pub struct ModelsSettings {
     without_folder: Vec<ModelName>,
     /// There may be no repository at all.
     is_optional: bool,
+    /// What happens to jobs that wait for a removed model.
+    pub removed_model_jobs: RemovedModelJobs,
 }
 
 /// A model that this worker serves.
@@ -76,7 +87,10 @@ pub enum ModelFailure {
 
 impl ModelsArgs {
     pub(crate) fn check(&self, mistakes: &mut Mistakes) -> ModelsSettings {
-        let settings = ModelsSettings { only: None, without_folder: Vec::new(), is_optional: false };
+        let removed_model_jobs =
+            mistakes.parsed("REMOVED_MODEL_JOBS", &self.removed_model_jobs, RemovedModelJobs::Wait);
+        let (without_folder, is_optional) = (Vec::new(), false);
+        let settings = ModelsSettings { only: None, without_folder, is_optional, removed_model_jobs };
         let Some(text) = &self.models else { return settings };
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         let mut only: Vec<ModelName> = Vec::new();

@@ -5,3 +5,4 @@ pub mod janitor;
 pub mod lease_keeper;
 pub mod liveness;
 pub mod monitor;
+pub mod removed;

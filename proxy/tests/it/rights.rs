@@ -18,7 +18,7 @@ const BY_THE_DOCTOR: &str = "PING";
 /// `MONITOR` does not show it.
 const NOT_SHOWN: &str = "ACL DRYRUN";
 /// Called only in the middle of a recount, which a worker makes; on an empty queue; and for a model that nobody serves any more.
-const RARE: [&str; 3] = ["HDEL $quota", "SET $format", "HDEL $models"];
+const RARE: [&str; 3] = ["HDEL $quota", "SET $format", "HSET $models"];
 /// Of the connection itself: every user may do it, or does without it.
 const CONNECTING: [&str; 3] = ["HELLO", "AUTH", "CLIENT SETINFO"];
 

@@ -35,6 +35,12 @@ pub struct WorkerState {
     /// The models that it serves, by their names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<String, ServedModel>,
+    /// Models whose present files it cannot load. It may serve their earlier files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_models: Vec<String>,
+    /// Models that it does not serve yet, because their server has not described them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undescribed_models: Vec<String>,
     /// Number of consumers.
     pub consumers: u32,
     /// Number of jobs that it holds.

@@ -213,8 +213,7 @@ pub(crate) async fn descriptions_stay_as_long_as_a_worker_publishes_them(queue: 
     queue.store.work.publish(&[(other, "{}".to_owned())]).await.unwrap();
     assert_eq!(queue.store.views.published_models().await.unwrap().len(), 2);
 
-    assert!(queue.store.views.unpublish(other).await.unwrap());
-    assert!(!queue.store.views.unpublish(other).await.unwrap());
+    queue.store.views.unpublish(other).await.unwrap();
     assert_eq!(queue.store.views.published_models().await.unwrap().len(), 1);
 }
 
@@ -224,6 +223,29 @@ pub(crate) async fn each_model_has_its_own_description(queue: &Queue) {
 
     let published = queue.store.views.published_models().await.unwrap();
     assert_eq!(published, described.map(|(model, text)| (model.to_string(), text)).into());
+}
+
+pub(crate) async fn removed_models_are_remembered_for_a_while(queue: &Queue) {
+    let models = queue.store.queue.keys().models();
+    let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<ModelName>>();
+    let removed = async || queue.store.work.removed_models().await.unwrap();
+    let day = 24 * 3600 * 1000;
+    let now: Vec<u64> = queue.redis(&["TIME"]).await;
+    let ago = |days: u64| (now[0] * 1000 - days * day).to_string();
+    for (name, value) in [("forgotten", ago(31)), ("gone", ago(29)), ("silent", format!("{} {{}}", ago(2)))] {
+        queue.redis::<u64>(&["HSET", &models, name, &value]).await;
+    }
+    queue.store.work.publish(&[(model(), "{}".to_owned())]).await.unwrap();
+    queue.store.views.unpublish("unwanted".parse().unwrap()).await.unwrap();
+    assert_eq!(removed().await, names(&["gone", "silent", "unwanted"]));
+
+    // One that is served again is no longer removed.
+    queue.store.work.publish(&[("silent".parse().unwrap(), "{}".to_owned())]).await.unwrap();
+
+    assert_eq!(removed().await, names(&["gone", "unwanted"]));
+    assert_eq!(queue.store.views.published_models().await.unwrap().len(), 2);
+    let mark: u64 = queue.redis(&["HGET", &models, "unwanted"]).await;
+    assert!(mark >= now[0] * 1000, "{mark}");
 }
 
 as_tests![
@@ -238,4 +260,5 @@ as_tests![
     workers_live_as_long_as_they_are_heard,
     descriptions_stay_as_long_as_a_worker_publishes_them,
     each_model_has_its_own_description,
+    removed_models_are_remembered_for_a_while,
 ];

@@ -59,6 +59,8 @@ impl Heartbeat {
             backend_detail: None,
             metadata: None,
             models: BTreeMap::new(),
+            failed_models: Vec::new(),
+            undescribed_models: Vec::new(),
             consumers: 1,
             in_flight: 0,
         };
@@ -99,6 +101,8 @@ impl Heartbeat {
         let models = runners.iter().zip(&descriptions);
         self.state.models =
             models.map(|(runner, (name, text))| (name.to_string(), served(runner, text))).collect();
+        self.state.failed_models = names(self.served.failed());
+        self.state.undescribed_models = names(self.served.undescribed());
         self.publish(descriptions).await;
         self.state.in_flight = self.leases.len() as u64;
         // A state of text and numbers always has a JSON form.
@@ -136,6 +140,10 @@ impl Heartbeat {
             }
         }
     }
+}
+
+fn names(models: Vec<ModelName>) -> Vec<String> {
+    models.iter().map(ToString::to_string).collect()
 }
 
 /// The state of a model whose description is this JSON.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,12 @@ use tepal_shared::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::{lanes::Served, metrics, run::leases::Leases};
+use crate::{
+    lanes::Served,
+    metrics,
+    run::leases::Leases,
+    upkeep::removed::{RemovedModelJobs, RemovedModels},
+};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Jobs of one script run, which then takes about a millisecond.
@@ -40,6 +46,8 @@ pub struct Janitor {
     logs: LogWatch,
     leases: Leases,
     served: Served,
+    /// `None`: the jobs of removed models wait.
+    removed: Option<RemovedModels>,
 }
 
 /// The kind of sweep.
@@ -55,7 +63,15 @@ impl Janitor {
     /// A janitor of the store's queue, in the worker that holds these jobs and serves these models.
     #[must_use]
     pub fn new(work: Work, leases: Leases, served: Served) -> Self {
-        Self { work, sweeps: HashMap::new(), logs: LogWatch::default(), leases, served }
+        Self { work, sweeps: HashMap::new(), logs: LogWatch::default(), leases, served, removed: None }
+    }
+
+    /// The same, and this consumer fails jobs that wait for removed models, if the setting says so.
+    #[must_use]
+    pub fn with_removed_models(self, setting: RemovedModelJobs, consumer: Arc<str>) -> Self {
+        let removed =
+            (setting == RemovedModelJobs::Fail).then(|| RemovedModels::new(self.work.clone(), consumer));
+        Self { removed, ..self }
     }
 
     /// Works until `shutdown` begins.
@@ -76,7 +92,11 @@ impl Janitor {
     async fn round(&mut self) -> Result<(), StoreError> {
         let silence = self.work.queue().policy().lease * SILENT_LEASES;
         let streams: Vec<_> = self.served.models().into_iter().flat_map(Stream::all_of).collect();
-        let live: Vec<String> = self.work.workers().await?.into_iter().map(|worker| worker.id).collect();
+        let workers = self.work.workers().await?;
+        if let Some(removed) = &self.removed {
+            removed.fail_jobs(&workers).await?;
+        }
+        let live: Vec<String> = workers.into_iter().map(|worker| worker.id).collect();
         match self.watch_logs().await {
             // The worker's user has the rights of an older ACL file. The proxies watch the logs, too.
             Err(StoreError::Forbidden(_)) => self.report(None),

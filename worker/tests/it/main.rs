@@ -16,6 +16,7 @@ mod onnx;
 mod onnxruntime;
 mod partitions;
 mod queue;
+mod removed;
 mod rights;
 mod settings;
 mod store;

@@ -30,7 +30,7 @@ const PROXY: &[&str] = &[
     "HMGET $job f",
     "HGETALL $workers",
     "HGETALL $models",
-    "HDEL $models f",
+    "HSET $models f v",
     "HDEL $job f",
     "HDEL $workers f",
     "EXISTS $job",

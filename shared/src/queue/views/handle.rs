@@ -9,6 +9,9 @@ use crate::{
     queue::{error::StoreError, handle::Queue, heartbeat::WorkerRecord},
 };
 
+/// The mark of a model that was removed a moment ago. The next worker that publishes descriptions replaces it with the time.
+const REMOVED_NOW: u64 = 0;
+
 /// Reads of a queue. Nothing here changes a job. Clones share the turns of large reads.
 #[derive(Clone, Debug)]
 pub struct Views {
@@ -45,14 +48,16 @@ impl Views {
         Ok(published.into_iter().filter_map(described).collect())
     }
 
-    /// Removes a published description. Returns whether there was one.
+    /// Removes a published description. The mark in its place tells workers that the model was removed.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn unpublish(&self, model: ModelName) -> Result<bool, StoreError> {
-        let mut command = redis::cmd("HDEL");
-        command.arg(self.queue.keys.models()).arg(model.as_str());
-        redis::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)
+    pub async fn unpublish(&self, model: ModelName) -> Result<(), StoreError> {
+        let mut command = redis::cmd("HSET");
+        command.arg(self.queue.keys.models()).arg(model.as_str()).arg(REMOVED_NOW);
+        let _: u64 =
+            redis::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)?;
+        Ok(())
     }
 
     /// The live workers.

@@ -1,6 +1,6 @@
 //! Writes heartbeats.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use redis::Value;
 
@@ -15,6 +15,8 @@ use crate::{
 
 /// A description that no worker has published for so long is removed.
 const DESCRIPTION_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long a removed model is remembered.
+const MARK_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Work {
     /// Writes a heartbeat; `state` is JSON. Returns the number of live workers.
@@ -36,12 +38,25 @@ impl Work {
             return Ok(());
         }
         let mut command = PUBLISH.call(&[self.queue.keys.models()]);
-        command.arg(millis(DESCRIPTION_TTL));
+        command.arg(millis(DESCRIPTION_TTL)).arg(millis(MARK_TTL));
         for (name, description) in descriptions {
             command.arg(name.as_str()).arg(description);
         }
         let mut reply = Reply::new(&PUBLISH, self.queue.redis.run(&command).await?)?;
         reply.expect("published")
+    }
+
+    /// The models that were removed in the last 30 days, sorted by name.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn removed_models(&self) -> Result<Vec<ModelName>, StoreError> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.queue.keys.models());
+        let models: BTreeMap<String, String> =
+            redis::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)?;
+        let removed = models.into_iter().filter(|(_, mark)| !mark.contains(' '));
+        Ok(removed.filter_map(|(name, _)| name.parse().ok()).collect())
     }
 
     /// Removes a worker that stops.

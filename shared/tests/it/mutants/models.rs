@@ -33,7 +33,7 @@ mutants! {
     // What belongs to each model.
     sweep_takes_all_models_for_delivered_alike: "sweep.lua" "  if delivered[stream] == nil then\n    delivered[stream] = read_last_delivered(stream) or false\n  end\n  return delivered[stream]" => "  delivered.any = delivered.any or read_last_delivered(string.gsub(stream, ':stream:.*:', ':stream:iris:')) or false\n  return delivered.any",
         models::a_sweep_knows_how_far_each_model_was_delivered;
-    publish_mixes_up_the_descriptions: "publish.lua" "int(now) .. ' ' .. ARGV[i + 1]" => "int(now) .. ' ' .. ARGV[3]",
+    publish_mixes_up_the_descriptions: "publish.lua" "int(now) .. ' ' .. ARGV[i + 1]" => "int(now) .. ' ' .. ARGV[4]",
         upkeep::each_model_has_its_own_description;
     models_share_the_job_that_runs_alone: "grant.lua" "model_key(stream, 'alone')" => "model_key('{q:0}:stream:all:high', 'alone')",
         models::jobs_whose_lone_call_broke_off_wait_for_those_of_their_own_model_only;

@@ -79,8 +79,14 @@ mutants! {
         upkeep::workers_live_as_long_as_they_are_heard;
     heartbeat_keeps_who_leaves: "heartbeat.lua" "if ARGV[2] == '' then" => "if false then",
         upkeep::workers_live_as_long_as_they_are_heard;
-    publish_keeps_what_is_old: "publish.lua" "now - published > tonumber(ARGV[1])" => "false",
+    publish_keeps_what_is_old: "publish.lua" "now - since > tonumber(ARGV[1])" => "false",
         upkeep::descriptions_stay_as_long_as_a_worker_publishes_them;
+    publish_forgets_what_it_removes: "publish.lua" "redis.call('HSET', KEYS[1], model, int(now))" => "redis.call('HDEL', KEYS[1], model)",
+        upkeep::removed_models_are_remembered_for_a_while;
+    publish_leaves_the_time_of_a_removal_open: "publish.lua" "since == 0" => "false",
+        upkeep::removed_models_are_remembered_for_a_while;
+    publish_remembers_removals_for_ever: "publish.lua" "now - since > tonumber(ARGV[2])" => "false",
+        upkeep::removed_models_are_remembered_for_a_while;
     workers_lists_the_dead: "workers.lua" " and now - tonumber(seen) <= tonumber(ARGV[1])" => "",
         upkeep::workers_live_as_long_as_they_are_heard;
 }
