@@ -52,7 +52,7 @@ use self::{
     fronts::rest,
     http::{
         certificate::{self, Current},
-        connections::{Handshakes, RejectHead, Server, limits::ConnectionLimits},
+        connections::{BusyThreads, Handshakes, RejectHead, Server, limits::ConnectionLimits},
         open_files,
     },
     state::App,
@@ -101,6 +101,7 @@ pub async fn run(
     }
     let app = Arc::new(App::new(&config, access, snapshot, shutdown.clone())?);
     let files = config.certificate.as_ref();
+    let busy = BusyThreads::start().map_err(StartError::Threads)?;
     let opened = files.map(|files| certificate::open(files, app.metrics.tls.expires.clone())).transpose()?;
     let (current, renewal) = opened.unzip();
     let server = server(&app, &config, current);
@@ -111,7 +112,7 @@ pub async fn run(
     }
     let redis = app.store.queue().redis();
     tokio::select! {
-        () = server.run(listener, &shutdown) => {}
+        () = server.run(listener, &busy, &shutdown) => {}
         format = redis.refused_format() => return Err(StartError::StoredFormat(format)),
     }
     info!(action = "proxy_stopped");

@@ -37,6 +37,9 @@ pub enum StartError {
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),
+    /// The operating system starts no more threads.
+    #[error("threads cannot be started")]
+    Threads(#[source] io::Error),
     /// The certificate cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),

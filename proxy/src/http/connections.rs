@@ -28,7 +28,6 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use tracing::{debug, info, warn};
 
-pub(crate) use self::{handshake::Handshakes, refusals::RejectHead};
 use self::{
     limits::ConnectionLimits,
     overdue::overdue,
@@ -38,6 +37,7 @@ use self::{
     turns::Turns,
     write_timeout::WriteTimeout,
 };
+pub(crate) use self::{handshake::Handshakes, refusals::RejectHead, turns::BusyThreads};
 use super::{
     peer::{Peer, TrustedProxies},
     security_headers::SecurityHeaders,
@@ -68,7 +68,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Serves until `shutdown` begins, then waits for the requests in flight.
-    pub(crate) async fn run(self, listener: TcpListener, shutdown: &CancellationToken) {
+    pub(crate) async fn run(self, listener: TcpListener, busy: &BusyThreads, shutdown: &CancellationToken) {
         let mut http = http1::Builder::new();
         // The library has one limit for slow heads and idle connections; `overdue` has one for each.
         http.header_read_timeout(None).max_buf_size(MOST_UNREAD);
@@ -76,7 +76,7 @@ impl Server {
         let closing = CancellationToken::new();
         let close = closing.clone().drop_guard();
         let slots = Slots::new(self.limits.most, self.metrics.clone());
-        let turns = Turns::new();
+        let turns = Turns::new(busy.handle());
         let server = Arc::new(self);
         let mut stop = pin!(async {
             shutdown.cancelled().await;
@@ -89,10 +89,9 @@ impl Server {
                 () = &mut stop => break,
             };
             let (server, http, watcher) = (Arc::clone(&server), http.clone(), open.watcher());
-            let turns = Arc::clone(&turns);
-            tokio::spawn(
-                Connection { server, http, turns, peer, watcher, slot }.run(stream, closing.clone()),
-            );
+            let client = server.trusted.client(peer);
+            let connection = Connection { server, http, turns: Arc::clone(&turns), peer, watcher, slot };
+            turns.open(client, connection.run(stream, closing.clone()));
         }
         drop(listener);
         drop(close);
@@ -164,6 +163,8 @@ impl Connection {
     async fn wait_for_byte(self, stream: TcpStream) {
         self.slot.opened();
         match timeout(self.server.limits.header_timeout, stream.peek(&mut [0])).await {
+            // The client has closed it.
+            Ok(Ok(0)) => {}
             // HTTP sees an error again when it reads.
             Ok(_) => self.serve(stream),
             Err(_) => debug!(action = "connection_timed_out"),

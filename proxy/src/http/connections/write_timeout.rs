@@ -20,7 +20,7 @@ use super::{limits::ConnectionLimits, slots::Slot};
 /// Bytes per read: the initial size of the HTTP library's buffer.
 const PIECE: usize = 8 << 10;
 /// Bytes after which the connection lets others go on, even if its client sends or reads more at once.
-const BYTES_IN_A_TURN: usize = 64 << 10;
+const BYTES_IN_A_TURN: usize = 16 << 10;
 
 /// A connection that limits the time in which its client must read a part of an answer.
 pub(super) struct WriteTimeout<S> {

@@ -37,9 +37,9 @@ impl Intake {
     pub async fn submit(&self, id: JobId, job: impl Into<Arc<NewJob>>) -> SubmitResult {
         let (submission, outcome) = PendingSubmission::new(id, job.into());
         match self.gathered.add(submission) {
-            Added::First => drop(tokio::spawn(self.clone().send_gathered())),
+            Added::First => self.queue.redis.spawn(self.clone().send_gathered()),
             Added::Further => {}
-            Added::Enough(submissions) => drop(tokio::spawn(self.clone().send_all(submissions))),
+            Added::Enough(submissions) => self.queue.redis.spawn(self.clone().send_all(submissions)),
         }
         outcome.await.unwrap_or_else(|_| Err(interrupted()))
     }

@@ -7,7 +7,10 @@ use redis::{
     Cmd, Pipeline, RedisError, Value,
     aio::{MultiplexedConnection, PubSub},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 
 use crate::{
     process::retry::Backoff,
@@ -26,6 +29,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Redis {
     shared: Arc<SharedConnection>,
+    runtime: Handle,
 }
 
 impl Redis {
@@ -35,7 +39,7 @@ impl Redis {
     /// # Errors
     /// When the client library rejects the address.
     pub fn open(settings: ConnectionSettings) -> Result<Self, RedisError> {
-        Ok(Self { shared: SharedConnection::open(settings)? })
+        Ok(Self { shared: SharedConnection::open(settings)?, runtime: Handle::current() })
     }
 
     /// Whether a primary answered the last probe or command.
@@ -48,6 +52,11 @@ impl Redis {
     #[must_use]
     pub fn down(&self) -> Option<StoreError> {
         self.shared.state().err()
+    }
+
+    /// Spawns a task of all callers on the runtime of the connection, whichever runtime this caller uses.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
     }
 
     /// The connection that is up.
