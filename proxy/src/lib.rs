@@ -53,7 +53,7 @@ use self::{
     http::{
         certificate::{self, Current},
         connections::{BusyThreads, Handshakes, RejectHead, Server, limits::ConnectionLimits},
-        open_files,
+        open_files::{self, Room},
     },
     state::App,
 };
@@ -120,8 +120,8 @@ pub async fn run(
 }
 
 fn server(app: &Arc<App>, config: &Config, certificate: Option<Current>) -> Server {
-    let limits =
-        ConnectionLimits { most: open_files::make_room(config.connections.most), ..config.connections };
+    let Room { connections: most, spare } = open_files::make_room(config.connections.most);
+    let limits = ConnectionLimits { most, spare, ..config.connections };
     let handshakes = certificate.map(|current| {
         Arc::new(Handshakes { current, metrics: app.metrics.tls.clone(), timeout: limits.header_timeout })
     });

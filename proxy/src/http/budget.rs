@@ -54,6 +54,12 @@ impl Share {
         is_there
     }
 
+    /// Reserves more bytes, up to so many in total. `false` if they are not available; then nothing changes.
+    #[must_use]
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
+        self.grow(bytes.saturating_sub(self.held))
+    }
+
     /// Releases all but so many bytes.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let less = self.held.min(bytes);

@@ -1,5 +1,6 @@
 //! Connections: accepts them, secures them, limits them, and drains them when the service stops.
 
+mod arrivals;
 mod drain;
 mod handshake;
 pub(crate) mod heads;
@@ -11,7 +12,7 @@ mod slots;
 mod turns;
 mod write_timeout;
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc};
 
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -29,6 +30,7 @@ use tower::Service as _;
 use tracing::{debug, info, warn};
 
 use self::{
+    arrivals::Arrivals,
     limits::ConnectionLimits,
     overdue::overdue,
     pace::Pace,
@@ -44,8 +46,6 @@ use super::{
 };
 use crate::metrics::ConnectionMetrics;
 
-/// Pause after a failed accept. The usual cause is a lack of file descriptors: other connections must be closed first.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes that one connection holds of a request whose head is incomplete. Longer targets and headers are rejected; these bytes are
 /// enough to see which of them it was.
 const MOST_UNREAD: usize = 80 << 10;
@@ -75,7 +75,7 @@ impl Server {
         let open = GracefulShutdown::new();
         let closing = CancellationToken::new();
         let close = closing.clone().drop_guard();
-        let slots = Slots::new(self.limits.most, self.metrics.clone());
+        let slots = Slots::new(self.limits.most, self.limits.spare / 2, self.metrics.clone());
         let turns = Turns::new(busy.handle());
         let server = Arc::new(self);
         let mut stop = pin!(async {
@@ -83,9 +83,11 @@ impl Server {
             info!(action = "draining");
             sleep(server.limits.shutdown_delay).await;
         });
+        let mut arrivals =
+            Arrivals::new(listener, Arc::clone(&slots), server.trusted.clone(), server.limits.spare / 2);
         loop {
             let (stream, peer, slot) = tokio::select! {
-                accepted = accept(&listener, &slots, &server.trusted) => accepted,
+                arrival = arrivals.next() => arrival,
                 () = &mut stop => break,
             };
             let (server, http, watcher) = (Arc::clone(&server), http.clone(), open.watcher());
@@ -93,33 +95,10 @@ impl Server {
             let connection = Connection { server, http, turns: Arc::clone(&turns), peer, watcher, slot };
             turns.open(client, connection.run(stream, closing.clone()));
         }
-        drop(listener);
+        drop(arrivals);
         drop(close);
         if timeout(server.limits.drain_timeout, open.shutdown()).await.is_err() {
             warn!(action = "drain_timed_out", connections = slots.open());
-        }
-    }
-}
-
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Slots>,
-    trusted: &TrustedProxies,
-) -> (TcpStream, Peer, Arc<Slot>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Answers are small and written at once. Nagle's algorithm would only delay them.
-                if let Err(error) = stream.set_nodelay(true) {
-                    debug!(action = "nodelay_failed", %error);
-                }
-                let peer = Peer(peer.ip());
-                return (stream, peer, slots.take(trusted.client(peer)).await);
-            }
-            Err(error) => {
-                warn!(action = "accept_failed", %error);
-                sleep(ACCEPT_PAUSE).await;
-            }
         }
     }
 }

@@ -4,26 +4,36 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Files other than client connections: connections to Redis, the listening socket, files that are read at times, and accepted
-/// connections that wait for a slot.
+/// Files other than client connections with a slot: connections to Redis, the listening socket, files that are read at times, and
+/// the connections that may have lost their slots in any case.
 const OTHERS: u64 = 64;
+/// Connections without a slot, if the limit allows it: those that wait for one, and those that lost one.
+const SPARE: u64 = 512;
 
-/// Raises the soft limit if so many client connections need it. Returns how many there may be: fewer, if the hard limit is too
-/// low.
-pub(crate) fn make_room(connections: usize) -> usize {
+/// The open files that client connections may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Connections with a slot.
+    pub(crate) connections: usize,
+    /// Further connections.
+    pub(crate) spare: usize,
+}
+
+/// Raises the soft limit as far as so many client connections need it. There is less room if the hard limit is too low.
+pub(crate) fn make_room(connections: usize) -> Room {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let needed = needed(connections);
-    let Some(current) = current.filter(|current| *current < needed) else { return connections };
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHERS + SPARE);
+    let Some(current) = current.filter(|current| *current < needed) else { return room(needed, connections) };
     let raised = maximum.map_or(needed, |maximum| maximum.min(needed));
     let limit = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }) {
         Ok(()) => raised,
         Err(_) => current,
     };
-    let room = room(limit).min(connections);
-    if room < connections {
+    let room = room(limit, connections);
+    if room.connections < connections {
         warn!(
             action = "connections_limited",
-            connections = room,
+            connections = room.connections,
             wanted = connections,
             open_files = limit,
             error = "the limit of open files is too low; raise it (ulimit -Hn, LimitNOFILE) or lower MAX_CONNECTIONS"
@@ -32,12 +42,11 @@ pub(crate) fn make_room(connections: usize) -> usize {
     room
 }
 
-fn needed(connections: usize) -> u64 {
-    u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHERS)
-}
-
-fn room(limit: u64) -> usize {
-    usize::try_from(limit.saturating_sub(OTHERS)).unwrap_or(usize::MAX).max(1)
+/// Connections come before spare files.
+fn room(limit: u64, wanted: usize) -> Room {
+    let files = usize::try_from(limit.saturating_sub(OTHERS)).unwrap_or(usize::MAX).max(1);
+    let connections = files.min(wanted);
+    Room { connections, spare: (files - connections).min(SPARE as usize) }
 }
 
 #[cfg(test)]
@@ -46,7 +55,12 @@ mod tests {
 
     #[test]
     fn some_files_are_kept_for_other_uses() {
-        assert_eq!((needed(10_000), room(needed(10_000))), (10_064, 10_000));
-        assert_eq!((room(1_024), room(64), room(0)), (960, 1, 1));
+        let room = |limit, wanted| {
+            let Room { connections, spare } = room(limit, wanted);
+            (connections, spare)
+        };
+        assert_eq!(room(100_000, 10_000), (10_000, 512));
+        assert_eq!(room(10_100, 10_000), (10_000, 36));
+        assert_eq!((room(1_024, 1_000), room(64, 1_000), room(0, 5)), ((960, 0), (1, 0), (1, 0)));
     }
 }

@@ -12,6 +12,7 @@ pub(crate) struct ConnectionMetrics {
     pub(crate) displaced_draining: Counter,
     pub(crate) displaced_waiting: Counter,
     pub(crate) displaced_streaming: Counter,
+    pub(crate) displaced_arriving: Counter,
     pub(crate) postponed: Counter,
 }
 
@@ -33,6 +34,7 @@ impl ConnectionMetrics {
             displaced_draining: counter!(DISPLACED, "while" => "draining"),
             displaced_waiting: counter!(DISPLACED, "while" => "waiting"),
             displaced_streaming: counter!(DISPLACED, "while" => "streaming"),
+            displaced_arriving: counter!(DISPLACED, "while" => "arriving"),
             postponed: counter!(POSTPONED),
         }
     }
@@ -47,6 +49,7 @@ impl ConnectionMetrics {
             displaced_draining: counter(),
             displaced_waiting: counter(),
             displaced_streaming: counter(),
+            displaced_arriving: counter(),
             postponed: counter(),
         }
     }

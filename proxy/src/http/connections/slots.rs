@@ -11,6 +11,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
+use tracing::debug;
 
 use self::{
     answer::Answer,
@@ -28,14 +29,17 @@ pub(super) use self::table::Begin;
 
 /// Bytes of a request's head that each connection may hold, and the bytes that all connections may hold beyond that.
 const SMALL_HEAD: usize = 8 << 10;
-const MOST_HEADS: usize = 32 << 20;
+const MOST_HEADS: usize = 16 << 20;
 
-/// Connections that have lost their slots and are not closed yet. Each still has an open file.
-const MOST_LEAVING: usize = 32;
+/// Connections that have lost their slots and are not closed yet. Each still has an open file. Beyond these, only a client without
+/// a connection gets a slot, so that it does not wait until connections of others are closed.
+const MANY_LEAVING: usize = 24;
 
 /// All slots.
 pub(super) struct Slots {
     table: Mutex<Table>,
+    /// Most connections that have lost their slots.
+    most_leaving: usize,
     /// A slot may be free, or a connection is idle.
     changed: Notify,
     heads: Arc<Budget>,
@@ -65,6 +69,8 @@ pub(super) struct Slot {
 struct Own {
     /// `None` while a request is in progress. A rank that is not in the table means that the slot is lost.
     rank: Option<Rank>,
+    /// Bytes of the head so far, and the memory for them.
+    head_bytes: usize,
     head: Share,
     /// Whether the head of a request has begun to arrive, perhaps before the answer to the previous one.
     is_in_head: bool,
@@ -80,10 +86,12 @@ struct InUse(Arc<Slot>);
 pub(super) struct Draining(Arc<Slot>);
 
 impl Slots {
-    pub(super) fn new(most: usize, metrics: ConnectionMetrics) -> Arc<Self> {
+    /// `spare`: more connections that may have lost their slots.
+    pub(super) fn new(most: usize, spare: usize, metrics: ConnectionMetrics) -> Arc<Self> {
+        let most_leaving = MANY_LEAVING + spare;
         metrics.limit.set(most as f64);
         let (table, heads) = (Mutex::new(Table::new(most)), Budget::new(SMALL_HEAD, MOST_HEADS));
-        Arc::new(Self { table, changed: Notify::new(), heads, metrics })
+        Arc::new(Self { table, most_leaving, changed: Notify::new(), heads, metrics })
     }
 
     /// Waits for a slot for a new connection of this client; `None` for a trusted proxy. Only one task may wait at a time.
@@ -99,7 +107,7 @@ impl Slots {
     fn try_take(self: &Arc<Self>, client: Option<Client>) -> Option<Arc<Slot>> {
         let mut table = self.table();
         if table.is_full() {
-            if table.leaving() >= MOST_LEAVING {
+            if table.leaving() >= if table.knows(client) { MANY_LEAVING } else { self.most_leaving } {
                 return None;
             }
             match table.displace()? {
@@ -111,9 +119,20 @@ impl Slots {
         let is_lost = Arc::new(Notify::new());
         let (holder, rank) = table.enter(client, &is_lost);
         let (head, wait, since) = (self.heads.share(), Wait::First, Instant::now());
-        let own = Mutex::new(Own { rank: Some(rank), head, is_in_head: false, wait, since });
+        let own = Mutex::new(Own { rank: Some(rank), head_bytes: 0, head, is_in_head: false, wait, since });
         self.metrics.open.increment(1);
         Some(Arc::new(Slot { slots: Arc::clone(self), holder, own, is_lost }))
+    }
+
+    /// A connection was closed while it waited for a slot.
+    pub(super) fn note_not_served(&self) {
+        debug!(action = "connection_not_served");
+        self.metrics.displaced_arriving.increment(1);
+    }
+
+    /// Whether the client has a connection.
+    pub(super) fn knows(&self, client: Option<Client>) -> bool {
+        self.table().knows(client)
     }
 
     /// Number of open connections.
@@ -147,6 +166,7 @@ impl Slot {
         let began = self.slots.table().begin(self.holder, rank, bounded);
         if matches!(began, Begin::Now) {
             own.rank = None;
+            own.head_bytes = 0;
             own.head.clear();
         }
         began
@@ -188,15 +208,26 @@ impl Slot {
         answer.map(|body| Body::new(Answer { body, _slot: InUse(self) }))
     }
 
-    /// Counts bytes that arrive. `false` if all connections together hold too many bytes of heads.
+    /// Counts bytes that arrive. `false` if all connections together hold too many bytes of heads. The HTTP library doubles its
+    /// buffer when it is full.
     pub(super) fn receives(&self, bytes: usize) -> bool {
         let mut own = self.own();
-        own.rank.is_none_or(|(rest, _)| rest != Rest::Waiting) || own.head.grow(bytes)
+        if own.rank.is_some_and(|(rest, _)| rest == Rest::Waiting) {
+            let total = own.head_bytes + bytes;
+            let fits = own.head.grow_to(total.next_power_of_two());
+            if fits {
+                own.head_bytes = total;
+            }
+            return fits;
+        }
+        true
     }
 
     /// Releases the memory for the head, whose bytes were dropped.
     pub(super) fn drop_head(&self) {
-        self.own().head.clear();
+        let mut own = self.own();
+        own.head_bytes = 0;
+        own.head.clear();
     }
 
     /// Notes whether the bytes so far end within a head.

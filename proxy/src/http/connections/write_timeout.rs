@@ -177,6 +177,7 @@ mod tests {
         let long = Duration::from_secs(60);
         ConnectionLimits {
             most: 1,
+            spare: 0,
             header_timeout,
             idle_timeout: long,
             write_timeout: long,
@@ -187,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_without_memory_for_its_head_stays_open_for_a_while() {
-        let slots = Slots::new(10_000, ConnectionMetrics::noop());
+        let slots = Slots::new(10_000, 0, ConnectionMetrics::noop());
         let mut others = Vec::new();
         while others.last().is_none_or(|other: &Arc<Slot>| other.receives(64 << 10)) {
             others.push(slots.take(None).await);
@@ -211,7 +212,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_with_many_bytes_lets_others_go_on() {
         let (mut client, server) = duplex(4 * BYTES_IN_A_TURN);
-        let slot = Slots::new(1, ConnectionMetrics::noop()).take(None).await;
+        let slot = Slots::new(1, 0, ConnectionMetrics::noop()).take(None).await;
         slot.begin(true);
         let mut stream = WriteTimeout::new(server, slot, limits(Duration::from_secs(60)));
         stream.write_all(&[b'x'; BYTES_IN_A_TURN]).now_or_never().unwrap().unwrap();

@@ -99,6 +99,11 @@ impl Table {
         self.leaving
     }
 
+    /// Whether the client has a connection. Each connection of a trusted proxy is a client of its own.
+    pub(super) fn knows(&self, client: Option<Client>) -> bool {
+        client.is_some_and(|client| self.numbers.contains_key(&client))
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.open >= self.most
     }

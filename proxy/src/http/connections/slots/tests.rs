@@ -28,7 +28,7 @@ fn answer(slot: &Arc<Slot>, kind: &str) -> Response {
 
 #[test]
 fn the_one_that_waits_the_longest_makes_room() {
-    let slots = Slots::new(2, ConnectionMetrics::noop());
+    let slots = Slots::new(2, 0, ConnectionMetrics::noop());
     let (first, second) = (take(&slots).unwrap(), take(&slots).unwrap());
     // After its request, the first one has been idle for less time than the second.
     assert!(begins(&first));
@@ -43,7 +43,7 @@ fn the_one_that_waits_the_longest_makes_room() {
 
 #[test]
 fn a_request_keeps_its_slot_until_it_is_answered() {
-    let slots = Slots::new(1, ConnectionMetrics::noop());
+    let slots = Slots::new(1, 0, ConnectionMetrics::noop());
     let first = take(&slots).unwrap();
     assert!(begins(&first) && begins(&first));
     let body = answer(&first, "application/json");
@@ -56,7 +56,7 @@ fn a_request_keeps_its_slot_until_it_is_answered() {
 
 #[test]
 fn streams_make_room_after_those_that_wait() {
-    let slots = Slots::new(2, ConnectionMetrics::noop());
+    let slots = Slots::new(2, 0, ConnectionMetrics::noop());
     let (stream, waiting) = (take(&slots).unwrap(), take(&slots).unwrap());
     assert!(begins(&stream));
     let body = answer(&stream, "text/event-stream");
@@ -70,7 +70,7 @@ fn streams_make_room_after_those_that_wait() {
 
 #[test]
 fn a_connection_whose_answer_waits_for_the_rest_of_a_body_makes_room_first() {
-    let slots = Slots::new(3, ConnectionMetrics::noop());
+    let slots = Slots::new(3, 0, ConnectionMetrics::noop());
     let [waiting, draining, other] = [(); 3].map(|()| take(&slots).unwrap());
     assert!(begins(&draining));
     let permit = draining.drain().unwrap();
@@ -83,7 +83,7 @@ fn a_connection_whose_answer_waits_for_the_rest_of_a_body_makes_room_first() {
 
 #[test]
 fn a_body_that_is_discarded_beside_its_request_keeps_the_slot() {
-    let slots = Slots::new(1, ConnectionMetrics::noop());
+    let slots = Slots::new(1, 0, ConnectionMetrics::noop());
     let first = take(&slots).unwrap();
     assert!(begins(&first));
     drop(first.drain().unwrap());
@@ -92,7 +92,7 @@ fn a_body_that_is_discarded_beside_its_request_keeps_the_slot() {
 
 #[test]
 fn an_address_at_work_on_all_it_may_keeps_no_other_out() {
-    let slots = Slots::new(4, ConnectionMetrics::noop());
+    let slots = Slots::new(4, 0, ConnectionMetrics::noop());
     let all = [(); 4].map(|()| take(&slots).unwrap());
     assert_eq!(all.each_ref().map(|slot| begins(slot)), [true, true, false, false]);
     let other = take_from(&slots, 2).unwrap();
@@ -105,16 +105,25 @@ fn an_address_at_work_on_all_it_may_keeps_no_other_out() {
 
 #[test]
 fn connections_without_slots_are_closed_before_too_many_others_come() {
-    let slots = Slots::new(1, ConnectionMetrics::noop());
-    let mut all: Vec<_> = (0..=MOST_LEAVING).map(|_| take(&slots).unwrap()).collect();
+    let slots = Slots::new(1, 0, ConnectionMetrics::noop());
+    let mut all: Vec<_> = (0..=MANY_LEAVING).map(|_| take(&slots).unwrap()).collect();
     assert!(take(&slots).is_none());
     drop(all.remove(0));
     assert!(take(&slots).is_some());
 }
 
 #[test]
+fn a_client_without_a_connection_does_not_wait_for_connections_of_others() {
+    let slots = Slots::new(1, 100, ConnectionMetrics::noop());
+    let mut all: Vec<_> = (0..=MANY_LEAVING).map(|_| take(&slots).unwrap()).collect();
+    assert!(take(&slots).is_none());
+    all.extend((2..=u8::MAX).map_while(|address| take_from(&slots, address)));
+    assert_eq!(all.len(), MANY_LEAVING + 100 + 1);
+}
+
+#[test]
 fn an_aborted_request_frees_its_slot() {
-    let slots = Slots::new(1, ConnectionMetrics::noop());
+    let slots = Slots::new(1, 0, ConnectionMetrics::noop());
     let first = take(&slots).unwrap();
     assert!(begins(&first));
     drop(first);
@@ -123,12 +132,12 @@ fn an_aborted_request_frees_its_slot() {
 
 #[test]
 fn heads_of_requests_share_a_budget() {
-    let slots = Slots::new(10_000, ConnectionMetrics::noop());
+    let slots = Slots::new(10_000, 0, ConnectionMetrics::noop());
     let all: Vec<_> = (0..2000).map(|_| take(&slots).unwrap()).collect();
     assert!(all.iter().all(|slot| slot.receives(SMALL_HEAD)));
-    let large = all.iter().filter(|slot| slot.receives(32 << 10)).count();
-    assert_eq!(large, MOST_HEADS / (32 << 10));
-    assert!(!all[1999].receives(32 << 10));
+    let large = all.iter().filter(|slot| slot.receives(20 << 10)).count();
+    assert_eq!(large, MOST_HEADS / (24 << 10), "the buffers for 28 KiB have 32 KiB");
+    assert!(!all[1999].receives(20 << 10));
     assert!(begins(&all[0]) && all[0].receives(1 << 30), "a body has another budget");
-    assert!(all[1999].receives(32 << 10));
+    assert!(all[1999].receives(20 << 10));
 }

@@ -63,7 +63,7 @@ enum End {
     More,
     /// The lane has become busy or calm.
     Moves,
-    /// No connection is open.
+    /// No connection is open, and none is to be opened.
     Empty,
 }
 
@@ -115,11 +115,12 @@ impl Lane {
             steps += 1;
         }
         let is_busy = self.share.count(steps, self.turns.count());
-        if self.is_empty() {
+        let is_any_due = self.due.is_any();
+        if self.is_empty() && !is_any_due {
             Poll::Ready(End::Empty)
         } else if is_busy != self.is_busy {
             Poll::Ready(End::Moves)
-        } else if self.due.is_any() {
+        } else if is_any_due {
             Poll::Ready(End::More)
         } else {
             Poll::Pending

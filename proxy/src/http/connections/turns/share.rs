@@ -52,7 +52,7 @@ impl Rate {
         let step = STEP * u32::try_from(clients).unwrap_or(u32::MAX).min(1 << 20);
         let time = step * u32::try_from(steps).unwrap_or(u32::MAX).min(MOST_AHEAD);
         self.even = (self.even.max(now) + time).min(now + step * MOST_AHEAD);
-        let most = if self.is_busy { time } else { step * AT_ONCE };
+        let most = if self.is_busy { time.min(step * AT_ONCE) } else { step * AT_ONCE };
         self.is_busy = clients > 1 && self.even > now + most;
         self.is_busy
     }
