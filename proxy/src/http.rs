@@ -6,6 +6,7 @@ pub(crate) mod bodies;
 pub(crate) mod budget;
 pub(crate) mod certificate;
 pub(crate) mod connections;
+pub(crate) mod conversions;
 pub(crate) mod headers;
 pub(crate) mod host;
 pub(crate) mod json;

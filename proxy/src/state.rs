@@ -13,7 +13,7 @@ use crate::{
         admission::Admission,
         rate_limit::{Account, RateLimit},
     },
-    http::{bodies::Bodies, peer::TrustedProxies},
+    http::{bodies::Bodies, conversions::Conversions, peer::TrustedProxies},
     jobs::{
         follow::Following,
         intake::Intake,
@@ -56,7 +56,8 @@ impl App {
         let store = Store::open(&config.common, config.replication).map_err(StartError::Redis)?;
         let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
         let secret = Arc::new(Secret::default());
-        let bodies = Bodies::new(config.body);
+        let conversions = Conversions::new();
+        let bodies = Bodies::new(config.body, conversions.clone());
         let has_rate_limit = config.rate_limit.is_some();
         let quota = Quota::new(config.owner_max_bytes, has_rate_limit, config.common.policy.partitions);
         let rate_limit = config
@@ -65,7 +66,7 @@ impl App {
         Ok(Self {
             intake: Intake::new(store.clone(), Arc::clone(&metrics), snapshot.clone()),
             following: Following::new(store.clone(), shutdown.clone()),
-            results: Results::new(store.clone(), Arc::clone(bodies.budget())),
+            results: Results::new(store.clone(), Arc::clone(bodies.budget()), conversions),
             charges: Charges { quota, store: store.clone(), secret: Arc::clone(&secret) },
             store,
             models: Models::new(config.models.clone(), config.common.model_name),

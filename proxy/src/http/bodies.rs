@@ -1,15 +1,18 @@
 //! The bodies of requests: the size of one, the memory of all, the time in which one must arrive, and the number of large ones
 //! that are parsed at a time.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::body::{Body, HttpBody as _};
 use clap::Args;
 use http_body_util::BodyExt as _;
 use tepal_shared::process::settings::Mistakes;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
-use super::budget::{Budget, Meter, Share};
+use super::{
+    budget::{Budget, Meter, Share},
+    conversions::Conversions,
+};
 use crate::error::ApiError;
 
 /// Bodies up to this size reserve no memory.
@@ -75,9 +78,7 @@ impl BodyArgs {
 pub(crate) struct Bodies {
     limits: BodyLimits,
     budget: Arc<Budget>,
-    /// Permits to parse a large body. The most expensive JSON takes about 10 ms for each MiB, so half of the processors remain
-    /// for other requests.
-    turns: Semaphore,
+    conversions: Conversions,
 }
 
 /// A whole body, and the memory reserved for it. A large body is stored in blocks of one size: a single growing buffer would be
@@ -145,13 +146,8 @@ impl Whole {
 }
 
 impl Bodies {
-    pub(crate) fn new(limits: BodyLimits) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self {
-            limits,
-            budget: Budget::new(SMALL, limits.memory_bytes),
-            turns: Semaphore::new((processors / 2).max(1)),
-        }
+    pub(crate) fn new(limits: BodyLimits, conversions: Conversions) -> Self {
+        Self { limits, budget: Budget::new(SMALL, limits.memory_bytes), conversions }
     }
 
     /// Most bytes of one body.
@@ -161,23 +157,22 @@ impl Bodies {
 
     /// Passes the whole body to `read`. Returns what `read` returns and the memory reserved for the body: keep it as long as that
     /// value. The parsing of a large body is metered.
-    pub(crate) async fn read<T>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         body: Body,
-        read: impl FnOnce(&[u8], &mut Meter) -> Result<T, ApiError>,
+        read: impl FnOnce(&[u8], &mut Meter) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<(T, Share), ApiError> {
         let whole = self.whole(body).await?;
         if whole.len() <= QUICK {
             let (bytes, share) = whole.join();
             return Ok((read(&bytes, &mut Meter::off())?, share));
         }
-        // The semaphore is never closed.
-        let _turn = self.turns.acquire().await.ok();
         let mut meter = Meter::on(self.budget.share());
-        tokio::task::block_in_place(|| {
+        let convert = move || {
             let (bytes, share) = whole.join();
             Ok((read(&bytes, &mut meter)?, share))
-        })
+        };
+        self.conversions.run(convert).await
     }
 
     /// Memory for an answer.

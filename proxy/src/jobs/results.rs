@@ -1,7 +1,7 @@
 //! Large results. A result is read once and held once, however many answers need it at the same time. Its memory is reserved
 //! before it is read.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -10,7 +10,6 @@ use tepal_shared::{
     queue::error::StoreError,
     tensor::{open_inference::json, stored_outputs},
 };
-use tokio::sync::Semaphore;
 
 use super::single_flight::{Flight, SingleFlight};
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
     http::{
         answer::{Blocks, held},
         budget::{Budget, Share},
+        conversions::Conversions,
     },
     jobs::store::Store,
 };
@@ -26,8 +26,7 @@ use crate::{
 pub(crate) struct Results {
     store: Store,
     budget: Arc<Budget>,
-    /// Permits to write tensors as JSON. Half of the processors remain for other requests.
-    turns: Arc<Semaphore>,
+    conversions: Conversions,
     /// Results as JSON.
     texts: SingleFlight<Read>,
     /// Results in the stored form of tensors.
@@ -53,10 +52,8 @@ struct Joined {
 }
 
 impl Results {
-    pub(crate) fn new(store: Store, budget: Arc<Budget>) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let turns = Arc::new(Semaphore::new((processors / 2).max(1)));
-        Self { store, budget, turns, texts: SingleFlight::default(), tensors: SingleFlight::default() }
+    pub(crate) fn new(store: Store, budget: Arc<Budget>, conversions: Conversions) -> Self {
+        Self { store, budget, conversions, texts: SingleFlight::default(), tensors: SingleFlight::default() }
     }
 
     /// The job's large result as JSON, in parts; `None` if the job is gone.
@@ -67,8 +64,8 @@ impl Results {
                 joined(&self.texts, id, || text(store, budget, id, bytes).boxed()).await
             }
             Some(JobResult::LargeTensors { bytes }) => {
-                let turns = Arc::clone(&self.turns);
-                joined(&self.texts, id, || written(store, budget, turns, id, bytes).boxed()).await
+                let conversions = self.conversions.clone();
+                joined(&self.texts, id, || written(store, budget, conversions, id, bytes).boxed()).await
             }
             _ => Ok(None),
         }
@@ -122,16 +119,22 @@ async fn text(store: Store, budget: Arc<Budget>, id: JobId, bytes: usize) -> Rea
 }
 
 /// Tensors written as JSON, away from the threads that serve other requests.
-async fn written(store: Store, budget: Arc<Budget>, turns: Arc<Semaphore>, id: JobId, bytes: usize) -> Read {
-    let Some((form, _share)) = read(&store, &budget, id, bytes).await? else { return Ok(None) };
-    // The semaphore is never closed.
-    let _turn = turns.acquire().await.ok();
-    tokio::task::block_in_place(|| {
+async fn written(
+    store: Store,
+    budget: Arc<Budget>,
+    conversions: Conversions,
+    id: JobId,
+    bytes: usize,
+) -> Read {
+    let Some((form, share)) = read(&store, &budget, id, bytes).await? else { return Ok(None) };
+    let convert = move || {
+        let _share = share;
         let tensors = stored_outputs::read(&form).map_err(|damaged| Unread::Store(damaged.into()))?;
         let mut blocks = Blocks::new(&budget);
         json::write_outputs(tensors, &mut blocks).map_err(|_| Unread::NoRoom)?;
         Ok(Some(blocks.finish()))
-    })
+    };
+    conversions.run(convert).await
 }
 
 /// The same JSON without line ends, which would split the data of an event. In JSON they are whitespace.

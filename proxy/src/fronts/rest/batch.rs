@@ -70,7 +70,7 @@ async fn accept_all(
     }
     let read = if is_lines { lines } else { elements };
     let models = app.models.registry();
-    let (mut items, _memory) = app.bodies.read(body, |bytes, meter| read(bytes, &models, meter)).await?;
+    let (mut items, _memory) = app.bodies.read(body, move |bytes, meter| read(bytes, &models, meter)).await?;
     for item in &mut items {
         if let Ok(submission) = item
             && let Err(error) = caller.check_model(submission.model.name.as_str())

@@ -52,16 +52,16 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 }
 
 /// Passes the body, which must be JSON, to `read`. Returns what `read` returns, and the memory that the body holds.
-pub(crate) async fn json<T>(
+pub(crate) async fn json<T: Send + 'static>(
     headers: &HeaderMap,
     body: Body,
     bodies: &Bodies,
-    read: impl FnOnce(Value) -> Result<T, ApiError>,
+    read: impl FnOnce(Value) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, Share), ApiError> {
     if !is_declared(headers, &["application/json"])? {
         return Err(ApiError::NotDeclaredJson);
     }
-    bodies.read(body, |bytes, meter| read(json::parse(bytes, meter)?)).await
+    bodies.read(body, move |bytes, meter| read(json::parse(bytes, meter)?)).await
 }
 
 /// Who sends the request, for the records of its jobs.

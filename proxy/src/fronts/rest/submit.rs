@@ -36,13 +36,14 @@ pub(crate) async fn predict(
     let (parts, body) = request.into_parts();
     let outcome = async {
         let choice = Choice::read(&parts.uri)?;
-        let model_of = |body: Option<&Value>| -> Result<Arc<Served>, ApiError> {
-            let (registry, in_query) = (app.models.registry(), choice.model.as_deref());
+        let (state, sender) = (Arc::clone(&app), caller.clone());
+        let model_of = move |body: Option<&Value>| -> Result<Arc<Served>, ApiError> {
+            let (registry, in_query) = (state.models.registry(), choice.model.as_deref());
             let model = match body {
                 Some(body) => registry.of_request(body, in_query)?,
                 None => registry.of_query(in_query)?,
             };
-            caller.check_model(model.name.as_str())?;
+            sender.check_model(model.name.as_str())?;
             Ok(model)
         };
         let (submission, _memory) = body::read(&parts.headers, body, &app.bodies, model_of).await?;

@@ -193,6 +193,11 @@ mod tests {
         while others.last().is_none_or(|other: &Arc<Slot>| other.receives(64 << 10)) {
             others.push(slots.take(None).await);
         }
+        while others.last().is_some_and(|other| other.receives(2 * PIECE)) {
+            others.push(slots.take(None).await);
+        }
+        // The last one holds nothing, the one before it what two pieces need.
+        others.truncate(others.len() - 2);
         let (mut client, server) = duplex(4 * PIECE);
         let (slot, limits) = (slots.take(None).await, limits(Duration::from_millis(200)));
         let mut stream = WriteTimeout::new(server, slot, limits);

@@ -85,9 +85,9 @@ async fn requests_that_no_route_matches() {
     let _attack = siege.attack(count, &start).await;
     siege.another_address_is_served().await;
     siege.held(count, 32);
-    let refused =
-        siege.metric("tepal_http_requests_total{method=\"GET\",route=\"unmatched\",status=\"429\"}").await;
-    assert!(refused > 0.5, "unmatched requests count");
+    let refused = "tepal_http_requests_total{method=\"GET\",route=\"unmatched\",status=\"429\"}";
+    let count = async || if siege.metric(refused).await > 0.5 { Ok(()) } else { Err("none is refused") };
+    eventually(SOON, "unmatched requests to count", count).await;
 }
 
 #[tokio::test]

@@ -24,10 +24,10 @@ use crate::{
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// The form of a body.
-enum Form<'a> {
+enum Form {
     Json,
     /// With the length of the JSON.
-    Binary(&'a HeaderValue),
+    Binary(HeaderValue),
     /// For this model.
     Raw(RawContent, Arc<Served>),
 }
@@ -38,21 +38,21 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     bodies: &Bodies,
-    model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError>,
+    model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError> + Send + 'static,
 ) -> Result<(Submission, Share), ApiError> {
     let form = Form::of(headers, &model_of)?;
-    bodies.read(body, |bytes, meter| form.read(bytes, meter, model_of)).await
+    bodies.read(body, move |bytes, meter| form.read(bytes, meter, model_of)).await
 }
 
-impl<'a> Form<'a> {
+impl Form {
     /// The header of the binary form decides, whatever the body's media type: clients of that form send another one, or none.
     fn of(
-        headers: &'a HeaderMap,
+        headers: &HeaderMap,
         model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError>,
     ) -> Result<Self, ApiError> {
         if let Some(length) = headers::once(headers, &JSON_LENGTH, binary::HEADER)? {
             let is_plain = !headers::is_compressed(headers);
-            return if is_plain { Ok(Self::Binary(length)) } else { Err(ApiError::NotDeclaredJson) };
+            return if is_plain { Ok(Self::Binary(length.clone())) } else { Err(ApiError::NotDeclaredJson) };
         }
         if headers::is_declared(headers, &["application/json"])? {
             return Ok(Self::Json);
@@ -74,7 +74,7 @@ impl<'a> Form<'a> {
                 let model = model_of(Some(&body))?;
                 Submission::read(body, &model).map_err(ApiError::Invalid)
             }
-            Self::Binary(length) => read_binary(length, body, meter, model_of),
+            Self::Binary(length) => read_binary(&length, body, meter, model_of),
             Self::Raw(content, model) => read_raw(content, body, meter, model),
         }
     }
