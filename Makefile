@@ -34,15 +34,17 @@ test-redis-versions: ## test restarts, power loss and a full disk on Redis 7.0, 
 	@compose/local.sh install
 	@tests/redis-versions.sh '$(abspath $(or $(CARGO_TARGET_DIR),target))/redis-versions'
 
-# Packages with models, and those that export models.
+# Packages with models, those that export models, and TensorFlow: 3 GB.
 REAL_MODELS := $(abspath $(or $(CARGO_TARGET_DIR),target))/real-models
+SAVED_MODELS := $(abspath $(or $(CARGO_TARGET_DIR),target))/saved-models
 
-test-models: ## run real models through Tepal and compare with onnxruntime; needs python3 with pip and venv; options ONLY=name ROUNDS=3
+test-models: ## run real models through Tepal; compare with onnxruntime and TensorFlow; needs python3 with venv; options ONLY=name ROUNDS=3
 	@compose/local.sh install
 	@tests/models/real/prepare.sh '$(REAL_MODELS)'
+	@tests/models/saved/prepare.sh '$(SAVED_MODELS)'
 	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
-	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-models' --models '$(REAL_MODELS)' $(if $(ONLY),--only '$(ONLY)') \
-		--rounds '$(or $(ROUNDS),3)'
+	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-models' --models '$(REAL_MODELS)' --saved '$(SAVED_MODELS)' \
+		$(if $(ONLY),--only '$(ONLY)') --rounds '$(or $(ROUNDS),3)'
 
 load: ## run the specification's load against what `make up` started, and judge it; options PORT=8000 LENGTH=30s
 	@mkdir -p .run

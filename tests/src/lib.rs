@@ -18,6 +18,7 @@
 //! - [`chaos`]: fault runs over all of it
 //! - [`hostile`]: attacks on a proxy, beside honest clients
 //! - [`real_models`]: real models through the whole product
+//! - [`saved_models`]: SavedModels on a recorded or real TensorFlow
 //! - [`seeds`]: the inputs of the fuzz targets, for tests without a fuzzer
 #![allow(
     clippy::expect_used,
@@ -39,5 +40,6 @@ pub mod process;
 pub mod real_models;
 pub mod redis;
 pub mod saboteur;
+pub mod saved_models;
 pub mod seeds;
 pub mod wait;

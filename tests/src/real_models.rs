@@ -7,6 +7,7 @@ mod cost;
 mod product;
 mod report;
 
+pub(crate) use self::case::Tensor;
 pub use self::case::{Case, Model};
 pub use self::cost::{Cost, measure};
 pub use self::product::{Engine, Outcome, run};

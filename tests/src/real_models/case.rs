@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// Largest difference of a number from onnxruntime's.
+/// Largest difference of a number from the expected one.
 const LARGEST_DIFFERENCE: f64 = 1e-3;
 
 /// A folder with a model and its cases.
@@ -19,24 +19,25 @@ pub struct Model {
     pub cases: Vec<Case>,
 }
 
-/// Inputs, and what onnxruntime answers.
+/// Inputs, and the answer of onnxruntime or TensorFlow to them.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Case {
     /// A tensor for each input.
     pub inputs: Vec<Tensor>,
     /// A tensor for each output.
     pub outputs: Vec<Tensor>,
-    /// How long onnxruntime took on one thread.
+    /// How long onnxruntime took on one thread; 0 if that was not measured.
+    #[serde(default)]
     pub milliseconds: f64,
 }
 
 /// A tensor in the form of the Open Inference Protocol.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tensor {
-    name: String,
-    shape: Vec<usize>,
-    datatype: String,
-    data: Vec<Value>,
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) datatype: String,
+    pub(crate) data: Vec<Value>,
 }
 
 impl Model {

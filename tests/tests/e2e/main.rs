@@ -10,6 +10,7 @@ mod logs;
 mod outages;
 mod redis_state;
 mod run;
+mod saved_models;
 mod secured;
 mod sharing;
 mod tensors;
