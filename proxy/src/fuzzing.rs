@@ -10,8 +10,11 @@ use std::{
 };
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use serde_json::Value;
-use tepal_shared::{model::Model, tensor::Element as _};
+use serde_json::{Value, json};
+use tepal_shared::{
+    model::{JobInput, Model},
+    tensor::{DataType, Element as _},
+};
 
 use crate::{
     edge::request_id,
@@ -37,6 +40,18 @@ static IRIS: LazyLock<Arc<Served>> = LazyLock::new(|| {
     Arc::new(Served::new("iris".parse().unwrap(), Model::load(models, "iris").unwrap()))
 });
 static MODELS: LazyLock<Registry> = LazyLock::new(|| Registry::new([Arc::clone(&IRIS)], None));
+/// For each datatype a model with one input of it, of any length, and a model with two inputs.
+static TYPED: LazyLock<Vec<Arc<Served>>> = LazyLock::new(|| {
+    let input = |name: &str, datatype: DataType, shape: Value| json!({"name": name, "datatype": datatype.as_str(), "shape": shape, "features": []});
+    let of_one = DataType::ALL.into_iter().map(|datatype| json!([input("x", datatype, json!([-1]))]));
+    let two = json!([input("a", DataType::Bytes, json!([])), input("b", DataType::Int64, json!([-1, 2]))]);
+    let models = of_one.chain([two]).map(|inputs| {
+        let mut model: Value = serde_json::from_str(&IRIS.description.published()).unwrap();
+        (model["inputs"], model["sample"]) = (inputs, Value::Null);
+        Model::from_published(&model.to_string()).unwrap()
+    });
+    models.map(|model| Arc::new(Served::new("m".parse().unwrap(), model))).collect()
+});
 static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::derive(&[7; 32]).unwrap());
 static TRUSTED: LazyLock<TrustedProxies> =
     LazyLock::new(|| ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap()).into_iter().collect());
@@ -50,6 +65,19 @@ pub fn submission(body: &[u8]) {
 fn read(body: Value) -> Result<Submission, ApiError> {
     let model = MODELS.of_body(&body)?;
     Submission::read(body, &model).map_err(ApiError::Invalid)
+}
+
+/// The body of `POST /predict` for a model that the first byte chooses.
+pub fn rows(bytes: &[u8]) {
+    let Some((choice, body)) = bytes.split_first() else { return };
+    let model = &TYPED[usize::from(*choice) % TYPED.len()];
+    let read = |body| Submission::read(body, model).map_err(ApiError::Invalid);
+    match json::parse(body, &mut Meter::off()).and_then(read) {
+        Ok(submission) => {
+            check_stored(&model.description, &submission);
+        }
+        Err(error) => check_error(&error),
+    }
 }
 
 /// The body of `POST /predict` in binary form. The first line is the value of the header.
@@ -135,10 +163,15 @@ fn check(outcome: &Result<Submission, ApiError>) {
     }
 }
 
-fn check_accepted(submission: &Submission) {
-    let (read, form) = IRIS.description.read_job(&submission.input).unwrap();
+fn check_stored(model: &Model, submission: &Submission) -> JobInput {
+    let (read, form) = model.read_job(&submission.input).unwrap();
     assert!((1..=1024).contains(&read.rows) && read.rows == submission.rows);
-    assert_eq!(form.with(IRIS.description.stored(&read)), submission.input);
+    assert_eq!(form.with(model.stored(&read)), submission.input);
+    read
+}
+
+fn check_accepted(submission: &Submission) {
+    let read = check_stored(&IRIS.description, submission);
     let [input] = read.tensors.as_slice() else { panic!("{:?}", read.tensors) };
     assert_eq!((&input.shape[..], input.data.len()), (&[read.rows, 4][..], 4 * size_of::<f32>() * read.rows));
     assert!(f32::all(&input.data).all(|value| value > 0.0 && value < 10.0));
@@ -250,6 +283,7 @@ mod tests {
     #[test]
     fn the_seeds_of_the_fuzz_targets_pass() {
         replay("submission", submission);
+        replay("rows", rows);
         replay("binary_submission", binary_submission);
         replay("batch", batch);
         replay("lookup", lookup);

@@ -8,6 +8,8 @@ mod tensorflow_serving;
 mod verdict;
 
 #[cfg(any(fuzzing, test))]
+pub(crate) use onnx::fuzzing as onnx_fuzzing;
+#[cfg(any(fuzzing, test))]
 pub(crate) use tensorflow_serving::fuzzing;
 
 use std::{error::Error, fmt, sync::Arc};

@@ -7,10 +7,13 @@ use std::{path::Path, sync::LazyLock};
 use serde_json::Value;
 use tepal_shared::{
     model::{Answer, Model},
-    tensor::{DataType, Element as _},
+    tensor::{
+        DataType, Element as _, Tensor, bytes,
+        stored::{self, StoredTensor},
+    },
 };
 
-use crate::backend::fuzzing as backend;
+use crate::backend::{fuzzing as backend, onnx_fuzzing as onnx};
 
 static IRIS: LazyLock<Model> = LazyLock::new(|| {
     let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models"));
@@ -20,6 +23,7 @@ static IRIS: LazyLock<Model> = LazyLock::new(|| {
 /// A tensor as TensorFlow Serving sends it. The call had as many rows as its first axis.
 pub fn model_reply(bytes: &[u8]) {
     let Some(Ok(answer)) = backend::tensor(bytes) else { return };
+    assert_eq!(backend::resent(&answer).unwrap(), answer);
     let rows = answer.shape.first().copied().unwrap_or(1);
     let Ok(answer) = IRIS.check_outputs(rows, vec![answer]) else { return };
     if rows > 0 {
@@ -52,6 +56,24 @@ fn finite(answer: &Answer, start: usize, end: usize) -> bool {
     f32::all(&tensor.data).skip(start).take(end - start).all(f32::is_finite)
 }
 
+/// Stored tensors as the built-in engine takes and returns them.
+pub fn onnx_tensors(bytes: &[u8]) {
+    let Ok(tensors) = stored::read(bytes) else { return };
+    for StoredTensor { datatype, shape, data } in tensors {
+        let is_text = || bytes::elements(data).all(|element| std::str::from_utf8(element).is_ok());
+        let is_known = match datatype {
+            DataType::Bytes => is_text(),
+            DataType::Bf16 => false,
+            // Requests with another byte are refused.
+            DataType::Bool if data.iter().any(|byte| *byte > 1) => continue,
+            _ => true,
+        };
+        let tensor = Tensor { name: "x".to_owned(), datatype, shape, data: data.to_vec() };
+        let through = onnx::round_trip(&tensor);
+        assert_eq!(through.ok(), is_known.then_some(tensor));
+    }
+}
+
 /// TensorFlow Serving's metadata of a model.
 pub fn model_metadata(bytes: &[u8]) {
     if let Some(Ok(metadata)) = backend::metadata(bytes) {
@@ -68,6 +90,7 @@ mod tests {
     #[test]
     fn the_seeds_of_the_fuzz_targets_pass() {
         replay("model_reply", model_reply);
+        replay("onnx_tensors", onnx_tensors);
         replay("model_metadata", model_metadata);
     }
 }

@@ -118,6 +118,19 @@ fn compute(plans: &Plans, names: &[String], batch: &Batch, pace: &Pace) -> Resul
     }
 }
 
+/// Tensors to the engine and back.
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing {
+    use tepal_shared::tensor::Tensor;
+    use tract_onnx::prelude::TractResult;
+
+    use super::convert;
+
+    pub(crate) fn round_trip(tensor: &Tensor) -> TractResult<Tensor> {
+        convert::from_tract(&tensor.name, &convert::to_tract(tensor)?)
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;

@@ -149,6 +149,12 @@ pub(crate) mod fuzzing {
         Some(convert::from_proto("output".to_owned(), TensorProto::decode(bytes).ok()?))
     }
 
+    /// A tensor after it was sent and read.
+    pub(crate) fn resent(tensor: &Tensor) -> Result<Tensor, ConvertError> {
+        let (name, sent) = convert::to_proto(tensor);
+        convert::from_proto(name, sent)
+    }
+
     /// A model's metadata; `None` when the bytes are no such message.
     pub(crate) fn metadata(bytes: &[u8]) -> Option<Result<Value, ConvertError>> {
         Some(convert::metadata(&GetModelMetadataResponse::decode(bytes).ok()?))
