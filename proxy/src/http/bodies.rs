@@ -172,7 +172,8 @@ impl Bodies {
             let (bytes, share) = whole.join();
             Ok((read(&bytes, &mut meter)?, share))
         };
-        self.conversions.run(convert).await
+        // Boxed: it is needed rarely, and each request would hold as much.
+        Box::pin(self.conversions.run(convert)).await
     }
 
     /// Memory for an answer.
