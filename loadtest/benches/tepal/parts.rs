@@ -50,8 +50,13 @@ pub(crate) async fn stock_redis() -> RedisServer {
 
 /// `tepal-proxy` without a rate limit.
 pub(crate) async fn proxy(redis: &RedisServer) -> Served {
+    proxy_with(redis, &[]).await
+}
+
+/// The same with more settings.
+pub(crate) async fn proxy_with(redis: &RedisServer, env: Env<'_>) -> Served {
     let addr = format!("127.0.0.1:{}", free_port());
-    let env = [("LISTEN_ADDR", addr.as_str()), ("RATE_LIMIT_PER_MINUTE", "0")];
+    let env = [&[("LISTEN_ADDR", addr.as_str()), ("RATE_LIMIT_PER_MINUTE", "0")], env].concat();
     start(&binary_path("tepal-proxy"), &[], &redis.proxy_url(), &env, &addr, "/livez").await
 }
 

@@ -6,6 +6,7 @@ mod drain;
 mod durability;
 mod fairness;
 mod http;
+mod large;
 mod latency;
 mod memory;
 mod models;
@@ -33,6 +34,8 @@ pub(crate) enum Group {
     Models,
     /// A model with few jobs beside a saturated one
     Fairness,
+    /// Large inputs, and what uploads cost others
+    Large,
     /// Short and long backlogs
     Depth,
     /// Jobs that share model calls
@@ -104,6 +107,7 @@ pub(crate) async fn measure(only: &[Group], scale: Scale) -> Measured {
             Group::Scaling => scaling::measure(&mut measured, scale).await,
             Group::Models => models::measure(&mut measured, scale).await,
             Group::Fairness => fairness::measure(&mut measured, scale).await,
+            Group::Large => large::measure(&mut measured, scale).await,
             Group::Depth => depth::measure(&mut measured, scale).await,
             Group::Batching => batching::measure(&mut measured, scale).await,
             Group::Durability => durability::measure(&mut measured, scale).await,
