@@ -1,5 +1,6 @@
 //! The model behind one trait, in domain types.
 
+mod lazy;
 mod onnx;
 mod onnxruntime;
 mod pace;
@@ -7,6 +8,7 @@ pub mod settings;
 mod tensorflow_serving;
 mod verdict;
 
+pub(crate) use lazy::Lazy;
 #[cfg(any(fuzzing, test))]
 pub(crate) use onnx::fuzzing as onnx_fuzzing;
 #[cfg(any(fuzzing, test))]

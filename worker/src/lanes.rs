@@ -14,7 +14,7 @@ use std::{
 
 use tepal_shared::{
     job::ModelName,
-    model::repository::Undescribed,
+    model::{Model, repository::Undescribed},
     process::{supervisor::Tasks, telemetry},
     queue::work::Work,
 };
@@ -29,7 +29,7 @@ use self::{
     loader::{OpenModel, Outcome, load, load_served},
 };
 use crate::{
-    backend::{Backend, ServedInterface},
+    backend::{Backend, Lazy, ServedInterface},
     fetch::{lane::Lane, quarantine::Quarantine, reader::Arrivals},
     metrics,
     models::{Files, ModelFailure, ServedModel},
@@ -341,7 +341,7 @@ impl LaneParts {
         let work =
             serving.result_ttl().map_or_else(|| self.work.clone(), |ttl| self.work.with_result_ttl(ttl));
         let sample = Sample::new(Arc::clone(&backend), model.clone(), settings.inference_timeout);
-        Arc::new(Runner {
+        let mut runner = Runner {
             name,
             sample,
             model,
@@ -352,6 +352,30 @@ impl LaneParts {
             batch_limit: BatchLimit::new(name, settings.limits.rows),
             leases: self.leases.clone(),
             settings,
+            other_versions: Vec::new(),
+        };
+        let versions = runner.model.other_versions.iter();
+        runner.other_versions = versions.map(|version| self.runner_of_version(&runner, version)).collect();
+        Arc::new(runner)
+    }
+
+    /// Runs another version of the runner's model.
+    fn runner_of_version(&self, runner: &Runner, version: &Model) -> Arc<Runner> {
+        let description = version.clone();
+        let opened = ServedModel { name: runner.name, description, broken_versions: Vec::new() };
+        let open = Arc::clone(&self.open);
+        Arc::new(Runner {
+            name: runner.name,
+            model: version.clone(),
+            backend: Arc::new(Lazy::new(runner.backend.name(), move || open(&opened))),
+            work: runner.work.clone(),
+            sample: runner.sample.clone(),
+            breaker: runner.breaker.clone(),
+            limiter: runner.limiter.clone(),
+            batch_limit: runner.batch_limit.clone(),
+            leases: runner.leases.clone(),
+            settings: self.config.run.of_model(version),
+            other_versions: Vec::new(),
         })
     }
 

@@ -38,6 +38,11 @@ pub(crate) enum ApiError {
         /// The names of the models that there are.
         known: String,
     },
+    /// The model has no such version that a job may pin.
+    VersionNotFound {
+        /// The versions that there are.
+        known: String,
+    },
     /// The caller's key is limited to other models.
     ModelForbidden,
     /// No worker has described the model yet.

@@ -26,6 +26,9 @@ impl ApiError {
             Self::InsufficientScope(scope) => format!("This needs a key with the scope {scope}").into(),
             Self::NotAcceptable => "The answer is application/json, which Accept excludes".into(),
             Self::ModelNotFound { known } => format!("There is no such model; known are {known}").into(),
+            Self::VersionNotFound { known } => {
+                format!("The model has no such version; those that can be pinned are {known}").into()
+            }
             Self::ModelForbidden => "The key is limited to other models".into(),
             Self::ModelUnknownYet => "No worker has described the model yet; try again later".into(),
             Self::ModelInUse => "A live worker serves the model, or this proxy's MODELS_DIR has it".into(),

@@ -54,6 +54,9 @@ impl ApiError {
             Self::InsufficientScope(_) => kind(S::FORBIDDEN, "insufficient_scope", "Insufficient scope"),
             Self::NotAcceptable => kind(S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
             Self::ModelNotFound { .. } => kind(S::NOT_FOUND, "model_not_found", "Model not found"),
+            Self::VersionNotFound { .. } => {
+                kind(S::NOT_FOUND, "model_version_not_found", "Model version not found")
+            }
             Self::ModelForbidden => kind(S::FORBIDDEN, "model_forbidden", "Model forbidden"),
             Self::ModelUnknownYet => later("model_unknown_yet", "Model unknown yet", 5),
             Self::ModelInUse => kind(S::CONFLICT, "model_in_use", "Model in use"),

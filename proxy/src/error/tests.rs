@@ -31,6 +31,7 @@ fn all() -> Vec<ApiError> {
         ApiError::InsufficientScope("submit"),
         ApiError::NotAcceptable,
         ApiError::ModelNotFound { known: "iris".to_owned() },
+        ApiError::VersionNotFound { known: "1".to_owned() },
         ApiError::ModelForbidden,
         ApiError::ModelUnknownYet,
         ApiError::ModelInUse,
@@ -91,6 +92,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::InsufficientScope(_)
         | ApiError::NotAcceptable
         | ApiError::ModelNotFound { .. }
+        | ApiError::VersionNotFound { .. }
         | ApiError::ModelForbidden
         | ApiError::ModelUnknownYet
         | ApiError::ModelInUse

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 use tepal_shared::{
-    job::{LARGE_BYTES, ModelName},
+    job::{LARGE_BYTES, ModelName, input},
     model::Model,
     tensor::number::kind,
 };
@@ -19,6 +19,10 @@ use crate::error::{ApiError, Mistake, in_words};
 
 /// The member of a submission that names its model.
 pub(crate) const MODEL: &str = "model";
+/// The member that pins a version.
+pub(crate) const VERSION: &str = "version";
+/// The largest version as a number: the largest integer up to which all are exact in any JSON library (RFC 8259, section 6).
+pub(crate) const LARGEST_VERSION: f64 = 9_007_199_254_740_991.0;
 /// The default model, if no setting names one and there is one of this name.
 const USUAL: &str = "iris";
 /// Most names of models in an error.
@@ -33,6 +37,17 @@ pub(crate) struct Served {
     pub(crate) small_rows: usize,
     /// Fingerprint of the description.
     fingerprint: String,
+    /// The versions that a job may pin; none of a pinned one.
+    versions: Vec<Arc<Self>>,
+    /// Whether only this version may run the job.
+    is_pinned: bool,
+}
+
+/// The model and the version that a query names, if any.
+#[derive(Debug, Default)]
+pub(crate) struct Choice {
+    pub(crate) model: Option<String>,
+    pub(crate) version: Option<String>,
 }
 
 impl Served {
@@ -48,8 +63,40 @@ impl Served {
 
     /// A model whose published description has this fingerprint.
     pub(crate) fn published(name: ModelName, description: Model, fingerprint: String) -> Self {
-        Self { name, small_rows: description.rows_within(LARGE_BYTES), description, fingerprint }
+        let small_rows = description.rows_within(LARGE_BYTES);
+        let versions = description.pinnable_versions().map(|version| Arc::new(Self::pinned(name, version)));
+        let versions = versions.collect();
+        Self { name, small_rows, description, fingerprint, versions, is_pinned: false }
     }
+
+    fn pinned(name: ModelName, version: &Model) -> Self {
+        let small_rows = version.rows_within(LARGE_BYTES);
+        let mut description = version.clone();
+        description.other_versions.clear();
+        let (fingerprint, versions) = (String::new(), Vec::new());
+        Self { name, small_rows, description, fingerprint, versions, is_pinned: true }
+    }
+
+    /// The versions that a job may pin.
+    pub(crate) fn versions(&self) -> Vec<&str> {
+        self.versions.iter().map(|version| version.description.version.as_str()).collect()
+    }
+
+    /// The input of a job as it is stored, from the stored form without the version.
+    pub(crate) fn input(&self, input: Vec<u8>) -> Vec<u8> {
+        if self.is_pinned { input::pin(&self.description.version, &input) } else { input }
+    }
+
+    /// This model, with only the given version if there is one.
+    fn with_version(self: Arc<Self>, version: Option<&str>) -> Result<Arc<Self>, ApiError> {
+        let Some(version) = version else { return Ok(self) };
+        let found = self.versions.iter().find(|served| served.description.version == version);
+        found.cloned().ok_or_else(|| ApiError::VersionNotFound { known: known_versions(&self.versions()) })
+    }
+}
+
+fn known_versions(versions: &[&str]) -> String {
+    if versions.is_empty() { "none".to_owned() } else { in_words(versions) }
 }
 
 /// All models at one time.
@@ -96,31 +143,35 @@ impl Registry {
         self.models.get(name).cloned().ok_or_else(|| self.missing(name))
     }
 
-    /// The model that a query names, or the default model.
-    pub(crate) fn of_query(&self, name: Option<&str>) -> Result<Arc<Served>, ApiError> {
-        self.find_or_default(name, |detail| Mistake::in_query(MODEL, "missing", detail))
+    /// The model and version that a query names, or the default model.
+    pub(crate) fn of_query(&self, choice: &Choice) -> Result<Arc<Served>, ApiError> {
+        let named = |detail| Mistake::in_query(MODEL, "missing", detail);
+        self.find_or_default(choice.model.as_deref(), named)?.with_version(choice.version.as_deref())
     }
 
-    /// The model that a body names, or the default model.
+    /// The model and version that a body names, or the default model.
     pub(crate) fn of_body(&self, body: &Value) -> Result<Arc<Served>, ApiError> {
-        self.of_request(body, None)
+        self.of_request(body, &Choice::default())
     }
 
-    /// The model that a body or the query names, or the default model.
-    pub(crate) fn of_request(&self, body: &Value, in_query: Option<&str>) -> Result<Arc<Served>, ApiError> {
-        let wrong = |code, detail| ApiError::Invalid(vec![Mistake::at(format!("/{MODEL}"), code, detail)]);
-        let name = match (body.get(MODEL), in_query) {
-            (None, in_query) => in_query,
-            (Some(Value::String(name)), Some(other)) if name != other => {
-                let detail = "must be omitted or the same as in the query".to_owned();
-                return Err(wrong("conflict", detail));
-            }
-            (Some(Value::String(name)), _) => Some(name.as_str()),
-            (Some(other), _) => {
-                return Err(wrong("type", format!("must be the name of a model, not {}", kind(other))));
+    /// The model and version that a body or the query names, or the default model.
+    pub(crate) fn of_request(&self, body: &Value, in_query: &Choice) -> Result<Arc<Served>, ApiError> {
+        let model = match body.get(MODEL) {
+            None => None,
+            Some(Value::String(name)) => Some(name.clone()),
+            Some(other) => {
+                return Err(wrong(
+                    MODEL,
+                    "type",
+                    format!("must be the name of a model, not {}", kind(other)),
+                ));
             }
         };
-        self.find_or_default(name, |detail| Mistake::at(format!("/{MODEL}"), "missing", detail))
+        let version = body.get(VERSION).map(version).transpose()?;
+        let model = either(MODEL, model, in_query.model.as_ref())?;
+        let version = either(VERSION, version, in_query.version.as_ref())?;
+        let unnamed = |detail| Mistake::at(format!("/{MODEL}"), "missing", detail);
+        self.find_or_default(model.as_deref(), unnamed)?.with_version(version.as_deref())
     }
 
     fn find_or_default(
@@ -153,6 +204,38 @@ impl Registry {
             0 => in_words(&names),
             more => format!("{} and {more} more", names.join(", ")),
         }
+    }
+}
+
+fn wrong(member: &str, code: &'static str, detail: String) -> ApiError {
+    ApiError::Invalid(vec![Mistake::at(format!("/{member}"), code, detail)])
+}
+
+/// A version: `1`, `1.0` and `"1"` are the same one.
+fn version(value: &Value) -> Result<String, ApiError> {
+    let whole = |number: &f64| number.fract() == 0.0 && (0.0..=LARGEST_VERSION).contains(number);
+    match (value, value.as_f64().filter(whole)) {
+        (Value::String(version), _) => Ok(version.clone()),
+        (_, Some(number)) => Ok((number as u64).to_string()),
+        (other, _) => {
+            let given = if other.is_number() { other.to_string() } else { kind(other).to_owned() };
+            let detail = format!("must be a version, as a string or a whole number, not {given}");
+            Err(wrong(VERSION, "type", detail))
+        }
+    }
+}
+
+/// What the body or the query says. Both may say the same.
+fn either(
+    member: &str,
+    in_body: Option<String>,
+    in_query: Option<&String>,
+) -> Result<Option<String>, ApiError> {
+    match (in_body, in_query) {
+        (Some(one), Some(other)) if one != *other => {
+            Err(wrong(member, "conflict", "must be omitted or the same as in the query".to_owned()))
+        }
+        (in_body, in_query) => Ok(in_body.or_else(|| in_query.cloned())),
     }
 }
 

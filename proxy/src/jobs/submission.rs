@@ -18,7 +18,7 @@ use tepal_shared::{
 use crate::{
     error::{MOST_MISTAKES, Mistake, in_words},
     http::json::pointer_to,
-    jobs::models::{MODEL, Served},
+    jobs::models::{LARGEST_VERSION, MODEL, Served, VERSION},
 };
 
 /// The largest `max_queue_seconds` and `timeout_seconds`.
@@ -62,7 +62,7 @@ impl Submission {
     /// `data`.
     pub(crate) fn of_raw(content: &[u8], model: Arc<Served>) -> Option<Self> {
         let read = model.description.raw_input(content)?;
-        let input = model.description.stored(&read);
+        let input = model.input(model.description.stored(&read));
         Some(Self { input, rows: read.rows, ..Self::new(model) })
     }
 
@@ -81,7 +81,7 @@ impl Submission {
     /// The model's sample as a submission.
     pub(crate) fn sample(model: Arc<Served>) -> Self {
         let sample = model.description.sample_input();
-        let input = model.description.stored(&sample);
+        let input = model.input(model.description.stored(&sample));
         Self { input, rows: sample.rows, ..Self::new(model) }
     }
 }
@@ -106,7 +106,7 @@ struct Field {
 }
 
 /// Every member of the body.
-const FIELDS: [Field; 7] = [
+const FIELDS: [Field; 8] = [
     Field {
         name: DATA,
         read: |reader, name, value, model| reader.data(name, value, model),
@@ -127,6 +127,19 @@ const FIELDS: [Field; 7] = [
         name: MODEL,
         read: |_, _, _, _| {},
         schema: |_| json!({"type": "string", "description": "The name of a model; without it, the default model"}),
+    },
+    // The same holds for the version.
+    Field {
+        name: VERSION,
+        read: |_, _, _, _| {},
+        schema: |_| {
+            json!({
+                "type": ["string", "integer"],
+                "minimum": 0,
+                "maximum": LARGEST_VERSION as u64,
+                "description": "The version of the model; without it, the newest",
+            })
+        },
     },
     Field {
         name: "priority",
@@ -194,9 +207,13 @@ impl<'a> MemberReader<'a> {
     }
 
     fn finish(self, model: &Model) -> Submission {
-        let Some(inputs) = self.inputs else { return self.submission };
-        let input = ResultForm::Outputs(self.outputs).with(model.stored(&inputs));
-        Submission { input, rows: inputs.rows, ..self.submission }
+        let Self { mut submission, inputs, outputs, .. } = self;
+        if let Some(inputs) = inputs {
+            submission.rows = inputs.rows;
+            submission.input = ResultForm::Outputs(outputs).with(model.stored(&inputs));
+        }
+        submission.input = submission.model.input(submission.input);
+        submission
     }
 
     fn field(&mut self, name: &str, value: &Value, model: &Model) {

@@ -124,7 +124,7 @@ async fn a_query_names_the_model_of_a_body_that_cannot() {
     let answer = send("/predict?model=iris", JSON.1, TOY).await;
     invalid(&[("/model", "conflict", what)]).assert(&answer, "/predict", &format!("/model {what}"));
     let answer = send("/predict?modell=toy", JSON.1, &toy).await;
-    let what = "is not a parameter of this request; known is model";
+    let what = "is not a parameter of this request; known are model and version";
     invalid(&[("?modell", "unknown_parameter", what)]).assert(&answer, "/predict", &format!("modell {what}"));
     let what = "must be given only once";
     let answer = send("/predict?model=toy&model=toy", JSON.1, &toy).await;

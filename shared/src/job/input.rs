@@ -1,9 +1,32 @@
-//! The input of a job as Redis holds it: stored tensors, and before them what the result contains, unless it is a prediction.
+//! The input of a job as Redis holds it: stored tensors, and before them the version that the client pinned, if any, and what the
+//! result contains, unless it is a prediction.
 
 use crate::tensor::stored::{self, StoredError};
 
 /// The first byte if the result is tensors. No stored tensor begins with it: there is no datatype 15.
 const OUTPUTS: u8 = 0xff;
+/// The first byte if the client pinned a version. It comes before [`OUTPUTS`].
+const PINNED: u8 = 0xfe;
+
+/// The input of a job that only this version of its model may run.
+#[must_use]
+pub fn pin(version: &str, input: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(input.len() + version.len() + 2);
+    bytes.push(PINNED);
+    stored::append_text(&mut bytes, version);
+    bytes.extend_from_slice(input);
+    bytes
+}
+
+/// Divides the input of a job into the version that its client pinned, if any, and the rest.
+///
+/// # Errors
+/// When the version cannot be read.
+pub fn pinned(input: &[u8]) -> Result<(Option<&str>, &[u8]), StoredError> {
+    let Some(mut rest) = input.strip_prefix(&[PINNED]) else { return Ok((None, input)) };
+    let version = stored::text(&mut rest)?;
+    Ok((Some(version), rest))
+}
 
 /// What the result of a job contains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,6 +87,17 @@ mod tests {
         assert_eq!(ResultForm::Prediction.with(b"\x11\x01\x07".to_vec()), b"\x11\x01\x07");
         let form = ResultForm::Outputs(vec!["y".to_owned()]);
         assert_eq!(form.with(b"\x11\x01\x07".to_vec()), b"\xff\x01\x01y\x11\x01\x07");
+        assert_eq!(pin("12", b"\x11\x01\x07"), b"\xfe\x0212\x11\x01\x07");
+    }
+
+    #[test]
+    fn a_pinned_version_is_read_as_it_was_written() {
+        let input = ResultForm::Outputs(vec![]).with(b"\x11\x01\x07".to_vec());
+        assert_eq!(pinned(&input), Ok((None, &input[..])));
+        assert_eq!(pinned(&pin("1", &input)), Ok((Some("1"), &input[..])));
+        for bad in [&b"\xfe"[..], b"\xfe\x05y", b"\xfe\x01\xff"] {
+            assert!(pinned(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The description of a model. [`repository`](super::repository) makes it of what the model says and `model.toml` adds.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, ops::Not, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,6 +50,12 @@ pub struct Model {
     /// How workers serve it.
     #[serde(skip)]
     pub serving: Serving,
+    /// Whether clients may pin this version: it is certain which one it is.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub is_pinnable: bool,
+    /// Other versions that clients may pin, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_versions: Vec<Model>,
 }
 
 /// A version in a model server.
@@ -117,6 +123,18 @@ impl Model {
     #[must_use]
     pub fn has_batch_axis(&self) -> bool {
         self.max_batch > 0
+    }
+
+    /// The versions that clients may pin, the served one first.
+    pub fn pinnable_versions(&self) -> impl Iterator<Item = &Self> {
+        self.is_pinnable.then_some(self).into_iter().chain(&self.other_versions)
+    }
+
+    /// The same as a model server runs it: it knows which versions it has, so clients may pin only one that the description names.
+    #[must_use]
+    pub fn on_a_server(self) -> Self {
+        let is_pinnable = matches!(self.server_version, ServerVersion::Number(_));
+        Self { is_pinnable, other_versions: Vec::new(), ..self }
     }
 
     /// The batch axis in front of shapes of the description, if the model has one.

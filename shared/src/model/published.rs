@@ -27,7 +27,8 @@ impl Model {
     /// When it is malformed or contradicts itself.
     pub fn from_published(text: &str) -> Result<Self, PublishedError> {
         let model: Self = serde_json::from_str(text)?;
-        model.check().map_err(PublishedError::Inconsistent)?;
+        let mut versions = std::iter::once(&model).chain(&model.other_versions);
+        versions.try_for_each(Self::check).map_err(PublishedError::Inconsistent)?;
         Ok(model)
     }
 

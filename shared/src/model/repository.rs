@@ -31,6 +31,8 @@ use crate::job::ModelName;
 pub(super) const DESCRIPTION: &str = "model.toml";
 /// The ONNX file of a model or of a version, unless [`DESCRIPTION`] names another.
 pub(super) const ONNX_FILE: &str = "model.onnx";
+/// Most versions beside the newest that clients may pin. Their descriptions are published with that of the newest.
+const MOST_OTHER_VERSIONS: usize = 15;
 
 /// A folder with models.
 #[derive(Clone, Debug)]
@@ -134,19 +136,30 @@ impl Repository {
             return Err(ModelError::Unknown { folder: self.folder.clone(), name: name.to_owned(), known });
         }
         let written = self.written(name, &folder)?;
-        let Some(Chosen { version, file, broken_versions }) = versions::choose(&folder, &written)? else {
+        let Some(chosen) = versions::choose(&folder, &written)? else {
             return Self::described(name, &folder, &written)
                 .map(|model| Loaded { model, broken_versions: vec![] });
         };
+        let Chosen { version, file, others, mut broken_versions } = chosen;
         let sample = sample(&folder, &written)?;
-        let Version { number, onnx_file } = version;
-        let refusal = |reason| match written.is_given {
-            true => ModelError::Inconsistent { path: folder.join(DESCRIPTION), reason },
-            false => ModelError::Unfit { path: onnx_file.clone(), reason },
+        let describe = |Version { number, onnx_file }: Version, file: &OnnxFile| {
+            let refusal = |reason| match written.is_given {
+                true => ModelError::Inconsistent { path: folder.join(DESCRIPTION), reason },
+                false => ModelError::Unfit { path: onnx_file.clone(), reason },
+            };
+            let (onnx_file, sample) = (Some(onnx_file.clone()), sample.clone());
+            let identity = Identity { name: name.to_owned(), version: number, onnx_file, sample };
+            let model = merge::describe(&written, Some(&Interface::of_onnx(file)), identity);
+            model.map(|model| Model { is_pinnable: true, ..model }).map_err(refusal)
         };
-        let onnx_file = Some(onnx_file.clone());
-        let identity = Identity { name: name.to_owned(), version: number, onnx_file, sample };
-        let model = merge::describe(&written, Some(&Interface::of_onnx(&file)), identity).map_err(refusal)?;
+        let mut model = describe(version, &file)?;
+        for (version, file) in others.into_iter().take(MOST_OTHER_VERSIONS) {
+            let number = version.number.clone();
+            match describe(version, &file) {
+                Ok(other) => model.other_versions.push(other),
+                Err(error) => broken_versions.push(BrokenVersion { number, error: Box::new(error) }),
+            }
+        }
         Ok(Loaded { model, broken_versions })
     }
 
@@ -182,7 +195,7 @@ impl Repository {
             true => ModelError::Inconsistent { path: folder.join(DESCRIPTION), reason },
             false => ModelError::Served { name: name.to_owned(), reason },
         };
-        merge::describe(&written, Some(interface), identity).map_err(refusal)
+        merge::describe(&written, Some(interface), identity).map(Model::on_a_server).map_err(refusal)
     }
 
     fn model_folder(&self, name: &str) -> Result<PathBuf, ModelError> {
@@ -204,6 +217,7 @@ impl Repository {
             sample: sample(folder, written)?,
         };
         merge::describe(written, None, identity)
+            .map(Model::on_a_server)
             .map_err(|reason| ModelError::Inconsistent { path: folder.join(DESCRIPTION), reason })
     }
 

@@ -2,7 +2,7 @@
 
 use super::{InputSpec, InputTensor, JobInput, Model};
 use crate::{
-    job::input::ResultForm,
+    job::input::{self, ResultForm},
     tensor::stored::{self, StoredError, StoredTensor},
 };
 
@@ -41,6 +41,9 @@ pub enum StoredMismatch {
         /// The description.
         expected: String,
     },
+    /// The client pinned another version.
+    #[error("it is for version `{0}`, which is no longer served")]
+    Version(String),
     /// An output that the client chose.
     #[error("it asks for the output `{0}`, which the model does not have")]
     Output(String),
@@ -72,6 +75,10 @@ impl Model {
     /// # Errors
     /// When the job does not fit the description.
     pub fn read_job(&self, bytes: &[u8]) -> Result<(JobInput, ResultForm), StoredMismatch> {
+        let (pinned, bytes) = input::pinned(bytes)?;
+        if let Some(version) = pinned.filter(|version| *version != self.version) {
+            return Err(StoredMismatch::Version(version.to_owned()));
+        }
         let (form, tensors) = ResultForm::of(bytes)?;
         let input = self.read_stored(tensors)?;
         if let ResultForm::Outputs(names) = &form
@@ -175,6 +182,14 @@ mod tests {
         }
         let error = model.read_job(&named("q").with(stored())).unwrap_err().to_string();
         assert_eq!(error, "it asks for the output `q`, which the model does not have");
+    }
+
+    #[test]
+    fn a_job_for_another_version_does_not_fit() {
+        let model = flowers();
+        assert!(model.read_job(&input::pin("3", &stored())).is_ok());
+        let error = model.read_job(&input::pin("2", &stored())).unwrap_err().to_string();
+        assert_eq!(error, "it is for version `2`, which is no longer served");
     }
 
     #[test]

@@ -58,16 +58,29 @@ struct ClaimLoop {
     /// The next job must run alone in the process.
     alone_next: bool,
     /// Batches that do not run yet.
-    waiting: VecDeque<(MicroBatch, Arc<Turn>)>,
+    waiting: VecDeque<WaitingBatch>,
     tasks: JoinSet<()>,
     /// Notified when one of them has panicked.
     panicked: Arc<Notify>,
+}
+
+/// A batch with what runs it.
+struct WaitingBatch {
+    runner: Arc<Runner>,
+    batch: MicroBatch,
+    turn: Arc<Turn>,
 }
 
 /// The jobs of a lane. When the lane has ended for any reason, they run elsewhere.
 struct Held {
     leases: Leases,
     model: ModelName,
+}
+
+impl WaitingBatch {
+    fn own_time_left(&self) -> Option<Duration> {
+        self.runner.own_time_left(&self.batch)
+    }
 }
 
 impl Drop for Held {
@@ -125,9 +138,9 @@ impl ClaimLoop {
             };
             // Without a slot, the first batch waits for one like the others.
             if let Some(slot) = slot
-                && let Some((batch, turn)) = self.waiting.pop_front()
+                && let Some(batch) = self.waiting.pop_front()
             {
-                self.start(batch, turn, slot);
+                self.start(batch, slot);
             }
             if self.fetcher.has_waited() {
                 // A lone job comes first: its batch runs on this thread, and its result is sent before the next take. With a
@@ -185,7 +198,7 @@ impl ClaimLoop {
 
     /// Waits until the own time limit of a job ends whose batch does not run yet.
     async fn first_timeout(&self) {
-        let left = self.waiting.iter().filter_map(|(batch, _)| self.lane.runner.own_time_left(batch)).min();
+        let left = self.waiting.iter().filter_map(WaitingBatch::own_time_left).min();
         match left {
             Some(left) => tokio::time::sleep(left).await,
             None => std::future::pending().await,
@@ -193,13 +206,12 @@ impl ClaimLoop {
     }
 
     fn fail_late(&mut self) {
-        let runner = Arc::clone(&self.lane.runner);
-        let is_late = |batch: &MicroBatch| runner.own_time_left(batch).is_some_and(|left| left.is_zero());
-        let (late, waiting) = self.waiting.drain(..).partition(|(batch, _)| is_late(batch));
+        let is_late = |waiting: &WaitingBatch| waiting.own_time_left().is_some_and(|left| left.is_zero());
+        let (late, waiting) = self.waiting.drain(..).partition(is_late);
         let late: VecDeque<_> = late;
         self.waiting = waiting;
         self.spawn(async move {
-            for (batch, turn) in late {
+            for WaitingBatch { runner, batch, turn } in late {
                 runner.too_late(&batch).await;
                 drop(turn);
             }
@@ -252,22 +264,29 @@ impl ClaimLoop {
         runner.leases.hold(run.chain(release));
         self.alone_next = sorted.is_last_chance;
 
-        let plan = Plan::new(&runner.model, sorted.run, runner.limits());
-        let jobs = plan.batches.iter().map(|batch| batch.items.len()).sum();
-        self.fetcher.note_rows(jobs, plan.batches.iter().map(MicroBatch::rows).sum());
-        self.waiting.extend(plan.batches.into_iter().map(|batch| (batch, Arc::clone(&turn))));
-        if !plan.unfit.is_empty() || !sorted.release.is_empty() {
+        let (mut jobs, mut rows, mut unfit) = (0, 0, Vec::new());
+        for (runner, deliveries) in runner.by_version(sorted.run) {
+            let plan = Plan::new(&runner.model, deliveries, runner.limits());
+            unfit.extend(plan.unfit);
+            for batch in plan.batches {
+                (jobs, rows) = (jobs + batch.items.len(), rows + batch.rows());
+                let (runner, turn) = (Arc::clone(&runner), Arc::clone(&turn));
+                self.waiting.push_back(WaitingBatch { runner, batch, turn });
+            }
+        }
+        self.fetcher.note_rows(jobs, rows);
+        if !unfit.is_empty() || !sorted.release.is_empty() {
             self.spawn(async move {
                 runner.release(&sorted.release).await;
-                runner.refuse(&plan.unfit).await;
+                runner.refuse(&unfit).await;
                 drop(turn);
             });
         }
     }
 
-    fn start(&mut self, batch: MicroBatch, turn: Arc<Turn>, mut slot: Slot) {
+    fn start(&mut self, waiting: WaitingBatch, mut slot: Slot) {
         slot.run();
-        let runner = Arc::clone(&self.lane.runner);
+        let WaitingBatch { runner, batch, turn } = waiting;
         self.spawn(async move {
             runner.run(batch, &mut slot).await;
             drop(turn);
@@ -290,7 +309,8 @@ impl ClaimLoop {
         if self.waiting.is_empty() {
             return;
         }
-        let (batches, turns): (Vec<_>, Vec<_>) = self.waiting.drain(..).unzip();
+        let released = self.waiting.drain(..).map(|waiting| (waiting.batch, waiting.turn));
+        let (batches, turns): (Vec<_>, Vec<_>) = released.unzip();
         let items = batches.into_iter().flat_map(|batch| batch.items);
         let attempts: Vec<Attempt> = items.map(|item| item.attempt).collect();
         let runner = Arc::clone(&self.lane.runner);

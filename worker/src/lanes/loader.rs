@@ -90,7 +90,7 @@ pub(super) fn load(
         let described =
             known.map_or_else(|| describe(&config, model), |known| Ok(Description::Folder(known)));
         match described? {
-            Description::Folder(model) => Ok(Outcome::Opened(opened(&open, model)?)),
+            Description::Folder(model) => Ok(Outcome::Opened(opened(&open, pinnable(&config, model)?)?)),
             Description::Server(asked) => Ok(Outcome::Undescribed(asked)),
         }
     })
@@ -125,6 +125,15 @@ pub(crate) fn describe(config: &Config, name: ModelName) -> Result<Description, 
     let Loaded { model: description, broken_versions } = repository.load(name.as_str())?;
     let broken_versions = broken_versions.iter().map(|broken| telemetry::chain(broken)).collect();
     Ok(Description::Folder(Box::new(ServedModel { name, description, broken_versions })))
+}
+
+/// The model with the versions that clients may pin, which depend on the backend.
+fn pinnable(config: &Config, mut model: Box<ServedModel>) -> Result<Box<ServedModel>, ModelFailure> {
+    let kind = backend::kind(&config.backend, &model.description).map_err(ModelFailure::Backend)?;
+    if kind == BackendKind::TensorflowServing {
+        model.description = model.description.on_a_server();
+    }
+    Ok(model)
 }
 
 fn opened(open: &Open, model: Box<ServedModel>) -> Result<OpenModel, ModelFailure> {

@@ -14,7 +14,10 @@ use std::{
 };
 
 use tepal_shared::{
-    job::{Attempt, ModelName, input::ResultForm},
+    job::{
+        Attempt, Delivery, ModelName,
+        input::{self, ResultForm},
+    },
     model::{Answer, Model, OutputError, StoredMismatch},
     process::{retry::retry_delay, telemetry},
     queue::work::{Settlement, Work},
@@ -61,6 +64,8 @@ pub struct Runner {
     pub leases: Leases,
     /// Its settings.
     pub settings: RunSettings,
+    /// Run the batches of other versions. They share the breaker, the limiter and the sample, so that a broken version stops no other.
+    pub other_versions: Vec<Arc<Self>>,
 }
 
 /// The end of a model call.
@@ -94,7 +99,31 @@ impl Runner {
     }
 
     fn most_rows(&self) -> usize {
-        self.batch_limit.rows().min(self.backend.most_rows())
+        self.batch_limit.rows().min(self.settings.limits.rows).min(self.backend.most_rows())
+    }
+
+    /// Divides jobs among the runners of the versions that their clients pinned. A job for a version that is not served stays here,
+    /// where its input does not fit.
+    pub fn by_version(self: &Arc<Self>, deliveries: Vec<Delivery>) -> Vec<(Arc<Self>, Vec<Delivery>)> {
+        if self.other_versions.is_empty() {
+            return vec![(Arc::clone(self), deliveries)];
+        }
+        let mut divided: Vec<(Arc<Self>, Vec<Delivery>)> = Vec::new();
+        for delivery in deliveries {
+            let runner = self.of_input(&delivery.input);
+            match divided.iter_mut().find(|(other, _)| Arc::ptr_eq(other, runner)) {
+                Some((_, deliveries)) => deliveries.push(delivery),
+                None => divided.push((Arc::clone(runner), vec![delivery])),
+            }
+        }
+        divided
+    }
+
+    fn of_input(self: &Arc<Self>, input: &[u8]) -> &Arc<Self> {
+        let pinned = input::pinned(input).ok().and_then(|(version, _)| version);
+        let other = pinned
+            .and_then(|version| self.other_versions.iter().find(|other| other.model.version == version));
+        other.unwrap_or(self)
     }
 
     /// Releases jobs that must not run now.
@@ -105,10 +134,18 @@ impl Runner {
     /// Fails jobs whose input does not fit the model.
     pub async fn refuse(&self, unfit: &[(Attempt, StoredMismatch)]) {
         let outcomes = unfit.iter().map(|(attempt, mismatch)| {
-            let error = format!(
-                "The input does not fit the description of the model, which differs from the one at submission: {mismatch}"
-            );
-            Outcome::of(attempt, Settlement::Fail { code: "invalid_input".to_owned(), error })
+            let (code, error) = match mismatch {
+                StoredMismatch::Version(version) => {
+                    ("model_not_found", format!("Version `{version}` of the model `{}` was removed", self.name))
+                }
+                _ => (
+                    "invalid_input",
+                    format!(
+                        "The input does not fit the description of the model, which differs from the one at submission: {mismatch}"
+                    ),
+                ),
+            };
+            Outcome::of(attempt, Settlement::Fail { code: code.to_owned(), error })
         });
         self.settle(outcomes.collect()).await;
     }

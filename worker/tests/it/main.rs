@@ -21,3 +21,4 @@ mod rights;
 mod settings;
 mod store;
 mod tfs;
+mod versions;

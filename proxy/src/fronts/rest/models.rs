@@ -41,6 +41,9 @@ struct ModelList<'a> {
 struct ModelView<'a> {
     name: &'a str,
     version: &'a str,
+    /// The versions that a submission may pin
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    versions: Vec<&'a str>,
     /// Whether submissions that name no model are for this one
     default: bool,
     state: ServedState,
@@ -133,6 +136,7 @@ impl<'a> ModelView<'a> {
         Self {
             name: served.name.as_str(),
             version: &model.version,
+            versions: served.versions(),
             default: registry.default_model() == Some(served.name),
             state: ServedState::of(state),
             backend: state.flatten().map(|state| state.backend.as_str()),
@@ -217,6 +221,7 @@ fn example() -> Value {
     json!({
         "name": "iris",
         "version": "1",
+        "versions": ["1"],
         "default": true,
         "state": "ok",
         "backend": "onnx",

@@ -13,7 +13,6 @@ use axum::{
 use serde_json::{Value, json};
 use tepal_shared::{job::Priority, tensor::open_inference::binary};
 
-use self::choice::Choice;
 use super::openapi::{
     contract::Contract,
     operation::{Operation, Tag},
@@ -35,13 +34,13 @@ pub(crate) async fn predict(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let outcome = async {
-        let choice = Choice::read(&parts.uri)?;
+        let choice = choice::read(&parts.uri)?;
         let (state, sender) = (Arc::clone(&app), caller.clone());
         let model_of = move |body: Option<&Value>| -> Result<Arc<Served>, ApiError> {
-            let (registry, in_query) = (state.models.registry(), choice.model.as_deref());
+            let registry = state.models.registry();
             let model = match body {
-                Some(body) => registry.of_request(body, in_query)?,
-                None => registry.of_query(in_query)?,
+                Some(body) => registry.of_request(body, &choice)?,
+                None => registry.of_query(&choice)?,
             };
             sender.check_model(model.name.as_str())?;
             Ok(model)
@@ -59,8 +58,8 @@ pub(crate) async fn predict_sample(
     parts: Parts,
 ) -> Result<Response, ApiError> {
     let outcome = async {
-        let choice = Choice::read(&parts.uri)?;
-        let model = app.models.registry().of_query(choice.model.as_deref())?;
+        let choice = choice::read(&parts.uri)?;
+        let model = app.models.registry().of_query(&choice)?;
         caller.check_model(model.name.as_str())?;
         submit(&app, &caller, &parts, Submission::sample(model)).await
     };

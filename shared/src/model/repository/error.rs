@@ -13,7 +13,7 @@ pub struct BrokenVersion {
     pub number: String,
     /// The reason.
     #[source]
-    pub error: OnnxError,
+    pub error: Box<ModelError>,
 }
 
 /// A model cannot be used.

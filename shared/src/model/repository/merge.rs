@@ -55,6 +55,8 @@ pub(super) fn describe(
         output,
         further_outputs: outputs.collect(),
         serving: written.serving.clone(),
+        is_pinnable: false,
+        other_versions: Vec::new(),
     };
     model.check()?;
     model.convert_large_sample();

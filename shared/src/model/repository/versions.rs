@@ -24,7 +24,9 @@ pub(super) struct Version {
 pub(super) struct Chosen {
     pub(super) version: Version,
     pub(super) file: OnnxFile,
-    /// Others that cannot be.
+    /// Older ones that can be used, too, the newest first.
+    pub(super) others: Vec<(Version, OnnxFile)>,
+    /// Those that cannot be.
     pub(super) broken_versions: Vec<BrokenVersion>,
 }
 
@@ -42,17 +44,20 @@ pub(super) fn choose(folder: &Path, written: &Written) -> Result<Option<Chosen>,
         }
     }
     let is_single = versions.len() == 1;
-    let (mut chosen, mut broken_versions) = (None, Vec::new());
+    let (mut good, mut broken_versions) = (Vec::new(), Vec::new());
     for version in versions {
         match OnnxFile::read(&version.onnx_file) {
-            Ok(file) if chosen.is_none() => chosen = Some((version, file)),
-            Ok(_) => {}
+            Ok(file) => good.push((version, file)),
             Err(error) if is_single => return Err(error.into()),
-            Err(error) => broken_versions.push(BrokenVersion { number: version.number, error }),
+            Err(error) => {
+                let error = Box::new(error.into());
+                broken_versions.push(BrokenVersion { number: version.number, error });
+            }
         }
     }
-    if let Some((version, file)) = chosen {
-        return Ok(Some(Chosen { version, file, broken_versions }));
+    let mut others = good.into_iter();
+    if let Some((version, file)) = others.next() {
+        return Ok(Some(Chosen { version, file, others: others.collect(), broken_versions }));
     }
     let numbers: Vec<_> = broken_versions.iter().map(|broken| broken.number.as_str()).collect();
     let (folder, numbers) = (folder.to_owned(), numbers.join(" nor "));

@@ -91,6 +91,7 @@ pub(crate) fn submitting() -> Vec<ApiError> {
     let mut errors = vec![
         ApiError::IdempotencyConflict,
         ApiError::ModelNotFound { known: "iris".to_owned() },
+        ApiError::VersionNotFound { known: "1".to_owned() },
         ApiError::ModelForbidden,
         ApiError::ModelUnknownYet,
         ApiError::QueueFull(intake::UNKNOWN_RETRY_AFTER),

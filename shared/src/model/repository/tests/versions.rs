@@ -55,3 +55,45 @@ fn two_files_of_one_version_are_refused() {
                     models/m/model.onnx and models/m/1/model.onnx: remove one, or change `version`";
     assert_eq!(models.refusal(), expected);
 }
+
+#[test]
+fn clients_may_pin_the_other_versions_that_fit_the_description() {
+    let pinnable = |models: &Models| {
+        let Loaded { model, broken_versions } = models.load().unwrap();
+        let pinnable: Vec<_> = model.pinnable_versions().map(|version| version.version.clone()).collect();
+        (pinnable, broken_versions.iter().map(|broken| models.text(broken)).collect::<Vec<_>>())
+    };
+    let versions = |numbers: &[u32]| numbers.iter().map(u32::to_string).collect::<Vec<_>>();
+    let models = Models::new().with("m/1/model.onnx", encoder()).with("m/2/model.onnx", encoder());
+    let models = models.with("m/10/model.onnx", encoder());
+    assert_eq!(pinnable(&models), (versions(&[10, 2, 1]), vec![]));
+    let oldest = models.model().other_versions[1].onnx_file.clone();
+    assert_eq!(oldest, Some(models.0.path().join("m/1/model.onnx")));
+
+    let other = file(&[("text", STRING, Some(&[ROWS]))], &[("score", FLOAT, Some(&[ROWS]))]);
+    let models =
+        models.with("m/2/model.onnx", other).with("m/model.toml", "outputs = [{ name = \"score\" }]");
+    assert_eq!(pinnable(&models), (versions(&[10, 2, 1]), vec![]));
+    let models = models.with("m/model.toml", "inputs = [{ name = \"ids\" }]");
+    let expected = "version 2 of the model is broken: the model description models/m/model.toml is inconsistent: \
+                    it has the input `ids`, but the inputs of the ONNX file are `text`";
+    assert_eq!(pinnable(&models), (versions(&[10, 1]), vec![expected.to_owned()]));
+
+    let models = models.with("m/model.toml", "version = \"1\"");
+    assert_eq!(pinnable(&models), (versions(&[1]), vec![]));
+    let many = (1..=20)
+        .fold(Models::new(), |models, number| models.with(&format!("m/{number}/model.onnx"), encoder()));
+    assert_eq!(pinnable(&many).0.len(), 16);
+}
+
+#[test]
+fn a_model_server_runs_a_pinned_version_only_if_the_description_names_it() {
+    let pinnable = |description: &str| {
+        let model = Models::new().with("m/model.toml", description).model();
+        model.pinnable_versions().map(|version| version.version.clone()).collect::<Vec<_>>()
+    };
+    let tensors = "max_batch = 0\ninputs = [{ name = \"x\", datatype = \"FP32\", shape = [] }]\n\
+                   outputs = [{ name = \"y\", datatype = \"FP32\", shape = [] }]\n";
+    assert_eq!(pinnable(&format!("version = \"3\"\n{tensors}")), ["3"]);
+    assert_eq!(pinnable(tensors), [""; 0]);
+}
