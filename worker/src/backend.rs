@@ -1,5 +1,6 @@
 //! The model behind one trait, in domain types.
 
+mod compute;
 mod lazy;
 mod onnx;
 mod onnxruntime;
@@ -23,7 +24,10 @@ use tepal_shared::{
     tensor::{Batch, Tensor},
 };
 
-use self::settings::{BackendKind, BackendSettings};
+use self::{
+    compute::Compute,
+    settings::{BackendKind, BackendSettings},
+};
 pub use self::{
     onnxruntime::LibraryError,
     tensorflow_serving::ServedInterface,
@@ -150,9 +154,10 @@ pub fn kind_named(settings: &BackendSettings, word: Option<&str>) -> Result<Back
 /// When the model cannot be loaded or the address is malformed.
 pub fn open(settings: &BackendSettings, model: &Model) -> Result<Arc<dyn Backend>, OpenError> {
     match kind(settings, model)? {
-        BackendKind::Onnx => Ok(Arc::new(onnx::Onnx::open(model)?)),
+        BackendKind::Onnx => Ok(Arc::new(onnx::Onnx::open(model, &Compute::of_process())?)),
         BackendKind::OnnxRuntime => {
-            Ok(Arc::new(onnxruntime::OnnxRuntime::open(&settings.onnxruntime, model)?))
+            let compute = Compute::of_process();
+            Ok(Arc::new(onnxruntime::OnnxRuntime::open(&settings.onnxruntime, model, &compute)?))
         }
         BackendKind::TensorflowServing => {
             Ok(Arc::new(tensorflow_serving::TensorflowServing::open(&settings.server, model)?))

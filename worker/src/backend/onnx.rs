@@ -8,7 +8,6 @@ mod rows;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread,
     time::Duration,
 };
 
@@ -18,11 +17,14 @@ use tepal_shared::{
     model::Model,
     tensor::{Batch, Tensor},
 };
-use tokio::sync::Semaphore;
 use tract_onnx::prelude::{DatumType, TractError};
 
 use self::plans::{OutputFact, Plans};
-use super::{Backend, BackendError, OpenError, pace::Pace};
+use super::{
+    Backend, BackendError, OpenError,
+    compute::{Calls, Compute},
+    pace::{LONGEST_STEP, Pace},
+};
 
 /// A call of rows that run one by one takes about so long at most, so that it does not delay others.
 const LONGEST_CALL: Duration = Duration::from_millis(50);
@@ -34,12 +36,13 @@ pub(super) struct Onnx {
     outputs: Arc<[String]>,
     metadata: Value,
     pace: Arc<Pace>,
-    /// One for each long call that may compute now. More calls than cores would end no sooner, and would delay other models.
-    turns: Arc<Semaphore>,
+    /// Where its long calls compute.
+    calls: Calls,
 }
 
 impl Onnx {
-    pub(super) fn open(model: &Model) -> Result<Self, OpenError> {
+    /// Loads the model. Its long calls compute beside those of the others.
+    pub(super) fn open(model: &Model, compute: &Arc<Compute>) -> Result<Self, OpenError> {
         let path = model.onnx_file.as_ref().ok_or_else(|| OpenError::NoOnnxFile(model.name.clone()))?;
         // The engine panics on some damaged files.
         let loaded = catch_unwind(AssertUnwindSafe(|| Plans::load(path, model)));
@@ -49,8 +52,8 @@ impl Onnx {
             .map_err(|error| OpenError::Onnx { path: path.display().to_string(), source: error.into() })?;
         let outputs = model.outputs().map(|output| output.name.clone()).collect();
         let metadata = metadata(&plans, model);
-        let turns = Arc::new(Semaphore::new(thread::available_parallelism().map_or(1, usize::from)));
-        Ok(Self { plans: Arc::new(plans), outputs, metadata, pace: Arc::new(Pace::unknown()), turns })
+        let (pace, calls) = (Arc::new(Pace::unknown()), compute.calls());
+        Ok(Self { plans: Arc::new(plans), outputs, metadata, pace, calls })
     }
 }
 
@@ -80,17 +83,10 @@ impl Backend for Onnx {
         let (plans, names, pace) =
             (Arc::clone(&self.plans), Arc::clone(&self.outputs), Arc::clone(&self.pace));
         // Rows of other shapes take other times, and a new shape is optimised first.
-        let is_short = plans.is_one() && pace.is_short(batch.rows);
+        let expected = if plans.is_one() { pace.expects(batch.rows) } else { Duration::MAX };
         let work = move || compute(&plans, &names, &batch, &pace);
-        let turns = Arc::clone(&self.turns);
         Box::pin(async move {
-            if is_short {
-                return work();
-            }
-            let turn = turns.acquire_owned().await.map_err(BackendError::inference)?;
-            // A call that nobody waits for any more still computes.
-            let computed = tokio::task::spawn_blocking(move || (work(), turn)).await;
-            computed.map_or_else(|cancelled| Err(BackendError::inference(cancelled)), |(done, _)| done)
+            if expected <= LONGEST_STEP { work() } else { self.calls.run(expected, work).await? }
         })
     }
 

@@ -10,6 +10,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -24,7 +25,12 @@ use tracing::debug;
 
 pub use self::library::LibraryError;
 use self::{convert::ConvertError, library::Library};
-use super::{Backend, BackendError, Cause, OpenError, Verdict, pace::Pace, settings::OnnxRuntimeSettings};
+use super::{
+    Backend, BackendError, Cause, OpenError, Verdict,
+    compute::{Calls, Compute},
+    pace::{LONGEST_STEP, Pace},
+    settings::OnnxRuntimeSettings,
+};
 
 /// A loaded model.
 pub(super) struct OnnxRuntime {
@@ -37,10 +43,16 @@ pub(super) struct OnnxRuntime {
     /// Whether all rows have one shape, so that they take about the same time.
     is_fixed: bool,
     library: Library,
+    /// Where its long calls compute.
+    calls: Calls,
 }
 
 impl OnnxRuntime {
-    pub(super) fn open(settings: &OnnxRuntimeSettings, model: &Model) -> Result<Self, OpenError> {
+    pub(super) fn open(
+        settings: &OnnxRuntimeSettings,
+        model: &Model,
+        compute: &Arc<Compute>,
+    ) -> Result<Self, OpenError> {
         let path = model.onnx_file.as_ref().ok_or_else(|| OpenError::NoOnnxFile(model.name.clone()))?;
         let unloadable = |source: Cause| OpenError::Session { path: path.display().to_string(), source };
         let library = library::load(settings).map_err(OpenError::OnnxRuntime)?;
@@ -53,6 +65,7 @@ impl OnnxRuntime {
             pace: Arc::new(Pace::unknown()),
             is_fixed: !model.inputs.iter().any(|input| input.shape.is_variable()),
             library,
+            calls: compute.calls(),
         })
     }
 }
@@ -72,14 +85,10 @@ impl Backend for OnnxRuntime {
             let mut session = Arc::clone(&self.session).lock_owned().await;
             let options = Arc::new(RunOptions::new().map_err(BackendError::inference)?);
             let _abort = Abort(Arc::clone(&options));
-            let is_short = self.is_fixed && pace.is_short(batch.rows);
+            let expected = if self.is_fixed { pace.expects(batch.rows) } else { Duration::MAX };
             let mut work =
                 move || pace.measure(batch.rows, || compute(&mut session, &options, &names, &batch));
-            if is_short {
-                return work();
-            }
-            let computed = tokio::task::spawn_blocking(work).await;
-            computed.unwrap_or_else(|cancelled| Err(BackendError::inference(cancelled)))
+            if expected <= LONGEST_STEP { work() } else { self.calls.run(expected, work).await? }
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
 /// Longest computation on a runtime thread. A longer one gets its own thread, which costs two switches of threads: some 0.1
 /// ms each on cores that slept. The advice for servers is 10 to 100 us (Alice Ryhl, "Async: What is blocking?"). But a
 /// worker's threads serve nothing that urgent, and a lone row with cold caches takes longer.
-const LONGEST_STEP: Duration = Duration::from_micros(500);
+pub(super) const LONGEST_STEP: Duration = Duration::from_micros(500);
 
 /// How long a row took recently.
 #[derive(Debug)]
@@ -22,13 +22,8 @@ impl Pace {
         Self { per_row: AtomicU64::new(u64::MAX) }
     }
 
-    /// Whether a batch of this many rows may run on the calling thread.
-    pub(super) fn is_short(&self, rows: usize) -> bool {
-        self.expects(rows) <= LONGEST_STEP
-    }
-
     /// Expected time of a batch of this many rows.
-    fn expects(&self, rows: usize) -> Duration {
+    pub(super) fn expects(&self, rows: usize) -> Duration {
         Duration::from_nanos(self.per_row.load(Ordering::Relaxed).saturating_mul(rows as u64))
     }
 

@@ -1,5 +1,6 @@
-use std::path::Path;
+use std::{path::Path, sync::mpsc};
 
+use futures_util::FutureExt as _;
 use prost::Message as _;
 use tepal_shared::model::Axis;
 use tract_onnx::pb::{
@@ -17,9 +18,13 @@ fn model(folder: &str, name: &str) -> Model {
     Model::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder), name).unwrap()
 }
 
+fn open(model: &Model) -> Result<Onnx, OpenError> {
+    Onnx::open(model, &Compute::of_process())
+}
+
 async fn predict(model: &Model, data: Value) -> Vec<Tensor> {
     let rows = model.read_data(&data).unwrap();
-    Onnx::open(model).unwrap().predict(model.concatenate(std::iter::once(&rows))).await.unwrap()
+    open(model).unwrap().predict(model.concatenate(std::iter::once(&rows))).await.unwrap()
 }
 
 #[tokio::test]
@@ -43,7 +48,7 @@ fn a_damaged_file_on_which_the_engine_panics_is_an_error() {
     std::fs::write(&damaged, file).unwrap();
     model.onnx_file = Some(damaged);
 
-    let error = tepal_shared::process::telemetry::chain(&Onnx::open(&model).err().unwrap());
+    let error = tepal_shared::process::telemetry::chain(&open(&model).err().unwrap());
 
     assert!(error.ends_with("the engine panicked; the file may be damaged"), "{error}");
 }
@@ -57,20 +62,23 @@ async fn a_model_of_another_shape_needs_no_other_code() {
 }
 
 #[tokio::test]
-async fn long_calls_of_a_model_wait_for_a_core() {
+async fn long_calls_of_a_model_wait_for_those_of_others() {
     let model = model("tests/models", "toy");
     let rows = model.read_data(&model.shown_sample().unwrap()).unwrap();
-    let backend = Onnx::open(&model).unwrap();
-    let cores = thread::available_parallelism().unwrap().get() as u32;
-    let turns = Arc::clone(&backend.turns).acquire_many_owned(cores).await.unwrap();
+    let compute = Arc::new(Compute::new(1));
+    let backend = Onnx::open(&model, &compute).unwrap();
+    let (others, (end, ended)) = (compute.calls(), mpsc::channel::<()>());
+    let mut other = Box::pin(others.run(Duration::MAX, move || ended.recv()));
+    assert!((&mut other).now_or_never().is_none());
 
     // A first call counts as long.
     let mut call = backend.predict(model.concatenate(std::iter::once(&rows)));
     let is_early = tokio::time::timeout(Duration::from_millis(50), &mut call).await.is_ok();
-    drop(turns);
+    drop(end);
 
     assert!(!is_early);
     assert_eq!(call.await.unwrap().len(), 1);
+    assert!(other.await.unwrap().is_err());
 }
 
 /// Name, type and shape of a tensor in an ONNX file.
@@ -161,7 +169,7 @@ async fn a_model_of_several_types_returns_its_outputs_in_the_described_order() {
         {"name": "whole", "shape": [1, 2], "datatype": "INT64", "data": [3, 4]},
     ]});
     assert_eq!(rendered, expected);
-    let metadata = Onnx::open(&model).unwrap().probe().await.unwrap();
+    let metadata = open(&model).unwrap().probe().await.unwrap();
     let outputs = &metadata["metadata"]["signature_def"]["serving_default"]["outputs"];
     assert_eq!((&outputs["half"]["dtype"], &outputs["off"]["dtype"]), (&"DT_HALF".into(), &"DT_BOOL".into()));
 }
@@ -212,7 +220,7 @@ async fn answer(model: &Model, backend: &Onnx, data: Value) -> Result<Value, Bac
 async fn calls_of_several_shapes_have_plans_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let model = negation(folder.path(), 4, &[Axis::Variable, Axis::Fixed(2)]);
-    let backend = Onnx::open(&model).unwrap();
+    let backend = open(&model).unwrap();
     for pairs in [1, 3, 1, 2] {
         let row = vec![[1.0, 2.0]; pairs];
         let negated = json!(vec![[-1.0, -2.0]; pairs]);
@@ -235,7 +243,7 @@ async fn a_model_without_a_batch_axis_takes_whole_shapes() {
         (&[Axis::Variable], json!([1, 2, 3]), json!({"prediction": [-1.0, -2.0, -3.0]})),
     ] {
         let model = negation(folder.path(), 0, axes);
-        let backend = Onnx::open(&model).unwrap();
+        let backend = open(&model).unwrap();
         assert_eq!(answer(&model, &backend, data).await.unwrap(), expected);
     }
 }
@@ -269,7 +277,7 @@ async fn a_file_that_fixes_one_row_runs_rows_one_by_one() {
     let mut model = negation(folder.path(), 4, &[Axis::Fixed(2), Axis::Fixed(3)]);
     model.output.shape = [6].into();
     write_graph(&folder.path().join("model.onnx"), one_row_graph());
-    let backend = Onnx::open(&model).unwrap();
+    let backend = open(&model).unwrap();
 
     let answer = answer(&model, &backend, json!([[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [0, 0, 0]]])).await;
 
@@ -283,7 +291,7 @@ async fn shapes_that_the_model_does_not_take_fail_by_themselves() {
     let mut model = negation(folder.path(), 4, &[Axis::Variable]);
     model.output.shape = [6].into();
     write_graph(&folder.path().join("model.onnx"), one_row_graph());
-    let backend = Onnx::open(&model).unwrap();
+    let backend = open(&model).unwrap();
 
     let error = answer(&model, &backend, json!([[1, 2]])).await.unwrap_err();
 
@@ -314,7 +322,7 @@ async fn a_call_of_rows_that_run_one_by_one_is_short() {
     let folder = tempfile::tempdir().unwrap();
     let backend = |max_batch, axis| {
         let model = negation(folder.path(), max_batch, &[axis]);
-        (Onnx::open(&model).unwrap(), model)
+        (open(&model).unwrap(), model)
     };
     let (any, _) = backend(4, Axis::Fixed(3));
     assert_eq!(any.most_rows(), usize::MAX);

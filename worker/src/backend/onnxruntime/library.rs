@@ -1,8 +1,10 @@
 //! The ONNX Runtime library of this process: found, loaded once, with one pool of threads for all models.
 
 use std::{
+    panic::resume_unwind,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
 use ort::{
@@ -12,7 +14,7 @@ use ort::{
 use tracing::debug;
 
 use super::places::{Surroundings, version_of};
-use crate::backend::settings::OnnxRuntimeSettings;
+use crate::backend::{compute::lower_priority, settings::OnnxRuntimeSettings};
 
 /// A process can load one library and have one environment.
 static LOADED: Mutex<Option<Library>> = Mutex::new(None);
@@ -58,9 +60,24 @@ pub(super) fn load(settings: &OnnxRuntimeSettings) -> Result<Library, LibraryErr
     }
     let given = settings.library.clone();
     let path = given.or_else(|| Surroundings::of_process().library()).ok_or(LibraryError::Missing)?;
-    let library = open(path, settings.threads)?;
+    let library = open_with_low_priority(&path, settings.threads)?;
     *loaded = Some(library.clone());
     Ok(library)
+}
+
+/// The threads of the library have the priority of the one that opens it, see [`Compute`](crate::backend::compute::Compute).
+fn open_with_low_priority(path: &Path, threads: usize) -> Result<Library, LibraryError> {
+    thread::scope(|scope| {
+        let opening = thread::Builder::new().spawn_scoped(scope, || {
+            lower_priority();
+            open(path.to_owned(), threads)
+        });
+        match opening {
+            Ok(opening) => opening.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // The system has no thread to spare.
+            Err(_) => open(path.to_owned(), threads),
+        }
+    })
 }
 
 fn open(path: PathBuf, threads: usize) -> Result<Library, LibraryError> {

@@ -17,7 +17,8 @@ fn settings() -> OnnxRuntimeSettings {
 }
 
 fn open(model: &Model) -> Result<OnnxRuntime, String> {
-    OnnxRuntime::open(&settings(), model).map_err(|error| tepal_shared::process::telemetry::chain(&error))
+    OnnxRuntime::open(&settings(), model, &Compute::of_process())
+        .map_err(|error| tepal_shared::process::telemetry::chain(&error))
 }
 
 fn of_checkout(folder: &str, name: &str) -> Model {
