@@ -1,6 +1,7 @@
 //! The worker as a process, against a real Redis and real model servers: the outcomes of jobs under every kind of failure.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
+mod bad_models;
 mod batching;
 mod config;
 mod doctor;
