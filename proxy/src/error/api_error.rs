@@ -63,6 +63,8 @@ pub(crate) enum ApiError {
     BodyIncomplete,
     /// The body is larger than this many bytes.
     BodyTooLarge(usize),
+    /// Reading the body takes more memory than these bytes, which all bodies share.
+    BodyTakesTooMuch(usize),
     /// The memory for large bodies and answers is in use.
     Overloaded,
     /// The body is not declared as plain JSON.

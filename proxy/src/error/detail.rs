@@ -45,6 +45,10 @@ impl ApiError {
             Self::BodyTimeout => "The body did not arrive in time".into(),
             Self::BodyIncomplete => "The body did not arrive completely".into(),
             Self::BodyTooLarge(most) => format!("The body must hold at most {most} bytes").into(),
+            Self::BodyTakesTooMuch(most) => format!(
+                "Reading this JSON takes more than the {most} bytes of memory for all bodies; send fewer values, or tensors in binary form"
+            )
+            .into(),
             Self::Overloaded => "The memory for large bodies and answers is in use; try again later".into(),
             Self::NotDeclaredJson => {
                 "The body must be sent as Content-Type: application/json, not compressed".into()

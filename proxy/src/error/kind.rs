@@ -68,6 +68,8 @@ impl ApiError {
             Self::BodyTimeout => kind(S::REQUEST_TIMEOUT, "request_timeout", "Request timeout"),
             Self::BodyIncomplete => kind(S::BAD_REQUEST, "incomplete_body", "Incomplete body"),
             Self::BodyTooLarge(_) => kind(S::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large"),
+            // Without Retry-After: the same body is refused every time.
+            Self::BodyTakesTooMuch(_) => kind(S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
             Self::Overloaded => later("overloaded", "Overloaded", 1),
             Self::NotDeclaredJson | Self::NoRawInput | Self::NotDeclaredJsonLines => {
                 kind(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")

@@ -42,6 +42,7 @@ fn all() -> Vec<ApiError> {
         ApiError::BodyTimeout,
         ApiError::BodyIncomplete,
         ApiError::BodyTooLarge(1),
+        ApiError::BodyTakesTooMuch(1),
         ApiError::Overloaded,
         ApiError::NotDeclaredJson,
         ApiError::NoRawInput,
@@ -103,6 +104,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::BodyTimeout
         | ApiError::BodyIncomplete
         | ApiError::BodyTooLarge(_)
+        | ApiError::BodyTakesTooMuch(_)
         | ApiError::Overloaded
         | ApiError::NotDeclaredJson
         | ApiError::NoRawInput

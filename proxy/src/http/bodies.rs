@@ -10,7 +10,7 @@ use tepal_shared::process::settings::Mistakes;
 use tokio::time::timeout;
 
 use super::{
-    budget::{Budget, Meter, Share},
+    budget::{Budget, Exceeded, Meter, Share},
     conversions::Conversions,
 };
 use crate::error::ApiError;
@@ -161,16 +161,17 @@ impl Bodies {
         &self,
         body: Body,
         read: impl FnOnce(&[u8], &mut Meter) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<(T, Share), ApiError> {
+    ) -> Result<(T, Option<Share>), ApiError> {
         let whole = self.whole(body).await?;
         if whole.len() <= QUICK {
             let (bytes, share) = whole.join();
-            return Ok((read(&bytes, &mut Meter::off())?, share));
+            return Ok((read(&bytes, &mut Meter::off())?, Some(share)));
         }
-        let mut meter = Meter::on(self.budget.share());
         let convert = move || {
             let (bytes, share) = whole.join();
-            Ok((read(&bytes, &mut meter)?, share))
+            let mut meter = Meter::on(share);
+            let value = read(&bytes, &mut meter)?;
+            Ok((value, meter.finish(bytes.len())))
         };
         // Boxed: it is needed rarely, and each request would hold as much.
         Box::pin(self.conversions.run(convert)).await
@@ -207,6 +208,15 @@ impl Bodies {
             whole.add(&data, if declared > 0 { declared } else { most })?;
         }
         Ok(whole)
+    }
+}
+
+impl From<Exceeded> for ApiError {
+    fn from(exceeded: Exceeded) -> Self {
+        match exceeded {
+            Exceeded::Now => Self::Overloaded,
+            Exceeded::Always(total) => Self::BodyTakesTooMuch(total),
+        }
     }
 }
 

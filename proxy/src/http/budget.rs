@@ -14,6 +14,8 @@ const METER_STEP: usize = 64 << 10;
 pub(crate) struct Budget {
     /// Bytes that each holder has for itself.
     free: usize,
+    /// Bytes that all holders share.
+    total: usize,
     left: AtomicUsize,
 }
 
@@ -26,7 +28,7 @@ pub(crate) struct Share {
 
 impl Budget {
     pub(crate) fn new(free: usize, total: usize) -> Arc<Self> {
-        Arc::new(Self { free, left: AtomicUsize::new(total) })
+        Arc::new(Self { free, total, left: AtomicUsize::new(total) })
     }
 
     /// An empty share.
@@ -52,6 +54,13 @@ impl Share {
             self.held = grown;
         }
         is_there
+    }
+
+    /// Why so many more bytes are not available.
+    fn obstacle(&self, bytes: usize) -> Exceeded {
+        let total = self.budget.total;
+        let fits = self.budget.counted(self.held.saturating_add(bytes)) <= total;
+        if fits { Exceeded::Now } else { Exceeded::Always(total) }
     }
 
     /// Reserves more bytes, up to so many in total. `false` if they are not available; then nothing changes.
@@ -87,17 +96,27 @@ pub(crate) struct Meter {
     share: Option<Share>,
     /// Reserved and not used yet.
     credit: usize,
-    is_exceeded: bool,
+    exceeded: Option<Exceeded>,
+}
+
+/// Why memory was not available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exceeded {
+    /// Others hold it.
+    Now,
+    /// The document needs more than these bytes, which are all there are.
+    Always(usize),
 }
 
 impl Meter {
     /// Counts nothing.
     pub(crate) fn off() -> Self {
-        Self { share: None, credit: 0, is_exceeded: false }
+        Self { share: None, credit: 0, exceeded: None }
     }
 
+    /// Adds to what is reserved already.
     pub(crate) fn on(share: Share) -> Self {
-        Self { share: Some(share), credit: 0, is_exceeded: false }
+        Self { share: Some(share), credit: 0, exceeded: None }
     }
 
     /// Uses so many bytes. `false` if they are not available.
@@ -105,20 +124,26 @@ impl Meter {
     pub(crate) fn take(&mut self, bytes: usize) -> bool {
         let Some(share) = &mut self.share else { return true };
         if bytes > self.credit {
-            let more = bytes.max(METER_STEP);
-            if !share.grow(more) {
-                self.is_exceeded = true;
+            let Some(more) = [bytes.max(METER_STEP), bytes].into_iter().find(|more| share.grow(*more)) else {
+                self.exceeded = Some(share.obstacle(bytes));
                 return false;
-            }
+            };
             self.credit += more;
         }
         self.credit -= bytes;
         true
     }
 
-    /// Whether memory was not available at some time.
-    pub(crate) fn is_exceeded(&self) -> bool {
-        self.is_exceeded
+    /// Why memory was not available at some time.
+    pub(crate) fn exceeded(&self) -> Option<Exceeded> {
+        self.exceeded
+    }
+
+    /// Releases all but so many bytes.
+    pub(crate) fn finish(self, bytes: usize) -> Option<Share> {
+        let mut share = self.share?;
+        share.shrink_to(bytes);
+        Some(share)
     }
 }
 
@@ -167,9 +192,13 @@ mod tests {
         let budget = Budget::new(0, 140_000);
         let mut meter = Meter::on(budget.share());
         assert!((0..1000).all(|_| meter.take(65)));
-        assert!(meter.take(30_000) && !meter.is_exceeded());
-        assert!(!meter.take(100_000) && meter.is_exceeded());
-        drop(meter);
+        assert!(meter.take(30_000) && meter.exceeded().is_none());
+        assert!(!meter.take(100_000));
+        assert_eq!(meter.exceeded(), Some(Exceeded::Always(140_000)));
+        let share = meter.finish(40_000);
+        let mut other = Meter::on(budget.share());
+        assert!(!other.take(110_000) && other.exceeded() == Some(Exceeded::Now));
+        drop(share);
         assert!(budget.share().grow(140_000));
         assert!(Meter::off().take(usize::MAX));
     }

@@ -63,7 +63,7 @@ fn read<T>(
         // Positions of other errors differ in the replaced text.
         parse(&replaced, meter).map_err(|_| serde_json::from_str::<IgnoredAny>(text).err().unwrap_or(error))
     });
-    if meter.is_exceeded() { Err(ApiError::Overloaded) } else { Ok(outcome) }
+    meter.exceeded().map_or(Ok(outcome), |exceeded| Err(exceeded.into()))
 }
 
 fn text(bytes: &[u8]) -> Result<&str, ApiError> {
@@ -250,7 +250,7 @@ mod tests {
                 let mut meter = Meter::on(Budget::new(0, bytes).share());
                 match parse(text.as_bytes(), &mut meter) {
                     Ok(_) => true,
-                    Err(ApiError::Overloaded) => false,
+                    Err(ApiError::BodyTakesTooMuch(all)) => all != bytes,
                     other => panic!("{other:?}"),
                 }
             };

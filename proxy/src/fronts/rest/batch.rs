@@ -116,7 +116,7 @@ pub(crate) fn lines(
     let lines = || body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     check_length(lines().take(MOST + 1).count())?;
     let items = read_all(lines().map(|line| json_text::parse(line, meter)), models);
-    if meter.is_exceeded() { Err(ApiError::Overloaded) } else { Ok(items) }
+    meter.exceeded().map_or(Ok(items), |exceeded| Err(exceeded.into()))
 }
 
 fn read_all(items: impl IntoIterator<Item = Item<Value>>, models: &Registry) -> Vec<Item<Submission>> {

@@ -57,7 +57,7 @@ pub(crate) async fn json<T: Send + 'static>(
     body: Body,
     bodies: &Bodies,
     read: impl FnOnce(Value) -> Result<T, ApiError> + Send + 'static,
-) -> Result<(T, Share), ApiError> {
+) -> Result<(T, Option<Share>), ApiError> {
     if !is_declared(headers, &["application/json"])? {
         return Err(ApiError::NotDeclaredJson);
     }

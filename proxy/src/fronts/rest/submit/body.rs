@@ -39,7 +39,7 @@ pub(super) async fn read(
     body: Body,
     bodies: &Bodies,
     model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError> + Send + 'static,
-) -> Result<(Submission, Share), ApiError> {
+) -> Result<(Submission, Option<Share>), ApiError> {
     let form = Form::of(headers, &model_of)?;
     bodies.read(body, move |bytes, meter| form.read(bytes, meter, model_of)).await
 }
@@ -122,5 +122,6 @@ fn read_raw(
 
 /// Reserves memory for the tensors of these bytes, and for their stored form.
 fn pay(meter: &mut Meter, raw: &[u8]) -> Result<(), ApiError> {
-    if meter.take(2 * raw.len()) { Ok(()) } else { Err(ApiError::Overloaded) }
+    let _ = meter.take(2 * raw.len());
+    meter.exceeded().map_or(Ok(()), |exceeded| Err(exceeded.into()))
 }
