@@ -182,13 +182,3 @@ async fn answers_that_nobody_reads_hold_bounded_memory() {
     let taken = async || gateway.get(&format!("/job/{id}")).await.status == 200;
     eventually(SOON, "the memory comes back", taken).await;
 }
-
-#[tokio::test]
-async fn a_body_that_takes_too_much_to_read_is_refused() {
-    let gateway = Gateway::with(&[("BODY_MEMORY_BYTES", "8388608"), SMALL_BODIES]).await;
-    let body = format!("{{\"data\":[{}0]}}", "0,".repeat(500_000));
-    let answer = gateway.predict(&body).await;
-    assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("overloaded")));
-    assert_eq!(answer.header("retry-after"), Some("1"));
-    assert_eq!(gateway.predict(FLOWER).await.status, 202);
-}

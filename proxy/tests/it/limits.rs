@@ -85,6 +85,7 @@ async fn a_body_that_takes_more_memory_than_there_is_need_not_be_sent_again() {
     assert_eq!((batch.status, batch.json()["detail"].as_str()), (503, Some(detail.as_str())));
     assert_eq!(gateway.predict(&zeros(50_000)).await.status, 422, "its values are judged");
     assert!(gateway.keys().is_empty());
+    assert_eq!(gateway.predict(FLOWER).await.status, 202);
 }
 
 #[tokio::test]
