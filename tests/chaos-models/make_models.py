@@ -3,8 +3,8 @@
 series/model.onnx    `steps` int64 [N,length] -> `total` int64 [N,1], the sum of a row plus 2^32 times the version, and `echo`
                      int64 [N,length], twice each step plus the version. The version is in a file of its own beside the
                      model, version.bin: eight bytes, little-endian
-wide/model.onnx      `start` float32 [N,1] -> `ramp` float32 [N,1200], the start plus 4000 times the place:
-                     a result above 8 KiB
+wide/model.onnx      `start` string [N,1], a number as text -> `ramp` float32 [N,1200], the start plus 4000 times the
+                     place: a result above 8 KiB
 
 How to run it (needed only to remake the models, which are committed):
 
@@ -59,12 +59,13 @@ def series():
 
 def wide():
     graph = helper.make_graph(
-        [helper.make_node("Add", ["start", "places"], ["ramp"])],
+        [helper.make_node("Cast", ["start"], ["number"], to=TensorProto.FLOAT),
+         helper.make_node("Add", ["number", "places"], ["ramp"])],
         "wide",
-        [helper.make_tensor_value_info("start", TensorProto.FLOAT, ["N", 1])],
+        [helper.make_tensor_value_info("start", TensorProto.STRING, ["N", 1])],
         [helper.make_tensor_value_info("ramp", TensorProto.FLOAT, ["N", WIDTH])],
         [numpy_helper.from_array(np.arange(WIDTH, dtype=np.float32) * STEP, "places")])
-    ramp = write("wide", graph).run(None, {"start": np.float32([[7], [0]])})[0]
+    ramp = write("wide", graph).run(None, {"start": np.array([["7"], ["0"]], dtype=object)})[0]
     assert ramp.shape == (2, WIDTH) and ramp[0, 0] == 7 and ramp[1, -1] == (WIDTH - 1) * STEP, ramp
 
 

@@ -1,6 +1,8 @@
 //! The models of a run: the rows that clients send to each, and the right answers. Every row of a run has a number of its own, on
 //! which its answer depends. A result therefore names the very submit that it belongs to.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::rng::Rng;
@@ -24,7 +26,7 @@ pub(super) enum ModelKind {
     Toy,
     /// A variable axis of integers, two outputs, and versions that are replaced.
     Series,
-    /// Large results.
+    /// Texts as input, and large results.
     Wide,
 }
 
@@ -56,7 +58,7 @@ impl ModelKind {
         Value::Array(match self {
             Self::Toy => numbers.map(|number| toy_row(rng, number)).collect(),
             Self::Series => numbers.map(|number| series_row(rng, number, length)).collect(),
-            Self::Wide => numbers.map(|number| json!([number])).collect(),
+            Self::Wide => numbers.map(|number| json!([text(rng, number)])).collect(),
         })
     }
 }
@@ -76,6 +78,18 @@ fn toy_row(rng: &mut Rng, number: u64) -> Value {
 fn series_row(rng: &mut Rng, number: u64, length: u64) -> Value {
     let rest = (1..length).map(|_| rng.within(0..1_000) as i64 - 500);
     std::iter::once(number as i64).chain(rest).collect()
+}
+
+/// A number as an element of BYTES, in one of its two forms.
+fn text(rng: &mut Rng, number: u64) -> Value {
+    let text = number.to_string();
+    if rng.chance(0.5) { json!(text) } else { json!({"b64": STANDARD.encode(text)}) }
+}
+
+/// The number in an element of BYTES.
+fn number_in(element: &Value) -> Option<f64> {
+    let decoded = || String::from_utf8(STANDARD.decode(element["b64"].as_str()?).ok()?).ok();
+    element.as_str().map(str::to_owned).or_else(decoded)?.parse().ok()
 }
 
 /// Whether a result is right for an input: the answer of its model for each row, in order.
@@ -130,7 +144,7 @@ fn series_version(rows: &[Value], answers: &[&Value], result: &Value) -> Option<
 }
 
 fn is_ramp(row: &Value, answer: &Value) -> bool {
-    let Some(start) = only(row).and_then(Value::as_f64) else { return false };
+    let Some(start) = only(row).and_then(number_in) else { return false };
     let found =
         if answer.is_object() { (answer["from"].as_f64(), answer["length"].as_u64()) } else { ramp(answer) };
     found == (Some(start), Some(WIDTH as u64))
@@ -195,7 +209,8 @@ mod tests {
             ModelKind::Toy => {
                 row.as_array().unwrap().iter().flat_map(|half| half.as_array().unwrap().clone())
             }
-            ModelKind::Series | ModelKind::Wide => return row[0].as_f64().unwrap(),
+            ModelKind::Series => return row[0].as_f64().unwrap(),
+            ModelKind::Wide => return number_in(&row[0]).unwrap(),
         }
         .filter_map(|value| value.as_f64())
         .collect();
@@ -244,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_right_ramp_is_shortened_and_a_wrong_one_kept() {
-        let sent = input(ModelKind::Wide, json!([[7], [9]]));
+        let sent = input(ModelKind::Wide, json!([["7"], [{"b64": "OQ=="}]]));
         let ramp = |start: f32| (0..WIDTH).map(|place| json!(start + STEP * place as f32)).collect::<Value>();
         let rows = json!([{"prediction": ramp(7.0)}, {"prediction": ramp(9.0)}]);
         let right = json!({"result": {"prediction": ramp(7.0), "predictions": rows}});

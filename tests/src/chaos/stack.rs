@@ -279,7 +279,7 @@ fn wide() -> ServerSpec {
     ServerSpec {
         model: ModelKind::Wide.name().to_owned(),
         version: 1,
-        inputs: vec![TensorSpec::new("start", &[1])],
+        inputs: vec![TensorSpec::text("start", &[1])],
         output: TensorSpec::new("ramp", &[WIDTH]),
         compute: Arc::new(compute),
         ..ServerSpec::toy()

@@ -101,7 +101,7 @@ fn tensor_info(tensor: &TensorSpec, graph_name: String) -> TensorInfo {
     let row_sizes = tensor.row_shape.iter().map(|size| *size as i64);
     TensorInfo {
         encoding: Some(Encoding::Name(graph_name)),
-        dtype: DataType::DtFloat.into(),
+        dtype: tensor.dtype().into(),
         tensor_shape: Some(shape([-1].into_iter().chain(row_sizes))),
     }
 }

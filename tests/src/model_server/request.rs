@@ -77,7 +77,7 @@ pub(super) fn version_of(model: &ModelSpec) -> Option<i64> {
 /// Reads the rows of a request for this model.
 pub(super) fn read_rows(spec: &ServerSpec, request: &PredictRequest) -> Result<Rows, Status> {
     check_names(spec, request)?;
-    let parsed = spec.inputs.iter().map(|input| parse(&input.name, &request.inputs[&input.name]));
+    let parsed = spec.inputs.iter().map(|input| parse(input, &request.inputs[&input.name]));
     let inputs = parsed.collect::<Result<Vec<_>, _>>()?;
     for (input, expected) in inputs.iter().zip(&spec.inputs) {
         check_shape(&input.sizes, expected)?;
@@ -133,18 +133,21 @@ fn wrong_count(sent: &[&str], known: &[&str]) -> String {
 
 /// Reads a tensor. No values at all are zeros, and a short list is filled up with its last value, without an
 /// error: so does TensorFlow.
-fn parse(name: &str, tensor: &TensorProto) -> Result<Input, Status> {
-    let unreadable = || Status::invalid_argument(format!("tensor parsing error: {name}"));
+fn parse(spec: &TensorSpec, tensor: &TensorProto) -> Result<Input, Status> {
+    let unreadable = || Status::invalid_argument(format!("tensor parsing error: {}", spec.name));
     let sizes = sizes(tensor).ok_or_else(unreadable)?;
     let len = element_count(&sizes).ok_or_else(unreadable)?;
-    match tensor.dtype() {
-        DataType::DtFloat => {}
-        DataType::DtInvalid => return Err(unreadable()),
-        other => {
-            let other = other.as_str_name().trim_start_matches("DT_").to_lowercase();
-            let text = format!("Expects arg[0] to be float but {other} is provided");
-            return Err(Status::invalid_argument(text));
-        }
+    let given = tensor.dtype();
+    if given == DataType::DtInvalid {
+        return Err(unreadable());
+    } else if given != spec.dtype() {
+        let name = |dtype: DataType| dtype.as_str_name().trim_start_matches("DT_").to_lowercase();
+        let text = format!("Expects arg[0] to be {} but {} is provided", name(spec.dtype()), name(given));
+        return Err(Status::invalid_argument(text));
+    }
+    if spec.is_text {
+        let values = texts(tensor).filter(|values| values.len() == len).ok_or_else(unreadable)?;
+        return Ok(Input { sizes, values });
     }
     let content = &tensor.tensor_content;
     let values = if content.is_empty() {
@@ -157,6 +160,12 @@ fn parse(name: &str, tensor: &TensorProto) -> Result<Input, Status> {
         return Err(unreadable());
     };
     Ok(Input { sizes, values })
+}
+
+/// The numbers of a tensor of texts.
+fn texts(tensor: &TensorProto) -> Option<Vec<f32>> {
+    let number = |text: &Vec<u8>| std::str::from_utf8(text).ok()?.parse().ok();
+    tensor.string_val.iter().map(number).collect()
 }
 
 /// The sizes of a tensor's axes; `None` if one is negative.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tepal_proto::tensorflow::DataType;
 use tokio::sync::Semaphore;
 use tonic::Code;
 
@@ -21,9 +22,9 @@ pub struct ServerSpec {
     pub model: String,
     /// The only version.
     pub version: i64,
-    /// The inputs of the only signature, `serving_default`. All are `DT_FLOAT`.
+    /// The inputs of the only signature, `serving_default`. They are `DT_FLOAT`, or `DT_STRING` with numbers as text.
     pub inputs: Vec<TensorSpec>,
-    /// Its output, `DT_FLOAT` too.
+    /// Its output, `DT_FLOAT`.
     pub output: TensorSpec,
     /// Whether there is a second output, `row_sum`: the sum of the values of each row.
     pub with_row_sums: bool,
@@ -51,13 +52,15 @@ pub struct ServerSpec {
     pub with_status: bool,
 }
 
-/// Name and shape of an input or output.
+/// Name, shape and type of an input or output.
 #[derive(Clone, Debug)]
 pub struct TensorSpec {
     /// The name that requests and answers use.
     pub name: String,
     /// Sizes of the axes of one row, without the batch axis.
     pub row_shape: Vec<usize>,
+    /// Whether its elements are numbers as text, `DT_STRING`.
+    pub is_text: bool,
 }
 
 /// Where an answer carries its values.
@@ -152,7 +155,18 @@ impl TensorSpec {
     /// A tensor with this name and these sizes of one row.
     #[must_use]
     pub fn new(name: &str, row_shape: &[usize]) -> Self {
-        Self { name: name.to_owned(), row_shape: row_shape.to_vec() }
+        Self { name: name.to_owned(), row_shape: row_shape.to_vec(), is_text: false }
+    }
+
+    /// The same with numbers as text.
+    #[must_use]
+    pub fn text(name: &str, row_shape: &[usize]) -> Self {
+        Self { is_text: true, ..Self::new(name, row_shape) }
+    }
+
+    /// The type of its elements.
+    pub(super) fn dtype(&self) -> DataType {
+        if self.is_text { DataType::DtString } else { DataType::DtFloat }
     }
 
     /// Number of values in one row.

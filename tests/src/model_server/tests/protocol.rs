@@ -7,7 +7,7 @@ use tepal_proto::tensorflow::serving::{GetModelMetadataRequest, GetModelStatusRe
 use tonic::Code;
 
 use super::*;
-use crate::model_server::{AnswerStyle, CallOutcome};
+use crate::model_server::{AnswerStyle, CallOutcome, TensorSpec};
 
 #[tokio::test]
 async fn more_than_95_percent_of_the_iris_rows_get_the_right_class() {
@@ -44,6 +44,28 @@ async fn both_answer_styles_and_both_input_layouts_give_the_same_values() {
         let output = &response.outputs["output"];
         assert_eq!((sizes(output), &output.tensor_content), (vec![2, 3], &bytes));
         assert!(output.float_val.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_model_may_take_its_numbers_as_text() {
+    let (_server, mut client) = start(ServerSpec::iris()).await;
+    let expected = predict(&mut client, iris_request(&[SETOSA])).await.unwrap();
+    let spec = ServerSpec { inputs: vec![TensorSpec::text("input", &[4])], ..ServerSpec::iris() };
+    let (_other, mut client) = start(spec).await;
+    let texts = |values: &[&str]| TensorProto {
+        dtype: DataType::DtString.into(),
+        string_val: values.iter().map(|value| value.as_bytes().to_vec()).collect(),
+        ..float_tensor(&[1, 4], &[])
+    };
+
+    let given =
+        predict(&mut client, request("iris", [("input", texts(&["5.1", "3.5", "1.4", "0.2"]))])).await;
+
+    assert_eq!(given.unwrap().outputs, expected.outputs);
+    for wrong in [texts(&["5.1", "3.5", "1.4", "small"]), texts(&["5.1"]), float_tensor(&[1, 4], &SETOSA)] {
+        let refused = predict(&mut client, request("iris", [("input", wrong)])).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
     }
 }
 
