@@ -1,11 +1,13 @@
 #!/bin/sh
 # Checks the contract of a running service with schemathesis: run.sh [URL] [least number of cases]. Needs Redis, a proxy without
 # rate limit and a worker behind URL, and `schemathesis` (PyPI, under Python 3.12 or later) in PATH. Where the service has keys,
-# API_KEY is one that may do everything.
+# API_KEY is one that may do everything. CONTENT_MODEL is the name of a model with one input of BYTES, such as `wide` in
+# tests/chaos-models: bodies that are content are for it.
 #
 # One run has up to 200 cases for each operation and kind of input, and stops sooner where an operation has no more. With more cases
 # in one run the tool mostly repeats itself and gets slower, so runs with other seeds follow until there are as many as were wanted.
 set -eu
+: "${CONTENT_MODEL:?set it to the name of a model with one input of BYTES}"
 url=${1:-http://127.0.0.1:8000}
 wanted=${2:-3000}
 here=$(CDPATH='' cd "$(dirname "$0")" && pwd)
