@@ -220,7 +220,7 @@ async fn options_that_cannot_be_used() {
             r#""prio": "high""#,
             "/prio",
             "unknown_field",
-            "is not a field of this request; known are data, inputs, outputs, model, priority, max_queue_seconds and \
+            "is not a field of this request; known are data, inputs, outputs, model, version, priority, max_queue_seconds and \
              timeout_seconds"
                 .to_owned(),
         ),
