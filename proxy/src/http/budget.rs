@@ -114,6 +114,11 @@ impl Meter {
         Self { share: None, credit: 0, exceeded: None }
     }
 
+    /// Whether something is counted.
+    pub(crate) fn is_on(&self) -> bool {
+        self.share.is_some()
+    }
+
     /// Adds to what is reserved already.
     pub(crate) fn on(share: Share) -> Self {
         Self { share: Some(share), credit: 0, exceeded: None }

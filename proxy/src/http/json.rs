@@ -1,12 +1,15 @@
 //! JSON of clients: UTF-8, and no member twice. serde_json alone keeps the last of two members with the same name, so two
 //! programs could read two different requests from the same bytes. RFC 7493, section 2.3, forbids such members for that reason.
 
+mod lengths;
+
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use tepal_shared::tensor::{number::replace_large, pointer::Pointer};
 
+use self::lengths::Lengths;
 use crate::{
     error::{ApiError, LONGEST_POINTER, MOST_MISTAKES, Mistake, short::short},
     http::budget::Meter,
@@ -22,7 +25,8 @@ const FIRST_MEMBER: usize = 2 * MEMBER;
 pub(crate) fn parse(bytes: &[u8], meter: &mut Meter) -> Result<Value, ApiError> {
     let document = read(text(bytes)?, meter, |text, meter| {
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let document = Metered(meter).deserialize(&mut deserializer)?;
+        let mut lengths = lengths(text, meter)?;
+        let document = Metered { meter, lengths: &mut lengths }.deserialize(&mut deserializer)?;
         deserializer.end().map(|()| document)
     })?;
     document.map_err(not_json)?.value()
@@ -37,7 +41,8 @@ pub(crate) fn parse_list(
 ) -> Result<Option<Vec<Result<Value, ApiError>>>, ApiError> {
     let elements = read(text(bytes)?, meter, |text, meter| {
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let elements = deserializer.deserialize_seq(Elements { most, meter })?;
+        let lengths = lengths(text, meter)?;
+        let elements = deserializer.deserialize_seq(Elements { most, meter, lengths })?;
         deserializer.end().map(|()| elements)
     })?;
     match elements {
@@ -46,6 +51,20 @@ pub(crate) fn parse_list(
         Err(error) if error.is_data() => parse(bytes, meter).map(|_| None),
         Err(error) => Err(not_json(error)),
     }
+}
+
+/// The lengths of the lists, if memory is counted; in a short text, their lists may grow.
+fn lengths(text: &str, meter: &mut Meter) -> serde_json::Result<Lengths> {
+    if !meter.is_on() {
+        return Ok(Lengths::default());
+    }
+    let lengths = Lengths::of(text);
+    if meter.take(lengths.bytes()) { Ok(lengths) } else { Err(no_memory()) }
+}
+
+/// Its text is never shown.
+fn no_memory<E: de::Error>() -> E {
+    E::custom("no memory is left")
 }
 
 /// Applies `parse` to the text. Numbers that no 64-bit float can hold are valid JSON, but the parser rejects all of them. So it
@@ -98,14 +117,18 @@ impl Document {
 }
 
 /// Reads a document.
-struct Metered<'a>(&'a mut Meter);
+struct Metered<'a> {
+    meter: &'a mut Meter,
+    lengths: &'a mut Lengths,
+}
 
 impl<'de> DeserializeSeed<'de> for Metered<'_> {
     type Value = Document;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Document, D::Error> {
         let mut repeated = Vec::new();
-        let value = ValueVisitor { pointer: Pointer::ROOT, repeated: &mut repeated, meter: self.0 };
+        let Self { meter, lengths } = self;
+        let value = ValueVisitor { pointer: Pointer::ROOT, repeated: &mut repeated, meter, lengths };
         let value = value.deserialize(deserializer)?;
         Ok(Document { value, repeated })
     }
@@ -115,6 +138,7 @@ impl<'de> DeserializeSeed<'de> for Metered<'_> {
 struct Elements<'a> {
     most: usize,
     meter: &'a mut Meter,
+    lengths: Lengths,
 }
 
 impl<'de> Visitor<'de> for Elements<'_> {
@@ -124,10 +148,13 @@ impl<'de> Visitor<'de> for Elements<'_> {
         f.write_str("an array")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<Document>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Vec<Document>, A::Error> {
         let mut kept = Vec::new();
+        // That of this array, which keeps few elements.
+        self.lengths.next();
         while kept.len() <= self.most {
-            let Some(element) = elements.next_element_seed(Metered(self.meter))? else { return Ok(kept) };
+            let metered = Metered { meter: self.meter, lengths: &mut self.lengths };
+            let Some(element) = elements.next_element_seed(metered)? else { return Ok(kept) };
             kept.push(element);
         }
         while elements.next_element::<IgnoredAny>()?.is_some() {}
@@ -140,16 +167,16 @@ struct ValueVisitor<'a> {
     pointer: Pointer<'a>,
     repeated: &'a mut Vec<String>,
     meter: &'a mut Meter,
+    lengths: &'a mut Lengths,
 }
 
 impl ValueVisitor<'_> {
     fn at<'b>(&'b mut self, pointer: Pointer<'b>) -> ValueVisitor<'b> {
-        ValueVisitor { pointer, repeated: self.repeated, meter: self.meter }
+        ValueVisitor { pointer, repeated: self.repeated, meter: self.meter, lengths: self.lengths }
     }
 
-    /// The text of the error is never shown.
     fn take<E: de::Error>(&mut self, bytes: usize) -> Result<(), E> {
-        if self.meter.take(bytes) { Ok(()) } else { Err(E::custom("no memory is left")) }
+        if self.meter.take(bytes) { Ok(()) } else { Err(no_memory()) }
     }
 }
 
@@ -200,7 +227,9 @@ impl<'de> Visitor<'de> for ValueVisitor<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
+        let length = self.lengths.next().unwrap_or_default();
+        self.take(length * ELEMENT)?;
+        let mut list = Vec::with_capacity(length);
         let parent = self.pointer;
         while let Some(value) = elements.next_element_seed(self.at(parent.element(list.len())))? {
             if list.len() == list.capacity() {
