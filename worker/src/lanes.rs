@@ -3,12 +3,13 @@
 
 mod describer;
 mod loader;
+mod served;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     num::{NonZeroU32, NonZeroUsize},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,10 +24,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 pub(crate) use self::loader::{Description, describe};
-pub use self::loader::{Open, Opened, open_all};
 use self::{
     describer::{Described, Describer},
     loader::{OpenModel, Outcome, load, load_served},
+};
+pub use self::{
+    loader::{Open, Opened, open_all},
+    served::Served,
 };
 use crate::{
     backend::{Backend, Lazy, ServedInterface},
@@ -43,20 +47,6 @@ use crate::{
 
 /// How often the files of the models are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
-
-/// The models that are served now. Clones share them.
-#[derive(Clone)]
-pub struct Served {
-    default: ModelName,
-    state: Arc<Mutex<ServedState>>,
-}
-
-#[derive(Default)]
-struct ServedState {
-    runners: BTreeMap<ModelName, Arc<Runner>>,
-    failed: BTreeSet<ModelName>,
-    undescribed: BTreeSet<ModelName>,
-}
 
 /// What the lanes of a process share.
 pub struct LaneParts {
@@ -113,49 +103,6 @@ struct RunningLane {
     /// They run while the lane drains.
     helpers: Tasks,
     stop_helpers: CancellationToken,
-}
-
-impl Served {
-    /// None yet. `default` is the default model.
-    #[must_use]
-    pub fn new(default: ModelName) -> Self {
-        Self { default, state: Arc::default() }
-    }
-
-    /// What runs each model.
-    #[must_use]
-    pub fn runners(&self) -> Vec<Arc<Runner>> {
-        self.lock().runners.values().cloned().collect()
-    }
-
-    /// The names of the models.
-    #[must_use]
-    pub fn models(&self) -> Vec<ModelName> {
-        self.lock().runners.keys().copied().collect()
-    }
-
-    /// The default model, or the first one if it is not served.
-    #[must_use]
-    pub fn main(&self) -> Option<Arc<Runner>> {
-        let runners = &self.lock().runners;
-        runners.get(&self.default).or_else(|| runners.values().next()).cloned()
-    }
-
-    /// Models whose present files, or whose server's description, cannot be loaded.
-    #[must_use]
-    pub fn failed(&self) -> Vec<ModelName> {
-        self.lock().failed.iter().copied().collect()
-    }
-
-    /// Models that are not served because their server has not described them.
-    #[must_use]
-    pub fn undescribed(&self) -> Vec<ModelName> {
-        self.lock().undescribed.iter().copied().collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ServedState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Lanes {
@@ -304,7 +251,7 @@ impl Lanes {
         metrics::model_added(name);
         let runner = self.parts.runner(model, backend);
         self.parts.forget(name);
-        self.parts.served.lock().runners.insert(name, Arc::clone(&runner));
+        self.parts.served.begin(name, Arc::clone(&runner));
         self.parts.changed.notify_one();
         let (stop, stop_helpers) = (shutdown.child_token(), CancellationToken::new());
         let (mut claims, mut helpers) = (Tasks::new(stop.clone()), Tasks::new(stop_helpers.clone()));
@@ -324,7 +271,7 @@ impl Lanes {
         lane.claims.ended().await;
         lane.stop_helpers.cancel();
         lane.helpers.ended().await;
-        self.parts.served.lock().runners.remove(&model);
+        self.parts.served.end(model);
         self.parts.changed.notify_one();
         metrics::model_removed(model);
         info!(action = "model_stopped", model = model.as_str());
@@ -396,25 +343,21 @@ impl LaneParts {
     fn failed(&self, model: ModelName, failure: &ModelFailure) {
         metrics::model_failed(model, true);
         error!(action = "model_failed", model = model.as_str(), error = telemetry::chain(failure));
-        let mut state = self.served.lock();
-        state.undescribed.remove(&model);
-        state.failed.insert(model);
+        self.served.fail(model);
         self.changed.notify_one();
     }
 
     /// The model waits for its server.
     fn undescribed(&self, model: ModelName) {
         self.forget(model);
-        self.served.lock().undescribed.insert(model);
+        self.served.wait(model);
         self.changed.notify_one();
     }
 
     /// What was wrong with the model no longer matters.
     fn forget(&self, model: ModelName) {
-        let mut state = self.served.lock();
-        if state.failed.remove(&model) {
+        if self.served.forget(model) {
             metrics::model_failed(model, false);
         }
-        state.undescribed.remove(&model);
     }
 }

@@ -67,3 +67,4 @@ mod tensor_jobs;
 mod tensor_results;
 mod tls;
 mod topology;
+mod versions;

@@ -128,7 +128,8 @@ mod tests {
         });
         assert!(tokio::time::timeout(Duration::from_millis(1), lazy.predict(batch())).await.is_err());
         go.send(()).unwrap();
-        // A second loading would wait for ever.
+        // A second loading would panic.
+        drop(go);
         assert!(lazy.predict(batch()).await.unwrap().is_empty());
     }
 }
