@@ -84,8 +84,9 @@ pub fn rows(bytes: &[u8]) {
 pub fn binary_submission(bytes: &[u8]) {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return };
     let Ok(length) = HeaderValue::from_bytes(&bytes[..end]) else { return };
-    let model_of = |body: Option<&Value>| MODELS.of_body(body.unwrap_or(&Value::Null));
-    check(&rest::read_binary(&length, &bytes[end + 1..], &mut Meter::off(), model_of));
+    let model_of = |body: Option<&Value>| Ok(MODELS.of_body(body.unwrap_or(&Value::Null))?);
+    let read = rest::read_binary(&length, &bytes[end + 1..], &mut Meter::off(), model_of);
+    check(&read.map_err(|refused| refused.error));
 }
 
 /// The body of `POST /predict/batch`, in both its forms.
@@ -96,7 +97,9 @@ pub fn batch(body: &[u8]) {
         match outcome {
             Ok(items) => {
                 assert!((1..=MOST_JOBS).contains(&items.len()));
-                items.iter().for_each(check);
+                for item in items {
+                    check(&item.map_err(|refused| refused.error));
+                }
             }
             Err(error) => check_error(&error),
         }

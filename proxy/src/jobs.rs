@@ -5,6 +5,7 @@ pub(crate) mod idempotency;
 pub(crate) mod intake;
 pub(crate) mod models;
 pub(crate) mod quota;
+pub(crate) mod refused;
 pub(crate) mod results;
 pub(crate) mod single_flight;
 pub(crate) mod store;

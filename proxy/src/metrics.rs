@@ -3,6 +3,7 @@
 
 mod connections;
 mod gauges;
+mod jobs;
 mod names;
 mod requests;
 
@@ -32,10 +33,8 @@ pub(crate) use self::{
 };
 use self::{
     gauges::set_queue,
-    names::{
-        BUILD, CANCELLED, DURATION, LOG_DROPPED, REFUSED, REPEATED, REQUEUED, STARTED, SUBMITTED,
-        TASK_FAILURES, UNAUTHORIZED, describe,
-    },
+    jobs::{JobMetrics, UNKNOWN},
+    names::{BUILD, DURATION, LOG_DROPPED, REFUSED, STARTED, TASK_FAILURES, UNAUTHORIZED, describe},
     requests::{DURATION_SECONDS, Requests},
 };
 
@@ -53,10 +52,7 @@ pub(crate) struct Metrics {
     requests: Requests,
     /// In the order of [`UNAUTHORIZED_REASONS`].
     unauthorized: [Counter; 5],
-    submitted: [Counter; 3],
-    repeated: Counter,
-    requeued: Counter,
-    cancelled: Counter,
+    jobs: JobMetrics,
     log_dropped: Counter,
     /// The page as it was last rendered, and when.
     last_page: Mutex<Option<(Instant, Bytes)>>,
@@ -73,29 +69,24 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), DURATION_SECONDS)?
             .build_recorder();
         let handle = recorder.handle();
-        let (unauthorized, submitted, gauges, tls, connections) = with_local_recorder(&recorder, || {
+        let (unauthorized, log_dropped, gauges, tls, connections) = with_local_recorder(&recorder, || {
             describe();
             gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             gauge!(STARTED).set(unix_seconds());
             (
                 UNAUTHORIZED_REASONS.map(|reason| counter!(UNAUTHORIZED, "reason" => reason)),
-                Priority::ALL.map(|priority| counter!(SUBMITTED, "priority" => priority.as_str())),
+                counter!(LOG_DROPPED),
                 Gauges::new(),
                 TlsMetrics::new(),
                 ConnectionMetrics::new(),
             )
         });
-        let [repeated, requeued, cancelled, log_dropped] = [REPEATED, REQUEUED, CANCELLED, LOG_DROPPED]
-            .map(|name| with_local_recorder(&recorder, || counter!(name)));
         Ok(Self {
             recorder,
             handle,
             requests: Requests::default(),
             unauthorized,
-            submitted,
-            repeated,
-            requeued,
-            cancelled,
+            jobs: JobMetrics::default(),
             log_dropped,
             last_page: Mutex::default(),
             gauges,
@@ -150,29 +141,31 @@ impl Metrics {
         }
     }
 
+    /// The proxy knows these models.
+    pub(crate) fn models_known(&self, models: impl IntoIterator<Item = ModelName>) {
+        models.into_iter().for_each(|model| self.jobs.add(&self.recorder, model));
+    }
+
     /// A new job was accepted.
-    pub(crate) fn submitted(&self, priority: Priority) {
-        let [high, normal, low] = &self.submitted;
-        match priority {
-            Priority::High => high.increment(1),
-            Priority::Normal => normal.increment(1),
-            Priority::Low => low.increment(1),
-        }
+    pub(crate) fn submitted(&self, model: ModelName, priority: Priority) {
+        self.jobs.count(&self.recorder, model, |counters| counters.submitted(priority));
     }
 
     /// A submission led to an existing job.
-    pub(crate) fn repeated(&self) {
-        self.repeated.increment(1);
+    pub(crate) fn repeated(&self, model: ModelName) {
+        self.jobs.count(&self.recorder, model, |counters| &counters.repeated);
     }
 
     /// A failed or cancelled job was requeued.
-    pub(crate) fn requeued(&self) {
-        self.requeued.increment(1);
+    pub(crate) fn requeued(&self, model: ModelName) {
+        self.jobs.count(&self.recorder, model, |counters| &counters.requeued);
     }
 
-    /// A job was cancelled.
-    pub(crate) fn cancelled(&self) {
-        self.cancelled.increment(1);
+    /// A job was cancelled. One with a damaged record has no model.
+    pub(crate) fn cancelled(&self, model: Option<ModelName>) {
+        if let Some(model) = model {
+            self.jobs.count(&self.recorder, model, |counters| &counters.cancelled);
+        }
     }
 
     /// The probe counted the jobs of a model.
@@ -180,9 +173,12 @@ impl Metrics {
         with_local_recorder(&self.recorder, || set_queue(model, queue));
     }
 
-    /// A submission was not accepted.
-    pub(crate) fn refused(&self, code: &'static str) {
-        with_local_recorder(&self.recorder, || counter!(REFUSED, "reason" => code).increment(1));
+    /// A submission was not accepted. Its model may be unknown.
+    pub(crate) fn refused(&self, model: Option<ModelName>, code: &'static str) {
+        let model = model.map_or(UNKNOWN, ModelName::as_str);
+        with_local_recorder(&self.recorder, || {
+            counter!(REFUSED, "model" => model, "reason" => code).increment(1);
+        });
     }
 }
 

@@ -149,6 +149,7 @@ impl Probe {
 
     fn set_gauges(&mut self, workers: &Workers, server: ServerState, queues: &Queues) {
         let gauges = &self.app.metrics.gauges;
+        self.app.metrics.models_known(queues.by_model.keys().copied());
         for (model, queue) in &queues.by_model {
             self.app.metrics.queue(*model, queue);
         }

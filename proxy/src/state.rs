@@ -55,6 +55,7 @@ impl App {
     ) -> Result<Self, StartError> {
         let store = Store::open(&config.common, config.replication).map_err(StartError::Redis)?;
         let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
+        metrics.models_known(config.models.iter().map(|served| served.name));
         let secret = Arc::new(Secret::default());
         let conversions = Conversions::new();
         let bodies = Bodies::new(config.body, conversions.clone());

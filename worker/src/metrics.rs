@@ -1,8 +1,11 @@
 //! Every metric of the worker, with its help text and buckets, in one place.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tepal_shared::{
     job::{ModelName, Stream},
@@ -111,7 +114,7 @@ pub async fn upkeep(handle: PrometheusHandle) {
 const COUNTERS: [(&str, &str); 13] = [
     (PROCESSED, "Attempts by model and outcome: completed, failed, retried, released, fenced"),
     (FAILED, "Jobs that failed, by model and error_code"),
-    (RECLAIMED, "Jobs reclaimed because their worker's lease had lapsed"),
+    (RECLAIMED, "Jobs reclaimed because their worker's lease had lapsed, by model"),
     (
         FENCED,
         "Attempts that were rejected because they no longer held the job, by model and reason: lost, cancelled, missing",
@@ -119,7 +122,7 @@ const COUNTERS: [(&str, &str); 13] = [
     (REPAIRED, "Stream entries that were missing in Redis and were written again"),
     (STALE, "Stream entries without an unfinished job, removed"),
     (GROUPS, "Consumer groups that were missing in Redis and were created"),
-    (REPEATED, "Times that outcomes had to be recorded again because Redis did not accept them"),
+    (REPEATED, "Times that outcomes had to be recorded again because Redis did not accept them, by model"),
     (TASK_FAILURES, "Times that a background task panicked or ended and was started again, by task"),
     (LOG_DROPPED, "Lines of the log that were dropped because the output did not accept them"),
     (DATA_LOST, "Times that Redis was found without jobs or log entries that it had before"),
@@ -138,7 +141,7 @@ const HISTOGRAMS: [(&str, &str); 5] = [
 const GAUGES: [(&str, &str); 8] = [
     (MODEL_FAILED, "1 if the files of the model cannot be loaded, else 0"),
     (BREAKER, "1 while no jobs of the model are claimed because its backend does not answer, else 0"),
-    (HELD, "Jobs that this worker holds"),
+    (HELD, "Jobs that this worker holds, by model"),
     (BATCHES_RUNNING, "Batches that this worker runs, by model"),
     (BATCHES_LIMIT, "Batches of a model that this worker may run at a time; an overloaded backend halves it"),
     (
@@ -163,10 +166,9 @@ fn describe() {
 
 /// Gives each series of the process its first value. A rate over a counter that appears only with its first event misses that event.
 fn initialise() {
-    for name in [RECLAIMED, REPAIRED, STALE, GROUPS, REPEATED, DATA_LOST, JOBS_LOST] {
+    for name in [REPAIRED, STALE, GROUPS, DATA_LOST, JOBS_LOST] {
         counter!(name).absolute(0);
     }
-    gauge!(HELD).set(0.0);
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(STARTED).set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 }
@@ -174,6 +176,10 @@ fn initialise() {
 /// Gives each series of a model its first value.
 pub(crate) fn model_added(model: ModelName) {
     let name = model.as_str();
+    for counter in [RECLAIMED, REPEATED] {
+        counter!(counter, "model" => name).absolute(0);
+    }
+    HeldJobs::of(model).gauge.increment(0.0);
     for outcome in ["completed", "failed", "retried", "released", "fenced"] {
         counter!(PROCESSED, "model" => name, "outcome" => outcome).absolute(0);
     }
@@ -222,9 +228,10 @@ pub(crate) fn granted(granted: &Granted) {
     for job in &granted.ended {
         failed(job.model, &job.code);
     }
-    for (name, count) in
-        [(RECLAIMED, granted.reclaimed), (STALE, granted.stale), (GROUPS, granted.groups_created)]
-    {
+    for model in &granted.reclaimed {
+        counter!(RECLAIMED, "model" => model.as_str()).increment(1);
+    }
+    for (name, count) in [(STALE, granted.stale), (GROUPS, granted.groups_created)] {
         if count > 0 {
             counter!(name).increment(count);
         }
@@ -283,8 +290,8 @@ pub(crate) fn fenced(model: ModelName, why: Fence) {
 }
 
 /// Outcomes have to be recorded again.
-pub(crate) fn settle_repeated() {
-    counter!(REPEATED).increment(1);
+pub(crate) fn settle_repeated(model: ModelName) {
+    counter!(REPEATED, "model" => model.as_str()).increment(1);
 }
 
 /// The breaker of a model opened or closed.
@@ -292,9 +299,37 @@ pub(crate) fn breaker_open(model: ModelName, is_open: bool) {
     gauge!(BREAKER, "model" => model.as_str()).set(if is_open { 1.0 } else { 0.0 });
 }
 
-/// The number of held jobs changed.
-pub(crate) fn jobs_held(count: usize) {
-    gauge!(HELD).set(count as f64);
+/// Counts the held jobs of a model.
+pub(crate) struct HeldJobs {
+    pub(crate) model: ModelName,
+    gauge: Gauge,
+}
+
+/// A held job. It is counted until it is dropped.
+pub(crate) struct HeldJob(Gauge);
+
+impl HeldJobs {
+    pub(crate) fn of(model: ModelName) -> Self {
+        Self { model, gauge: gauge!(HELD, "model" => model.as_str()) }
+    }
+
+    /// Counts one.
+    pub(crate) fn one(&self) -> HeldJob {
+        self.gauge.increment(1.0);
+        HeldJob(self.gauge.clone())
+    }
+}
+
+impl Drop for HeldJob {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+impl fmt::Debug for HeldJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeldJob")
+    }
 }
 
 /// The number of batches of a model that run or may run changed.

@@ -141,14 +141,14 @@ impl Intake {
         end(span, id, &submitted);
         match submitted {
             Submitted::Accepted => {
-                self.metrics.submitted(job.priority);
+                self.metrics.submitted(job.model, job.priority);
                 let duration_ms = telemetry::millis(started.elapsed());
                 let (request_id, key_id) = (job.request_id.as_deref(), sender.key_id);
                 info!(action = "job_accepted", job_id = %id, request_id, key_id, duration_ms);
                 Ok((id, JobStatus::Pending))
             }
             Submitted::Duplicate { job_id, status } => {
-                self.metrics.repeated();
+                self.metrics.repeated(job.model);
                 Ok((job_id, status))
             }
             Submitted::Conflict => Err(ApiError::IdempotencyConflict),

@@ -8,7 +8,10 @@ use tepal_tests::{
     wait::eventually,
 };
 
-use crate::gateway::{FLOWER, Gateway, JSON, SOON};
+use crate::{
+    gateway::{FLOWER, Gateway, JSON, SOON, accepted},
+    models::{self, TOY, repository},
+};
 
 /// The value of the sample with exactly this name and these labels.
 fn sample(metrics: &Answer, series: &str) -> Option<f64> {
@@ -76,18 +79,54 @@ async fn submissions_are_counted_by_what_became_of_them() {
 
     let metrics = gateway.get("/metrics").await;
     for (series, expected) in [
-        (r#"tepal_jobs_submitted_total{priority="high"}"#, 1.0),
-        (r#"tepal_jobs_submitted_total{priority="normal"}"#, 1.0),
-        (r#"tepal_jobs_submitted_total{priority="low"}"#, 0.0),
-        ("tepal_jobs_repeated_total", 1.0),
-        (r#"tepal_jobs_refused_total{reason="idempotency_conflict"}"#, 1.0),
-        (r#"tepal_jobs_refused_total{reason="invalid_input"}"#, 3.0),
-        (r#"tepal_jobs_refused_total{reason="queue_full"}"#, 3.0),
-        (r#"tepal_jobs_refused_total{reason="unsupported_media_type"}"#, 1.0),
-        (r#"tepal_jobs_refused_total{reason="job_not_found"}"#, 1.0),
+        (r#"tepal_jobs_submitted_total{model="iris",priority="high"}"#, 1.0),
+        (r#"tepal_jobs_submitted_total{model="iris",priority="normal"}"#, 1.0),
+        (r#"tepal_jobs_submitted_total{model="iris",priority="low"}"#, 0.0),
+        (r#"tepal_jobs_repeated_total{model="iris"}"#, 1.0),
+        (r#"tepal_jobs_refused_total{model="iris",reason="idempotency_conflict"}"#, 1.0),
+        (r#"tepal_jobs_refused_total{model="iris",reason="invalid_input"}"#, 2.0),
+        (r#"tepal_jobs_refused_total{model="_unknown",reason="invalid_input"}"#, 1.0),
+        (r#"tepal_jobs_refused_total{model="iris",reason="queue_full"}"#, 3.0),
+        (r#"tepal_jobs_refused_total{model="_unknown",reason="unsupported_media_type"}"#, 1.0),
+        (r#"tepal_jobs_refused_total{model="_unknown",reason="job_not_found"}"#, 1.0),
     ] {
         assert_eq!(sample(&metrics, series), Some(expected), "{series}: {}", metrics.text());
     }
+}
+
+#[tokio::test]
+async fn jobs_are_counted_by_model_and_invented_names_are_no_labels() {
+    let folder = repository();
+    let gateway = models::gateway(&folder, &[]).await;
+    let toy = accepted(&gateway.predict(TOY).await);
+    gateway.delete(&format!("/job/{toy}")).await;
+    gateway.post(&format!("/job/{toy}/retry")).await;
+    gateway.predict_once("k", TOY).await;
+    gateway.predict_once("k", TOY).await;
+    let wrong = r#"{"model": "toy", "data": 5}"#;
+    gateway.predict(wrong).await;
+    gateway.predict(r#"{"model": "invented", "data": 5}"#).await;
+    gateway.post("/predict/test?model=toy").await;
+    gateway.post("/predict/test?model=invented").await;
+    let batch = format!(r#"[{TOY}, {wrong}, {{"model": "invented", "data": 5}}, {FLOWER}, {{"data": 5}}]"#);
+    gateway.send(Method::POST, "/predict/batch", &[JSON], &batch).await;
+
+    let metrics = gateway.get("/metrics").await;
+    for (series, expected) in [
+        // The retry is no submission.
+        (r#"tepal_jobs_submitted_total{model="toy",priority="normal"}"#, 4.0),
+        (r#"tepal_jobs_submitted_total{model="iris",priority="normal"}"#, 1.0),
+        (r#"tepal_jobs_cancelled_total{model="toy"}"#, 1.0),
+        (r#"tepal_jobs_requeued_total{model="toy"}"#, 1.0),
+        (r#"tepal_jobs_requeued_total{model="iris"}"#, 0.0),
+        (r#"tepal_jobs_repeated_total{model="toy"}"#, 1.0),
+        (r#"tepal_jobs_refused_total{model="toy",reason="invalid_input"}"#, 2.0),
+        (r#"tepal_jobs_refused_total{model="iris",reason="invalid_input"}"#, 1.0),
+        (r#"tepal_jobs_refused_total{model="_unknown",reason="model_not_found"}"#, 3.0),
+    ] {
+        assert_eq!(sample(&metrics, series), Some(expected), "{series}: {}", metrics.text());
+    }
+    assert!(!metrics.text().contains("invented"), "{}", metrics.text());
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ async fn an_address_that_keeps_too_much_is_refused_and_no_other() {
     accepted(&small);
     accepted(&predict_from(&gateway, "192.0.2.2").await);
     let page = gateway.get("/metrics").await.text();
-    let counted = "tepal_jobs_refused_total{reason=\"storage_quota_exceeded\"} 2\n";
+    let counted = "tepal_jobs_refused_total{model=\"iris\",reason=\"storage_quota_exceeded\"} 2\n";
     assert!(page.contains(counted), "{page}");
 
     let attempt = gateway.take(0).await.remove(0);

@@ -99,6 +99,7 @@ mod tests {
             Submitted::parse_all(seed("accepted"), 1).unwrap()[0].clone().unwrap(),
             Submitted::Accepted
         );
-        assert_eq!(Granted::parse(&TAKE, seed("granted"), &streams()).unwrap().deliveries.len(), 1);
+        let granted = Granted::parse(&TAKE, seed("granted"), &streams()).unwrap();
+        assert_eq!((granted.deliveries.len(), granted.reclaimed), (1, vec![streams()[0].model]));
     }
 }

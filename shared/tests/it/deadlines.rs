@@ -134,7 +134,7 @@ pub(crate) async fn a_lost_job_whose_time_is_over_times_out(queue: &Queue) {
 
     let granted = queue.take("heir", 10).await;
 
-    assert_eq!((granted.reclaimed, ended(&granted)), (1, vec![(id, "timeout".to_owned())]));
+    assert_eq!((granted.reclaimed.len(), ended(&granted)), (1, vec![(id, "timeout".to_owned())]));
     assert_eq!(queue.state(id).await, "failed 1/0/1 - error ttl dead kept");
 }
 

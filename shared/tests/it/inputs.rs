@@ -50,7 +50,10 @@ pub(crate) async fn a_damaged_job_without_input_can_end(queue: &Queue) {
     let id = queue.submit().await;
     queue.redis::<u64>(&["HDEL", &queue.store.queue.keys().job(id), "input"]).await;
 
-    assert_eq!(queue.store.intake.cancel(id, View::All).await.unwrap(), Cancelled::Done);
+    assert_eq!(
+        queue.store.intake.cancel(id, View::All).await.unwrap(),
+        Cancelled::Done(Some(crate::queue::model()))
+    );
 
     assert_eq!(queue.state(id).await, "cancelled 0/0/0 - ttl");
     assert_eq!(queue.outstanding().await, (0, 0));

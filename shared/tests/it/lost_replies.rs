@@ -67,7 +67,10 @@ impl Lost {
                 return;
             }
             Self::Cancel => {
-                assert_eq!(queue.store.intake.cancel(id, View::All).await.unwrap(), Cancelled::Done);
+                assert_eq!(
+                    queue.store.intake.cancel(id, View::All).await.unwrap(),
+                    Cancelled::Done(Some(crate::queue::model()))
+                );
                 return;
             }
             Self::Requeue => {

@@ -193,7 +193,7 @@ impl Model {
             JobStatus::Completed | JobStatus::Failed => Cancelled::Ended(job.status),
             _ => {
                 job.status = JobStatus::Cancelled;
-                Cancelled::Done
+                Cancelled::Done(Some(job.stream.model))
             }
         }
     }

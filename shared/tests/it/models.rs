@@ -210,7 +210,7 @@ pub(crate) async fn every_script_finds_the_stream_of_a_job(queue: &Queue) {
         assert_eq!(lengths(queue).await, [2, 0]);
 
         let outcome = queue.store.intake.cancel(cancelled, View::All).await.unwrap();
-        assert_eq!((outcome, lengths(queue).await), (Cancelled::Done, [1, 0]));
+        assert_eq!((outcome, lengths(queue).await), (Cancelled::Done(Some(other())), [1, 0]));
         let expired = queue.store.intake.expire(late).await.unwrap();
         assert_eq!((expired, lengths(queue).await), (Expired::Failed("queue_timeout".to_owned()), [0, 0]));
 

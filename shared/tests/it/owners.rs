@@ -40,7 +40,11 @@ pub(crate) async fn only_who_sees_a_job_can_cancel_it(queue: &Queue) {
 
     let another = submit_both(queue).await[0];
     for (id, view) in [(anns, ANNS), (nobodys, View::Unowned), (another, View::All)] {
-        assert_eq!(queue.store.intake.cancel(id, view).await.unwrap(), Cancelled::Done, "{view:?}");
+        assert_eq!(
+            queue.store.intake.cancel(id, view).await.unwrap(),
+            Cancelled::Done(Some(crate::queue::model())),
+            "{view:?}"
+        );
         assert_eq!(queue.job(id).await.status, JobStatus::Cancelled);
     }
     // Its outcome is hidden from others, too.

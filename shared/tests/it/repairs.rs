@@ -60,7 +60,10 @@ pub(crate) async fn a_running_job_can_be_cancelled_whatever_became_of_its_entry(
     for damage in EVERY_DAMAGE {
         let (queue, attempt) = damaged(queue, damage).await;
 
-        assert_eq!(queue.store.intake.cancel(attempt.job_id, View::All).await.unwrap(), Cancelled::Done);
+        assert_eq!(
+            queue.store.intake.cancel(attempt.job_id, View::All).await.unwrap(),
+            Cancelled::Done(Some(crate::queue::model()))
+        );
 
         assert_eq!(queue.outstanding().await, (0, 0), "{damage:?}");
     }

@@ -4,7 +4,10 @@ use std::{fmt::Debug, time::Duration};
 
 use tepal_shared::{
     job::{Claim, JobId, NewJob, Priority, Stream, owner::View},
-    queue::work::{Granted, Settled, Settlement, TakeRequest},
+    queue::{
+        intake::Cancelled,
+        work::{Granted, Settled, Settlement, TakeRequest},
+    },
 };
 
 use crate::{
@@ -215,7 +218,7 @@ impl Subject {
             }
             "release" => settled_text(queue.settle(&self.attempt, Settlement::Release).await),
             "fail" => settled_text(queue.settle(&self.attempt, fail()).await),
-            "cancel" => text_of(store.intake.cancel(id, View::All).await.unwrap()),
+            "cancel" => cancelled_text(store.intake.cancel(id, View::All).await.unwrap()),
             "requeue" => text_of(store.intake.requeue(id, JobId::new(0), ANYONE).await.unwrap()),
             "expire" => text_of(store.intake.expire(id).await.unwrap()),
             other => panic!("no such script: {other}"),
@@ -233,6 +236,13 @@ fn never_granted(job_id: JobId) -> Claim {
 
 fn text_of(outcome: impl Debug) -> String {
     format!("{outcome:?}")
+}
+
+fn cancelled_text(cancelled: Cancelled) -> String {
+    match cancelled {
+        Cancelled::Done(Some(_)) => "Done".to_owned(),
+        other => text_of(other),
+    }
 }
 
 fn settled_text(settled: Settled) -> String {

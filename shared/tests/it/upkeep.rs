@@ -106,7 +106,10 @@ pub(crate) async fn a_job_without_its_entry_is_queued_again_or_cancelled(queue: 
         queue.redis::<u64>(&["HDEL", &queue.store.queue.keys().job(id), "entry"]).await;
     }
 
-    assert_eq!(queue.store.intake.cancel(cancelled, View::All).await.unwrap(), Cancelled::Done);
+    assert_eq!(
+        queue.store.intake.cancel(cancelled, View::All).await.unwrap(),
+        Cancelled::Done(Some(crate::queue::model()))
+    );
     assert_eq!(queue.store.work.sweep(0, None, 100).await.unwrap(), Swept { repaired: 1, ..NOTHING });
 
     let again = queue.take_one("heir").await;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::root;
+use crate::{guide, root};
 
 /// A query and its location.
 #[derive(Debug)]
@@ -81,19 +81,57 @@ fn filled(expr: &str) -> String {
 }
 
 #[test]
-fn every_dashboard_can_be_narrowed_to_an_instance_and_a_priority_and_that_of_workers_to_a_model() {
+fn every_dashboard_can_be_narrowed_to_an_instance_a_model_and_a_priority() {
     for (file, dashboard) in dashboards() {
         let variables: Vec<&str> =
             list(&dashboard, "/templating/list").iter().map(|entry| text(entry, "/name")).collect();
-        let expected: &[&str] = match file.as_str() {
-            "workers.json" => &["instance", "model", "priority"],
-            _ => &["instance", "priority"],
-        };
-        assert_eq!(variables, expected, "{file}");
+        assert_eq!(variables, ["instance", "model", "priority"], "{file}");
         let all = dashboard["panels"].to_string();
         for variable in variables {
             assert!(all.contains(&format!("${variable}")), "{file} has no use for ${variable}");
         }
     }
     assert!(panels().len() > 50, "{}", panels().len());
+}
+
+/// The metrics with the label `model`, as the guide lists them.
+fn by_model() -> Vec<String> {
+    let rows = guide::rows("Metrics");
+    let of_models =
+        rows.iter().filter(|row| row[3].split(", ").any(|label| label.trim_matches('`') == "model"));
+    of_models.map(|row| row[0].clone()).collect()
+}
+
+#[test]
+fn every_panel_that_counts_by_model_can_be_narrowed_to_a_model() {
+    let metrics = by_model();
+    assert!(metrics.len() > 20, "{metrics:?}");
+    let mut grouped = 0;
+    for (file, dashboard) in dashboards() {
+        for panel in list(&dashboard, "/panels") {
+            for target in list(panel, "/targets") {
+                let expr = text(target, "/expr");
+                grouped +=
+                    usize::from(expr.contains("model)") && text(target, "/legendFormat") == "{{model}}");
+                for selector in expr
+                    .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+                    .filter(|word| is_of(word, &metrics))
+                {
+                    let after = expr.split_once(selector).unwrap().1;
+                    assert!(
+                        after.starts_with('{')
+                            && after.split('}').next().unwrap().contains("model=~\"$model"),
+                        "{file}: {expr}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(grouped >= 10, "{grouped} panels compare models");
+}
+
+/// Whether a word of a query is one of these metrics, or a series of a histogram.
+fn is_of(word: &str, metrics: &[String]) -> bool {
+    let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word);
+    metrics.iter().any(|metric| metric == base || metric == word)
 }

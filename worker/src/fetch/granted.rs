@@ -17,8 +17,9 @@ pub(super) fn record(granted: Granted) -> Vec<Delivery> {
     if granted.groups_created > 0 {
         info!(action = "groups_created", count = granted.groups_created);
     }
-    if granted.reclaimed > 0 || granted.stale > 0 {
-        info!(action = "entries_reclaimed", lapsed = granted.reclaimed, stale = granted.stale);
+    let lapsed = granted.reclaimed.len();
+    if lapsed > 0 || granted.stale > 0 {
+        info!(action = "entries_reclaimed", lapsed, stale = granted.stale);
     }
     granted.deliveries
 }

@@ -20,7 +20,10 @@ use tepal_shared::{
 use tokio::sync::Notify;
 use tracing::{debug, info};
 
-use crate::{metrics, run::missing::Missing};
+use crate::{
+    metrics::{self, HeldJob, HeldJobs},
+    run::missing::Missing,
+};
 
 /// All claims of this process. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +42,7 @@ struct Held {
     /// Whether its outcome is being recorded. Only the answer to that counts: a renewal that Redis runs later finds a job
     /// that has ended.
     is_settling: bool,
+    _counted: HeldJob,
 }
 
 /// How long a claim was held.
@@ -80,15 +84,20 @@ impl Leases {
     pub fn hold(&self, claims: impl Iterator<Item = Claim>) {
         let (since, granted_at) = (Instant::now(), SystemTime::now());
         let mut held = self.lock();
+        let mut counted = None;
         for claim in claims {
+            let model = claim.stream.model;
+            // The claims of a call are mostly of one model.
+            let of_model = counted.take().filter(|held: &HeldJobs| held.model == model);
+            let of_model = counted.insert(of_model.unwrap_or_else(|| HeldJobs::of(model)));
             let (job_id, attempt) = (tracing::field::display(claim.job_id), claim.token);
-            debug!(action = "attempt_started", job_id, attempt, model = claim.stream.model.as_str());
-            let job = Held { claim, since, granted_at, batch: None, is_settling: false };
+            debug!(action = "attempt_started", job_id, attempt, model = model.as_str());
+            let _counted = of_model.one();
+            let job = Held { claim, since, granted_at, batch: None, is_settling: false, _counted };
             if let Some(earlier) = held.insert(claim.job_id, job) {
                 earlier.end(Fence::Lost);
             }
         }
-        metrics::jobs_held(held.len());
     }
 
     /// Starts to watch a batch of these claims. Claims that were lost meanwhile do not count for it.
@@ -156,7 +165,6 @@ impl Leases {
         for (_, job) in held.extract_if(|_, job| job.claim.stream.model == model) {
             job.end(Fence::Lost);
         }
-        metrics::jobs_held(held.len());
     }
 
     /// Number of claims.
@@ -199,9 +207,7 @@ fn find(held: &mut HashMap<JobId, Held>, claim: Claim) -> Option<&mut Held> {
 
 fn remove(held: &mut HashMap<JobId, Held>, claim: Claim) -> Option<Held> {
     find(held, claim)?;
-    let job = held.remove(&claim.job_id);
-    metrics::jobs_held(held.len());
-    job
+    held.remove(&claim.job_id)
 }
 
 impl Held {

@@ -118,7 +118,9 @@ async fn outcomes_and_calls_are_counted_by_kind() {
         "tepal_inference_seconds_count{model=\"iris\",outcome=\"ok\"} 1\n",
         "tepal_inference_seconds_count{model=\"iris\",outcome=\"error\"} 2\n",
         "tepal_job_wait_seconds_count{model=\"iris\",priority=\"normal\"} 2\n",
-        "tepal_worker_jobs_held 0\n",
+        "tepal_worker_jobs_held{model=\"iris\"} 0\n",
+        "tepal_jobs_reclaimed_total{model=\"iris\"} 0\n",
+        "tepal_settle_repeats_total{model=\"iris\"} 0\n",
     ];
     let look = async || {
         let page = worker.metrics().await.text();

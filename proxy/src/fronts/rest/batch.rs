@@ -12,6 +12,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
+use tepal_shared::job::ModelName;
 
 use super::openapi::{
     contract::Contract,
@@ -27,7 +28,7 @@ use crate::{
     },
     error::{ApiError, MOST_BYTES, Mistake},
     http::{budget::Meter, headers, json as json_text},
-    jobs::{intake::Prepared, models::Registry, submission::Submission},
+    jobs::{intake::Prepared, models::Registry, refused::Refused, submission::Submission},
     state::App,
 };
 
@@ -39,7 +40,7 @@ const LINES: [&str; 3] = ["application/x-ndjson", "application/ndjson", "applica
 pub(crate) async fn predict_all(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response {
     let mut tab = Tab::open(app.account(&caller, &request));
     let outcome = accept_all(&app, &caller, request, &mut tab).await;
-    let outcome = outcome.inspect_err(|error| app.metrics.refused(error.code()));
+    let outcome = outcome.inspect_err(|error| app.metrics.refused(None, error.code()));
     tab.close(Work::default(), outcome)
 }
 
@@ -75,7 +76,7 @@ async fn accept_all(
         if let Ok(submission) = item
             && let Err(error) = caller.check_model(submission.model.name.as_str())
         {
-            *item = Err(error);
+            *item = Err(Refused::of(submission.model.name, error));
         }
     }
     charge(tab, items.len())?;
@@ -85,21 +86,26 @@ async fn accept_all(
     if !share.grow(MOST_BYTES + BYTES_A_JOB * items.len()) {
         return Err(ApiError::Overloaded);
     }
+    let models: Vec<_> = items.iter().map(model_of).collect();
     let outcomes = submit(app, caller, headers, items, started).await?;
-    for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
-        app.metrics.refused(error.code());
+    for (model, outcome) in models.into_iter().zip(&outcomes) {
+        if let Err(error) = outcome {
+            app.metrics.refused(model, error.code());
+        }
     }
     Ok(answer(&outcomes, request_id::of(headers).unwrap_or_default(), share))
 }
 
-pub(crate) type Item<T> = Result<T, ApiError>;
+/// One job of a batch.
+pub(crate) type Item = Result<Submission, Refused>;
+
+/// The model of a job, as far as it is known.
+fn model_of(item: &Item) -> Option<ModelName> {
+    item.as_ref().map_or_else(|refused| refused.model, |submission| Some(submission.model.name))
+}
 
 /// The elements of a JSON array.
-pub(crate) fn elements(
-    body: &[u8],
-    models: &Registry,
-    meter: &mut Meter,
-) -> Result<Vec<Item<Submission>>, ApiError> {
+pub(crate) fn elements(body: &[u8], models: &Registry, meter: &mut Meter) -> Result<Vec<Item>, ApiError> {
     let Some(items) = json_text::parse_list(body, MOST, meter)? else {
         return Err(wrong("type", "must be a list of jobs, or one job a line as application/x-ndjson"));
     };
@@ -108,37 +114,33 @@ pub(crate) fn elements(
 }
 
 /// The lines of an NDJSON body. A line that is not JSON does not affect the others.
-pub(crate) fn lines(
-    body: &[u8],
-    models: &Registry,
-    meter: &mut Meter,
-) -> Result<Vec<Item<Submission>>, ApiError> {
+pub(crate) fn lines(body: &[u8], models: &Registry, meter: &mut Meter) -> Result<Vec<Item>, ApiError> {
     let lines = || body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     check_length(lines().take(MOST + 1).count())?;
     let items = read_all(lines().map(|line| json_text::parse(line, meter)), models);
     meter.exceeded().map_or(Ok(items), |exceeded| Err(exceeded.into()))
 }
 
-fn read_all(items: impl IntoIterator<Item = Item<Value>>, models: &Registry) -> Vec<Item<Submission>> {
+fn read_all(bodies: impl IntoIterator<Item = Result<Value, ApiError>>, models: &Registry) -> Vec<Item> {
     let mut refused = 0;
-    let read = |item| {
-        let mut outcome = read(item, models);
-        if let Err(ApiError::Invalid(mistakes)) = &mut outcome {
+    let read = |body| {
+        let mut item = read(body, models);
+        if let Err(Refused { error: ApiError::Invalid(mistakes), .. }) = &mut item {
             refused += 1;
             if refused > COMPLETE {
                 // The answer does not show the others.
                 mistakes.truncate(1);
             }
         }
-        outcome
+        item
     };
-    items.into_iter().map(read).collect()
+    bodies.into_iter().map(read).collect()
 }
 
-fn read(item: Item<Value>, models: &Registry) -> Item<Submission> {
-    let body = item?;
+fn read(body: Result<Value, ApiError>, models: &Registry) -> Item {
+    let body = body?;
     let model = models.of_body(&body)?;
-    Submission::read(body, &model).map_err(ApiError::Invalid)
+    Submission::read(body, &model).map_err(|wrong| Refused::of(model.name, ApiError::Invalid(wrong)))
 }
 
 fn check_length(length: usize) -> Result<(), ApiError> {
@@ -158,7 +160,7 @@ async fn submit(
     app: &App,
     caller: &Caller,
     headers: &HeaderMap,
-    items: Vec<Item<Submission>>,
+    items: Vec<Item>,
     started: Instant,
 ) -> Result<Vec<Outcome>, ApiError> {
     let key = idempotency::key(headers, caller.owner())?;
@@ -172,7 +174,7 @@ async fn submit(
                 jobs.push(app.intake.prepare(&sender, key, submission));
                 None
             }
-            Err(error) => Some(error),
+            Err(refused) => Some(refused.error),
         });
     }
     let mut outcomes = app.intake.submit_all(&sender, jobs, started).await?.into_iter();

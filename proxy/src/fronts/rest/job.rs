@@ -18,7 +18,7 @@ use axum::{
 };
 use serde_json::json as value;
 use tepal_shared::{
-    job::{JobId, JobStatus},
+    job::{JobId, JobStatus, ModelName},
     process::trace::Submit,
     queue::{
         error::StoreError,
@@ -82,8 +82,8 @@ pub(crate) async fn cancel(
         return Err(ApiError::JobNotFound);
     }
     match app.store.intake.cancel(id, sees.view).await.map_err(ApiError::of_change)? {
-        Cancelled::Done => {
-            app.metrics.cancelled();
+        Cancelled::Done(model) => {
+            app.metrics.cancelled(model);
             let (request_id, key_id) = (request_id::of(&headers), caller.key_id());
             info!(action = "job_cancelled", job_id = %id, request_id, key_id);
             Ok(json(AcceptedJob { job_id: id, status: JobStatus::Cancelled }.text()))
@@ -100,26 +100,37 @@ pub(crate) async fn retry(
     id: PathId,
     parts: Parts,
 ) -> Result<Response, ApiError> {
-    let outcome = requeue(&app, &caller, &id, &parts).await;
-    outcome.inspect_err(|error| app.metrics.refused(error.code()))
+    let mut named = None;
+    let outcome = async {
+        let (old, sees) = (id.job_id()?, caller.sees());
+        // Scripts check only the owner. A job never changes its model.
+        let model = app.store.intake.model_of(old).await?.ok_or(ApiError::JobNotFound)?;
+        named = Some(model).filter(|model| sees.shows_model(model.as_str()));
+        named.ok_or(ApiError::JobNotFound)?;
+        requeue(&app, &caller, &parts, (old, model)).await
+    };
+    let outcome = outcome.await;
+    outcome.inspect_err(|error| app.metrics.refused(named, error.code()))
 }
 
-async fn requeue(app: &App, caller: &Caller, id: &PathId, parts: &Parts) -> Result<Response, ApiError> {
-    let (old, sees, headers) = (id.job_id()?, caller.sees(), &parts.headers);
-    if !app.store.shows_model_of(sees, old).await? {
-        return Err(ApiError::JobNotFound);
-    }
+async fn requeue(
+    app: &App,
+    caller: &Caller,
+    parts: &Parts,
+    (old, model): (JobId, ModelName),
+) -> Result<Response, ApiError> {
+    let (view, headers) = (caller.sees().view, &parts.headers);
     let charge = app.charges.charge_to(extract::payer(app, caller, parts)).await?;
     let new = JobId::new(old.partition());
     let request_id = request_id::of(headers);
     let span = Submit::begin(traceparent(headers));
     let (charge, traceparent) = (charge.as_ref(), span.traceparent());
-    let origin = Origin { view: sees.view, charge, request_id, traceparent };
-    let requeued = app.store.intake.requeue(old, new, origin).await;
+    let origin = Origin { view, charge, request_id, traceparent };
+    let requeued = app.store.intake.requeue_of(model, old, new, origin).await;
     drop(span);
     match requeued.map_err(ApiError::of_change)? {
         Requeued::Accepted => {
-            app.metrics.requeued();
+            app.metrics.requeued(model);
             info!(action = "job_requeued", job_id = %new, retry_of = %old, request_id, key_id = caller.key_id());
             Ok(accepted::answer(app, caller, headers, new, JobStatus::Pending).await)
         }

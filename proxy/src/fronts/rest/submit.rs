@@ -22,7 +22,7 @@ use super::{accepted, extract, idempotency};
 use crate::{
     edge::access::Caller,
     error::ApiError,
-    jobs::{models::Served, submission::Submission},
+    jobs::{models::Served, refused::Refused, submission::Submission},
     state::App,
 };
 
@@ -36,19 +36,19 @@ pub(crate) async fn predict(
     let outcome = async {
         let choice = choice::read(&parts.uri)?;
         let (state, sender) = (Arc::clone(&app), caller.clone());
-        let model_of = move |body: Option<&Value>| -> Result<Arc<Served>, ApiError> {
+        let model_of = move |body: Option<&Value>| -> Result<Arc<Served>, Refused> {
             let registry = state.models.registry();
             let model = match body {
                 Some(body) => registry.of_request(body, &choice)?,
                 None => registry.of_query(&choice)?,
             };
-            sender.check_model(model.name.as_str())?;
+            checked(&sender, &model)?;
             Ok(model)
         };
         let (submission, _memory) = body::read(&parts.headers, body, &app.bodies, model_of).await?;
         submit(&app, &caller, &parts, submission).await
     };
-    outcome.await.inspect_err(|error| app.metrics.refused(error.code()))
+    outcome.await.map_err(|refused: Refused| refused.counted(&app.metrics))
 }
 
 /// Accepts the sample of a model; a body is ignored.
@@ -60,14 +60,29 @@ pub(crate) async fn predict_sample(
     let outcome = async {
         let choice = choice::read(&parts.uri)?;
         let model = app.models.registry().of_query(&choice)?;
-        caller.check_model(model.name.as_str())?;
+        checked(&caller, &model)?;
         submit(&app, &caller, &parts, Submission::sample(model)).await
     };
     let outcome = outcome.await;
-    outcome.inspect_err(|error| app.metrics.refused(error.code()))
+    outcome.map_err(|refused: Refused| refused.counted(&app.metrics))
+}
+
+/// Whether the caller may use the model.
+fn checked(caller: &Caller, model: &Served) -> Result<(), Refused> {
+    caller.check_model(model.name.as_str()).map_err(|error| Refused::of(model.name, error))
 }
 
 async fn submit(
+    app: &App,
+    caller: &Caller,
+    parts: &Parts,
+    submission: Submission,
+) -> Result<Response, Refused> {
+    let model = submission.model.name;
+    store(app, caller, parts, submission).await.map_err(|error| Refused::of(model, error))
+}
+
+async fn store(
     app: &App,
     caller: &Caller,
     parts: &Parts,

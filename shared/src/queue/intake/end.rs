@@ -3,7 +3,7 @@
 use redis::Value;
 
 use crate::{
-    job::{JobId, JobStatus, owner::View},
+    job::{JobId, JobStatus, ModelName, owner::View},
     queue::{
         error::StoreError,
         intake::handle::Intake,
@@ -14,8 +14,8 @@ use crate::{
 /// The outcome of a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancelled {
-    /// The job is cancelled, now or earlier.
-    Done,
+    /// The job is cancelled, now or earlier. Its model; `None` if its record is damaged.
+    Done(Option<ModelName>),
     /// The job completed or failed before.
     Ended(JobStatus),
     /// No such job.
@@ -26,7 +26,7 @@ impl Cancelled {
     pub(crate) fn parse(value: Value) -> Result<Self, StoreError> {
         let mut reply = Reply::new(&CANCEL, value)?;
         match reply.word()?.as_str() {
-            "cancelled" => Ok(Self::Done),
+            "cancelled" => Ok(Self::Done(reply.text("a model")?.parse().ok())),
             "ended" => Ok(Self::Ended(reply.parsed("a status")?)),
             "missing" => Ok(Self::Missing),
             word => reply.unknown(word),

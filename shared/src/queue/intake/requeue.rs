@@ -78,9 +78,25 @@ impl Intake {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn requeue(&self, old: JobId, id: JobId, origin: Origin<'_>) -> Result<Requeued, StoreError> {
-        let partition = old.partition();
         // A job never changes its model.
-        let Some(model) = self.model_of(old).await? else { return Ok(Requeued::Missing) };
+        match self.model_of(old).await? {
+            Some(model) => self.requeue_of(model, old, id, origin).await,
+            None => Ok(Requeued::Missing),
+        }
+    }
+
+    /// As [`requeue`](Self::requeue), for a job of a known model.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn requeue_of(
+        &self,
+        model: ModelName,
+        old: JobId,
+        id: JobId,
+        origin: Origin<'_>,
+    ) -> Result<Requeued, StoreError> {
+        let partition = old.partition();
         let Room { others, most_of_model } = self.depths.room(partition, model);
         let [high, normal, low] = self.queue.keys.streams(partition, model);
         let [log, old_job, input] =

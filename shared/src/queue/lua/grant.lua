@@ -1,6 +1,6 @@
 -- grant: shared by `take` and `start`: turns delivered entries into claims. Needs lib, clock, quota and end.
 -- `grants`: {streams, prefix, now, max_lost, max_dead, ttl_s, input_ttl_s, put_off_idle_ms: idle time of a job that must wait,
--- max_bytes, lease_ms, count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0}.
+-- max_bytes, lease_ms, count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = {}, bytes = 0}.
 -- `jobs`: the values of all claimed jobs in one list, since a list in a list costs Redis a buffer of its own.
 local function grant(grants, number, entry, id)
   local stream, key = grants.streams[number], grants.prefix .. id
@@ -25,7 +25,7 @@ local function grant(grants, number, entry, id)
   if status == 'processing' then
     -- A job that still runs is delivered again only when its lease has lapsed: its worker is lost.
     lost = lost + 1
-    grants.reclaimed = grants.reclaimed + 1
+    table.insert(grants.reclaimed, number)
     redis.call('HSET', key, 'lost', lost)
     if not why and lost >= grants.max_lost then
       why = { code = 'worker_lost', message = 'The worker was lost ' .. lost .. ' times while running the job' }
@@ -111,5 +111,6 @@ end
 
 -- The reply of both scripts.
 local function granted(grants, cursors, groups_created)
-  return { 'granted', grants.jobs, grants.ended, grants.reclaimed, grants.stale, cursors, groups_created }
+  return { 'granted', grants.jobs, grants.ended, table.concat(grants.reclaimed, ' '), grants.stale, cursors,
+    groups_created }
 end

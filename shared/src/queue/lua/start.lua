@@ -15,7 +15,7 @@
 local CHUNK = 16
 local grants = { streams = KEYS, prefix = ARGV[1], now = server_now(), max_lost = tonumber(ARGV[3]), max_dead = ARGV[5],
   ttl_s = ARGV[4], input_ttl_s = ARGV[9], max_bytes = tonumber(ARGV[7]), lease_ms = ARGV[8], put_off_idle_ms = 0, count = 0,
-  jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = 0, bytes = 0 }
+  jobs = {}, ended = {}, stale = 0, put_off = 0, reclaimed = {}, bytes = 0 }
 for number, stream in ipairs(KEYS) do
   local delivered = redis.pcall('XPENDING', stream, GROUP, '-', '+', CHUNK, ARGV[6])
   -- A stream without its group has delivered nothing. `take` creates the group.

@@ -14,7 +14,8 @@
 -- ARGV[10...]  XAUTOCLAIM cursor of each stream; none = do not look for due entries in this call
 -- Returns  {"granted", jobs, ended, reclaimed, stale, cursors, groups_created};
 --          jobs = the values of each claimed job, see grant, in one list;
---          ended = {id, error code, stream number} of jobs that failed instead of being claimed; cursors = one for each stream, if there were any
+--          ended = {id, error code, stream number} of jobs that failed instead of being claimed; reclaimed = the stream number of
+--          each reclaimed job, in one text; cursors = one for each stream, if there were any
 local CHUNK = 16
 -- A call stops after this many entries whose jobs end or must wait instead of being claimed. A backlog of them must not make a
 -- call long.
@@ -24,7 +25,7 @@ local WAIT = 250
 local grants = { streams = KEYS, prefix = ARGV[1], now = server_now(), max_lost = tonumber(ARGV[3]), max_dead = ARGV[5],
   ttl_s = ARGV[4], input_ttl_s = ARGV[9], max_bytes = tonumber(ARGV[7]), lease_ms = ARGV[8],
   put_off_idle_ms = int(math.max(tonumber(ARGV[8]) - WAIT, 0)), count = 0, jobs = {}, ended = {}, stale = 0, put_off = 0,
-  reclaimed = 0, bytes = 0 }
+  reclaimed = {}, bytes = 0 }
 local want = tonumber(ARGV[6])
 local groups_created = 0
 

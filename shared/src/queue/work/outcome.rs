@@ -19,8 +19,8 @@ pub struct Granted {
     pub deliveries: Vec<Delivery>,
     /// Jobs that failed instead of being claimed.
     pub ended: Vec<EndedJob>,
-    /// Number of reclaimed jobs: the lease of their former worker had lapsed.
-    pub reclaimed: u64,
+    /// The model of each reclaimed job: the lease of its former worker had lapsed.
+    pub reclaimed: Vec<ModelName>,
     /// Number of entries without an outstanding job, which were deleted.
     pub stale: u64,
     /// Where the next search for due entries of each stream continues; empty if there was no search.
@@ -70,7 +70,15 @@ impl Granted {
                 Ok(EndedJob { job_id, code, model: numbered(script, number, streams)?.model })
             })
             .collect::<Result<_, StoreError>>()?;
-        let reclaimed = reply.count("the reclaimed jobs")?;
+        let reclaimed = reply.text("the reclaimed jobs")?;
+        let reclaimed = reclaimed
+            .split_ascii_whitespace()
+            .map(|number| {
+                let number =
+                    number.parse().map_err(|_| script.unexpected(format!("stream number {number}")))?;
+                Ok(numbered(script, number, streams)?.model)
+            })
+            .collect::<Result<_, StoreError>>()?;
         let stale = reply.count("the stale entries")?;
         let cursors = reply.texts("the cursors")?;
         let groups_created = reply.count("the created groups")?;

@@ -22,7 +22,7 @@ impl Runner {
         while !outcomes.is_empty() {
             outcomes = self.settle_once(outcomes).await;
             if !outcomes.is_empty() {
-                metrics::settle_repeated();
+                metrics::settle_repeated(self.name);
                 tokio::time::sleep(backoff.next_pause()).await;
             }
         }

@@ -26,7 +26,10 @@ async fn cancelling_a_running_job_aborts_its_call() {
     running(&server, 1).await;
 
     let cancelled_at = Instant::now();
-    assert_eq!(queue.store.intake.cancel(id, View::All).await.unwrap(), Cancelled::Done);
+    assert_eq!(
+        queue.store.intake.cancel(id, View::All).await.unwrap(),
+        Cancelled::Done(Some(crate::queue::model()))
+    );
 
     calls_end(&server, &[CallOutcome::Cancelled]).await;
     let ended = server.calls()[0].ended.unwrap();

@@ -19,8 +19,6 @@ use super::super::{
 };
 #[cfg(any(fuzzing, test))]
 use super::Item;
-#[cfg(any(fuzzing, test))]
-use crate::jobs::submission::Submission;
 use crate::{
     error::{ApiError, BriefProblem, MOST_BYTES, Problem},
     http::{
@@ -47,9 +45,10 @@ pub(super) type Outcome = Result<Accepted, ApiError>;
 
 /// The answer to these items if all valid ones were stored.
 #[cfg(any(fuzzing, test))]
-pub(crate) fn answer_to(items: Vec<Item<Submission>>) -> String {
+pub(crate) fn answer_to(items: Vec<Item>) -> String {
     let stored = |_| (JobId::new(0), JobStatus::Processing);
-    let outcomes: Vec<Outcome> = items.into_iter().map(|item| item.map(stored)).collect();
+    let outcomes: Vec<Outcome> =
+        items.into_iter().map(|item| item.map(stored).map_err(|refused| refused.error)).collect();
     let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
     body(&outcomes, refused, "00000000-0000-0000-0000-000000000000")
 }

@@ -18,7 +18,7 @@ use crate::{
         headers::{self, RawContent},
         json,
     },
-    jobs::{models::Served, submission::Submission},
+    jobs::{models::Served, refused::Refused, submission::Submission},
 };
 
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -38,44 +38,58 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     bodies: &Bodies,
-    model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError> + Send + 'static,
-) -> Result<(Submission, Option<Share>), ApiError> {
+    model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, Refused> + Send + 'static,
+) -> Result<(Submission, Option<Share>), Refused> {
     let form = Form::of(headers, &model_of)?;
-    bodies.read(body, move |bytes, meter| form.read(bytes, meter, model_of)).await
+    let (submission, share) =
+        bodies.read(body, move |bytes, meter| Ok(form.read(bytes, meter, model_of))).await?;
+    Ok((submission?, share))
 }
 
 impl Form {
     /// The header of the binary form decides, whatever the body's media type: clients of that form send another one, or none.
     fn of(
         headers: &HeaderMap,
-        model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError>,
-    ) -> Result<Self, ApiError> {
+        model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, Refused>,
+    ) -> Result<Self, Refused> {
         if let Some(length) = headers::once(headers, &JSON_LENGTH, binary::HEADER)? {
             let is_plain = !headers::is_compressed(headers);
-            return if is_plain { Ok(Self::Binary(length.clone())) } else { Err(ApiError::NotDeclaredJson) };
+            return if is_plain {
+                Ok(Self::Binary(length.clone()))
+            } else {
+                Err(ApiError::NotDeclaredJson.into())
+            };
         }
         if headers::is_declared(headers, &["application/json"])? {
             return Ok(Self::Json);
         }
-        let Some(content) = headers::raw_content(headers)? else { return Err(ApiError::NotDeclaredJson) };
+        let Some(content) = headers::raw_content(headers)? else {
+            return Err(ApiError::NotDeclaredJson.into());
+        };
         let model = model_of(None)?;
-        if model.description.takes_raw() { Ok(Self::Raw(content, model)) } else { Err(ApiError::NoRawInput) }
+        match model.description.takes_raw() {
+            true => Ok(Self::Raw(content, model)),
+            false => Err(Refused::of(model.name, ApiError::NoRawInput)),
+        }
     }
 
     fn read(
         self,
         body: &[u8],
         meter: &mut Meter,
-        model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError>,
-    ) -> Result<Submission, ApiError> {
+        model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, Refused>,
+    ) -> Result<Submission, Refused> {
         match self {
             Self::Json => {
                 let body = json::parse(body, meter)?;
                 let model = model_of(Some(&body))?;
-                Submission::read(body, &model).map_err(ApiError::Invalid)
+                Submission::read(body, &model).map_err(|wrong| invalid(&model, wrong))
             }
             Self::Binary(length) => read_binary(&length, body, meter, model_of),
-            Self::Raw(content, model) => read_raw(content, body, meter, model),
+            Self::Raw(content, model) => {
+                let name = model.name;
+                read_raw(content, body, meter, model).map_err(|error| Refused::of(name, error))
+            }
         }
     }
 }
@@ -85,8 +99,8 @@ pub(crate) fn read_binary(
     length: &HeaderValue,
     body: &[u8],
     meter: &mut Meter,
-    model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, ApiError>,
-) -> Result<Submission, ApiError> {
+    model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, Refused>,
+) -> Result<Submission, Refused> {
     let wrong = |detail| ApiError::Invalid(vec![Mistake::in_header(binary::HEADER, "out_of_range", detail)]);
     let (text, raw) = binary::split(length.as_bytes(), body).map_err(wrong)?;
     let value = json::parse(text, meter).map_err(|error| match error {
@@ -98,7 +112,11 @@ pub(crate) fn read_binary(
     })?;
     pay(meter, raw)?;
     let model = model_of(Some(&value))?;
-    Submission::read_binary(value, raw, &model).map_err(ApiError::Invalid)
+    Submission::read_binary(value, raw, &model).map_err(|wrong| invalid(&model, wrong))
+}
+
+fn invalid(model: &Served, mistakes: Vec<Mistake>) -> Refused {
+    Refused::of(model.name, ApiError::Invalid(mistakes))
 }
 
 fn read_raw(
