@@ -3,11 +3,10 @@
 
 mod replication;
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 use tepal_shared::{
-    model::repository::{ModelError, Repository},
     process::{
         doctor,
         settings::{ConfigError, Mistakes},
@@ -36,7 +35,7 @@ use crate::{
     http::{
         bodies::BodyArgs, certificate::TlsArgs, connections::limits::ConnectionArgs, peer::TrustedProxiesArgs,
     },
-    jobs::{models::Served, quota::QuotaArgs},
+    jobs::{own_models::OwnModels, quota::QuotaArgs},
 };
 
 /// REST API of the Tepal inference gateway: accepts jobs over HTTP and stores them in Redis until a worker runs them.
@@ -103,9 +102,7 @@ pub struct Config {
     /// The settings of both services.
     pub common: Base,
     /// The models in MODELS_DIR.
-    pub(crate) models: Vec<Arc<Served>>,
-    /// Why other models in MODELS_DIR cannot be used.
-    pub(crate) broken_models: Arc<[ModelError]>,
+    pub(crate) own_models: OwnModels,
     /// Address to listen on.
     pub listen_addr: SocketAddr,
     /// The replicas that must hold a job before it is acknowledged; `None` if the primary is enough.
@@ -149,11 +146,10 @@ impl TryFrom<Args> for Config {
         let certificate = args.tls.check(&mut mistakes);
         let cors = args.cors.check(&mut mistakes);
         let public_url = args.public_url.check(&mut mistakes);
-        let (models, broken_models) = common.as_ref().map(models_of).unwrap_or_default();
+        let own_models = common.as_ref().map(|common| OwnModels::read(&common.models_dir));
         mistakes.unless_any(common.map(|common| Self {
             common,
-            models,
-            broken_models: broken_models.into(),
+            own_models: own_models.unwrap_or_default(),
             listen_addr,
             replication,
             api_keys_file,
@@ -167,25 +163,6 @@ impl TryFrom<Args> for Config {
             public_url,
         }))
     }
-}
-
-/// Reads the models in MODELS_DIR.
-fn models_of(common: &Base) -> (Vec<Arc<Served>>, Vec<ModelError>) {
-    let repository = Repository::new(&common.models_dir);
-    let names = match repository.names() {
-        Ok(names) => names,
-        Err(error) => return (vec![], vec![error]),
-    };
-    let (mut models, mut broken) = (Vec::new(), Vec::new());
-    for name in names {
-        // The repository returns valid names only.
-        let Ok(known) = name.parse() else { continue };
-        match repository.load(&name) {
-            Ok(loaded) => models.push(Arc::new(Served::new(known, loaded.model))),
-            Err(error) => broken.push(error),
-        }
-    }
-    (models, broken)
 }
 
 impl Args {

@@ -3,7 +3,9 @@
 pub(crate) mod follow;
 pub(crate) mod idempotency;
 pub(crate) mod intake;
+pub(crate) mod known_models;
 pub(crate) mod models;
+pub(crate) mod own_models;
 pub(crate) mod quota;
 pub(crate) mod refused;
 pub(crate) mod results;

@@ -40,10 +40,9 @@ mod tasks;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use tepal_shared::process::telemetry;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 pub use self::start_error::StartError;
 use self::{
@@ -96,16 +95,14 @@ pub async fn run(
     let (snapshots, snapshot) = tokio::sync::watch::channel(Arc::default());
     let keys = config.api_keys_file.as_deref().map(Access::open).transpose().map_err(StartError::ApiKeys)?;
     let (access, keys_file) = keys.unzip();
-    for error in &*config.broken_models {
-        warn!(action = "description_rejected", error = telemetry::chain(error));
-    }
     let app = Arc::new(App::new(&config, access, snapshot, shutdown.clone())?);
     let files = config.certificate.as_ref();
     let busy = BusyThreads::start().map_err(StartError::Threads)?;
     let opened = files.map(|files| certificate::open(files, app.metrics.tls.expires.clone())).transpose()?;
     let (current, renewal) = opened.unzip();
     let server = server(&app, &config, current);
-    let _tasks = tasks::start(&app, snapshots, keys_file, renewal);
+    let follower = config.own_models.clone().followed(Arc::clone(&app.models), Arc::clone(&app.metrics));
+    let _tasks = tasks::start(&app, snapshots, tasks::Followed { models: follower, keys_file, renewal });
     if let Ok(address) = listener.local_addr() {
         let scheme = if server.handshakes.is_some() { "https" } else { "http" };
         info!(action = "listening", %address, scheme, redis = app.store.queue().redis().address());

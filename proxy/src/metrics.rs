@@ -34,7 +34,9 @@ pub(crate) use self::{
 use self::{
     gauges::set_queue,
     jobs::{JobMetrics, UNKNOWN},
-    names::{BUILD, DURATION, LOG_DROPPED, REFUSED, STARTED, TASK_FAILURES, UNAUTHORIZED, describe},
+    names::{
+        BUILD, DURATION, LOG_DROPPED, MODEL_FAILED, REFUSED, STARTED, TASK_FAILURES, UNAUTHORIZED, describe,
+    },
     requests::{DURATION_SECONDS, Requests},
 };
 
@@ -166,6 +168,13 @@ impl Metrics {
         if let Some(model) = model {
             self.jobs.count(&self.recorder, model, |counters| &counters.cancelled);
         }
+    }
+
+    /// Whether the files of a model in MODELS_DIR cannot be read.
+    pub(crate) fn model_failed(&self, model: ModelName, has_failed: bool) {
+        with_local_recorder(&self.recorder, || {
+            gauge!(MODEL_FAILED, "model" => model.as_str()).set(f64::from(u8::from(has_failed)));
+        });
     }
 
     /// The probe counted the jobs of a model.

@@ -11,6 +11,7 @@ mod workers;
 use std::{error::Error, sync::Arc, time::Duration};
 
 use tepal_shared::{
+    job::ModelName,
     process::telemetry,
     queue::{error::StoreError, loss::Loss, views::ServerState},
 };
@@ -26,7 +27,7 @@ use self::{
 };
 use crate::{
     jobs::store::Store,
-    snapshot::{ComponentState, Snapshot, Trouble, Workers},
+    snapshot::{ComponentState, ModelQueue, Snapshot, Trouble, Workers},
     state::App,
 };
 
@@ -45,6 +46,8 @@ pub(crate) struct Probe {
     redis: RedisWatch,
     data: DataWatch,
     descriptions: Descriptions,
+    /// The models whose jobs were counted last.
+    counted: Vec<ModelName>,
     /// The failure of the last read, if it failed.
     failure: Option<String>,
 }
@@ -54,7 +57,8 @@ impl Probe {
     pub(crate) fn new(app: Arc<App>, snapshots: watch::Sender<Arc<Snapshot>>) -> Self {
         let (drain_rate, redis) = (DrainRate::default(), RedisWatch::default());
         let (data, descriptions) = Default::default();
-        Self { app, snapshots, drain_rate, redis, data, descriptions, failure: None }
+        let counted = Vec::new();
+        Self { app, snapshots, drain_rate, redis, data, descriptions, counted, failure: None }
     }
 
     /// Runs as long as the service.
@@ -153,6 +157,11 @@ impl Probe {
         for (model, queue) in &queues.by_model {
             self.app.metrics.queue(*model, queue);
         }
+        // A gauge that keeps its last value would be an alert that never ends.
+        for removed in self.counted.iter().filter(|model| !queues.by_model.contains_key(model)) {
+            self.app.metrics.queue(*removed, &ModelQueue::default());
+        }
+        self.counted = queues.by_model.keys().copied().collect();
         gauges.workers_live.set(workers.live as f64);
         self.redis.saw(&gauges.redis, server);
         self.app.charges.quota.saw(server.max_memory_bytes);

@@ -139,6 +139,10 @@ pub(crate) struct Workers {
     pub(crate) backends: BTreeMap<String, bool>,
     /// Each model that a live worker serves, by its name.
     pub(crate) models: BTreeMap<String, ModelState>,
+    /// Models whose present files a live worker cannot load. It may serve the earlier ones.
+    pub(crate) failed: BTreeSet<String>,
+    /// Models that no live worker serves yet, because their server has not described them.
+    pub(crate) undescribed: BTreeSet<String>,
     /// The model's metadata from the worker with the latest heartbeat, JSON.
     pub(crate) metadata: Option<Bytes>,
 }

@@ -17,7 +17,7 @@ use crate::{
     jobs::{
         follow::Following,
         intake::Intake,
-        models::Models,
+        known_models::Models,
         quota::{Charges, Quota},
         results::Results,
         store::Store,
@@ -35,7 +35,7 @@ pub(crate) struct App {
     pub(crate) following: Following,
     pub(crate) results: Results,
     pub(crate) charges: Charges,
-    pub(crate) models: Models,
+    pub(crate) models: Arc<Models>,
     pub(crate) bodies: Bodies,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) admission: Arc<Admission>,
@@ -55,7 +55,7 @@ impl App {
     ) -> Result<Self, StartError> {
         let store = Store::open(&config.common, config.replication).map_err(StartError::Redis)?;
         let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
-        metrics.models_known(config.models.iter().map(|served| served.name));
+        metrics.models_known(config.own_models.models.iter().map(|served| served.name));
         let secret = Arc::new(Secret::default());
         let conversions = Conversions::new();
         let bodies = Bodies::new(config.body, conversions.clone());
@@ -70,7 +70,7 @@ impl App {
             results: Results::new(store.clone(), Arc::clone(bodies.budget()), conversions),
             charges: Charges { quota, store: store.clone(), secret: Arc::clone(&secret) },
             store,
-            models: Models::new(config.models.clone(), config.common.model_name),
+            models: Arc::new(Models::new(config.own_models.models.clone(), config.common.model_name)),
             bodies,
             admission: Arc::new(Admission { access, rate_limit, metrics: Arc::clone(&metrics) }),
             metrics,

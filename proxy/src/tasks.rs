@@ -5,18 +5,25 @@ use std::sync::Arc;
 use tepal_shared::{process::supervisor::Tasks, queue::doctor::warn_about_default_user};
 use tokio::sync::watch;
 
-use crate::{http::certificate::Renewal, probe::Probe, reload::Files, snapshot::Snapshot, state::App};
+use crate::{
+    http::certificate::Renewal, jobs::own_models::Follower, probe::Probe, reload::Files, snapshot::Snapshot,
+    state::App,
+};
+
+/// Files that may change while the service runs.
+pub(crate) struct Followed {
+    pub(crate) models: Follower,
+    pub(crate) keys_file: Option<Files<1>>,
+    pub(crate) renewal: Option<Renewal>,
+}
 
 /// Starts the tasks. They end when the returned value is dropped.
-pub(crate) fn start(
-    app: &Arc<App>,
-    snapshots: watch::Sender<Arc<Snapshot>>,
-    keys_file: Option<Files<1>>,
-    renewal: Option<Renewal>,
-) -> Tasks {
+pub(crate) fn start(app: &Arc<App>, snapshots: watch::Sender<Arc<Snapshot>>, followed: Followed) -> Tasks {
+    let Followed { models, keys_file, renewal } = followed;
     let mut tasks = Tasks::new(app.shutdown.clone());
     let probed = Arc::clone(app);
     tasks.keep("probe", move |_| Probe::new(Arc::clone(&probed), snapshots.clone()).run());
+    tasks.keep("models", move |_| models.clone().run());
     let counted = Arc::clone(app);
     tasks.keep("metrics_upkeep", move |_| {
         let app = Arc::clone(&counted);

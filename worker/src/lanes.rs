@@ -10,12 +10,14 @@ use std::{
     io,
     num::{NonZeroU32, NonZeroUsize},
     sync::Arc,
-    time::Duration,
 };
 
 use tepal_shared::{
     job::ModelName,
-    model::{Model, repository::Undescribed},
+    model::{
+        Model,
+        repository::{Files, INTERVAL, Undescribed, Watch},
+    },
     process::{supervisor::Tasks, telemetry},
     queue::work::Work,
 };
@@ -36,7 +38,7 @@ use crate::{
     backend::{Backend, Lazy, ServedInterface},
     fetch::{lane::Lane, quarantine::Quarantine, reader::Arrivals},
     metrics,
-    models::{Files, ModelFailure, ServedModel},
+    models::{ModelFailure, ServedModel},
     run::{
         batch_limit::BatchLimit, breaker::Breaker, leases::Leases, limiter::Limiter, runner::Runner,
         sample::Sample, slots::Slots,
@@ -44,9 +46,6 @@ use crate::{
     settings::Config,
     upkeep::liveness::Liveness,
 };
-
-/// How often the files of the models are looked at.
-const INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the lanes of a process share.
 pub struct LaneParts {
@@ -78,11 +77,8 @@ pub struct LaneParts {
 pub struct Lanes {
     parts: LaneParts,
     running: BTreeMap<ModelName, RunningLane>,
-    /// Files that a lane runs, or that could not be loaded.
-    settled: BTreeMap<ModelName, Files>,
-    /// Files that were seen once; none for a model whose folder was missing once. They count when the next look finds the same: a
-    /// copy may be under way.
-    unsettled: BTreeMap<ModelName, Option<Files>>,
+    /// The files that a lane runs, or that could not be loaded.
+    watch: Watch,
     /// Models that only a model server describes.
     describing: BTreeMap<ModelName, Describing>,
     describers: mpsc::Sender<Described>,
@@ -114,8 +110,7 @@ impl Lanes {
         let mut lanes = Self {
             parts,
             running: BTreeMap::new(),
-            settled,
-            unsettled: BTreeMap::new(),
+            watch: Watch::new(settled),
             describing: BTreeMap::new(),
             describers,
             described,
@@ -153,20 +148,8 @@ impl Lanes {
             Err(error) => return self.note_unreadable(&error),
         };
         self.is_unreadable = false;
-        let mut found: BTreeMap<_, _> =
-            found.into_iter().map(|(model, files)| (model, Some(files))).collect();
-        for model in self.settled.keys() {
-            found.entry(*model).or_default();
-        }
-        for (model, files) in found {
-            if self.settled.get(&model) == files.as_ref() {
-                self.unsettled.remove(&model);
-            } else if self.unsettled.get(&model) == Some(&files) {
-                self.unsettled.remove(&model);
-                self.change(model, files, shutdown).await;
-            } else {
-                self.unsettled.insert(model, files);
-            }
+        for (model, is_there) in self.watch.changes(found) {
+            self.change(model, is_there, shutdown).await;
         }
     }
 
@@ -183,14 +166,12 @@ impl Lanes {
     }
 
     /// The files of a model have changed, or are gone.
-    async fn change(&mut self, model: ModelName, files: Option<Files>, shutdown: &CancellationToken) {
-        let Some(files) = files else {
-            self.settled.remove(&model);
+    async fn change(&mut self, model: ModelName, is_there: bool, shutdown: &CancellationToken) {
+        if !is_there {
             self.describing.remove(&model);
             self.parts.forget(model);
             return self.end(model).await;
-        };
-        self.settled.insert(model, files);
+        }
         match load(&self.parts.config, &self.parts.open, model, None).await {
             Ok(Outcome::Opened(opened)) => {
                 self.describing.remove(&model);

@@ -1,24 +1,19 @@
 //! Which models this worker serves: all of the repository, or those that `MODELS` names.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, io};
 
 use clap::Args;
 use tepal_shared::{
     job::ModelName,
-    model::{Model, repository::ModelError},
+    model::{
+        Model,
+        repository::{Files, ModelError, Repository},
+    },
     process::{settings::Mistakes, telemetry},
     settings::Common,
 };
 
 use crate::{backend::OpenError, upkeep::removed::RemovedModelJobs};
-
-/// Folders in folders that are looked at: a SavedModel has its variables two levels below the model.
-const DEEPEST: u8 = 4;
 
 /// Flags and environment variables.
 #[derive(Args, Clone, Debug)]
@@ -60,10 +55,6 @@ pub struct ServedModel {
     /// Other versions that cannot be used, with the reason.
     pub broken_versions: Vec<String>,
 }
-
-/// The files of a model: size and time of the last change of each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files(BTreeMap<PathBuf, (u64, Option<SystemTime>)>);
 
 /// A model cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -120,12 +111,13 @@ impl ModelsSettings {
     /// # Errors
     /// When the repository cannot be read.
     pub fn find(&self, common: &Common) -> io::Result<BTreeMap<ModelName, Files>> {
-        let names = match folders(&common.models_dir) {
+        let repository = Repository::new(&common.models_dir);
+        let names = match repository.folders() {
             Err(error) if self.is_optional && error.kind() == io::ErrorKind::NotFound => Vec::new(),
             names => names?,
         };
         let served = names.into_iter().filter(|name| self.serves(*name)).chain(self.without_folder.clone());
-        Ok(served.map(|name| (name, Files::of(&common.models_dir.join(name.as_str())))).collect())
+        Ok(served.map(|name| (name, repository.files(name))).collect())
     }
 
     fn serves(&self, name: ModelName) -> bool {
@@ -138,39 +130,5 @@ impl ModelsSettings {
         found: &'a BTreeMap<ModelName, Files>,
     ) -> impl Iterator<Item = ModelName> + 'a {
         self.only.iter().flatten().copied().filter(|name| !found.contains_key(name))
-    }
-}
-
-/// The folders that have the name of a model.
-fn folders(models_dir: &Path) -> io::Result<Vec<ModelName>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(models_dir)? {
-        let entry = entry?;
-        let name: Option<ModelName> = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        names.extend(name.filter(|_| entry.path().is_dir()));
-    }
-    Ok(names)
-}
-
-impl Files {
-    fn of(folder: &Path) -> Self {
-        let mut files = Self::default();
-        files.add(folder, DEEPEST);
-        files
-    }
-
-    /// A file that cannot be read now is as good as missing: the next look may find it.
-    fn add(&mut self, folder: &Path, depth: u8) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            // Links are followed, as the loaders do.
-            match std::fs::metadata(&path) {
-                Ok(found) if found.is_dir() && depth > 0 => self.add(&path, depth - 1),
-                Ok(found) if found.is_file() => {
-                    self.0.insert(path, (found.len(), found.modified().ok()));
-                }
-                _ => {}
-            }
-        }
     }
 }

@@ -1,11 +1,8 @@
 //! The models that jobs may name, with their descriptions.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
 };
 
 use serde_json::Value;
@@ -36,7 +33,7 @@ pub(crate) struct Served {
     /// A job of more rows may have a large result.
     pub(crate) small_rows: usize,
     /// Fingerprint of the description.
-    fingerprint: String,
+    pub(crate) fingerprint: String,
     /// The versions that a job may pin; none of a pinned one.
     versions: Vec<Arc<Self>>,
     /// Whether only this version may run the job.
@@ -59,6 +56,11 @@ impl Served {
     pub(crate) fn new(name: ModelName, description: Model) -> Self {
         let fingerprint = Model::fingerprint(&description.published());
         Self::published(name, description, fingerprint)
+    }
+
+    /// The fingerprint of the description as a worker publishes it that calls a model server.
+    pub(super) fn on_a_server(&self) -> String {
+        Model::fingerprint(&self.description.clone().on_a_server().published())
     }
 
     /// A model whose published description has this fingerprint.
@@ -239,68 +241,6 @@ fn either(
     }
 }
 
-/// The models that this proxy knows. They change while it runs.
-#[derive(Debug)]
-pub(crate) struct Models {
-    /// Those in MODELS_DIR.
-    own: Vec<Arc<Served>>,
-    /// MODEL_NAME, if it is set.
-    preferred: Option<ModelName>,
-    current: RwLock<Arc<Registry>>,
-    /// How many descriptions this proxy removed from Redis.
-    removals: AtomicU64,
-}
-
-impl Models {
-    pub(crate) fn new(own: Vec<Arc<Served>>, preferred: Option<ModelName>) -> Self {
-        let current = RwLock::new(Arc::new(Registry::new(own.iter().cloned(), preferred)));
-        Self { own, preferred, current, removals: AtomicU64::new(0) }
-    }
-
-    /// All models as they are now.
-    pub(crate) fn registry(&self) -> Arc<Registry> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Whether it is in MODELS_DIR.
-    pub(crate) fn is_own(&self, name: ModelName) -> bool {
-        self.own.iter().any(|served| served.name == name)
-    }
-
-    /// Forgets a model whose description was removed from Redis.
-    pub(crate) fn remove(&self, name: ModelName) {
-        self.removals.fetch_add(1, Ordering::Relaxed);
-        let left = self.registry();
-        let left = left.iter().filter(|served| served.name != name).cloned();
-        self.set(Registry::new(left, self.preferred));
-    }
-
-    /// How many descriptions this proxy removed from Redis.
-    pub(crate) fn removals(&self) -> u64 {
-        self.removals.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, registry: Registry) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
-    }
-
-    /// Adds the models that workers published. The description of a live worker wins over that in MODELS_DIR, which wins over one
-    /// that no live worker has. `live`: the fingerprints that live workers report of a model.
-    pub(crate) fn update<'a>(
-        &self,
-        published: &[Arc<Served>],
-        live: impl Fn(&str) -> Option<&'a BTreeSet<String>>,
-    ) {
-        let is_live = |served: &&Arc<Served>| {
-            live(served.name.as_str()).is_some_and(|live| live.contains(&served.fingerprint))
-        };
-        let (used, unused): (Vec<_>, Vec<_>) = published.iter().partition(is_live);
-        // The last one of a name wins.
-        let models = unused.into_iter().chain(&self.own).chain(used).cloned();
-        self.set(Registry::new(models, self.preferred));
-    }
-}
-
 /// The reference model.
 #[cfg(test)]
 pub(crate) fn iris() -> Arc<Served> {
@@ -349,25 +289,6 @@ mod tests {
         assert_eq!(found(&models, json!({"model": "c"})), "not found; known are a, b and iris");
         assert_eq!(found(&models, json!({"model": 5})), "type must be the name of a model, not a number");
         assert_eq!(found(&models, json!([])), "iris");
-    }
-
-    #[test]
-    fn the_description_of_a_live_worker_wins_and_that_of_a_dead_one_is_the_last_resort() {
-        let described = |name: &str, max_batch| {
-            let mut description = iris().description.clone();
-            description.max_batch = max_batch;
-            Arc::new(Served::new(name.parse().unwrap(), description))
-        };
-        let models = Models::new(vec![described("a", 1), described("b", 1)], None);
-        let published = [described("a", 2), described("b", 2), described("c", 2)];
-        let live = BTreeSet::from([published[0].fingerprint.clone()]);
-
-        models.update(&published, |name| (name == "a").then_some(&live));
-
-        let registry = models.registry();
-        let seen: Vec<_> =
-            registry.iter().map(|served| (served.name.as_str(), served.description.max_batch)).collect();
-        assert_eq!(seen, [("a", 2), ("b", 1), ("c", 2)]);
     }
 
     #[test]

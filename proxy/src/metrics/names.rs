@@ -19,6 +19,7 @@ pub(super) const IN_FLIGHT: &str = "tepal_jobs_in_flight";
 pub(super) const WAITING_RETRY: &str = "tepal_jobs_waiting_retry";
 pub(super) const OLDEST_WAITING: &str = "tepal_oldest_waiting_job_seconds";
 pub(super) const DEAD_LETTERS: &str = "tepal_dead_letters";
+pub(super) const MODEL_FAILED: &str = "tepal_model_failed";
 pub(super) const WORKERS_LIVE: &str = "tepal_workers_live";
 pub(super) const REDIS_UP: &str = "tepal_redis_up";
 pub(super) const REDIS_MEMORY: &str = "tepal_redis_memory_bytes";
@@ -74,6 +75,7 @@ const GAUGES: &[(&str, &str)] = &[
     (WAITING_RETRY, "Jobs that wait for their next attempt, released jobs included, by model"),
     (OLDEST_WAITING, "Time since the submission of the oldest waiting job of a model; 0 when none waits"),
     (DEAD_LETTERS, "Dead letters kept, by model"),
+    (MODEL_FAILED, "1 if the files of the model in MODELS_DIR cannot be read, else 0"),
     (WORKERS_LIVE, "Workers with a recent heartbeat"),
     (
         REDIS_UP,

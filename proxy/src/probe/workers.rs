@@ -26,8 +26,12 @@ pub(super) fn sum_up(mut records: Vec<WorkerRecord>, default: Option<ModelName>)
             model.backend = served.backend;
             model.descriptions.insert(served.description);
         }
+        workers.failed.extend(state.failed_models);
+        workers.undescribed.extend(state.undescribed_models);
         let metadata = state.metadata.and_then(|metadata| serde_json::to_vec(&metadata).ok());
         workers.metadata = workers.metadata.or(metadata.map(Bytes::from));
     }
+    // Another worker may have had an answer.
+    workers.undescribed.retain(|name| !workers.models.contains_key(name));
     workers
 }

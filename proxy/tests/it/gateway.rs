@@ -263,6 +263,18 @@ impl Gateway {
     /// Says that a worker lives and serves these models: name, whether it can be called, hash of the description. The first one is
     /// the default model.
     pub(crate) fn heartbeat_of(&self, worker: &str, models: &[(&str, bool, &str)]) {
+        self.heartbeat_of_failing(worker, models, &[], &[]);
+    }
+
+    /// The same of a worker that cannot load some models, and waits for the server that describes others.
+    pub(crate) fn heartbeat_of_failing(
+        &self,
+        worker: &str,
+        models: &[(&str, bool, &str)],
+        failed: &[&str],
+        undescribed: &[&str],
+    ) {
+        let names = |models: &[&str]| models.iter().map(|name| (*name).to_owned()).collect();
         let served = |(name, is_ok, description): &(&str, bool, &str)| {
             let backend = "onnx".to_owned();
             let served =
@@ -281,8 +293,8 @@ impl Gateway {
                 backend_detail: None,
                 metadata: None,
                 models: models.iter().map(served).collect(),
-                failed_models: vec![],
-                undescribed_models: vec![],
+                failed_models: names(failed),
+                undescribed_models: names(undescribed),
                 consumers: 1,
                 in_flight: 0,
             },

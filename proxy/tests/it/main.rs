@@ -11,6 +11,7 @@
 //! | `hostile` | attacks at scale: bounded time and memory, others are served |
 //! | `submit`, `job`, `listing`, `retry` | the operations on jobs |
 //! | `tensor_jobs`, `raw_bodies`, `tensor_results` | tensors in: JSON, binary form, raw bodies; tensors out: JSON and bytes |
+//! | `tensor_mistakes` | each kind of wrong tensor over each way in |
 //! | `idempotency`, `full_queue`, `quota` | one job for one key; refusing early |
 //! | `tls`, `client_certificates`, `redis_tls`, `cors` | secured connections; whose pages may use the API |
 //! | `health`, `metadata`, `metrics` | what operators read |
@@ -18,6 +19,8 @@
 //! | `api_page` | docs/api.md, command by command |
 //! | `doctor` | `tepal-proxy doctor` |
 //! | `models` | several models: submissions, listings, descriptions, health, keys |
+//! | `unknown_models` | models that do not exist, are removed, or change while jobs wait |
+//! | `model_files` | MODELS_DIR while the proxy runs |
 //! | `model_keys` | keys that are limited to models: which jobs they see |
 //! | `other_model` | nothing knows the reference model |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
@@ -46,6 +49,7 @@ mod limits;
 mod listing;
 mod metadata;
 mod metrics;
+mod model_files;
 mod model_keys;
 mod models;
 mod other_model;
@@ -64,7 +68,9 @@ mod store;
 mod submit;
 mod tasks;
 mod tensor_jobs;
+mod tensor_mistakes;
 mod tensor_results;
 mod tls;
 mod topology;
+mod unknown_models;
 mod versions;

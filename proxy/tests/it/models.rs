@@ -43,6 +43,11 @@ pub(crate) async fn gateway(folder: &TempDir, settings: &[(&str, &str)]) -> Gate
     Gateway::with(&[&models[..], settings].concat()).await
 }
 
+/// The fingerprint of a model's description in this repository.
+pub(crate) fn fingerprint(folder: &TempDir, name: &str) -> String {
+    Model::fingerprint(&Model::load(folder.path(), name).unwrap().published())
+}
+
 /// The code and the detail of an error.
 pub(crate) fn problem(answer: &Answer) -> (u16, String, String) {
     let body: Value = answer.json();
@@ -201,11 +206,12 @@ async fn the_models_are_listed_with_their_inputs_and_outputs() {
 async fn another_model_that_is_down_is_a_warning_and_the_default_one_is_a_failure() {
     let folder = repository();
     let gateway = gateway(&folder, &[]).await;
-    gateway.heartbeat_of("w1", &[("iris", true, "a"), ("toy", false, "b")]);
+    let [iris, toy] = ["iris", "toy"].map(|name| fingerprint(&folder, name));
+    gateway.heartbeat_of("w1", &[("iris", true, &iris), ("toy", false, &toy)]);
     let expected = r#"{"status":"healthy","components":{"redis":"ok","onnx":"ok"},"models":{"iris":"ok","toy":"down"},"warnings":[{"code":"models_down","detail":"No live worker can call toy"}]}"#;
     gateway.health_is(200, expected).await;
 
-    gateway.heartbeat_of("w1", &[("iris", false, "a"), ("toy", true, "b")]);
+    gateway.heartbeat_of("w1", &[("iris", false, &iris), ("toy", true, &toy)]);
     let expected = r#"{"status":"unhealthy","components":{"redis":"ok","onnx":"down"},"models":{"iris":"down","toy":"ok"}}"#;
     gateway.health_is(503, expected).await;
 }
@@ -214,8 +220,9 @@ async fn another_model_that_is_down_is_a_warning_and_the_default_one_is_a_failur
 async fn workers_with_different_descriptions_are_a_warning() {
     let folder = repository();
     let gateway = gateway(&folder, &[]).await;
-    gateway.heartbeat_of("w1", &[("iris", true, "a"), ("toy", true, "b")]);
-    gateway.heartbeat_of("w2", &[("iris", true, "a"), ("toy", true, "c")]);
+    let [iris, toy] = ["iris", "toy"].map(|name| fingerprint(&folder, name));
+    gateway.heartbeat_of("w1", &[("iris", true, &iris), ("toy", true, &toy)]);
+    gateway.heartbeat_of("w2", &[("iris", true, &iris), ("toy", true, "other")]);
     let expected = r#"{"status":"healthy","components":{"redis":"ok","onnx":"ok"},"models":{"iris":"ok","toy":"ok"},"warnings":[{"code":"descriptions_differ","detail":"Live workers have different descriptions of toy"}]}"#;
     gateway.health_is(200, expected).await;
 }

@@ -5,6 +5,7 @@ mod inspect;
 mod interface;
 mod merge;
 mod versions;
+mod watch;
 mod written;
 
 use std::{
@@ -18,6 +19,7 @@ pub use self::{
     error::{BrokenVersion, ModelError},
     inspect::inspect,
     interface::{Interface, TensorFacts, TensorKind},
+    watch::{Files, INTERVAL, Watch},
 };
 use self::{
     merge::Identity,

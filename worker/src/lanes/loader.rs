@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tepal_shared::{
     job::ModelName,
-    model::repository::{Interface, Loaded, Repository, Undescribed},
+    model::repository::{Files, Interface, Loaded, Repository, Undescribed},
     process::telemetry,
 };
 
 use crate::{
     backend::{self, Backend, OpenError, settings::BackendKind},
-    models::{Files, ModelFailure, ServedModel},
+    models::{ModelFailure, ServedModel},
     settings::Config,
 };
 

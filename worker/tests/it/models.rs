@@ -315,6 +315,15 @@ async fn a_model_can_be_added_and_removed_while_the_worker_runs() {
     assert_eq!(lines(&worker, "model_failed", "b"), 0);
 }
 
+/// Waits until the heartbeat names these models as those that cannot be loaded. Proxies warn of them in /health.
+async fn failed_models_are(queue: &Queue, expected: &[&str]) {
+    let reported = async || match queue.worker_state().await {
+        Some(state) if state.failed_models == expected => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    eventually(SOON, "the heartbeat to name the models", reported).await;
+}
+
 #[tokio::test]
 async fn a_broken_replacement_keeps_the_old_model_and_a_good_one_replaces_it() {
     let (queue, models) = (Queue::start().await, repository(&["a", "b"]));
@@ -326,6 +335,7 @@ async fn a_broken_replacement_keeps_the_old_model_and_a_good_one_replaces_it() {
     std::fs::write(&file, &good[..good.len() / 2]).unwrap();
     line(&worker, "model_failed", "b").await;
     assert_eq!(worker.metrics().await.metric("tepal_model_failed"), 1.0);
+    failed_models_are(&queue, &["b"]).await;
     let job = submit(&queue, "b").await;
     queue.completed(job).await;
 
@@ -334,6 +344,7 @@ async fn a_broken_replacement_keeps_the_old_model_and_a_good_one_replaces_it() {
     let job = submit(&queue, "b").await;
     queue.completed(job).await;
     assert_eq!(worker.metrics().await.metric("tepal_model_failed"), 0.0);
+    failed_models_are(&queue, &[]).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     sync::{Arc, LazyLock},
 };
 
@@ -18,7 +19,10 @@ use super::openapi::{
 use crate::{
     error::ApiError,
     http::{answer::json, kept::Kept},
-    jobs::models::{Registry, Served},
+    jobs::{
+        known_models::Models,
+        models::{Registry, Served},
+    },
     snapshot::{ComponentState, Snapshot, Trouble, Workers},
     state::App,
 };
@@ -80,6 +84,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> R
     let registry = app.models.registry();
     let mut health = Health::new(components(&app, &snapshot));
     health.warnings = warnings(&snapshot);
+    health.warnings.extend(own_warnings(&app.models, &snapshot));
     let workers = snapshot.workers.as_ref().filter(|workers| !workers.models.is_empty());
     if let Some(workers) = workers.filter(|_| registry.len() > 1) {
         health.models = models(&registry, workers);
@@ -130,6 +135,21 @@ fn model_warnings(models: &BTreeMap<&str, ComponentState>, default: Option<Model
     (!down.is_empty()).then_some(Warning { code: "models_down", detail })
 }
 
+/// Models that live workers cannot load, and those that they do not serve yet.
+fn load_warnings(workers: &Workers) -> impl Iterator<Item = Warning> + use<> {
+    let failed = listed(&workers.failed).map(|names| Warning {
+        code: "models_failed",
+        detail: format!(
+            "Live workers cannot load the present files of {names}; they go on with earlier ones, if any"
+        ),
+    });
+    let undescribed = listed(&workers.undescribed).map(|names| Warning {
+        code: "models_undescribed",
+        detail: format!("No model server has described {names} to the workers yet"),
+    });
+    failed.into_iter().chain(undescribed)
+}
+
 /// Live workers that have different descriptions of a model.
 fn differences(workers: &Workers) -> Option<Warning> {
     let differing = workers.models.iter().filter(|(_, state)| state.descriptions.len() > 1);
@@ -138,13 +158,37 @@ fn differences(workers: &Workers) -> Option<Warning> {
     (!names.is_empty()).then_some(Warning { code: "descriptions_differ", detail })
 }
 
+/// Models in MODELS_DIR that live workers describe differently, or whose files cannot be read.
+fn own_warnings(models: &Models, snapshot: &Snapshot) -> impl Iterator<Item = Warning> + use<> {
+    let differing = snapshot
+        .workers
+        .as_ref()
+        .map(|workers| models.differing(|name| Some(&workers.models.get(name)?.descriptions)));
+    let differing = listed(differing.unwrap_or_default()).map(|names| Warning {
+        code: "descriptions_differ",
+        detail: format!("Live workers have other descriptions than this proxy of {names}"),
+    });
+    let failed = listed(models.failed()).map(|names| Warning {
+        code: "descriptions_rejected",
+        detail: format!("This proxy cannot read the present files of {names}"),
+    });
+    differing.into_iter().chain(failed)
+}
+
+/// The names as text, if there are any.
+fn listed(names: impl IntoIterator<Item = impl Display>) -> Option<String> {
+    let names: Vec<_> = names.into_iter().map(|name| name.to_string()).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
     let data_lost = snapshot.loss.map(|(at, loss)| {
         let at = humantime::format_rfc3339_seconds(at);
         Warning { code: "redis_data_lost", detail: format!("Redis lost jobs, noticed at {at}: {loss}") }
     });
-    let differences = snapshot.workers.as_ref().and_then(differences);
-    data_lost.into_iter().chain(differences).collect()
+    let workers = snapshot.workers.as_ref();
+    let differences = workers.and_then(differences);
+    data_lost.into_iter().chain(differences).chain(workers.into_iter().flat_map(load_warnings)).collect()
 }
 
 /// The process runs.
