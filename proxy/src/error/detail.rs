@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use tepal_shared::queue::error::StoreError;
+use tepal_shared::{job::JobStatus, queue::error::StoreError};
 
 use super::{api_error::ApiError, mistake::summary};
 
@@ -33,15 +33,9 @@ impl ApiError {
             Self::ModelUnknownYet => "No worker has described the model yet; try again later".into(),
             Self::ModelInUse => "A live worker serves the model, or this proxy's MODELS_DIR has it".into(),
             Self::JobNotFound => "Job not found".into(),
-            Self::AlreadyFinished(status) => {
-                format!("The job is {status} and cannot be cancelled any more").into()
-            }
-            Self::NotRepeatable(status) => {
-                format!("The job is {status}; only failed and cancelled jobs can be requeued").into()
-            }
-            Self::InputExpired(status) => {
-                format!("The job is {status}, but its input has expired; send it as a new job").into()
-            }
+            Self::AlreadyFinished(status) => job_is(*status, " and cannot be cancelled any more"),
+            Self::NotRepeatable(status) => job_is(*status, "; only failed and cancelled jobs can be requeued"),
+            Self::InputExpired(status) => job_is(*status, ", but its input has expired; send it as a new job"),
             Self::BodyTimeout => "The body did not arrive in time".into(),
             Self::BodyIncomplete => "The body did not arrive completely".into(),
             Self::BodyTooLarge(most) => format!("The body must hold at most {most} bytes").into(),
@@ -76,6 +70,10 @@ impl ApiError {
             Self::NoKeys(_) | Self::NoRandomness | Self::Panicked | Self::BodyNotReady => INTERNAL.into(),
         }
     }
+}
+
+fn job_is(status: JobStatus, consequence: &str) -> Cow<'static, str> {
+    format!("The job is {status}{consequence}").into()
 }
 
 fn store_detail(error: &StoreError) -> &'static str {

@@ -75,21 +75,17 @@ impl ApiError {
                 kind(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
             }
             Self::NotJson(_) => kind(S::BAD_REQUEST, "invalid_json", "Invalid JSON"),
-            Self::Invalid(_) => kind(S::UNPROCESSABLE_ENTITY, "invalid_input", "Invalid input"),
-            Self::IdempotencyConflict => {
-                kind(S::UNPROCESSABLE_ENTITY, "idempotency_conflict", "Idempotency key conflict")
-            }
+            Self::Invalid(_) => unprocessable("invalid_input", "Invalid input"),
+            Self::IdempotencyConflict => unprocessable("idempotency_conflict", "Idempotency key conflict"),
             Self::RateLimited { retry_after, .. } => {
-                kind(S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").retry_after(*retry_after)
+                too_many("rate_limited", "Too many requests", *retry_after)
             }
             Self::QueueFull(seconds) => later("queue_full", "Queue full", *seconds),
             Self::ModelQueueFull(seconds) => {
-                kind(S::TOO_MANY_REQUESTS, "model_queue_full", "Queue of the model full")
-                    .retry_after(*seconds)
+                too_many("model_queue_full", "Queue of the model full", *seconds)
             }
             Self::StorageQuota(seconds) => {
-                kind(S::TOO_MANY_REQUESTS, "storage_quota_exceeded", "Storage quota exceeded")
-                    .retry_after(*seconds)
+                too_many("storage_quota_exceeded", "Storage quota exceeded", *seconds)
             }
             Self::NoMetadata => later("metadata_unavailable", "Metadata unavailable", 5),
             Self::NotReady => unavailable(),
@@ -113,6 +109,16 @@ impl Kind {
 /// The service cannot do it now, but may be able to after some seconds.
 fn later(code: &'static str, title: &'static str, seconds: u64) -> Kind {
     kind(StatusCode::SERVICE_UNAVAILABLE, code, title).retry_after(seconds)
+}
+
+/// The request is well-formed, but wrong.
+fn unprocessable(code: &'static str, title: &'static str) -> Kind {
+    kind(StatusCode::UNPROCESSABLE_ENTITY, code, title)
+}
+
+/// The client, or all of them together, asked for too much. There may be room after some seconds.
+fn too_many(code: &'static str, title: &'static str, seconds: u64) -> Kind {
+    kind(StatusCode::TOO_MANY_REQUESTS, code, title).retry_after(seconds)
 }
 
 fn unavailable() -> Kind {

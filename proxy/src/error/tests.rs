@@ -15,9 +15,8 @@ use super::*;
 
 /// One error for each way to be answered. A new kind of error makes `is_listed` fail to compile: add it here and there.
 fn all() -> Vec<ApiError> {
-    let redis = || RedisError::from(io::Error::other("canary"));
-    let word = UnknownWord { word: "canary".to_owned(), expected: "" };
-    vec![
+    let mut errors = store_errors();
+    errors.extend([
         ApiError::NoSuchPath,
         ApiError::MethodNotAllowed,
         ApiError::MalformedRequest,
@@ -56,6 +55,19 @@ fn all() -> Vec<ApiError> {
         ApiError::StorageQuota(5),
         ApiError::NoMetadata,
         ApiError::NotReady,
+        ApiError::NoKeys("canary".into()),
+        ApiError::NoRandomness,
+        ApiError::Panicked,
+        ApiError::BodyNotReady,
+    ]);
+    errors
+}
+
+/// Those of the job store.
+fn store_errors() -> Vec<ApiError> {
+    let redis = || RedisError::from(io::Error::other("canary"));
+    let word = UnknownWord { word: "canary".to_owned(), expected: "" };
+    vec![
         ApiError::OutcomeUnknown(StoreError::Ambiguous(redis())),
         ApiError::Store(StoreError::Disconnected),
         ApiError::Store(StoreError::Ambiguous(redis())),
@@ -70,10 +82,6 @@ fn all() -> Vec<ApiError> {
         ApiError::Store(StoreError::Protocol { script: "submit", reason: "canary".to_owned() }),
         ApiError::Store(StoreError::Unreadable { script: "read", source: Unreadable::Word(word) }),
         ApiError::Store(StoreError::NoRandomness(getrandom::Error::UNSUPPORTED)),
-        ApiError::NoKeys("canary".into()),
-        ApiError::NoRandomness,
-        ApiError::Panicked,
-        ApiError::BodyNotReady,
     ]
 }
 
@@ -123,21 +131,25 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::NoRandomness
         | ApiError::Panicked
         | ApiError::BodyNotReady => true,
-        ApiError::Store(error) => match error {
-            StoreError::Disconnected
-            | StoreError::Ambiguous(_)
-            | StoreError::NotReady(_)
-            | StoreError::OutOfMemory(_)
-            | StoreError::CannotPersist(_)
-            | StoreError::Forbidden(_)
-            | StoreError::GroupMissing(_)
-            | StoreError::NotReplicated { .. }
-            | StoreError::WrongTopology(_)
-            | StoreError::Refused(_)
-            | StoreError::Protocol { .. }
-            | StoreError::Unreadable { .. }
-            | StoreError::NoRandomness(_) => true,
-        },
+        ApiError::Store(error) => is_store_listed(error),
+    }
+}
+
+fn is_store_listed(error: &StoreError) -> bool {
+    match error {
+        StoreError::Disconnected
+        | StoreError::Ambiguous(_)
+        | StoreError::NotReady(_)
+        | StoreError::OutOfMemory(_)
+        | StoreError::CannotPersist(_)
+        | StoreError::Forbidden(_)
+        | StoreError::GroupMissing(_)
+        | StoreError::NotReplicated { .. }
+        | StoreError::WrongTopology(_)
+        | StoreError::Refused(_)
+        | StoreError::Protocol { .. }
+        | StoreError::Unreadable { .. }
+        | StoreError::NoRandomness(_) => true,
     }
 }
 
