@@ -71,7 +71,8 @@ pub(super) struct Product {
 
 impl Product {
     pub(super) async fn start(model: &Model) -> Self {
-        let redis = RedisServer::shipped().start().await;
+        // The inputs of a measurement are more than the composition's limit holds.
+        let redis = RedisServer::shipped().config("maxmemory 0").start().await;
         let env = settings(model);
         let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let proxy = Proxy::start(&redis.proxy_url(), &env).await;
