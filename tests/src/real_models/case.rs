@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Largest difference of a number from the expected one.
 const LARGEST_DIFFERENCE: f64 = 1e-3;
@@ -75,6 +75,18 @@ impl Case {
             ),
         };
         (0..count).map(row).collect()
+    }
+
+    /// The first row as tensors in the form of the Open Inference Protocol.
+    #[must_use]
+    pub fn first_row(&self) -> Vec<Value> {
+        let first = |tensor: &Tensor| {
+            let Tensor { name, shape, datatype, data } = tensor;
+            let shape = [&[1], &shape[1..]].concat();
+            let data = &data[..shape.iter().product()];
+            json!({"name": name, "shape": shape, "datatype": datatype, "data": data})
+        };
+        self.inputs.iter().map(first).collect()
     }
 
     /// The largest difference between the result of a job and the expected outputs.
@@ -157,8 +169,6 @@ fn flatten(value: &Value, elements: &mut Vec<Value>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn case(outputs: Value) -> Case {

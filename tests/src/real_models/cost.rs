@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::product::Product;
 use super::{Engine, Model};
@@ -50,13 +50,16 @@ fn direct(model: &Model, python: &Path, rows: usize, seconds: f64) -> f64 {
     String::from_utf8_lossy(&output.stdout).trim().parse().expect("rows a second")
 }
 
-/// Fills the queue with jobs of one row, then starts a worker.
+/// Fills the queue with jobs of one row, then starts a worker. The results are read when it has ended, because a worker does not
+/// read them.
 async fn through(model: &Model, rows: usize, jobs: usize) -> f64 {
     let product = Product::start(model).await;
-    let one = Value::from(vec![model.cases[0].rows()[0].clone()]);
+    let body = json!({"inputs": model.cases[0].first_row()});
     let mut ids = Vec::new();
     for _ in 0..jobs {
-        ids.push(product.proxy.client().predict(&one).await);
+        let answer = product.proxy.client().post_json("/predict", &body).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        ids.push(answer.json()["job_id"].as_str().expect("job_id is a string").to_owned());
     }
     let further = [
         ("BATCH_MAX_ROWS", rows.to_string()),
@@ -67,6 +70,7 @@ async fn through(model: &Model, rows: usize, jobs: usize) -> f64 {
         ("INFERENCE_TIMEOUT_MS", "60000".to_owned()),
     ];
     let _worker = product.worker(model, Engine::OnnxRuntime, &further).await;
+    product.drained().await;
     let (mut first, mut last) = (f64::INFINITY, 0.0_f64);
     for id in ids {
         let job = product.finished(&id).await;

@@ -94,6 +94,16 @@ impl Product {
         self.proxy.client().predict(&Value::from(case.rows())).await
     }
 
+    /// Waits until all jobs have ended.
+    pub(super) async fn drained(&self) {
+        eventually(WITHIN, "all jobs to end", async || {
+            let listed = self.proxy.client().get("/models").await.json();
+            let queue = &listed["models"][0]["queue"];
+            if queue["waiting"] == 0 && queue["running"] == 0 { Ok(()) } else { Err(queue.to_string()) }
+        })
+        .await;
+    }
+
     pub(super) async fn finished(&self, id: &str) -> Value {
         self.proxy.client().finished(id, WITHIN).await
     }
