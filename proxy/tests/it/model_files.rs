@@ -181,3 +181,45 @@ async fn a_broken_replacement_in_a_worker_is_a_warning() {
     gateway.heartbeat_of("w1", &[("iris", true, &iris), ("toy", true, &toy)]);
     gateway.health_is(200, &format!("{healthy}}}")).await;
 }
+
+/// Adds a folder with these ONNX files: version and content.
+fn add(folder: &TempDir, name: &str, versions: &[(&str, &[u8])]) {
+    for (version, content) in versions {
+        let of_version = folder.path().join(name).join(version);
+        fs::create_dir_all(&of_version).unwrap();
+        fs::write(of_version.join("model.onnx"), content).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn folders_that_cannot_be_used_are_named_and_stop_no_other() {
+    let folder = repository();
+    let onnx = fs::read(folder.path().join("toy/model.onnx")).unwrap();
+    add(&folder, "half", &[("1", &onnx[..onnx.len() / 2])]);
+    add(&folder, "damaged", &[("", b"damaged")]);
+    // The good version is served.
+    add(&folder, "versions", &[("1", &onnx), ("2", b"damaged")]);
+    // An empty folder may be that of a model server.
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    // It claims the name of another folder.
+    add(&folder, "twin", &[("", &onnx)]);
+    fs::write(folder.path().join("twin/model.toml"), "name = \"toy\"\n").unwrap();
+
+    let gateway = models::gateway(&folder, &[]).await;
+    assert_eq!(listed(&gateway).await, ["iris", "toy", "versions"]);
+    assert_eq!(gateway.get("/models/versions").await.json()["version"], "1");
+    let detail = "This proxy cannot read the present files of damaged, half, twin";
+    assert_eq!(warnings(&gateway).await, json!([{"code": "descriptions_rejected", "detail": detail}]));
+    let lines = gateway.proxy.logs().lines();
+    let reason = |model: &str| {
+        let lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut of_model =
+            lines.filter(|line| line["action"] == "description_rejected" && line["model"] == model);
+        of_model.next().unwrap()["error"].as_str().unwrap().to_owned()
+    };
+    for (model, words) in
+        [("half", "half/1/model.onnx"), ("damaged", "damaged/model.onnx"), ("twin", "`toy`")]
+    {
+        assert!(reason(model).contains(words), "{model}: {}", reason(model));
+    }
+}
