@@ -29,7 +29,7 @@ pub(super) use self::table::Begin;
 
 /// Bytes of a request's head that each connection may hold, and the bytes that all connections may hold beyond that.
 const SMALL_HEAD: usize = 8 << 10;
-const MOST_HEADS: usize = 16 << 20;
+const MOST_HEADS: usize = 8 << 20;
 
 /// Connections that have lost their slots and are not closed yet. Each still has an open file. Beyond these, only a client without
 /// a connection gets a slot, so that it does not wait until connections of others are closed.

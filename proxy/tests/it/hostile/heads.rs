@@ -40,7 +40,7 @@ async fn heads_that_come_byte_by_byte() {
 #[tokio::test]
 async fn heads_that_do_not_end() {
     let mut siege = Siege::lay("endless heads", &[("HEADER_TIMEOUT_MS", "5000")]).await;
-    // 125 MiB together, of which the proxy holds at most 32, and 8 KiB of each.
+    // 125 MiB together, of which the proxy holds at most 8, and 8 KiB of each.
     let count = attackers(2000);
     let line = format!("x: {}\r\n", "a".repeat(8000));
     let flood = format!("GET / HTTP/1.1\r\n{}", line.repeat(8));
