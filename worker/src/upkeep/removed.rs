@@ -58,7 +58,7 @@ impl RemovedModels {
         if removed.is_empty() {
             return Ok(());
         }
-        let kept = kept(workers);
+        let Some(kept) = kept(workers) else { return Ok(()) };
         for model in removed.into_iter().filter(|model| !kept.contains(model.as_str())) {
             for partition in self.work.queue().partitions() {
                 self.fail_jobs_of(model, partition).await?;
@@ -112,10 +112,40 @@ fn removed(delivery: &Delivery) -> Settlement {
     Settlement::Fail { code: CODE.to_owned(), error: format!("The model `{model}` was removed") }
 }
 
-/// The models that a live worker serves or is about to serve.
-fn kept(workers: &[WorkerRecord]) -> BTreeSet<String> {
-    let states = workers.iter().filter_map(|worker| serde_json::from_str::<WorkerState>(&worker.state).ok());
-    states
-        .flat_map(|state| state.models.into_keys().chain(state.failed_models).chain(state.undescribed_models))
-        .collect()
+/// The models that a live worker serves or is about to serve; `None` if a worker, perhaps of another version, reports something
+/// else: it may serve any.
+fn kept(workers: &[WorkerRecord]) -> Option<BTreeSet<String>> {
+    let mut kept = BTreeSet::new();
+    for WorkerRecord { id, state, .. } in workers {
+        match serde_json::from_str::<WorkerState>(state) {
+            Ok(state) => {
+                kept.extend(
+                    state.models.into_keys().chain(state.failed_models).chain(state.undescribed_models),
+                );
+            }
+            Err(error) => {
+                warn!(action = "heartbeat_unreadable", worker = id, %error);
+                return None;
+            }
+        }
+    }
+    Some(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn while_a_worker_cannot_be_understood_every_model_is_kept() {
+        let record = |state: &str| WorkerRecord {
+            id: "w".to_owned(),
+            state: state.to_owned(),
+            silence: Duration::ZERO,
+        };
+        assert_eq!(kept(&[]), Some(BTreeSet::new()));
+        assert_eq!(kept(&[record("{\"of\": \"another version\"}")]), None);
+    }
 }

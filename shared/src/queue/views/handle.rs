@@ -48,7 +48,7 @@ impl Views {
         Ok(published.into_iter().filter_map(described).collect())
     }
 
-    /// Removes a published description. The mark in its place tells workers that the model was removed.
+    /// Removes a published description. Workers recognise the removed model by the mark in its place.
     ///
     /// # Errors
     /// Any [`StoreError`].
