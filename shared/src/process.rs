@@ -6,10 +6,12 @@
 //! | [`telemetry`], [`trace`] | logs; spans over OTLP |
 //! | [`tls`] | certificates and keys; why a handshake failed |
 //! | [`retry`], [`supervisor`], [`shutdown`] | pauses between tries; background tasks that outlive a bug; stopping |
+//! | [`priority`] | threads that must not delay others |
 //! | [`doctor`] | the report of a doctor |
 //! | [`service`] | the main function of a service |
 
 pub mod doctor;
+pub mod priority;
 pub mod retry;
 pub mod service;
 pub mod settings;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tepal_shared::process::telemetry;
+use tepal_shared::process::{priority, telemetry};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -17,9 +17,6 @@ use tracing::warn;
 
 use super::BackendError;
 
-/// By how much the priority of these threads is lower (`nice`). The system then gives a thread of usual priority that becomes runnable
-/// the core at once, and nine times the time if both have much to do.
-const NICENESS: i32 = 10;
 /// A call that takes about so long at most need not wait for longer ones.
 const BRIEF: Duration = Duration::from_millis(10);
 
@@ -128,16 +125,11 @@ fn threads(most: usize) -> io::Result<Runtime> {
 }
 
 /// Lowers the priority of the calling thread, and of the threads that it starts.
-#[cfg(target_os = "linux")]
 pub(super) fn lower_priority() {
-    if let Err(error) = rustix::process::nice(NICENESS) {
+    if let Err(error) = priority::lower() {
         warn!(action = "compute_threads_failed", error = telemetry::chain(&error));
     }
 }
-
-/// Elsewhere, only a process has a priority.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn lower_priority() {}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
@@ -227,11 +219,11 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn long_calls_have_a_lower_priority_than_everything_else() {
-        let priority = || rustix::process::getpriority_process(None).unwrap();
+        let own = || rustix::process::getpriority_process(None).unwrap();
         let calls = Arc::new(Compute::new(1)).calls();
-        let usual = priority();
-        assert_eq!(calls.run(LONG, priority).await.unwrap(), (usual + NICENESS).min(19));
-        assert_eq!(calls.run(SHORT, priority).await.unwrap(), usual);
-        assert_eq!(priority(), usual);
+        let usual = own();
+        assert_eq!(calls.run(LONG, own).await.unwrap(), (usual + priority::NICENESS).min(19));
+        assert_eq!(calls.run(SHORT, own).await.unwrap(), usual);
+        assert_eq!(own(), usual);
     }
 }

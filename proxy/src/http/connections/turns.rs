@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use rustix::process::setpriority_process;
+use tepal_shared::process::priority;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tracing::debug;
 
@@ -38,10 +38,7 @@ const LEAST_REMEMBERED: usize = 64;
 /// A connection, from its first byte to its end.
 type Connection = BoxFuture<'static, ()>;
 
-/// The lower priority of busy threads: the operating system serves the calm ones first (nice(2)).
-const NICE: i32 = 10;
-
-/// The threads that serve busy clients. They end when this is dropped.
+/// The threads that serve busy clients, with a lower priority. They end when this is dropped.
 pub(crate) struct BusyThreads(Option<Runtime>);
 
 /// The lanes of all clients.
@@ -199,7 +196,7 @@ impl Lanes {
 
 /// Where the operating system refuses, the busy threads have the priority of the others.
 fn lower_priority() {
-    if let Err(error) = setpriority_process(None, NICE) {
+    if let Err(error) = priority::lower() {
         debug!(action = "priority_not_lowered", %error);
     }
 }
