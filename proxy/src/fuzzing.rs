@@ -12,6 +12,7 @@ use std::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::{Value, json};
 use tepal_shared::{
+    json::{Json, JsonRef},
     model::{JobInput, Model},
     tensor::{DataType, Element as _},
 };
@@ -62,16 +63,16 @@ pub fn submission(body: &[u8]) {
     check(&outcome);
 }
 
-fn read(body: Value) -> Result<Submission, ApiError> {
+fn read(body: Json) -> Result<Submission, ApiError> {
     let model = MODELS.of_body(&body)?;
-    Submission::read(body, &model).map_err(ApiError::Invalid)
+    Submission::read(&body, &model).map_err(ApiError::Invalid)
 }
 
 /// The body of `POST /predict` for a model that the first byte chooses.
 pub fn rows(bytes: &[u8]) {
     let Some((choice, body)) = bytes.split_first() else { return };
     let model = &TYPED[usize::from(*choice) % TYPED.len()];
-    let read = |body| Submission::read(body, model).map_err(ApiError::Invalid);
+    let read = |body: Json| Submission::read(&body, model).map_err(ApiError::Invalid);
     match json::parse(body, &mut Meter::off()).and_then(read) {
         Ok(submission) => {
             check_stored(&model.description, &submission);
@@ -84,7 +85,7 @@ pub fn rows(bytes: &[u8]) {
 pub fn binary_submission(bytes: &[u8]) {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return };
     let Ok(length) = HeaderValue::from_bytes(&bytes[..end]) else { return };
-    let model_of = |body: Option<&Value>| Ok(MODELS.of_body(body.unwrap_or(&Value::Null))?);
+    let model_of = |body: Option<JsonRef<'_>>| Ok(MODELS.of_body(body.unwrap_or(JsonRef::Null))?);
     let read = rest::read_binary(&length, &bytes[end + 1..], &mut Meter::off(), model_of);
     check(&read.map_err(|refused| refused.error));
 }
@@ -122,11 +123,11 @@ pub fn ratio(body: &[u8]) {
     let errors = [
         json::parse(body, &mut Meter::off()).and_then(read).err(),
         json::parse(body, &mut Meter::off())
-            .and_then(|body| match rest::names(&body) {
+            .and_then(|parsed| match rest::names(&parsed) {
                 // The answer repeats the ids that name no job.
                 Ok(names) => {
                     let repeated = Value::from(names).to_string().len();
-                    assert!(repeated <= 2 * body.to_string().len(), "{repeated}");
+                    assert!(repeated <= 2 * body.len(), "{repeated}");
                     Ok(())
                 }
                 Err(mistake) => Err(ApiError::Invalid(vec![mistake])),

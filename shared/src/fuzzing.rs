@@ -81,7 +81,7 @@ pub fn tensors_json(text: &[u8]) {
     let Some(tensors) = checked(json::read(&list, Pointer::ROOT)) else { return };
     let mut written = Vec::new();
     json::write(tensors.iter().map(Tensor::view), &mut written).unwrap();
-    let list = serde_json::from_slice(&written).unwrap();
+    let list: Value = serde_json::from_slice(&written).unwrap();
     assert_eq!(checked(json::read(&list, Pointer::ROOT)).unwrap(), tensors);
 }
 
@@ -93,7 +93,7 @@ pub fn tensors_binary(bytes: &[u8]) {
     let Some(tensors) = checked(binary::read(&list, raw, Pointer::ROOT)) else { return };
     let mut written = Vec::new();
     binary::write_list(tensors.iter().map(Tensor::view), &mut written).unwrap();
-    let list = serde_json::from_slice(&written).unwrap();
+    let list: Value = serde_json::from_slice(&written).unwrap();
     let raw: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.data.iter().copied()).collect();
     assert_eq!(checked(binary::read(&list, &raw, Pointer::ROOT)).unwrap(), tensors);
 }

@@ -3,7 +3,8 @@
 //! | folder | owns |
 //! | --- | --- |
 //! | [`job`] | a job: id, status, owner; no I/O |
-//! | [`tensor`] | typed rows, and numbers that no type holds |
+//! | [`json`] | values of requests, and numbers that no type holds |
+//! | [`tensor`] | typed rows |
 //! | [`model`] | the description of a model: its inputs and outputs |
 //! | [`process`] | what every process needs: settings, logs, traces, TLS, retries, shutdown, background tasks |
 //! | [`queue`] | the queue in Redis: keys, scripts, transitions, reads; the only folder that uses the crate `redis` |
@@ -12,6 +13,7 @@
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod job;
+pub mod json;
 pub mod model;
 pub mod process;
 pub mod queue;

@@ -5,7 +5,6 @@ pub mod bytes;
 mod element;
 pub(crate) mod from_json;
 mod input_error;
-pub mod number;
 pub mod open_inference;
 pub mod pointer;
 pub mod stored;

@@ -5,11 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::Value;
+use serde_json::Number;
 use tepal_shared::{
     job::{LARGE_BYTES, ModelName, input},
+    json::JsonRef,
     model::Model,
-    tensor::number::kind,
 };
 
 use crate::error::{ApiError, Mistake, in_words};
@@ -152,20 +152,20 @@ impl Registry {
     }
 
     /// The model and version that a body names, or the default model.
-    pub(crate) fn of_body(&self, body: &Value) -> Result<Arc<Served>, ApiError> {
-        self.of_request(body, &Choice::default())
+    pub(crate) fn of_body<'a>(&self, body: impl Into<JsonRef<'a>>) -> Result<Arc<Served>, ApiError> {
+        self.of_request(body.into(), &Choice::default())
     }
 
     /// The model and version that a body or the query names, or the default model.
-    pub(crate) fn of_request(&self, body: &Value, in_query: &Choice) -> Result<Arc<Served>, ApiError> {
+    pub(crate) fn of_request(&self, body: JsonRef<'_>, in_query: &Choice) -> Result<Arc<Served>, ApiError> {
         let model = match body.get(MODEL) {
             None => None,
-            Some(Value::String(name)) => Some(name.clone()),
+            Some(JsonRef::String(name)) => Some(name.to_owned()),
             Some(other) => {
                 return Err(wrong(
                     MODEL,
                     "type",
-                    format!("must be the name of a model, not {}", kind(other)),
+                    format!("must be the name of a model, not {}", other.kind()),
                 ));
             }
         };
@@ -214,13 +214,13 @@ fn wrong(member: &str, code: &'static str, detail: String) -> ApiError {
 }
 
 /// A version: `1`, `1.0` and `"1"` are the same one.
-fn version(value: &Value) -> Result<String, ApiError> {
+fn version(value: JsonRef<'_>) -> Result<String, ApiError> {
     let whole = |number: &f64| number.fract() == 0.0 && (0.0..=LARGEST_VERSION).contains(number);
-    match (value, value.as_f64().filter(whole)) {
-        (Value::String(version), _) => Ok(version.clone()),
+    match (value, value.as_number().and_then(Number::as_f64).filter(whole)) {
+        (JsonRef::String(version), _) => Ok(version.to_owned()),
         (_, Some(number)) => Ok((number as u64).to_string()),
         (other, _) => {
-            let given = if other.is_number() { other.to_string() } else { kind(other).to_owned() };
+            let given = other.as_number().map_or_else(|| other.kind().to_owned(), Number::to_string);
             let detail = format!("must be a version, as a string or a whole number, not {given}");
             Err(wrong(VERSION, "type", detail))
         }
@@ -251,7 +251,7 @@ pub(crate) fn iris() -> Arc<Served> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

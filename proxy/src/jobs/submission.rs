@@ -4,12 +4,12 @@ mod schema;
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 use tepal_shared::{
     job::{Charge, Priority, UnknownWord, input::ResultForm},
+    json::{JsonRef, ObjectRef},
     model::{InputError, JobInput, Model},
     tensor::{
-        number::{kind, large},
         open_inference::{self, binary},
         pointer::Pointer,
     },
@@ -49,12 +49,16 @@ impl Submission {
     }
 
     /// Reads the body of a job of this model.
-    pub(crate) fn read(body: Value, model: &Arc<Served>) -> Result<Self, Vec<Mistake>> {
-        MemberReader::new(model, None).read(body, &model.description)
+    pub(crate) fn read<'a>(body: impl Into<JsonRef<'a>>, model: &Arc<Served>) -> Result<Self, Vec<Mistake>> {
+        MemberReader::new(model, None).read(body.into(), &model.description)
     }
 
     /// Reads a body in binary form: its JSON, and the raw bytes of its tensors.
-    pub(crate) fn read_binary(body: Value, raw: &[u8], model: &Arc<Served>) -> Result<Self, Vec<Mistake>> {
+    pub(crate) fn read_binary(
+        body: JsonRef<'_>,
+        raw: &[u8],
+        model: &Arc<Served>,
+    ) -> Result<Self, Vec<Mistake>> {
         MemberReader::new(model, Some(raw)).read(body, &model.description)
     }
 
@@ -100,7 +104,7 @@ struct MemberReader<'a> {
 /// A member of the body.
 struct Field {
     name: &'static str,
-    read: fn(&mut MemberReader<'_>, &'static str, &Value, &Model),
+    read: fn(&mut MemberReader<'_>, &'static str, JsonRef<'_>, &Model),
     /// Its schema, from that of a priority.
     schema: fn(&Value) -> Value,
 }
@@ -170,26 +174,26 @@ impl<'a> MemberReader<'a> {
         Self { submission, inputs: None, outputs: Vec::new(), raw, mistakes: Vec::new() }
     }
 
-    fn read(mut self, body: Value, model: &Model) -> Result<Submission, Vec<Mistake>> {
-        let Value::Object(fields) = body else {
-            let detail = format!("must be an object with the field {DATA}, not {}", kind(&body));
+    fn read(mut self, body: JsonRef<'_>, model: &Model) -> Result<Submission, Vec<Mistake>> {
+        let JsonRef::Object(fields) = body else {
+            let detail = format!("must be an object with the field {DATA}, not {}", body.kind());
             return Err(vec![Mistake::at("", "type", detail)]);
         };
-        for (name, value) in &fields {
+        for (name, value) in fields.iter() {
             // Of very many wrong fields, the first ones are reported.
             if self.mistakes.len() >= MOST_MISTAKES {
                 break;
             }
             self.field(name, value, model);
         }
-        self.check_forms(&fields);
+        self.check_forms(fields);
         self.mistakes.truncate(MOST_MISTAKES);
         if self.mistakes.is_empty() { Ok(self.finish(model)) } else { Err(self.mistakes) }
     }
 
     /// Checks that the input has one form.
-    fn check_forms(&mut self, fields: &Map<String, Value>) {
-        let has = |name| fields.contains_key(name);
+    fn check_forms(&mut self, fields: ObjectRef<'_>) {
+        let has = |name| fields.get(name).is_some();
         let surplus = self.raw.map_or(0, <[u8]>::len);
         let conflict = |name, detail: &str| Mistake::at(format!("/{name}"), "conflict", detail);
         if !has(DATA) && !has(INPUTS) {
@@ -216,7 +220,7 @@ impl<'a> MemberReader<'a> {
         submission
     }
 
-    fn field(&mut self, name: &str, value: &Value, model: &Model) {
+    fn field(&mut self, name: &str, value: JsonRef<'_>, model: &Model) {
         if let Some(field) = FIELDS.iter().find(|field| field.name == name) {
             return (field.read)(self, field.name, value, model);
         }
@@ -225,7 +229,7 @@ impl<'a> MemberReader<'a> {
         self.mistakes.push(Mistake::at(pointer_to(name), "unknown_field", detail));
     }
 
-    fn data(&mut self, _: &'static str, value: &Value, model: &Model) {
+    fn data(&mut self, _: &'static str, value: JsonRef<'_>, model: &Model) {
         match model.read_data(value) {
             Ok(read) => {
                 self.submission.rows = read.rows;
@@ -235,7 +239,7 @@ impl<'a> MemberReader<'a> {
         }
     }
 
-    fn inputs(&mut self, name: &'static str, value: &Value, model: &Model) {
+    fn inputs(&mut self, name: &'static str, value: JsonRef<'_>, model: &Model) {
         let at = Pointer::ROOT.member(name);
         let given = match self.raw {
             Some(raw) => binary::read(value, raw, at),
@@ -247,18 +251,19 @@ impl<'a> MemberReader<'a> {
         }
     }
 
-    fn outputs(&mut self, name: &'static str, value: &Value, model: &Model) {
+    fn outputs(&mut self, name: &'static str, value: JsonRef<'_>, model: &Model) {
         let at = Pointer::ROOT.member(name);
-        let Value::Array(values) = value else {
-            let detail = format!("must be a list of names of outputs, not {}", kind(value));
+        let JsonRef::List(values) = value else {
+            let detail = format!("must be a list of names of outputs, not {}", value.kind());
             return self.mistakes.push(Mistake::at(at, "type", detail));
         };
-        let wrong = values.iter().enumerate().filter(|(_, value)| !value.is_string()).take(MOST_MISTAKES);
+        let wrong =
+            values.iter().enumerate().filter(|(_, value)| value.as_str().is_none()).take(MOST_MISTAKES);
         let wrong = wrong.map(|(index, value)| {
-            Mistake::at(at.element(index), "type", format!("must be a string, not {}", kind(value)))
+            Mistake::at(at.element(index), "type", format!("must be a string, not {}", value.kind()))
         });
         self.mistakes.extend(wrong);
-        let names: Vec<String> = values.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let names: Vec<String> = values.iter().filter_map(JsonRef::as_str).map(str::to_owned).collect();
         if names.len() < values.len() {
             return;
         }
@@ -268,15 +273,15 @@ impl<'a> MemberReader<'a> {
         }
     }
 
-    fn priority(&mut self, name: &'static str, value: &Value, _: &Model) {
+    fn priority(&mut self, name: &'static str, value: JsonRef<'_>, _: &Model) {
         let mistake = |code, detail: String| Mistake::at(format!("/{name}"), code, detail);
         let outcome = match value {
-            Value::String(word) => word
+            JsonRef::String(word) => word
                 .parse()
                 .map_err(|UnknownWord { expected, .. }| mistake("unknown_value", one_of(expected))),
             other => {
                 let expected = one_of(&Priority::ALL.map(Priority::as_str).join(", "));
-                Err(mistake("type", format!("{expected}, not {}", kind(other))))
+                Err(mistake("type", format!("{expected}, not {}", other.kind())))
             }
         };
         match outcome {
@@ -285,19 +290,21 @@ impl<'a> MemberReader<'a> {
         }
     }
 
-    fn span(&mut self, name: &str, value: &Value) -> Option<Duration> {
+    fn span(&mut self, name: &str, value: JsonRef<'_>) -> Option<Duration> {
         let seconds = match value {
-            Value::Number(number) => number.as_f64(),
-            _ if large(value).is_some() => None,
+            JsonRef::Number(number) => number.as_f64(),
+            _ if value.large().is_some() => None,
             other => {
-                let detail = format!("must be a number, not {}", kind(other));
+                let detail = format!("must be a number, not {}", other.kind());
                 self.mistakes.push(Mistake::at(format!("/{name}"), "type", detail));
                 return None;
             }
         };
         let seconds = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= f64::from(LONGEST_SECONDS));
         if seconds.is_none() {
-            let given = large(value).map_or_else(|| value.to_string(), str::to_owned);
+            let written =
+                value.as_number().map(Number::to_string).or_else(|| value.large().map(str::to_owned));
+            let given = written.unwrap_or_default();
             let detail = format!("must be greater than 0 and at most {LONGEST_SECONDS}, but is {given}");
             self.mistakes.push(Mistake::at(format!("/{name}"), "out_of_range", detail));
         }
@@ -320,7 +327,7 @@ mod tests {
             crate::error::Location::Pointer(pointer) => (pointer, mistake.code),
             other => panic!("{other:?}"),
         };
-        Submission::read(body, &iris()).map_err(|mistakes| mistakes.into_iter().map(place).collect())
+        Submission::read(&body, &iris()).map_err(|mistakes| mistakes.into_iter().map(place).collect())
     }
 
     fn row() -> Value {

@@ -3,11 +3,13 @@
 use serde_json::Value;
 
 use super::{Axis, InputSpec, InputTensor, JobInput, Model, description::MOST_ELEMENTS, shape::elements_of};
-use crate::tensor::{
-    InputError, InputErrors,
-    from_json::{self, Unfit},
-    number::kind,
-    pointer::Pointer,
+use crate::{
+    json::{JsonRef, ListRef},
+    tensor::{
+        InputError, InputErrors,
+        from_json::{self, Unfit},
+        pointer::Pointer,
+    },
 };
 
 /// Memory is reserved for at most this many elements: a list of many empty rows must not take as much as one of full rows.
@@ -21,8 +23,8 @@ impl Model {
     ///
     /// # Errors
     /// The wrong elements, at most [`MOST_ERRORS`](crate::tensor::MOST_ERRORS).
-    pub fn read_data(&self, data: &Value) -> Result<JobInput, Vec<InputError>> {
-        let place = Pointer::ROOT.member(DATA);
+    pub fn read_data<'a>(&self, data: impl Into<JsonRef<'a>>) -> Result<JobInput, Vec<InputError>> {
+        let (data, place) = (data.into(), Pointer::ROOT.member(DATA));
         if !self.has_batch_axis() {
             let mut reader = Reader::new(self, None);
             reader.row(data, place);
@@ -39,18 +41,18 @@ impl Model {
         reader.finish(rows.len())
     }
 
-    fn row_list<'a>(&self, data: &'a Value) -> Result<&'a [Value], InputError> {
+    fn row_list<'a>(&self, data: JsonRef<'a>) -> Result<ListRef<'a>, InputError> {
         let error = |detail, code| InputError { pointer: "/data".to_owned(), detail, code };
         let most = self.max_batch;
         match data {
-            Value::Array(rows) if rows.is_empty() => {
+            JsonRef::List(rows) if rows.is_empty() => {
                 Err(error(format!("must hold 1 to {most} rows, but is empty"), "empty"))
             }
-            Value::Array(rows) if rows.len() > most => {
+            JsonRef::List(rows) if rows.len() > most => {
                 Err(error(format!("must hold 1 to {most} rows, not {}", rows.len()), "too_many_rows"))
             }
-            Value::Array(rows) => Ok(rows),
-            other => Err(error(format!("must be a list of rows, not {}", kind(other)), "type")),
+            JsonRef::List(rows) => Ok(rows),
+            other => Err(error(format!("must be a list of rows, not {}", other.kind()), "type")),
         }
     }
 }
@@ -95,7 +97,7 @@ impl<'a> Reader<'a> {
         self.errors.or(JobInput { rows, tensors: self.tensors })
     }
 
-    fn row(&mut self, row: &Value, place: Pointer<'_>) {
+    fn row(&mut self, row: JsonRef<'_>, place: Pointer<'_>) {
         match self.model.inputs.as_slice() {
             [input] => self.nested(Target::new(0, input), row, place, &mut 0),
             inputs => self.named(inputs, row, place),
@@ -103,11 +105,11 @@ impl<'a> Reader<'a> {
     }
 
     /// A row of a model with several inputs: an object with a value for each.
-    fn named(&mut self, inputs: &[InputSpec], row: &Value, place: Pointer<'_>) {
-        let Value::Object(values) = row else {
+    fn named(&mut self, inputs: &[InputSpec], row: JsonRef<'_>, place: Pointer<'_>) {
+        let JsonRef::Object(values) = row else {
             let names = inputs.iter().map(|input| format!("{}: ...", Value::from(input.name.as_str())));
             let form = names.collect::<Vec<_>>().join(", ");
-            let detail = format!("must be an object {{{form}}}, not {}", kind(row));
+            let detail = format!("must be an object {{{form}}}, not {}", row.kind());
             return self.errors.add(place, "type", detail);
         };
         for (number, input) in inputs.iter().enumerate() {
@@ -117,14 +119,14 @@ impl<'a> Reader<'a> {
                 None => self.errors.add(place, "missing", "is missing"),
             }
         }
-        for name in values.keys().filter(|name| inputs.iter().all(|input| input.name != **name)) {
+        for name in values.names().filter(|name| inputs.iter().all(|input| input.name != *name)) {
             let known = inputs.iter().map(|input| format!("`{}`", input.name)).collect::<Vec<_>>().join(", ");
             let detail = format!("is not an input of the model; its inputs are {known}");
             self.errors.add(place.member(name), "unknown_field", detail);
         }
     }
 
-    fn nested(&mut self, target: Target<'_>, value: &Value, place: Pointer<'_>, feature: &mut usize) {
+    fn nested(&mut self, target: Target<'_>, value: JsonRef<'_>, place: Pointer<'_>, feature: &mut usize) {
         let Some((axis, inner)) = target.axes.split_first() else {
             self.element(target, *feature, value, place);
             *feature += 1;
@@ -145,38 +147,40 @@ impl<'a> Reader<'a> {
         &mut self,
         target: Target<'_>,
         axis: Axis,
-        value: &'v Value,
+        value: JsonRef<'v>,
         place: Pointer<'_>,
-    ) -> Option<&'v [Value]> {
+    ) -> Option<ListRef<'v>> {
         let shape = &mut self.tensors[target.number].shape;
         let number = shape.len() - target.axes.len();
         let length = &mut shape[number];
         let (code, detail) = match (value, axis) {
-            (Value::Array(elements), _) if elements.len() == *length && *length > 0 => return Some(elements),
-            (Value::Array(elements), Axis::Variable) if elements.is_empty() => {
+            (JsonRef::List(elements), _) if elements.len() == *length && *length > 0 => {
+                return Some(elements);
+            }
+            (JsonRef::List(elements), Axis::Variable) if elements.is_empty() => {
                 ("empty", "must hold at least 1 value, but is empty".to_owned())
             }
-            (Value::Array(elements), Axis::Variable) if *length == 0 => {
+            (JsonRef::List(elements), Axis::Variable) if *length == 0 => {
                 *length = elements.len();
                 return Some(elements);
             }
-            (Value::Array(elements), Axis::Variable) => {
+            (JsonRef::List(elements), Axis::Variable) => {
                 let given = elements.len();
                 ("length", format!("must hold {length} values like the first list of its axis, not {given}"))
             }
-            (Value::Array(elements), Axis::Fixed(length)) => {
+            (JsonRef::List(elements), Axis::Fixed(length)) => {
                 ("length", format!("must hold exactly {length} values, not {}", elements.len()))
             }
-            (other, Axis::Variable) => ("type", format!("must be a list of values, not {}", kind(other))),
+            (other, Axis::Variable) => ("type", format!("must be a list of values, not {}", other.kind())),
             (other, Axis::Fixed(length)) => {
-                ("type", format!("must be a list of {length} values, not {}", kind(other)))
+                ("type", format!("must be a list of {length} values, not {}", other.kind()))
             }
         };
         self.errors.add(place, code, detail);
         None
     }
 
-    fn element(&mut self, target: Target<'_>, feature: usize, value: &Value, place: Pointer<'_>) {
+    fn element(&mut self, target: Target<'_>, feature: usize, value: JsonRef<'_>, place: Pointer<'_>) {
         let Target { number, input, .. } = target;
         let data = &mut self.tensors[number].data;
         if let Err(Unfit { code, detail }) = from_json::append(data, input.allowed(), value) {

@@ -93,7 +93,7 @@ fn nested(lengths: &[usize], element: &Value) -> Value {
 
 /// A value that the input accepts.
 fn fitting_value(input: &InputSpec) -> Result<Value, String> {
-    let fits = |value: &Value| from_json::append(&mut Vec::new(), input.allowed(), value).is_ok();
+    let fits = |value: &Value| from_json::append(&mut Vec::new(), input.allowed(), value.into()).is_ok();
     candidates(input)
         .into_iter()
         .find(fits)
@@ -104,7 +104,7 @@ fn fitting_value(input: &InputSpec) -> Result<Value, String> {
 fn fitting_bytes(input: &InputSpec) -> Vec<u8> {
     let mut bytes = Vec::new();
     let value = fitting_value(input).unwrap_or_default();
-    if from_json::append(&mut bytes, input.allowed(), &value).is_err() {
+    if from_json::append(&mut bytes, input.allowed(), (&value).into()).is_err() {
         bytes = vec![0; input.datatype.width().unwrap_or(size_of::<u32>())];
     }
     bytes

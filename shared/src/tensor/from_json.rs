@@ -3,14 +3,10 @@
 use std::fmt::Display;
 
 use half::{bf16, f16};
-use serde_json::{Number, Value};
+use serde_json::Number;
 
-use super::{
-    DataType, Element,
-    bounds::Bounds,
-    bytes,
-    number::{kind, large},
-};
+use super::{DataType, Element, bounds::Bounds, bytes};
+use crate::json::JsonRef;
 
 /// Why a value cannot be an element of a tensor.
 pub(crate) struct Unfit {
@@ -41,7 +37,7 @@ impl Unfit {
 }
 
 /// Appends the element that the value stands for. On an error, the data may have grown.
-pub(crate) fn append(data: &mut Vec<u8>, allowed: Allowed, value: &Value) -> Result<(), Unfit> {
+pub(crate) fn append(data: &mut Vec<u8>, allowed: Allowed, value: JsonRef<'_>) -> Result<(), Unfit> {
     match allowed.datatype {
         DataType::Fp32 => float(data, allowed, value, |number| number as f32),
         DataType::Fp64 => float(data, allowed, value, |number| number),
@@ -53,8 +49,9 @@ pub(crate) fn append(data: &mut Vec<u8>, allowed: Allowed, value: &Value) -> Res
     }
 }
 
-fn boolean(data: &mut Vec<u8>, value: &Value) -> Result<(), Unfit> {
-    value.as_bool().ok_or_else(|| wrong_kind("true or false", value))?.append(data);
+fn boolean(data: &mut Vec<u8>, value: JsonRef<'_>) -> Result<(), Unfit> {
+    let JsonRef::Bool(element) = value else { return Err(wrong_kind("true or false", value)) };
+    element.append(data);
     Ok(())
 }
 
@@ -62,19 +59,19 @@ fn boolean(data: &mut Vec<u8>, value: &Value) -> Result<(), Unfit> {
 fn float<T: Element + Into<f64>>(
     data: &mut Vec<u8>,
     allowed: Allowed,
-    value: &Value,
+    value: JsonRef<'_>,
     convert: fn(f64) -> T,
 ) -> Result<(), Unfit> {
-    let (element, given): (T, &dyn Display) = match value {
-        Value::Number(given) => match given.as_f64().map(convert).filter(|element| element.is_finite()) {
+    let (element, given): (T, &dyn Display) = match &value {
+        JsonRef::Number(given) => match given.as_f64().map(convert).filter(|element| element.is_finite()) {
             Some(element) => (element, given),
             None => return Err(unrepresentable(allowed, given)),
         },
-        Value::String(name) => match non_finite(name) {
+        JsonRef::String(name) => match non_finite(name) {
             Some(element) => (convert(element), name),
             None => return Err(wrong_kind("a number", value)),
         },
-        _ => match large(value) {
+        _ => match value.large() {
             Some(given) => return Err(unrepresentable(allowed, &given)),
             None => return Err(wrong_kind("a number", value)),
         },
@@ -94,9 +91,9 @@ fn non_finite(name: &str) -> Option<f64> {
     }
 }
 
-fn integer(data: &mut Vec<u8>, allowed: Allowed, value: &Value) -> Result<(), Unfit> {
-    let Value::Number(given) = value else {
-        return Err(match large(value) {
+fn integer(data: &mut Vec<u8>, allowed: Allowed, value: JsonRef<'_>) -> Result<(), Unfit> {
+    let JsonRef::Number(given) = value else {
+        return Err(match value.large() {
             Some(given) => unrepresentable(allowed, &given),
             None => wrong_kind("a number", value),
         });
@@ -117,10 +114,10 @@ fn whole(given: &Number) -> Option<i128> {
     })
 }
 
-fn byte_string(data: &mut Vec<u8>, value: &Value) -> Result<(), Unfit> {
+fn byte_string(data: &mut Vec<u8>, value: JsonRef<'_>) -> Result<(), Unfit> {
     let decoded;
     let element: &[u8] = match (value, bytes::from_base64(value)) {
-        (Value::String(text), _) => text.as_bytes(),
+        (JsonRef::String(text), _) => text.as_bytes(),
         (_, Some(Ok(bytes))) => {
             decoded = bytes;
             &decoded
@@ -129,7 +126,7 @@ fn byte_string(data: &mut Vec<u8>, value: &Value) -> Result<(), Unfit> {
             let detail = format!("must be base64 with padding (RFC 4648, section 4): {error}");
             return Err(Unfit::new("invalid_base64", detail));
         }
-        (Value::Object(_), None) if large(value).is_none() => {
+        (JsonRef::Object(_), None) if value.large().is_none() => {
             let detail = r#"must be a string or {"b64": "..."}, not another object"#.to_owned();
             return Err(Unfit::new("type", detail));
         }
@@ -146,8 +143,8 @@ fn check_bounds(bounds: Bounds, element: f64, given: &dyn Display) -> Result<(),
     Err(Unfit::new("out_of_range", format!("must be {bounds}, but is {given}")))
 }
 
-fn wrong_kind(expected: &str, value: &Value) -> Unfit {
-    Unfit::new("type", format!("must be {expected}, not {}", kind(value)))
+fn wrong_kind(expected: &str, value: JsonRef<'_>) -> Unfit {
+    Unfit::new("type", format!("must be {expected}, not {}", value.kind()))
 }
 
 fn unrepresentable(allowed: Allowed, given: &dyn Display) -> Unfit {

@@ -12,7 +12,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
-use tepal_shared::job::ModelName;
+use tepal_shared::{job::ModelName, json::Json};
 
 use super::openapi::{
     contract::Contract,
@@ -121,7 +121,7 @@ pub(crate) fn lines(body: &[u8], models: &Registry, meter: &mut Meter) -> Result
     meter.exceeded().map_or(Ok(items), |exceeded| Err(exceeded.into()))
 }
 
-fn read_all(bodies: impl IntoIterator<Item = Result<Value, ApiError>>, models: &Registry) -> Vec<Item> {
+fn read_all(bodies: impl IntoIterator<Item = Result<Json, ApiError>>, models: &Registry) -> Vec<Item> {
     let mut refused = 0;
     let read = |body| {
         let mut item = read(body, models);
@@ -137,10 +137,10 @@ fn read_all(bodies: impl IntoIterator<Item = Result<Value, ApiError>>, models: &
     bodies.into_iter().map(read).collect()
 }
 
-fn read(body: Result<Value, ApiError>, models: &Registry) -> Item {
+fn read(body: Result<Json, ApiError>, models: &Registry) -> Item {
     let body = body?;
     let model = models.of_body(&body)?;
-    Submission::read(body, &model).map_err(|wrong| Refused::of(model.name, ApiError::Invalid(wrong)))
+    Submission::read(&body, &model).map_err(|wrong| Refused::of(model.name, ApiError::Invalid(wrong)))
 }
 
 fn check_length(length: usize) -> Result<(), ApiError> {

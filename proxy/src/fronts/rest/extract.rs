@@ -7,8 +7,7 @@ use axum::{
     extract::{FromRequestParts, Path},
     http::{HeaderMap, request::Parts},
 };
-use serde_json::Value;
-use tepal_shared::job::JobId;
+use tepal_shared::{job::JobId, json::Json};
 
 use crate::{
     edge::{access::Caller, request_id},
@@ -56,7 +55,7 @@ pub(crate) async fn json<T: Send + 'static>(
     headers: &HeaderMap,
     body: Body,
     bodies: &Bodies,
-    read: impl FnOnce(Value) -> Result<T, ApiError> + Send + 'static,
+    read: impl FnOnce(Json) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(T, Option<Share>), ApiError> {
     if !is_declared(headers, &["application/json"])? {
         return Err(ApiError::NotDeclaredJson);

@@ -11,7 +11,10 @@ use futures_util::future::join_all;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tepal_shared::job::{Job, JobId, JobResult, LARGE_BYTES};
+use tepal_shared::{
+    job::{Job, JobId, JobResult, LARGE_BYTES},
+    json::{Json, JsonRef},
+};
 
 use super::openapi::{
     contract::Contract,
@@ -294,24 +297,24 @@ fn distinct(names: &[String]) -> Vec<&str> {
     names.iter().map(String::as_str).filter(|name| seen.insert(*name)).collect()
 }
 
-fn owned_names(body: Value) -> Result<Vec<String>, ApiError> {
+fn owned_names(body: Json) -> Result<Vec<String>, ApiError> {
     let names = names(&body).map_err(|mistake| ApiError::Invalid(vec![mistake]))?;
     Ok(names.into_iter().map(str::to_owned).collect())
 }
 
 /// The ids as the client wrote them.
-pub(crate) fn names<'a>(body: &'a Value) -> Result<Vec<&'a str>, Mistake> {
+pub(crate) fn names<'a>(body: &'a Json) -> Result<Vec<&'a str>, Mistake> {
     let place = format!("/{JOB_IDS}");
-    let Value::Object(fields) = body else {
+    let JsonRef::Object(fields) = JsonRef::from(body) else {
         return Err(Mistake::at("", "type", format!("must be an object with the field {JOB_IDS}")));
     };
-    if let Some(name) = fields.keys().find(|name| *name != JOB_IDS) {
+    if let Some(name) = fields.names().find(|name| *name != JOB_IDS) {
         let detail = format!("is not a field of this request; known is {JOB_IDS}");
         return Err(Mistake::at(pointer_to(name), "unknown_field", detail));
     }
     let ids = match fields.get(JOB_IDS) {
         None => return Err(Mistake::at(place, "missing", "is missing")),
-        Some(Value::Array(ids)) => ids,
+        Some(JsonRef::List(ids)) => ids,
         Some(_) => return Err(Mistake::at(place, "type", "must be a list of job ids")),
     };
     match ids.len() {
@@ -322,7 +325,7 @@ pub(crate) fn names<'a>(body: &'a Value) -> Result<Vec<&'a str>, Mistake> {
             return Err(Mistake::at(place, "too_many_ids", detail));
         }
     }
-    let name = |(index, id): (usize, &'a Value)| {
+    let name = |(index, id): (usize, JsonRef<'a>)| {
         let mistake = |code, detail: String| Mistake::at(format!("{place}/{index}"), code, detail);
         let id = id.as_str().ok_or_else(|| mistake("type", "must be a string".to_owned()))?;
         // The answer repeats ids that name no job, so their length is bounded. No valid id is longer.

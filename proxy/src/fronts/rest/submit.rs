@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
-use tepal_shared::{job::Priority, tensor::open_inference::binary};
+use tepal_shared::{job::Priority, json::JsonRef, tensor::open_inference::binary};
 
 use super::openapi::{
     contract::Contract,
@@ -36,7 +36,7 @@ pub(crate) async fn predict(
     let outcome = async {
         let choice = choice::read(&parts.uri)?;
         let (state, sender) = (Arc::clone(&app), caller.clone());
-        let model_of = move |body: Option<&Value>| -> Result<Arc<Served>, Refused> {
+        let model_of = move |body: Option<JsonRef<'_>>| -> Result<Arc<Served>, Refused> {
             let registry = state.models.registry();
             let model = match body {
                 Some(body) => registry.of_request(body, &choice)?,

@@ -1,49 +1,37 @@
-//! The lengths of the lists of a document, before it is parsed. A list of known length never grows: growing takes up to three times
-//! its memory.
+//! The lengths of the lists and objects of a document, before it is parsed. A list of known length never grows: growing takes up to
+//! three times its memory.
 
 use std::vec::IntoIter;
 
 /// The parser refuses deeper documents.
 const DEEPEST: usize = 128;
 
-/// The lengths of lists, in the order in which they begin.
+/// The lengths of lists and objects, in the order in which they begin.
 #[derive(Default)]
 pub(super) struct Lengths(IntoIter<u32>);
 
 impl Lengths {
-    /// Counts the elements of each list. Of a text that is not JSON, the lengths mean nothing.
+    /// Counts the elements of each list and the members of each object. Of a text that is not JSON, the lengths mean nothing.
     pub(super) fn of(text: &str) -> Self {
+        let text = text.as_bytes();
         let mut lengths: Vec<u32> = Vec::new();
-        // The lists and objects that have begun; of a list, its number.
-        let mut open: Vec<Option<usize>> = Vec::new();
-        // Whether the next byte of a value begins an element.
-        let mut begins = true;
-        let mut bytes = text.bytes();
-        while let Some(byte) = bytes.next() {
-            if begins && !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b']' | b'}') {
-                begins = false;
-                if let Some(Some(list)) = open.last() {
-                    lengths[*list] += 1;
-                }
-            }
+        // The numbers of those that have begun.
+        let mut open: Vec<usize> = Vec::new();
+        let mut at = 0;
+        while let Some(byte) = text.get(at) {
             match byte {
-                b'[' => {
-                    open.push(Some(lengths.len()));
-                    lengths.push(0);
-                    begins = true;
+                b'[' | b'{' if open.len() < DEEPEST => {
+                    open.push(lengths.len());
+                    // What is not empty has one more element than commas.
+                    lengths.push(u32::from(!is_empty(&text[at + 1..])));
                 }
-                b'{' => open.push(None),
-                b']' | b'}' => {
-                    open.pop();
-                    begins = false;
-                }
-                b',' => begins = true,
-                b'"' => skip_string(&mut bytes),
+                b'[' | b'{' => break,
+                b']' | b'}' => _ = open.pop(),
+                b',' => open.last().into_iter().for_each(|number| lengths[*number] += 1),
+                b'"' => at += length_of_string(&text[at + 1..]),
                 _ => {}
             }
-            if open.len() > DEEPEST {
-                break;
-            }
+            at += 1;
         }
         Self(lengths.into_iter())
     }
@@ -53,20 +41,28 @@ impl Lengths {
         size_of_val(self.0.as_slice())
     }
 
-    /// The length of the next list; `None` if it is unknown.
+    /// The length of the next one; `None` if it is unknown.
     pub(super) fn next(&mut self) -> Option<usize> {
         self.0.next().and_then(|length| usize::try_from(length).ok())
     }
 }
 
-fn skip_string(bytes: &mut std::str::Bytes<'_>) {
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return,
-            b'\\' => _ = bytes.next(),
-            _ => {}
-        }
+/// Whether a list or an object ends with its first byte that is no whitespace.
+fn is_empty(text: &[u8]) -> bool {
+    matches!(text.trim_ascii_start().first(), Some(b']' | b'}'))
+}
+
+/// The rest of a string, with its closing quotation mark.
+fn length_of_string(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        at += match byte {
+            b'"' => return at + 1,
+            b'\\' => 2,
+            _ => 1,
+        };
     }
+    at
 }
 
 #[cfg(test)]
@@ -75,20 +71,23 @@ mod tests {
 
     use super::*;
 
-    /// The lengths of the lists of a value, in the order in which they begin.
+    /// The lengths of the lists and objects of a value, in the order in which they begin.
     fn parsed(value: &Value, lengths: &mut Vec<u32>) {
         match value {
             Value::Array(elements) => {
                 lengths.push(u32::try_from(elements.len()).unwrap());
                 elements.iter().for_each(|element| parsed(element, lengths));
             }
-            Value::Object(members) => members.values().for_each(|member| parsed(member, lengths)),
+            Value::Object(members) => {
+                lengths.push(u32::try_from(members.len()).unwrap());
+                members.values().for_each(|member| parsed(member, lengths));
+            }
             _ => {}
         }
     }
 
     #[test]
-    fn the_elements_of_each_list_are_counted() {
+    fn the_elements_of_each_list_and_the_members_of_each_object_are_counted() {
         for text in [
             "1",
             "[]",
@@ -108,9 +107,9 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_counted_in_some_way() {
-        assert_eq!(Lengths::of("[,,,1,,").0.as_slice(), [1]);
+        assert_eq!(Lengths::of("[,,,1,,").0.as_slice(), [6]);
         for text in ["", "]", "}]", "[", "[,", r#"["a"#, r#"["\"#, "[1]]", "{[}", &"[".repeat(1 << 20)] {
-            assert!(Lengths::of(text).0.len() <= DEEPEST + 1, "{text:.20}");
+            assert!(Lengths::of(text).0.len() <= DEEPEST, "{text:.20}");
         }
     }
 }

@@ -3,14 +3,15 @@
 
 use std::io::{self, Write};
 
-use serde_json::Value;
+use serde_json::Number;
 
 use super::{
-    super::{DataType, InputError, InputErrors, MOST_ERRORS, View, bytes, number::kind, pointer::Pointer},
+    super::{DataType, InputError, InputErrors, MOST_ERRORS, View, bytes, pointer::Pointer},
     Form, Given,
     head::{self, DATATYPE, Head, NAME, SHAPE},
     json::{self, DATA},
 };
+use crate::json::JsonRef;
 
 /// The header with the length of the JSON.
 pub const HEADER: &str = "Inference-Header-Content-Length";
@@ -35,11 +36,15 @@ pub fn split<'a>(header: &[u8], body: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), 
 ///
 /// # Errors
 /// The wrong elements, at most [`MOST_ERRORS`](crate::tensor::MOST_ERRORS).
-pub fn read(list: &Value, raw: &[u8], at: Pointer<'_>) -> Result<Vec<Given>, Vec<InputError>> {
+pub fn read<'a>(
+    list: impl Into<JsonRef<'a>>,
+    raw: &[u8],
+    at: Pointer<'_>,
+) -> Result<Vec<Given>, Vec<InputError>> {
     let mut errors = InputErrors::default();
     let mut raw = Raw(raw);
     let tensors =
-        head::read_list(list, at, &mut errors, |entry, at, errors| raw.read_tensor(entry, at, errors));
+        head::read_list(list.into(), at, &mut errors, |entry, at, errors| raw.read_tensor(entry, at, errors));
     let surplus = raw.0.len();
     if surplus > 0 && errors.is_empty() {
         let detail =
@@ -53,7 +58,12 @@ pub fn read(list: &Value, raw: &[u8], at: Pointer<'_>) -> Result<Vec<Given>, Vec
 struct Raw<'a>(&'a [u8]);
 
 impl<'a> Raw<'a> {
-    fn read_tensor(&mut self, entry: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<Given> {
+    fn read_tensor(
+        &mut self,
+        entry: JsonRef<'_>,
+        at: Pointer<'_>,
+        errors: &mut InputErrors,
+    ) -> Option<Given> {
         let members = head::members(entry, &[NAME, SHAPE, DATATYPE, PARAMETERS, DATA], at, errors)?;
         let head = Head::read(members, at, errors);
         let parameters = at.member(PARAMETERS);
@@ -103,23 +113,24 @@ impl<'a> Raw<'a> {
 }
 
 /// The only parameter of a tensor. `None` after an error, `Some(None)` without the parameter.
-fn read_size(value: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<Option<u64>> {
-    let Value::Object(parameters) = value else {
-        errors.add(at, "type", format!("must be an object with {BINARY_DATA_SIZE}, not {}", kind(value)));
+fn read_size(value: JsonRef<'_>, at: Pointer<'_>, errors: &mut InputErrors) -> Option<Option<u64>> {
+    let JsonRef::Object(parameters) = value else {
+        errors.add(at, "type", format!("must be an object with {BINARY_DATA_SIZE}, not {}", value.kind()));
         return None;
     };
-    for name in parameters.keys().filter(|name| *name != BINARY_DATA_SIZE).take(MOST_ERRORS) {
+    for name in parameters.names().filter(|name| *name != BINARY_DATA_SIZE).take(MOST_ERRORS) {
         let detail = format!("is not a parameter of a tensor; known is {BINARY_DATA_SIZE}");
         errors.add(at.member(name), "unknown_field", detail);
     }
     let Some(size) = parameters.get(BINARY_DATA_SIZE) else { return Some(None) };
-    if size.as_u64().is_none() {
-        let given = if size.is_number() { size.to_string() } else { kind(size).to_owned() };
+    let bytes = size.as_number().and_then(Number::as_u64);
+    if bytes.is_none() {
+        let given = size.as_number().map_or_else(|| size.kind().to_owned(), Number::to_string);
         let detail = format!("must be a number of bytes, not {given}");
         errors.add(at.member(BINARY_DATA_SIZE), "type", detail);
         return None;
     }
-    Some(size.as_u64())
+    Some(bytes)
 }
 
 /// Checks that the bytes are the elements of the tensor.

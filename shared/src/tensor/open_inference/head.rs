@@ -2,16 +2,13 @@
 
 use std::fmt::Display;
 
-use serde_json::{Map, Value};
+use serde_json::Number;
 
 use super::{
-    super::{
-        DataType, InputErrors, MOST_ERRORS, Tensor,
-        number::{kind, large},
-        pointer::Pointer,
-    },
+    super::{DataType, InputErrors, MOST_ERRORS, Tensor, pointer::Pointer},
     Given,
 };
+use crate::json::{JsonRef, ObjectRef};
 
 pub(super) const NAME: &str = "name";
 pub(super) const SHAPE: &str = "shape";
@@ -33,13 +30,13 @@ pub(super) struct Head<'a> {
 
 /// Reads each tensor of a list with `read`.
 pub(super) fn read_list(
-    list: &Value,
+    list: JsonRef<'_>,
     at: Pointer<'_>,
     errors: &mut InputErrors,
-    mut read: impl FnMut(&Value, Pointer<'_>, &mut InputErrors) -> Option<Given>,
+    mut read: impl FnMut(JsonRef<'_>, Pointer<'_>, &mut InputErrors) -> Option<Given>,
 ) -> Vec<Given> {
-    let Value::Array(entries) = list else {
-        errors.add(at, "type", format!("must be a list of tensors, not {}", kind(list)));
+    let JsonRef::List(entries) = list else {
+        errors.add(at, "type", format!("must be a list of tensors, not {}", list.kind()));
         return Vec::new();
     };
     let mut tensors = Vec::new();
@@ -54,16 +51,16 @@ pub(super) fn read_list(
 
 /// The members of a tensor. Members with other names than `known` are refused.
 pub(super) fn members<'a>(
-    entry: &'a Value,
+    entry: JsonRef<'a>,
     known: &[&str],
     at: Pointer<'_>,
     errors: &mut InputErrors,
-) -> Option<&'a Map<String, Value>> {
-    let Value::Object(members) = entry else {
-        errors.add(at, "type", format!("must be an object with {}, not {}", known.join(", "), kind(entry)));
+) -> Option<ObjectRef<'a>> {
+    let JsonRef::Object(members) = entry else {
+        errors.add(at, "type", format!("must be an object with {}, not {}", known.join(", "), entry.kind()));
         return None;
     };
-    for name in members.keys().filter(|name| !known.contains(&name.as_str())).take(MOST_ERRORS) {
+    for name in members.names().filter(|name| !known.contains(name)).take(MOST_ERRORS) {
         let detail = format!("is not a member of a tensor; known are {}", known.join(", "));
         errors.add(at.member(name), "unknown_field", detail);
     }
@@ -72,11 +69,7 @@ pub(super) fn members<'a>(
 
 impl<'a> Head<'a> {
     /// Reads all three members, so that all of their mistakes are reported.
-    pub(super) fn read(
-        members: &'a Map<String, Value>,
-        at: Pointer<'_>,
-        errors: &mut InputErrors,
-    ) -> Option<Self> {
+    pub(super) fn read(members: ObjectRef<'a>, at: Pointer<'_>, errors: &mut InputErrors) -> Option<Self> {
         let mut member = |name: &'static str| {
             let value = members.get(name);
             if value.is_none() {
@@ -98,15 +91,15 @@ impl<'a> Head<'a> {
     }
 }
 
-fn text<'a>(value: &'a Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<&'a str> {
-    if let Value::String(text) = value {
+fn text<'a>(value: JsonRef<'a>, at: Pointer<'_>, errors: &mut InputErrors) -> Option<&'a str> {
+    if let JsonRef::String(text) = value {
         return Some(text);
     }
-    errors.add(at, "type", format!("must be a string, not {}", kind(value)));
+    errors.add(at, "type", format!("must be a string, not {}", value.kind()));
     None
 }
 
-fn read_datatype(value: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<DataType> {
+fn read_datatype(value: JsonRef<'_>, at: Pointer<'_>, errors: &mut InputErrors) -> Option<DataType> {
     let word = text(value, at, errors)?;
     let datatype = DataType::ALL.into_iter().find(|datatype| datatype.as_str() == word);
     if datatype.is_none() {
@@ -117,9 +110,9 @@ fn read_datatype(value: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Op
 }
 
 /// The shape, and the number of elements.
-fn read_shape(value: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<(Vec<usize>, usize)> {
-    let Value::Array(axes) = value else {
-        errors.add(at, "type", format!("must be a list of the lengths of the axes, not {}", kind(value)));
+fn read_shape(value: JsonRef<'_>, at: Pointer<'_>, errors: &mut InputErrors) -> Option<(Vec<usize>, usize)> {
+    let JsonRef::List(axes) = value else {
+        errors.add(at, "type", format!("must be a list of the lengths of the axes, not {}", value.kind()));
         return None;
     };
     if axes.len() > MOST_AXES {
@@ -139,16 +132,20 @@ fn read_shape(value: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Optio
 }
 
 /// The length of an axis.
-fn length(axis: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<usize> {
-    let length = axis.as_u64().and_then(|length| usize::try_from(length).ok()).filter(|length| *length > 0);
+fn length(axis: JsonRef<'_>, at: Pointer<'_>, errors: &mut InputErrors) -> Option<usize> {
+    let length = axis
+        .as_number()
+        .and_then(Number::as_u64)
+        .and_then(|length| usize::try_from(length).ok())
+        .filter(|length| *length > 0);
     if length.is_none() {
         let mut refuse = |code, given: &dyn Display| {
             errors.add(at, code, format!("must be a whole number from 1, not {given}"));
         };
-        match (axis, large(axis)) {
-            (Value::Number(given), _) => refuse("out_of_range", given),
+        match (axis, axis.large()) {
+            (JsonRef::Number(given), _) => refuse("out_of_range", given),
             (_, Some(given)) => refuse("out_of_range", &given),
-            _ => refuse("type", &kind(axis)),
+            _ => refuse("type", &axis.kind()),
         }
     }
     length

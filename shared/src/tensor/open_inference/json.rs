@@ -2,19 +2,17 @@
 
 use std::io::{self, Write};
 
-use serde_json::Value;
-
 use super::{
     super::{
         DataType, Element, InputError, InputErrors, View, bytes,
         from_json::{self, Allowed, Unfit},
-        number::kind,
         pointer::Pointer,
         with_element,
     },
     Form, Given,
     head::{self, DATATYPE, Head, NAME, SHAPE},
 };
+use crate::json::{JsonRef, ListRef};
 
 pub(super) const DATA: &str = "data";
 
@@ -22,13 +20,13 @@ pub(super) const DATA: &str = "data";
 ///
 /// # Errors
 /// The wrong elements, at most [`MOST_ERRORS`](crate::tensor::MOST_ERRORS).
-pub fn read(list: &Value, at: Pointer<'_>) -> Result<Vec<Given>, Vec<InputError>> {
+pub fn read<'a>(list: impl Into<JsonRef<'a>>, at: Pointer<'_>) -> Result<Vec<Given>, Vec<InputError>> {
     let mut errors = InputErrors::default();
-    let tensors = head::read_list(list, at, &mut errors, read_tensor);
+    let tensors = head::read_list(list.into(), at, &mut errors, read_tensor);
     errors.or(tensors)
 }
 
-fn read_tensor(entry: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Option<Given> {
+fn read_tensor(entry: JsonRef<'_>, at: Pointer<'_>, errors: &mut InputErrors) -> Option<Given> {
     let members = head::members(entry, &[NAME, SHAPE, DATATYPE, DATA], at, errors)?;
     let head = Head::read(members, at, errors);
     let Some(data) = members.get(DATA) else {
@@ -39,23 +37,28 @@ fn read_tensor(entry: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Opti
 }
 
 /// The tensor with the elements that the value contains. They are incomplete if there are errors.
-pub(super) fn read_data(head: Head<'_>, value: &Value, at: Pointer<'_>, errors: &mut InputErrors) -> Given {
+pub(super) fn read_data(
+    head: Head<'_>,
+    value: JsonRef<'_>,
+    at: Pointer<'_>,
+    errors: &mut InputErrors,
+) -> Given {
     let mut reader = Reader { datatype: head.datatype, data: Vec::new(), errors };
     let mut form = Form::Nested;
     match (value, head.shape.as_slice()) {
-        (Value::Array(values), shape) if is_nested(values, shape) => reader.nested(values, shape, at),
-        (Value::Array(values), _) => {
+        (JsonRef::List(values), shape) if is_nested(values, shape) => reader.nested(values, shape, at),
+        (JsonRef::List(values), _) => {
             form = Form::Flat;
             reader.flat(values, &head, at);
         }
         (value, []) => reader.element(value, at),
-        (other, _) => reader.errors.add(at, "type", format!("must be a list, not {}", kind(other))),
+        (other, _) => reader.errors.add(at, "type", format!("must be a list, not {}", other.kind())),
     }
     Given { tensor: head.with(reader.data), form }
 }
 
-fn is_nested(values: &[Value], shape: &[usize]) -> bool {
-    shape.len() > 1 && values.first().is_some_and(Value::is_array)
+fn is_nested(values: ListRef<'_>, shape: &[usize]) -> bool {
+    shape.len() > 1 && values.get(0).is_some_and(|first| first.as_list().is_some())
 }
 
 struct Reader<'a> {
@@ -65,7 +68,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn flat(&mut self, values: &[Value], head: &Head<'_>, at: Pointer<'_>) {
+    fn flat(&mut self, values: ListRef<'_>, head: &Head<'_>, at: Pointer<'_>) {
         if values.len() != head.elements {
             let (shape, elements) = (&head.shape, head.elements);
             let detail =
@@ -76,7 +79,7 @@ impl Reader<'_> {
         self.elements(values, at);
     }
 
-    fn nested(&mut self, values: &[Value], shape: &[usize], at: Pointer<'_>) {
+    fn nested(&mut self, values: ListRef<'_>, shape: &[usize], at: Pointer<'_>) {
         let Some((length, inner)) = shape.split_first() else { return };
         if values.len() != *length {
             let detail = format!("must have {length} values, as the shape says, not {}", values.len());
@@ -90,16 +93,16 @@ impl Reader<'_> {
                 return;
             }
             match value {
-                Value::Array(values) => self.nested(values, inner, at.element(index)),
+                JsonRef::List(values) => self.nested(values, inner, at.element(index)),
                 other => {
-                    let detail = format!("must be a list of {} values, not {}", inner[0], kind(other));
+                    let detail = format!("must be a list of {} values, not {}", inner[0], other.kind());
                     self.errors.add(at.element(index), "type", detail);
                 }
             }
         }
     }
 
-    fn elements(&mut self, values: &[Value], at: Pointer<'_>) {
+    fn elements(&mut self, values: ListRef<'_>, at: Pointer<'_>) {
         for (index, value) in values.iter().enumerate() {
             if self.errors.is_full() {
                 return;
@@ -108,7 +111,7 @@ impl Reader<'_> {
         }
     }
 
-    fn element(&mut self, value: &Value, at: Pointer<'_>) {
+    fn element(&mut self, value: JsonRef<'_>, at: Pointer<'_>) {
         let appended = from_json::append(&mut self.data, Allowed::any(self.datatype), value);
         if let Err(Unfit { code, detail }) = appended {
             self.errors.add(at, code, detail);

@@ -7,8 +7,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue},
 };
-use serde_json::Value;
-use tepal_shared::tensor::open_inference::binary;
+use tepal_shared::{json::JsonRef, tensor::open_inference::binary};
 
 use crate::{
     error::{ApiError, Mistake},
@@ -38,7 +37,7 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     bodies: &Bodies,
-    model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, Refused> + Send + 'static,
+    model_of: impl Fn(Option<JsonRef<'_>>) -> Result<Arc<Served>, Refused> + Send + 'static,
 ) -> Result<(Submission, Option<Share>), Refused> {
     let form = Form::of(headers, &model_of)?;
     let (submission, share) =
@@ -50,7 +49,7 @@ impl Form {
     /// The header of the binary form decides, whatever the body's media type: clients of that form send another one, or none.
     fn of(
         headers: &HeaderMap,
-        model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, Refused>,
+        model_of: impl Fn(Option<JsonRef<'_>>) -> Result<Arc<Served>, Refused>,
     ) -> Result<Self, Refused> {
         if let Some(length) = headers::once(headers, &JSON_LENGTH, binary::HEADER)? {
             let is_plain = !headers::is_compressed(headers);
@@ -77,13 +76,13 @@ impl Form {
         self,
         body: &[u8],
         meter: &mut Meter,
-        model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, Refused>,
+        model_of: impl Fn(Option<JsonRef<'_>>) -> Result<Arc<Served>, Refused>,
     ) -> Result<Submission, Refused> {
         match self {
             Self::Json => {
                 let body = json::parse(body, meter)?;
-                let model = model_of(Some(&body))?;
-                Submission::read(body, &model).map_err(|wrong| invalid(&model, wrong))
+                let model = model_of(Some(JsonRef::from(&body)))?;
+                Submission::read(&body, &model).map_err(|wrong| invalid(&model, wrong))
             }
             Self::Binary(length) => read_binary(&length, body, meter, model_of),
             Self::Raw(content, model) => {
@@ -99,7 +98,7 @@ pub(crate) fn read_binary(
     length: &HeaderValue,
     body: &[u8],
     meter: &mut Meter,
-    model_of: impl Fn(Option<&Value>) -> Result<Arc<Served>, Refused>,
+    model_of: impl Fn(Option<JsonRef<'_>>) -> Result<Arc<Served>, Refused>,
 ) -> Result<Submission, Refused> {
     let wrong = |detail| ApiError::Invalid(vec![Mistake::in_header(binary::HEADER, "out_of_range", detail)]);
     let (text, raw) = binary::split(length.as_bytes(), body).map_err(wrong)?;
@@ -111,7 +110,8 @@ pub(crate) fn read_binary(
         other => other,
     })?;
     pay(meter, raw)?;
-    let model = model_of(Some(&value))?;
+    let value = JsonRef::from(&value);
+    let model = model_of(Some(value))?;
     Submission::read_binary(value, raw, &model).map_err(|wrong| invalid(&model, wrong))
 }
 

@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::tensor::Tensor;
@@ -166,7 +166,8 @@ fn at_most_twenty_mistakes_are_reported() {
 fn a_declared_shape_alone_reserves_nothing() {
     let mut errors = InputErrors::default();
     let members = json!({"name": "x", "shape": [1 << 30], "datatype": "FP64"});
-    let head = Head::read(members.as_object().unwrap(), INPUTS, &mut errors).unwrap();
-    let given = read_data(head, &json!([1, 2]), INPUTS, &mut errors);
+    let JsonRef::Object(members) = JsonRef::from(&members) else { panic!() };
+    let head = Head::read(members, INPUTS, &mut errors).unwrap();
+    let given = read_data(head, JsonRef::from(&json!([1, 2])), INPUTS, &mut errors);
     assert_eq!(given.tensor.data.capacity(), 0);
 }

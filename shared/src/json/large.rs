@@ -2,10 +2,8 @@
 //! [`replace_large`] replaces each by an object that is valid nowhere. So the reader of the document refuses that one value, and can
 //! show the text that the client sent.
 
-use serde_json::Value;
-
 /// The only member of such an object. If a client sends such an object, it is refused as well.
-const MARK: &str = "beyond f64";
+pub(super) const MARK: &str = "beyond f64";
 /// Number of bytes of a number that are shown.
 const LONGEST: usize = 40;
 
@@ -32,29 +30,6 @@ pub fn replace_large(text: &str) -> Option<String> {
     }
     replaced.push_str(&text[copied..]);
     (copied > 0).then_some(replaced)
-}
-
-/// The text that [`replace_large`] replaced by this value.
-#[must_use]
-pub fn large(value: &Value) -> Option<&str> {
-    match value {
-        Value::Object(fields) if fields.len() == 1 => fields.get(MARK)?.as_str(),
-        _ => None,
-    }
-}
-
-/// The kind of a JSON value, for error messages.
-#[must_use]
-pub fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) if large(value).is_some() => "a number",
-        Value::Object(_) => "an object",
-    }
 }
 
 fn is_large(number: &str) -> bool {
@@ -86,7 +61,9 @@ fn shortened(number: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::Value;
+
+    use super::{super::JsonRef, *};
 
     #[test]
     fn numbers_beyond_a_64_bit_float_are_replaced() {
@@ -94,11 +71,13 @@ mod tests {
         for number in ["1e400", "-1e400", "1E+309", "1.8e308", "12.5e99999999999", huge.as_str(), "0.1e400"] {
             let text = replace_large(&format!("[1, {number}, \"x\"]")).unwrap();
             let value: Value = serde_json::from_str(&text).unwrap();
-            assert_eq!(large(&value[1]), Some(shortened(number).as_str()), "{text}");
+            let replaced = JsonRef::from(&value[1]);
             assert_eq!(
-                (kind(&value[1]), &value[0], &value[2]),
-                ("a number", &Value::from(1), &Value::from("x"))
+                (replaced.large(), replaced.kind()),
+                (Some(shortened(number).as_str()), "a number"),
+                "{text}"
             );
+            assert_eq!((&value[0], &value[2]), (&Value::from(1), &Value::from("x")));
         }
         assert_eq!(shortened(&huge), format!("1{}...", "0".repeat(39)));
     }
@@ -117,6 +96,6 @@ mod tests {
         }
         let text = replace_large(r#"{"a\\\"": 1e400, "\u00e9\\\\": -1e400}"#).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(large(&value["\u{e9}\\\\"]), Some("-1e400"), "{text}");
+        assert_eq!(JsonRef::from(&value["\u{e9}\\\\"]).large(), Some("-1e400"), "{text}");
     }
 }
