@@ -1,6 +1,6 @@
 //! Concurrent submissions: they share script calls, and each has its own outcome.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tepal_shared::{
@@ -53,10 +53,44 @@ pub(crate) async fn they_share_a_call_and_keep_their_order(queue: &Queue) {
     assert!(waiting.is_sorted(), "{waiting:?}");
 }
 
+fn of_bytes(bytes: usize) -> NewJob {
+    NewJob { input: format!("[[{}1.0]]", " ".repeat(bytes)).into(), ..new_job() }
+}
+
+pub(crate) async fn a_small_job_does_not_wait_for_large_ones(queue: &Queue) {
+    let ended = Cell::new(0);
+    let large = join_all((0..40).map(|_| async {
+        let outcome = queue.store.intake.submit(JobId::new(0), of_bytes(1 << 20)).await;
+        ended.set(ended.get() + 1);
+        outcome
+    }));
+    let small = async {
+        let outcome = queue.store.intake.submit(JobId::new(0), new_job()).await;
+        (outcome, ended.get())
+    };
+    let (large, (small, had_ended)) = tokio::join!(biased; large, small);
+    assert!(had_ended < 20, "{had_ended}");
+    for outcome in large.into_iter().chain([small]) {
+        assert_eq!(outcome.unwrap(), Submitted::Accepted);
+    }
+}
+
+pub(crate) async fn the_jobs_of_a_batch_keep_their_order_whatever_their_size(queue: &Queue) {
+    let sizes = (0..12).map(|number| if number % 2 == 0 { 1 } else { 100 << 10 });
+    let jobs: Vec<_> = sizes.map(|bytes| (JobId::new(0), Arc::new(of_bytes(bytes)))).collect();
+    for outcome in queue.store.intake.submit_all(&jobs).await.unwrap() {
+        assert_eq!(outcome.unwrap(), Submitted::Accepted);
+    }
+    assert!(queue.takeable("w").await.into_iter().eq(jobs.iter().map(|(id, _)| *id)));
+}
+
 pub(crate) async fn a_call_is_of_16_jobs_or_of_a_mebibyte(queue: &Queue) {
     assert_eq!(calls_for(queue, vec![new_job(); 33]).await, 3);
-    let large = NewJob { input: format!("[[{}1.0]]", " ".repeat(600 << 10)).into(), ..new_job() };
-    assert_eq!(calls_for(queue, vec![large; 5]).await, 3);
+    assert_eq!(calls_for(queue, vec![of_bytes(600 << 10); 5]).await, 3);
+    assert_eq!(
+        calls_for(queue, vec![new_job(), of_bytes(100 << 10), of_bytes(100 << 10), new_job()]).await,
+        3
+    );
 }
 
 pub(crate) async fn each_partition_has_a_call_of_its_own(queue: &Queue) {
@@ -157,7 +191,8 @@ pub(crate) async fn a_key_that_one_may_not_use_is_not_the_others_trouble(queue: 
 
 /// A shared call that fails part-way has stored some jobs. Redis may be full when the jobs are submitted again.
 pub(crate) async fn a_job_that_is_stored_is_never_said_to_be_refused(queue: &Queue) {
-    let large = NewJob { input: format!("[[{}1.0]]", " ".repeat(900 << 10)).into(), ..new_job() };
+    let large = of_bytes(900 << 10);
+    let other = NewJob { input: of_bytes(100 << 10).input, ..keyed("cc") };
     let mut unknown = 0;
     for limit_kib in (1_000..8_000).step_by(250) {
         let queue = queue.another();
@@ -170,7 +205,7 @@ pub(crate) async fn a_job_that_is_stored_is_never_said_to_be_refused(queue: &Que
         let limit = used + (limit_kib << 10);
         queue.redis::<()>(&["CONFIG", "SET", "maxmemory", &limit.to_string()]).await;
 
-        let (id, outcome) = submit(&queue, vec![large.clone(), keyed("cc")]).await.remove(0);
+        let (id, outcome) = submit(&queue, vec![large.clone(), other.clone()]).await.remove(0);
 
         let is_stored = queue.redis::<u64>(&["EXISTS", &queue.store.queue.keys().job(id)]).await == 1;
         match outcome {
@@ -219,6 +254,8 @@ async fn those_of_several_tasks_share_a_call_too() {
 as_tests![
     they_share_a_call_and_keep_their_order,
     a_call_is_of_16_jobs_or_of_a_mebibyte,
+    a_small_job_does_not_wait_for_large_ones,
+    the_jobs_of_a_batch_keep_their_order_whatever_their_size,
     each_partition_has_a_call_of_its_own,
     a_list_of_jobs_waits_in_its_order,
     no_more_of_them_are_accepted_than_the_queue_has_room_for,

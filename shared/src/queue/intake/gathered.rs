@@ -17,6 +17,9 @@ use crate::{
 const MOST_JOBS: usize = 16;
 /// A call with this many bytes of input takes no further job.
 const ENOUGH_BYTES: usize = 1 << 20;
+/// Bytes of input beyond which Redis needs a quarter of a millisecond or more for a job. Others do not wait in the same call.
+const LARGE: usize = 64 << 10;
+
 /// The outcome of one submission.
 pub(super) type SubmitResult = Result<Submitted, StoreError>;
 
@@ -34,6 +37,15 @@ impl PendingSubmission {
         let (sender, receiver) = oneshot::channel();
         (Self { id, job, outcome: sender }, receiver)
     }
+
+    fn is_large(&self) -> bool {
+        is_large(&self.job)
+    }
+}
+
+/// Whether Redis is busy with the job for so long that it should not delay others.
+pub(super) fn is_large(job: &NewJob) -> bool {
+    job.input.len() > LARGE
 }
 
 /// Submissions that wait for a call. Clones share them.
@@ -66,14 +78,16 @@ impl Gathered {
     }
 }
 
-/// Divides submissions into calls, each for one partition and model, in the order of submission.
+/// Divides submissions into calls, each for one partition and model and for small or large jobs, in the order of submission.
 pub(super) fn calls(mut submissions: Vec<PendingSubmission>) -> Vec<Vec<PendingSubmission>> {
     let streams_of = |submission: &PendingSubmission| (submission.id.partition(), submission.job.model);
     submissions.sort_by_key(streams_of);
     let (mut calls, mut bytes) = (Vec::<Vec<_>>::new(), 0);
     for submission in submissions {
         let has_room = |call: &&mut Vec<PendingSubmission>| {
-            let is_same = |other: &PendingSubmission| streams_of(other) == streams_of(&submission);
+            let is_same = |other: &PendingSubmission| {
+                streams_of(other) == streams_of(&submission) && other.is_large() == submission.is_large()
+            };
             call.len() < MOST_JOBS && bytes < ENOUGH_BYTES && call.last().is_some_and(is_same)
         };
         let size = submission.job.input.len();

@@ -6,7 +6,10 @@ use std::{
 };
 
 use redis::{Cmd, Pipeline, RedisError};
-use tokio::time::Instant;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout},
+};
 
 use crate::queue::{
     error::StoreError,
@@ -19,6 +22,12 @@ use crate::queue::{
     link::{Answered, ConnectionSettings, Generation, Redis, Replicated, ReplicationSettings},
 };
 
+/// Calls with large inputs that are sent before Redis has answered. Redis answers in the order of the calls and needs some 5 ms for each
+/// MiB, which the calls behind it wait for. Two keep it busy.
+const LARGE_CALLS: usize = 2;
+/// Longest time to wait for the turn of such a call: the bodies of all requests together keep Redis busy for less.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
 /// What a proxy may do with a queue: submit, cancel and requeue jobs, and fail those that missed a deadline. Clones share
 /// everything.
 #[derive(Clone, Debug)]
@@ -29,6 +38,8 @@ pub struct Intake {
     pub(super) gathered: Gathered,
     pub(super) acknowledged: Acknowledged,
     pub(super) depths: SharedDepths,
+    /// For calls with large inputs.
+    pub(super) large_calls: Arc<Semaphore>,
     last_out_of_memory: LastOutOfMemory,
 }
 
@@ -37,7 +48,8 @@ impl Intake {
     #[must_use]
     pub fn new(queue: Queue) -> Self {
         let (gathered, acknowledged, depths, last_out_of_memory) = Default::default();
-        Self { queue, replicated: None, gathered, acknowledged, depths, last_out_of_memory }
+        let large_calls = Arc::new(Semaphore::new(LARGE_CALLS));
+        Self { queue, replicated: None, gathered, acknowledged, depths, large_calls, last_out_of_memory }
     }
 
     /// The same, but a submission is acknowledged only when replicas hold it.
@@ -83,6 +95,16 @@ impl Intake {
         let outcome = self.queue.redis.run_all(&pipeline).await?.pop();
         let refusal = outcome.and_then(Result::err);
         Ok(refusal.filter(|error| matches!(error, StoreError::CannotPersist(_) | StoreError::NotReady(_))))
+    }
+
+    /// Waits until a call with a large input may be sent.
+    pub(super) async fn turn_of_large_call(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        match timeout(LONGEST_WAIT, self.large_calls.acquire()).await {
+            // The semaphore is never closed.
+            Ok(turn) => turn.map_err(|_| StoreError::Disconnected),
+            // Nothing was sent: Redis has answered none of those before it.
+            Err(_) => Err(StoreError::Disconnected),
+        }
     }
 
     /// Runs a script that accepts jobs.

@@ -13,7 +13,7 @@ use crate::{
         error::StoreError,
         intake::{
             depths::Room,
-            gathered::{Added, PendingSubmission, SubmitResult, calls},
+            gathered::{Added, PendingSubmission, SubmitResult, calls, is_large},
             handle::Intake,
             submitted::Submitted,
         },
@@ -56,7 +56,14 @@ impl Intake {
         if let Some(first) = calls.next() {
             self.send(first).await;
         }
-        join_all(calls.map(|further| self.send(further))).await;
+        if jobs.iter().any(|(_, job)| is_large(job)) {
+            // Small calls do not wait for large ones.
+            for further in calls {
+                self.send(further).await;
+            }
+        } else {
+            join_all(calls.map(|further| self.send(further))).await;
+        }
         let outcomes = join_all(outcomes).await;
         let outcomes: Vec<_> =
             outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|_| Err(interrupted()))).collect();
@@ -114,8 +121,11 @@ impl Intake {
     /// Submits jobs of one partition and model in one script call. Returns one outcome for each, in order.
     async fn call(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<SubmitResult>, StoreError> {
         let Some((id, job)) = jobs.first() else { return Ok(Vec::new()) };
+        // While it waits, its inputs are in memory only once.
+        let turn = if is_large(job) { Some(self.turn_of_large_call().await?) } else { None };
         let call = self.submit_call(id.partition(), job.model, jobs);
         let Answered { generation, value, earlier } = self.run_submission(&call).await?;
+        drop(turn);
         let mut outcomes = Submitted::parse_all(value, jobs.len())?;
         if let Some(error) = earlier {
             // The earlier sending may have found room.
