@@ -30,6 +30,9 @@ use crate::{
 };
 
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Requests that may wait to be sent. More than there are: the permits of a smaller buffer go to requests in their order, and one
+/// whose task is not polled soon, because its client is busy, would keep its permit from all others.
+const MOST_WAITING: usize = 1 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often an idle connection is checked, so that a half-open one is found before a request needs it.
@@ -119,7 +122,8 @@ impl SharedConnection {
     ) -> Result<MultiplexedConnection, StoreError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(response_timeout));
+            .set_response_timeout(Some(response_timeout))
+            .set_pipeline_buffer_size(MOST_WAITING);
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         let mode = expect_primary(&mut connection).await?;
         if let (Mode::Cluster, Some(queue)) = (mode, &self.settings.queue) {
