@@ -1,8 +1,13 @@
 //! The operating system's limit of open files. A process at this limit can neither accept connections nor connect to Redis, so
 //! the limit must be higher than the number of client connections.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tracing::warn;
+use std::io;
+
+use rustix::{
+    io::fcntl_dupfd_cloexec,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+use tracing::{debug, warn};
 
 /// Files other than client connections with a slot: connections to Redis, the listening socket, files that are read at times, and
 /// the connections that may have lost their slots in any case.
@@ -23,12 +28,16 @@ pub(crate) struct Room {
 pub(crate) fn make_room(connections: usize) -> Room {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHERS + SPARE);
-    let Some(current) = current.filter(|current| *current < needed) else { return room(needed, connections) };
+    let Some(current) = current.filter(|current| *current < needed) else {
+        grow_table(needed);
+        return room(needed, connections);
+    };
     let raised = maximum.map_or(needed, |maximum| maximum.min(needed));
     let limit = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }) {
         Ok(()) => raised,
         Err(_) => current,
     };
+    grow_table(limit);
     let room = room(limit, connections);
     if room.connections < connections {
         warn!(
@@ -40,6 +49,17 @@ pub(crate) fn make_room(connections: usize) -> Room {
         );
     }
     room
+}
+
+/// Grows the kernel's table of this process's open files to this size. Otherwise it doubles while connections are accepted, and
+/// each time the accepting thread waits until all processors have let go of the old table (`expand_fdtable` of Linux): half a
+/// second on a busy machine, in which no client is served.
+fn grow_table(files: u64) {
+    let last = i32::try_from(files).unwrap_or(i32::MAX).saturating_sub(1);
+    // The file is closed at once.
+    if let Err(error) = fcntl_dupfd_cloexec(io::stderr(), last) {
+        debug!(action = "open_files_not_reserved", %error);
+    }
 }
 
 /// Connections come before spare files.
