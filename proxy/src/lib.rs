@@ -52,6 +52,7 @@ use self::{
     http::{
         certificate::{self, Current},
         connections::{BusyThreads, Handshakes, RejectHead, Server, limits::ConnectionLimits},
+        conversions::Conversions,
         open_files::{self, Room},
     },
     state::App,
@@ -95,9 +96,10 @@ pub async fn run(
     let (snapshots, snapshot) = tokio::sync::watch::channel(Arc::default());
     let keys = config.api_keys_file.as_deref().map(Access::open).transpose().map_err(StartError::ApiKeys)?;
     let (access, keys_file) = keys.unzip();
-    let app = Arc::new(App::new(&config, access, snapshot, shutdown.clone())?);
-    let files = config.certificate.as_ref();
     let busy = BusyThreads::start().map_err(StartError::Threads)?;
+    let conversions = Conversions::new(busy.handle());
+    let app = Arc::new(App::new(&config, access, snapshot, conversions, shutdown.clone())?);
+    let files = config.certificate.as_ref();
     let opened = files.map(|files| certificate::open(files, app.metrics.tls.expires.clone())).transpose()?;
     let (current, renewal) = opened.unzip();
     let server = server(&app, &config, current);

@@ -51,13 +51,13 @@ impl App {
         config: &Config,
         access: Option<Access>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
+        conversions: Conversions,
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let store = Store::open(&config.common, config.replication).map_err(StartError::Redis)?;
         let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
         metrics.models_known(config.own_models.models.iter().map(|served| served.name));
         let secret = Arc::new(Secret::default());
-        let conversions = Conversions::new();
         let bodies = Bodies::new(config.body, conversions.clone());
         let has_rate_limit = config.rate_limit.is_some();
         let quota = Quota::new(config.owner_max_bytes, has_rate_limit, config.common.policy.partitions);

@@ -14,11 +14,11 @@ pub(crate) struct Conversions {
 }
 
 impl Conversions {
-    /// Uses the blocking threads of the present runtime, whichever runtime asks for a conversion.
-    pub(crate) fn new() -> Self {
+    /// Uses the blocking threads of this runtime, whichever runtime asks for a conversion.
+    pub(crate) fn new(threads: Handle) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let permits = Arc::new(Semaphore::new((processors / 2).max(1)));
-        Self { threads: Handle::current(), permits }
+        Self { threads, permits }
     }
 
     /// Runs `convert` when it is its turn. It runs to its end even if nobody waits for it any more.
@@ -48,7 +48,7 @@ mod tests {
 
     #[tokio::test]
     async fn half_of_the_processors_convert_at_a_time() {
-        let conversions = Conversions::new();
+        let conversions = Conversions::new(Handle::current());
         let most = conversions.permits.available_permits();
         let running = Arc::new(AtomicUsize::new(0));
         let convert = |number: usize| {
@@ -68,7 +68,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_abandoned_conversion_keeps_its_permit_until_it_has_ended() {
-        let conversions = Conversions::new();
+        let conversions = Conversions::new(Handle::current());
         let all = conversions.permits.available_permits();
         let (finish, finished) = std::sync::mpsc::channel::<()>();
         let mut abandoned = Box::pin(conversions.run(move || finished.recv()));
@@ -82,7 +82,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_reaches_the_caller() {
-        let conversions = Conversions::new();
+        let conversions = Conversions::new(Handle::current());
         let run = std::panic::AssertUnwindSafe(conversions.run(|| panic!("on purpose")));
         assert!(run.catch_unwind().await.is_err());
     }

@@ -1,5 +1,6 @@
 //! Large inputs: what one costs a client and Redis, and what uploads cost other clients.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ outputs = [{ name = "scores", datatype = "FP32", shape = [2] }]
 backend = "tensorflow_serving"
 "#;
 const UPLOADERS: usize = 2;
+/// Another address of this machine than that of the uploaders: clients are served by their address.
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// How often another client asks for a job.
 const ASK_EVERY: Duration = Duration::from_millis(10);
 
@@ -101,7 +104,7 @@ async fn uploading(measured: &mut Measured, scale: Scale, queue: &Queue, url: &s
     let megabytes = body.len() as f64 / 1e6;
     let [mut alone, mut beside] = [const { Series::new() }; 2];
     for round in 0..scale.rounds {
-        let client = Client::new(url);
+        let client = Client::from_address(url, OTHER.into());
         let answer = client.post_raw("/predict", body.as_str().to_owned()).await;
         assert_eq!(answer.status, 202, "{}", answer.text());
         let path = format!("/job/{}", answer.json()["job_id"].as_str().expect("a job id"));

@@ -38,7 +38,7 @@ const LEAST_REMEMBERED: usize = 64;
 /// A connection, from its first byte to its end.
 type Connection = BoxFuture<'static, ()>;
 
-/// The threads that serve busy clients, with a lower priority. They end when this is dropped.
+/// The threads that serve busy clients and convert large bodies, with a lower priority. They end when this is dropped.
 pub(crate) struct BusyThreads(Option<Runtime>);
 
 /// The lanes of all clients.
