@@ -111,7 +111,7 @@ pub async fn run(
     }
     let redis = app.store.queue().redis();
     tokio::select! {
-        () = server.run(listener, &busy, &shutdown) => {}
+        outcome = server.run(listener, &busy, &shutdown) => outcome.map_err(StartError::Threads)?,
         format = redis.refused_format() => return Err(StartError::StoredFormat(format)),
     }
     info!(action = "proxy_stopped");

@@ -1,5 +1,6 @@
 //! Connections: accepts them, secures them, limits them, and drains them when the service stops.
 
+mod accept;
 mod arrivals;
 mod drain;
 mod handshake;
@@ -12,25 +13,22 @@ mod slots;
 mod turns;
 mod write_timeout;
 
-use std::{io, pin::pin, sync::Arc};
+use std::{io, net, sync::Arc};
 
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::TokioIo,
-    server::graceful::{GracefulShutdown, Watcher},
-};
+use hyper_util::{rt::TokioIo, server::graceful::Watcher};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
+pub(crate) use self::{handshake::Handshakes, refusals::RejectHead, turns::BusyThreads};
 use self::{
-    arrivals::Arrivals,
     limits::ConnectionLimits,
     overdue::overdue,
     pace::Pace,
@@ -39,7 +37,6 @@ use self::{
     turns::Turns,
     write_timeout::WriteTimeout,
 };
-pub(crate) use self::{handshake::Handshakes, refusals::RejectHead, turns::BusyThreads};
 use super::{
     peer::{Peer, TrustedProxies},
     security_headers::SecurityHeaders,
@@ -68,38 +65,30 @@ pub(crate) struct Server {
 
 impl Server {
     /// Serves until `shutdown` begins, then waits for the requests in flight.
-    pub(crate) async fn run(self, listener: TcpListener, busy: &BusyThreads, shutdown: &CancellationToken) {
-        let mut http = http1::Builder::new();
-        // The library has one limit for slow heads and idle connections; `overdue` has one for each.
-        http.header_read_timeout(None).max_buf_size(MOST_UNREAD);
-        let open = GracefulShutdown::new();
+    pub(crate) async fn run(
+        self,
+        listener: TcpListener,
+        busy: &BusyThreads,
+        shutdown: &CancellationToken,
+    ) -> io::Result<()> {
+        let slots = Slots::new(self.limits.most, self.limits.spare / 2, self.metrics.clone());
         let closing = CancellationToken::new();
         let close = closing.clone().drop_guard();
-        let slots = Slots::new(self.limits.most, self.limits.spare / 2, self.metrics.clone());
-        let turns = Turns::new(busy.handle());
-        let server = Arc::new(self);
-        let mut stop = pin!(async {
-            shutdown.cancelled().await;
-            info!(action = "draining");
-            sleep(server.limits.shutdown_delay).await;
-        });
-        let mut arrivals =
-            Arrivals::new(listener, Arc::clone(&slots), server.trusted.clone(), server.limits.spare / 2);
-        loop {
-            let (stream, peer, slot) = tokio::select! {
-                arrival = arrivals.next() => arrival,
-                () = &mut stop => break,
-            };
-            let (server, http, watcher) = (Arc::clone(&server), http.clone(), open.watcher());
-            let client = server.trusted.client(peer);
-            let connection = Connection { server, http, turns: Arc::clone(&turns), peer, watcher, slot };
-            turns.open(client, connection.run(stream, closing.clone()));
-        }
-        drop(arrivals);
+        let accepting = accept::Accepting {
+            listener: listener.into_std()?,
+            slots: Arc::clone(&slots),
+            turns: Turns::new(busy.handle()),
+            server: Arc::new(self),
+            stop: shutdown.clone(),
+            closing,
+        };
+        let drain_timeout = accepting.server.limits.drain_timeout;
+        let open = accepting.start().await?;
         drop(close);
-        if timeout(server.limits.drain_timeout, open.shutdown()).await.is_err() {
+        if timeout(drain_timeout, open.shutdown()).await.is_err() {
             warn!(action = "drain_timed_out", connections = slots.open());
         }
+        Ok(())
     }
 }
 
@@ -124,7 +113,11 @@ struct Connection {
 impl Connection {
     /// Opens the connection. When the service is `closing`, that is aborted: no request was sent yet. It waits for no turn of its
     /// client, so that it makes room at once for another connection.
-    async fn run(self, stream: TcpStream, closing: CancellationToken) {
+    async fn run(self, stream: net::TcpStream, closing: CancellationToken) {
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => return debug!(action = "connection_failed", %error),
+        };
         let slot = Arc::clone(&self.slot);
         closing.run_until_cancelled(until_lost(slot, self.open(stream))).await;
     }

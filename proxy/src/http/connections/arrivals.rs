@@ -5,14 +5,14 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
 
 use futures_util::FutureExt as _;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{self, TcpListener},
     task::yield_now,
     time::sleep,
 };
@@ -40,7 +40,7 @@ pub(super) struct Arrivals {
     given: usize,
 }
 
-/// An accepted connection with its slot.
+/// An accepted connection with its slot. It belongs to no runtime yet.
 pub(super) type Arrival = (TcpStream, Peer, Arc<Slot>);
 
 /// Items in one line for each client. The clients take turns.
@@ -99,7 +99,7 @@ impl Arrivals {
         self.waiting.count < self.most_waiting
     }
 
-    async fn add(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
+    async fn add(&mut self, accepted: io::Result<(net::TcpStream, SocketAddr)>) {
         match accepted {
             Ok((stream, peer)) => {
                 // Answers are small and written at once. Nagle's algorithm would only delay them.
@@ -108,7 +108,10 @@ impl Arrivals {
                 }
                 let peer = Peer(peer.ip());
                 let client = self.trusted.client(peer);
-                self.waiting.push(client, !self.slots.knows(client), (stream, peer));
+                match stream.into_std() {
+                    Ok(stream) => self.waiting.push(client, !self.slots.knows(client), (stream, peer)),
+                    Err(error) => debug!(action = "connection_failed", %error),
+                }
             }
             Err(error) => {
                 warn!(action = "accept_failed", %error);
