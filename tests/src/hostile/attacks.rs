@@ -50,7 +50,7 @@ pub(super) enum Attack {
     EndlessHeads,
     /// 1,000 bodies, byte by byte
     SlowBodies,
-    /// 12,000 connections on 4,000 slots that send no request
+    /// 12,000 connections on 3,000 slots that send no request
     Idle,
     /// connections that are opened and closed
     Churn,

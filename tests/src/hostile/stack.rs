@@ -19,7 +19,7 @@ const ROWS: usize = 1024;
 /// Jobs of one batch.
 const BATCH: usize = 1000;
 /// The limits of clients that the composition sets.
-const COMPOSITION: [(&str, &str); 2] = [("RATE_LIMIT_PER_MINUTE", "100"), ("MAX_CONNECTIONS", "4000")];
+const COMPOSITION: [(&str, &str); 2] = [("RATE_LIMIT_PER_MINUTE", "100"), ("MAX_CONNECTIONS", "3000")];
 const SEEDED_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// The running services.
