@@ -74,16 +74,17 @@ async fn a_body_that_takes_more_memory_than_there_is_need_not_be_sent_again() {
     let settings = [("BODY_MEMORY_BYTES", memory.to_string()), ("MAX_BODY_BYTES", "1048576".to_owned())];
     let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let gateway = Gateway::with(&settings).await;
-    let zeros = |count| format!(r#"{{"data": [[{}0]]}}"#, "0,".repeat(count));
+    let list = |element: &str, count| format!(r#"{{"data": [[{}0]]}}"#, element.repeat(count));
     let detail = format!(
         "Reading this JSON takes more than the {memory} bytes of memory for all bodies; send fewer values, or tensors in binary form"
     );
-    let refused = gateway.predict(&zeros(400_000)).await;
+    let refused = gateway.predict(&list("[],", 340_000)).await;
     problem(503, "overloaded", "Overloaded").assert(&refused, "/predict", &detail);
     assert_eq!(refused.header("retry-after"), None);
-    let batch = gateway.proxy.client().post_raw("/predict/batch", format!("[{}]", zeros(400_000))).await;
+    let batch =
+        gateway.proxy.client().post_raw("/predict/batch", format!("[{}]", list("[],", 340_000))).await;
     assert_eq!((batch.status, batch.json()["detail"].as_str()), (503, Some(detail.as_str())));
-    assert_eq!(gateway.predict(&zeros(50_000)).await.status, 422, "its values are judged");
+    assert_eq!(gateway.predict(&list("0,", 500_000)).await.status, 422, "its values are judged");
     assert!(gateway.keys().is_empty());
     assert_eq!(gateway.predict(FLOWER).await.status, 202);
 }
