@@ -25,6 +25,12 @@ impl Model {
         }
     }
 
+    /// Whether the description has a sample. A derived one may be wrong: an empty string is no image.
+    #[must_use]
+    pub fn has_written_sample(&self) -> bool {
+        self.sample.is_some() || self.large_sample.is_some()
+    }
+
     /// The sample as a value of `data`; `None` if it is too large to show.
     #[must_use]
     pub fn shown_sample(&self) -> Option<Value> {

@@ -58,9 +58,10 @@ async fn a_saved_model_is_described_by_its_signature() {
 async fn a_saved_model_is_asked_only_for_the_outputs_that_are_described() {
     let models = SavedModel::recorded();
     let server = Recorded::start(&models).await;
-    let description = "outputs = [{ name = \"size\" }]";
-    let product = Product::start(server.port(), &models, |folder| describe(folder, description)).await;
     let rows = models["photo"].cases[1].rows();
+    // The worker would ask a derived sample, too.
+    let description = format!("outputs = [{{ name = \"size\" }}]\nsample = [{{ b64 = {} }}]", rows[0]["b64"]);
+    let product = Product::start(server.port(), &models, |folder| describe(folder, &description)).await;
 
     let body = json!({"model": "photo", "data": rows});
     let id = product.client().post_json("/predict", &body).await.json()["job_id"].clone();

@@ -170,6 +170,7 @@ impl Breaker {
                 match probed {
                     Ok(metadata) => {
                         self.close(metadata);
+                        sample.try_derived().await;
                         self.pause_while_closed(&mut backoff).await;
                     }
                     Err(error) if self.is_busy(&error, began) => {

@@ -58,12 +58,27 @@ impl Sample {
         let asked = self.call().await;
         self.record().note(asked.as_ref().err());
         asked.map_err(|error| {
-            let message = format!(
-                "The model does not answer the sample of its description, model.toml: {}",
-                error.message
-            );
+            let sample = if self.model.has_written_sample() {
+                "the sample of its description, model.toml"
+            } else {
+                "the sample derived from its description; write one into model.toml"
+            };
+            let message = format!("The model does not answer {sample}: {}", error.message);
             BackendError { message, ..error }
         })
+    }
+
+    /// Asks a derived sample, unless the model has answered or refused it already. If it is refused, jobs that succeed later show that
+    /// it is wrong before a job is refused.
+    pub async fn try_derived(&self) {
+        let is_known = {
+            let record = self.record();
+            record.was_answered || record.refused_since.is_some()
+        };
+        // The record says what became of it.
+        if !is_known && !self.model.has_written_sample() {
+            let _ = self.ask().await;
+        }
     }
 
     /// Whether jobs succeeded although the sample has been refused from the first: then it is wrong. That is logged once.

@@ -219,6 +219,16 @@ fn with_wrong_sample() -> tempfile::TempDir {
     models
 }
 
+/// The iris model without a sample. The derived one holds the middle of the bounds, 5.
+fn with_wrong_derived_sample() -> tempfile::TempDir {
+    let models = with_wrong_sample();
+    let file = models.path().join("iris/model.toml");
+    let description = std::fs::read_to_string(&file).unwrap();
+    let kept = description.lines().filter(|line| !line.starts_with("sample ="));
+    std::fs::write(&file, kept.collect::<Vec<_>>().join("\n")).unwrap();
+    models
+}
+
 async fn sample_is_wrong(code: Code) {
     let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
     server.set_behaviour(Behaviour::FailRowsOver(9.0, code));
@@ -248,6 +258,25 @@ async fn sample_is_wrong(code: Code) {
 #[tokio::test]
 async fn a_wrong_sample_is_reported_and_jobs_go_on_once_one_shows_that_the_server_serves() {
     tokio::join!(sample_is_wrong(Code::InvalidArgument), sample_is_wrong(Code::FailedPrecondition));
+}
+
+#[tokio::test]
+async fn a_wrong_derived_sample_stops_no_job_once_others_have_succeeded() {
+    let (queue, server) = (Queue::start().await, ModelServer::start(ServerSpec::iris()).await);
+    server.set_behaviour(Behaviour::FailRowsOver(4.0, Code::InvalidArgument));
+    let models = with_wrong_derived_sample();
+    let settings = Settings::serving(&server).with("RETRY_BASE_MS", 10).with("RECLAIM_INTERVAL_MS", 20);
+    let worker = queue.worker(settings.with_model(models.path(), "iris")).await;
+    let asked = async || !server.calls().is_empty();
+    eventually(SOON, "the sample", asked).await;
+    let ids = queue.submit_all((0..5).map(|_| input(3.9))).await;
+    queue.all_completed(&ids).await;
+
+    let refused = queue.submit(input(9.6)).await;
+
+    assert_eq!(queue.failed(refused).await.1, "model_rejected");
+    worker.wait_for_log("sample_wrong", SOON).await;
+    assert_never_down(&worker);
 }
 
 #[tokio::test]
