@@ -84,7 +84,7 @@ async fn a_body_that_takes_more_memory_than_there_is_need_not_be_sent_again() {
     let batch =
         gateway.proxy.client().post_raw("/predict/batch", format!("[{}]", list("[],", 340_000))).await;
     assert_eq!((batch.status, batch.json()["detail"].as_str()), (503, Some(detail.as_str())));
-    assert_eq!(gateway.predict(&list("0,", 500_000)).await.status, 422, "its values are judged");
+    assert_eq!(gateway.predict(&list("0,", 400_000)).await.status, 422, "its values are judged");
     assert!(gateway.keys().is_empty());
     assert_eq!(gateway.predict(FLOWER).await.status, 202);
 }
