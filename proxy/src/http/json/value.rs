@@ -121,7 +121,7 @@ impl ValueVisitor<'_> {
                 |index: &usize| members[..*index].iter().any(|other| other.name == members[*index].name);
             (1..members.len()).filter(is_repeated).collect()
         } else {
-            self.take(2 * size_of_val(members) / size_of::<Member>() * size_of::<usize>())?;
+            self.take(2 * members.len() * size_of::<usize>())?;
             let mut sorted: Vec<usize> = (0..members.len()).collect();
             sorted.sort_by_key(|index| &members[*index].name);
             sorted
