@@ -37,8 +37,8 @@ pub enum StartError {
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),
-    /// The operating system starts no more threads.
-    #[error("threads cannot be started")]
+    /// The operating system starts no more threads, or gives them nothing to wait for connections with.
+    #[error("the threads that serve connections cannot be started")]
     Threads(#[source] io::Error),
     /// The certificate cannot be used.
     #[error(transparent)]

@@ -40,6 +40,8 @@ struct Record {
     /// When jobs were last allowed to show whether the backend serves them.
     tried_at: Option<Instant>,
     is_reported: bool,
+    /// Whether a derived sample was asked without need.
+    was_tried: bool,
 }
 
 impl Sample {
@@ -68,17 +70,13 @@ impl Sample {
         })
     }
 
-    /// Asks a derived sample, unless the model has answered or refused it already. If it is refused, jobs that succeed later show that
-    /// it is wrong before a job is refused.
+    /// Asks a derived sample, once. If the model refuses it, jobs that succeed later show that the sample is wrong.
     pub async fn try_derived(&self) {
-        let is_known = {
-            let record = self.record();
-            record.was_answered || record.refused_since.is_some()
-        };
-        // The record says what became of it.
-        if !is_known && !self.model.has_written_sample() {
-            let _ = self.ask().await;
+        if self.model.has_written_sample() || std::mem::replace(&mut self.record().was_tried, true) {
+            return;
         }
+        // The record keeps the answer. An outage is for the probes to find.
+        let _ = self.ask().await;
     }
 
     /// Whether jobs succeeded although the sample has been refused from the first: then it is wrong. That is logged once.

@@ -38,7 +38,7 @@ impl PendingSubmission {
         (Self { id, job, outcome: sender }, receiver)
     }
 
-    fn is_large(&self) -> bool {
+    pub(super) fn is_large(&self) -> bool {
         is_large(&self.job)
     }
 }

@@ -22,8 +22,8 @@ use crate::queue::{
     link::{Answered, ConnectionSettings, Generation, Redis, Replicated, ReplicationSettings},
 };
 
-/// Calls with large inputs that are sent before Redis has answered. Redis answers in the order of the calls and needs some 5 ms for each
-/// MiB, which the calls behind it wait for. Two keep it busy.
+/// Calls with large inputs that are sent before Redis has answered. Redis answers in the order of the calls and needs some 5 ms for
+/// each MiB, which the calls behind it wait for. Two keep it busy.
 const LARGE_CALLS: usize = 2;
 /// Longest time to wait for the turn of such a call: the bodies of all requests together keep Redis busy for less.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);

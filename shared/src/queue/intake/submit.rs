@@ -53,17 +53,12 @@ impl Intake {
             jobs.iter().map(|(id, job)| PendingSubmission::new(*id, Arc::clone(job))).unzip();
         // Concurrent calls keep their order only on a connection that is up, to a Redis that knows the script. So one goes first.
         let mut calls = calls(submissions).into_iter();
+        // Small jobs of a batch take turns with its large ones, because they would overtake them.
+        let in_turn = jobs.iter().any(|(_, job)| is_large(job));
         if let Some(first) = calls.next() {
-            self.send(first).await;
+            self.send(first, in_turn).await;
         }
-        if jobs.iter().any(|(_, job)| is_large(job)) {
-            // Small calls do not wait for large ones.
-            for further in calls {
-                self.send(further).await;
-            }
-        } else {
-            join_all(calls.map(|further| self.send(further))).await;
-        }
+        join_all(calls.map(|further| self.send(further, in_turn))).await;
         let outcomes = join_all(outcomes).await;
         let outcomes: Vec<_> =
             outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|_| Err(interrupted()))).collect();
@@ -84,17 +79,22 @@ impl Intake {
     }
 
     async fn send_all(self, submissions: Vec<PendingSubmission>) {
-        join_all(calls(submissions).into_iter().map(|submissions| self.send(submissions))).await;
+        let send = |submissions: Vec<PendingSubmission>| {
+            let in_turn = submissions.first().is_some_and(PendingSubmission::is_large);
+            self.send(submissions, in_turn)
+        };
+        join_all(calls(submissions).into_iter().map(send)).await;
     }
 
-    async fn send(&self, submissions: Vec<PendingSubmission>) {
+    /// Makes a call. `in_turn`: waits for the turn of a large call.
+    async fn send(&self, submissions: Vec<PendingSubmission>, in_turn: bool) {
         let (jobs, mut waiting): (Vec<_>, Vec<_>) = submissions
             .into_iter()
             .map(|submission| ((submission.id, submission.job), submission.outcome))
             .unzip();
         let outcomes = tokio::select! {
             biased;
-            outcomes = self.submitted(&jobs) => outcomes,
+            outcomes = self.submitted(&jobs, in_turn) => outcomes,
             // While Redis hangs, jobs of clients that went away must not fill the memory.
             _ = join_all(waiting.iter_mut().map(oneshot::Sender::closed)) => return,
         };
@@ -104,13 +104,13 @@ impl Intake {
     }
 
     /// Submits jobs of one partition and model. Returns one outcome for each, in order.
-    async fn submitted(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Vec<SubmitResult> {
-        match self.call(jobs).await {
+    async fn submitted(&self, jobs: &[(JobId, Arc<NewJob>)], in_turn: bool) -> Vec<SubmitResult> {
+        match self.call(jobs, in_turn).await {
             Ok(outcomes) => outcomes,
             // If Redis rejects the keys of one job, the other jobs must not fail with it.
             Err(StoreError::Refused(_) | StoreError::Forbidden(_)) if jobs.len() > 1 => {
                 let alone = jobs.chunks(1).map(async |one| {
-                    self.call(one).await.unwrap_or_else(|error| vec![Err(after_shared_call(error))])
+                    self.call(one, in_turn).await.unwrap_or_else(|error| vec![Err(after_shared_call(error))])
                 });
                 join_all(alone).await.into_iter().flatten().collect()
             }
@@ -119,10 +119,14 @@ impl Intake {
     }
 
     /// Submits jobs of one partition and model in one script call. Returns one outcome for each, in order.
-    async fn call(&self, jobs: &[(JobId, Arc<NewJob>)]) -> Result<Vec<SubmitResult>, StoreError> {
+    async fn call(
+        &self,
+        jobs: &[(JobId, Arc<NewJob>)],
+        in_turn: bool,
+    ) -> Result<Vec<SubmitResult>, StoreError> {
         let Some((id, job)) = jobs.first() else { return Ok(Vec::new()) };
         // While it waits, its inputs are in memory only once.
-        let turn = if is_large(job) { Some(self.turn_of_large_call().await?) } else { None };
+        let turn = if in_turn { Some(self.turn_of_large_call().await?) } else { None };
         let call = self.submit_call(id.partition(), job.model, jobs);
         let Answered { generation, value, earlier } = self.run_submission(&call).await?;
         drop(turn);
