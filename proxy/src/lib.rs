@@ -33,6 +33,7 @@ mod metrics;
 mod probe;
 pub mod reload;
 mod secret;
+mod small_pages;
 mod snapshot;
 mod start_error;
 mod state;
@@ -79,6 +80,8 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     // A restarted proxy gets its port although connections of the old process linger. On Windows the option has another meaning.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
+    // Answers are small and written at once. Nagle's algorithm would only delay them. The accepted connections inherit it.
+    socket.set_nodelay(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
 }
@@ -93,6 +96,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
+    small_pages::prefer();
     let (snapshots, snapshot) = tokio::sync::watch::channel(Arc::default());
     let keys = config.api_keys_file.as_deref().map(Access::open).transpose().map_err(StartError::ApiKeys)?;
     let (access, keys_file) = keys.unzip();
@@ -119,8 +123,8 @@ pub async fn run(
 }
 
 fn server(app: &Arc<App>, config: &Config, certificate: Option<Current>) -> Server {
-    let Room { connections: most, spare } = open_files::make_room(config.connections.most);
-    let limits = ConnectionLimits { most, spare, ..config.connections };
+    let Room { connections: most, waiting, leaving } = open_files::make_room(config.connections.most);
+    let limits = ConnectionLimits { most, waiting, leaving, ..config.connections };
     let handshakes = certificate.map(|current| {
         Arc::new(Handshakes { current, metrics: app.metrics.tls.clone(), timeout: limits.header_timeout })
     });

@@ -2,10 +2,12 @@
 
 mod accept;
 mod arrivals;
+mod closer;
 mod drain;
 mod handshake;
 pub(crate) mod heads;
 pub(crate) mod limits;
+mod lines;
 mod overdue;
 mod pace;
 mod refusals;
@@ -71,7 +73,7 @@ impl Server {
         busy: &BusyThreads,
         shutdown: &CancellationToken,
     ) -> io::Result<()> {
-        let slots = Slots::new(self.limits.most, self.limits.spare / 2, self.metrics.clone());
+        let slots = Slots::new(self.limits.most, self.limits.leaving, self.metrics.clone());
         let closing = CancellationToken::new();
         let close = closing.clone().drop_guard();
         let accepting = accept::Accepting {

@@ -12,22 +12,26 @@ use tracing::{debug, warn};
 /// Files other than client connections with a slot: connections to Redis, the listening socket, files that are read at times, and
 /// the connections that may have lost their slots in any case.
 const OTHERS: u64 = 64;
-/// Connections without a slot, if the limit allows it: those that wait for one, and those that lost one.
-const SPARE: u64 = 512;
+/// Connections that wait for a slot, and those that lost one, if the limit allows it.
+const WAITING: usize = 4096;
+const LEAVING: usize = 256;
 
 /// The open files that client connections may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
     /// Connections with a slot.
     pub(crate) connections: usize,
-    /// Further connections.
-    pub(crate) spare: usize,
+    /// Further connections that wait for a slot.
+    pub(crate) waiting: usize,
+    /// Further connections that lost their slots.
+    pub(crate) leaving: usize,
 }
 
 /// Raises the soft limit as far as so many client connections need it. There is less room if the hard limit is too low.
 pub(crate) fn make_room(connections: usize) -> Room {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHERS + SPARE);
+    let needed = connections.saturating_add(WAITING + LEAVING);
+    let needed = u64::try_from(needed).unwrap_or(u64::MAX).saturating_add(OTHERS);
     let Some(current) = current.filter(|current| *current < needed) else {
         grow_table(needed);
         return room(needed, connections);
@@ -66,7 +70,9 @@ fn grow_table(files: u64) {
 fn room(limit: u64, wanted: usize) -> Room {
     let files = usize::try_from(limit.saturating_sub(OTHERS)).unwrap_or(usize::MAX).max(1);
     let connections = files.min(wanted);
-    Room { connections, spare: (files - connections).min(SPARE as usize) }
+    let spare = files - connections;
+    let leaving = (spare / 2).min(LEAVING);
+    Room { connections, waiting: (spare - leaving).min(WAITING), leaving }
 }
 
 #[cfg(test)]
@@ -76,11 +82,12 @@ mod tests {
     #[test]
     fn some_files_are_kept_for_other_uses() {
         let room = |limit, wanted| {
-            let Room { connections, spare } = room(limit, wanted);
-            (connections, spare)
+            let Room { connections, waiting, leaving } = room(limit, wanted);
+            (connections, waiting, leaving)
         };
-        assert_eq!(room(100_000, 10_000), (10_000, 512));
-        assert_eq!(room(10_100, 10_000), (10_000, 36));
-        assert_eq!((room(1_024, 1_000), room(64, 1_000), room(0, 5)), ((960, 0), (1, 0), (1, 0)));
+        assert_eq!(room(100_000, 10_000), (10_000, 4096, 256));
+        assert_eq!(room(11_064, 10_000), (10_000, 744, 256));
+        assert_eq!(room(10_100, 10_000), (10_000, 18, 18));
+        assert_eq!((room(1_024, 1_000), room(64, 1_000), room(0, 5)), ((960, 0, 0), (1, 0, 0), (1, 0, 0)));
     }
 }

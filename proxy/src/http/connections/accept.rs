@@ -5,7 +5,7 @@ use std::{io, net, panic::resume_unwind, pin::pin, sync::Arc};
 
 use hyper::server::conn::http1;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::{net::TcpListener, runtime::Builder, task::spawn_blocking, time::sleep};
+use tokio::{runtime::Builder, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -45,8 +45,7 @@ impl Accepting {
             info!(action = "draining");
             sleep(server.limits.shutdown_delay).await;
         });
-        let listener = TcpListener::from_std(listener)?;
-        let mut arrivals = Arrivals::new(listener, slots, server.trusted.clone(), server.limits.spare / 2);
+        let mut arrivals = Arrivals::new(listener, slots, server.trusted.clone(), server.limits.waiting)?;
         loop {
             let (stream, peer, slot) = tokio::select! {
                 arrival = arrivals.next() => arrival,

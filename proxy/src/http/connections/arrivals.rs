@@ -3,37 +3,44 @@
 //! client that opens thousands of connections at once delays no other.
 
 use std::{
-    collections::{HashMap, VecDeque},
     io,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     time::Duration,
 };
 
 use futures_util::FutureExt as _;
 use tokio::{
-    net::{self, TcpListener},
+    io::{Interest, unix::AsyncFd},
     task::yield_now,
     time::sleep,
 };
 use tracing::{debug, warn};
 
-use super::slots::{Slot, Slots};
-use crate::http::peer::{Client, Peer, TrustedProxies};
+use super::{
+    closer::Closer,
+    lines::Lines,
+    slots::{Slot, Slots},
+};
+use crate::http::peer::{Peer, TrustedProxies};
 
 /// At least so many accepted connections may wait for a slot.
 const LEAST_WAITING: usize = 8;
 /// Connections that get a slot before other tasks run.
 const IN_A_TURN: usize = 16;
+/// Connections that are accepted before one gets a slot.
+const ACCEPTED_AT_ONCE: usize = 64;
 /// Pause after a failed accept. The usual cause is a lack of file descriptors: other connections must be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections that arrive.
 pub(super) struct Arrivals {
-    listener: TcpListener,
+    /// A listener of tokio would register each connection with the runtime of the thread that accepts, which does not serve it.
+    listener: AsyncFd<TcpListener>,
     slots: Arc<Slots>,
     trusted: TrustedProxies,
     waiting: Lines<(TcpStream, Peer)>,
+    closer: Closer,
     /// Connections that may wait. Each is an open file.
     most_waiting: usize,
     /// Slots given in this turn.
@@ -43,23 +50,22 @@ pub(super) struct Arrivals {
 /// An accepted connection with its slot. It belongs to no runtime yet.
 pub(super) type Arrival = (TcpStream, Peer, Arc<Slot>);
 
-/// Items in one line for each client. The clients take turns.
-struct Lines<T> {
-    lines: HashMap<Option<Client>, VecDeque<T>>,
-    /// The clients with items, the next one first.
-    order: VecDeque<Option<Client>>,
-    count: usize,
-}
-
 impl Arrivals {
     pub(super) fn new(
         listener: TcpListener,
         slots: Arc<Slots>,
         trusted: TrustedProxies,
         most_waiting: usize,
-    ) -> Self {
-        let most_waiting = most_waiting.max(LEAST_WAITING);
-        Self { listener, slots, trusted, waiting: Lines::default(), most_waiting, given: 0 }
+    ) -> io::Result<Self> {
+        #[expect(
+            deprecated,
+            reason = "it is unsound only for a type that may close its file, unlike a listener"
+        )]
+        let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+        let most_closing = most_waiting / 8;
+        let (waiting, closer) = (Lines::default(), Closer::start(most_closing)?);
+        let most_waiting = (most_waiting - most_closing).max(LEAST_WAITING);
+        Ok(Self { listener, slots, trusted, waiting, closer, most_waiting, given: 0 })
     }
 
     /// The next connection. It is safe to drop the future before it is done.
@@ -69,12 +75,15 @@ impl Arrivals {
             yield_now().await;
         }
         loop {
-            // The system has one line for all clients, so it is emptied first.
-            while self.has_room()
-                && let Some(accepted) = self.listener.accept().now_or_never()
-            {
-                self.add(accepted).await;
+            // The system has one line for all clients, so most of it is accepted before one of them gets a slot.
+            for _ in 0..ACCEPTED_AT_ONCE {
+                let accepted = if self.has_room() { accept(&self.listener).now_or_never() } else { None };
+                match accepted {
+                    Some(accepted) => self.add(accepted).await,
+                    None => break,
+                }
             }
+            self.remove_closed();
             let (next, has_room) = (self.waiting.next(), self.has_room());
             tokio::select! {
                 biased;
@@ -84,11 +93,14 @@ impl Arrivals {
                         return (stream, peer, slot);
                     }
                 }
-                // All slots are in use, and none becomes free yet.
-                accepted = self.listener.accept(), if has_room || self.waiting.has_long_line() => {
+                // No slot may be given yet.
+                accepted = accept(&self.listener), if has_room || self.waiting.has_long_line() => {
                     self.add(accepted).await;
-                    if self.waiting.count > self.most_waiting && self.waiting.shorten().is_some() {
+                    if self.waiting.count() > self.most_waiting
+                        && let Some((stream, _)) = self.waiting.shorten()
+                    {
                         self.slots.note_not_served();
+                        self.closer.close(stream);
                     }
                 }
             }
@@ -96,20 +108,25 @@ impl Arrivals {
     }
 
     fn has_room(&self) -> bool {
-        self.waiting.count < self.most_waiting
+        self.waiting.count() < self.most_waiting
     }
 
-    async fn add(&mut self, accepted: io::Result<(net::TcpStream, SocketAddr)>) {
+    /// A connection that its client has closed needs no slot.
+    fn remove_closed(&mut self) {
+        while self.waiting.first().is_some_and(|(stream, _)| is_closed(stream))
+            && let Some((stream, _)) = self.waiting.pop()
+        {
+            self.closer.close(stream);
+        }
+    }
+
+    async fn add(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
         match accepted {
             Ok((stream, peer)) => {
-                // Answers are small and written at once. Nagle's algorithm would only delay them.
-                if let Err(error) = stream.set_nodelay(true) {
-                    debug!(action = "nodelay_failed", %error);
-                }
                 let peer = Peer(peer.ip());
                 let client = self.trusted.client(peer);
-                match stream.into_std() {
-                    Ok(stream) => self.waiting.push(client, !self.slots.knows(client), (stream, peer)),
+                match stream.set_nonblocking(true) {
+                    Ok(()) => self.waiting.push(client, !self.slots.only_replaces(client), (stream, peer)),
                     Err(error) => debug!(action = "connection_failed", %error),
                 }
             }
@@ -121,88 +138,13 @@ impl Arrivals {
     }
 }
 
-impl<T> Default for Lines<T> {
-    fn default() -> Self {
-        Self { lines: HashMap::new(), order: VecDeque::new(), count: 0 }
+fn is_closed(stream: &TcpStream) -> bool {
+    match stream.peek(&mut [0]) {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
     }
 }
 
-impl<T> Lines<T> {
-    /// `client`: `None` for a trusted proxy. A new client is the next one.
-    fn push(&mut self, client: Option<Client>, is_new: bool, item: T) {
-        let line = self.lines.entry(client).or_default();
-        match (line.is_empty(), is_new) {
-            (true, true) => self.order.push_front(client),
-            (true, false) => self.order.push_back(client),
-            (false, _) => {}
-        }
-        line.push_back(item);
-        self.count += 1;
-    }
-
-    /// The client of the next item.
-    fn next(&self) -> Option<Option<Client>> {
-        self.order.front().copied()
-    }
-
-    /// Whether a client has several items. Otherwise none can be removed without keeping its client out.
-    fn has_long_line(&self) -> bool {
-        self.lines.len() < self.count
-    }
-
-    /// Removes the first item of the longest line, as a new connection replaces an old one that has a slot.
-    fn shorten(&mut self) -> Option<T> {
-        let line = self.lines.values_mut().max_by_key(|line| line.len()).filter(|line| line.len() > 1)?;
-        let item = line.pop_front();
-        self.count -= usize::from(item.is_some());
-        item
-    }
-
-    fn pop(&mut self) -> Option<T> {
-        let client = self.order.pop_front()?;
-        let line = self.lines.get_mut(&client)?;
-        let item = line.pop_front();
-        self.count -= usize::from(item.is_some());
-        if line.is_empty() {
-            self.lines.remove(&client);
-        } else {
-            self.order.push_back(client);
-        }
-        item
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clients_take_turns() {
-        let client = |number| Some(Client::V4(number));
-        let mut lines = Lines::default();
-        for (number, item) in [(1, "a"), (1, "b"), (1, "c"), (2, "d"), (3, "e"), (3, "f")] {
-            lines.push(client(number), false, item);
-        }
-        lines.push(client(4), true, "new");
-        let order: Vec<_> = std::iter::from_fn(|| lines.pop()).collect();
-        assert_eq!(order, ["new", "a", "d", "e", "b", "f", "c"]);
-        assert!(!lines.has_long_line() && lines.shorten().is_none());
-        assert!(lines.lines.is_empty() && lines.order.is_empty() && lines.count == 0);
-        lines.push(None, true, "g");
-        assert_eq!((lines.next(), lines.pop(), lines.next()), (Some(None), Some("g"), None));
-    }
-
-    #[test]
-    fn the_longest_line_is_shortened() {
-        let mut lines = Lines::default();
-        for (number, item) in [(1, "a"), (2, "b"), (2, "c"), (2, "d"), (3, "e"), (3, "f")] {
-            lines.push(Some(Client::V4(number)), false, item);
-        }
-        assert!(lines.has_long_line());
-        assert_eq!(lines.shorten(), Some("b"));
-        assert!(lines.shorten().is_some() && lines.shorten().is_some());
-        assert!(!lines.has_long_line() && lines.shorten().is_none());
-        let order: Vec<_> = std::iter::from_fn(|| lines.pop()).collect();
-        assert_eq!(order, ["a", "d", "f"]);
-    }
+async fn accept(listener: &AsyncFd<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    listener.async_io(Interest::READABLE, TcpListener::accept).await
 }

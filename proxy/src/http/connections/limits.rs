@@ -31,8 +31,10 @@ pub(crate) struct ConnectionArgs {
 pub struct ConnectionLimits {
     /// Most open connections.
     pub most: usize,
-    /// Most connections without a slot: half of them wait for one, half of them lost one.
-    pub spare: usize,
+    /// Most connections that wait for a slot.
+    pub waiting: usize,
+    /// Most connections that lost their slots and are not closed yet.
+    pub leaving: usize,
     /// Longest time for a request's headers to arrive.
     pub header_timeout: Duration,
     /// Longest wait for the next request, after one was answered.
@@ -50,7 +52,8 @@ impl ConnectionArgs {
     pub(crate) fn check(&self, write_timeout: Duration, mistakes: &mut Mistakes) -> ConnectionLimits {
         ConnectionLimits {
             most: mistakes.number("MAX_CONNECTIONS", &self.max_connections, 1..=1_000_000),
-            spare: 0,
+            waiting: 0,
+            leaving: 0,
             header_timeout: mistakes.millis("HEADER_TIMEOUT_MS", &self.header_timeout_ms, 1..=3_600_000),
             idle_timeout: mistakes.millis("IDLE_TIMEOUT_MS", &self.idle_timeout_ms, 1..=3_600_000),
             write_timeout,

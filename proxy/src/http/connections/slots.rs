@@ -2,6 +2,7 @@
 //! A connection with a request in progress never loses its slot, because its client would not learn the outcome.
 
 mod answer;
+mod replacements;
 mod table;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,12 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::{body::Body, http::header::CONTENT_TYPE, response::Response};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tracing::debug;
 
 use self::{
     answer::Answer,
+    replacements::Replacements,
     table::{Rank, Rest, Table},
 };
 use crate::{
@@ -38,6 +40,7 @@ const MANY_LEAVING: usize = 24;
 /// All slots.
 pub(super) struct Slots {
     table: Mutex<Table>,
+    replacements: Replacements,
     /// Most connections that have lost their slots.
     most_leaving: usize,
     /// A slot may be free, or a connection is idle.
@@ -86,31 +89,41 @@ struct InUse(Arc<Slot>);
 pub(super) struct Draining(Arc<Slot>);
 
 impl Slots {
-    /// `spare`: more connections that may have lost their slots.
-    pub(super) fn new(most: usize, spare: usize, metrics: ConnectionMetrics) -> Arc<Self> {
-        let most_leaving = MANY_LEAVING + spare;
+    /// `leaving`: more connections that may have lost their slots.
+    pub(super) fn new(most: usize, leaving: usize, metrics: ConnectionMetrics) -> Arc<Self> {
+        let most_leaving = MANY_LEAVING + leaving;
         metrics.limit.set(most as f64);
         let (table, heads) = (Mutex::new(Table::new(most)), Budget::new(SMALL_HEAD, MOST_HEADS));
-        Arc::new(Self { table, most_leaving, changed: Notify::new(), heads, metrics })
+        let (replacements, changed) = (Replacements::default(), Notify::new());
+        Arc::new(Self { table, replacements, most_leaving, changed, heads, metrics })
     }
 
     /// Waits for a slot for a new connection of this client; `None` for a trusted proxy. Only one task may wait at a time.
     pub(super) async fn take(self: &Arc<Self>, client: Option<Client>) -> Arc<Slot> {
         loop {
-            if let Some(slot) = self.try_take(client) {
-                return slot;
+            match self.try_take(client) {
+                Ok(slot) => return slot,
+                Err(None) => self.changed.notified().await,
+                // Either may come first.
+                Err(Some(moment)) => _ = timeout_at(moment, self.changed.notified()).await,
             }
-            self.changed.notified().await;
         }
     }
 
-    fn try_take(self: &Arc<Self>, client: Option<Client>) -> Option<Arc<Slot>> {
+    /// Fails with the moment at which to try again; `None` when it depends on other connections.
+    fn try_take(self: &Arc<Self>, client: Option<Client>) -> Result<Arc<Slot>, Option<Instant>> {
         let mut table = self.table();
         if table.is_full() {
             if table.leaving() >= if table.knows(client) { MANY_LEAVING } else { self.most_leaving } {
-                return None;
+                return Err(None);
             }
-            match table.displace()? {
+            if !table.has_idle() {
+                return Err(None);
+            }
+            if table.only_replaces(client) {
+                self.replacements.count(Instant::now()).map_err(Some)?;
+            }
+            match table.displace().ok_or(None)? {
                 Rest::Draining => self.metrics.displaced_draining.increment(1),
                 Rest::Waiting => self.metrics.displaced_waiting.increment(1),
                 Rest::Streaming => self.metrics.displaced_streaming.increment(1),
@@ -121,7 +134,7 @@ impl Slots {
         let (head, wait, since) = (self.heads.share(), Wait::First, Instant::now());
         let own = Mutex::new(Own { rank: Some(rank), head_bytes: 0, head, is_in_head: false, wait, since });
         self.metrics.open.increment(1);
-        Some(Arc::new(Slot { slots: Arc::clone(self), holder, own, is_lost }))
+        Ok(Arc::new(Slot { slots: Arc::clone(self), holder, own, is_lost }))
     }
 
     /// A connection was closed while it waited for a slot.
@@ -130,9 +143,9 @@ impl Slots {
         self.metrics.displaced_arriving.increment(1);
     }
 
-    /// Whether the client has a connection.
-    pub(super) fn knows(&self, client: Option<Client>) -> bool {
-        self.table().knows(client)
+    /// Whether a slot for this client would only replace one connection by another.
+    pub(super) fn only_replaces(&self, client: Option<Client>) -> bool {
+        self.table().only_replaces(client)
     }
 
     /// Number of open connections.

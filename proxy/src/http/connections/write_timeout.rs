@@ -177,7 +177,8 @@ mod tests {
         let long = Duration::from_secs(60);
         ConnectionLimits {
             most: 1,
-            spare: 0,
+            waiting: 0,
+            leaving: 0,
             header_timeout,
             idle_timeout: long,
             write_timeout: long,

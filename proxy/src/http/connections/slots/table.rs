@@ -104,6 +104,16 @@ impl Table {
         client.is_some_and(|client| self.numbers.contains_key(&client))
     }
 
+    /// Whether a slot for this client would only replace one connection by another. Otherwise, a client with fewer slots than the
+    /// one with the most gets one more.
+    pub(super) fn only_replaces(&self, client: Option<Client>) -> bool {
+        let own = client
+            .and_then(|client| self.numbers.get(&client))
+            .map_or(0, |number| self.holders[*number].slots);
+        let most = self.crowds.last().map_or(1, |(slots, _)| *slots);
+        self.is_full() && own > 0 && own + 1 >= most
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.open >= self.most
     }
@@ -150,6 +160,11 @@ impl Table {
         } else {
             holder.wake();
         }
+    }
+
+    /// Whether there is a connection that may lose its slot.
+    pub(super) fn has_idle(&self) -> bool {
+        !self.crowds.is_empty() || !self.single.is_empty()
     }
 
     /// Takes the slot of the first connection, by rank, of the holder with the most slots. `None` if no connection is idle.

@@ -141,3 +141,38 @@ fn heads_of_requests_share_a_budget() {
     assert!(begins(&all[0]) && all[0].receives(1 << 30), "a body has another budget");
     assert!(all[1999].receives(20 << 10));
 }
+
+/// Takes slots for one client, one after the other, and closes the connections that lose theirs, until it must wait.
+fn take_until_it_waits(slots: &Arc<Slots>, address: u8, kept: &mut Vec<Arc<Slot>>) -> usize {
+    let mut count = 0;
+    while count < 1000
+        && let Some(slot) = take_from(slots, address)
+    {
+        kept.push(slot);
+        kept.retain(|slot| !is_lost(slot));
+        count += 1;
+    }
+    count
+}
+
+#[tokio::test]
+async fn connections_of_a_client_replace_each_other_only_now_and_then() {
+    let (slots, mut kept) = (Slots::new(100, 0, ConnectionMetrics::noop()), Vec::new());
+    let replaced = take_until_it_waits(&slots, 1, &mut kept) - 100;
+    assert!((32..100).contains(&replaced), "{replaced}");
+    // Another client gets as many slots at once.
+    assert!(take_until_it_waits(&slots, 2, &mut kept) >= 49);
+    assert_eq!(kept.len(), 100);
+    assert!(take_from(&slots, 3).is_some(), "a new client need not wait");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_gets_a_slot_in_its_turn() {
+    let (slots, mut kept) = (Slots::new(10, 0, ConnectionMetrics::noop()), Vec::new());
+    let client = Some(Client::of(IpAddr::from([192, 0, 2, 1])));
+    for _ in 0..200 {
+        kept.push(slots.take(client).await);
+        kept.retain(|slot| !is_lost(slot));
+    }
+    assert_eq!(kept.len(), 10);
+}
