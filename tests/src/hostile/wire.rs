@@ -3,10 +3,16 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpSocket;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// Ports of clients. They are chosen here, in turn: with thousands of connections, the kernel takes longer to find a free one than for
+/// all that the attacked proxy does, and others wait meanwhile.
+const PORTS: Range<u16> = 20_000..60_000;
 
 /// A connection.
 #[derive(Debug)]
@@ -24,13 +30,29 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
+fn next_port() -> u16 {
+    static COUNT: AtomicU16 = AtomicU16::new(0);
+    PORTS.start + COUNT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start)
+}
+
 impl Wire {
     /// Connects from this address. On Linux all of 127.0.0.0/8 is this machine.
     pub(super) async fn open(from: Ipv4Addr, target: SocketAddr) -> io::Result<Self> {
-        let socket = TcpSocket::new_v4()?;
-        socket.set_reuseaddr(true)?;
-        socket.bind((from, 0).into())?;
-        let stream = socket.connect(target).await?;
+        let stream = loop {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            let is_taken = |error: &io::Error| {
+                matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+            };
+            let connected = match socket.bind((from, next_port()).into()) {
+                Ok(()) => socket.connect(target).await,
+                Err(error) => Err(error),
+            };
+            match connected {
+                Err(error) if is_taken(&error) => {}
+                other => break other?,
+            }
+        };
         stream.set_nodelay(true)?;
         let (reader, writer) = stream.into_split();
         Ok(Self { reader: BufReader::new(reader), writer })

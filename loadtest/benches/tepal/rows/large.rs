@@ -2,13 +2,16 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use hyper::body::Bytes;
 use serde_json::json;
 use tempfile::TempDir;
 use tepal_tests::http::{Client, Method};
 use tepal_tests::redis::RedisServer;
-use tokio::task::JoinSet;
+use tokio::runtime::Builder;
 use tokio::time::interval;
 
 use super::{Measured, Row, Target, say};
@@ -100,23 +103,22 @@ async fn submitting(
 
 /// Another client beside clients that submit images as JSON.
 async fn uploading(measured: &mut Measured, scale: Scale, queue: &Queue, url: &str) {
-    let body = Arc::new(text());
+    let body = Bytes::from(text());
     let megabytes = body.len() as f64 / 1e6;
     let [mut alone, mut beside] = [const { Series::new() }; 2];
     for round in 0..scale.rounds {
         let client = Client::from_address(url, OTHER.into());
-        let answer = client.post_raw("/predict", body.as_str().to_owned()).await;
+        let answer = client.post_raw("/predict", body.clone()).await;
         assert_eq!(answer.status, 202, "{}", answer.text());
         let path = format!("/job/{}", answer.json()["job_id"].as_str().expect("a job id"));
         for (what, uploaders, series) in
             [("alone", 0, &mut alone), ("beside uploads", UPLOADERS, &mut beside)]
         {
-            let mut uploads = JoinSet::new();
-            for _ in 0..uploaders {
-                uploads.spawn(upload(url.to_owned(), Arc::clone(&body)));
-            }
+            let stop = Arc::new(AtomicBool::new(false));
+            let uploads: Vec<_> = (0..uploaders).map(|_| upload(url, &body, &stop)).collect();
             let p99 = percentile(ask(&client, &path, scale.length * 2).await, 0.99);
-            uploads.shutdown().await;
+            stop.store(true, Ordering::Relaxed);
+            uploads.into_iter().for_each(|thread| thread.join().expect("an uploader does not panic"));
             say(round, &format!("GET /job {what}, p99"), p99, "ms");
             series.push(p99);
         }
@@ -127,12 +129,20 @@ async fn uploading(measured: &mut Measured, scale: Scale, queue: &Queue, url: &s
     measured.rows.push(Row::ratio(&what, alone, beside, "ms", Target::AtMost(2.0)));
 }
 
-async fn upload(url: String, body: Arc<String>) {
-    let client = Client::new(&url);
-    loop {
-        let answer = client.post_raw("/predict", body.as_str().to_owned()).await;
-        assert_eq!(answer.status, 202, "{}", answer.text());
-    }
+/// A client that uploads until it must stop. Its thread serves no other client, whose times would hold the time that it takes to
+/// send the body.
+fn upload(url: &str, body: &Bytes, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
+    let (url, body, stop) = (url.to_owned(), body.clone(), Arc::clone(stop));
+    std::thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let client = Client::new(&url);
+            while !stop.load(Ordering::Relaxed) {
+                let answer = client.post_raw("/predict", body.clone()).await;
+                assert_eq!(answer.status, 202, "{}", answer.text());
+            }
+        });
+    })
 }
 
 /// Asks for a job regularly. Returns the times of the answers from when they were due, ms.
@@ -166,7 +176,7 @@ fn values() -> impl Iterator<Item = f32> {
 }
 
 /// The image in binary form, after the length of its JSON.
-fn binary() -> (String, Vec<u8>) {
+fn binary() -> (String, Bytes) {
     let tensor = json!({
         "name": "image",
         "datatype": "FP32",
@@ -176,7 +186,7 @@ fn binary() -> (String, Vec<u8>) {
     let mut body = json!({ "inputs": [tensor] }).to_string().into_bytes();
     let length = body.len().to_string();
     body.extend(values().flat_map(f32::to_le_bytes));
-    (length, body)
+    (length, body.into())
 }
 
 /// The image as JSON, with all digits of a double.
