@@ -1,5 +1,5 @@
 //! Accepts connections, and gives them slots. Connections that wait for a slot are in one line for each client. The clients take
-//! turns, first those without another connection. When too many wait, the client with the longest line loses its first one. So a
+//! turns, first those whose new connection would not only replace one of their own. When too many wait, the client with the longest line loses its first one. So a
 //! client that opens thousands of connections at once delays no other.
 
 use std::{
@@ -75,7 +75,7 @@ impl Arrivals {
             yield_now().await;
         }
         loop {
-            // The system has one line for all clients, so most of it is accepted before one of them gets a slot.
+            // The system has one line for all clients, so many are accepted before one of them gets a slot.
             for _ in 0..ACCEPTED_AT_ONCE {
                 let accepted = if self.has_room() { accept(&self.listener).now_or_never() } else { None };
                 match accepted {
