@@ -6,7 +6,7 @@ BACKEND    ?= onnx
 SECONDS    ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-valkey test-redis-versions test-models lint fuzz fmt bench load chaos hostile monitor
+.PHONY: help up test test-valkey test-redis-versions test-models test-clients lint fuzz fmt bench load chaos hostile monitor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,17 @@ test-models: ## run real models through Tepal; compare with onnxruntime and Tens
 	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-models' --models '$(REAL_MODELS)' --saved '$(SAVED_MODELS)' \
 		$(if $(ONLY),--only '$(ONLY)') --rounds '$(or $(ROUNDS),3)'
+
+# Clients of Triton, MLServer and KServe: 2 GB.
+CLIENTS := $(abspath $(or $(CARGO_TARGET_DIR),target))/clients
+
+test-clients: ## send unmodified clients of other inference servers to Tepal; needs python3 with venv; options ONLY=name
+	@compose/local.sh install
+	@tests/clients/prepare.sh '$(CLIENTS)'
+	cargo build --release -p tepal-proxy -p tepal-worker
+	@for set in requirements "requirements-kserve --kserve"; do set -- $$set; \
+		"$(CLIENTS)/$$1/bin/python" tests/clients/clients.py --binaries '$(or $(CARGO_TARGET_DIR),target)/release' \
+		--iris compose/models/iris $(if $(ONLY),--only '$(ONLY)') $$2 || exit; done
 
 load: ## run the specification's load against what `make up` started, and judge it; options PORT=8000 LENGTH=30s
 	@mkdir -p .run

@@ -3,7 +3,7 @@
 
 mod replication;
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tepal_shared::{
@@ -31,7 +31,7 @@ use crate::{
         cors::CorsArgs,
         rate_limit::RateLimitArgs,
     },
-    fronts::rest::openapi::public_url::PublicUrlArgs,
+    fronts::{call::settings::CallArgs, openapi::public_url::PublicUrlArgs},
     http::{
         bodies::BodyArgs, certificate::TlsArgs, connections::limits::ConnectionArgs, peer::TrustedProxiesArgs,
     },
@@ -79,6 +79,8 @@ pub struct Args {
     public_url: PublicUrlArgs,
     #[command(flatten)]
     cors: CorsArgs,
+    #[command(flatten)]
+    calls: CallArgs,
 }
 
 #[derive(Subcommand, Clone, Debug)]
@@ -125,6 +127,8 @@ pub struct Config {
     pub cors: Option<AllowedOrigins>,
     /// The URL of the API for the contract; `None` = the URL of the contract itself.
     pub public_url: Option<String>,
+    /// How long a call of another protocol waits for its job.
+    pub(crate) longest_call: Duration,
 }
 
 impl TryFrom<Args> for Config {
@@ -146,6 +150,7 @@ impl TryFrom<Args> for Config {
         let certificate = args.tls.check(&mut mistakes);
         let cors = args.cors.check(&mut mistakes);
         let public_url = args.public_url.check(&mut mistakes);
+        let longest_call = args.calls.check(&mut mistakes);
         let own_models = common.as_ref().map(|common| OwnModels::read(&common.models_dir));
         mistakes.unless_any(common.map(|common| Self {
             common,
@@ -161,6 +166,7 @@ impl TryFrom<Args> for Config {
             certificate,
             cors,
             public_url,
+            longest_call,
         }))
     }
 }
@@ -179,8 +185,6 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn config(flags: &[&str]) -> Result<Config, ConfigError> {

@@ -1,3 +1,72 @@
-//! The APIs that the proxy serves.
+//! The APIs that the proxy serves: the whole route table, and the order of the middleware.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`rest`] | Tepal's own API: jobs, models, health |
+//! | [`v2`] | the Open Inference Protocol over HTTP |
+//! | [`call`] | a request that waits for the result of its job |
+//! | [`accept`], [`extract`], [`idempotency`] | what all APIs take from a request |
+//! | [`table`], [`openapi`] | the routes, and their description |
 
+mod accept;
+pub(crate) mod call;
+mod extract;
+mod idempotency;
+pub(crate) mod openapi;
 pub(crate) mod rest;
+mod table;
+pub(crate) mod v2;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+
+use self::{
+    openapi::{Deployment, contract::Contract, parts::SUBMISSION},
+    table::Table,
+};
+use crate::{
+    config::Config,
+    edge::{
+        access::Access,
+        cors,
+        observe::{Observer, observe},
+    },
+    error::ApiError,
+    state::App,
+};
+
+/// The APIs as a service.
+pub(crate) struct Api {
+    pub(crate) router: Router,
+    /// Paths that are open to everybody; their requests are not counted.
+    pub(crate) open_paths: Arc<[&'static str]>,
+}
+
+/// All APIs. `observe` is around everything, also the fallbacks. Only preflights of browsers are answered before it, if pages
+/// of other origins may use the API at all.
+pub(crate) fn api(app: Arc<App>, config: &Config) -> Api {
+    let deployment = Deployment {
+        public_url: config.public_url.as_deref(),
+        anonymous: app.admission.access.as_ref().map(Access::anonymous),
+    };
+    let table = Table::new(Contract::new(&SUBMISSION, app.bodies.largest()));
+    let (router, rules) = v2::routes(rest::routes(table)).with_contract(deployment);
+    let open_paths = rules.open_paths().collect();
+    let observer = Arc::new(Observer {
+        admission: Arc::clone(&app.admission),
+        rules,
+        memory: Arc::clone(app.bodies.budget()),
+        metrics: Arc::clone(&app.metrics),
+    });
+    let router = router
+        .fallback(async || ApiError::NoSuchPath)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(middleware::from_fn_with_state(observer, observe))
+        .with_state(app);
+    let router = match &config.cors {
+        Some(allowed) => router.layer(cors::layer(allowed)),
+        None => router,
+    };
+    Api { router, open_paths }
+}

@@ -20,7 +20,10 @@ use tepal_shared::{
 use crate::{
     edge::request_id,
     error::{ApiError, MOST_BYTES, MOST_MISTAKES},
-    fronts::rest::{batch::MOST as MOST_JOBS, fuzzing as rest, lookup::MOST as MOST_IDS},
+    fronts::{
+        rest::{batch::MOST as MOST_JOBS, fuzzing as rest, lookup::MOST as MOST_IDS},
+        v2,
+    },
     http::{
         accept,
         budget::Meter,
@@ -147,6 +150,24 @@ pub fn ratio(body: &[u8]) {
 pub fn cursor(place: &[u8]) {
     if let Some(place) = place.first_chunk() {
         rest::cursor_round_trip(&KEYS.cursors, *place);
+    }
+}
+
+/// The body of an inference of the Open Inference Protocol. The first line is the value of the header, or empty without it.
+pub fn infer(bytes: &[u8]) {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return };
+    let (line, body) = (&bytes[..end], &bytes[end + 1..]);
+    let Ok(length) = HeaderValue::from_bytes(line) else { return };
+    let length = (!line.is_empty()).then_some(&length);
+    match v2::fuzzing::read(body, length, &IRIS) {
+        Ok(submission) => check_accepted(&submission),
+        Err(error) => check_error(&error),
+    }
+    for model in TYPED.iter() {
+        match v2::fuzzing::read(body, length, model) {
+            Ok(submission) => drop(check_stored(&model.description, &submission)),
+            Err(error) => check_error(&error),
+        }
     }
 }
 
@@ -289,6 +310,7 @@ mod tests {
         replay("submission", submission);
         replay("rows", rows);
         replay("binary_submission", binary_submission);
+        replay("infer", infer);
         replay("batch", batch);
         replay("lookup", lookup);
         replay("ratio", ratio);

@@ -6,7 +6,7 @@
 //! | [`http`] | bytes: connections, certificate, limits, bodies, headers; knows no route |
 //! | [`edge`] | what every request passes: request id, access, rate limit, CORS |
 //! | [`jobs`] | accepting, following and reading jobs; knows no route |
-//! | [`fronts`] | the APIs: [`fronts::rest`] has the route table, read it first |
+//! | [`fronts`] | the APIs, and the table of their routes: read [`fronts::rest`] first |
 //! | [`probe`] | a background task that reads the state of Redis and the workers once a second |
 //! | [`config`] | the list of all settings |
 //! | [`error`] | every error of the API, its code and its status |
@@ -49,7 +49,7 @@ pub use self::start_error::StartError;
 use self::{
     config::Config,
     edge::{access::Access, unreadable},
-    fronts::rest,
+    fronts::Api,
     http::{
         certificate::{self, Current},
         connections::{BusyThreads, Handshakes, RejectHead, Server, limits::ConnectionLimits},
@@ -131,7 +131,7 @@ fn server(app: &Arc<App>, config: &Config, certificate: Option<Current>) -> Serv
     let rate_limit = app.admission.rate_limit.clone();
     let reject: Arc<RejectHead> =
         Arc::new(move |peer, error| unreadable::reject(rate_limit.as_ref(), peer, error));
-    let rest::Api { router, open_paths } = rest::api(Arc::clone(app), config);
+    let Api { router, open_paths } = fronts::api(Arc::clone(app), config);
     Server {
         router,
         limits,

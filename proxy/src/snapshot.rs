@@ -27,6 +27,14 @@ pub(crate) struct Snapshot {
     pub(crate) queues: Arc<BTreeMap<ModelName, ModelQueue>>,
 }
 
+impl Snapshot {
+    /// Whether a live worker can call the model.
+    pub(crate) fn is_ready(&self, model: &str) -> bool {
+        let workers = self.workers.as_ref();
+        workers.and_then(|workers| workers.models.get(model)).is_some_and(|state| state.is_ok)
+    }
+}
+
 /// The unfinished jobs of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ModelQueue {

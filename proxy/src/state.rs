@@ -1,6 +1,6 @@
 //! What all handlers share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::Request;
 use tokio::sync::watch;
@@ -41,6 +41,8 @@ pub(crate) struct App {
     pub(crate) admission: Arc<Admission>,
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) secret: Arc<Secret>,
+    /// How long a call of another protocol waits for its job.
+    pub(crate) longest_call: Duration,
     pub(crate) shutdown: CancellationToken,
     snapshot: watch::Receiver<Arc<Snapshot>>,
 }
@@ -76,6 +78,7 @@ impl App {
             metrics,
             trusted_proxies: config.trusted_proxies.clone(),
             secret,
+            longest_call: config.longest_call,
             shutdown,
             snapshot,
         })

@@ -90,12 +90,14 @@ pub fn tensors_binary(bytes: &[u8]) {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return };
     let Ok((text, raw)) = binary::split(&bytes[..end], &bytes[end + 1..]) else { return };
     let Ok(list) = serde_json::from_slice::<Value>(text) else { return };
-    let Some(tensors) = checked(binary::read(&list, raw, Pointer::ROOT)) else { return };
+    let Some(tensors) = checked(binary::read(&list, raw, binary::Unknown::Refused, Pointer::ROOT)) else {
+        return;
+    };
     let mut written = Vec::new();
     binary::write_list(tensors.iter().map(Tensor::view), &mut written).unwrap();
     let list: Value = serde_json::from_slice(&written).unwrap();
     let raw: Vec<u8> = tensors.iter().flat_map(|tensor| tensor.data.iter().copied()).collect();
-    assert_eq!(checked(binary::read(&list, &raw, Pointer::ROOT)).unwrap(), tensors);
+    assert_eq!(checked(binary::read(&list, &raw, binary::Unknown::Refused, Pointer::ROOT)).unwrap(), tensors);
 }
 
 /// The input of a job, and a result, as Redis holds them.

@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tepal_shared::process::telemetry;
@@ -33,9 +33,29 @@ pub(crate) use self::{
 use crate::reload::Files;
 
 /// The header with the caller's key.
-pub(crate) const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
+const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
+/// The scheme of `Authorization` for a caller's key (RFC 6750, section 2.1). Many clients can send nothing else.
+const BEARER: &[u8] = b"bearer ";
 /// The digest that an unknown key is compared with. No key has it.
 const NO_DIGEST: [u8; 32] = [0; 32];
+
+/// The keys that these headers contain.
+fn keys(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let bearer = headers.get_all(AUTHORIZATION).into_iter().filter_map(|value| bearer(value.as_bytes()));
+    headers.get_all(KEY_HEADER).into_iter().map(HeaderValue::as_bytes).chain(bearer)
+}
+
+/// The token of a value of this scheme. The name of a scheme is not case-sensitive.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(BEARER.len())?;
+    scheme.eq_ignore_ascii_case(BEARER).then(|| token.trim_ascii_start())
+}
+
+/// Removes the keys from the headers, so that nothing can log them.
+pub(crate) fn remove_keys(headers: &mut HeaderMap) {
+    headers.remove(KEY_HEADER);
+    headers.remove(AUTHORIZATION);
+}
 
 /// The active keys.
 #[derive(Debug)]
@@ -54,11 +74,11 @@ impl Access {
     /// The sender of these headers. Each wrong key takes the same work, so that timing reveals nothing.
     pub(crate) fn identify(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let keyring = self.keyring();
-        let mut given = headers.get_all(KEY_HEADER).iter();
+        let mut given = keys(headers);
         let Some(text) = given.next() else { return Ok(Caller::Anonymous(keyring.anonymous())) };
-        let id = secret::id_of(text.as_bytes()).filter(|_| given.next().is_none());
+        let id = secret::id_of(text).filter(|_| given.next().is_none());
         let id = id.ok_or(Refusal::MalformedKey)?;
-        let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        let digest: [u8; 32] = Sha256::digest(text).into();
         let key = keyring.key(id);
         let is_right = digest.ct_eq(key.map_or(&NO_DIGEST, |key| &key.digest));
         match key {
@@ -145,6 +165,24 @@ mod tests {
         assert_eq!(id(&["tepal_c_one"]), Err(Refusal::UnknownKey));
         assert_eq!(id(&["one"]), Err(Refusal::MalformedKey));
         assert_eq!(id(&["tepal_a_one", "tepal_a_one"]), Err(Refusal::MalformedKey));
+    }
+
+    #[test]
+    fn a_key_can_be_a_bearer_token() {
+        let access = access(&(entry("a", "one", "") + &entry("b", "two", "")));
+        let identified = |headers: &[(HeaderName, &str)]| {
+            let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
+            let caller = access.identify(&headers.collect::<HeaderMap>());
+            caller.map(|caller| caller.key_id().map(str::to_owned))
+        };
+        for value in ["Bearer tepal_a_one", "bearer  tepal_a_one"] {
+            assert_eq!(identified(&[(AUTHORIZATION, value)]), Ok(Some("a".to_owned())));
+        }
+        // Another scheme is for somebody else.
+        assert_eq!(identified(&[(AUTHORIZATION, "Basic tepal_a_one")]), Ok(None));
+        assert_eq!(identified(&[(AUTHORIZATION, "Bearer one")]), Err(Refusal::MalformedKey));
+        let both = [(KEY_HEADER, "tepal_b_two"), (AUTHORIZATION, "Bearer tepal_a_one")];
+        assert_eq!(identified(&both), Err(Refusal::MalformedKey));
     }
 
     #[test]

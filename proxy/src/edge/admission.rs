@@ -6,7 +6,7 @@ use axum::{extract::Request, http::request::Parts};
 use tracing::debug;
 
 use super::{
-    access::{Access, Caller, KEY_HEADER},
+    access::{Access, Caller, remove_keys},
     rate_limit::{Account, Allowance, RateLimit},
     request_id,
     rules::PathRules,
@@ -53,7 +53,7 @@ impl Admission {
         let refusal = match (rules, &identified) {
             (None, _) => None,
             (Some(rules), Ok(caller)) => {
-                rules.scope(request.method()).and_then(|scope| caller.refusal(scope))
+                rules.scopes(request.method()).iter().find_map(|scope| caller.refusal(*scope))
             }
             (Some(_), Err(refusal)) => Some(*refusal),
         };
@@ -64,7 +64,7 @@ impl Admission {
             debug!(action = "access_refused", reason, key_id, request_id = request_id::of(request.headers()));
         }
         if self.access.is_some() {
-            request.headers_mut().remove(KEY_HEADER);
+            remove_keys(request.headers_mut());
             if let Some(caller) = &caller {
                 request.extensions_mut().insert(caller.clone());
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::{
     HeaderName, HeaderValue, Method, Uri,
-    header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER},
+    header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER},
 };
 use clap::Args;
 use tepal_shared::process::settings::Mistakes;
@@ -105,7 +105,8 @@ pub(crate) fn layer(allowed: &AllowedOrigins) -> CorsLayer {
 }
 
 /// The headers that a page may send, in addition to those that browsers always allow.
-const ALLOWED: [HeaderName; 8] = [
+const ALLOWED: [HeaderName; 10] = [
+    AUTHORIZATION,
     CONTENT_TYPE,
     IF_NONE_MATCH,
     HeaderName::from_static("x-api-key"),
@@ -114,9 +115,10 @@ const ALLOWED: [HeaderName; 8] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("inference-header-content-length"),
 ];
 /// The headers that a page may read, in addition to those that browsers always allow.
-const EXPOSED: [HeaderName; 7] = [
+const EXPOSED: [HeaderName; 9] = [
     LOCATION,
     RETRY_AFTER,
     ETAG,
@@ -124,6 +126,8 @@ const EXPOSED: [HeaderName; 7] = [
     HeaderName::from_static("ratelimit-policy"),
     HeaderName::from_static("preference-applied"),
     HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("inference-header-content-length"),
+    HeaderName::from_static("tepal-job-id"),
 ];
 
 #[cfg(test)]

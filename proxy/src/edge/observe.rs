@@ -70,9 +70,7 @@ pub(crate) async fn observe(
     }
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
         let id = request_id.to_str().unwrap_or_default();
-        // A target that is too long is not repeated.
-        let instance = if matches!(*error, ApiError::UriTooLong) { "" } else { uri.path() };
-        error.render(&mut response, instance, id);
+        error.render(&mut response, uri.path(), id);
         if let Some(cause) = error.failure() {
             let status = response.status().as_u16();
             let (code, duration_ms) = (error.code(), telemetry::millis(started.elapsed()));

@@ -35,8 +35,8 @@ impl Form {
 pub(crate) struct PathRules {
     path: &'static str,
     form: Form,
-    /// The scope that each method requires. Empty for a path that is open to everybody; its requests are not counted.
-    scopes: Vec<(Method, Scope)>,
+    /// The scopes that each method requires. Empty for a path that is open to everybody; its requests are not counted.
+    scopes: Vec<(Method, &'static [Scope])>,
 }
 
 impl PathRules {
@@ -50,10 +50,10 @@ impl PathRules {
         self.scopes.is_empty()
     }
 
-    /// The scope that the method requires; `None` when the path does not have the method.
-    pub(super) fn scope(&self, method: &Method) -> Option<Scope> {
+    /// The scopes that the method requires; none when the path does not have the method.
+    pub(super) fn scopes(&self, method: &Method) -> &'static [Scope] {
         let method = if method == Method::HEAD { &Method::GET } else { method };
-        self.scopes.iter().find(|(of, _)| of == method).map(|(_, scope)| *scope)
+        self.scopes.iter().find(|(of, _)| of == method).map_or(&[], |(_, scopes)| *scopes)
     }
 }
 
@@ -63,8 +63,8 @@ pub(crate) struct Rules(Vec<PathRules>);
 
 impl Rules {
     /// Adds a route. A route without a scope is open to everybody. The form of a path's answers is that of its first route.
-    pub(crate) fn add(&mut self, path: &'static str, method: Method, scope: Option<Scope>, form: Form) {
-        let scopes = scope.map(|scope| (method, scope));
+    pub(crate) fn add(&mut self, path: &'static str, method: Method, scopes: &'static [Scope], form: Form) {
+        let scopes = (!scopes.is_empty()).then_some((method, scopes));
         match self.0.iter_mut().find(|rules| rules.path == path) {
             Some(rules) => rules.scopes.extend(scopes),
             None => self.0.push(PathRules { path, form, scopes: scopes.into_iter().collect() }),
@@ -89,15 +89,15 @@ mod tests {
     #[test]
     fn the_methods_of_a_path_share_its_form_and_have_their_own_scopes() {
         let mut rules = Rules::default();
-        rules.add("/job/{id}", Method::GET, Some(Scope::Read), Form::Job);
-        rules.add("/job/{id}", Method::DELETE, Some(Scope::Submit), Form::Json);
-        rules.add("/livez", Method::GET, None, Form::Fixed);
+        rules.add("/job/{id}", Method::GET, &[Scope::Read], Form::Job);
+        rules.add("/job/{id}", Method::DELETE, &[Scope::Submit], Form::Json);
+        rules.add("/livez", Method::GET, &[], Form::Fixed);
 
         let job = rules.of("/job/{id}").unwrap();
         assert_eq!(job.form(), Form::Job);
-        assert_eq!(job.scope(&Method::HEAD), Some(Scope::Read));
-        assert_eq!(job.scope(&Method::DELETE), Some(Scope::Submit));
-        assert_eq!(job.scope(&Method::PUT), None);
+        assert_eq!(job.scopes(&Method::HEAD), [Scope::Read]);
+        assert_eq!(job.scopes(&Method::DELETE), [Scope::Submit]);
+        assert_eq!(job.scopes(&Method::PUT), []);
         assert_eq!(rules.open_paths().collect::<Vec<_>>(), ["/livez"]);
         assert!(rules.of("/jobs").is_none());
     }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, error::Error};
 
 use tepal_shared::{job::JobStatus, process::telemetry, queue::error::StoreError};
 
-use super::mistake::Mistake;
+use super::{call_error::CallError, mistake::Mistake};
 
 /// Why a request was not carried out.
 #[derive(Debug)]
@@ -73,6 +73,8 @@ pub(crate) enum ApiError {
     NoRawInput,
     /// The body is declared neither as JSON nor as lines of JSON.
     NotDeclaredJsonLines,
+    /// The body is compressed.
+    Compressed,
     /// The body is not JSON; the text says where and why.
     NotJson(String),
     /// Parts of the request are wrong; at least one.
@@ -94,6 +96,8 @@ pub(crate) enum ApiError {
     ModelQueueFull(u64),
     /// The storage quota of the payer is used up; there may be room after this many seconds.
     StorageQuota(u64),
+    /// A call of one of the protocols has no result.
+    Call(CallError),
     /// No live worker has reported the model's metadata.
     NoMetadata,
     /// Not ready for traffic: the probe logs why.
@@ -151,5 +155,11 @@ impl ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<CallError> for ApiError {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
     }
 }

@@ -22,7 +22,7 @@ impl ApiError {
             Self::BadHost => "The request must have exactly one Host header, with a host and an optional port".into(),
             Self::UriTooLong => "The request's target is too long".into(),
             Self::HeadersTooLarge => "The request has too many headers, or too long ones".into(),
-            Self::Unauthorized => "The request needs a valid API key in the header X-API-Key".into(),
+            Self::Unauthorized => "The request needs a valid API key, in the header X-API-Key or as a bearer token".into(),
             Self::InsufficientScope(scope) => format!("This needs a key with the scope {scope}").into(),
             Self::NotAcceptable => "The answer is application/json, which Accept excludes".into(),
             Self::ModelNotFound { known } => format!("There is no such model; known are {known}").into(),
@@ -44,14 +44,8 @@ impl ApiError {
             )
             .into(),
             Self::Overloaded => "The memory for large bodies and answers is in use; try again later".into(),
-            Self::NotDeclaredJson => {
-                "The body must be sent as Content-Type: application/json, not compressed".into()
-            }
-            Self::NoRawInput => {
-                "The model has no single BYTES input, so the body must be sent as Content-Type: application/json".into()
-            }
-            Self::NotDeclaredJsonLines => {
-                "The body must be sent as Content-Type: application/json or application/x-ndjson, not compressed".into()
+            Self::NotDeclaredJson | Self::NoRawInput | Self::NotDeclaredJsonLines | Self::Compressed => {
+                self.expected_media_type().into()
             }
             Self::NotJson(why) => format!("The body is not valid JSON: {why}").into(),
             Self::Invalid(mistakes) => summary(mistakes).into(),
@@ -64,10 +58,24 @@ impl ApiError {
             Self::StorageQuota(_) => {
                 "Your large inputs and results fill your storage quota; wait until a job ends or a result expires".into()
             }
+            Self::Call(error) => error.detail(),
             Self::NoMetadata => "No live worker has reported the model's metadata".into(),
             Self::NotReady | Self::OutcomeUnknown(_) => UNAVAILABLE.into(),
             Self::Store(error) => store_detail(error).into(),
             Self::NoKeys(_) | Self::NoRandomness | Self::Panicked | Self::BodyNotReady => INTERNAL.into(),
+        }
+    }
+
+    fn expected_media_type(&self) -> &'static str {
+        match self {
+            Self::NoRawInput => {
+                "The model has no single BYTES input, so the body must be sent as Content-Type: application/json"
+            }
+            Self::NotDeclaredJsonLines => {
+                "The body must be sent as Content-Type: application/json or application/x-ndjson, not compressed"
+            }
+            Self::Compressed => "The body must not be compressed",
+            _ => "The body must be sent as Content-Type: application/json, not compressed",
         }
     }
 }

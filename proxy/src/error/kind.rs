@@ -3,7 +3,7 @@
 use axum::{http::StatusCode, response::Response};
 use tepal_shared::queue::error::StoreError;
 
-use super::api_error::ApiError;
+use super::{api_error::ApiError, call_error::CallError, form::ErrorForm};
 
 /// The properties of a kind of error.
 pub(super) struct Kind {
@@ -24,6 +24,17 @@ impl ApiError {
         self.kind().status.as_u16()
     }
 
+    /// The answer's status in this form.
+    pub(crate) fn status_in(&self, form: ErrorForm) -> StatusCode {
+        match (form, self) {
+            (ErrorForm::Problem, _) => self.kind().status,
+            // The servers of these protocols know no 422.
+            (ErrorForm::Member, Self::Invalid(_)) => StatusCode::BAD_REQUEST,
+            (ErrorForm::Member, Self::IdempotencyConflict) => StatusCode::CONFLICT,
+            (ErrorForm::Member, _) => self.kind().status,
+        }
+    }
+
     /// After how many seconds the client may try again, if that can help.
     pub(crate) fn retry_after(&self) -> Option<u64> {
         self.kind().retry_after
@@ -37,7 +48,7 @@ impl ApiError {
     pub(super) fn kind(&self) -> Kind {
         use StatusCode as S;
         match self {
-            Self::NoSuchPath => kind(S::NOT_FOUND, "not_found", "Not found"),
+            Self::NoSuchPath => not_found("not_found", "Not found"),
             Self::MethodNotAllowed => kind(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             Self::MalformedRequest | Self::BareLineFeed | Self::BadHost => {
                 kind(S::BAD_REQUEST, "malformed_request", "Malformed request")
@@ -53,14 +64,12 @@ impl ApiError {
             Self::Unauthorized => kind(S::UNAUTHORIZED, "unauthorized", "Unauthorized"),
             Self::InsufficientScope(_) => kind(S::FORBIDDEN, "insufficient_scope", "Insufficient scope"),
             Self::NotAcceptable => kind(S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
-            Self::ModelNotFound { .. } => kind(S::NOT_FOUND, "model_not_found", "Model not found"),
-            Self::VersionNotFound { .. } => {
-                kind(S::NOT_FOUND, "model_version_not_found", "Model version not found")
-            }
+            Self::ModelNotFound { .. } => not_found("model_not_found", "Model not found"),
+            Self::VersionNotFound { .. } => not_found("model_version_not_found", "Model version not found"),
             Self::ModelForbidden => kind(S::FORBIDDEN, "model_forbidden", "Model forbidden"),
             Self::ModelUnknownYet => later("model_unknown_yet", "Model unknown yet", 5),
             Self::ModelInUse => kind(S::CONFLICT, "model_in_use", "Model in use"),
-            Self::JobNotFound => kind(S::NOT_FOUND, "job_not_found", "Job not found"),
+            Self::JobNotFound => not_found("job_not_found", "Job not found"),
             Self::AlreadyFinished(_) => kind(S::CONFLICT, "job_already_finished", "Job already finished"),
             Self::NotRepeatable(_) | Self::InputExpired(_) => {
                 kind(S::CONFLICT, "job_not_repeatable", "Job cannot be requeued")
@@ -71,7 +80,7 @@ impl ApiError {
             // Without Retry-After: the same body is refused every time.
             Self::BodyTakesTooMuch(_) => kind(S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
             Self::Overloaded => later("overloaded", "Overloaded", 1),
-            Self::NotDeclaredJson | Self::NoRawInput | Self::NotDeclaredJsonLines => {
+            Self::NotDeclaredJson | Self::NoRawInput | Self::NotDeclaredJsonLines | Self::Compressed => {
                 kind(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
             }
             Self::NotJson(_) => kind(S::BAD_REQUEST, "invalid_json", "Invalid JSON"),
@@ -87,6 +96,7 @@ impl ApiError {
             Self::StorageQuota(seconds) => {
                 too_many("storage_quota_exceeded", "Storage quota exceeded", *seconds)
             }
+            Self::Call(error) => call_kind(error),
             Self::NoMetadata => later("metadata_unavailable", "Metadata unavailable", 5),
             Self::NotReady => unavailable(),
             Self::Store(error) => store_kind(error),
@@ -104,6 +114,10 @@ impl Kind {
     fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
+}
+
+fn not_found(code: &'static str, title: &'static str) -> Kind {
+    kind(StatusCode::NOT_FOUND, code, title)
 }
 
 /// The service cannot do it now, but may be able to after some seconds.
@@ -127,6 +141,11 @@ fn unavailable() -> Kind {
 
 fn internal() -> Kind {
     kind(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error")
+}
+
+fn call_kind(error: &CallError) -> Kind {
+    let (code, status) = error.kind();
+    kind(status, code, "No result")
 }
 
 fn store_kind(error: &StoreError) -> Kind {

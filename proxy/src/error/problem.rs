@@ -12,7 +12,7 @@ pub(crate) const MOST_BYTES: usize = 4 << 10;
 /// Bytes of a path that is repeated, as JSON.
 const LONGEST_INSTANCE: usize = 1024;
 /// Bytes of a detail, as JSON: that of a mistake, with its pointer.
-const LONGEST_DETAIL: usize = 600;
+pub(super) const LONGEST_DETAIL: usize = 600;
 /// Bytes around the mistakes.
 const FRAME_OF_MISTAKES: usize = r#","errors":[]"#.len();
 

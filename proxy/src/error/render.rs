@@ -1,4 +1,4 @@
-//! Error answers: RFC 9457 problem details.
+//! Error answers: RFC 9457 problem details, or what clients of the Open Inference Protocol and of TensorFlow Serving read.
 
 use std::sync::Arc;
 
@@ -9,22 +9,44 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{
     api_error::ApiError,
+    form::ErrorForm,
     kind::Kind,
-    problem::{BriefProblem, Head, MOST_BYTES, Problem, json},
+    problem::{BriefProblem, Head, LONGEST_DETAIL, MOST_BYTES, Problem, json},
+    short::short,
 };
 
 /// How to authenticate: no registered scheme carries a key in a header of its own.
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"ApiKey realm="tepal", header="X-API-Key""#);
 
+/// An error as an object with the member `error`.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Error", description = "An error of the Open Inference Protocol")]
+pub(crate) struct ErrorMember<'a> {
+    error: String,
+    /// One word for programs; does not change
+    code: &'a str,
+    request_id: &'a str,
+}
+
 impl ApiError {
-    /// Turns `response` into this error's answer. Its headers are kept.
-    pub(crate) fn render(&self, response: &mut Response, instance: &str, request_id: &str) {
-        *response.status_mut() = self.kind().status;
-        *response.body_mut() = self.problem(instance, request_id).into();
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    /// Turns `response` into this error's answer. Its headers are kept. `path`: that of the request.
+    pub(crate) fn render(&self, response: &mut Response, path: &str, request_id: &str) {
+        let form = ErrorForm::of(path);
+        // A target that is too long is not repeated.
+        let instance = if matches!(self, Self::UriTooLong) { "" } else { path };
+        *response.status_mut() = self.status_in(form);
+        let (media_type, body) = match form {
+            ErrorForm::Problem => ("application/problem+json", self.problem(instance, request_id)),
+            // Clients show the text only if this is the exact media type.
+            ErrorForm::Member => ("application/json", json(&self.member(request_id))),
+        };
+        *response.body_mut() = body.into();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         if matches!(self, Self::BadHost) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -34,6 +56,11 @@ impl ApiError {
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
+    }
+
+    /// The error as an object with the member `error`, much less than [`MOST_BYTES`].
+    pub(crate) fn member<'a>(&self, request_id: &'a str) -> ErrorMember<'a> {
+        ErrorMember { error: short(self.detail(), LONGEST_DETAIL), code: self.kind().code, request_id }
     }
 
     /// The problem, JSON, in at most [`MOST_BYTES`].

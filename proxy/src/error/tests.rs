@@ -46,6 +46,7 @@ fn all() -> Vec<ApiError> {
         ApiError::NotDeclaredJson,
         ApiError::NoRawInput,
         ApiError::NotDeclaredJsonLines,
+        ApiError::Compressed,
         ApiError::NotJson("why".to_owned()),
         ApiError::Invalid(vec![Mistake::at("/data", "missing", "is missing")]),
         ApiError::IdempotencyConflict,
@@ -117,6 +118,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::NotDeclaredJson
         | ApiError::NoRawInput
         | ApiError::NotDeclaredJsonLines
+        | ApiError::Compressed
         | ApiError::NotJson(_)
         | ApiError::Invalid(_)
         | ApiError::IdempotencyConflict
@@ -132,6 +134,8 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::Panicked
         | ApiError::BodyNotReady => true,
         ApiError::Store(error) => is_store_listed(error),
+        // Only the protocols have these.
+        ApiError::Call(_) => false,
     }
 }
 
@@ -169,6 +173,30 @@ fn the_documentation_lists_every_error_and_no_other() {
         .map(|error| (error.kind().status.as_str().to_owned(), error.code().to_owned()))
         .collect();
     assert_eq!(answered, documented);
+}
+
+/// Code and status of each row of a table of the page on protocols.
+fn rows_of_protocols(after: &str) -> BTreeSet<(String, u16)> {
+    let page = include_str!("../../../docs/protocols.md");
+    let (_, table) = page.split_once(after).unwrap();
+    let (_, table) = table.split_once("| --- |").unwrap();
+    let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+    let cells = rows.map(|row| row.split('|').skip(1).map(str::trim).collect::<Vec<_>>());
+    let codes = cells.flat_map(|cells| {
+        let status = cells[1].parse().unwrap();
+        cells[0].split(", ").map(move |code| (code.trim_matches('`').to_owned(), status)).collect::<Vec<_>>()
+    });
+    codes.collect()
+}
+
+#[test]
+fn the_page_on_protocols_lists_every_other_status_and_every_job_without_a_result() {
+    let row = |error: &ApiError| (error.code().to_owned(), error.status_in(ErrorForm::Member).as_u16());
+    let differs = |error: &&ApiError| error.status_in(ErrorForm::Member).as_u16() != error.status();
+    let others: BTreeSet<_> = all().iter().filter(differs).map(row).collect();
+    assert_eq!(rows_of_protocols("## Errors"), others);
+    let calls: BTreeSet<_> = CallError::all().into_iter().map(|error| row(&error.into())).collect();
+    assert_eq!(rows_of_protocols("An accepted job that has no result"), calls);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const RESPOND_ASYNC: &str = "respond-async";
 /// A longer wait is reduced to this one; `Preference-Applied` says so.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -18,6 +19,17 @@ pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     // Digits only. A number with too many digits is a very long time.
     let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)).min(LONGEST_WAIT))
+}
+
+/// Whether the client prefers an answer before the work is done (section 4.1).
+pub(crate) fn is_async(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(PREFER).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(preferences).any(|(name, _)| name.eq_ignore_ascii_case(RESPOND_ASYNC))
+}
+
+/// Reports that the answer comes before the work is done.
+pub(crate) fn mark_async(headers: &mut HeaderMap) {
+    headers.insert(APPLIED, HeaderValue::from_static(RESPOND_ASYNC));
 }
 
 /// Reports that the wait was granted.

@@ -1,14 +1,14 @@
 //! Large results. A result is read once and held once, however many answers need it at the same time. Its memory is reserved
 //! before it is read.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use axum::body::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tepal_shared::{
     job::{Job, JobId, JobResult},
     queue::error::StoreError,
-    tensor::{open_inference::json, stored_outputs},
+    tensor::{View, open_inference::json, stored_outputs},
 };
 
 use super::single_flight::{Flight, SingleFlight};
@@ -71,6 +71,15 @@ impl Results {
         }
     }
 
+    /// Text about the tensors of a stored form. Its memory is reserved while it is written.
+    pub(crate) async fn about(
+        &self,
+        form: Bytes,
+        write: impl FnOnce(Vec<View<'_>>, &mut Blocks) -> io::Result<()> + Send + 'static,
+    ) -> Result<Vec<Bytes>, Unread> {
+        about_tensors(&self.conversions, Arc::clone(&self.budget), form, write).await
+    }
+
     /// The stored form of the job's tensors, which has so many bytes; `None` if the job is gone.
     pub(crate) async fn tensors(&self, id: JobId, bytes: usize) -> Result<Option<Bytes>, Unread> {
         let (store, budget) = (self.store.clone(), Arc::clone(&self.budget));
@@ -80,6 +89,22 @@ impl Results {
         let parts = joined(&self.tensors, id, || begin().boxed()).await?;
         Ok(parts.and_then(|parts| parts.into_iter().next()))
     }
+}
+
+/// Writes text about the tensors of a stored form, away from the threads that serve other requests.
+async fn about_tensors(
+    conversions: &Conversions,
+    budget: Arc<Budget>,
+    form: impl AsRef<[u8]> + Send + 'static,
+    write: impl FnOnce(Vec<View<'_>>, &mut Blocks) -> io::Result<()> + Send + 'static,
+) -> Result<Vec<Bytes>, Unread> {
+    let convert = move || {
+        let tensors = stored_outputs::read(form.as_ref()).map_err(|damaged| Unread::Store(damaged.into()))?;
+        let mut blocks = Blocks::new(&budget);
+        write(tensors, &mut blocks).map_err(|_| Unread::NoRoom)?;
+        Ok(blocks.finish())
+    };
+    conversions.run(convert).await
 }
 
 /// Joins a read of this job's result, or begins one. A result never changes, so any read of it can be joined.
@@ -118,7 +143,7 @@ async fn text(store: Store, budget: Arc<Budget>, id: JobId, bytes: usize) -> Rea
     Ok(Some(vec![held(in_one_line(text), share)]))
 }
 
-/// Tensors written as JSON, away from the threads that serve other requests.
+/// Tensors written as JSON.
 async fn written(
     store: Store,
     budget: Arc<Budget>,
@@ -127,14 +152,9 @@ async fn written(
     bytes: usize,
 ) -> Read {
     let Some((form, share)) = read(&store, &budget, id, bytes).await? else { return Ok(None) };
-    let convert = move || {
-        let _share = share;
-        let tensors = stored_outputs::read(&form).map_err(|damaged| Unread::Store(damaged.into()))?;
-        let mut blocks = Blocks::new(&budget);
-        json::write_outputs(tensors, &mut blocks).map_err(|_| Unread::NoRoom)?;
-        Ok(Some(blocks.finish()))
-    };
-    conversions.run(convert).await
+    let form = held(form, share);
+    let write = |tensors: Vec<View<'_>>, text: &mut Blocks| json::write_outputs(tensors, text);
+    about_tensors(&conversions, budget, form, write).await.map(Some)
 }
 
 /// The same JSON without line ends, which would split the data of an event. In JSON they are whitespace.

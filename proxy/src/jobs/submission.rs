@@ -10,7 +10,10 @@ use tepal_shared::{
     json::{JsonRef, ObjectRef},
     model::{InputError, JobInput, Model},
     tensor::{
-        open_inference::{self, binary},
+        open_inference::{
+            self,
+            binary::{self, Unknown},
+        },
         pointer::Pointer,
     },
 };
@@ -68,6 +71,13 @@ impl Submission {
         let read = model.description.raw_input(content)?;
         let input = model.input(model.description.stored(&read));
         Some(Self { input, rows: read.rows, ..Self::new(model) })
+    }
+
+    /// The job of these tensors. Its result is these outputs, or all of the model if there is no name.
+    pub(crate) fn of_tensors(model: Arc<Served>, tensors: &JobInput, outputs: Vec<String>) -> Self {
+        let stored = model.description.stored(tensors);
+        let input = model.input(ResultForm::Outputs(outputs).with(stored));
+        Self { input, rows: tensors.rows, ..Self::new(model) }
     }
 
     /// The JSON Schema of the body, from that of a priority.
@@ -242,7 +252,7 @@ impl<'a> MemberReader<'a> {
     fn inputs(&mut self, name: &'static str, value: JsonRef<'_>, model: &Model) {
         let at = Pointer::ROOT.member(name);
         let given = match self.raw {
-            Some(raw) => binary::read(value, raw, at),
+            Some(raw) => binary::read(value, raw, Unknown::Refused, at),
             None => open_inference::json::read(value, at),
         };
         match given.and_then(|given| model.check_tensors(given, at)) {

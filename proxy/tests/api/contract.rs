@@ -54,14 +54,16 @@ async fn every_operation_is_described_with_examples_and_problems() {
                 assert!(body.get("example").is_some(), "{name} {media_type}");
             }
             for status in ["400", "414", "431"] {
-                let problem = &operation["responses"][status]["content"]["application/problem+json"];
+                let is_protocol = path.starts_with("/v2");
+                let media_type = if is_protocol { "application/json" } else { "application/problem+json" };
+                let problem = &operation["responses"][status]["content"][media_type];
                 assert!(problem.is_object(), "{name} {status}");
             }
         }
     }
-    assert_eq!(operations, 18);
+    assert_eq!(operations, 31);
     // Every example of a request is accepted as it stands.
-    for path in ["/predict", "/predict/batch", "/jobs/lookup"] {
+    for path in ["/predict", "/predict/batch", "/jobs/lookup", "/v2/repository/index"] {
         let example =
             &contract["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"];
         assert!(site.client.post_json(path, example).await.status < 300, "{path}");

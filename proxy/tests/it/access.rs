@@ -9,7 +9,7 @@ use crate::{
     keys::Keys,
 };
 
-const NOT_LET_IN: &str = "The request needs a valid API key in the header X-API-Key";
+const NOT_LET_IN: &str = "The request needs a valid API key, in the header X-API-Key or as a bearer token";
 const CHALLENGE: &str = r#"ApiKey realm="tepal", header="X-API-Key""#;
 
 /// What is left after the request, and whose limit it is.
@@ -60,6 +60,16 @@ async fn only_a_valid_key_is_accepted_and_a_rejection_does_not_say_why() {
     assert_eq!(refused, [1.0, 3.0, 1.0, 3.0, 0.0], "{}", metrics.text());
 }
 
+/// Asserts that the answer asks for a key with this scope.
+#[track_caller]
+fn assert_lacks(answer: &Answer, path: &str, scope: &str) {
+    let detail = format!("This needs a key with the scope {scope}");
+    if path.starts_with("/v2") {
+        return crate::v2::assert_error(answer, 403, "insufficient_scope", &detail);
+    }
+    problem(403, "insufficient_scope", "Insufficient scope").assert(answer, path, &detail);
+}
+
 #[tokio::test]
 async fn every_operation_asks_for_the_scope_that_the_contract_names() {
     let keys = Keys::with("");
@@ -73,21 +83,22 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
             let alternatives = operation["security"].as_array().map_or(0, Vec::len);
             assert!(alternatives < 2, "a key is needed: {}", operation["security"]);
             let method: Method = name.to_uppercase().parse().unwrap();
-            let real_path = path.replace("{id}", "none").replace("{name}", "iris");
+            let real_path = path.replace("{id}", "none").replace("{name}", "iris").replace("{version}", "1");
             let answer = gateway.as_key("", method.clone(), &real_path, "").await;
             let Some(scope) = operation["security"][0]["apiKey"][0].as_str() else {
                 assert!(![401, 403].contains(&answer.status), "{name} {path} is open");
                 continue;
             };
             assert_eq!(answer.status, 401, "{name} {path}");
+            let needs_both = operation["security"][0]["apiKey"].as_array().unwrap().len() == 2;
             let (right, wrong) = match scope {
+                _ if needs_both => (&admin, &read),
                 "read" => (&read, &submit),
                 "submit" => (&submit, &read),
                 _ => (&admin, &submit),
             };
             let answer = gateway.as_key(wrong, method.clone(), &real_path, "").await;
-            let expected = problem(403, "insufficient_scope", "Insufficient scope");
-            expected.assert(&answer, &real_path, &format!("This needs a key with the scope {scope}"));
+            assert_lacks(&answer, &real_path, scope);
             for key in [right, &admin] {
                 let answer = gateway.as_key(key, method.clone(), &real_path, "").await;
                 assert!(![401, 403].contains(&answer.status), "{name} {path}: {}", answer.text());
@@ -96,24 +107,37 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
         }
     }
     asked.sort();
-    let expected = [
-        "admin delete /models/{name}",
-        "read get /job/{id}",
-        "read get /jobs",
-        "read get /metadata",
-        "read get /models",
-        "read get /models/{name}",
-        "read post /jobs/lookup",
-        "submit delete /job/{id}",
-        "submit post /job/{id}/retry",
-        "submit post /predict",
-        "submit post /predict/batch",
-        "submit post /predict/test",
-    ];
-    assert_eq!(asked, expected);
+    assert_eq!(asked, OPERATIONS);
     // A method of another name is the same operation.
     assert_eq!(gateway.as_key("", Method::HEAD, "/jobs", "").await.status, 401);
 }
+
+/// Every operation that is not open, with its first scope.
+const OPERATIONS: [&str; 23] = [
+    "admin delete /models/{name}",
+    "read get /job/{id}",
+    "read get /jobs",
+    "read get /metadata",
+    "read get /models",
+    "read get /models/{name}",
+    "read get /v2",
+    "read get /v2/models",
+    "read get /v2/models/{name}",
+    "read get /v2/models/{name}/config",
+    "read get /v2/models/{name}/ready",
+    "read get /v2/models/{name}/versions/{version}",
+    "read get /v2/models/{name}/versions/{version}/config",
+    "read get /v2/models/{name}/versions/{version}/ready",
+    "read post /jobs/lookup",
+    "read post /v2/repository/index",
+    "submit delete /job/{id}",
+    "submit post /job/{id}/retry",
+    "submit post /predict",
+    "submit post /predict/batch",
+    "submit post /predict/test",
+    "submit post /v2/models/{name}/infer",
+    "submit post /v2/models/{name}/versions/{version}/infer",
+];
 
 #[tokio::test]
 async fn the_contract_says_where_the_service_is_and_who_needs_a_key() {

@@ -23,6 +23,7 @@
 //! | `model_files` | MODELS_DIR while the proxy runs |
 //! | `model_keys` | keys that are limited to models: which jobs they see |
 //! | `other_model` | nothing knows the reference model |
+//! | `v2` | the Open Inference Protocol over HTTP |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
 mod access;
@@ -73,4 +74,5 @@ mod tensor_results;
 mod tls;
 mod topology;
 mod unknown_models;
+mod v2;
 mod versions;

@@ -60,6 +60,8 @@ pub(super) enum Attack {
     Storage,
     /// submissions far beyond the limit, 20 in a pipeline
     Flood,
+    /// calls of the Open Inference Protocol whose clients go away at once
+    AbandonedCalls,
     /// all of these at once, each from four addresses of its own
     Everything,
 }
@@ -127,6 +129,7 @@ impl Attack {
             Garbage => connections::garbage(field).await,
             Storage => bodies::storage(&field.alone()).await,
             Flood => work::flood(field).await,
+            AbandonedCalls => work::abandoned_calls(field).await,
             // It consists of the others.
             Everything => {}
         }

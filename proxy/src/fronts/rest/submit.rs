@@ -3,7 +3,7 @@
 pub(crate) mod body;
 mod choice;
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
@@ -18,7 +18,10 @@ use super::openapi::{
     operation::{Operation, Tag},
     parts::{ConcatErrors as _, body as json_body, prefer, reading_a_body, submitting},
 };
-use super::{accepted, extract, idempotency};
+use super::{
+    accept::{accept, check_model},
+    accepted, extract, idempotency,
+};
 use crate::{
     edge::access::Caller,
     error::ApiError,
@@ -42,7 +45,7 @@ pub(crate) async fn predict(
                 Some(body) => registry.of_request(body, &choice)?,
                 None => registry.of_query(&choice)?,
             };
-            checked(&sender, &model)?;
+            check_model(&sender, &model)?;
             Ok(model)
         };
         let (submission, _memory) = body::read(&parts.headers, body, &app.bodies, model_of).await?;
@@ -60,16 +63,11 @@ pub(crate) async fn predict_sample(
     let outcome = async {
         let choice = choice::read(&parts.uri)?;
         let model = app.models.registry().of_query(&choice)?;
-        checked(&caller, &model)?;
+        check_model(&caller, &model)?;
         submit(&app, &caller, &parts, Submission::sample(model)).await
     };
     let outcome = outcome.await;
     outcome.map_err(|refused: Refused| refused.counted(&app.metrics))
-}
-
-/// Whether the caller may use the model.
-fn checked(caller: &Caller, model: &Served) -> Result<(), Refused> {
-    caller.check_model(model.name.as_str()).map_err(|error| Refused::of(model.name, error))
 }
 
 async fn submit(
@@ -78,24 +76,8 @@ async fn submit(
     parts: &Parts,
     submission: Submission,
 ) -> Result<Response, Refused> {
-    let model = submission.model.name;
-    store(app, caller, parts, submission).await.map_err(|error| Refused::of(model, error))
-}
-
-async fn store(
-    app: &App,
-    caller: &Caller,
-    parts: &Parts,
-    mut submission: Submission,
-) -> Result<Response, ApiError> {
-    let started = Instant::now();
-    let headers = &parts.headers;
-    let key = idempotency::key(headers, caller.owner())?;
-    app.charges.charge(|| extract::payer(app, caller, parts), [&mut submission]).await?;
-    let sender = extract::sender(caller, headers);
-    let prepared = app.intake.prepare(&sender, key, submission);
-    let (id, status) = app.intake.submit(&sender, prepared, started).await?;
-    Ok(accepted::answer(app, caller, headers, id, status).await)
+    let (id, status) = accept(app, caller, parts, submission).await?;
+    Ok(accepted::answer(app, caller, &parts.headers, id, status).await)
 }
 
 /// Describes it for the contract.

@@ -134,7 +134,8 @@ fn an_element_out_of_bounds_is_reported_where_the_client_wrote_it() {
     let mut raw = one(json!([2, 2]), json!(null));
     raw[0].as_object_mut().unwrap().remove("data");
     raw[0]["parameters"] = json!({"binary_data_size": 16});
-    let given = binary::read(&raw, &floats(&[1.0, 2.0, 3.0, 10.0]), Pointer::ROOT).unwrap();
+    let given =
+        binary::read(&raw, &floats(&[1.0, 2.0, 3.0, 10.0]), binary::Unknown::Refused, Pointer::ROOT).unwrap();
     let error = flowers().check_tensors(given, Pointer::ROOT.member("inputs")).unwrap_err().remove(0);
     let detail = "height must be greater than 0 and less than 10, but element 3 is 10.0";
     assert_eq!((error.pointer.as_str(), error.detail.as_str()), ("/inputs/0", detail));

@@ -11,13 +11,24 @@ use super::{
     head::{self, DATATYPE, Head, NAME, SHAPE},
     json::{self, DATA},
 };
-use crate::json::JsonRef;
+use crate::json::{JsonRef, ObjectRef};
 
 /// The header with the length of the JSON.
 pub const HEADER: &str = "Inference-Header-Content-Length";
 
 const PARAMETERS: &str = "parameters";
 const BINARY_DATA_SIZE: &str = "binary_data_size";
+/// The parameter of tensors that only processes on the server's machine can send.
+const SHARED_MEMORY_REGION: &str = "shared_memory_region";
+
+/// What becomes of members and parameters of a tensor that this reader does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// They are errors.
+    Refused,
+    /// They are ignored, as the servers of the protocol do. A `null` is as good as nothing.
+    Ignored,
+}
 
 /// Divides a body into its JSON and its raw tensors.
 ///
@@ -39,13 +50,14 @@ pub fn split<'a>(header: &[u8], body: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), 
 pub fn read<'a>(
     list: impl Into<JsonRef<'a>>,
     raw: &[u8],
+    unknown: Unknown,
     at: Pointer<'_>,
 ) -> Result<Vec<Given>, Vec<InputError>> {
     let mut errors = InputErrors::default();
-    let mut raw = Raw(raw);
+    let mut raw = Raw { rest: raw, unknown };
     let tensors =
         head::read_list(list.into(), at, &mut errors, |entry, at, errors| raw.read_tensor(entry, at, errors));
-    let surplus = raw.0.len();
+    let surplus = raw.rest.len();
     if surplus > 0 && errors.is_empty() {
         let detail =
             format!("must announce all raw bytes of the body; {surplus} bytes follow the last tensor");
@@ -54,8 +66,11 @@ pub fn read<'a>(
     errors.or(tensors)
 }
 
-/// The raw bytes that no tensor has taken yet.
-struct Raw<'a>(&'a [u8]);
+struct Raw<'a> {
+    /// The raw bytes that no tensor has taken yet.
+    rest: &'a [u8],
+    unknown: Unknown,
+}
 
 impl<'a> Raw<'a> {
     fn read_tensor(
@@ -64,15 +79,19 @@ impl<'a> Raw<'a> {
         at: Pointer<'_>,
         errors: &mut InputErrors,
     ) -> Option<Given> {
-        let members = head::members(entry, &[NAME, SHAPE, DATATYPE, PARAMETERS, DATA], at, errors)?;
+        let known = [NAME, SHAPE, DATATYPE, PARAMETERS, DATA];
+        let members = match self.unknown {
+            Unknown::Refused => head::members(entry, &known, at, errors)?,
+            Unknown::Ignored => head::any_members(entry, &known, at, errors)?,
+        };
         let head = Head::read(members, at, errors);
         let parameters = at.member(PARAMETERS);
         let size_at = parameters.member(BINARY_DATA_SIZE);
-        let size = match members.get(PARAMETERS) {
-            Some(value) => Some(read_size(value, parameters, errors)?),
+        let size = match self.member(members, PARAMETERS) {
+            Some(value) => Some(self.read_size(value, parameters, errors)?),
             None => None,
         };
-        match (members.get(DATA), size.flatten()) {
+        match (self.member(members, DATA), size.flatten()) {
             (Some(data), None) => Some(json::read_data(head?, data, at.member(DATA), errors)),
             (None, Some(size)) => {
                 let raw = self.take(size, size_at, errors);
@@ -96,9 +115,56 @@ impl<'a> Raw<'a> {
         }
     }
 
+    /// The member, unless it counts as absent.
+    fn member<'m>(&self, members: ObjectRef<'m>, name: &str) -> Option<JsonRef<'m>> {
+        let value = members.get(name)?;
+        let is_absent = self.unknown == Unknown::Ignored && matches!(value, JsonRef::Null);
+        (!is_absent).then_some(value)
+    }
+
+    /// The only known parameter of a tensor. `None` after an error, `Some(None)` without the parameter.
+    fn read_size(
+        &self,
+        value: JsonRef<'_>,
+        at: Pointer<'_>,
+        errors: &mut InputErrors,
+    ) -> Option<Option<u64>> {
+        let JsonRef::Object(parameters) = value else {
+            errors.add(
+                at,
+                "type",
+                format!("must be an object with {BINARY_DATA_SIZE}, not {}", value.kind()),
+            );
+            return None;
+        };
+        for name in parameters.names().filter(|name| self.is_refused(name)).take(MOST_ERRORS) {
+            let detail = match self.unknown {
+                Unknown::Refused => format!("is not a parameter of a tensor; known is {BINARY_DATA_SIZE}"),
+                Unknown::Ignored => "is not supported; the request must contain the elements".to_owned(),
+            };
+            errors.add(at.member(name), "unknown_field", detail);
+        }
+        let Some(size) = self.member(parameters, BINARY_DATA_SIZE) else { return Some(None) };
+        let bytes = size.as_number().and_then(Number::as_u64);
+        if bytes.is_none() {
+            let given = size.as_number().map_or_else(|| size.kind().to_owned(), Number::to_string);
+            let detail = format!("must be a number of bytes, not {given}");
+            errors.add(at.member(BINARY_DATA_SIZE), "type", detail);
+            return None;
+        }
+        Some(bytes)
+    }
+
+    fn is_refused(&self, parameter: &str) -> bool {
+        match self.unknown {
+            Unknown::Refused => parameter != BINARY_DATA_SIZE,
+            Unknown::Ignored => parameter == SHARED_MEMORY_REGION,
+        }
+    }
+
     fn take(&mut self, size: u64, at: Pointer<'_>, errors: &mut InputErrors) -> Option<&'a [u8]> {
-        let left = self.0.len();
-        let parts = usize::try_from(size).ok().and_then(|size| self.0.split_at_checked(size));
+        let left = self.rest.len();
+        let parts = usize::try_from(size).ok().and_then(|size| self.rest.split_at_checked(size));
         let Some((taken, rest)) = parts else {
             errors.add(
                 at,
@@ -107,30 +173,9 @@ impl<'a> Raw<'a> {
             );
             return None;
         };
-        self.0 = rest;
+        self.rest = rest;
         Some(taken)
     }
-}
-
-/// The only parameter of a tensor. `None` after an error, `Some(None)` without the parameter.
-fn read_size(value: JsonRef<'_>, at: Pointer<'_>, errors: &mut InputErrors) -> Option<Option<u64>> {
-    let JsonRef::Object(parameters) = value else {
-        errors.add(at, "type", format!("must be an object with {BINARY_DATA_SIZE}, not {}", value.kind()));
-        return None;
-    };
-    for name in parameters.names().filter(|name| *name != BINARY_DATA_SIZE).take(MOST_ERRORS) {
-        let detail = format!("is not a parameter of a tensor; known is {BINARY_DATA_SIZE}");
-        errors.add(at.member(name), "unknown_field", detail);
-    }
-    let Some(size) = parameters.get(BINARY_DATA_SIZE) else { return Some(None) };
-    let bytes = size.as_number().and_then(Number::as_u64);
-    if bytes.is_none() {
-        let given = size.as_number().map_or_else(|| size.kind().to_owned(), Number::to_string);
-        let detail = format!("must be a number of bytes, not {given}");
-        errors.add(at.member(BINARY_DATA_SIZE), "type", detail);
-        return None;
-    }
-    Some(bytes)
 }
 
 /// Checks that the bytes are the elements of the tensor.
@@ -181,10 +226,26 @@ fn check_bytes(head: &Head<'_>, raw: &[u8], at: Pointer<'_>, errors: &mut InputE
 /// # Errors
 /// When `text` cannot take it.
 pub fn write_list<'a>(tensors: impl IntoIterator<Item = View<'a>>, text: &mut impl Write) -> io::Result<()> {
-    json::write_list(tensors, text, |View { name, datatype, shape, data }, text| {
-        json::write_head(name, shape.iter(), datatype, text)?;
-        write!(text, r#","{PARAMETERS}":{{"{BINARY_DATA_SIZE}":{}}}}}"#, data.len())
+    json::write_list(tensors, text, write_raw)
+}
+
+/// Writes the list of tensors. The raw bytes of those for which `is_raw` follow the JSON, in the same order.
+///
+/// # Errors
+/// When `text` cannot take it.
+pub fn write_mixed<'a>(
+    tensors: impl IntoIterator<Item = View<'a>>,
+    is_raw: impl Fn(&str) -> bool,
+    text: &mut impl Write,
+) -> io::Result<()> {
+    json::write_list(tensors, text, |tensor, text| {
+        if is_raw(tensor.name) { write_raw(tensor, text) } else { json::write_tensor(tensor, text) }
     })
+}
+
+fn write_raw(View { name, datatype, shape, data }: View<'_>, text: &mut impl Write) -> io::Result<()> {
+    json::write_head(name, shape.iter(), datatype, text)?;
+    write!(text, r#","{PARAMETERS}":{{"{BINARY_DATA_SIZE}":{}}}}}"#, data.len())
 }
 
 /// Writes the tensors as the outputs of a model: `{"outputs": [...]}`. Their raw bytes follow the JSON, in the same order.

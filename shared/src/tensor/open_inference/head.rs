@@ -49,8 +49,8 @@ pub(super) fn read_list(
     tensors
 }
 
-/// The members of a tensor. Members with other names than `known` are refused.
-pub(super) fn members<'a>(
+/// The members of a tensor, whatever their names.
+pub(super) fn any_members<'a>(
     entry: JsonRef<'a>,
     known: &[&str],
     at: Pointer<'_>,
@@ -60,6 +60,17 @@ pub(super) fn members<'a>(
         errors.add(at, "type", format!("must be an object with {}, not {}", known.join(", "), entry.kind()));
         return None;
     };
+    Some(members)
+}
+
+/// The members of a tensor. Members with other names than `known` are refused.
+pub(super) fn members<'a>(
+    entry: JsonRef<'a>,
+    known: &[&str],
+    at: Pointer<'_>,
+    errors: &mut InputErrors,
+) -> Option<ObjectRef<'a>> {
+    let members = any_members(entry, known, at, errors)?;
     for name in members.names().filter(|name| !known.contains(name)).take(MOST_ERRORS) {
         let detail = format!("is not a member of a tensor; known are {}", known.join(", "));
         errors.add(at.member(name), "unknown_field", detail);

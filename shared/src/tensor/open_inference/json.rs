@@ -124,12 +124,18 @@ impl Reader<'_> {
 /// # Errors
 /// When `text` cannot take it.
 pub fn write<'a>(tensors: impl IntoIterator<Item = View<'a>>, text: &mut impl Write) -> io::Result<()> {
-    write_list(tensors, text, |View { name, datatype, shape, data }, text| {
-        write_head(name, shape.iter(), datatype, text)?;
-        text.write_all(br#","data":"#)?;
-        write_elements(datatype, data, text)?;
-        text.write_all(b"}")
-    })
+    write_list(tensors, text, write_tensor)
+}
+
+/// Writes one tensor.
+pub(super) fn write_tensor(
+    View { name, datatype, shape, data }: View<'_>,
+    text: &mut impl Write,
+) -> io::Result<()> {
+    write_head(name, shape.iter(), datatype, text)?;
+    text.write_all(br#","data":"#)?;
+    write_elements(datatype, data, text)?;
+    text.write_all(b"}")
 }
 
 /// Writes the tensors as the outputs of a model: `{"outputs": [...]}`.

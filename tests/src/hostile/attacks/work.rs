@@ -1,9 +1,15 @@
 //! Requests that cost the proxy and Redis much work, or have large answers.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::super::field::{Field, Volley};
 use super::super::wire::{get, head_of, post};
+
+/// A job is usually stored by then, and has not ended.
+const STORED: Duration = Duration::from_millis(1);
 
 fn lookup(ids: &[String]) -> Vec<u8> {
     post("/jobs/lookup", json!({ "job_ids": ids }).to_string().as_bytes())
@@ -59,4 +65,29 @@ pub(super) async fn flood(field: &Field) {
 pub(super) async fn waits(field: &Field) {
     let path = format!("/job/{}", field.seeds.held);
     field.hammer(90, &Volley::one(get(&path, "prefer: wait=60\r\n"))).await;
+}
+
+/// Calls whose connections are closed as soon as their jobs may be stored, so that each is cancelled.
+pub(super) async fn abandoned_calls(field: &Field) {
+    let tensor = r#"{"name":"input","shape":[1,4],"datatype":"FP32","data":[5.1,3.5,1.4,0.2]}"#;
+    let call = post("/v2/models/iris/infer", format!(r#"{{"inputs":[{tensor}]}}"#).as_bytes());
+    field
+        .each_address(4, |field, from| {
+            let call = call.clone();
+            async move {
+                while !field.is_over() {
+                    let Some(mut wire) = field.open(from).await else { continue };
+                    field.tally.sent(call.len());
+                    if wire.send(&call).await.is_err() {
+                        field.tally.note("connection closed");
+                        continue;
+                    }
+                    match timeout(STORED, wire.some()).await {
+                        Ok(_) => field.tally.note("answered"),
+                        Err(_) => field.tally.note("abandoned"),
+                    }
+                }
+            }
+        })
+        .await;
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderName, HeaderValue},
+    http::{HeaderMap, HeaderValue},
 };
 use tepal_shared::{json::JsonRef, tensor::open_inference::binary};
 
+use super::extract;
 use crate::{
     error::{ApiError, Mistake},
     http::{
@@ -19,8 +20,6 @@ use crate::{
     },
     jobs::{models::Served, refused::Refused, submission::Submission},
 };
-
-const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// The form of a body.
 enum Form {
@@ -51,7 +50,7 @@ impl Form {
         headers: &HeaderMap,
         model_of: impl Fn(Option<JsonRef<'_>>) -> Result<Arc<Served>, Refused>,
     ) -> Result<Self, Refused> {
-        if let Some(length) = headers::once(headers, &JSON_LENGTH, binary::HEADER)? {
+        if let Some(length) = headers::once(headers, &extract::JSON_LENGTH, binary::HEADER)? {
             let is_plain = !headers::is_compressed(headers);
             return if is_plain {
                 Ok(Self::Binary(length.clone()))
@@ -100,16 +99,7 @@ pub(crate) fn read_binary(
     meter: &mut Meter,
     model_of: impl Fn(Option<JsonRef<'_>>) -> Result<Arc<Served>, Refused>,
 ) -> Result<Submission, Refused> {
-    let wrong = |detail| ApiError::Invalid(vec![Mistake::in_header(binary::HEADER, "out_of_range", detail)]);
-    let (text, raw) = binary::split(length.as_bytes(), body).map_err(wrong)?;
-    let value = json::parse(text, meter).map_err(|error| match error {
-        ApiError::NotJson(why) => {
-            let length = text.len();
-            ApiError::NotJson(format!("{why}, in the first {length} bytes, as {} says", binary::HEADER))
-        }
-        other => other,
-    })?;
-    pay(meter, raw)?;
+    let (value, raw) = extract::json_and_raw(length, body, meter)?;
     let value = JsonRef::from(&value);
     let model = model_of(Some(value))?;
     Submission::read_binary(value, raw, &model).map_err(|wrong| invalid(&model, wrong))
@@ -134,12 +124,6 @@ fn read_raw(
         );
         return Err(ApiError::Invalid(vec![Mistake::at("", "invalid_utf8", detail)]));
     }
-    pay(meter, body)?;
+    extract::pay_for_tensors(meter, body)?;
     Submission::of_raw(body, model).ok_or(ApiError::NoRawInput)
-}
-
-/// Reserves memory for the tensors of these bytes, and for their stored form.
-fn pay(meter: &mut Meter, raw: &[u8]) -> Result<(), ApiError> {
-    let _ = meter.take(2 * raw.len());
-    meter.exceeded().map_or(Ok(()), |exceeded| Err(exceeded.into()))
 }

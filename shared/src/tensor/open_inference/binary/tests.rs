@@ -4,7 +4,15 @@ use super::*;
 use crate::tensor::Tensor;
 
 fn read_all(list: Value, raw: &[u8]) -> Result<Vec<Tensor>, Vec<(String, &'static str, String)>> {
-    let read = read(&list, raw, Pointer::ROOT.member("inputs"));
+    read_with(list, raw, Unknown::Refused)
+}
+
+fn read_with(
+    list: Value,
+    raw: &[u8],
+    unknown: Unknown,
+) -> Result<Vec<Tensor>, Vec<(String, &'static str, String)>> {
+    let read = read(&list, raw, unknown, Pointer::ROOT.member("inputs"));
     let read = read.map(|given| given.into_iter().map(|given| given.tensor).collect());
     read.map_err(|errors| errors.into_iter().map(|error| (error.pointer, error.code, error.detail)).collect())
 }
@@ -126,6 +134,40 @@ fn parameters_are_checked() {
         let expected = at("/0/parameters/binary_data_size", "type", &detail);
         assert_eq!(error(json!([raw("a", "UINT8", json!([1]), size)]), &[1]), expected);
     }
+}
+
+#[test]
+fn what_servers_of_the_protocol_ignore_can_be_ignored() {
+    let mut list = json!([raw("a", "UINT8", json!([1]), 1), raw("b", "UINT8", json!([1]), Value::Null)]);
+    list[0]["parameters"]["content_type"] = json!("np");
+    list[0]["data"] = Value::Null;
+    list[0]["note"] = json!("");
+    list[1]["data"] = json!([2]);
+    let tensors = read_with(list.clone(), &[1], Unknown::Ignored).unwrap();
+    assert_eq!(tensors.iter().map(|tensor| tensor.data[0]).collect::<Vec<_>>(), [1, 2]);
+    assert!(read_all(list.clone(), &[1]).is_err());
+    list[1]["parameters"] = json!({"shared_memory_region": "r"});
+    let detail = "is not supported; the request must contain the elements";
+    let expected = at("/1/parameters/shared_memory_region", "unknown_field", detail);
+    assert_eq!(read_with(list, &[1], Unknown::Ignored), Err(vec![expected]));
+}
+
+#[test]
+fn raw_and_json_tensors_are_written_side_by_side() {
+    let tensor = |name: &str| Tensor {
+        name: name.to_owned(),
+        datatype: DataType::Uint8,
+        shape: vec![2],
+        data: vec![1, 2],
+    };
+    let tensors = [tensor("a"), tensor("b")];
+    let mut text = Vec::new();
+    write_mixed(tensors.iter().map(Tensor::view), |name| name == "b", &mut text).unwrap();
+    let expected = json!([
+        {"name": "a", "shape": [2], "datatype": "UINT8", "data": [1, 2]},
+        raw("b", "UINT8", json!([2]), 2),
+    ]);
+    assert_eq!(serde_json::from_slice::<Value>(&text).unwrap(), expected);
 }
 
 #[test]

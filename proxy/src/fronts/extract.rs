@@ -5,16 +5,16 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{
     body::Body,
     extract::{FromRequestParts, Path},
-    http::{HeaderMap, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
 };
-use tepal_shared::{job::JobId, json::Json};
+use tepal_shared::{job::JobId, json::Json, tensor::open_inference::binary};
 
 use crate::{
     edge::{access::Caller, request_id},
-    error::ApiError,
+    error::{ApiError, Mistake},
     http::{
         bodies::Bodies,
-        budget::Share,
+        budget::{Meter, Share},
         headers::{is_declared, traceparent},
         json,
         peer::Peer,
@@ -30,6 +30,9 @@ impl FromRequestParts<Arc<App>> for Caller {
         app.admission.caller(parts)
     }
 }
+
+/// The length of the JSON of a body in binary form.
+pub(super) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// The job id of the path; `None` if it is malformed.
 pub(crate) struct PathId(Option<JobId>);
@@ -61,6 +64,31 @@ pub(crate) async fn json<T: Send + 'static>(
         return Err(ApiError::NotDeclaredJson);
     }
     bodies.read(body, move |bytes, meter| read(json::parse(bytes, meter)?)).await
+}
+
+/// Divides a body in binary form, whose JSON has this length, into its JSON and its raw tensors. Reserves memory for the tensors.
+pub(super) fn json_and_raw<'a>(
+    length: &HeaderValue,
+    body: &'a [u8],
+    meter: &mut Meter,
+) -> Result<(Json, &'a [u8]), ApiError> {
+    let wrong = |detail| ApiError::Invalid(vec![Mistake::in_header(binary::HEADER, "out_of_range", detail)]);
+    let (text, raw) = binary::split(length.as_bytes(), body).map_err(wrong)?;
+    let value = json::parse(text, meter).map_err(|error| match error {
+        ApiError::NotJson(why) => {
+            let length = text.len();
+            ApiError::NotJson(format!("{why}, in the first {length} bytes, as {} says", binary::HEADER))
+        }
+        other => other,
+    })?;
+    pay_for_tensors(meter, raw)?;
+    Ok((value, raw))
+}
+
+/// Reserves memory for the tensors of these bytes, and for their stored form.
+pub(super) fn pay_for_tensors(meter: &mut Meter, raw: &[u8]) -> Result<(), ApiError> {
+    let _ = meter.take(2 * raw.len());
+    meter.exceeded().map_or(Ok(()), |exceeded| Err(exceeded.into()))
 }
 
 /// Who sends the request, for the records of its jobs.

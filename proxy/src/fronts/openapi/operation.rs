@@ -9,15 +9,17 @@ use crate::error::ApiError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tag {
     Jobs,
+    OpenInference,
     Service,
 }
 
 impl Tag {
-    pub(super) const ALL: [Self; 2] = [Self::Jobs, Self::Service];
+    pub(super) const ALL: [Self; 3] = [Self::Jobs, Self::OpenInference, Self::Service];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Jobs => "jobs",
+            Self::OpenInference => "open inference",
             Self::Service => "service",
         }
     }
@@ -25,6 +27,7 @@ impl Tag {
     pub(super) fn description(self) -> &'static str {
         match self {
             Self::Jobs => "Submitting, reading and ending jobs",
+            Self::OpenInference => "The Open Inference Protocol, version 2",
             Self::Service => "The model and the state of the service",
         }
     }

@@ -16,15 +16,15 @@ use self::{
 };
 use crate::{
     edge::access::{Scope, Scopes},
-    error::{ApiError, Problem},
+    error::{ApiError, ErrorForm, ErrorMember, Problem},
 };
 
 /// One operation and its path.
 pub(super) struct Route {
     pub(super) path: &'static str,
     pub(super) method: Method,
-    /// The scope that it requires; `None` if it is open to everybody and not counted.
-    pub(super) scope: Option<Scope>,
+    /// The scopes that it requires; none if it is open to everybody and not counted.
+    pub(super) scopes: &'static [Scope],
     pub(super) operation: Operation,
 }
 
@@ -58,11 +58,14 @@ pub(crate) struct Deployment<'a> {
 
 /// The whole document.
 pub(super) fn document(mut contract: Contract<'_>, routes: &[Route], deployment: Deployment<'_>) -> Value {
-    let problem = contract.schema::<Problem<'_>>();
+    let schemas = ErrorSchemas {
+        problem: contract.schema::<Problem<'_>>(),
+        member: contract.schema::<ErrorMember<'_>>(),
+    };
     let mut paths = Map::new();
     for route in routes {
         let item = paths.entry(route.path).or_insert_with(|| json!({}));
-        item[route.method.as_str().to_ascii_lowercase()] = route.render(deployment.anonymous, &problem);
+        item[route.method.as_str().to_ascii_lowercase()] = route.render(deployment.anonymous, &schemas);
     }
     json!({
         "openapi": "3.1.0",
@@ -71,7 +74,7 @@ pub(super) fn document(mut contract: Contract<'_>, routes: &[Route], deployment:
             "version": env!("CARGO_PKG_VERSION"),
             "description": "A durable asynchronous inference gateway. A client posts its input and gets a job id at \
                 once; workers run the job in batches; the result is kept and read by the id. Every error is an RFC 9457 \
-                problem whose `code` does not change.",
+                problem whose `code` does not change; the paths of the Open Inference Protocol have its form of errors.",
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
         "servers": [{"url": deployment.public_url.unwrap_or("/")}],
@@ -110,28 +113,44 @@ pub(super) fn contract_operation(_: &mut Contract<'_>) -> Operation {
     .with_etag()
 }
 
-/// One example for each kind of problem, by its code.
+/// One example for each kind of error in each form.
 fn examples(routes: &[Route]) -> Map<String, Value> {
     let mut examples = Map::new();
-    let errors = |route| Route::errors(route).map(move |error| (route.path, error));
-    for (path, error) in routes.iter().flat_map(errors) {
-        examples.entry(error.code()).or_insert_with(|| {
+    for (path, error) in routes.iter().flat_map(|route| route.errors().map(|error| (route.path, error))) {
+        let form = ErrorForm::of(path);
+        examples.entry(example_name(form, error)).or_insert_with(|| {
             let instance = path.replace("{id}", parts::JOB_ID).replace("{name}", "iris");
-            let problem = error.problem(&instance, parts::REQUEST_ID);
-            json!({"value": serde_json::from_slice::<Value>(&problem).unwrap_or_default()})
+            let text = match form {
+                ErrorForm::Problem => error.problem(&instance, parts::REQUEST_ID),
+                ErrorForm::Member => return json!({"value": error.member(parts::REQUEST_ID)}),
+            };
+            json!({"value": serde_json::from_slice::<Value>(&text).unwrap_or_default()})
         });
     }
     examples
 }
 
+fn example_name(form: ErrorForm, error: &ApiError) -> String {
+    match form {
+        ErrorForm::Problem => error.code().to_owned(),
+        ErrorForm::Member => format!("{}_as_member", error.code()),
+    }
+}
+
+/// The schema of each form of an error.
+struct ErrorSchemas {
+    problem: Value,
+    member: Value,
+}
+
 impl Route {
-    fn render(&self, anonymous: Option<Scopes>, problem: &Value) -> Value {
+    fn render(&self, anonymous: Option<Scopes>, schemas: &ErrorSchemas) -> Value {
         let it = &self.operation;
         let mut responses = Map::new();
         for (status, answer) in &it.answers {
             responses.insert(status.to_string(), with_request_id(answer.clone()));
         }
-        for (status, answer) in self.problems(problem) {
+        for (status, answer) in self.problems(schemas) {
             responses.entry(status.to_string()).or_insert(answer);
         }
         let mut operation = json!({
@@ -142,10 +161,12 @@ impl Route {
             "parameters": it.parameters,
             "responses": responses,
         });
-        if let Some((scope, anonymous)) = self.scope.zip(anonymous) {
-            let key = json!({SCHEME: [scope.as_str()]});
+        if let Some(anonymous) = anonymous.filter(|_| !self.scopes.is_empty()) {
+            let names: Vec<_> = self.scopes.iter().map(|scope| scope.as_str()).collect();
+            let key = json!({SCHEME: names});
             // The second alternative is no key at all.
-            operation["security"] = if anonymous.allow(scope) { json!([key, {}]) } else { json!([key]) };
+            let is_open = self.scopes.iter().all(|scope| anonymous.allow(*scope));
+            operation["security"] = if is_open { json!([key, {}]) } else { json!([key]) };
         }
         if let Some(body) = &it.body {
             operation["requestBody"] = body.clone();
@@ -155,43 +176,45 @@ impl Route {
 
     /// Its own errors, then those that every operation may answer.
     fn errors(&self) -> impl Iterator<Item = &ApiError> {
-        let guarded = self.scope.iter().flat_map(|_| &GUARDED);
-        let insufficient = INSUFFICIENT.iter().filter(|(scope, _)| Some(*scope) == self.scope);
+        let guarded = self.scopes.first().into_iter().flat_map(|_| &GUARDED);
+        let insufficient = INSUFFICIENT.iter().filter(|(scope, _)| self.scopes.contains(scope));
         let insufficient = insufficient.map(|(_, error)| error);
         self.operation.errors.iter().chain(&EVERYWHERE).chain(guarded).chain(insufficient)
     }
 
     /// Status and response object of each kind of failure, with an example for each code.
-    fn problems(&self, schema: &Value) -> Vec<(u16, Value)> {
+    fn problems(&self, schemas: &ErrorSchemas) -> Vec<(u16, Value)> {
+        let form = ErrorForm::of(self.path);
         let mut by_status: Vec<(u16, Vec<&ApiError>)> = Vec::new();
         for error in self.errors() {
-            match by_status.iter_mut().find(|(status, _)| *status == error.status()) {
+            let status = error.status_in(form).as_u16();
+            match by_status.iter_mut().find(|(known, _)| *known == status) {
                 Some((_, errors)) if errors.iter().any(|known| known.code() == error.code()) => {}
                 Some((_, errors)) => errors.push(error),
-                None => by_status.push((error.status(), vec![error])),
+                None => by_status.push((status, vec![error])),
             }
         }
         by_status.sort_by_key(|(status, _)| *status);
-        let response = |(status, errors): (u16, Vec<&ApiError>)| (status, problem_response(schema, &errors));
+        let response =
+            |(status, errors): (u16, Vec<&ApiError>)| (status, error_response(form, schemas, &errors));
         by_status.into_iter().map(response).collect()
     }
 }
 
-fn problem_response(schema: &Value, errors: &[&ApiError]) -> Value {
+fn error_response(form: ErrorForm, schemas: &ErrorSchemas, errors: &[&ApiError]) -> Value {
     let codes: Vec<&str> = errors.iter().map(|error| error.code()).collect();
-    let mut examples = Map::new();
-    for code in &codes {
-        examples.insert((*code).to_owned(), json!({"$ref": format!("#/components/examples/{code}")}));
-    }
-    let mut response = json!({
-        "description": format!("Problem: {}", codes.join(", ")),
-        "content": {"application/problem+json": {
-            "schema": {
-                "allOf": [schema, {"properties": {"code": {"enum": codes}}}],
-            },
-            "examples": examples,
-        }},
-    });
+    let (media_type, schema) = match form {
+        ErrorForm::Problem => ("application/problem+json", &schemas.problem),
+        ErrorForm::Member => ("application/json", &schemas.member),
+    };
+    let example = |error: &&ApiError| {
+        let reference = format!("#/components/examples/{}", example_name(form, error));
+        (error.code().to_owned(), json!({"$ref": reference}))
+    };
+    let examples: Map<_, _> = errors.iter().map(example).collect();
+    let schema = json!({"allOf": [schema, {"properties": {"code": {"enum": codes}}}]});
+    let content = json!({media_type: {"schema": schema, "examples": examples}});
+    let mut response = json!({"description": format!("Problem: {}", codes.join(", ")), "content": content});
     if errors.iter().any(|error| matches!(error, ApiError::Unauthorized)) {
         response["headers"] = json!({
             "WWW-Authenticate": {"description": "How to authenticate", "schema": {"type": "string"}},

@@ -26,6 +26,11 @@ pub(super) fn key(headers: &HeaderMap, owner: Option<&str>) -> Result<Option<Ide
     }
 }
 
+/// Whether the request has a key.
+pub(super) fn is_given(headers: &HeaderMap) -> bool {
+    headers.contains_key(HEADER)
+}
+
 /// The error of a key that has another form.
 pub(super) fn malformed() -> ApiError {
     let detail = format!("must be 1 to {LONGEST} visible ASCII characters");

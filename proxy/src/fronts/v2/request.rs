@@ -1,0 +1,258 @@
+//! The body of an inference: JSON, or JSON and raw tensors. Servers of the protocol ignore members and parameters that they do not
+//! know, so unmodified clients send some.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Number;
+use tepal_shared::{
+    job::Priority,
+    json::{JsonRef, ObjectRef},
+    model::{InputError, JobInput},
+    tensor::{
+        open_inference::binary::{self, Unknown},
+        pointer::Pointer,
+    },
+};
+
+use crate::{
+    error::{MOST_MISTAKES, Mistake},
+    jobs::{models::Served, submission::LONGEST_SECONDS},
+};
+
+const ID: &str = "id";
+const INPUTS: &str = "inputs";
+const OUTPUTS: &str = "outputs";
+const NAME: &str = "name";
+const PARAMETERS: &str = "parameters";
+const BINARY_DATA: &str = "binary_data";
+const BINARY_DATA_OUTPUT: &str = "binary_data_output";
+const PRIORITY: &str = "priority";
+const TIMEOUT: &str = "timeout";
+
+/// Bytes of an id, which the answer repeats.
+const LONGEST_ID: usize = 1024;
+/// What the job of a request cannot do, by the parameter that asks for it.
+const REFUSED: [(&str, &str); 2] = [
+    ("sequence_id", "is not supported: each request is a job of its own, and any worker may run it"),
+    ("shared_memory_region", "is not supported; the answer contains the elements"),
+];
+const CLASSIFICATION: &str = "classification";
+
+/// A valid request.
+#[derive(Debug)]
+pub(crate) struct InferRequest {
+    /// The client's name of the request, which the answer repeats. It need not be unique.
+    pub(super) id: Option<String>,
+    pub(super) tensors: JobInput,
+    /// The outputs that the answer contains; all of the model if there is none.
+    pub(super) outputs: Vec<String>,
+    pub(super) encoding: Encoding,
+    pub(super) priority: Priority,
+    /// How long the client waits.
+    pub(super) timeout: Option<Duration>,
+}
+
+/// Which outputs the client wants as raw bytes.
+#[derive(Debug, Default)]
+pub(super) struct Encoding {
+    /// Those that say nothing of their own.
+    is_raw: bool,
+    /// Those that do.
+    own: Vec<(String, bool)>,
+}
+
+impl Encoding {
+    /// Whether the client wants raw bytes of this output.
+    pub(super) fn is_raw(&self, output: &str) -> bool {
+        self.own.iter().find(|(name, _)| name == output).map_or(self.is_raw, |(_, is_raw)| *is_raw)
+    }
+}
+
+impl InferRequest {
+    /// Reads the JSON of a request, and the raw bytes after it.
+    pub(crate) fn read(body: JsonRef<'_>, raw: &[u8], model: &Arc<Served>) -> Result<Self, Vec<Mistake>> {
+        let JsonRef::Object(members) = body else {
+            return Err(vec![Mistake::at("", "type", format!("must be an object, not {}", body.kind()))]);
+        };
+        let mut reader = Reader { model, mistakes: Vec::new() };
+        let request = reader.read(members, raw);
+        reader.mistakes.truncate(MOST_MISTAKES);
+        match request {
+            Some(request) if reader.mistakes.is_empty() => Ok(request),
+            _ => Err(reader.mistakes),
+        }
+    }
+}
+
+struct Reader<'a> {
+    model: &'a Served,
+    mistakes: Vec<Mistake>,
+}
+
+/// A member that is not absent. `null` is as good as nothing.
+fn member<'a>(members: ObjectRef<'a>, name: &str) -> Option<JsonRef<'a>> {
+    members.get(name).filter(|value| !matches!(value, JsonRef::Null))
+}
+
+impl Reader<'_> {
+    /// `None` only after a mistake.
+    fn read(&mut self, members: ObjectRef<'_>, raw: &[u8]) -> Option<InferRequest> {
+        let id = member(members, ID).and_then(|id| self.id(id));
+        let parameters = self.parameters(members, Pointer::ROOT);
+        let (mut priority, mut timeout, mut encoding) = Default::default();
+        if let Some(parameters) = parameters {
+            let at = Pointer::ROOT.member(PARAMETERS);
+            self.refuse(parameters, at);
+            priority = self.whole(parameters, PRIORITY, at).map_or(Priority::Normal, mapped);
+            timeout = self.whole(parameters, TIMEOUT, at).filter(|micros| *micros > 0);
+            encoding = Encoding { is_raw: self.flag(parameters, BINARY_DATA_OUTPUT, at)?, own: Vec::new() };
+        }
+        let outputs = match member(members, OUTPUTS) {
+            Some(list) => self.outputs(list, &mut encoding),
+            None => Vec::new(),
+        };
+        let tensors = self.inputs(members, raw)?;
+        // Rounded up to whole milliseconds, because 0 means "no limit" in the store.
+        let longest = Duration::from_secs(LONGEST_SECONDS.into());
+        let timeout = timeout.map(|micros| Duration::from_millis(micros.div_ceil(1000)).min(longest));
+        Some(InferRequest { id, tensors, outputs, encoding, priority, timeout })
+    }
+
+    fn wrong(&mut self, at: Pointer<'_>, code: &'static str, detail: impl Into<String>) {
+        self.mistakes.push(Mistake::at(at, code, detail.into()));
+    }
+
+    fn id(&mut self, value: JsonRef<'_>) -> Option<String> {
+        let at = Pointer::ROOT.member(ID);
+        match value {
+            JsonRef::String(id) if id.len() <= LONGEST_ID => Some(id.to_owned()),
+            JsonRef::String(_) => {
+                self.wrong(at, "length", format!("must have at most {LONGEST_ID} bytes"));
+                None
+            }
+            other => {
+                self.wrong(at, "type", format!("must be a string, not {}", other.kind()));
+                None
+            }
+        }
+    }
+
+    fn parameters<'v>(&mut self, members: ObjectRef<'v>, of: Pointer<'_>) -> Option<ObjectRef<'v>> {
+        match member(members, PARAMETERS)? {
+            JsonRef::Object(parameters) => Some(parameters),
+            other => {
+                let detail = format!("must be an object, not {}", other.kind());
+                self.wrong(of.member(PARAMETERS), "type", detail);
+                None
+            }
+        }
+    }
+
+    /// Reports what no job can do. Zero, an empty text and `false` ask for nothing.
+    fn refuse(&mut self, parameters: ObjectRef<'_>, at: Pointer<'_>) {
+        for (name, why) in REFUSED {
+            let asks = member(parameters, name).is_some_and(|value| match value {
+                JsonRef::Number(number) => number.as_f64() != Some(0.0),
+                JsonRef::String(text) => !text.is_empty(),
+                other => !matches!(other, JsonRef::Bool(false)),
+            });
+            if asks {
+                self.wrong(at.member(name), "unknown_field", why);
+            }
+        }
+    }
+
+    /// A whole number.
+    fn whole(&mut self, parameters: ObjectRef<'_>, name: &str, at: Pointer<'_>) -> Option<u64> {
+        let value = member(parameters, name)?;
+        let whole = value.as_number().and_then(Number::as_u64);
+        if whole.is_none() {
+            let given = value.as_number().map_or_else(|| value.kind().to_owned(), Number::to_string);
+            self.wrong(at.member(name), "type", format!("must be a whole number, not {given}"));
+        }
+        whole
+    }
+
+    /// True or false; false if it is absent.
+    fn flag(&mut self, parameters: ObjectRef<'_>, name: &str, at: Pointer<'_>) -> Option<bool> {
+        match member(parameters, name) {
+            None => Some(false),
+            Some(JsonRef::Bool(flag)) => Some(flag),
+            Some(other) => {
+                self.wrong(at.member(name), "type", format!("must be true or false, not {}", other.kind()));
+                None
+            }
+        }
+    }
+
+    fn inputs(&mut self, members: ObjectRef<'_>, raw: &[u8]) -> Option<JobInput> {
+        let at = Pointer::ROOT.member(INPUTS);
+        let Some(list) = member(members, INPUTS) else {
+            self.wrong(at, "missing", "is missing");
+            return None;
+        };
+        let given = binary::read(list, raw, Unknown::Ignored, at);
+        match given.and_then(|given| self.model.description.check_tensors(given, at)) {
+            Ok(tensors) => Some(tensors),
+            Err(errors) => {
+                self.mistakes.extend(errors.into_iter().map(InputError::into));
+                None
+            }
+        }
+    }
+
+    fn outputs(&mut self, list: JsonRef<'_>, encoding: &mut Encoding) -> Vec<String> {
+        let at = Pointer::ROOT.member(OUTPUTS);
+        let JsonRef::List(entries) = list else {
+            self.wrong(at, "type", format!("must be a list of objects with {NAME}, not {}", list.kind()));
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            if self.mistakes.len() >= MOST_MISTAKES {
+                break;
+            }
+            names.extend(self.output(entry, at.element(index), encoding));
+        }
+        if names.len() == entries.len()
+            && let Err(errors) = self.model.description.check_output_names(&names, at)
+        {
+            self.mistakes.extend(errors.into_iter().map(InputError::into));
+        }
+        names
+    }
+
+    /// The name of an output.
+    fn output(&mut self, entry: JsonRef<'_>, at: Pointer<'_>, encoding: &mut Encoding) -> Option<String> {
+        let JsonRef::Object(members) = entry else {
+            self.wrong(at, "type", format!("must be an object with {NAME}, not {}", entry.kind()));
+            return None;
+        };
+        let Some(name) = member(members, NAME).and_then(JsonRef::as_str) else {
+            self.wrong(at.member(NAME), "type", "must be the name of an output, a string");
+            return None;
+        };
+        if let Some(parameters) = self.parameters(members, at) {
+            let at = at.member(PARAMETERS);
+            self.refuse(parameters, at);
+            if self.whole(parameters, CLASSIFICATION, at).is_some_and(|classes| classes > 0) {
+                let detail = "is not supported; the answer contains the output itself";
+                self.wrong(at.member(CLASSIFICATION), "unknown_field", detail);
+            }
+            if member(parameters, BINARY_DATA).is_some() {
+                let is_raw = self.flag(parameters, BINARY_DATA, at)?;
+                encoding.own.push((name.to_owned(), is_raw));
+            }
+        }
+        Some(name.to_owned())
+    }
+}
+
+/// 0 is the default and 1 the highest; the larger, the lower.
+pub(super) fn mapped(priority: u64) -> Priority {
+    match priority {
+        1 => Priority::High,
+        0 | 2 => Priority::Normal,
+        _ => Priority::Low,
+    }
+}
