@@ -38,7 +38,12 @@ def check(client):
 
 
 def same(given, returned):
-    assert np.array_equal(np.asarray(given), np.asarray(returned).reshape(given.shape)), (given, returned)
+    returned = np.asarray(returned)
+    if given.dtype == np.object_:
+        # In JSON they are text.
+        as_bytes = [text.encode() if isinstance(text, str) else text for text in returned.flatten()]
+        returned = np.array(as_bytes, dtype=np.object_)
+    assert np.array_equal(given, returned.reshape(given.shape)), (given, returned)
 
 
 def is_setosa(probabilities):
@@ -139,7 +144,7 @@ def time_out_cancels(stack):
         try:
             client.infer("iris", triton_flower(triton), timeout=200_000)
         except triton.InferenceServerException as error:
-            assert "did not end" in error.message() or "queue" in error.message(), error
+            assert "504" in error.status(), error
         else:
             raise AssertionError("no error")
         impatient = triton.InferenceServerClient(stack.http, network_timeout=0.5)
@@ -184,12 +189,12 @@ def kserve_rest(stack):
         for is_binary in [True, False]:
             given = InferInput("input", list(FLOWER.shape), "FP32")
             given.set_data_from_numpy(FLOWER, binary_data=is_binary)
-            answer = await client.infer(base, InferRequest(model_name="iris", infer_inputs=[given]))
+            answer = await client.infer(base, InferRequest(model_name="iris", infer_inputs=[given]), model_name="iris")
             is_setosa(answer.outputs[0].as_numpy())
         given = InferInput("input", [1, 5], "FP32")
         given.set_data_from_numpy(np.zeros((1, 5), dtype=np.float32), binary_data=False)
         try:
-            await client.infer(base, InferRequest(model_name="iris", infer_inputs=[given]))
+            await client.infer(base, InferRequest(model_name="iris", infer_inputs=[given]), model_name="iris")
         except Exception as error:
             assert "must be 4, not 5" in str(error), error
         else:
