@@ -17,6 +17,7 @@ mod stored;
 mod tensors;
 
 pub use description::{InputSpec, Model, OutputSpec, ServerVersion};
+pub use input::Placed;
 pub use job_input::{InputTensor, JobInput};
 pub use output::{Answer, OutputError, Rendered, StoredOutputs};
 pub use published::PublishedError;

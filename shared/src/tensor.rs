@@ -5,10 +5,12 @@ pub mod bytes;
 mod element;
 pub(crate) mod from_json;
 mod input_error;
+pub(crate) mod nested;
 pub mod open_inference;
 pub mod pointer;
 pub mod stored;
 pub mod stored_outputs;
+pub mod tensorflow_json;
 
 use std::ops::RangeInclusive;
 

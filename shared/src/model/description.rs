@@ -158,7 +158,7 @@ impl InputSpec {
     /// What an element may be.
     pub(super) fn allowed(&self) -> Allowed {
         let Self { datatype, greater_than, less_than, .. } = *self;
-        Allowed { datatype, bounds: Bounds { greater_than, less_than } }
+        Allowed { datatype, bounds: Bounds { greater_than, less_than }, whole_floats: true }
     }
 
     fn check(&self) -> Result<(), String> {

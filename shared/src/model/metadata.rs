@@ -5,21 +5,52 @@ use serde_json::{Map, Value, json};
 use super::{InputSpec, Model, OutputSpec, Shape};
 use crate::tensor::DataType;
 
+/// The method of a signature that takes and returns any tensors (`signature_constants.h`).
+const PREDICT: &str = "tensorflow/serving/predict";
+
 impl Model {
     /// The metadata of the model in the form of TensorFlow Serving's REST API (`GET /v1/models/<name>/metadata`), as far as the
     /// description contains it.
     #[must_use]
     pub fn metadata(&self) -> Value {
-        let info = |datatype, shape: &Shape| tensor_info(datatype, &shape.behind(self.batch_axis()));
-        let input = |input: &InputSpec| (input.name.clone(), info(input.datatype, &input.shape));
-        let output = |output: &OutputSpec| (output.name.clone(), info(output.datatype, &output.shape));
+        let (inputs, outputs) = self.tensor_infos(|_, info| info);
         json!({
             "model_spec": {"name": self.name, "version": self.version},
-            "metadata": {"signature_def": {&self.signature: {
-                "inputs": self.inputs.iter().map(input).collect::<Map<_, _>>(),
-                "outputs": self.outputs().map(output).collect::<Map<_, _>>(),
-            }}},
+            "metadata": {"signature_def": {&self.signature: {"inputs": inputs, "outputs": outputs}}},
         })
+    }
+
+    /// The same with every member that TensorFlow Serving prints, for a model that clients know by this name. The member
+    /// `signature_def` is there twice: it is a map in a message in `Any` (`get_model_metadata.proto`).
+    #[must_use]
+    pub fn tensorflow_metadata(&self, name: &str) -> Value {
+        let (inputs, outputs) = self.tensor_infos(|name, mut info| {
+            info["name"] = name.into();
+            info["tensor_shape"]["unknown_rank"] = false.into();
+            for axis in info["tensor_shape"]["dim"].as_array_mut().into_iter().flatten() {
+                axis["name"] = "".into();
+            }
+            info
+        });
+        let signature = json!({"inputs": inputs, "outputs": outputs, "method_name": PREDICT});
+        json!({
+            "model_spec": {"name": name, "signature_name": "", "version": self.version},
+            "metadata": {"signature_def": {"signature_def": {&self.signature: signature}}},
+        })
+    }
+
+    /// All inputs and outputs by their names.
+    fn tensor_infos(
+        &self,
+        complete: impl Fn(&str, Value) -> Value,
+    ) -> (Map<String, Value>, Map<String, Value>) {
+        let info = |name: &str, datatype, shape: &Shape| {
+            let info = tensor_info(datatype, &shape.behind(self.batch_axis()));
+            (name.to_owned(), complete(name, info))
+        };
+        let input = |input: &InputSpec| info(&input.name, input.datatype, &input.shape);
+        let output = |output: &OutputSpec| info(&output.name, output.datatype, &output.shape);
+        (self.inputs.iter().map(input).collect(), self.outputs().map(output).collect())
     }
 }
 
@@ -53,6 +84,25 @@ mod tests {
         (ids.name, ids.datatype, ids.shape) = ("ids".to_owned(), DataType::Int64, Shape::default());
         model.further_outputs.push(ids);
         assert_eq!(model.metadata(), expected);
+    }
+
+    #[test]
+    fn the_whole_metadata_has_the_signatures_twice() {
+        let dim = |size: &str| json!({"size": size, "name": ""});
+        let info = |name: &str| {
+            let shape = json!({"dim": [dim("-1"), dim("2")], "unknown_rank": false});
+            json!({"dtype": "DT_FLOAT", "tensor_shape": shape, "name": name})
+        };
+        let signature = json!({
+            "inputs": {"x": info("x")},
+            "outputs": {"p": info("p")},
+            "method_name": "tensorflow/serving/predict",
+        });
+        let expected = json!({
+            "model_spec": {"name": "garden", "signature_name": "", "version": "3"},
+            "metadata": {"signature_def": {"signature_def": {"serving_default": signature}}},
+        });
+        assert_eq!(flowers().tensorflow_metadata("garden"), expected);
     }
 
     #[test]

@@ -55,8 +55,16 @@ pub fn parts(data: &[u8], width: usize) -> Option<Vec<usize>> {
 pub fn write_json(element: &[u8], text: &mut impl Write) -> io::Result<()> {
     match std::str::from_utf8(element) {
         Ok(string) => Ok(serde_json::to_writer(text, string)?),
-        Err(_) => write!(text, r#"{{"{BASE64}":"{}"}}"#, Base64Display::new(element, &STANDARD)),
+        Err(_) => write_base64(element, text),
     }
+}
+
+/// Writes an element as base64, whatever its bytes.
+///
+/// # Errors
+/// When `text` cannot take it.
+pub fn write_base64(element: &[u8], text: &mut impl Write) -> io::Result<()> {
+    write!(text, r#"{{"{BASE64}":"{}"}}"#, Base64Display::new(element, &STANDARD))
 }
 
 /// The bytes of `{"b64": "..."}`. `None` if the value is no such object; an error says what is wrong with the base64.

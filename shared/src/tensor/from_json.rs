@@ -21,12 +21,14 @@ pub(crate) struct Unfit {
 pub(crate) struct Allowed {
     pub(crate) datatype: DataType,
     pub(crate) bounds: Bounds,
+    /// Whether a whole float, such as 5.0, is an integer.
+    pub(crate) whole_floats: bool,
 }
 
 impl Allowed {
     /// Any element of this type.
     pub(crate) fn any(datatype: DataType) -> Self {
-        Self { datatype, bounds: Bounds::default() }
+        Self { datatype, bounds: Bounds::default(), whole_floats: true }
     }
 }
 
@@ -99,7 +101,8 @@ fn integer(data: &mut Vec<u8>, allowed: Allowed, value: JsonRef<'_>) -> Result<(
         });
     };
     let in_range = |number: &i128| allowed.datatype.integers().is_some_and(|range| range.contains(number));
-    let Some(number) = whole(given).filter(in_range) else { return Err(unrepresentable(allowed, given)) };
+    let number = whole(given).filter(|_| allowed.whole_floats || !given.is_f64());
+    let Some(number) = number.filter(in_range) else { return Err(unrepresentable(allowed, given)) };
     check_bounds(allowed.bounds, number as f64, given)?;
     data.extend_from_slice(&number.to_le_bytes()[..allowed.datatype.width().unwrap_or_default()]);
     Ok(())

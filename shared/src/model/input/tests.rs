@@ -1,7 +1,7 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    super::{Shape, description::tests::flowers},
+    super::{Axis, InputTensor, Shape, description::tests::flowers},
     *,
 };
 use crate::tensor::{DataType, Element as _, MOST_ERRORS};

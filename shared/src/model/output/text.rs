@@ -3,9 +3,8 @@
 use std::io::{self, Write};
 
 use crate::tensor::{
-    DataType, Element, bytes,
+    DataType, nested,
     open_inference::json::{write_elements, write_head, write_list},
-    with_element,
 };
 
 /// Bytes around the values of a row, and of all rows.
@@ -19,6 +18,7 @@ pub(super) const LISTED_BYTES: usize =
 pub(super) const AXIS_BYTES: usize = 21;
 
 /// Elements of an output.
+#[derive(Clone, Copy)]
 pub(super) struct Elements<'a> {
     pub(super) datatype: DataType,
     pub(super) data: &'a [u8],
@@ -84,7 +84,8 @@ impl Row<'_> {
             }
             None => text.write_all(br#""prediction":"#)?,
         }
-        self.elements.write_nested(text, self.shape)
+        let Elements { datatype, data } = self.elements;
+        nested::write(datatype, data, self.shape, text)
     }
 }
 
@@ -97,31 +98,6 @@ impl Listed<'_> {
         text.write_all(br#","data":"#)?;
         write_elements(datatype, data, text)?;
         text.write_all(b"}")
-    }
-}
-
-impl Elements<'_> {
-    fn write_nested(&self, text: &mut Bounded, shape: &[usize]) -> io::Result<()> {
-        with_element!(
-            self.datatype,
-            T => write_nested(text, shape, &mut T::all(self.data), &|element, text| element.write_json(text)),
-            BYTES => write_nested(text, shape, &mut bytes::elements(self.data), &bytes::write_json)
-        )
-    }
-}
-
-/// Elements as nested lists of this shape; a scalar for an empty shape.
-fn write_nested<T>(
-    text: &mut Bounded,
-    shape: &[usize],
-    elements: &mut impl Iterator<Item = T>,
-    write: &impl Fn(T, &mut Bounded) -> io::Result<()>,
-) -> io::Result<()> {
-    match shape.split_first() {
-        None => elements.next().map_or(Ok(()), |element| write(element, text)),
-        Some((length, inner)) => {
-            write_list(0..*length, text, |_, text| write_nested(text, inner, elements, write))
-        }
     }
 }
 
