@@ -21,13 +21,14 @@ use crate::{
 
 /// Bytes as one JSON value.
 pub(crate) fn parse(bytes: &[u8], meter: &mut Meter) -> Result<Json, ApiError> {
-    let document = read(text(bytes)?, meter, |text, meter| {
+    let whole = text(bytes)?;
+    let document = read(whole, meter, |text, meter| {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let mut lengths = lengths(text, meter)?;
         let document = Metered { meter, lengths: &mut lengths }.deserialize(&mut deserializer)?;
         deserializer.end().map(|()| document)
     })?;
-    document.map_err(not_json)?.value()
+    document.map_err(|error| not_json(whole, &error))?.value()
 }
 
 /// The elements of a JSON array, each with its own error; `None` if the bytes are JSON, but not an array. At most `most` elements
@@ -37,7 +38,8 @@ pub(crate) fn parse_list(
     most: usize,
     meter: &mut Meter,
 ) -> Result<Option<Vec<Result<Json, ApiError>>>, ApiError> {
-    let elements = read(text(bytes)?, meter, |text, meter| {
+    let whole = text(bytes)?;
+    let elements = read(whole, meter, |text, meter| {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let lengths = lengths(text, meter)?;
         let elements = deserializer.deserialize_seq(Elements { most, meter, lengths })?;
@@ -47,7 +49,7 @@ pub(crate) fn parse_list(
         Ok(elements) => Ok(Some(elements.into_iter().map(Document::value).collect())),
         // It is not an array, or not JSON.
         Err(error) if error.is_data() => parse(bytes, meter).map(|_| None),
-        Err(error) => Err(not_json(error)),
+        Err(error) => Err(not_json(whole, &error)),
     }
 }
 
@@ -84,8 +86,21 @@ fn text(bytes: &[u8]) -> Result<&str, ApiError> {
     if text.is_empty() { Err(ApiError::NotJson("it is empty".to_owned())) } else { Ok(text) }
 }
 
-fn not_json(error: serde_json::Error) -> ApiError {
-    ApiError::NotJson(error.to_string())
+/// Some libraries write NaN and infinity as words, which no JSON has (RFC 8259, section 6).
+fn not_json(text: &str, error: &serde_json::Error) -> ApiError {
+    let hint = if is_word(text, error).unwrap_or_default() {
+        r#"; write NaN, Infinity and -Infinity as strings, as in "NaN""#
+    } else {
+        ""
+    };
+    ApiError::NotJson(format!("{error}{hint}"))
+}
+
+/// Whether a word for a number is where the error is.
+fn is_word(text: &str, error: &serde_json::Error) -> Option<bool> {
+    let line = text.split('\n').nth(error.line().checked_sub(1)?)?;
+    let rest = line.as_bytes().get(error.column().checked_sub(1)?..)?;
+    Some([&b"NaN"[..], b"Infinity"].into_iter().any(|word| rest.starts_with(word)))
 }
 
 /// A JSON Pointer to a member of the body (RFC 6901, section 3). A long one is cut.
@@ -159,7 +174,15 @@ mod tests {
     #[test]
     fn invalid_json_is_reported_with_its_position() {
         assert_eq!(why(read_one(b"")), "it is empty");
-        assert_eq!(why(read_one(b"{\"data\": [[NaN]]}")), "expected value at line 1 column 12");
+        let words = r#"; write NaN, Infinity and -Infinity as strings, as in "NaN""#;
+        for (body, error) in [
+            ("{\"data\": [[NaN]]}", "expected value at line 1 column 12"),
+            ("[1,\n -Infinity]", "invalid number at line 2 column 3"),
+            ("Infinity", "expected value at line 1 column 1"),
+        ] {
+            assert_eq!(why(read_one(body.as_bytes())), format!("{error}{words}"));
+        }
+        assert_eq!(why(read_one(b"[\"NaN\", nan]")), "expected ident at line 1 column 10");
         assert_eq!(why(read_one(b"{\n\"data\": 1e999, 1}")), "key must be a string at line 2 column 16");
         assert_eq!(why(read_one(b"[\xff]")), "byte 1 is not UTF-8");
         assert!(why(read_one("[".repeat(200).as_bytes())).starts_with("recursion limit exceeded"));

@@ -28,13 +28,15 @@ fn row(value: &str) -> String {
 async fn a_body_that_is_not_json() {
     let gateway = Gateway::start().await;
     let refused = problem(400, "invalid_json", "Invalid JSON");
+    let words =
+        r#"expected value at line 1 column 12; write NaN, Infinity and -Infinity as strings, as in "NaN""#;
     for (body, why) in [
         ("", "it is empty"),
         ("flowers", "expected ident at line 1 column 2"),
         (r#"{"data": [[5.1"#, "EOF while parsing a list at line 1 column 14"),
         (r#"{"data": [[5.1, 3.5, 1.4, 0.2]]} {}"#, "trailing characters at line 1 column 34"),
-        (&row("NaN"), "expected value at line 1 column 12"),
-        (&row("Infinity"), "expected value at line 1 column 12"),
+        (&row("NaN"), words),
+        (&row("Infinity"), words),
         (&row("1e999, ]"), "expected value at line 1 column 19"),
         (&row("05.1"), "invalid number at line 1 column 13"),
         (&"[".repeat(200), "recursion limit exceeded at line 1 column 128"),
