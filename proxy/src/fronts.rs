@@ -5,6 +5,7 @@
 //! | [`rest`] | Tepal's own API: jobs, models, health |
 //! | [`v2`] | the Open Inference Protocol over HTTP |
 //! | [`call`] | a request that waits for the result of its job |
+//! | [`inference`] | the same over HTTP: what the APIs of other servers share |
 //! | [`accept`], [`extract`], [`idempotency`] | what all APIs take from a request |
 //! | [`table`], [`openapi`] | the routes, and their description |
 
@@ -12,6 +13,7 @@ mod accept;
 pub(crate) mod call;
 mod extract;
 mod idempotency;
+mod inference;
 pub(crate) mod openapi;
 pub(crate) mod rest;
 mod table;

@@ -11,7 +11,7 @@ mod response;
 mod unsupported;
 
 use super::{
-    accept, call, extract, idempotency, openapi,
+    extract, idempotency, inference, openapi,
     table::{self, GET, POST, Table},
 };
 use crate::edge::{access::Scope, rules::Form};

@@ -47,7 +47,52 @@ pub(crate) struct Operation {
     pub(crate) errors: Vec<ApiError>,
 }
 
+/// An answer of JSON with this example.
+pub(crate) fn answer(description: &str, example: &Value) -> Value {
+    let schema = json!({"type": if example.is_array() { "array" } else { "object" }});
+    json!({"description": description, "content": {"application/json": {"schema": schema, "example": example}}})
+}
+
+/// A part of the path.
+fn path_parameter(name: &str, description: &str, example: &str) -> Value {
+    json!({
+        "name": name,
+        "in": "path",
+        "required": true,
+        "description": description,
+        "schema": {"type": "string", "minLength": 1},
+        "example": example,
+    })
+}
+
 impl Operation {
+    /// An operation that takes no body and answers 200.
+    pub(crate) fn without_body(
+        id: &'static str,
+        tag: Tag,
+        summary: &'static str,
+        answer: Value,
+        errors: Vec<ApiError>,
+    ) -> Self {
+        let (description, parameters, body) = Default::default();
+        Self { id, tag, summary, description, parameters, body, answers: vec![(200, answer)], errors }
+    }
+
+    /// The same on a model.
+    pub(crate) fn of_model(mut self) -> Self {
+        self.parameters.insert(0, path_parameter("name", "The name of a model", "iris"));
+        let unknown = ApiError::ModelNotFound { known: "iris".to_owned() };
+        self.errors.extend([unknown, ApiError::ModelForbidden, ApiError::ModelUnknownYet]);
+        self
+    }
+
+    /// The same on a version of a model.
+    pub(crate) fn of_version(mut self, id: &'static str) -> Self {
+        self.parameters.insert(1, path_parameter("version", "One of the model's versions", "1"));
+        self.errors.push(ApiError::VersionNotFound { known: "1".to_owned() });
+        Self { id, ..self }
+    }
+
     /// Adds an `ETag` to the answer, for clients that have the answer already: see `http::kept`.
     pub(crate) fn with_etag(mut self) -> Self {
         self.parameters.push(if_none_match("An ETag of this answer", "\"5f2d0e7c9b1a4c3d8e6f7a90\""));

@@ -1,66 +1,21 @@
 //! The operations in the contract.
 
 use serde_json::{Value, json};
-use tepal_shared::{
-    job::JobStatus,
-    tensor::{DataType, open_inference::binary},
-};
+use tepal_shared::tensor::{DataType, open_inference::binary};
 
 use super::{
-    idempotency, metadata,
+    idempotency, inference, metadata,
     openapi::{
         contract::Contract,
-        operation::{Operation, Tag},
-        parts::{ConcatErrors as _, JOB_ID, applied, prefer, reading_a_body, submitting},
+        operation::{Operation, Tag, answer},
+        parts::prefer,
     },
 };
 use crate::error::{ApiError, CallError};
 
 /// An operation without a body.
 fn operation(id: &'static str, summary: &'static str, answer: Value, errors: Vec<ApiError>) -> Operation {
-    Operation {
-        id,
-        tag: Tag::OpenInference,
-        summary,
-        description: String::new(),
-        parameters: vec![],
-        body: None,
-        answers: vec![(200, answer)],
-        errors,
-    }
-}
-
-fn answer(description: &str, example: &Value) -> Value {
-    let schema = json!({"type": if example.is_array() { "array" } else { "object" }});
-    json!({"description": description, "content": {"application/json": {"schema": schema, "example": example}}})
-}
-
-fn path_parameter(name: &str, description: &str, example: &str) -> Value {
-    json!({
-        "name": name,
-        "in": "path",
-        "required": true,
-        "description": description,
-        "schema": {"type": "string", "minLength": 1},
-        "example": example,
-    })
-}
-
-impl Operation {
-    /// The same on a model.
-    fn of_model(mut self) -> Self {
-        self.parameters.insert(0, path_parameter("name", "The name of a model", "iris"));
-        let unknown = ApiError::ModelNotFound { known: "iris".to_owned() };
-        self.errors.extend([unknown, ApiError::ModelForbidden, ApiError::ModelUnknownYet]);
-        self
-    }
-
-    /// The same on a version of a model.
-    fn of_version(mut self, id: &'static str) -> Self {
-        self.parameters.insert(1, path_parameter("version", "One of the model's versions", "1"));
-        self.errors.push(ApiError::VersionNotFound { known: "1".to_owned() });
-        Self { id, ..self }
-    }
+    Operation::without_body(id, Tag::OpenInference, summary, answer, errors)
 }
 
 pub(super) fn server(_: &mut Contract<'_>) -> Operation {
@@ -126,18 +81,7 @@ pub(super) fn config(_: &mut Contract<'_>) -> Operation {
 }
 
 pub(super) fn infer(contract: &mut Contract<'_>) -> Operation {
-    let answers = vec![(200, completed()), (202, accepted())];
-    let own: Vec<ApiError> = [
-        CallError::Failed { code: "model_error", why: "The model failed".to_owned() },
-        CallError::Failed { code: "model_rejected", why: "The model rejected the input".to_owned() },
-        CallError::Failed { code: "model_overloaded", why: "The model is overloaded".to_owned() },
-        CallError::Failed { code: "timeout", why: "The job took too long".to_owned() },
-        CallError::Cancelled,
-        CallError::StillRunning,
-        CallError::DeadlineExceeded,
-    ]
-    .map(ApiError::from)
-    .into();
+    let answers = vec![(200, completed()), (202, inference::accepted_answer())];
     let request = json!({
         "required": true,
         "content": {
@@ -148,7 +92,6 @@ pub(super) fn infer(contract: &mut Contract<'_>) -> Operation {
             },
         },
     });
-    let own = [own, vec![ApiError::NotReady, idempotency::malformed(), ApiError::Compressed]].concat_errors();
     Operation {
         id: "v2Infer",
         tag: Tag::OpenInference,
@@ -159,7 +102,7 @@ pub(super) fn infer(contract: &mut Contract<'_>) -> Operation {
         parameters: vec![idempotency::parameter(), prefer(), json_length()],
         body: Some(request),
         answers,
-        errors: [own, reading_a_body(contract.largest_body), submitting()].concat_errors(),
+        errors: inference::errors(contract),
     }
     .of_model()
 }
@@ -208,10 +151,6 @@ fn request_schema() -> Value {
     })
 }
 
-fn headers() -> Value {
-    json!({"Tepal-Job-Id": {"description": "The job", "schema": {"type": "string"}}})
-}
-
 fn completed() -> Value {
     let mut completed = answer(
         "The outputs",
@@ -223,17 +162,8 @@ fn completed() -> Value {
     );
     completed["content"]["application/octet-stream"] =
         json!({"schema": {"type": "string", "format": "binary"}, "example": "{...}"});
-    completed["headers"] = headers();
+    completed["headers"] = inference::answer_headers();
     completed
-}
-
-fn accepted() -> Value {
-    let status = JobStatus::Pending.as_str();
-    let example = json!({"model_name": "iris", "model_version": "1", "job_id": JOB_ID, "status": status});
-    let mut accepted = answer("The job is accepted, and the client prefers not to wait", &example);
-    accepted["headers"] = headers();
-    accepted["headers"]["Preference-Applied"] = applied();
-    accepted
 }
 
 pub(super) fn version(contract: &mut Contract<'_>) -> Operation {

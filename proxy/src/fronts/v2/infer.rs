@@ -1,42 +1,37 @@
-//! `POST /v2/models/{name}/infer`: a durable job whose result is the answer.
+//! `POST /v2/models/{name}/infer`: tensors in, outputs out.
 
 use std::sync::Arc;
 
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::LOCATION},
-    response::{IntoResponse as _, Response},
+    http::{HeaderValue, request::Parts},
+    response::Response,
 };
+use serde_json::Value;
 use tepal_shared::{
-    job::{JobId, JobStatus},
+    job::{Job, JobId, JobStatus},
     json::JsonRef,
     tensor::open_inference::binary,
 };
 
 use super::{
-    accept::check_model,
-    call::{Answered, Call, Outcome, Patience},
     extract::{JSON_LENGTH, json_and_raw},
-    idempotency,
+    inference::{self, Inference, Reply},
     named::Named,
     request::{Encoding, InferRequest},
     response::{self, Head},
 };
 use crate::{
     edge::access::Caller,
-    error::{ApiError, CallError},
+    error::ApiError,
     http::{
-        answer::json as as_json,
         budget::{Meter, Share},
-        headers, json, prefer,
+        headers, json,
     },
     jobs::{models::Served, refused::Refused, submission::Submission},
     state::App,
 };
-
-/// The job of the answer.
-const JOB_ID: HeaderName = HeaderName::from_static("tepal-job-id");
 
 /// Runs the model on the tensors of the body.
 pub(super) async fn infer(
@@ -51,25 +46,13 @@ pub(super) async fn infer(
 
 async fn run(app: Arc<App>, caller: Caller, named: Named, request: Request) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let model = app.models.registry().of_query(&named.into_choice())?;
-    check_model(&caller, &model)?;
+    let model = inference::model_of(&app, &caller, &named.into_choice())?;
     let (parsed, memory) =
-        read(&app, &head.headers, body, &model).await.map_err(|error| Refused::of(model.name, error))?;
-    let is_async = prefer::is_async(&head.headers);
-    let patience = Patience {
-        wait: if is_async { prefer::wait(&head.headers).unwrap_or_default() } else { app.longest_call },
-        deadline: parsed.submission.timeout,
-        is_detached: is_async || idempotency::is_given(&head.headers),
-    };
+        read(&app, &head, body, &model).await.map_err(|error| Refused::of(model.name, error))?;
+    let Parsed { submission, id, encoding } = parsed;
     let version = model.description.version.clone();
-    let reply = Reply {
-        is_async,
-        encoding: parsed.encoding,
-        head: Head { id: parsed.id, model: model.name.to_string(), version },
-    };
-    let submission = parsed.submission;
-    let answered = Call { app: Arc::clone(&app), caller, head, submission, memory, patience }.run().await?;
-    Ok(reply.render(&app, answered).await)
+    let reply = Outputs { encoding, head: Head { id, model: model.name.to_string(), version } };
+    Inference { app, caller, head, submission, memory }.answer(reply).await
 }
 
 /// A request whose job can be submitted.
@@ -82,16 +65,14 @@ pub(super) struct Parsed {
 /// Reads the body, and the memory that it holds.
 async fn read(
     app: &App,
-    headers: &HeaderMap,
+    head: &Parts,
     body: Body,
     model: &Arc<Served>,
 ) -> Result<(Parsed, Option<Share>), ApiError> {
-    if headers::is_compressed(headers) {
-        return Err(ApiError::Compressed);
-    }
-    let length = headers::once(headers, &JSON_LENGTH, binary::HEADER)?.cloned();
+    let length = headers::once(&head.headers, &JSON_LENGTH, binary::HEADER)?.cloned();
     let model = Arc::clone(model);
-    app.bodies.read(body, move |bytes, meter| parse(bytes, length.as_ref(), &model, meter)).await
+    let parse = move |bytes: &[u8], meter: &mut Meter| parse(bytes, length.as_ref(), &model, meter);
+    inference::read(app, &head.headers, body, parse).await
 }
 
 /// The body is JSON, or, if the header has the length of its JSON, raw tensors follow. Clients send any media type, or none.
@@ -119,44 +100,17 @@ pub(super) fn parse(
 }
 
 /// How to answer.
-struct Reply {
-    /// Whether the client prefers not to wait.
-    is_async: bool,
+struct Outputs {
     encoding: Encoding,
     head: Head,
 }
 
-impl Reply {
-    async fn render(self, app: &App, Answered { id, outcome }: Answered) -> Response {
-        let mut response = match outcome {
-            Outcome::Completed(job) => match response::answer(app, &self.head, self.encoding, &job).await {
-                Ok(response) => response,
-                // The result is kept, so the client can read it later.
-                Err(error) => located(id, error.into_response()),
-            },
-            Outcome::Running(status) if self.is_async => located(id, self.accepted(id, status)),
-            Outcome::Running(_) => located(id, ApiError::from(CallError::StillRunning).into_response()),
-            Outcome::Failed(error) => error.into_response(),
-        };
-        if let Ok(value) = HeaderValue::try_from(id.to_string()) {
-            response.headers_mut().insert(JOB_ID, value);
-        }
-        response
+impl Reply for Outputs {
+    async fn completed(self, app: &App, job: &Job) -> Result<Response, ApiError> {
+        response::answer(app, &self.head, self.encoding, job).await
     }
 
-    /// The job, whose result can be read later.
-    fn accepted(&self, id: JobId, status: JobStatus) -> Response {
-        let mut response = as_json(self.head.accepted(id, status).to_string());
-        *response.status_mut() = StatusCode::ACCEPTED;
-        prefer::mark_async(response.headers_mut());
-        response
+    fn accepted(&self, id: JobId, status: JobStatus) -> Value {
+        self.head.accepted(id, status)
     }
-}
-
-/// Names the URL of the job.
-fn located(id: JobId, mut response: Response) -> Response {
-    if let Ok(location) = HeaderValue::try_from(format!("/job/{id}")) {
-        response.headers_mut().insert(LOCATION, location);
-    }
-    response
 }
