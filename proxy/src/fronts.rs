@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`rest`] | Tepal's own API: jobs, models, health |
 //! | [`v2`] | the Open Inference Protocol over HTTP |
+//! | [`tf_serving`] | TensorFlow Serving's REST API |
 //! | [`call`] | a request that waits for the result of its job |
 //! | [`inference`] | the same over HTTP: what the APIs of other servers share |
 //! | [`accept`], [`extract`], [`idempotency`] | what all APIs take from a request |
@@ -17,6 +18,7 @@ mod inference;
 pub(crate) mod openapi;
 pub(crate) mod rest;
 mod table;
+mod tf_serving;
 pub(crate) mod v2;
 
 use std::sync::Arc;
@@ -53,7 +55,8 @@ pub(crate) fn api(app: Arc<App>, config: &Config) -> Api {
         anonymous: app.admission.access.as_ref().map(Access::anonymous),
     };
     let table = Table::new(Contract::new(&SUBMISSION, app.bodies.largest()));
-    let (router, rules) = v2::routes(rest::routes(table)).with_contract(deployment);
+    let table = tf_serving::routes(v2::routes(rest::routes(table)));
+    let (router, rules) = table.with_contract(deployment);
     let open_paths = rules.open_paths().collect();
     let observer = Arc::new(Observer {
         admission: Arc::clone(&app.admission),

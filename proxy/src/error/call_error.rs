@@ -26,6 +26,11 @@ pub(crate) enum CallError {
     Removed,
     /// No live worker can call the model.
     ModelNotReady,
+    /// The model has no version with this label.
+    NoSuchLabel {
+        /// The label that there is.
+        known: Option<String>,
+    },
     /// This part of the protocol is not served; why.
     NotSupported(&'static str),
 }
@@ -68,6 +73,7 @@ impl CallError {
             Self::DeadlineExceeded => ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT),
             Self::Removed => ("job_removed", StatusCode::INTERNAL_SERVER_ERROR),
             Self::ModelNotReady => ("model_not_ready", StatusCode::SERVICE_UNAVAILABLE),
+            Self::NoSuchLabel { .. } => ("model_version_not_found", StatusCode::NOT_FOUND),
             Self::NotSupported(_) => ("not_supported", StatusCode::NOT_IMPLEMENTED),
         }
     }
@@ -86,6 +92,10 @@ impl CallError {
             }
             Self::Removed => "The job was removed before its result was read".into(),
             Self::ModelNotReady => "No live worker can call the model".into(),
+            Self::NoSuchLabel { known: Some(known) } => {
+                format!("The model has no version with this label; its label is `{known}`").into()
+            }
+            Self::NoSuchLabel { known: None } => "The versions of the model have no labels".into(),
             Self::NotSupported(why) => (*why).into(),
         }
     }
@@ -101,6 +111,7 @@ impl CallError {
             Self::DeadlineExceeded,
             Self::Removed,
             Self::ModelNotReady,
+            Self::NoSuchLabel { known: None },
             Self::NotSupported("why"),
         ];
         failed.chain(others).collect()

@@ -25,7 +25,9 @@ pub(super) const POST: (Method, MethodFilter) = (Method::POST, MethodFilter::POS
 pub(super) const DELETE: (Method, MethodFilter) = (Method::DELETE, MethodFilter::DELETE);
 
 /// Describes an operation for the contract.
-type Describe = fn(&mut Contract<'_>) -> Operation;
+pub(super) type Describe = fn(&mut Contract<'_>) -> Operation;
+/// An operation, and its path in the contract.
+pub(super) type Described = (&'static str, Describe);
 
 /// The routes, what they require of their callers, and their descriptions, which can only be added together.
 pub(super) struct Table<'a> {
@@ -52,6 +54,25 @@ impl<'a> Table<'a> {
     ) -> Self {
         let router = self.router.route(path, on(filter, handler));
         Self { router, ..self }.describe(method, path, scopes, form, describe)
+    }
+
+    /// Adds a route whose last segment ends with a verb, as in `/v1/models/iris:predict`, which the router cannot tell apart. The
+    /// contract has a path for each verb.
+    pub(super) fn on_verbs<H: Handler<T, Arc<App>>, T: 'static>(
+        mut self,
+        path: &'static str,
+        scopes: &'static [Scope],
+        form: Form,
+        handler: H,
+        verbs: impl IntoIterator<Item = Described>,
+    ) -> Self {
+        let (method, filter) = POST;
+        self.rules.add(path, method.clone(), scopes, form);
+        for (path, describe) in verbs {
+            let (operation, method) = (describe(&mut self.contract), method.clone());
+            self.routes.push(Route { path, method, scopes, operation });
+        }
+        Self { router: self.router.route(path, on(filter, handler)), ..self }
     }
 
     /// Adds a path that is not part of the contract, since every request is refused for this reason.

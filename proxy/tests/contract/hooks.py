@@ -45,6 +45,17 @@ def fit_to_model(case):
         (case.query or {}).pop("model", None)
 
 
+def fit_to_tensorflow(case):
+    """The same for a prediction or classification of TensorFlow Serving's API."""
+    body = case.body
+    if isinstance(body, dict):
+        for member, value in ("instances", [FLOWER]), ("inputs", [FLOWER]), ("examples", [{"input": FLOWER}]):
+            if member in body:
+                body[member] = value
+        for member in ("signature_name", "context"):
+            body.pop(member, None)
+
+
 @schemathesis.hook
 def before_call(ctx, case, **kwargs):
     """Replaces what must fit the service or another part of the request, which the contract cannot say:
@@ -60,7 +71,8 @@ def before_call(ctx, case, **kwargs):
     if isinstance(key, str) and re.fullmatch("[!-~]{1,255}", key):
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
     if is_positive(case):
-        fit_to_model(case)
+        fit = fit_to_tensorflow if case.path.startswith("/v1/") else fit_to_model
+        fit(case)
     cursor = (case.query or {}).get("cursor")
     if isinstance(cursor, str) and re.fullmatch("[A-Za-z0-9_-]{60}", cursor):
         del case.query["cursor"]

@@ -64,7 +64,7 @@ async fn only_a_valid_key_is_accepted_and_a_rejection_does_not_say_why() {
 #[track_caller]
 fn assert_lacks(answer: &Answer, path: &str, scope: &str) {
     let detail = format!("This needs a key with the scope {scope}");
-    if path.starts_with("/v2") {
+    if path.starts_with("/v1") || path.starts_with("/v2") {
         return crate::v2::assert_error(answer, 403, "insufficient_scope", &detail);
     }
     problem(403, "insufficient_scope", "Insufficient scope").assert(answer, path, &detail);
@@ -84,6 +84,7 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
             assert!(alternatives < 2, "a key is needed: {}", operation["security"]);
             let method: Method = name.to_uppercase().parse().unwrap();
             let real_path = path.replace("{id}", "none").replace("{name}", "iris").replace("{version}", "1");
+            let real_path = real_path.replace("{label}", "none");
             let answer = gateway.as_key("", method.clone(), &real_path, "").await;
             let Some(scope) = operation["security"][0]["apiKey"][0].as_str() else {
                 assert!(![401, 403].contains(&answer.status), "{name} {path} is open");
@@ -113,13 +114,20 @@ async fn every_operation_asks_for_the_scope_that_the_contract_names() {
 }
 
 /// Every operation that is not open, with its first scope.
-const OPERATIONS: [&str; 23] = [
+const OPERATIONS: [&str; 36] = [
     "admin delete /models/{name}",
     "read get /job/{id}",
     "read get /jobs",
     "read get /metadata",
     "read get /models",
     "read get /models/{name}",
+    "read get /v1/models",
+    "read get /v1/models/{name}",
+    "read get /v1/models/{name}/labels/{label}",
+    "read get /v1/models/{name}/labels/{label}/metadata",
+    "read get /v1/models/{name}/metadata",
+    "read get /v1/models/{name}/versions/{version}",
+    "read get /v1/models/{name}/versions/{version}/metadata",
     "read get /v2",
     "read get /v2/models",
     "read get /v2/models/{name}",
@@ -135,6 +143,12 @@ const OPERATIONS: [&str; 23] = [
     "submit post /predict",
     "submit post /predict/batch",
     "submit post /predict/test",
+    "submit post /v1/models/{name}/labels/{label}:classify",
+    "submit post /v1/models/{name}/labels/{label}:predict",
+    "submit post /v1/models/{name}/versions/{version}:classify",
+    "submit post /v1/models/{name}/versions/{version}:predict",
+    "submit post /v1/models/{name}:classify",
+    "submit post /v1/models/{name}:predict",
     "submit post /v2/models/{name}/infer",
     "submit post /v2/models/{name}/versions/{version}/infer",
 ];

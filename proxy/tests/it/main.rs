@@ -24,6 +24,7 @@
 //! | `model_keys` | keys that are limited to models: which jobs they see |
 //! | `other_model` | nothing knows the reference model |
 //! | `v2` | the Open Inference Protocol over HTTP |
+//! | `tf_serving` | TensorFlow Serving's REST API |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
 mod access;
@@ -71,6 +72,7 @@ mod tasks;
 mod tensor_jobs;
 mod tensor_mistakes;
 mod tensor_results;
+mod tf_serving;
 mod tls;
 mod topology;
 mod unknown_models;

@@ -27,7 +27,7 @@ use crate::{
 };
 
 const INFER: &str = "/v2/models/iris/infer";
-const PROBABILITIES: [f32; 3] = [0.75, 0.125, 0.125];
+pub(crate) const PROBABILITIES: [f32; 3] = [0.75, 0.125, 0.125];
 
 /// A request for the reference model, with these members in addition.
 fn flower(more: Value) -> Value {
@@ -39,11 +39,11 @@ fn flower(more: Value) -> Value {
     request
 }
 
-fn floats(elements: &[f32]) -> Vec<u8> {
+pub(crate) fn floats(elements: &[f32]) -> Vec<u8> {
     elements.iter().flat_map(|element| element.to_le_bytes()).collect()
 }
 
-fn output() -> Tensor {
+pub(crate) fn output() -> Tensor {
     let data = floats(&PROBABILITIES);
     Tensor { name: "output".to_owned(), datatype: DataType::Fp32, shape: vec![1, 3], data }
 }
@@ -60,7 +60,7 @@ fn answered(more: Value) -> Value {
 }
 
 /// Waits for a job, and takes it as a worker does.
-async fn next_job(gateway: &Gateway) -> Delivery {
+pub(crate) async fn next_job(gateway: &Gateway) -> Delivery {
     let mut taken = Vec::new();
     eventually(SOON, "a job", async || {
         taken.extend(gateway.deliveries_of(model(), 0).await);
@@ -70,13 +70,18 @@ async fn next_job(gateway: &Gateway) -> Delivery {
     taken.remove(0)
 }
 
-async fn complete(gateway: &Gateway, claim: &Claim, tensors: &[Tensor]) {
+pub(crate) async fn complete(gateway: &Gateway, claim: &Claim, tensors: &[Tensor]) {
     let stored = stored_outputs::write(tensors.iter().map(Tensor::view));
     gateway.settle(claim, Settlement::CompleteTensors(stored)).await;
 }
 
 /// Sends the request while the test plays the worker.
-async fn exchange(gateway: &Gateway, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+pub(crate) async fn exchange(
+    gateway: &Gateway,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> Answer {
     let worker = async {
         let job = next_job(gateway).await;
         complete(gateway, &job.attempt.claim, &[output()]).await;
@@ -84,7 +89,12 @@ async fn exchange(gateway: &Gateway, path: &str, headers: &[(&str, &str)], body:
     tokio::join!(send(gateway, path, headers, body), worker).0
 }
 
-async fn send(gateway: &Gateway, path: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Answer {
+pub(crate) async fn send(
+    gateway: &Gateway,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Vec<u8>>,
+) -> Answer {
     let headers = [&[("x-request-id", REQUEST_ID)], headers].concat();
     gateway.proxy.client().request(Method::POST, path, &headers, body.into()).await
 }

@@ -10,16 +10,19 @@ use crate::error::ApiError;
 pub(crate) enum Tag {
     Jobs,
     OpenInference,
+    TensorFlowServing,
     Service,
 }
 
 impl Tag {
-    pub(super) const ALL: [Self; 3] = [Self::Jobs, Self::OpenInference, Self::Service];
+    pub(super) const ALL: [Self; 4] =
+        [Self::Jobs, Self::OpenInference, Self::TensorFlowServing, Self::Service];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Jobs => "jobs",
             Self::OpenInference => "open inference",
+            Self::TensorFlowServing => "tensorflow serving",
             Self::Service => "service",
         }
     }
@@ -28,6 +31,7 @@ impl Tag {
         match self {
             Self::Jobs => "Submitting, reading and ending jobs",
             Self::OpenInference => "The Open Inference Protocol, version 2",
+            Self::TensorFlowServing => "TensorFlow Serving's REST API, and version 1 of KServe's protocol",
             Self::Service => "The model and the state of the service",
         }
     }
@@ -54,7 +58,7 @@ pub(crate) fn answer(description: &str, example: &Value) -> Value {
 }
 
 /// A part of the path.
-fn path_parameter(name: &str, description: &str, example: &str) -> Value {
+pub(crate) fn path_parameter(name: &str, description: &str, example: &str) -> Value {
     json!({
         "name": name,
         "in": "path",
