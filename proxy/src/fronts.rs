@@ -18,7 +18,7 @@ mod inference;
 pub(crate) mod openapi;
 pub(crate) mod rest;
 mod table;
-mod tf_serving;
+pub(crate) mod tf_serving;
 pub(crate) mod v2;
 
 use std::sync::Arc;

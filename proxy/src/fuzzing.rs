@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tepal_shared::{
     json::{Json, JsonRef},
     model::{JobInput, Model},
-    tensor::{DataType, Element as _},
+    tensor::{DataType, Element as _, View, pointer::Pointer, tensorflow_json},
 };
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     error::{ApiError, MOST_BYTES, MOST_MISTAKES},
     fronts::{
         rest::{batch::MOST as MOST_JOBS, fuzzing as rest, lookup::MOST as MOST_IDS},
+        tf_serving::fuzzing::{PredictRequest, Verb},
         v2,
     },
     http::{
@@ -91,6 +92,36 @@ pub fn binary_submission(bytes: &[u8]) {
     let model_of = |body: Option<JsonRef<'_>>| Ok(MODELS.of_body(body.unwrap_or(JsonRef::Null))?);
     let read = rest::read_binary(&length, &bytes[end + 1..], &mut Meter::off(), model_of);
     check(&read.map_err(|refused| refused.error));
+}
+
+/// The body of a prediction or a classification of TensorFlow Serving's REST API, for a model that the first byte chooses. The tensors
+/// of an accepted one are read again from the text that an answer with them has, in both forms.
+pub fn tensorflow_request(bytes: &[u8]) {
+    let Some((choice, body)) = bytes.split_first() else { return };
+    let choice = usize::from(*choice);
+    let model = if choice >= 128 { &IRIS } else { &TYPED[choice % TYPED.len()] };
+    let verb = if choice.is_multiple_of(2) { Verb::Predict } else { Verb::Classify };
+    let read = |body: Json| PredictRequest::read((&body).into(), verb, model).map_err(ApiError::Invalid);
+    match json::parse(body, &mut Meter::off()).and_then(read) {
+        Ok(request) => check_again(&model.description, check_stored(&model.description, &request.submission)),
+        Err(error) => check_error(&error),
+    }
+}
+
+fn check_again(model: &Model, read: JobInput) {
+    let views = model.inputs.iter().zip(&read.tensors).map(|(input, tensor)| View {
+        name: &input.name,
+        datatype: input.datatype,
+        shape: tensor.shape.clone(),
+        data: &tensor.data,
+    });
+    let views: Vec<View<'_>> = views.collect();
+    let (mut rows, mut columns) = (Vec::new(), Vec::new());
+    tensorflow_json::write_rows(&views, tensorflow_json::rows(&views).unwrap(), &mut rows).unwrap();
+    tensorflow_json::write_columns(&views, &mut columns).unwrap();
+    let value = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
+    assert_eq!(model.read_instances(&value(&rows), Pointer::ROOT).unwrap(), read);
+    assert_eq!(model.read_columns(&value(&columns), Pointer::ROOT).unwrap(), read);
 }
 
 /// The body of `POST /predict/batch`, in both its forms.
@@ -312,6 +343,7 @@ mod tests {
         replay("binary_submission", binary_submission);
         replay("infer", infer);
         replay("batch", batch);
+        replay("tensorflow_request", tensorflow_request);
         replay("lookup", lookup);
         replay("ratio", ratio);
         replay("listing", listing);

@@ -14,6 +14,12 @@ use super::{
 };
 use crate::edge::{access::Scope, rules::Form};
 
+/// Entry points for the fuzz targets.
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing {
+    pub(crate) use super::{request::PredictRequest, target::Verb};
+}
+
 /// Every route, with the scopes that it requires. A prediction submits a job and reads its result.
 pub(super) fn routes(table: Table<'_>) -> Table<'_> {
     let table = table.on(GET, "/v1/models", &[Scope::Read], Form::Fixed, status::list, describe::list);
