@@ -6,6 +6,7 @@
 //! | [`tensorflow`] | `tensorflow` | tensors, shapes, element types, signatures |
 //! | [`tensorflow::error`] | `tensorflow.error` | TensorFlow's outcome codes |
 //! | [`tensorflow::serving`] | `tensorflow.serving` | the calls of TensorFlow Serving |
+//! | [`open_inference`] | `inference` | the calls of the Open Inference Protocol |
 //! | [`onnx`] | `onnx` | what Tepal reads of an ONNX file |
 //!
 //! Maps are ordered, so equal messages have equal bytes. Fields that the .proto files leave out are skipped.
@@ -30,6 +31,15 @@ pub mod tensorflow {
     pub mod serving {
         tonic::include_proto!("tensorflow.serving");
     }
+}
+
+/// `GRPCInferenceService`, which Triton, MLServer, KServe and OpenVINO Model Server have.
+#[allow(
+    missing_docs,
+    reason = "generated code: most enum values are documented by their official names alone"
+)]
+pub mod open_inference {
+    tonic::include_proto!("inference");
 }
 
 /// What Tepal reads of an ONNX file.

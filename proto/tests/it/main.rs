@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the failure")]
 
 mod official;
+mod open_inference;
+mod open_inference_bytes;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
