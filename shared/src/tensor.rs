@@ -127,6 +127,12 @@ impl DataType {
         self.facts().name
     }
 
+    /// The type with this name in the Open Inference Protocol.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|datatype| datatype.as_str() == name)
+    }
+
     /// TensorFlow's name of the type (`tensorflow/core/framework/types.proto`).
     #[must_use]
     pub fn tensorflow_name(self) -> &'static str {
@@ -239,7 +245,7 @@ mod tests {
     fn each_type_is_read_by_its_name_and_found_by_its_tensorflow_name() {
         for datatype in DataType::ALL {
             let read: DataType = serde_json::from_value(datatype.as_str().into()).unwrap();
-            assert_eq!(read, datatype);
+            assert_eq!((read, DataType::named(datatype.as_str())), (datatype, Some(datatype)));
             assert_eq!(DataType::from_tensorflow(datatype.tensorflow_name()), Some(datatype));
         }
         assert_eq!(DataType::from_tensorflow("FP32"), None);

@@ -26,7 +26,7 @@ use self::{
     versions::{Chosen, Version},
     written::Written,
 };
-use super::{Model, ServerVersion, onnx_file::OnnxFile};
+use super::{Model, ServerVersion, Serving, onnx_file::OnnxFile};
 use crate::job::ModelName;
 
 /// The file in which a user describes a model, beside the ONNX file.
@@ -47,6 +47,8 @@ pub struct Repository {
 pub struct Undescribed {
     /// The backend that `model.toml` names.
     pub backend: Option<String>,
+    /// The model's name in the model server, if it is not its own.
+    pub served_name: Option<String>,
     /// The signature to ask about.
     pub signature: String,
     /// The version to ask about.
@@ -177,7 +179,8 @@ impl Repository {
             return Ok(None);
         }
         let (signature, version) = (written.signature(), written.server_version());
-        Ok(Some(Undescribed { backend: written.serving.backend, signature, version }))
+        let Serving { backend, served_name, .. } = written.serving;
+        Ok(Some(Undescribed { backend, served_name, signature, version }))
     }
 
     /// Describes a model that is [`undescribed`](Self::undescribed) with the answer of its server.

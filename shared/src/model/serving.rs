@@ -16,6 +16,8 @@ const LONGEST_MS: u64 = 3_600_000;
 pub struct Serving {
     /// What runs the model, as in `MODEL_BACKEND`.
     pub backend: Option<String>,
+    /// The model's name in the model server, if it is not that of the folder.
+    pub served_name: Option<String>,
     /// Its share of a worker's slots: a model of weight 2 gets twice the backend time of one of weight 1 while both have jobs.
     pub weight: Option<NonZeroU32>,
     /// Most batches at a time in a worker, at most its slots.
@@ -31,6 +33,12 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// The name by which a model server knows the model `name`.
+    #[must_use]
+    pub fn name_on_server<'a>(&'a self, name: &'a str) -> &'a str {
+        self.served_name.as_deref().unwrap_or(name)
+    }
+
     /// Longest model call.
     #[must_use]
     pub fn inference_timeout(&self) -> Option<Duration> {

@@ -22,7 +22,7 @@ pub struct WorkerState {
     pub pid: u32,
     /// Version of the worker.
     pub version: String,
-    /// Kind of its backend: `onnx` or `tensorflow_serving`.
+    /// Kind of its backend, as in `MODEL_BACKEND`.
     pub backend: String,
     /// Whether the backend can be called.
     pub backend_state: BackendState,

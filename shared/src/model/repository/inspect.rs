@@ -52,7 +52,8 @@ impl Interface {
     #[must_use]
     pub fn description(&self, heading: &[String]) -> String {
         let mut text: String = heading.iter().map(|line| format!("{}\n", comment(line))).collect();
-        let max_batch = merge::derived_max_batch(self.inputs.iter().chain(self.served_outputs()));
+        let derived = || merge::derived_max_batch(self.inputs.iter().chain(self.served_outputs()));
+        let max_batch = self.max_batch.unwrap_or_else(derived);
         let why = match max_batch {
             0 => {
                 "not all tensors have a variable first axis: shapes are whole, and each job has its own call"

@@ -11,9 +11,11 @@ use crate::tensor::DataType;
 pub struct Interface {
     /// Where this is from, for messages: "model.onnx".
     pub source: &'static str,
-    /// The inputs, in order.
+    /// Most rows of a call, 0 if there is no batch axis; `None` if the model does not say it.
+    pub max_batch: Option<usize>,
+    /// The inputs, in order; none if the model does not say them.
     pub inputs: Vec<TensorFacts>,
-    /// The outputs, in order.
+    /// The outputs, in order; none if the model does not say them.
     pub outputs: Vec<TensorFacts>,
 }
 
@@ -53,7 +55,7 @@ impl Interface {
         let facts = |values: &[OnnxValue]| values.iter().map(TensorFacts::of_onnx).collect::<Vec<_>>();
         let (inputs, mut outputs) = (facts(&file.inputs), facts(&file.outputs));
         correct_labels(&inputs, &mut outputs);
-        Self { source: "the ONNX file", inputs, outputs }
+        Self { source: "the ONNX file", max_batch: None, inputs, outputs }
     }
 
     /// The outputs that Tepal can pass on.

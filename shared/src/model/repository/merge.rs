@@ -32,15 +32,18 @@ pub(super) fn describe(
 ) -> Result<Model, String> {
     let inputs = inputs(written, interface)?;
     let outputs = outputs(written, interface)?;
+    if inputs.is_empty() && interface.is_some() {
+        return Err(none("inputs", interface));
+    }
     let facts: Option<Vec<_>> =
         inputs.iter().map(|input| input.1).chain(outputs.iter().map(|output| output.1)).collect();
-    let max_batch = max_batch(written, facts.as_deref())?;
+    let max_batch = max_batch(written, interface, facts.as_deref())?;
     let reader = Reader { source: interface.map(|interface| interface.source), max_batch };
     let inputs = inputs.iter().map(|(input, facts)| reader.input(input, *facts));
     let inputs = inputs.collect::<Result<_, _>>()?;
     let outputs = outputs.iter().map(|(output, facts)| reader.output(output, *facts));
     let mut outputs = outputs.collect::<Result<Vec<_>, _>>()?.into_iter();
-    let output = outputs.next().ok_or("it has no outputs")?;
+    let output = outputs.next().ok_or_else(|| none("outputs", interface))?;
     let mut model = Model {
         name: identity.name,
         version: identity.version,
@@ -68,7 +71,7 @@ fn inputs<'a>(
     written: &Written,
     interface: Option<&'a Interface>,
 ) -> Result<Vec<(WrittenInput, Option<&'a TensorFacts>)>, String> {
-    let Some(interface) = interface else {
+    let Some(interface) = interface.filter(|interface| !interface.inputs.is_empty()) else {
         return Ok(written.inputs.iter().map(|input| (input.clone(), None)).collect());
     };
     let names = written.inputs.iter().map(|input| input.name.as_str());
@@ -86,6 +89,7 @@ fn outputs<'a>(
     written: &Written,
     interface: Option<&'a Interface>,
 ) -> Result<Vec<(WrittenOutput, Option<&'a TensorFacts>)>, String> {
+    let interface = interface.filter(|interface| !interface.outputs.is_empty());
     let all = interface.map_or(&[][..], |interface| &interface.outputs);
     if let Some(interface) = interface {
         let names = written.outputs.iter().map(|output| output.name.as_str());
@@ -112,12 +116,21 @@ fn check_known<'a>(
     })
 }
 
-/// The written number, or what the model's axes suggest.
-fn max_batch(written: &Written, facts: Option<&[&TensorFacts]>) -> Result<usize, String> {
-    match (written.max_batch, facts) {
-        (Some(max_batch), _) => Ok(max_batch),
-        (None, Some(facts)) => Ok(derived_max_batch(facts.iter().copied())),
-        (None, None) => Err(missing("`max_batch`")),
+/// The written number, that of the model, or what the model's axes suggest.
+fn max_batch(
+    written: &Written,
+    interface: Option<&Interface>,
+    facts: Option<&[&TensorFacts]>,
+) -> Result<usize, String> {
+    let known = interface.and_then(|interface| Some((interface.source, interface.max_batch?)));
+    match (written.max_batch, known, facts) {
+        (Some(max_batch), Some((source, most)), _) if most > 0 && max_batch > most => {
+            Err(format!("max_batch is {max_batch} in {DESCRIPTION}, but {most} in {source}"))
+        }
+        (Some(max_batch), ..) => Ok(max_batch),
+        (None, Some((_, most)), _) => Ok(most),
+        (None, None, Some(facts)) => Ok(derived_max_batch(facts.iter().copied())),
+        (None, None, None) => Err(missing("`max_batch`")),
     }
 }
 
@@ -126,8 +139,16 @@ pub(super) fn derived_max_batch<'a>(mut facts: impl Iterator<Item = &'a TensorFa
     if facts.all(TensorFacts::has_variable_first_axis) { MAX_BATCH } else { 0 }
 }
 
+/// There are no inputs, or no outputs.
+fn none(kind: &str, interface: Option<&Interface>) -> String {
+    match interface {
+        Some(interface) => format!("{} names no {kind}: add {kind} to {DESCRIPTION}", interface.source),
+        None => format!("it has no {kind}"),
+    }
+}
+
 fn missing(what: &str) -> String {
-    format!("it must have {what}, since there is no ONNX file to derive that from")
+    format!("it must have {what}, since neither an ONNX file nor a model server says that")
 }
 
 /// Reads single inputs and outputs.

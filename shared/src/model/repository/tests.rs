@@ -1,3 +1,4 @@
+mod served;
 mod versions;
 
 use std::{collections::BTreeSet, error::Error};
@@ -242,72 +243,11 @@ fn without_an_onnx_file_the_description_must_say_everything() {
         let mut parts = whole;
         parts[left_out] = "";
         let expected = format!(
-            "the model description models/m/model.toml is inconsistent: it must have {what}, since there is no ONNX file \
-             to derive that from"
+            "the model description models/m/model.toml is inconsistent: it must have {what}, since neither an ONNX \
+             file nor a model server says that"
         );
         assert_eq!(Models::new().with("m/model.toml", parts.concat()).refusal(), expected);
     }
-}
-
-/// What a server says of a model with one input and two outputs.
-fn served() -> Interface {
-    let facts = |name: &str, datatype, axes: &[Axis]| TensorFacts {
-        name: name.to_owned(),
-        kind: TensorKind::Tensor { datatype, axes: Some(axes.to_vec()) },
-        named_shape: None,
-    };
-    let rows = [Axis::Variable, Axis::Fixed(2)];
-    Interface {
-        source: "the model server",
-        inputs: vec![facts("x", DataType::Bytes, &rows[..1])],
-        outputs: vec![facts("label", DataType::Int64, &rows[..1]), facts("p", DataType::Fp32, &rows)],
-    }
-}
-
-#[test]
-fn a_model_server_describes_a_model_whose_folder_does_not() {
-    let models = Models::new().with("m/1/saved_model.pb", "");
-    let repository = Repository::new(models.0.path());
-    let newest = Undescribed {
-        backend: None,
-        signature: "serving_default".to_owned(),
-        version: ServerVersion::Newest,
-    };
-    assert_eq!(repository.undescribed("m").unwrap(), Some(newest.clone()));
-    assert_eq!(repository.undescribed("without_folder").unwrap(), Some(newest));
-    let model = repository.load_served("m", &served()).unwrap();
-    assert_eq!((model.name.as_str(), model.max_batch, model.output.name.as_str()), ("m", 1024, "label"));
-
-    let description = "signature = \"s\"\nversion_label = \"l\"\nserving.backend = \"tensorflow_serving\"\n\
-                       [[outputs]]\nname = \"p\"\nlabels = [\"a\", \"b\"]";
-    let models = models.with("m/model.toml", description);
-    let labelled = Undescribed {
-        backend: Some("tensorflow_serving".to_owned()),
-        signature: "s".to_owned(),
-        version: ServerVersion::Label("l".to_owned()),
-    };
-    assert_eq!(repository.undescribed("m").unwrap(), Some(labelled));
-    let model = repository.load_served("m", &served()).unwrap();
-    assert_eq!(
-        (model.output.name.as_str(), &model.output.labels[..]),
-        ("p", &["a".to_owned(), "b".to_owned()][..])
-    );
-
-    let models = models.with("m/model.toml", "[[inputs]]\nname = \"x\"\ndatatype = \"FP32\"");
-    let error = repository.load_served("m", &served()).unwrap_err();
-    let expected = "the model description models/m/model.toml is inconsistent: input `x` is FP32 in model.toml, but BYTES in \
-                    the model server";
-    assert_eq!(models.text(&error), expected);
-}
-
-#[test]
-fn a_model_server_is_not_asked_about_a_model_that_its_folder_describes() {
-    let models = Models::new().with("m/model.onnx", encoder());
-    assert_eq!(Repository::new(models.0.path()).undescribed("m").unwrap(), None);
-    let description = "max_batch = 1\ninputs = [{ name = \"x\", datatype = \"FP32\", shape = [] }]\n\
-                       outputs = [{ name = \"y\", datatype = \"FP32\", shape = [] }]";
-    let models = Models::new().with("m/model.toml", description);
-    assert_eq!(Repository::new(models.0.path()).undescribed("m").unwrap(), None);
 }
 
 #[test]

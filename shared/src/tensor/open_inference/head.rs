@@ -112,7 +112,7 @@ fn text<'a>(value: JsonRef<'a>, at: Pointer<'_>, errors: &mut InputErrors) -> Op
 
 fn read_datatype(value: JsonRef<'_>, at: Pointer<'_>, errors: &mut InputErrors) -> Option<DataType> {
     let word = text(value, at, errors)?;
-    let datatype = DataType::ALL.into_iter().find(|datatype| datatype.as_str() == word);
+    let datatype = DataType::named(word);
     if datatype.is_none() {
         let names = DataType::ALL.map(DataType::as_str).join(", ");
         errors.add(at, "unknown_value", format!("must be one of {names}"));

@@ -26,7 +26,7 @@ pub(in super::super) fn interface(
     };
     let facts = |infos: BTreeMap<String, TensorInfo>| infos.into_iter().map(facts).collect();
     let source = "the model server";
-    Ok(Interface { source, inputs: facts(found.inputs), outputs: facts(found.outputs) })
+    Ok(Interface { source, max_batch: None, inputs: facts(found.inputs), outputs: facts(found.outputs) })
 }
 
 fn facts((name, info): (String, TensorInfo)) -> TensorFacts {
