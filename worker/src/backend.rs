@@ -1,10 +1,13 @@
 //! The model behind one trait, in domain types.
 
+mod call;
 mod compute;
+mod grpc;
 mod lazy;
 mod onnx;
 mod onnxruntime;
 mod pace;
+mod served;
 pub mod settings;
 mod tensorflow_serving;
 mod verdict;
@@ -18,20 +21,17 @@ pub(crate) use tensorflow_serving::fuzzing;
 use std::{error::Error, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use tepal_shared::{
-    model::Model,
-    process::telemetry,
-    tensor::{Batch, Tensor},
-};
+use tepal_shared::{model::Model, process::telemetry, tensor::Tensor};
 
+pub use self::{
+    call::ModelCall,
+    onnxruntime::LibraryError,
+    served::ServedInterface,
+    verdict::{Evidence, Step, Verdict},
+};
 use self::{
     compute::Compute,
     settings::{BackendKind, BackendSettings},
-};
-pub use self::{
-    onnxruntime::LibraryError,
-    tensorflow_serving::ServedInterface,
-    verdict::{Evidence, Step, Verdict},
 };
 
 /// Something that runs a model.
@@ -41,7 +41,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Runs all rows of a batch and returns the outputs in the order of the description. The first axis of each is the batch axis.
     /// Dropping the future aborts the call if the backend can abort.
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>>;
+    fn predict(&self, call: ModelCall) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>>;
 
     /// Most rows of a call that are worth sharing it. A backend that runs rows one by one gains nothing from long calls.
     fn most_rows(&self) -> usize {
@@ -95,9 +95,11 @@ pub enum OpenError {
     /// There is no ONNX Runtime library that can be used.
     #[error(transparent)]
     OnnxRuntime(onnxruntime::LibraryError),
-    /// TF_SERVING_HOST and TF_SERVING_GRPC_PORT are not an address.
-    #[error("TF_SERVING_HOST `{host}` is not a host name")]
+    /// The settings of a model server are not an address.
+    #[error("{prefix}_HOST `{host}` is not a host name")]
     Address {
+        /// Prefix of the names of the settings.
+        prefix: &'static str,
         /// The value of the setting.
         host: String,
         /// The error of the client library.
@@ -105,15 +107,21 @@ pub enum OpenError {
         source: tonic::transport::Error,
     },
     /// The certificates or the name in the server's certificate cannot be used.
-    #[error("the TLS settings TF_SERVING_... cannot be used; TF_SERVING_TLS_NAME must be a host name")]
-    Tls(#[source] tonic::transport::Error),
+    #[error("the TLS settings {prefix}_... cannot be used; {prefix}_TLS_NAME must be a host name")]
+    Tls {
+        /// Prefix of the names of the settings.
+        prefix: &'static str,
+        /// The error of the client library.
+        #[source]
+        source: tonic::transport::Error,
+    },
 }
 
 impl OpenError {
     /// What the operator can do about it.
     #[must_use]
-    pub fn fix(&self) -> &'static str {
-        match self {
+    pub fn fix(&self) -> String {
+        let fix = match self {
             Self::NoOnnxFile(_) => "put model.onnx into the folder of the model, or set MODEL_BACKEND",
             Self::Kind { .. } => "change `backend` under [serving] in model.toml",
             Self::Onnx { .. } => {
@@ -123,9 +131,10 @@ impl OpenError {
             Self::OnnxRuntime(_) => {
                 "run `pip install onnxruntime`, or set ORT_DYLIB_PATH to a libonnxruntime.so"
             }
-            Self::Address { .. } => "set TF_SERVING_HOST to a host name",
-            Self::Tls(_) => "see the settings TF_SERVING_...",
-        }
+            Self::Address { prefix, .. } => return format!("set {prefix}_HOST to a host name"),
+            Self::Tls { prefix, .. } => return format!("see the settings {prefix}_..."),
+        };
+        fix.to_owned()
     }
 }
 
@@ -160,7 +169,8 @@ pub fn open(settings: &BackendSettings, model: &Model) -> Result<Arc<dyn Backend
             Ok(Arc::new(onnxruntime::OnnxRuntime::open(&settings.onnxruntime, model, &compute)?))
         }
         BackendKind::TensorflowServing => {
-            Ok(Arc::new(tensorflow_serving::TensorflowServing::open(&settings.server, model)?))
+            let server = &settings.tensorflow_serving;
+            Ok(Arc::new(tensorflow_serving::TensorflowServing::open(server, model)?))
         }
     }
 }

@@ -5,10 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tepal_shared::{
     job::ModelName,
-    model::{
-        Axis, Model, Shape,
-        repository::{Repository, Undescribed},
-    },
+    model::{Axis, Model, Shape, repository::Repository},
     process::{
         doctor::{Finding, Report},
         telemetry,
@@ -19,7 +16,7 @@ use tepal_shared::{
 
 use crate::{
     backend::{
-        self, Backend, BackendError, ServedInterface,
+        self, Backend, BackendError, ModelCall, OpenError, ServedInterface,
         settings::{BackendKind, ModelServer},
     },
     lanes::{self, Description},
@@ -81,24 +78,27 @@ async fn described(config: &Config, name: ModelName) -> Result<(Model, Vec<Strin
     let wrong = |error: &dyn std::error::Error| {
         Finding::wrong("model", telemetry::chain(error), "see docs/models.md")
     };
-    let Undescribed { signature, version, .. } =
-        match lanes::describe(config, name).map_err(|error| wrong(&error))? {
-            Description::Folder(model) => return Ok((model.description, model.broken_versions)),
-            Description::Server(undescribed) => undescribed,
-        };
-    let server = ServedInterface::open(&config.backend.server, name.as_str(), &signature, &version);
-    let server = server.map_err(|error| Finding::wrong("model", telemetry::chain(&error), error.fix()))?;
-    let interface = server.ask().await.map_err(|error| unserved(config, &error))?;
+    let asked = match lanes::describe(config, name).map_err(|error| wrong(&error))? {
+        Description::Folder(model) => return Ok((model.description, model.broken_versions)),
+        Description::Server(undescribed) => undescribed,
+    };
+    let unusable = |error: OpenError| Finding::wrong("model", telemetry::chain(&error), error.fix());
+    let kind = backend::kind_named(&config.backend, asked.backend.as_deref()).map_err(unusable)?;
+    let server = ServedInterface::open(&config.backend, name.as_str(), &asked).map_err(unusable)?;
+    let interface = server.ask().await.map_err(|error| unserved(config, kind, &error))?;
     let repository = Repository::new(&config.common.models_dir);
     let model = repository.load_served(name.as_str(), &interface).map_err(|error| wrong(&error))?;
     Ok((model, Vec::new()))
 }
 
 /// The model server does not serve the model.
-fn unserved(config: &Config, error: &BackendError) -> Finding {
-    let ModelServer { host, port, .. } = &config.backend.server;
-    let fix =
-        "start the model server with this model, or set TF_SERVING_HOST, TF_SERVING_GRPC_PORT and MODEL_NAME";
+fn unserved(config: &Config, kind: BackendKind, error: &BackendError) -> Finding {
+    let Some(ModelServer { prefix, host, port, .. }) = config.backend.server(kind) else {
+        return Finding::wrong("model", &error.message, "see docs/models.md");
+    };
+    let fix = format!(
+        "start the model server with this model, or set {prefix}_HOST, {prefix}_GRPC_PORT and MODEL_NAME"
+    );
     Finding::wrong("model", format!("{host}:{port}: {}", error.message), fix)
 }
 
@@ -117,7 +117,7 @@ async fn examine_model(config: &Config, model: &Model) -> Vec<Finding> {
             description(model, kind, &metadata),
             sample(model, backend.as_ref()).await,
         ]),
-        Err(error) if kind == BackendKind::TensorflowServing => findings.push(unserved(config, &error)),
+        Err(error) if kind.is_server() => findings.push(unserved(config, kind, &error)),
         Err(error) => {
             let fix = "see docs/models.md";
             findings.push(Finding::wrong("model", format!("{}: {}", model.name, error.message), fix));
@@ -134,11 +134,11 @@ fn description(model: &Model, kind: BackendKind, metadata: &Value) -> Finding {
         let fix = "change model.toml, or serve the model that it describes";
         return Finding::wrong(SUBJECT, differences.join("; "), fix);
     }
-    if kind != BackendKind::TensorflowServing {
-        // The file knows no version.
+    let version = metadata["model_spec"]["version"].as_str().unwrap_or_default();
+    // A file knows no version, and some servers name none.
+    if !kind.is_server() || version.is_empty() {
         return Finding::ok(SUBJECT, "model.toml and the model agree");
     }
-    let version = metadata["model_spec"]["version"].as_str().unwrap_or_default();
     Finding::ok(SUBJECT, format!("model.toml and the model agree (version {version})"))
 }
 
@@ -209,7 +209,8 @@ fn names(object: &Value) -> String {
 async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
     const SUBJECT: &str = "sample";
     let input = model.sample_input();
-    let call = backend.predict(model.concatenate(std::iter::once(&input)));
+    let batch = model.concatenate(std::iter::once(&input));
+    let call = backend.predict(ModelCall::of_sample(batch, CALL_TIMEOUT));
     let answer = match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) if model.sample.is_none() => return refused(SUBJECT, &error.message),
@@ -243,10 +244,7 @@ mod tests {
     use std::path::Path;
 
     use futures_util::future::BoxFuture;
-    use tepal_shared::{
-        process::doctor::CheckResult,
-        tensor::{Batch, Tensor},
-    };
+    use tepal_shared::{process::doctor::CheckResult, tensor::Tensor};
 
     use super::*;
     use crate::backend::BackendError;
@@ -258,7 +256,7 @@ mod tests {
             "refusing"
         }
 
-        fn predict(&self, _: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+        fn predict(&self, _: ModelCall) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
             Box::pin(async { Err(BackendError::inference("Unknown Category")) })
         }
 

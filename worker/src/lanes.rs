@@ -186,9 +186,7 @@ impl Lanes {
 
     /// Asks the model server about a model, from now on.
     fn ask(&mut self, model: ModelName, asked: Undescribed, shutdown: &CancellationToken) {
-        let Undescribed { signature, version, .. } = &asked;
-        let server = &self.parts.config.backend.server;
-        let server = match ServedInterface::open(server, model.as_str(), signature, version) {
+        let server = match ServedInterface::open(&self.parts.config.backend, model.as_str(), &asked) {
             Ok(server) => Arc::new(server),
             Err(error) => return self.parts.failed(model, &ModelFailure::Backend(error)),
         };

@@ -10,12 +10,15 @@ use clap::{Args, Subcommand};
 use tepal_shared::{
     model::{
         ServerVersion,
-        repository::{self, ModelError},
+        repository::{self, ModelError, Undescribed},
     },
     process::settings::{ConfigError, Mistakes},
 };
 
-use crate::backend::{BackendError, OpenError, ServedInterface, settings::ServerArgs};
+use crate::backend::{
+    BackendError, OpenError, ServedInterface,
+    settings::{BackendArgs, BackendKind, ModelServer},
+};
 
 /// The subcommand.
 #[derive(Args, Clone, Debug)]
@@ -27,7 +30,7 @@ pub struct ModelCommand {
 
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
-    /// Print what an ONNX file or TensorFlow Serving says of a model, as a model.toml to start from
+    /// Print what an ONNX file or a model server says of a model, as a model.toml to start from
     Inspect(Inspect),
 }
 
@@ -36,14 +39,14 @@ struct Inspect {
     /// ONNX file, or folder of a model
     #[arg(value_name = "PATH", required_unless_present = "served", conflicts_with = "served")]
     path: Option<PathBuf>,
-    /// Ask TensorFlow Serving for the model of this name
+    /// Ask the model server for the model of this name: the one of MODEL_BACKEND, or else TensorFlow Serving
     #[arg(long, value_name = "NAME")]
     served: Option<String>,
-    /// Signature of that model
+    /// Signature of that model, for TensorFlow Serving
     #[arg(long, value_name = "NAME", default_value = "serving_default")]
     signature: String,
     #[command(flatten)]
-    server: ServerArgs,
+    backend: BackendArgs,
 }
 
 /// The model cannot be read, or the answer not printed.
@@ -59,7 +62,7 @@ pub enum ModelCommandError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The server does not answer, or does not serve the model.
-    #[error("TensorFlow Serving does not describe the model `{name}`")]
+    #[error("the model server does not describe the model `{name}`")]
     Server {
         /// The model.
         name: String,
@@ -91,13 +94,24 @@ impl ModelCommand {
 impl Inspect {
     async fn served(&self, name: &str) -> Result<String, ModelCommandError> {
         let mut mistakes = Mistakes::default();
-        let server = self.server.check(&mut mistakes);
-        let server = mistakes.unless_any(Some(server))?;
-        let asked = ServedInterface::open(&server, name, &self.signature, &ServerVersion::Newest)?;
+        let settings = self.backend.check(&mut mistakes);
+        let settings = mistakes.unless_any(Some(settings))?;
+        let (kind, server) = match settings.server(settings.kind) {
+            Some(server) => (settings.kind, server),
+            None => (BackendKind::TensorflowServing, &settings.tensorflow_serving),
+        };
+        let question = Undescribed {
+            backend: Some(kind.as_str().to_owned()),
+            served_name: None,
+            signature: self.signature.clone(),
+            version: ServerVersion::Newest,
+        };
+        let asked = ServedInterface::open(&settings, name, &question)?;
         let unserved = |source| ModelCommandError::Server { name: name.to_owned(), source };
         let interface = asked.ask().await.map_err(unserved)?;
+        let ModelServer { host, port, .. } = server;
         let heading = [
-            format!("What TensorFlow Serving on {}:{} says of the model {name}.", server.host, server.port),
+            format!("What the model server on {host}:{port} says of the model {name}."),
             String::new(),
             "Workers ask the server themselves. To change something, save this as model.toml.".to_owned(),
         ];

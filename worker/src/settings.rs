@@ -116,15 +116,14 @@ impl TryFrom<Args> for Config {
         let mut mistakes = Mistakes::default();
         let backend = args.backend.check(&mut mistakes);
         // An unknown backend is reported when the model is loaded.
-        let is_served = |word: Option<&str>| {
-            !matches!(backend::kind_named(&backend, word), Ok(BackendKind::Onnx | BackendKind::OnnxRuntime))
-        };
+        let is_served =
+            |word: Option<&str>| backend::kind_named(&backend, word).map_or(true, BackendKind::is_server);
         let common = args.common.check(is_served, &mut mistakes);
         let lease = common.as_ref().map(|common| common.policy.lease);
         let fetch = args.fetch.check(lease, &mut mistakes);
         let run = args.run.check(&mut mistakes);
         let mut models = args.models.check(&mut mistakes);
-        if let Some(common) = common.as_ref().filter(|_| backend.kind == BackendKind::TensorflowServing) {
+        if let Some(common) = common.as_ref().filter(|_| backend.kind.is_server()) {
             models.may_lack_folders(common);
         }
         let fallback_addr = SocketAddr::from(([0, 0, 0, 0], 9100));

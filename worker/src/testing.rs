@@ -4,8 +4,15 @@ use std::time::Duration;
 
 use tepal_shared::{
     job::{Attempt, Claim, Delivery, JobId, Stream},
-    tensor::{DataType, stored},
+    tensor::{Batch, DataType, stored},
 };
+
+use crate::backend::ModelCall;
+
+/// A call of a model with these rows.
+pub(crate) fn call(batch: Batch) -> ModelCall {
+    ModelCall::of_sample(batch, Duration::from_secs(60))
+}
 
 /// The first claim of a new job.
 pub(crate) fn claim() -> Claim {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use tepal_shared::tensor::{Batch, Tensor};
+use tepal_shared::tensor::Tensor;
 use tokio::sync::OnceCell;
 
-use super::{Backend, BackendError, OpenError};
+use super::{Backend, BackendError, ModelCall, OpenError};
 
 /// Opens a backend.
 type Open = Arc<dyn Fn() -> Result<Arc<dyn Backend>, OpenError> + Send + Sync>;
@@ -50,8 +50,8 @@ impl Backend for Lazy {
         self.name
     }
 
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
-        Box::pin(async move { self.backend().await?.predict(batch).await })
+    fn predict(&self, call: ModelCall) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+        Box::pin(async move { self.backend().await?.predict(call).await })
     }
 
     fn most_rows(&self) -> usize {
@@ -75,6 +75,8 @@ mod tests {
         time::Duration,
     };
 
+    use tepal_shared::tensor::Batch;
+
     use super::*;
 
     struct Empty;
@@ -84,7 +86,7 @@ mod tests {
             "empty"
         }
 
-        fn predict(&self, _: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+        fn predict(&self, _: ModelCall) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
             Box::pin(async { Ok(Vec::new()) })
         }
 
@@ -93,8 +95,8 @@ mod tests {
         }
     }
 
-    fn batch() -> Batch {
-        Batch { rows: 1, inputs: Vec::new() }
+    fn call() -> ModelCall {
+        ModelCall::of_sample(Batch { rows: 1, inputs: Vec::new() }, Duration::MAX)
     }
 
     #[tokio::test]
@@ -107,13 +109,13 @@ mod tests {
         });
         assert_eq!((lazy.most_rows(), opened.load(Ordering::SeqCst)), (1, 0));
 
-        let error = lazy.predict(batch()).await.unwrap_err();
+        let error = lazy.predict(call()).await.unwrap_err();
         assert!(
             error.message.starts_with("Model inference failed: the model `m` has no ONNX file"),
             "{error}"
         );
         for _ in 0..3 {
-            assert!(lazy.predict(batch()).await.unwrap().is_empty());
+            assert!(lazy.predict(call()).await.unwrap().is_empty());
         }
         assert_eq!((lazy.most_rows(), opened.load(Ordering::SeqCst)), (usize::MAX, 2));
     }
@@ -126,10 +128,10 @@ mod tests {
             wait.lock().unwrap().recv().unwrap();
             Ok(Arc::new(Empty))
         });
-        assert!(tokio::time::timeout(Duration::from_millis(1), lazy.predict(batch())).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(1), lazy.predict(call())).await.is_err());
         go.send(()).unwrap();
         // A second loading would panic.
         drop(go);
-        assert!(lazy.predict(batch()).await.unwrap().is_empty());
+        assert!(lazy.predict(call()).await.unwrap().is_empty());
     }
 }

@@ -21,7 +21,7 @@ use tract_onnx::prelude::{DatumType, TractError};
 
 use self::plans::{OutputFact, Plans};
 use super::{
-    Backend, BackendError, OpenError,
+    Backend, BackendError, ModelCall, OpenError,
     compute::{Calls, Compute},
     pace::{LONGEST_STEP, Pace},
 };
@@ -79,7 +79,8 @@ impl Backend for Onnx {
         "onnx"
     }
 
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+    fn predict(&self, call: ModelCall) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+        let batch = call.batch;
         let (plans, names, pace) =
             (Arc::clone(&self.plans), Arc::clone(&self.outputs), Arc::clone(&self.pace));
         // Rows of other shapes take other times, and a new shape is optimised first.

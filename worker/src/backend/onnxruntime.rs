@@ -26,7 +26,7 @@ use tracing::debug;
 pub use self::library::LibraryError;
 use self::{convert::ConvertError, library::Library};
 use super::{
-    Backend, BackendError, Cause, OpenError, Verdict,
+    Backend, BackendError, Cause, ModelCall, OpenError, Verdict,
     compute::{Calls, Compute},
     pace::{LONGEST_STEP, Pace},
     settings::OnnxRuntimeSettings,
@@ -79,7 +79,8 @@ impl Backend for OnnxRuntime {
         "onnxruntime"
     }
 
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+    fn predict(&self, call: ModelCall) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+        let batch = call.batch;
         let (names, pace) = (Arc::clone(&self.outputs), Arc::clone(&self.pace));
         Box::pin(async move {
             let mut session = Arc::clone(&self.session).lock_owned().await;

@@ -1,23 +1,21 @@
 //! Calls TensorFlow Serving over gRPC (`PredictionService`, `ModelService`).
 
 mod convert;
-mod failure;
 mod server;
-
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tepal_proto::tensorflow::serving::{ModelSpec, PredictRequest, model_spec::VersionChoice};
 use tepal_shared::{
-    model::{Model, OutputError, ServerVersion, repository::Interface},
+    model::{
+        Model, OutputError, ServerVersion,
+        repository::{Interface, Undescribed},
+    },
     tensor::{Batch, Tensor},
 };
 
 use self::server::Server;
-use super::{Backend, BackendError, OpenError, Verdict, settings::ModelServer};
-
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+use super::{Backend, BackendError, ModelCall, OpenError, grpc, settings::ModelServer};
 
 /// A TensorFlow Serving that serves the model.
 pub(super) struct TensorflowServing {
@@ -27,7 +25,8 @@ pub(super) struct TensorflowServing {
 
 impl TensorflowServing {
     pub(super) fn open(server: &ModelServer, model: &Model) -> Result<Self, OpenError> {
-        let spec = model_spec(&model.name, &model.signature, &model.server_version);
+        let name = model.serving.name_on_server(&model.name);
+        let spec = model_spec(name, &model.signature, &model.server_version);
         Ok(Self { server: Server::open(server, spec)?, model: model.clone() })
     }
 
@@ -56,51 +55,27 @@ impl TensorflowServing {
             None => Ok(self.model.metadata()),
         }
     }
-
-    /// Asks about the model. If the connection breaks and it worked before, asks again: it does not matter whether the server
-    /// saw the first question.
-    async fn asked_again(&self) -> Result<Value, BackendError> {
-        let has_answered = self.server.has_answered();
-        match self.metadata().await {
-            Err(error) if error.verdict == Verdict::Broken && has_answered => self.metadata().await,
-            asked => asked,
-        }
-    }
 }
 
 /// A TensorFlow Serving that describes a model.
-pub struct ServedInterface {
+pub(super) struct Describing {
     server: Server,
     signature: String,
 }
 
-impl ServedInterface {
+impl Describing {
     /// Connects at the first question.
-    ///
-    /// # Errors
-    /// When the settings of the server cannot be used.
-    pub fn open(
-        server: &ModelServer,
-        model: &str,
-        signature: &str,
-        version: &ServerVersion,
-    ) -> Result<Self, OpenError> {
-        let server = Server::open(server, model_spec(model, signature, version))?;
-        Ok(Self { server, signature: signature.to_owned() })
+    pub(super) fn open(server: &ModelServer, name: &str, asked: &Undescribed) -> Result<Self, OpenError> {
+        let name = asked.served_name.as_deref().unwrap_or(name);
+        let spec = model_spec(name, &asked.signature, &asked.version);
+        Ok(Self { server: Server::open(server, spec)?, signature: asked.signature.clone() })
     }
 
-    /// Asks for the inputs and outputs of the model.
-    ///
-    /// # Errors
-    /// When the server does not answer or does not serve the model, and when the model has no such signature.
-    pub async fn ask(&self) -> Result<Interface, BackendError> {
+    pub(super) async fn ask(&self) -> Result<Interface, BackendError> {
         let no_metadata = || BackendError::bad_answer("The model server has no metadata of its models");
-        let ask = async {
-            let reply = self.server.metadata().await?.ok_or_else(no_metadata)?;
-            convert::interface(&reply, &self.signature)
-                .map_err(|error| BackendError::bad_answer(&error).because(error))
-        };
-        tokio::time::timeout(PROBE_TIMEOUT, ask).await.unwrap_or_else(|_| Err(silent()))
+        let reply = self.server.metadata().await?.ok_or_else(no_metadata)?;
+        convert::interface(&reply, &self.signature)
+            .map_err(|error| BackendError::bad_answer(&error).because(error))
     }
 }
 
@@ -119,19 +94,13 @@ impl Backend for TensorflowServing {
         "tensorflow_serving"
     }
 
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
-        Box::pin(self.call(batch))
+    fn predict(&self, call: ModelCall) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+        Box::pin(self.call(call.batch))
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<Value, BackendError>> {
-        Box::pin(async {
-            tokio::time::timeout(PROBE_TIMEOUT, self.asked_again()).await.unwrap_or_else(|_| Err(silent()))
-        })
+        Box::pin(grpc::in_time(self.server.connection.ask(|| self.metadata())))
     }
-}
-
-fn silent() -> BackendError {
-    BackendError::new(Verdict::Silent, "model_unavailable", "The model server does not answer")
 }
 
 /// Answers as bytes, as the connection delivers them.

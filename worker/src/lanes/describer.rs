@@ -1,4 +1,4 @@
-//! Asks TensorFlow Serving about a model that its folder does not describe: until it answers, and then again and again, because the
+//! Asks a model server about a model that its folder does not describe: until it answers, and then again and again, because the
 //! server may get another version of the model. Never opens a backend.
 
 use std::{sync::Arc, time::Duration};

@@ -9,7 +9,7 @@ use tepal_shared::{
 };
 
 use crate::{
-    backend::{self, Backend, OpenError, settings::BackendKind},
+    backend::{self, Backend, OpenError},
     models::{ModelFailure, ServedModel},
     settings::Config,
 };
@@ -118,7 +118,7 @@ pub(crate) fn describe(config: &Config, name: ModelName) -> Result<Description, 
     let repository = Repository::new(&config.common.models_dir);
     if let Some(undescribed) = repository.undescribed(name.as_str())? {
         let kind = backend::kind_named(&config.backend, undescribed.backend.as_deref());
-        if kind.map_err(ModelFailure::Backend)? == BackendKind::TensorflowServing {
+        if kind.map_err(ModelFailure::Backend)?.is_server() {
             return Ok(Description::Server(undescribed));
         }
     }
@@ -130,7 +130,7 @@ pub(crate) fn describe(config: &Config, name: ModelName) -> Result<Description, 
 /// The model with the versions that clients may pin, which depend on the backend.
 fn pinnable(config: &Config, mut model: Box<ServedModel>) -> Result<Box<ServedModel>, ModelFailure> {
     let kind = backend::kind(&config.backend, &model.description).map_err(ModelFailure::Backend)?;
-    if kind == BackendKind::TensorflowServing {
+    if kind.is_server() {
         model.description = model.description.on_a_server();
     }
     Ok(model)

@@ -1,11 +1,15 @@
 //! Groups claimed jobs into model calls. Jobs share a call if the shapes of their rows are equal. A job in quarantine, or with its
 //! own time limit, is called alone.
 
+use std::time::Duration;
+
 use tepal_shared::{
     job::{Attempt, Delivery, input::ResultForm},
     model::{JobInput, Model, StoredMismatch},
     tensor::Batch,
 };
+
+use crate::backend::ModelCall;
 
 /// A job with its input.
 #[derive(Clone, Debug)]
@@ -127,6 +131,13 @@ impl MicroBatch {
         model.concatenate(self.items.iter().map(|item| &item.input))
     }
 
+    /// A call of the model with the rows of all jobs.
+    #[must_use]
+    pub fn as_call(&self, model: &Model, time_limit: Duration) -> ModelCall {
+        let id = self.items.first().map(|item| item.attempt.claim.job_id.to_string()).unwrap_or_default();
+        ModelCall { batch: self.concatenate(model), id, time_limit }
+    }
+
     /// Each job with the number of its first row.
     pub fn split(&self) -> impl Iterator<Item = (&Item, usize)> {
         self.items.iter().scan(0, |next, item| {
@@ -162,7 +173,7 @@ impl MicroBatch {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::{path::Path, time::Duration};
+    use std::path::Path;
 
     use tepal_shared::model::Axis;
 

@@ -230,7 +230,7 @@ impl Runner {
         metrics::batch(self.name, batch.items.len(), batch.rows());
         let started = Instant::now();
         let _running = (self.breaker.vitals().begin(), self.limiter.share().call());
-        let call = self.backend.predict(batch.concatenate(&self.model));
+        let call = self.backend.predict(batch.as_call(&self.model, limit));
         let called = tokio::select! {
             biased;
             () = watch.abandoned() => return Called::Abandoned,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use crate::{
-    backend::{Backend, BackendError},
+    backend::{Backend, BackendError, ModelCall},
     run::vitals::Vitals,
 };
 
@@ -111,7 +111,8 @@ impl Sample {
 
     async fn call(&self) -> Result<Rendered, BackendError> {
         let sample = self.model.sample_input();
-        let call = self.backend.predict(self.model.concatenate(std::iter::once(&sample)));
+        let batch = self.model.concatenate(std::iter::once(&sample));
+        let call = self.backend.predict(ModelCall::of_sample(batch, self.time_limit));
         let answer = tokio::time::timeout(self.time_limit, call)
             .await
             .unwrap_or_else(|_| Err(BackendError::timeout()))?;

@@ -91,7 +91,7 @@ async fn a_server_that_cannot_describe_a_model_is_reported() {
         let (is_well, text) = run(words, &settings).await;
 
         assert!(
-            !is_well && text.contains("tepal-worker: TensorFlow Serving does not describe the model "),
+            !is_well && text.contains("tepal-worker: the model server does not describe the model "),
             "{text}"
         );
         assert!(text.contains(expected), "{text}");

@@ -11,11 +11,11 @@ use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 use tepal_shared::{
     job::{JobId, JobStatus, ModelName, NewJob, Stream},
-    tensor::{Batch, Tensor},
+    tensor::Tensor,
 };
 use tepal_tests::{process::Worker, wait::eventually};
 use tepal_worker::{
-    backend::{self, Backend, BackendError, Verdict},
+    backend::{self, Backend, BackendError, ModelCall, Verdict},
     settings::{Args, Config},
 };
 use tokio::sync::Semaphore;
@@ -140,12 +140,12 @@ impl Backend for Gate {
         self.iris.name()
     }
 
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+    fn predict(&self, call: ModelCall) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
         self.calls.lock().unwrap().push(self.model);
         Box::pin(async {
             let _permit = self.permits.acquire().await.map_err(|_| gone())?;
             tokio::time::sleep(self.call_time).await;
-            self.iris.predict(batch).await
+            self.iris.predict(call).await
         })
     }
 

@@ -13,6 +13,7 @@ use tract_onnx::pb::{
 };
 
 use super::*;
+use crate::testing::call;
 
 fn model(folder: &str, name: &str) -> Model {
     Model::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder), name).unwrap()
@@ -24,7 +25,7 @@ fn open(model: &Model) -> Result<Onnx, OpenError> {
 
 async fn predict(model: &Model, data: Value) -> Vec<Tensor> {
     let rows = model.read_data(&data).unwrap();
-    open(model).unwrap().predict(model.concatenate(std::iter::once(&rows))).await.unwrap()
+    open(model).unwrap().predict(call(model.concatenate(std::iter::once(&rows)))).await.unwrap()
 }
 
 #[tokio::test]
@@ -72,7 +73,7 @@ async fn long_calls_of_a_model_wait_for_those_of_others() {
     assert!((&mut other).now_or_never().is_none());
 
     // A first call counts as long.
-    let mut call = backend.predict(model.concatenate(std::iter::once(&rows)));
+    let mut call = backend.predict(call(model.concatenate(std::iter::once(&rows))));
     let is_early = tokio::time::timeout(Duration::from_millis(50), &mut call).await.is_ok();
     drop(end);
 
@@ -210,7 +211,7 @@ pub(super) fn negation(folder: &Path, max_batch: usize, axes: &[Axis]) -> Model 
 /// What the model answers, as JSON.
 async fn answer(model: &Model, backend: &Onnx, data: Value) -> Result<Value, BackendError> {
     let input = model.read_data(&data).unwrap();
-    let outputs = backend.predict(model.concatenate(std::iter::once(&input))).await?;
+    let outputs = backend.predict(call(model.concatenate(std::iter::once(&input)))).await?;
     let checked = model.check_outputs(input.rows, outputs).unwrap();
     let json = model.render(&checked, 0..input.rows, usize::MAX).unwrap().json;
     Ok(serde_json::from_str(&json).unwrap())

@@ -10,7 +10,7 @@ use tract_onnx::pb::tensor_proto::DataType as Type;
 
 use self::file::{GraphBuilder, value};
 use super::*;
-use crate::backend::settings::OnnxRuntimeSettings;
+use crate::{backend::settings::OnnxRuntimeSettings, testing::call};
 
 fn settings() -> OnnxRuntimeSettings {
     OnnxRuntimeSettings { library: Some(library().to_owned()), threads: 2 }
@@ -69,7 +69,7 @@ async fn the_iris_model_classifies_two_flowers() {
     let rows = model.read_data(&json!([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])).unwrap();
     let backend = open(&model).unwrap();
 
-    let answer = backend.predict(model.concatenate(std::iter::once(&rows))).await.unwrap();
+    let answer = backend.predict(call(model.concatenate(std::iter::once(&rows)))).await.unwrap();
 
     let answer = model.check_outputs(2, answer).unwrap();
     let class = |row| model.render(&answer, row..row + 1, usize::MAX).unwrap().class_name;
@@ -118,7 +118,7 @@ async fn every_type_passes_the_engine_unchanged() {
         let given = tensor("x", datatype, &[2, 2], data.clone());
 
         let backend = open(&model).unwrap();
-        let answer = backend.predict(Batch { rows: 2, inputs: vec![given] }).await.unwrap();
+        let answer = backend.predict(call(Batch { rows: 2, inputs: vec![given] })).await.unwrap();
 
         assert_eq!(answer, [tensor("y", datatype, &[2, 2], data)], "{datatype:?}");
         let metadata = backend.probe().await.unwrap();
@@ -144,7 +144,8 @@ async fn scalars_and_several_outputs_come_in_the_described_order() {
     let scalar = tensor("half", DataType::Fp32, &[], 0.5_f32.to_le_bytes().to_vec());
     let ids = tensor("ids", DataType::Int64, &[2], [7_i64.to_le_bytes(), (-1_i64).to_le_bytes()].concat());
 
-    let answer = open(&model).unwrap().predict(Batch { rows: 2, inputs: vec![scalar, ids] }).await.unwrap();
+    let answer =
+        open(&model).unwrap().predict(call(Batch { rows: 2, inputs: vec![scalar, ids] })).await.unwrap();
 
     let negative =
         tensor("negative", DataType::Int64, &[2], [(-7_i64).to_le_bytes(), 1_i64.to_le_bytes()].concat());
@@ -156,7 +157,8 @@ async fn maps_of_probabilities_become_a_row_each_in_the_order_of_their_keys() {
     let model = of_checkout("tests/models", "zipmap");
     let rows = model.read_data(&json!([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]])).unwrap();
 
-    let answer = open(&model).unwrap().predict(model.concatenate(std::iter::once(&rows))).await.unwrap();
+    let answer =
+        open(&model).unwrap().predict(call(model.concatenate(std::iter::once(&rows)))).await.unwrap();
 
     assert_eq!(answer[0].shape, [2, 3]);
     assert_eq!(answer[1], tensor("output_label", DataType::Bytes, &[2], strings(&[b"setosa", b"virginica"])));
@@ -184,7 +186,7 @@ async fn strings_that_the_engine_does_not_take_fail_with_a_sentence() {
     ] {
         let given = tensor("x", DataType::Bytes, &[1], strings(&[string]));
 
-        let error = backend.predict(Batch { rows: 1, inputs: vec![given] }).await.unwrap_err();
+        let error = backend.predict(call(Batch { rows: 1, inputs: vec![given] })).await.unwrap_err();
 
         assert_eq!((error.verdict, error.code), (Verdict::Unusable, "model_error"));
         let expected = format!("Model inference failed: the input `x` {why}");
@@ -203,15 +205,15 @@ async fn an_input_that_the_model_refuses_fails_and_the_next_one_succeeds() {
     let backend = open(&folder.model(&spec("x"), &spec("y"), "[[1, 2]]")).unwrap();
     let given = |axis| tensor("x", DataType::Fp32, &[1, axis], vec![0; 4 * axis]);
 
-    let error = backend.predict(Batch { rows: 1, inputs: vec![given(3)] }).await.unwrap_err();
+    let error = backend.predict(call(Batch { rows: 1, inputs: vec![given(3)] })).await.unwrap_err();
     assert_eq!(error.verdict, Verdict::Unusable);
     assert!(error.message.contains("Got invalid dimensions for input: x"), "{}", error.message);
 
     let shorter = Tensor { data: vec![0; 7], ..given(2) };
-    let error = backend.predict(Batch { rows: 1, inputs: vec![shorter] }).await.unwrap_err();
+    let error = backend.predict(call(Batch { rows: 1, inputs: vec![shorter] })).await.unwrap_err();
     assert!(error.message.contains("the input `x` cannot be passed on: "), "{}", error.message);
 
-    backend.predict(Batch { rows: 1, inputs: vec![given(2)] }).await.unwrap();
+    backend.predict(call(Batch { rows: 1, inputs: vec![given(2)] })).await.unwrap();
 }
 
 #[tokio::test]
@@ -229,10 +231,10 @@ async fn a_dropped_call_aborts_its_run() {
         inputs: vec![tensor("times", DataType::Int64, &[1], times.to_le_bytes().to_vec())],
     };
 
-    let endless = backend.predict(times(i64::MAX));
+    let endless = backend.predict(call(times(i64::MAX)));
     assert!(tokio::time::timeout(Duration::from_millis(100), endless).await.is_err());
 
-    let answer = backend.predict(times(3)).await.unwrap();
+    let answer = backend.predict(call(times(3))).await.unwrap();
     assert_eq!(answer[0].data, 3_i64.to_le_bytes());
     // The thread of the aborted run has ended, too.
     eventually(Duration::from_secs(30), "the session to be unused", async || {
@@ -252,7 +254,7 @@ async fn an_axis_of_an_output_that_the_file_fixes_wrongly_is_as_described() {
     let backend = open(&folder.model(&spec("x"), &spec("y"), "[1]")).unwrap();
     let given = tensor("x", DataType::Fp32, &[3], vec![0; 12]);
 
-    let answer = backend.predict(Batch { rows: 3, inputs: vec![given] }).await.unwrap();
+    let answer = backend.predict(call(Batch { rows: 3, inputs: vec![given] })).await.unwrap();
 
     assert_eq!(answer[0].shape, [3]);
     let metadata = backend.probe().await.unwrap();

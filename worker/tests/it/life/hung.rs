@@ -13,10 +13,10 @@ use futures_util::future::BoxFuture;
 use tepal_shared::{
     job::{JobStatus, NewJob},
     queue::heartbeat::BackendState,
-    tensor::{Batch, Tensor},
+    tensor::Tensor,
 };
 use tepal_worker::{
-    backend::{self, Backend, BackendError, Verdict},
+    backend::{self, Backend, BackendError, ModelCall, Verdict},
     settings::{Args, Config},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,7 @@ impl Backend for Hung {
         self.iris.name()
     }
 
-    fn predict(&self, _: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+    fn predict(&self, _: ModelCall) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
         self.is_called.store(true, Ordering::Relaxed);
         Box::pin(std::future::pending())
     }

@@ -13,11 +13,11 @@ use futures_util::future::BoxFuture;
 use tepal_shared::{
     process::supervisor,
     queue::{Policy, heartbeat::BackendState},
-    tensor::{Batch, Element as _, Tensor},
+    tensor::{Element as _, Tensor},
 };
 use tepal_tests::redis::RedisServer;
 use tepal_worker::{
-    backend::{self, Backend, BackendError, Verdict},
+    backend::{self, Backend, BackendError, ModelCall, Verdict},
     settings::{Args, Config},
 };
 use tokio::sync::Semaphore;
@@ -48,9 +48,9 @@ impl Backend for Brittle {
         self.iris.name()
     }
 
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
-        if !f32::all(&batch.inputs[0].data).any(|value| value == POISON) {
-            return self.iris.predict(batch);
+    fn predict(&self, call: ModelCall) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+        if !f32::all(&call.batch.inputs[0].data).any(|value| value == POISON) {
+            return self.iris.predict(call);
         }
         Box::pin(async {
             self.is_up.store(self.panic.available_permits() > 0, Ordering::Relaxed);

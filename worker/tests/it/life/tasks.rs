@@ -10,14 +10,10 @@ use std::{
 
 use clap::Parser as _;
 use futures_util::future::BoxFuture;
-use tepal_shared::{
-    job::Priority,
-    process::supervisor,
-    tensor::{Batch, Tensor},
-};
+use tepal_shared::{job::Priority, process::supervisor, tensor::Tensor};
 use tepal_tests::{saboteur::Saboteur, wait::eventually};
 use tepal_worker::{
-    backend::{self, Backend, BackendError},
+    backend::{self, Backend, BackendError, ModelCall},
     settings::{Args, Config},
 };
 use tokio::sync::Semaphore;
@@ -44,11 +40,11 @@ impl Backend for Patient {
         self.iris.name()
     }
 
-    fn predict(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
+    fn predict(&self, call: ModelCall) -> BoxFuture<'_, Result<Vec<Tensor>, BackendError>> {
         Box::pin(async move {
             self.calls.fetch_add(1, Ordering::Relaxed);
             let _permit = self.may_answer.acquire().await.unwrap();
-            self.iris.predict(batch).await
+            self.iris.predict(call).await
         })
     }
 

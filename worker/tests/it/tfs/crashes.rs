@@ -3,19 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use clap::Parser as _;
-use tepal_shared::{job::JobId, tensor::Batch};
+use tepal_shared::job::JobId;
 use tepal_tests::{
     model_server::{Behaviour, CallOutcome, ModelServer, ServerSpec},
     ports::free_port,
 };
 use tepal_worker::{
-    backend::{self, Backend, Verdict},
+    backend::{self, Backend, ModelCall, Verdict},
     settings::{Args, Config},
 };
 
 use crate::{
     flowers::input,
-    queue::{Queue, model, running},
+    queue::{Queue, SOON, model, running},
     settings::Settings,
 };
 
@@ -106,8 +106,8 @@ async fn a_server_that_is_restarted_again_and_again_fails_no_job() {
 #[tokio::test]
 async fn only_a_call_that_the_server_may_have_seen_counts_as_broken() {
     let addr: std::net::SocketAddr = ([127, 0, 0, 1], free_port()).into();
-    let (backend, rows) = iris_at(addr);
-    let call = async || backend.predict(rows.clone()).await.map_err(|error| error.verdict);
+    let (backend, row) = iris_at(addr);
+    let call = async || backend.predict(row.clone()).await.map_err(|error| error.verdict);
     assert_eq!(call().await.unwrap_err(), Verdict::Unavailable, "nobody listens");
 
     let server = ModelServer::start_on(addr, ServerSpec::iris()).await;
@@ -123,7 +123,7 @@ async fn only_a_call_that_the_server_may_have_seen_counts_as_broken() {
 }
 
 /// A client of the server at this address, and a row to call it with.
-fn iris_at(addr: std::net::SocketAddr) -> (Arc<dyn Backend>, Batch) {
+fn iris_at(addr: std::net::SocketAddr) -> (Arc<dyn Backend>, ModelCall) {
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models");
     let (host, port) = (addr.ip().to_string(), addr.port().to_string());
     let args = ["tepal-worker", "--models-dir", models, "--model-backend", "tensorflow_serving"];
@@ -131,5 +131,6 @@ fn iris_at(addr: std::net::SocketAddr) -> (Arc<dyn Backend>, Batch) {
     let config = Config::try_from(Args::try_parse_from(args.into_iter().chain(server)).unwrap()).unwrap();
     let model = config.common.model.as_ref().unwrap();
     let rows = model.sample_input();
-    (backend::open(&config.backend, model).unwrap(), model.concatenate(std::iter::once(&rows)))
+    let call = ModelCall::of_sample(model.concatenate(std::iter::once(&rows)), SOON);
+    (backend::open(&config.backend, model).unwrap(), call)
 }

@@ -7,6 +7,7 @@ use tepal_proto::tensorflow::{
 use tepal_shared::tensor::{DataType, Element, Tensor, bytes};
 
 use super::ConvertError;
+use crate::backend::grpc::elements::{self, joined, joined_strings};
 
 /// The tensor under its input's name.
 pub(in super::super) fn to_proto(tensor: &Tensor) -> (String, TensorProto) {
@@ -62,30 +63,16 @@ fn typed(datatype: DataType, proto: TensorProto) -> Result<Vec<u8>, ConvertError
         DataType::Uint8 => narrowed::<u8>(datatype, &proto.int_val),
         DataType::Uint16 => narrowed::<u16>(datatype, &proto.int_val),
         DataType::Fp16 | DataType::Bf16 => narrowed::<u16>(datatype, &proto.half_val),
-        DataType::Bytes => joined_strings(proto.string_val.iter().map(Vec::as_slice)),
+        DataType::Bytes => {
+            joined_strings(proto.string_val.iter().map(Vec::as_slice)).ok_or(ConvertError::Lengths)
+        }
     }
-}
-
-fn joined<T: Element>(values: &[T]) -> Vec<u8> {
-    let mut data = Vec::with_capacity(size_of_val(values));
-    values.iter().for_each(|value| value.append(&mut data));
-    data
 }
 
 /// Values of a type that has no list of its own.
 fn narrowed<T: Element + TryFrom<i32>>(datatype: DataType, values: &[i32]) -> Result<Vec<u8>, ConvertError> {
-    let mut data = Vec::with_capacity(values.len() * size_of::<T>());
-    for value in values {
-        let wrong = |_| ConvertError::Value { value: *value, datatype: datatype.as_str() };
-        T::try_from(*value).map_err(wrong)?.append(&mut data);
-    }
-    Ok(data)
-}
-
-fn joined_strings<'a>(mut strings: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u8>, ConvertError> {
-    let mut data = Vec::new();
-    strings.try_for_each(|string| bytes::append(&mut data, string)).ok_or(ConvertError::Lengths)?;
-    Ok(data)
+    elements::narrowed::<_, T>(values)
+        .map_err(|value| ConvertError::Value { value, datatype: datatype.as_str() })
 }
 
 /// Strings in `tensor_content`: the lengths of all as varints, then the strings (`port::EncodeStringList` of TensorFlow).
@@ -104,7 +91,8 @@ fn strings(mut content: &[u8], shape: &[usize]) -> Result<Vec<u8>, ConvertError>
         strings.push(string);
         content = rest;
     }
-    if content.is_empty() { joined_strings(strings.into_iter()) } else { Err(ConvertError::Lengths) }
+    let joined = joined_strings(strings.into_iter()).filter(|_| content.is_empty());
+    joined.ok_or(ConvertError::Lengths)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::backend::{BackendError, Verdict};
 const LONGEST_MESSAGE: usize = 200;
 
 /// The failure that a status reports. It keeps the status as its source.
-pub(super) fn from_status(status: Status) -> BackendError {
+pub(in crate::backend) fn from_status(status: Status) -> BackendError {
     let (verdict, code, what) = classify(&status);
     // Texts about connections and deadlines contain addresses, also of proxies.
     let is_internal = is_connection_failure(&status)
@@ -74,23 +74,23 @@ fn is_about_size(status: &Status) -> bool {
 }
 
 /// tonic reports a lost connection with any code, and with the transport's error as the source.
-pub(super) fn is_connection_failure(status: &Status) -> bool {
+pub(in crate::backend) fn is_connection_failure(status: &Status) -> bool {
     causes(status).any(|cause| cause.is::<tonic::transport::Error>() || cause.is::<std::io::Error>())
 }
 
 /// Whether the connection could not be opened.
-pub(super) fn never_connected(status: &Status) -> bool {
+pub(in crate::backend) fn never_connected(status: &Status) -> bool {
     causes(status).any(|cause| cause.is::<tonic::ConnectError>())
 }
 
 /// Whether the server closed the connection in order before it saw the call, for example because the connection is old.
 /// Then the call can be sent on a new connection.
-pub(super) fn was_left_unsent(status: &Status) -> bool {
+pub(in crate::backend) fn was_left_unsent(status: &Status) -> bool {
     is_connection_failure(status) && !was_sent(status) && !never_connected(status)
 }
 
 /// Whether the server may have seen the call before the connection broke.
-pub(super) fn was_sent(status: &Status) -> bool {
+pub(in crate::backend) fn was_sent(status: &Status) -> bool {
     if never_connected(status) {
         return false;
     }
