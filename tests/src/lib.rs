@@ -11,7 +11,7 @@
 //! - [`process`]: `tepal-proxy` and `tepal-worker` as child processes
 //! - [`certificates`]: certificates of one's own authority
 //! - [`http`]: an HTTP client, and raw bytes
-//! - [`model_server`]: a TensorFlow Serving of one's own, with faults
+//! - [`model_server`]: a model server of one's own, with faults
 //! - [`onnxruntime`]: the ONNX Runtime library
 //! - [`fault_proxy`]: a TCP proxy that cuts, delays and swallows
 //! - [`history`]: the history checker, invariants I1 to I10

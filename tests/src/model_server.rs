@@ -1,5 +1,5 @@
-//! A real gRPC server that answers as TensorFlow Serving does, for tests. It serves one version of one model,
-//! records every Predict call, and can fail in many ways on demand. It never reads files and knows nothing
+//! A real gRPC server that answers as TensorFlow Serving does, and as a server of the Open Inference Protocol, for tests. It serves
+//! one version of one model, records every call of it, and can fail in many ways on demand. It never reads files and knows nothing
 //! about jobs.
 //!
 //! The server runs on a thread of its own. Stopping it closes every connection at once, as a killed process
@@ -8,6 +8,7 @@
 mod behaviour;
 mod calls;
 mod describe;
+mod open_inference;
 mod reply;
 mod request;
 mod service;
@@ -28,7 +29,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 pub use self::behaviour::Behaviour;
 pub use self::calls::{CallOutcome, CallRecord};
-pub use self::spec::{AnswerStyle, Compute, ServerSpec, TensorSpec};
+pub use self::spec::{AnswerStyle, Compute, OpenInferenceSpec, ServerSpec, TensorSpec};
 
 use self::service::{Service, Shared};
 use crate::certificates::{Authority, Pair};
@@ -136,7 +137,7 @@ impl ModelServer {
         self.shared.log.count()
     }
 
-    /// Number of GetModelStatus calls so far, including those not answered yet.
+    /// Number of GetModelStatus and ModelReady calls so far, including those not answered yet.
     #[must_use]
     pub fn probe_count(&self) -> usize {
         self.shared.probes.load(Ordering::Relaxed)
@@ -222,6 +223,7 @@ async fn serve(
     let server = builder
         .add_service(service.clone().into_prediction_service())
         .add_service(service.clone().into_model_service())
+        .add_service(service.clone().into_open_inference())
         .serve_with_incoming(incoming);
     tokio::select! {
         result = server => result.map(|()| false).expect("the model server accepts connections"),

@@ -6,6 +6,7 @@ mod grpc;
 mod lazy;
 mod onnx;
 mod onnxruntime;
+mod open_inference;
 mod pace;
 mod served;
 pub mod settings;
@@ -15,6 +16,8 @@ mod verdict;
 pub(crate) use lazy::Lazy;
 #[cfg(any(fuzzing, test))]
 pub(crate) use onnx::fuzzing as onnx_fuzzing;
+#[cfg(any(fuzzing, test))]
+pub(crate) use open_inference::fuzzing as open_inference_fuzzing;
 #[cfg(any(fuzzing, test))]
 pub(crate) use tensorflow_serving::fuzzing;
 
@@ -71,7 +74,7 @@ pub enum OpenError {
     },
     /// The model has no ONNX file.
     #[error(
-        "the model `{0}` has no ONNX file: put model.onnx into its folder, or set MODEL_BACKEND=tensorflow_serving"
+        "the model `{0}` has no ONNX file: put model.onnx into its folder, or set MODEL_BACKEND=tensorflow_serving or open_inference"
     )]
     NoOnnxFile(String),
     /// The ONNX file cannot be loaded.
@@ -171,6 +174,9 @@ pub fn open(settings: &BackendSettings, model: &Model) -> Result<Arc<dyn Backend
         BackendKind::TensorflowServing => {
             let server = &settings.tensorflow_serving;
             Ok(Arc::new(tensorflow_serving::TensorflowServing::open(server, model)?))
+        }
+        BackendKind::OpenInference => {
+            Ok(Arc::new(open_inference::OpenInference::open(&settings.open_inference, model)?))
         }
     }
 }

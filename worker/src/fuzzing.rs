@@ -13,7 +13,7 @@ use tepal_shared::{
     },
 };
 
-use crate::backend::{fuzzing as backend, onnx_fuzzing as onnx};
+use crate::backend::{fuzzing as backend, onnx_fuzzing as onnx, open_inference_fuzzing as open_inference};
 
 static IRIS: LazyLock<Model> = LazyLock::new(|| {
     let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models"));
@@ -24,8 +24,20 @@ static IRIS: LazyLock<Model> = LazyLock::new(|| {
 pub fn model_reply(bytes: &[u8]) {
     let Some(Ok(answer)) = backend::tensor(bytes) else { return };
     assert_eq!(backend::resent(&answer).unwrap(), answer);
-    let rows = answer.shape.first().copied().unwrap_or(1);
-    let Ok(answer) = IRIS.check_outputs(rows, vec![answer]) else { return };
+    check_answer(vec![answer]);
+}
+
+/// An answer of a server of the Open Inference Protocol.
+pub fn open_inference_reply(bytes: &[u8]) {
+    let Some(Ok(answer)) = open_inference::outputs(bytes, &IRIS) else { return };
+    assert_eq!(open_inference::returned(&answer, &IRIS).unwrap(), answer);
+    check_answer(answer);
+}
+
+/// Results are those of an answer, if it fits the model.
+fn check_answer(answer: Vec<Tensor>) {
+    let rows = answer[0].shape.first().copied().unwrap_or(1);
+    let Ok(answer) = IRIS.check_outputs(rows, answer) else { return };
     if rows > 0 {
         for (from, count) in [(0, rows), (0, 1), (rows - 1, 1)] {
             check_rendered(&answer, from, count);
@@ -81,6 +93,14 @@ pub fn model_metadata(bytes: &[u8]) {
     }
 }
 
+/// The metadata of a model, from a server of the Open Inference Protocol.
+pub fn open_inference_metadata(bytes: &[u8]) {
+    if let Some((metadata, interface)) = open_inference::metadata(bytes, &IRIS) {
+        assert!(metadata["metadata"]["signature_def"]["serving_default"]["inputs"].is_object());
+        assert!(interface.description(&[]).contains("max_batch = "));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tepal_tests::seeds::replay;
@@ -92,5 +112,7 @@ mod tests {
         replay("model_reply", model_reply);
         replay("onnx_tensors", onnx_tensors);
         replay("model_metadata", model_metadata);
+        replay("open_inference_reply", open_inference_reply);
+        replay("open_inference_metadata", open_inference_metadata);
     }
 }

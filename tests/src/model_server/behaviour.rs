@@ -1,11 +1,11 @@
-//! The behaviour of Predict calls, normal or not, and the script that assigns it to calls.
+//! The behaviour of calls of the model, normal or not, and the script that assigns it to calls.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tonic::Code;
 
-/// What a Predict call does.
+/// What a call of the model does: Predict or ModelInfer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Behaviour {
     /// Answers correctly.

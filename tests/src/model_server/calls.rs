@@ -1,13 +1,13 @@
-//! The record of all Predict calls.
+//! The record of all calls of the model.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
 
 use super::request::Rows;
 
-/// One Predict call.
+/// One call of the model: Predict or ModelInfer.
 #[derive(Clone, Debug)]
 pub struct CallRecord {
     /// Number of rows; 0 too if the request could not be read.
@@ -16,6 +16,10 @@ pub struct CallRecord {
     pub values: Vec<f32>,
     /// The outputs that the request asks for; all if there are none.
     pub output_filter: Vec<String>,
+    /// The id of the request; empty for TensorFlow Serving, which has none.
+    pub id: String,
+    /// The time that the client allowed for the call; recorded for the Open Inference Protocol only.
+    pub deadline: Option<Duration>,
     /// When the request was read.
     pub started: Instant,
     /// When the call ended; `None` while it runs.
@@ -75,6 +79,8 @@ impl CallLog {
             rows: rows.map_or(0, |rows| rows.count),
             values: rows.map_or_else(Vec::new, |rows| rows.values.clone()),
             output_filter: rows.map_or_else(Vec::new, |rows| rows.output_filter.clone()),
+            id: rows.map_or_else(String::new, |rows| rows.id.clone()),
+            deadline: rows.and_then(|rows| rows.deadline),
             started: Instant::now(),
             ended: None,
             outcome: CallOutcome::Running,

@@ -1,4 +1,4 @@
-//! Makes the answer of a Predict call, with the fault that the call was scripted to have.
+//! Makes the answer of a call, with the fault that the call was scripted to have.
 
 use std::collections::BTreeMap;
 
@@ -13,34 +13,95 @@ use super::spec::{AnswerStyle, ROW_SUM, ServerSpec};
 const UNKNOWN_DTYPE: i32 = 9_999;
 /// More than the 4 MiB that a tonic client takes by default.
 const PADDING_BYTES: usize = 5 << 20;
+/// Name of the output that makes an answer large.
+const PADDING: &str = "padding";
 
-/// The outputs for these rows.
-pub(super) fn outputs(
-    spec: &ServerSpec,
-    rows: &Rows,
-    behaviour: &Behaviour,
-) -> BTreeMap<String, TensorProto> {
-    let (mut sizes, mut values) = compute(spec, rows);
-    spoil_values(behaviour, &mut sizes, &mut values);
-    let mut tensor = encode(spec.answer_style, &sizes, values);
-    spoil_tensor(behaviour, &mut tensor);
+/// An answer before it is encoded.
+pub(super) struct Answer {
+    pub(super) outputs: Vec<Output>,
+    /// Bytes of a further output; 0 for none.
+    pub(super) padding: usize,
+}
 
-    let name = if *behaviour == Behaviour::MissingOutput { "other" } else { &spec.output.name };
-    let mut outputs = BTreeMap::from([(name.to_owned(), tensor)]);
-    if spec.with_row_sums && is_wanted(rows, ROW_SUM) {
-        let sums = rows.values.chunks_exact(spec.row_len()).map(|row| row.iter().sum()).collect();
-        outputs.insert(ROW_SUM.to_owned(), encode(spec.answer_style, &[rows.count], sums));
+/// An output of an answer.
+pub(super) struct Output {
+    pub(super) name: String,
+    pub(super) sizes: Vec<usize>,
+    pub(super) values: Vec<f32>,
+    /// Whether the values are numbers as text.
+    pub(super) is_text: bool,
+    /// Whether it has a type that does not exist.
+    pub(super) has_unknown_type: bool,
+    /// Whether it has one value less than its shape says.
+    pub(super) is_short: bool,
+}
+
+impl Answer {
+    /// The answer for these rows.
+    pub(super) fn new(spec: &ServerSpec, rows: &Rows, behaviour: &Behaviour) -> Self {
+        let (mut sizes, mut values) = compute(spec, rows);
+        spoil_values(behaviour, &mut sizes, &mut values);
+        let name = if *behaviour == Behaviour::MissingOutput { "other" } else { &spec.output.name };
+        let mut outputs = vec![Output {
+            has_unknown_type: *behaviour == Behaviour::UnknownDtype,
+            is_short: *behaviour == Behaviour::ShortValues,
+            ..Output::new(name, sizes, values, spec.output.is_text)
+        }];
+        if spec.with_row_sums && is_wanted(rows, ROW_SUM) {
+            let sums = rows.values.chunks_exact(spec.row_len()).map(|row| row.iter().sum()).collect();
+            outputs.push(Output::new(ROW_SUM, vec![rows.count], sums, false));
+        }
+        let padding = match behaviour {
+            Behaviour::HugeReply => PADDING_BYTES,
+            Behaviour::PadReply(row_bytes) => row_bytes * rows.count,
+            _ => 0,
+        };
+        Self { outputs, padding }
     }
-    let padding = match behaviour {
-        Behaviour::HugeReply => PADDING_BYTES,
-        Behaviour::PadReply(row_bytes) => row_bytes * rows.count,
-        _ => 0,
-    };
-    if padding > 0 {
-        let tensor = TensorProto { tensor_content: vec![0; padding], ..TensorProto::default() };
-        outputs.insert("padding".to_owned(), tensor);
+
+    /// The outputs as TensorFlow Serving sends them.
+    pub(super) fn into_tensorflow(self, style: AnswerStyle) -> BTreeMap<String, TensorProto> {
+        let padding = (self.padding > 0).then(|| {
+            let tensor_content = vec![0; self.padding];
+            (PADDING.to_owned(), TensorProto { tensor_content, ..TensorProto::default() })
+        });
+        let encode = |output: Output| (output.name.clone(), output.into_tensorflow(style));
+        self.outputs.into_iter().map(encode).chain(padding).collect()
     }
-    outputs
+
+    /// Name and bytes of the output that makes the answer large.
+    pub(super) fn take_padding(&mut self) -> Option<(String, Vec<u8>)> {
+        let bytes = std::mem::take(&mut self.padding);
+        (bytes > 0).then(|| (PADDING.to_owned(), vec![0; bytes]))
+    }
+}
+
+impl Output {
+    fn new(name: &str, sizes: Vec<usize>, values: Vec<f32>, is_text: bool) -> Self {
+        let (has_unknown_type, is_short) = (false, false);
+        Self { name: name.to_owned(), sizes, values, is_text, has_unknown_type, is_short }
+    }
+
+    fn into_tensorflow(self, style: AnswerStyle) -> TensorProto {
+        let dtype = if self.is_text { DataType::DtString } else { DataType::DtFloat };
+        let mut tensor = TensorProto {
+            dtype: if self.has_unknown_type { UNKNOWN_DTYPE } else { dtype.into() },
+            tensor_shape: Some(shape(self.sizes.iter().map(|size| *size as i64))),
+            ..TensorProto::default()
+        };
+        let mut values = self.values;
+        values.truncate(values.len() - usize::from(self.is_short && !values.is_empty()));
+        match style {
+            _ if self.is_text => {
+                tensor.string_val = values.iter().map(|value| value.to_string().into_bytes()).collect();
+            }
+            AnswerStyle::FloatVal => tensor.float_val = values,
+            AnswerStyle::TensorContent => {
+                tensor.tensor_content = values.into_iter().flat_map(f32::to_le_bytes).collect();
+            }
+        }
+        tensor
+    }
 }
 
 fn is_wanted(rows: &Rows, output: &str) -> bool {
@@ -85,30 +146,4 @@ fn spoil_values(behaviour: &Behaviour, sizes: &mut [usize], values: &mut Vec<f32
         }
         _ => {}
     }
-}
-
-fn spoil_tensor(behaviour: &Behaviour, tensor: &mut TensorProto) {
-    match behaviour {
-        Behaviour::UnknownDtype => tensor.dtype = UNKNOWN_DTYPE,
-        Behaviour::ShortValues => {
-            tensor.float_val.pop();
-            tensor.tensor_content.truncate(tensor.tensor_content.len().saturating_sub(size_of::<f32>()));
-        }
-        _ => {}
-    }
-}
-
-fn encode(style: AnswerStyle, sizes: &[usize], values: Vec<f32>) -> TensorProto {
-    let mut tensor = TensorProto {
-        dtype: DataType::DtFloat.into(),
-        tensor_shape: Some(shape(sizes.iter().map(|size| *size as i64))),
-        ..TensorProto::default()
-    };
-    match style {
-        AnswerStyle::FloatVal => tensor.float_val = values,
-        AnswerStyle::TensorContent => {
-            tensor.tensor_content = values.into_iter().flat_map(f32::to_le_bytes).collect();
-        }
-    }
-    tensor
 }

@@ -2,6 +2,8 @@
 //! are in tensorflow_serving/servables/tensorflow/predict_util.cc and model_servers/server_core.cc; those about
 //! shapes and types come from TensorFlow's kernels.
 
+use std::time::Duration;
+
 use prost::Message as _;
 use tepal_proto::tensorflow::serving::model_spec::VersionChoice;
 use tepal_proto::tensorflow::serving::{ModelSpec, PredictRequest};
@@ -27,12 +29,16 @@ pub(super) struct Rows {
     pub(super) values: Vec<f32>,
     /// The outputs that are asked for; all if there are none.
     pub(super) output_filter: Vec<String>,
+    /// The id of the request, in the Open Inference Protocol.
+    pub(super) id: String,
+    /// The time that the client allows for the call, in the Open Inference Protocol.
+    pub(super) deadline: Option<Duration>,
 }
 
 /// One input as it was sent.
-struct Input {
-    sizes: Vec<usize>,
-    values: Vec<f32>,
+pub(super) struct Input {
+    pub(super) sizes: Vec<usize>,
+    pub(super) values: Vec<f32>,
 }
 
 impl Input {
@@ -84,7 +90,8 @@ pub(super) fn read_rows(spec: &ServerSpec, request: &PredictRequest) -> Result<R
     }
     let count = common_count(&inputs)?;
     let (bytes, output_filter) = (request.encoded_len(), request.output_filter.clone());
-    Ok(Rows { count, bytes, values: interleave(count, &inputs), output_filter })
+    let (values, id, deadline) = (interleave(count, &inputs), String::new(), None);
+    Ok(Rows { count, bytes, values, output_filter, id, deadline })
 }
 
 fn check_names(spec: &ServerSpec, request: &PredictRequest) -> Result<(), Status> {
@@ -174,7 +181,7 @@ fn sizes(tensor: &TensorProto) -> Option<Vec<usize>> {
     dims.map(|dim| usize::try_from(dim.size).ok()).collect()
 }
 
-fn element_count(sizes: &[usize]) -> Option<usize> {
+pub(super) fn element_count(sizes: &[usize]) -> Option<usize> {
     let count = sizes.iter().try_fold(1_usize, |count, size| count.checked_mul(*size))?;
     (count <= MAX_ELEMENTS).then_some(count)
 }
@@ -191,7 +198,7 @@ fn check_shape(sizes: &[usize], expected: &TensorSpec) -> Result<(), Status> {
     }
 }
 
-fn common_count(inputs: &[Input]) -> Result<usize, Status> {
+pub(super) fn common_count(inputs: &[Input]) -> Result<usize, Status> {
     let first = &inputs[0].sizes;
     match inputs.iter().find(|input| input.sizes[0] != first[0]) {
         Some(other) => Err(incompatible(first, &other.sizes)),
@@ -210,7 +217,7 @@ fn list(sizes: &[usize]) -> String {
 }
 
 /// Puts the inputs of each row side by side.
-fn interleave(count: usize, inputs: &[Input]) -> Vec<f32> {
+pub(super) fn interleave(count: usize, inputs: &[Input]) -> Vec<f32> {
     let rows = (0..count).flat_map(|row| inputs.iter().flat_map(move |input| input.row(row)));
     rows.copied().collect()
 }

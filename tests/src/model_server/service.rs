@@ -19,9 +19,10 @@ use tonic::{Code, Request, Response, Status};
 
 use super::behaviour::{Behaviour, Script};
 use super::calls::{CallLog, CallOutcome, RunningCall};
+use super::reply::Answer;
 use super::request::Rows;
 use super::spec::ServerSpec;
-use super::{describe, reply, request};
+use super::{describe, request};
 
 /// An error text longer than this is cut.
 const TEXT_LIMIT: usize = 1024;
@@ -40,7 +41,7 @@ pub(super) struct Shared {
     pub(super) crash: Notify,
 }
 
-/// Both services of the API. Clones share everything.
+/// All services of the server. Clones share everything.
 #[derive(Clone)]
 pub(super) struct Service {
     shared: Arc<Shared>,
@@ -68,7 +69,7 @@ impl Shared {
     }
 
     /// Waits for a free thread, as a server with few threads does.
-    async fn handler(&self) -> SemaphorePermit<'_> {
+    pub(super) async fn handler(&self) -> SemaphorePermit<'_> {
         self.handlers.acquire().await.expect("the semaphore is never closed")
     }
 
@@ -80,7 +81,7 @@ impl Shared {
         self.available.store(available, Ordering::Relaxed);
     }
 
-    fn available(&self) -> bool {
+    pub(super) fn available(&self) -> bool {
         self.available.load(Ordering::Relaxed)
     }
 
@@ -89,13 +90,13 @@ impl Shared {
         request::check_model(&self.spec(), model, self.available())
     }
 
-    /// A Predict whose rows, or what is wrong with them, are known.
-    async fn run(
+    /// A call whose rows, or what is wrong with them, are known.
+    pub(super) async fn run(
         &self,
         spec: &ServerSpec,
         rows: Result<Rows, Status>,
         call: &RunningCall,
-    ) -> Result<PredictResponse, Status> {
+    ) -> Result<Answer, Status> {
         if call.running > spec.max_concurrent_calls {
             return Err(Status::new(spec.refusal, "too many concurrent calls"));
         }
@@ -118,8 +119,7 @@ impl Shared {
         if let Behaviour::FailRowsOver(limit, code) = behaviour {
             refuse_rows_over(limit, code, spec, &rows)?;
         }
-        let model_spec = Some(describe::model_spec(spec, request::SIGNATURE));
-        Ok(PredictResponse { outputs: reply::outputs(spec, &rows, &behaviour), model_spec })
+        Ok(Answer::new(spec, &rows, &behaviour))
     }
 }
 
@@ -154,12 +154,12 @@ impl PredictionService for Service {
             .and_then(|()| request::read_rows(&spec, &request));
         let call = shared.log.start(rows.as_ref().ok());
         let result = shared.run(&spec, rows, &call).await;
-        call.end(
-            result
-                .as_ref()
-                .map_or_else(|status| CallOutcome::Failed(status.code()), |_| CallOutcome::Answered),
-        );
-        result.map(Response::new).map_err(cut)
+        call.end(ended(&result));
+        let response = |answer: Answer| PredictResponse {
+            outputs: answer.into_tensorflow(spec.answer_style),
+            model_spec: Some(describe::model_spec(&spec, request::SIGNATURE)),
+        };
+        result.map(|answer| Response::new(response(answer))).map_err(cut)
     }
 
     async fn get_model_metadata(
@@ -191,6 +191,11 @@ impl ModelService for Service {
         let status = describe::status(&shared.spec(), request.model_spec.as_ref(), shared.available());
         status.map(Response::new).map_err(cut)
     }
+}
+
+/// How a call ended.
+pub(super) fn ended(result: &Result<Answer, Status>) -> CallOutcome {
+    result.as_ref().map_or_else(|status| CallOutcome::Failed(status.code()), |_| CallOutcome::Answered)
 }
 
 /// A timer is never shorter than a millisecond, so none is set for no time.

@@ -24,7 +24,7 @@ pub struct ServerSpec {
     pub version: i64,
     /// The inputs of the only signature, `serving_default`. They are `DT_FLOAT`, or `DT_STRING` with numbers as text.
     pub inputs: Vec<TensorSpec>,
-    /// Its output, `DT_FLOAT`.
+    /// Its output, `DT_FLOAT`, or `DT_STRING` with numbers as text.
     pub output: TensorSpec,
     /// Whether there is a second output, `row_sum`: the sum of the values of each row.
     pub with_row_sums: bool,
@@ -50,6 +50,30 @@ pub struct ServerSpec {
     pub with_metadata: bool,
     /// Whether GetModelStatus exists; if not, it is answered `UNIMPLEMENTED`.
     pub with_status: bool,
+    /// What is particular to the Open Inference Protocol.
+    pub open_inference: OpenInferenceSpec,
+}
+
+/// How the server answers calls of the Open Inference Protocol.
+#[derive(Clone, Debug)]
+pub struct OpenInferenceSpec {
+    /// `max_batch_size` in the answer of ModelConfig; `None`: it is answered `UNIMPLEMENTED`, as by MLServer.
+    pub max_batch_size: Option<i32>,
+    /// Whether ModelMetadata names inputs and outputs.
+    pub names_tensors: bool,
+    /// Whether floats are answered as FP64.
+    pub in_doubles: bool,
+    /// What ModelReady fails with for a model that the server lacks, as MLServer does; `None`: it answers false, as Triton does.
+    pub unknown_model: Option<Code>,
+    /// What ServerReady answers.
+    pub is_ready: bool,
+}
+
+impl Default for OpenInferenceSpec {
+    fn default() -> Self {
+        let (max_batch_size, unknown_model) = (None, None);
+        Self { max_batch_size, names_tensors: true, in_doubles: false, unknown_model, is_ready: true }
+    }
 }
 
 /// Name, shape and type of an input or output.
@@ -66,9 +90,9 @@ pub struct TensorSpec {
 /// Where an answer carries its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerStyle {
-    /// In `float_val`, as TensorFlow Serving does by default.
+    /// In `float_val`, as TensorFlow Serving does by default, or in typed `contents`.
     FloatVal,
-    /// In `tensor_content`, as raw little-endian bytes.
+    /// In `tensor_content`, or in `raw_output_contents`, as raw little-endian bytes.
     TensorContent,
 }
 
@@ -124,6 +148,7 @@ impl ServerSpec {
             max_connection_age: None,
             with_metadata: true,
             with_status: true,
+            open_inference: OpenInferenceSpec::default(),
         }
     }
 
@@ -167,6 +192,11 @@ impl TensorSpec {
     /// The type of its elements.
     pub(super) fn dtype(&self) -> DataType {
         if self.is_text { DataType::DtString } else { DataType::DtFloat }
+    }
+
+    /// The same in the Open Inference Protocol.
+    pub(super) fn datatype(&self) -> &'static str {
+        if self.is_text { "BYTES" } else { "FP32" }
     }
 
     /// Number of values in one row.

@@ -16,19 +16,31 @@ async fn all_flowers_are_classified_by_the_in_process_model() {
 
 #[tokio::test]
 async fn all_flowers_are_classified_by_a_server_that_answers_in_float_val() {
-    classify_by_server(AnswerStyle::FloatVal).await;
+    classify_by_server(TENSORFLOW_SERVING, AnswerStyle::FloatVal).await;
 }
 
 #[tokio::test]
 async fn all_flowers_are_classified_by_a_server_that_answers_in_tensor_content() {
-    classify_by_server(AnswerStyle::TensorContent).await;
+    classify_by_server(TENSORFLOW_SERVING, AnswerStyle::TensorContent).await;
 }
 
-async fn classify_by_server(answer_style: AnswerStyle) {
+#[tokio::test]
+async fn all_flowers_are_classified_by_a_server_of_the_open_inference_protocol() {
+    classify_by_server(OPEN_INFERENCE, AnswerStyle::FloatVal).await;
+    classify_by_server(OPEN_INFERENCE, AnswerStyle::TensorContent).await;
+}
+
+/// A backend, and the setting of its port.
+type Protocol = (&'static str, &'static str);
+
+const TENSORFLOW_SERVING: Protocol = ("tensorflow_serving", "TF_SERVING_GRPC_PORT");
+const OPEN_INFERENCE: Protocol = ("open_inference", "OPEN_INFERENCE_GRPC_PORT");
+
+async fn classify_by_server((backend, setting): Protocol, answer_style: AnswerStyle) {
     let server = ModelServer::start(ServerSpec { answer_style, ..ServerSpec::iris() }).await;
     let port = server.addr().port().to_string();
 
-    classify_all_flowers(&[("MODEL_BACKEND", "tensorflow_serving"), ("TF_SERVING_GRPC_PORT", &port)]).await;
+    classify_all_flowers(&[("MODEL_BACKEND", backend), (setting, &port)]).await;
 
     // Each flower went over the wire twice.
     assert_eq!(server.calls().iter().map(|call| call.rows).sum::<usize>(), 300);

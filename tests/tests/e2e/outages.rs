@@ -59,20 +59,29 @@ async fn the_services_start_before_redis_and_wait_for_it() {
 
 #[tokio::test]
 async fn a_job_waits_for_the_model_server_and_completes_when_it_is_back() {
+    wait_for_server("tensorflow_serving", "TF_SERVING_GRPC_PORT").await;
+}
+
+#[tokio::test]
+async fn a_job_waits_for_a_server_of_the_open_inference_protocol_and_completes_when_it_is_back() {
+    wait_for_server("open_inference", "OPEN_INFERENCE_GRPC_PORT").await;
+}
+
+async fn wait_for_server(backend: &str, setting: &str) {
     let redis = RedisServer::shipped().start().await;
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let server = ModelServer::start_on(addr, ServerSpec::iris()).await;
     let proxy = Proxy::start(&redis.proxy_url(), &[]).await;
     let port = addr.port().to_string();
-    let backend = [("MODEL_BACKEND", "tensorflow_serving"), ("TF_SERVING_GRPC_PORT", port.as_str())];
-    let _worker = Worker::start(&redis.worker_url(), &backend).await;
+    let settings = [("MODEL_BACKEND", backend), (setting, port.as_str())];
+    let _worker = Worker::start(&redis.worker_url(), &settings).await;
     let client = proxy.client();
     healthy(&client).await;
 
     server.stop().await;
     let id = client.predict(&json!([[5.1, 3.5, 1.4, 0.2]])).await;
     let components = health(&client, 503).await;
-    assert_eq!(components, json!({"redis": "ok", "tensorflow_serving": "down"}));
+    assert_eq!(components, json!({"redis": "ok", backend: "down"}));
     // The job waits, whether it was tried or not.
     let waits = async || is_waiting(&client.job(&id).await);
     eventually(SOON, "the job to wait", waits).await;

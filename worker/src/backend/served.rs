@@ -3,8 +3,8 @@
 use tepal_shared::model::repository::{Interface, Undescribed};
 
 use super::{
-    BackendError, OpenError, grpc, kind_named, settings::BackendKind, settings::BackendSettings,
-    tensorflow_serving,
+    BackendError, OpenError, grpc, kind_named, open_inference, settings::BackendKind,
+    settings::BackendSettings, tensorflow_serving,
 };
 
 /// A model server, and a model to ask it about.
@@ -12,6 +12,7 @@ pub struct ServedInterface(Source);
 
 enum Source {
     TensorflowServing(Box<tensorflow_serving::Describing>),
+    OpenInference(Box<open_inference::Describing>),
 }
 
 impl ServedInterface {
@@ -30,6 +31,10 @@ impl ServedInterface {
                     server, name, asked,
                 )?))
             }
+            BackendKind::OpenInference => {
+                let server = &settings.open_inference;
+                Source::OpenInference(Box::new(open_inference::Describing::open(server, name, asked)?))
+            }
         };
         Ok(Self(source))
     }
@@ -41,6 +46,7 @@ impl ServedInterface {
     pub async fn ask(&self) -> Result<Interface, BackendError> {
         match &self.0 {
             Source::TensorflowServing(server) => grpc::in_time(server.ask()).await,
+            Source::OpenInference(server) => grpc::in_time(server.ask()).await,
         }
     }
 }

@@ -7,13 +7,13 @@ use std::{path::PathBuf, str::FromStr, thread};
 use clap::Args;
 use tepal_shared::process::settings::Mistakes;
 
-pub use self::model_server::{ModelServer, ModelServerTls, TensorflowServingArgs};
+pub use self::model_server::{ModelServer, ModelServerTls, OpenInferenceArgs, TensorflowServingArgs};
 
 /// Flags and environment variables.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model")]
 pub struct BackendArgs {
-    /// What runs the model: onnx or onnxruntime (both in this process), or tensorflow_serving
+    /// What runs the model: onnx or onnxruntime (both in this process), or the server of tensorflow_serving or open_inference
     #[arg(long, env = "MODEL_BACKEND", default_value = "onnx", value_name = "KIND")]
     model_backend: String,
     /// ONNX Runtime library; none = the one of the Python package onnxruntime, or of the system
@@ -24,6 +24,8 @@ pub struct BackendArgs {
     onnxruntime_threads: Option<String>,
     #[command(flatten)]
     tensorflow_serving: TensorflowServingArgs,
+    #[command(flatten)]
+    open_inference: OpenInferenceArgs,
 }
 
 /// [`BackendArgs`] after checking.
@@ -35,6 +37,8 @@ pub struct BackendSettings {
     pub onnxruntime: OnnxRuntimeSettings,
     /// Address and TLS of TensorFlow Serving.
     pub tensorflow_serving: ModelServer,
+    /// Address and TLS of the server of the Open Inference Protocol.
+    pub open_inference: ModelServer,
 }
 
 /// What runs the model.
@@ -46,6 +50,8 @@ pub enum BackendKind {
     OnnxRuntime,
     /// TensorFlow Serving, over gRPC.
     TensorflowServing,
+    /// A server of the Open Inference Protocol, over gRPC.
+    OpenInference,
 }
 
 impl BackendKind {
@@ -56,13 +62,14 @@ impl BackendKind {
             Self::Onnx => "onnx",
             Self::OnnxRuntime => "onnxruntime",
             Self::TensorflowServing => "tensorflow_serving",
+            Self::OpenInference => "open_inference",
         }
     }
 
     /// Whether a model server runs the model, and describes it.
     #[must_use]
     pub fn is_server(self) -> bool {
-        matches!(self, Self::TensorflowServing)
+        matches!(self, Self::TensorflowServing | Self::OpenInference)
     }
 }
 
@@ -74,7 +81,8 @@ impl FromStr for BackendKind {
             "onnx" => Ok(Self::Onnx),
             "onnxruntime" => Ok(Self::OnnxRuntime),
             "tensorflow_serving" => Ok(Self::TensorflowServing),
-            _ => Err("must be onnx, onnxruntime or tensorflow_serving"),
+            "open_inference" => Ok(Self::OpenInference),
+            _ => Err("must be onnx, onnxruntime, tensorflow_serving or open_inference"),
         }
     }
 }
@@ -95,6 +103,7 @@ impl BackendSettings {
         match kind {
             BackendKind::Onnx | BackendKind::OnnxRuntime => None,
             BackendKind::TensorflowServing => Some(&self.tensorflow_serving),
+            BackendKind::OpenInference => Some(&self.open_inference),
         }
     }
 }
@@ -108,6 +117,7 @@ impl BackendArgs {
                 threads: self.threads(mistakes),
             },
             tensorflow_serving: self.tensorflow_serving.check(mistakes),
+            open_inference: self.open_inference.check(mistakes),
         }
     }
 

@@ -16,6 +16,8 @@ pub enum Verdict {
     Silent,
     /// The server answered that it cannot run the call now.
     Busy,
+    /// The server answered that its queue is full. It serves other calls.
+    Full,
     /// The server lacks memory or another resource for the call.
     Overloaded,
     /// The request or the answer exceeds a limit on the size of messages.
@@ -92,8 +94,8 @@ impl Verdict {
         match self {
             Self::Unavailable | Self::Broken => Step::Stop,
             Self::Busy if !is_serving => Step::Stop,
-            Self::Busy if may_wait => Step::Wait,
-            Self::Busy => Step::Release,
+            Self::Busy | Self::Full if may_wait => Step::Wait,
+            Self::Busy | Self::Full => Step::Release,
             Self::Refused if !is_examined => Step::Examine,
             Self::Refused if !is_repeated => Step::Repeat,
             Self::Expired => Step::Fail,
@@ -115,7 +117,7 @@ impl Verdict {
     /// Whether fewer calls at a time may help.
     #[must_use]
     pub fn is_load(self) -> bool {
-        matches!(self, Self::Busy | Self::Overloaded)
+        matches!(self, Self::Busy | Self::Full | Self::Overloaded)
     }
 
     /// Whether the size of the batch is the likely cause, even before smaller ones have succeeded.
@@ -132,6 +134,7 @@ impl Verdict {
             Self::Broken => "broken",
             Self::Silent => "silent",
             Self::Busy => "busy",
+            Self::Full => "full",
             Self::Overloaded => "overloaded",
             Self::TooLarge => "too_large",
             Self::Failed => "failed",
@@ -160,10 +163,22 @@ mod tests {
     #[test]
     fn a_shared_call_never_charges_its_jobs() {
         use Verdict::{
-            Broken, Busy, Failed, Overloaded, Refused, Rejected, Silent, TooLarge, Unavailable, Unusable,
+            Broken, Busy, Failed, Full, Overloaded, Refused, Rejected, Silent, TooLarge, Unavailable,
+            Unusable,
         };
-        let all =
-            [Unavailable, Broken, Silent, Busy, Overloaded, TooLarge, Failed, Refused, Rejected, Unusable];
+        let all = [
+            Unavailable,
+            Broken,
+            Silent,
+            Busy,
+            Full,
+            Overloaded,
+            TooLarge,
+            Failed,
+            Refused,
+            Rejected,
+            Unusable,
+        ];
         for verdict in all {
             for bits in 0_u32..64 {
                 let bit = |number: u32| bits >> number & 1 == 1;
@@ -199,6 +214,14 @@ mod tests {
         assert_eq!(Verdict::Busy.step(SHARED), Step::Stop);
         assert_eq!(Verdict::Busy.step(serving), Step::Wait);
         assert_eq!(Verdict::Busy.step(Evidence { waits: MOST_WAITS, ..serving }), Step::Release);
+    }
+
+    #[test]
+    fn a_full_queue_is_never_an_outage_and_uses_no_attempt() {
+        for evidence in [LONE, SHARED] {
+            assert_eq!(Verdict::Full.step(evidence), Step::Wait);
+            assert_eq!(Verdict::Full.step(Evidence { waits: MOST_WAITS, ..evidence }), Step::Release);
+        }
     }
 
     #[test]

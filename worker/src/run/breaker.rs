@@ -207,7 +207,7 @@ impl Breaker {
     /// Whether a backend that served before is only too busy for the probe.
     fn is_busy(&self, error: &BackendError, began: Instant) -> bool {
         let lives = match error.verdict {
-            Verdict::Overloaded => true,
+            Verdict::Full | Verdict::Overloaded => true,
             Verdict::Busy => self.vitals.is_serving(),
             Verdict::Silent => self.vitals.has_lived_since(began),
             _ => false,

@@ -44,6 +44,7 @@ async fn every_wrong_setting_is_reported_at_once_and_once() {
         ("MODEL_BACKEND", "keras"),
         ("ONNXRUNTIME_THREADS", "0"),
         ("TF_SERVING_GRPC_PORT", "65536"),
+        ("OPEN_INFERENCE_GRPC_PORT", "0"),
         ("DRAIN_TIMEOUT_SECONDS", "long"),
         ("METRICS_ADDR", "here"),
     ];
@@ -65,7 +66,7 @@ async fn every_wrong_setting_is_reported_at_once_and_once() {
 #[tokio::test]
 async fn a_wrong_setting_says_what_would_be_right() {
     let text = complaint(Settings::default().with("MODEL_BACKEND", "keras")).await;
-    let expected = "tepal-worker: a setting is wrong:\n  MODEL_BACKEND: `keras` must be onnx, onnxruntime or tensorflow_serving";
+    let expected = "tepal-worker: a setting is wrong:\n  MODEL_BACKEND: `keras` must be onnx, onnxruntime, tensorflow_serving or open_inference";
     assert_eq!(text, expected);
 
     let text = complaint(Settings::default().with("NUM_WORKERS", 0)).await;
@@ -119,7 +120,7 @@ async fn a_model_that_cannot_be_loaded_is_reported_with_its_file() {
     std::fs::write(folder.join("model.toml"), description).unwrap();
     let text = complaint(settings).await;
     let expected = "tepal-worker: the model cannot be used: the model `iris` has no ONNX file: put model.onnx into its folder, \
-                    or set MODEL_BACKEND=tensorflow_serving";
+                    or set MODEL_BACKEND=tensorflow_serving or open_inference";
     assert_eq!(text, expected);
 }
 
@@ -167,9 +168,14 @@ async fn help_names_every_setting_and_its_default() {
     assert!(worker.wait_exit(SOON).await.success());
 
     let help = worker.logs().lines().join("\n");
-    for name in
-        ["REDIS_HOST", "REDIS_PORT", "QUEUE_NAME", "TF_SERVING_HOST", "TF_SERVING_GRPC_PORT", "MODEL_NAME"]
-    {
+    for name in [
+        "REDIS_HOST",
+        "REDIS_PORT",
+        "QUEUE_NAME",
+        "TF_SERVING_HOST",
+        "OPEN_INFERENCE_GRPC_PORT",
+        "MODEL_NAME",
+    ] {
         assert!(help.contains(&format!("[env: {name}=")), "{name}: {help}");
     }
     for name in ["NUM_WORKERS=", "MODEL_BACKEND=", "DRAIN_TIMEOUT_SECONDS=", "METRICS_ADDR=", "LEASE_MS="] {

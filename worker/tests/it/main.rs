@@ -15,6 +15,7 @@ mod models;
 mod monitor;
 mod onnx;
 mod onnxruntime;
+mod open_inference;
 mod partitions;
 mod queue;
 mod removed;

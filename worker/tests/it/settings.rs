@@ -37,6 +37,19 @@ impl Settings {
             .with("TF_SERVING_GRPC_PORT", addr.port())
     }
 
+    /// The model runs in this server of the Open Inference Protocol.
+    pub(crate) fn open_inference(server: &ModelServer) -> Self {
+        Self::open_inference_at(server.addr())
+    }
+
+    /// The model runs in a server of the Open Inference Protocol that listens, or will listen, on this address.
+    pub(crate) fn open_inference_at(addr: SocketAddr) -> Self {
+        Self::default()
+            .with("MODEL_BACKEND", "open_inference")
+            .with("OPEN_INFERENCE_HOST", addr.ip())
+            .with("OPEN_INFERENCE_GRPC_PORT", addr.port())
+    }
+
     /// One more variable; a later value of the same name wins.
     pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.0.push((name.to_owned(), value.to_string()));

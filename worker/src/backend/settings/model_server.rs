@@ -33,6 +33,33 @@ pub struct TensorflowServingArgs {
     tf_serving_tls_name: Option<String>,
 }
 
+/// Flags and environment variables of the connection to a server of the Open Inference Protocol.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Model")]
+pub struct OpenInferenceArgs {
+    /// Host of the server of the Open Inference Protocol: Triton, MLServer, KServe, OpenVINO Model Server
+    #[arg(long, env = "OPEN_INFERENCE_HOST", default_value = "127.0.0.1", value_name = "HOST")]
+    open_inference_host: String,
+    /// gRPC port of the server of the Open Inference Protocol
+    #[arg(long, env = "OPEN_INFERENCE_GRPC_PORT", default_value = "8001", value_name = "PORT")]
+    open_inference_grpc_port: String,
+    /// Whether that server uses TLS, true or false; none = true if another TLS setting is given
+    #[arg(long, env = "OPEN_INFERENCE_TLS", value_name = "BOOL")]
+    open_inference_tls: Option<String>,
+    /// PEM file of the authorities that may have signed its certificate; none = those that browsers trust
+    #[arg(long, env = "OPEN_INFERENCE_CA_FILE", value_name = "FILE")]
+    open_inference_ca_file: Option<String>,
+    /// PEM file of the client certificate, for a server that asks for one
+    #[arg(long, env = "OPEN_INFERENCE_CERT_FILE", value_name = "FILE")]
+    open_inference_cert_file: Option<String>,
+    /// PEM file of its private key
+    #[arg(long, env = "OPEN_INFERENCE_KEY_FILE", value_name = "FILE")]
+    open_inference_key_file: Option<String>,
+    /// Name that its certificate must contain; none = OPEN_INFERENCE_HOST
+    #[arg(long, env = "OPEN_INFERENCE_TLS_NAME", value_name = "NAME")]
+    open_inference_tls_name: Option<String>,
+}
+
 /// The address of a model server, and its TLS settings.
 #[derive(Clone, Debug)]
 pub struct ModelServer {
@@ -79,6 +106,24 @@ impl TensorflowServingArgs {
             tls_name: self.tf_serving_tls_name.as_deref(),
         };
         given.check("TF_SERVING", mistakes)
+    }
+}
+
+impl OpenInferenceArgs {
+    pub(crate) fn check(&self, mistakes: &mut Mistakes) -> ModelServer {
+        let given = Given {
+            host: &self.open_inference_host,
+            port: &self.open_inference_grpc_port,
+            tls: self.open_inference_tls.as_deref(),
+            files: ClientFiles {
+                prefix: "OPEN_INFERENCE",
+                authorities: self.open_inference_ca_file.as_deref(),
+                certificate: self.open_inference_cert_file.as_deref(),
+                key: self.open_inference_key_file.as_deref(),
+            },
+            tls_name: self.open_inference_tls_name.as_deref(),
+        };
+        given.check("OPEN_INFERENCE", mistakes)
     }
 }
 
