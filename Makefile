@@ -6,7 +6,7 @@ BACKEND    ?= onnx
 SECONDS    ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-valkey test-redis-versions test-models test-clients lint fuzz fmt bench load chaos hostile monitor
+.PHONY: help up test test-valkey test-redis-versions test-models test-clients test-servers lint fuzz fmt bench load chaos hostile monitor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,16 @@ test-clients: ## send unmodified clients of other inference servers to Tepal; ne
 	@for set in requirements "requirements-kserve --kserve"; do set -- $$set; \
 		"$(CLIENTS)/$$1/bin/python" tests/clients/clients.py --binaries '$(or $(CARGO_TARGET_DIR),target)/release' \
 		--iris compose/models/iris $(if $(ONLY),--only '$(ONLY)') $$2 || exit; done
+
+# Triton, MLServer and KServe from PyPI: 2 GB.
+SERVERS := $(abspath $(or $(CARGO_TARGET_DIR),target))/servers
+
+test-servers: ## run Tepal in front of Triton, MLServer and KServe; needs python3 with venv; options ONLY=triton CASE=text
+	@compose/local.sh install
+	@tests/models/servers/prepare.sh '$(SERVERS)'
+	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
+	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-servers' --servers '$(SERVERS)' \
+		$(if $(ONLY),--only '$(ONLY)') $(if $(CASE),--case '$(CASE)')
 
 load: ## run the specification's load against what `make up` started, and judge it; options PORT=8000 LENGTH=30s
 	@mkdir -p .run

@@ -18,6 +18,7 @@
 //! - [`chaos`]: fault runs over all of it
 //! - [`hostile`]: attacks on a proxy, beside honest clients
 //! - [`real_models`]: real models through the whole product
+//! - [`real_servers`]: the whole product in front of real servers of the Open Inference Protocol
 //! - [`saved_models`]: SavedModels on a recorded or real TensorFlow
 //! - [`seeds`]: the inputs of the fuzz targets, for tests without a fuzzer
 #![allow(
@@ -38,6 +39,7 @@ pub mod onnxruntime;
 pub mod ports;
 pub mod process;
 pub mod real_models;
+pub mod real_servers;
 pub mod redis;
 pub mod saboteur;
 pub mod saved_models;
