@@ -57,15 +57,18 @@ test-clients: ## send unmodified clients of other inference servers to Tepal; ne
 		"$(CLIENTS)/$$1/bin/python" tests/clients/clients.py --binaries '$(or $(CARGO_TARGET_DIR),target)/release' \
 		--iris compose/models/iris $(if $(ONLY),--only '$(ONLY)') $$2 || exit; done
 
-# Triton, MLServer and KServe from PyPI: 2 GB.
+# Triton, MLServer and KServe, FastAPI and BentoML from PyPI: 2 GB.
 SERVERS := $(abspath $(or $(CARGO_TARGET_DIR),target))/servers
 
-test-servers: ## run Tepal in front of Triton, MLServer and KServe; needs python3 with venv; options ONLY=triton CASE=text
+test-servers: ## run Tepal in front of Triton, MLServer, KServe and HTTP servers; needs python3 with venv; options ONLY=triton CASE=text JOBS=1000
 	@compose/local.sh install
 	@tests/models/servers/prepare.sh '$(SERVERS)'
+	@tests/servers/http/prepare.sh '$(SERVERS)/http'
 	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-servers' --servers '$(SERVERS)' \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(CASE),--case '$(CASE)')
+	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-http-servers' --folder '$(SERVERS)/http' \
+		$(if $(ONLY),--only '$(ONLY)') --jobs '$(or $(JOBS),1000)'
 
 load: ## run the specification's load against what `make up` started, and judge it; options PORT=8000 LENGTH=30s
 	@mkdir -p .run

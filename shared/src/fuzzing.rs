@@ -6,6 +6,7 @@ use serde_json::Value;
 
 pub use crate::queue::fuzzing::script_reply;
 use crate::{
+    content::{self, Content},
     job::{JobId, input::ResultForm},
     model::{Model, elements_of, onnx_file::OnnxFile},
     process::trace,
@@ -42,7 +43,7 @@ pub fn model_description(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let Ok(model) = Model::parse(text) else { return };
     // What starts with this description can work with it.
-    let sample = model.sample_input();
+    let Some(sample) = model.sample_input() else { return };
     if let Some(shown) = model.shown_sample() {
         assert_eq!(model.read_data(&shown), Ok(sample.clone()));
     }
@@ -104,6 +105,14 @@ pub fn tensors_binary(bytes: &[u8]) {
 pub fn stored_job(bytes: &[u8]) {
     if let Ok((form, tensors)) = ResultForm::of(bytes) {
         assert_eq!(ResultForm::of(&form.with(tensors.to_vec())), Ok((form, tensors)));
+    }
+    if let Ok(content) = Content::read(bytes) {
+        assert_eq!(content.stored(), bytes);
+        if let Content::Bytes { content_type, bytes } = content {
+            let json: Value = serde_json::from_str(&Content::json(content)).unwrap();
+            assert_eq!(json["content_type"], content_type);
+            assert!(content::most_json_bytes(bytes.len()) >= content.json().len());
+        }
     }
     if let Ok(tensors) = stored_outputs::read(bytes) {
         assert_eq!(stored_outputs::read(&stored_outputs::write(tensors.iter().cloned())), Ok(tensors));

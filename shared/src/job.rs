@@ -13,7 +13,10 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::tensor::{Tensor, open_inference::json};
+use crate::{
+    content,
+    tensor::{Tensor, open_inference::json},
+};
 
 pub use self::{
     claim::{Claim, Stream},
@@ -199,7 +202,7 @@ impl FromStr for Priority {
 pub struct NewJob {
     /// Its model.
     pub model: ModelName,
-    /// The input as stored tensors, see [`input`]. It has been checked against the description of the model.
+    /// The input in its stored form, see [`input`]. It has been checked against the description of the model.
     pub input: Vec<u8>,
     /// Its priority.
     pub priority: Priority,
@@ -277,6 +280,20 @@ pub enum JobResult {
         /// The size of their stored form.
         bytes: usize,
     },
+    /// Bytes that the model returned.
+    Bytes {
+        /// Their content type.
+        content_type: String,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// Large bytes, see [`content`].
+    LargeBytes {
+        /// Their content type.
+        content_type: String,
+        /// The size of their stored form.
+        bytes: usize,
+    },
 }
 
 /// Most bytes of JSON for a stored byte of a tensor: an element of two bytes can have 17 characters and a comma.
@@ -295,7 +312,7 @@ impl JobResult {
     /// Whether it must be read separately.
     #[must_use]
     pub fn is_large(&self) -> bool {
-        matches!(self, Self::Large { .. } | Self::LargeTensors { .. })
+        matches!(self, Self::Large { .. } | Self::LargeTensors { .. } | Self::LargeBytes { .. })
     }
 
     /// Most bytes of the result as JSON.
@@ -306,6 +323,8 @@ impl JobResult {
             Self::Large { bytes } => *bytes,
             Self::Tensors(tensors) => json::length_of_outputs(tensors.iter().map(Tensor::view)),
             Self::LargeTensors { bytes } => bytes.saturating_mul(MOST_JSON),
+            Self::Bytes { bytes, .. } => content::most_json_bytes(bytes.len()),
+            Self::LargeBytes { bytes, .. } => content::most_json_bytes(*bytes),
         }
     }
 }

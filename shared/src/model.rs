@@ -2,10 +2,12 @@
 //! folder; no code knows a model by name.
 
 mod description;
+pub mod endpoint;
 mod input;
 mod job_input;
 mod metadata;
 pub mod onnx_file;
+mod opaque;
 mod output;
 mod published;
 pub mod repository;
@@ -21,7 +23,7 @@ pub use input::Placed;
 pub use job_input::{InputTensor, JobInput};
 pub use output::{Answer, OutputError, Rendered, StoredOutputs};
 pub use published::PublishedError;
-pub use serving::Serving;
+pub use serving::{HTTP, Serving};
 pub use shape::{Axis, Shape, elements_of};
 pub use stored::StoredMismatch;
 

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// A certificate authority. Only those trust it who are configured to. Clones are the same authority.
 #[derive(Clone, Debug)]
@@ -108,6 +109,24 @@ impl Authority {
         let stream = TcpStream::connect(addr).await.expect("a server that listens");
         let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+
+    /// TLS of a server that shows this pair and requires client certificates of this authority.
+    #[must_use]
+    pub(crate) fn acceptor(&self, pair: &Pair) -> TlsAcceptor {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_file(self.certificate()).expect("a certificate");
+        roots.add(certificate).expect("an authority");
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let key = PrivateKeyDer::from_pem_file(&pair.key).expect("a key");
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring has all of them")
+            .with_client_cert_verifier(verifier.build().expect("an authority"))
+            .with_single_cert(vec![pair.der()], key)
+            .expect("a certificate with its key");
+        TlsAcceptor::from(Arc::new(config))
     }
 
     /// TLS settings of a client that trusts only this authority and presents this certificate.

@@ -11,6 +11,8 @@
 //! - [`process`]: `tepal-proxy` and `tepal-worker` as child processes
 //! - [`certificates`]: certificates of one's own authority
 //! - [`http`]: an HTTP client, and raw bytes
+//! - [`http_server`]: an HTTP endpoint of one's own, with faults
+//! - [`http_servers`]: HTTP servers of others through the whole product
 //! - [`model_server`]: a model server of one's own, with faults
 //! - [`onnxruntime`]: the ONNX Runtime library
 //! - [`fault_proxy`]: a TCP proxy that cuts, delays and swallows
@@ -34,6 +36,8 @@ pub mod fault_proxy;
 pub mod history;
 pub mod hostile;
 pub mod http;
+pub mod http_server;
+pub mod http_servers;
 pub mod model_server;
 pub mod onnxruntime;
 pub mod ports;

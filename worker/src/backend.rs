@@ -3,6 +3,7 @@
 mod call;
 mod compute;
 mod grpc;
+mod http;
 mod lazy;
 mod onnx;
 mod onnxruntime;
@@ -13,6 +14,8 @@ pub mod settings;
 mod tensorflow_serving;
 mod verdict;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use http::fuzzing as http_fuzzing;
 pub(crate) use lazy::Lazy;
 #[cfg(any(fuzzing, test))]
 pub(crate) use onnx::fuzzing as onnx_fuzzing;
@@ -21,13 +24,17 @@ pub(crate) use open_inference::fuzzing as open_inference_fuzzing;
 #[cfg(any(fuzzing, test))]
 pub(crate) use tensorflow_serving::fuzzing;
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use tepal_shared::{model::Model, process::telemetry, tensor::Tensor};
+use tepal_shared::{
+    model::Model,
+    process::{settings::ConfigError, telemetry},
+    tensor::Tensor,
+};
 
 pub use self::{
-    call::ModelCall,
+    call::{ModelCall, OnlyJob},
     onnxruntime::LibraryError,
     served::ServedInterface,
     verdict::{Evidence, Step, Verdict},
@@ -95,6 +102,18 @@ pub enum OpenError {
         #[source]
         source: Cause,
     },
+    /// The backend is `http`, and the description does not say what to call.
+    #[error("the model `{0}` has no endpoint: write a table [http] into its model.toml")]
+    NoEndpoint(String),
+    /// The endpoint cannot be called as described.
+    #[error("the table [http] in the model.toml of `{model}` cannot be used")]
+    Endpoint {
+        /// Which model.
+        model: String,
+        /// Everything that is wrong.
+        #[source]
+        source: ConfigError,
+    },
     /// There is no ONNX Runtime library that can be used.
     #[error(transparent)]
     OnnxRuntime(onnxruntime::LibraryError),
@@ -134,6 +153,7 @@ impl OpenError {
             Self::OnnxRuntime(_) => {
                 "run `pip install onnxruntime`, or set ORT_DYLIB_PATH to a libonnxruntime.so"
             }
+            Self::NoEndpoint(_) | Self::Endpoint { .. } => "see the table [http] in docs/models.md",
             Self::Address { prefix, .. } => return format!("set {prefix}_HOST to a host name"),
             Self::Tls { prefix, .. } => return format!("see the settings {prefix}_..."),
         };
@@ -171,6 +191,7 @@ pub fn open(settings: &BackendSettings, model: &Model) -> Result<Arc<dyn Backend
             let compute = Compute::of_process();
             Ok(Arc::new(onnxruntime::OnnxRuntime::open(&settings.onnxruntime, model, &compute)?))
         }
+        BackendKind::Http => Ok(Arc::new(http::Http::open(model, settings.max_result_bytes)?)),
         BackendKind::TensorflowServing => {
             let server = &settings.tensorflow_serving;
             Ok(Arc::new(tensorflow_serving::TensorflowServing::open(server, model)?))
@@ -184,6 +205,9 @@ pub fn open(settings: &BackendSettings, model: &Model) -> Result<Arc<dyn Backend
 /// The cause of a failure, as a library reports it.
 pub type Cause = Box<dyn Error + Send + Sync>;
 
+/// A batch that waits for longer would hold its jobs and its slot, and would delay the end of the worker. It is released.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
 /// A failed call. [`Verdict::step`] decides what the worker does next.
 #[derive(Debug, thiserror::Error)]
 #[error("{message} ({code})")]
@@ -194,6 +218,8 @@ pub struct BackendError {
     pub code: &'static str,
     /// A sentence for the client: the `error` of the job if it fails.
     pub message: String,
+    /// How long the server asked not to be called.
+    pub retry_after: Option<Duration>,
     /// The cause, for the log.
     #[source]
     pub cause: Option<Cause>,
@@ -203,7 +229,14 @@ impl BackendError {
     /// A failure without a cause.
     #[must_use]
     pub fn new(verdict: Verdict, code: &'static str, message: impl Into<String>) -> Self {
-        Self { verdict, code, message: message.into(), cause: None }
+        Self { verdict, code, message: message.into(), retry_after: None, cause: None }
+    }
+
+    /// What the worker does next.
+    #[must_use]
+    pub fn step(&self, evidence: Evidence) -> Step {
+        let is_put_off = self.retry_after.is_some_and(|pause| pause > LONGEST_WAIT);
+        self.verdict.step(Evidence { is_put_off, ..evidence })
     }
 
     /// The same with its cause.

@@ -129,6 +129,9 @@ async fn examine_model(config: &Config, model: &Model) -> Vec<Finding> {
 /// Whether `model.toml` and the backend agree.
 fn description(model: &Model, kind: BackendKind, metadata: &Value) -> Finding {
     const SUBJECT: &str = "description";
+    if model.is_opaque {
+        return Finding::ok(SUBJECT, "model.toml names an HTTP endpoint, which takes and returns any value");
+    }
     let differences = differences(model, metadata);
     if !differences.is_empty() {
         let fix = "change model.toml, or serve the model that it describes";
@@ -208,7 +211,11 @@ fn names(object: &Value) -> String {
 /// Calls the model with the sample of its description.
 async fn sample(model: &Model, backend: &dyn Backend) -> Finding {
     const SUBJECT: &str = "sample";
-    let input = model.sample_input();
+    let Some(input) = model.sample_input() else {
+        let detail = "the model has no `sample`, so nothing was called; without one, /predict/test cannot be used, and only other calls show \
+                      whether an input or the endpoint is to blame";
+        return Finding::unknown(SUBJECT, detail);
+    };
     let batch = model.concatenate(std::iter::once(&input));
     let call = backend.predict(ModelCall::of_sample(batch, CALL_TIMEOUT));
     let answer = match tokio::time::timeout(CALL_TIMEOUT, call).await {

@@ -2,10 +2,12 @@
 //! runs the committed seeds through the same functions.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is a finding")]
 
-use std::{path::Path, sync::LazyLock};
+use std::{path::Path, sync::LazyLock, time::Duration};
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tepal_shared::{
+    content::{Content, is_content_type},
     model::{Answer, Model},
     tensor::{
         DataType, Element as _, Tensor, bytes,
@@ -13,7 +15,9 @@ use tepal_shared::{
     },
 };
 
-use crate::backend::{fuzzing as backend, onnx_fuzzing as onnx, open_inference_fuzzing as open_inference};
+use crate::backend::{
+    fuzzing as backend, http_fuzzing as http, onnx_fuzzing as onnx, open_inference_fuzzing as open_inference,
+};
 
 static IRIS: LazyLock<Model> = LazyLock::new(|| {
     let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../compose/models"));
@@ -86,6 +90,34 @@ pub fn onnx_tensors(bytes: &[u8]) {
     }
 }
 
+/// An answer of an HTTP endpoint. The first byte is the number of jobs that share the call, 0 for one job alone; the rest of the first line
+/// is the content type.
+pub fn http_answer(bytes: &[u8]) {
+    let Some((jobs, rest)) = bytes.split_first() else { return };
+    let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return };
+    let (content_type, body) = (std::str::from_utf8(&rest[..end]), &rest[end + 1..]);
+    if let Some(text) = http::said(body) {
+        assert!((1..=203).contains(&text.chars().count()) && !text.chars().any(char::is_control), "{text}");
+    }
+    if let Some(pause) = std::str::from_utf8(body).ok().and_then(http::pause) {
+        assert!(pause <= Duration::from_secs(60));
+    }
+    let Some(content_type) = content_type.ok().filter(|text| is_content_type(text)) else { return };
+    let jobs = (*jobs > 0).then_some(usize::from(*jobs));
+    let Ok(data) = http::values(content_type, body, jobs) else { return };
+    let values: Vec<_> = bytes::elements(&data).map(|value| Content::read(value).unwrap()).collect();
+    assert_eq!(values.len(), jobs.unwrap_or(1));
+    for value in values {
+        match value {
+            Content::Json(text) => {
+                assert_eq!(text.trim(), text);
+                serde_json::from_str::<IgnoredAny>(text).unwrap();
+            }
+            Content::Bytes { bytes, .. } => assert_eq!(bytes, body),
+        }
+    }
+}
+
 /// TensorFlow Serving's metadata of a model.
 pub fn model_metadata(bytes: &[u8]) {
     if let Some(Ok(metadata)) = backend::metadata(bytes) {
@@ -114,5 +146,6 @@ mod tests {
         replay("model_metadata", model_metadata);
         replay("open_inference_reply", open_inference_reply);
         replay("open_inference_metadata", open_inference_metadata);
+        replay("http_answer", http_answer);
     }
 }

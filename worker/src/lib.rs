@@ -7,6 +7,7 @@
 //! | [`models`] | which models the worker serves |
 //! | [`run`] | one batch from its start to its settled outcomes; read [`run::runner`] first |
 //! | [`backend`] | the model behind one trait: in process, or a server |
+//! | `client` | the HTTP client |
 //! | [`upkeep`] | heartbeat, janitor, liveness, the port with /metrics and /livez |
 //! | [`settings`] | flags and environment variables |
 //! | [`metrics`] | every metric of the worker |
@@ -14,6 +15,7 @@
 //! | [`doctor`] | checks what the worker needs, and reports what is wrong |
 
 pub mod backend;
+mod client;
 pub mod doctor;
 pub mod fetch;
 #[cfg(any(fuzzing, test))]

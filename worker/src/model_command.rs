@@ -94,7 +94,7 @@ impl ModelCommand {
 impl Inspect {
     async fn served(&self, name: &str) -> Result<String, ModelCommandError> {
         let mut mistakes = Mistakes::default();
-        let settings = self.backend.check(&mut mistakes);
+        let settings = self.backend.check(usize::MAX, &mut mistakes);
         let settings = mistakes.unless_any(Some(settings))?;
         let (kind, server) = match settings.server(settings.kind) {
             Some(server) => (settings.kind, server),

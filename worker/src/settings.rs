@@ -114,14 +114,14 @@ impl TryFrom<Args> for Config {
     /// Checks everything before it returns an error, so that one start reports every mistake.
     fn try_from(args: Args) -> Result<Self, ConfigError> {
         let mut mistakes = Mistakes::default();
-        let backend = args.backend.check(&mut mistakes);
+        let run = args.run.check(&mut mistakes);
+        let backend = args.backend.check(run.max_result_bytes, &mut mistakes);
         // An unknown backend is reported when the model is loaded.
         let is_served =
             |word: Option<&str>| backend::kind_named(&backend, word).map_or(true, BackendKind::is_server);
         let common = args.common.check(is_served, &mut mistakes);
         let lease = common.as_ref().map(|common| common.policy.lease);
         let fetch = args.fetch.check(lease, &mut mistakes);
-        let run = args.run.check(&mut mistakes);
         let mut models = args.models.check(&mut mistakes);
         if let Some(common) = common.as_ref().filter(|_| backend.kind.is_server()) {
             models.may_lack_folders(common);

@@ -69,8 +69,10 @@ pub(crate) enum ApiError {
     Overloaded,
     /// The body is not declared as plain JSON.
     NotDeclaredJson,
-    /// The body is raw, and the model has more than one input, or one of another type than BYTES.
+    /// The body is raw, and the model takes no such bodies: it is neither opaque nor has a single input of BYTES, or it takes a JSON array.
     NoRawInput,
+    /// The model is opaque and has no sample.
+    NoSample,
     /// The body is declared neither as JSON nor as lines of JSON.
     NotDeclaredJsonLines,
     /// The body is compressed.

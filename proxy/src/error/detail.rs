@@ -47,6 +47,7 @@ impl ApiError {
             Self::NotDeclaredJson | Self::NoRawInput | Self::NotDeclaredJsonLines | Self::Compressed => {
                 self.expected_media_type().into()
             }
+            Self::NoSample => "The model has no sample; its operator can add one to its model.toml".into(),
             Self::NotJson(why) => format!("The body is not valid JSON: {why}").into(),
             Self::Invalid(mistakes) => summary(mistakes).into(),
             Self::IdempotencyConflict => "The Idempotency-Key was used before with another request".into(),
@@ -69,7 +70,7 @@ impl ApiError {
     fn expected_media_type(&self) -> &'static str {
         match self {
             Self::NoRawInput => {
-                "The model has no single BYTES input, so the body must be sent as Content-Type: application/json"
+                "The model takes no raw bodies; the body must be sent as Content-Type: application/json"
             }
             Self::NotDeclaredJsonLines => {
                 "The body must be sent as Content-Type: application/json or application/x-ndjson, not compressed"

@@ -81,8 +81,9 @@ impl ApiError {
             Self::BodyTakesTooMuch(_) => kind(S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
             Self::Overloaded => later("overloaded", "Overloaded", 1),
             Self::NotDeclaredJson | Self::NoRawInput | Self::NotDeclaredJsonLines | Self::Compressed => {
-                kind(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
+                unsupported()
             }
+            Self::NoSample => kind(S::NOT_FOUND, "no_sample", "No sample"),
             Self::NotJson(_) => kind(S::BAD_REQUEST, "invalid_json", "Invalid JSON"),
             Self::Invalid(_) => unprocessable("invalid_input", "Invalid input"),
             Self::IdempotencyConflict => unprocessable("idempotency_conflict", "Idempotency key conflict"),
@@ -133,6 +134,10 @@ fn unprocessable(code: &'static str, title: &'static str) -> Kind {
 /// The client, or all of them together, asked for too much. There may be room after some seconds.
 fn too_many(code: &'static str, title: &'static str, seconds: u64) -> Kind {
     kind(StatusCode::TOO_MANY_REQUESTS, code, title).retry_after(seconds)
+}
+
+fn unsupported() -> Kind {
+    kind(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
 }
 
 fn unavailable() -> Kind {

@@ -45,6 +45,7 @@ fn all() -> Vec<ApiError> {
         ApiError::Overloaded,
         ApiError::NotDeclaredJson,
         ApiError::NoRawInput,
+        ApiError::NoSample,
         ApiError::NotDeclaredJsonLines,
         ApiError::Compressed,
         ApiError::NotJson("why".to_owned()),
@@ -117,6 +118,7 @@ fn is_listed(error: &ApiError) -> bool {
         | ApiError::Overloaded
         | ApiError::NotDeclaredJson
         | ApiError::NoRawInput
+        | ApiError::NoSample
         | ApiError::NotDeclaredJsonLines
         | ApiError::Compressed
         | ApiError::NotJson(_)

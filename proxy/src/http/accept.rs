@@ -15,6 +15,12 @@ pub(crate) fn prefers_bytes(headers: &HeaderMap) -> bool {
     prefers(headers, "application", "octet-stream")
 }
 
+/// Whether the client asks for this media type, which may have parameters, by name, and prefers nothing else.
+pub(crate) fn prefers_type(headers: &HeaderMap, media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    essence.split_once('/').is_some_and(|(kind, subtype)| prefers(headers, kind, subtype))
+}
+
 /// Whether the client names this media type and does not prefer JSON.
 fn prefers(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
     let named = ranges(headers).filter(|range| range.is(kind, subtype)).map(|range| range.quality);
@@ -124,6 +130,16 @@ mod tests {
         }
         for bad in ["", "*/*", "application/*", "application/json, application/octet-stream;q=0.9"] {
             assert!(!prefers_bytes(&accept(&[bad])), "{bad}");
+        }
+    }
+
+    #[test]
+    fn any_media_type_can_be_asked_for_by_name() {
+        let asks = |line, media_type| prefers_type(&accept(&[line]), media_type);
+        assert!(asks("image/png, application/json;q=0.5", "image/png"));
+        assert!(asks("Text/Plain", "text/plain; charset=utf-8"));
+        for line in ["image/*", "*/*", "image/png;q=0.5, application/json", "application/json"] {
+            assert!(!asks(line, "image/png"), "{line}");
         }
     }
 

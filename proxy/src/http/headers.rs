@@ -4,6 +4,7 @@ use axum::http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
+use tepal_shared::content::is_content_type;
 
 use crate::error::ApiError;
 
@@ -46,19 +47,22 @@ pub(crate) enum RawContent {
     Bytes,
 }
 
-/// The kind of a raw body, if the body is declared as one: `image/*`, `audio/*`, `application/octet-stream` or `text/plain`, not
-/// compressed.
-pub(crate) fn raw_content(headers: &HeaderMap) -> Result<Option<RawContent>, ApiError> {
-    let Some(media_type) = once(headers, &CONTENT_TYPE, "Content-Type")? else { return Ok(None) };
-    let Ok(text) = media_type.to_str() else { return Ok(None) };
-    let content = if is_media_type(text, &["text/plain"]) {
+/// The content type of the body, if it has one that can be stored and the body is not compressed.
+pub(crate) fn content_type(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let content_type = once(headers, &CONTENT_TYPE, "Content-Type")?.and_then(|value| value.to_str().ok());
+    Ok(content_type.filter(|text| is_content_type(text) && !is_compressed(headers)))
+}
+
+/// The kind of a raw body, if its content type is one of those that any model with an input of BYTES takes: `image/*`, `audio/*`,
+/// `application/octet-stream` or `text/plain` in UTF-8.
+pub(crate) fn raw_content(text: &str) -> Option<RawContent> {
+    if is_media_type(text, &["text/plain"]) {
         Some(RawContent::Text)
     } else {
         let kind = text.split_once('/').map_or("", |(kind, _)| kind);
         let is_media = ["image", "audio"].iter().any(|one| kind.eq_ignore_ascii_case(one));
         (is_media || is_media_type(text, &["application/octet-stream"])).then_some(RawContent::Bytes)
-    };
-    Ok(content.filter(|_| !is_compressed(headers)))
+    }
 }
 
 fn is_media_type(text: &str, media_types: &[&str]) -> bool {
@@ -134,19 +138,16 @@ mod tests {
 
     #[test]
     fn raw_content_is_text_or_bytes() {
-        let content = |media_type: &str| {
-            raw_content(&HeaderMap::from_iter([(CONTENT_TYPE, media_type.parse().unwrap())])).unwrap()
-        };
         for bytes in ["image/jpeg", "IMAGE/x-icon; a=b", "audio/wav", "application/octet-stream"] {
-            assert_eq!(content(bytes), Some(RawContent::Bytes), "{bytes}");
+            assert_eq!(raw_content(bytes), Some(RawContent::Bytes), "{bytes}");
         }
         for text in ["text/plain", "Text/Plain; charset=\"UTF-8\""] {
-            assert_eq!(content(text), Some(RawContent::Text), "{text}");
+            assert_eq!(raw_content(text), Some(RawContent::Text), "{text}");
         }
         for other in
             ["", "text/html", "text/plain; charset=latin1", "images/png", "application/json", "video/mp4"]
         {
-            assert_eq!(content(other), None, "{other}");
+            assert_eq!(raw_content(other), None, "{other}");
         }
     }
 

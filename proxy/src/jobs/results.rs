@@ -1,11 +1,15 @@
 //! Large results. A result is read once and held once, however many answers need it at the same time. Its memory is reserved
 //! before it is read.
 
-use std::{io, sync::Arc};
+use std::{
+    io::{self, Write as _},
+    sync::Arc,
+};
 
 use axum::body::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tepal_shared::{
+    content::{self, Content},
     job::{Job, JobId, JobResult},
     queue::error::StoreError,
     tensor::{View, open_inference::json, stored_outputs},
@@ -29,8 +33,8 @@ pub(crate) struct Results {
     conversions: Conversions,
     /// Results as JSON.
     texts: SingleFlight<Read>,
-    /// Results in the stored form of tensors.
-    tensors: SingleFlight<Read>,
+    /// Results in their stored form.
+    stored: SingleFlight<Read>,
 }
 
 /// The parts of a result; `None` if the job is gone.
@@ -53,7 +57,7 @@ struct Joined {
 
 impl Results {
     pub(crate) fn new(store: Store, budget: Arc<Budget>, conversions: Conversions) -> Self {
-        Self { store, budget, conversions, texts: SingleFlight::default(), tensors: SingleFlight::default() }
+        Self { store, budget, conversions, texts: SingleFlight::default(), stored: SingleFlight::default() }
     }
 
     /// The job's large result as JSON, in parts; `None` if the job is gone.
@@ -63,7 +67,7 @@ impl Results {
             Some(JobResult::Large { bytes }) => {
                 joined(&self.texts, id, || text(store, budget, id, bytes).boxed()).await
             }
-            Some(JobResult::LargeTensors { bytes }) => {
+            Some(JobResult::LargeTensors { bytes } | JobResult::LargeBytes { bytes, .. }) => {
                 let conversions = self.conversions.clone();
                 joined(&self.texts, id, || written(store, budget, conversions, id, bytes).boxed()).await
             }
@@ -80,13 +84,13 @@ impl Results {
         about_tensors(&self.conversions, Arc::clone(&self.budget), form, write).await
     }
 
-    /// The stored form of the job's tensors, which has so many bytes; `None` if the job is gone.
-    pub(crate) async fn tensors(&self, id: JobId, bytes: usize) -> Result<Option<Bytes>, Unread> {
+    /// The stored form of the job's tensors or bytes, which is so large; `None` if the job is gone.
+    pub(crate) async fn stored(&self, id: JobId, bytes: usize) -> Result<Option<Bytes>, Unread> {
         let (store, budget) = (self.store.clone(), Arc::clone(&self.budget));
         let begin = || async move {
             Ok(read(&store, &budget, id, bytes).await?.map(|(form, share)| vec![held(form, share)]))
         };
-        let parts = joined(&self.tensors, id, || begin().boxed()).await?;
+        let parts = joined(&self.stored, id, || begin().boxed()).await?;
         Ok(parts.and_then(|parts| parts.into_iter().next()))
     }
 }
@@ -102,6 +106,25 @@ async fn about_tensors(
         let tensors = stored_outputs::read(form.as_ref()).map_err(|damaged| Unread::Store(damaged.into()))?;
         let mut blocks = Blocks::new(&budget);
         write(tensors, &mut blocks).map_err(|_| Unread::NoRoom)?;
+        Ok(blocks.finish())
+    };
+    conversions.run(convert).await
+}
+
+/// Bytes written as JSON, away from the threads that serve other requests.
+async fn bytes_as_json(
+    conversions: &Conversions,
+    budget: Arc<Budget>,
+    form: Bytes,
+) -> Result<Vec<Bytes>, Unread> {
+    let convert = move || {
+        let content = Content::read(&form).map_err(|damaged| Unread::Store(damaged.into()))?;
+        let mut blocks = Blocks::new(&budget);
+        let written = match content {
+            Content::Json(text) => blocks.write_all(text.as_bytes()),
+            Content::Bytes { content_type, bytes } => content::write_json(content_type, bytes, &mut blocks),
+        };
+        written.map_err(|_| Unread::NoRoom)?;
         Ok(blocks.finish())
     };
     conversions.run(convert).await
@@ -143,7 +166,7 @@ async fn text(store: Store, budget: Arc<Budget>, id: JobId, bytes: usize) -> Rea
     Ok(Some(vec![held(in_one_line(text), share)]))
 }
 
-/// Tensors written as JSON.
+/// Tensors or bytes written as JSON.
 async fn written(
     store: Store,
     budget: Arc<Budget>,
@@ -153,6 +176,9 @@ async fn written(
 ) -> Read {
     let Some((form, share)) = read(&store, &budget, id, bytes).await? else { return Ok(None) };
     let form = held(form, share);
+    if content::is_bytes(&form) {
+        return bytes_as_json(&conversions, budget, form).await.map(Some);
+    }
     let write = |tensors: Vec<View<'_>>, text: &mut Blocks| json::write_outputs(tensors, text);
     about_tensors(&conversions, budget, form, write).await.map(Some)
 }

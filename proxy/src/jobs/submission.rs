@@ -65,10 +65,9 @@ impl Submission {
         MemberReader::new(model, Some(raw)).read(body, &model.description)
     }
 
-    /// The only element of the only input of a model that takes bytes; `None` for other models. The result is a prediction, as for
-    /// `data`.
-    pub(crate) fn of_raw(content: &[u8], model: Arc<Served>) -> Option<Self> {
-        let read = model.description.raw_input(content)?;
+    /// A body that is the input itself, if the model takes such bodies. The result is as for `data`.
+    pub(crate) fn of_raw(content_type: &str, content: &[u8], model: Arc<Served>) -> Option<Self> {
+        let read = model.description.raw_input(content_type, content)?;
         let input = model.input(model.description.stored(&read));
         Some(Self { input, rows: read.rows, ..Self::new(model) })
     }
@@ -92,11 +91,11 @@ impl Submission {
         })
     }
 
-    /// The model's sample as a submission.
-    pub(crate) fn sample(model: Arc<Served>) -> Self {
-        let sample = model.description.sample_input();
+    /// The model's sample as a submission, if it has one.
+    pub(crate) fn sample(model: Arc<Served>) -> Option<Self> {
+        let sample = model.description.sample_input()?;
         let input = model.input(model.description.stored(&sample));
-        Self { input, rows: sample.rows, ..Self::new(model) }
+        Some(Self { input, rows: sample.rows, ..Self::new(model) })
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `hostile` | attacks at scale: bounded time and memory, others are served |
 //! | `submit`, `job`, `listing`, `retry` | the operations on jobs |
 //! | `tensor_jobs`, `raw_bodies`, `tensor_results` | tensors in: JSON, binary form, raw bodies; tensors out: JSON and bytes |
+//! | `opaque` | models that take and return any value |
 //! | `tensor_mistakes` | each kind of wrong tensor over each way in |
 //! | `idempotency`, `full_queue`, `quota` | one job for one key; refusing early |
 //! | `tls`, `client_certificates`, `redis_tls`, `cors` | secured connections; whose pages may use the API |
@@ -54,6 +55,7 @@ mod metrics;
 mod model_files;
 mod model_keys;
 mod models;
+mod opaque;
 mod other_model;
 mod outage;
 mod owners;

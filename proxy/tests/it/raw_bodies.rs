@@ -88,8 +88,7 @@ async fn strings_in_binary_form_have_their_lengths() {
 async fn other_models_take_no_raw_body() {
     let gateway = Gateway::start().await;
     let refused = problem(415, "unsupported_media_type", "Unsupported media type");
-    let detail =
-        "The model has no single BYTES input, so the body must be sent as Content-Type: application/json";
+    let detail = "The model takes no raw bodies; the body must be sent as Content-Type: application/json";
     for media_type in ["image/png", "audio/wav", "application/octet-stream", "text/plain"] {
         let answer = gateway.post_bytes(&[("content-type", media_type)], b"x".to_vec()).await;
         refused.assert(&answer, "/predict", detail);

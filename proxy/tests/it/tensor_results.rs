@@ -44,7 +44,7 @@ fn large() -> Vec<Tensor> {
 async fn completed(gateway: &Gateway, tensors: &[Tensor]) -> JobId {
     let id = gateway.store_job(Priority::Normal).await;
     let stored = stored_outputs::write(tensors.iter().map(Tensor::view));
-    gateway.settle(&gateway.take_one().await, Settlement::CompleteTensors(stored)).await;
+    gateway.settle(&gateway.take_one().await, Settlement::CompleteStored(stored)).await;
     id
 }
 
@@ -170,7 +170,7 @@ async fn submit_and_wait(gateway: &Gateway, accept: &str, settlement: Settlement
 async fn a_submission_that_waits_is_answered_as_the_job_itself_in_each_form() {
     let gateway = Gateway::start().await;
     let tensors = |tensors: &[Tensor]| {
-        Settlement::CompleteTensors(stored_outputs::write(tensors.iter().map(Tensor::view)))
+        Settlement::CompleteStored(stored_outputs::write(tensors.iter().map(Tensor::view)))
     };
     let failure =
         Settlement::Fail { code: "invalid_argument".to_owned(), error: "The model said no".to_owned() };
@@ -195,7 +195,7 @@ async fn a_submission_that_waits_is_answered_as_the_job_itself_in_each_form() {
 async fn raw_bytes_follow_the_answer_to_a_submission_that_waits() {
     let gateway = Gateway::start().await;
     let tensors = stored_outputs::write(small().iter().map(Tensor::view));
-    let (answer, id) = submit_and_wait(&gateway, BINARY.1, Settlement::CompleteTensors(tensors)).await;
+    let (answer, id) = submit_and_wait(&gateway, BINARY.1, Settlement::CompleteStored(tensors)).await;
     let (job, raw) = parts(&answer);
     assert_eq!(
         (job["job_id"].as_str(), job["status"].as_str()),
@@ -244,7 +244,7 @@ async fn samples_and_retries_that_wait_are_answered_in_binary_form_too() {
         let tensors = stored_outputs::write(small().iter().map(Tensor::view));
         let (answer, _) = tokio::join!(
             gateway.send(Method::POST, &path, &headers, ""),
-            end_next(&gateway, Settlement::CompleteTensors(tensors))
+            end_next(&gateway, Settlement::CompleteStored(tensors))
         );
         assert_eq!(parts(&answer).1, data_of(&small()), "{path}");
     }

@@ -72,7 +72,7 @@ pub(crate) async fn next_job(gateway: &Gateway) -> Delivery {
 
 pub(crate) async fn complete(gateway: &Gateway, claim: &Claim, tensors: &[Tensor]) {
     let stored = stored_outputs::write(tensors.iter().map(Tensor::view));
-    gateway.settle(claim, Settlement::CompleteTensors(stored)).await;
+    gateway.settle(claim, Settlement::CompleteStored(stored)).await;
 }
 
 /// Sends the request while the test plays the worker.

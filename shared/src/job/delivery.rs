@@ -9,7 +9,7 @@ use super::Claim;
 pub struct Delivery {
     /// This attempt at the job.
     pub attempt: Attempt,
-    /// The input as stored tensors, see [`crate::tensor::stored`].
+    /// The input in its stored form, see [`input`](super::input).
     pub input: Vec<u8>,
 }
 

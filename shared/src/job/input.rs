@@ -1,9 +1,9 @@
-//! The input of a job as Redis holds it: stored tensors, and before them the version that the client pinned, if any, and what the
+//! The input of a job as Redis holds it: stored tensors or stored [`content`](crate::content), and before it the version that the client pinned, if any, and what the
 //! result contains, unless it is a prediction.
 
 use crate::tensor::stored::{self, StoredError};
 
-/// The first byte if the result is tensors. No stored tensor begins with it: there is no datatype 15.
+/// The first byte if the result is tensors. No stored tensor and no stored content begins with it: there is no datatype 15.
 const OUTPUTS: u8 = 0xff;
 /// The first byte if the client pinned a version. It comes before [`OUTPUTS`].
 const PINNED: u8 = 0xfe;

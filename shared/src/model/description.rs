@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     JobInput,
+    endpoint::Endpoint,
     serving::Serving,
     shape::{Axis, Shape},
 };
@@ -50,6 +51,13 @@ pub struct Model {
     /// How workers serve it.
     #[serde(skip)]
     pub serving: Serving,
+    /// Whether its values are passed on unread, see [`content`](crate::content). Its only input and its only output are then an element
+    /// of BYTES, which holds the stored form of a value.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub is_opaque: bool,
+    /// Where an opaque model is called.
+    #[serde(skip)]
+    pub endpoint: Option<Arc<Endpoint>>,
     /// Whether clients may pin this version: it is certain which one it is.
     #[serde(default, skip_serializing_if = "Not::not")]
     pub is_pinnable: bool,

@@ -16,12 +16,16 @@ const DATA: &str = "data";
 
 impl Model {
     /// Reads the value of `data`: a list of rows if the model has a batch axis, otherwise one value like a row. A row is nested as
-    /// the input's shape says. With several inputs, it is an object with such a value under the name of each.
+    /// the input's shape says. With several inputs, it is an object with such a value under the name of each. An opaque model takes any
+    /// value.
     ///
     /// # Errors
     /// The wrong elements, at most [`MOST_ERRORS`](crate::tensor::MOST_ERRORS).
     pub fn read_data<'a>(&self, data: impl Into<JsonRef<'a>>) -> Result<JobInput, Vec<InputError>> {
         let (data, place) = (data.into(), Pointer::ROOT.member(DATA));
+        if self.is_opaque {
+            return self.read_value(data, place);
+        }
         if !self.has_batch_axis() {
             let mut reader = Reader::new(self, None);
             reader.row(data, place);

@@ -10,13 +10,14 @@ const PREDICT: &str = "tensorflow/serving/predict";
 
 impl Model {
     /// The metadata of the model in the form of TensorFlow Serving's REST API (`GET /v1/models/<name>/metadata`), as far as the
-    /// description contains it.
+    /// description contains it. An opaque model has no signature.
     #[must_use]
     pub fn metadata(&self) -> Value {
         let (inputs, outputs) = self.tensor_infos(|_, info| info);
+        let signatures = self.signatures(json!({"inputs": inputs, "outputs": outputs}));
         json!({
             "model_spec": {"name": self.name, "version": self.version},
-            "metadata": {"signature_def": {&self.signature: {"inputs": inputs, "outputs": outputs}}},
+            "metadata": {"signature_def": signatures},
         })
     }
 
@@ -35,8 +36,14 @@ impl Model {
         let signature = json!({"inputs": inputs, "outputs": outputs, "method_name": PREDICT});
         json!({
             "model_spec": {"name": name, "signature_name": "", "version": self.version},
-            "metadata": {"signature_def": {"signature_def": {&self.signature: signature}}},
+            "metadata": {"signature_def": {"signature_def": self.signatures(signature)}},
         })
+    }
+
+    /// The only signature by its name. An opaque model has none.
+    fn signatures(&self, signature: Value) -> Map<String, Value> {
+        let signature = (!self.is_opaque).then(|| (self.signature.clone(), signature));
+        signature.into_iter().collect()
     }
 
     /// All inputs and outputs by their names.

@@ -129,6 +129,10 @@ impl Model {
     /// When a row contains NaN or infinity although the description forbids it, or the result is larger. At most `most` bytes are
     /// written.
     pub fn render(&self, answer: &Answer, rows: Range<usize>, most: usize) -> Result<Rendered, OutputError> {
+        if self.is_opaque {
+            let json = self.value_of(answer, rows, most)?.json();
+            return Ok(Rendered { json, class_name: None });
+        }
         self.check_finite(answer, &rows)?;
         let class = self.class_of_first(answer, &rows);
         let listed = (!self.further_outputs.is_empty()).then(|| self.listed(answer, &rows));
@@ -203,6 +207,11 @@ impl Answer {
     #[must_use]
     pub fn first(&self) -> &Tensor {
         &self.first.tensor
+    }
+
+    /// The data of these rows of the first output.
+    pub(super) fn rows_of_first(&self, rows: &Range<usize>) -> &[u8] {
+        self.first.rows(rows)
     }
 
     fn outputs(&self) -> impl Iterator<Item = &Checked> {

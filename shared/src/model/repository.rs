@@ -140,7 +140,9 @@ impl Repository {
             return Err(ModelError::Unknown { folder: self.folder.clone(), name: name.to_owned(), known });
         }
         let written = self.written(name, &folder)?;
-        let Some(chosen) = versions::choose(&folder, &written)? else {
+        // The ONNX files of a model that is called over HTTP do not matter.
+        let chosen = if written.http.is_some() { None } else { versions::choose(&folder, &written)? };
+        let Some(chosen) = chosen else {
             return Self::described(name, &folder, &written)
                 .map(|model| Loaded { model, broken_versions: vec![] });
         };
@@ -244,7 +246,7 @@ impl Repository {
                 let reason = format!("its name is `{other}`, but its folder's is `{name}`");
                 Err(ModelError::Inconsistent { path, reason })
             }
-            _ => Ok(written),
+            _ => Ok(written.within(folder)),
         }
     }
 }

@@ -14,13 +14,13 @@ const LENGTH: usize = 32;
 const MOST_SHOWN: usize = 1000;
 
 impl Model {
-    /// The sample of the description, or a derived one of one row.
+    /// The sample of the description, or a derived one of one row. `None` if an opaque model has no sample: nothing says what it takes.
     #[must_use]
-    pub fn sample_input(&self) -> JobInput {
+    pub fn sample_input(&self) -> Option<JobInput> {
         match (&self.large_sample, &self.sample) {
-            (Some(large), _) => JobInput::clone(large),
+            (Some(large), _) => Some(JobInput::clone(large)),
             // That of a checked description is valid.
-            (None, Some(sample)) => self.read_data(sample).unwrap_or_else(|_| self.derived_input()),
+            (None, Some(sample)) => self.read_data(sample).ok().or_else(|| self.derived_input()),
             (None, None) => self.derived_input(),
         }
     }
@@ -37,8 +37,8 @@ impl Model {
         if self.large_sample.is_some() {
             return None;
         }
-        if let Some(sample) = &self.sample {
-            return Some(sample.clone());
+        if self.sample.is_some() || self.is_opaque {
+            return self.sample.clone();
         }
         let elements =
             self.inputs.iter().map(|input| lengths(input).iter().product::<usize>()).sum::<usize>();
@@ -73,14 +73,17 @@ impl Model {
         if self.has_batch_axis() { Value::Array(vec![row]) } else { row }
     }
 
-    fn derived_input(&self) -> JobInput {
+    fn derived_input(&self) -> Option<JobInput> {
+        if self.is_opaque {
+            return None;
+        }
         let tensor = |input: &InputSpec| {
             let lengths = lengths(input);
             let data = fitting_bytes(input).repeat(lengths.iter().product());
             let shape = self.has_batch_axis().then_some(1).into_iter().chain(lengths).collect();
             InputTensor { shape, data }
         };
-        JobInput { rows: 1, tensors: self.inputs.iter().map(tensor).collect() }
+        Some(JobInput { rows: 1, tensors: self.inputs.iter().map(tensor).collect() })
     }
 }
 
@@ -180,7 +183,7 @@ mod tests {
                 let model = model(datatype, &[Axis::Fixed(2), Axis::Variable], low, high);
                 if model.check_sample().is_ok() {
                     let read = model.read_data(&model.derived_data());
-                    assert_eq!(read, Ok(model.sample_input()), "{datatype:?} {low:?} {high:?}");
+                    assert_eq!(read.ok(), model.sample_input(), "{datatype:?} {low:?} {high:?}");
                 }
             }
         }
@@ -200,11 +203,11 @@ mod tests {
     fn a_large_sample_is_not_shown_and_a_huge_one_is_short() {
         let image = model(DataType::Fp32, &[Axis::Fixed(3), Axis::Variable, Axis::Variable], None, None);
         assert_eq!(image.shown_sample(), None);
-        assert_eq!(image.sample_input().tensors[0].shape, [1, 3, 32, 32]);
+        assert_eq!(image.sample_input().unwrap().tensors[0].shape, [1, 3, 32, 32]);
         let text = model(DataType::Int64, &[Axis::Variable], None, None);
         assert_eq!(text.shown_sample(), Some(json!([vec![0; 32]])));
         let huge = model(DataType::Uint8, &[Axis::Variable; 5], None, None);
-        assert_eq!(huge.sample_input().tensors[0].shape, [1; 6]);
+        assert_eq!(huge.sample_input().unwrap().tensors[0].shape, [1; 6]);
         let mut whole = text;
         whole.max_batch = 0;
         assert_eq!(whole.shown_sample(), Some(json!(vec![0; 32])));
@@ -216,7 +219,7 @@ mod tests {
         text.sample = Some(json!([vec![7; MOST_SHOWN + 1]]));
         text.convert_large_sample();
         assert_eq!((&text.sample, text.shown_sample()), (&None, None));
-        assert_eq!(text.sample_input().tensors[0].data, vec![7; MOST_SHOWN + 1]);
+        assert_eq!(text.sample_input().unwrap().tensors[0].data, vec![7; MOST_SHOWN + 1]);
         text.sample = Some(json!([[7]]));
         text.large_sample = None;
         text.convert_large_sample();

@@ -13,6 +13,9 @@ impl Model {
     /// The JSON Schema of the value that [`Model::read_data`] reads.
     #[must_use]
     pub fn data_schema(&self) -> Value {
+        if self.is_opaque {
+            return Value::Bool(true);
+        }
         let row = match self.inputs.as_slice() {
             [input] => nested(input.shape.axes(), input),
             inputs => {

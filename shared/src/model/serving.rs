@@ -7,6 +7,8 @@ use std::{
 
 use serde::Deserialize;
 
+/// The backend of opaque models, as in `MODEL_BACKEND`.
+pub const HTTP: &str = "http";
 /// No model call and no pause is longer. It is the limit of the worker's settings, too.
 const LONGEST_MS: u64 = 3_600_000;
 

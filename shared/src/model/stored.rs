@@ -1,4 +1,5 @@
-//! The stored form of a job's input, see [`crate::tensor::stored`]. It has no names: the tensors are in the order of the description.
+//! The stored form of a job's input, see [`crate::tensor::stored`]. It has no names: the tensors are in the order of the description. For
+//! that of an opaque model see [`crate::content`].
 
 use super::{InputSpec, InputTensor, JobInput, Model};
 use crate::{
@@ -21,6 +22,9 @@ pub enum StoredMismatch {
         /// The description.
         expected: usize,
     },
+    /// A raw body for a model that takes only JSON.
+    #[error("it is a raw body, but the model takes only JSON")]
+    RawBody,
     /// Another datatype.
     #[error("`{input}` is {given}, but the model takes {expected}")]
     DataType {
@@ -61,6 +65,9 @@ impl Model {
     /// The stored form of an input.
     #[must_use]
     pub fn stored(&self, input: &JobInput) -> Vec<u8> {
+        if self.is_opaque {
+            return Self::stored_value(input);
+        }
         let overhead =
             input.tensors.iter().map(|tensor| stored::most_overhead(tensor.shape.len())).sum::<usize>();
         let mut bytes = Vec::with_capacity(input.bytes() + overhead);
@@ -95,6 +102,9 @@ impl Model {
     /// # Errors
     /// When the input does not fit the description.
     pub fn read_stored(&self, bytes: &[u8]) -> Result<JobInput, StoredMismatch> {
+        if self.is_opaque {
+            return self.read_stored_value(bytes);
+        }
         let tensors = stored::read(bytes)?;
         if tensors.len() != self.inputs.len() {
             return Err(StoredMismatch::Inputs { given: tensors.len(), expected: self.inputs.len() });

@@ -16,6 +16,7 @@ impl Model {
     /// # Errors
     /// What is wrong, at most [`MOST_ERRORS`](crate::tensor::MOST_ERRORS).
     pub fn check_tensors(&self, given: Vec<Given>, at: Pointer<'_>) -> Result<JobInput, Vec<InputError>> {
+        self.check_has_tensors(at)?;
         let mut checker = Checker { model: self, rows: None, errors: InputErrors::default() };
         let ordered = checker.in_order(given, at);
         for (input, given) in self.inputs.iter().zip(&ordered) {
@@ -34,9 +35,13 @@ impl Model {
 }
 
 impl Model {
-    /// Content without a structure as the input of a job, if the model has one input, of one element of BYTES.
+    /// Content without a structure as the input of a job, if the model has one input, of one element of BYTES, or is opaque. Only an opaque
+    /// model learns the content type.
     #[must_use]
-    pub fn raw_input(&self, content: &[u8]) -> Option<JobInput> {
+    pub fn raw_input(&self, content_type: &str, content: &[u8]) -> Option<JobInput> {
+        if self.is_opaque {
+            return self.read_bytes(content_type, content);
+        }
         let input = self.only_bytes()?;
         let batch = self.has_batch_axis().then_some(1);
         let mut data = Vec::with_capacity(bytes::LENGTH + content.len());
@@ -48,7 +53,7 @@ impl Model {
     /// Whether [`Model::raw_input`] makes an input of content.
     #[must_use]
     pub fn takes_raw(&self) -> bool {
-        self.only_bytes().is_some()
+        if self.is_opaque { !self.takes_only_json() } else { self.only_bytes().is_some() }
     }
 
     fn only_bytes(&self) -> Option<&InputSpec> {
@@ -63,6 +68,7 @@ impl Model {
     /// # Errors
     /// Names that no output has, and repeated ones, at most [`MOST_ERRORS`].
     pub fn check_output_names(&self, names: &[String], at: Pointer<'_>) -> Result<(), Vec<InputError>> {
+        self.check_has_tensors(at)?;
         let mut errors = InputErrors::default();
         for (index, name) in names.iter().enumerate() {
             if errors.is_full() {

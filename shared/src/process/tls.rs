@@ -5,7 +5,7 @@
 use std::{error::Error, fmt, io, sync::Arc};
 
 use rustls::{
-    CertificateError, RootCertStore,
+    CertificateError, ClientConfig, RootCertStore,
     crypto::{CryptoProvider, ring},
     pki_types::{
         CertificateDer, PrivateKeyDer,
@@ -85,6 +85,25 @@ pub struct ClientTls {
     pub identity: Option<Identity>,
 }
 
+impl ClientTls {
+    /// The configuration of a client that uses rustls itself.
+    ///
+    /// # Errors
+    /// When rustls refuses a certificate or the key.
+    pub fn client_config(&self) -> Result<ClientConfig, Box<dyn Error + Send + Sync>> {
+        let trusted = match &self.authorities {
+            Some(authorities) => roots(authorities.as_bytes())?,
+            None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+        };
+        let config = ClientConfig::builder_with_provider(Arc::new(provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(trusted);
+        let Some(identity) = &self.identity else { return Ok(config.with_no_client_auth()) };
+        let key = PrivateKeyDer::from_pem_slice(identity.expose_key().as_bytes())?;
+        Ok(config.with_client_auth_cert(certificates(identity.chain.as_bytes())?, key)?)
+    }
+}
+
 /// A certificate and its key.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -105,7 +124,7 @@ impl Identity {
 /// The settings that name the files of a [`ClientTls`].
 #[derive(Clone, Copy, Debug)]
 pub struct ClientFiles<'a> {
-    /// Prefix of their names: `REDIS` for `REDIS_CA_FILE`.
+    /// Prefix of their names: `REDIS` for `REDIS_CA_FILE`; empty for the keys of model.toml, as in `ca_file`.
     pub prefix: &'a str,
     /// `_CA_FILE`
     pub authorities: Option<&'a str>,
@@ -121,12 +140,12 @@ impl ClientFiles<'_> {
     pub fn given(&self) -> Vec<String> {
         let all = [("CA", self.authorities), ("CERT", self.certificate), ("KEY", self.key)];
         let given = all.into_iter().filter(|(_, path)| path.is_some());
-        given.map(|(what, _)| format!("{}_{what}_FILE", self.prefix)).collect()
+        given.map(|(what, _)| setting(self.prefix, what)).collect()
     }
 
     /// Reads the files. Adds whatever is wrong to `mistakes`.
     pub fn read(&self, mistakes: &mut Mistakes) -> ClientTls {
-        let name = |what: &str| format!("{}_{what}_FILE", self.prefix);
+        let name = |what: &str| setting(self.prefix, what);
         let authorities =
             self.authorities.and_then(|path| read(&name("CA"), path, mistakes)).filter(|text| {
                 let usable = roots(text.as_bytes());
@@ -157,8 +176,16 @@ impl ClientFiles<'_> {
             Unusable::NoCertificate | Unusable::DamagedCertificate(_) => ("CERT", self.certificate),
             Unusable::NoKey | Unusable::DamagedKey(_) | Unusable::Mismatch => ("KEY", self.key),
         };
-        mistakes.add(&format!("{}_{what}_FILE", self.prefix), explained(path.unwrap_or_default(), &error));
+        mistakes.add(&setting(self.prefix, what), explained(path.unwrap_or_default(), &error));
         false
+    }
+}
+
+/// The name of the setting of a file.
+fn setting(prefix: &str, what: &str) -> String {
+    match prefix {
+        "" => format!("{}_file", what.to_lowercase()),
+        prefix => format!("{prefix}_{what}_FILE"),
     }
 }
 
@@ -204,7 +231,7 @@ impl fmt::Display for Reason {
 pub struct TlsServer {
     /// Its name.
     pub name: &'static str,
-    /// Prefix of the names of its settings.
+    /// Prefix of the names of its settings, see [`ClientFiles::prefix`].
     pub prefix: &'static str,
     /// Whether this program has a client certificate.
     pub has_identity: bool,
@@ -229,14 +256,14 @@ impl TlsServer {
             let what = format!(
                 "{name} closed the connection, perhaps because it does not accept the client certificate"
             );
-            return Reason { what, fix: format!("see its log, and {prefix}_CERT_FILE") };
+            return Reason { what, fix: format!("see its log, and {}", setting(prefix, "CERT")) };
         }
         let what = format!("{name} closed the connection, perhaps because it requires a client certificate");
         Reason { what, fix: self.show_certificate() }
     }
 
     fn show_certificate(&self) -> String {
-        format!("set {0}_CERT_FILE and {0}_KEY_FILE", self.prefix)
+        format!("set {} and {}", setting(self.prefix, "CERT"), setting(self.prefix, "KEY"))
     }
 
     fn failure(&self, error: &rustls::Error) -> Option<Reason> {
@@ -259,7 +286,7 @@ impl TlsServer {
         let (what, fix) = match error {
             E::UnknownIssuer | E::BadSignature => (
                 "is not from an authority that is trusted here",
-                format!("set {}_CA_FILE to the certificate of its authority", self.prefix),
+                format!("set {} to the certificate of its authority", setting(self.prefix, "CA")),
             ),
             E::Expired | E::ExpiredContext { .. } => ("has expired", "renew it".to_owned()),
             E::NotValidYet | E::NotValidYetContext { .. } => {
@@ -293,7 +320,10 @@ impl TlsServer {
             | "DecryptError"
             | "AccessDenied" => (
                 format!("{name} does not accept the client certificate ({said})"),
-                format!("set {prefix}_CERT_FILE to one that is valid and from an authority that it trusts"),
+                format!(
+                    "set {} to one that is valid and from an authority that it trusts",
+                    setting(prefix, "CERT")
+                ),
             ),
             said => (format!("{name} broke off the handshake ({said})"), "see its log".to_owned()),
         };
@@ -337,6 +367,7 @@ mod tests {
         let known = TlsServer { has_identity: true, ..REDIS };
         for (server, error, expected) in [
             (REDIS, invalid(CertificateError::UnknownIssuer), "set REDIS_CA_FILE"),
+            (TlsServer { prefix: "", ..REDIS }, invalid(CertificateError::UnknownIssuer), "set ca_file"),
             (REDIS, invalid(CertificateError::Expired), "has expired"),
             (REDIS, invalid(CertificateError::NotValidForName), "another name"),
             (REDIS, invalid(CertificateError::InvalidPurpose), "cannot be used"),

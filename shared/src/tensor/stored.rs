@@ -42,9 +42,12 @@ pub enum StoredError {
     /// A shape that no tensor has.
     #[error("it has a tensor with an impossible shape")]
     Shape,
-    /// A name is not UTF-8.
-    #[error("it has a name that is not UTF-8")]
+    /// A text is not UTF-8.
+    #[error("it has a text that is not UTF-8")]
     Text,
+    /// No content, see [`content`](crate::content).
+    #[error("it is neither a JSON value nor a raw body")]
+    Content,
     /// The elements of BYTES do not fit the shape.
     #[error("it has a tensor whose strings do not fit its shape")]
     Strings,

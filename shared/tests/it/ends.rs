@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::StreamExt as _;
 use tepal_shared::{
+    content::Content,
     job::{Claim, JobId, JobResult, JobStatus, LARGE_BYTES, Priority, owner::View},
     queue::work::{Fence, Settled, Settlement},
     tensor::{DataType, Tensor, stored_outputs},
@@ -155,7 +156,7 @@ pub(crate) async fn tensors_are_read_as_tensors_whatever_their_size(queue: &Queu
         };
         let stored = stored_outputs::write([tensor.view()]);
         let attempt = queue.submit_and_take("w").await;
-        let settlement = Settlement::CompleteTensors(stored.clone());
+        let settlement = Settlement::CompleteStored(stored.clone());
         assert_eq!(queue.settle(&attempt, settlement.clone()).await, DONE);
         assert_eq!(queue.settle(&attempt, settlement).await, DONE);
 
@@ -163,6 +164,24 @@ pub(crate) async fn tensors_are_read_as_tensors_whatever_their_size(queue: &Queu
             (JobResult::Tensors(vec![tensor]), None)
         } else {
             (JobResult::LargeTensors { bytes: stored.len() }, Some(stored))
+        };
+        assert_eq!(queue.job(attempt.job_id).await.result, Some(result));
+        assert_eq!(queue.store.views.large_result(attempt.job_id).await.unwrap(), large);
+    }
+}
+
+pub(crate) async fn bytes_are_read_with_their_content_type_whatever_their_size(queue: &Queue) {
+    for length in [10, LARGE_BYTES + 1] {
+        let (content_type, bytes) = ("image/png; a=b".to_owned(), vec![b'%'; length]);
+        let stored = Content::Bytes { content_type: &content_type, bytes: &bytes }.stored();
+        let attempt = queue.submit_and_take("w").await;
+        let settlement = Settlement::CompleteStored(stored.clone());
+        assert_eq!(queue.settle(&attempt, settlement).await, DONE);
+
+        let (result, large) = if stored.len() <= LARGE_BYTES {
+            (JobResult::Bytes { content_type, bytes }, None)
+        } else {
+            (JobResult::LargeBytes { content_type, bytes: stored.len() }, Some(stored))
         };
         assert_eq!(queue.job(attempt.job_id).await.result, Some(result));
         assert_eq!(queue.store.views.large_result(attempt.job_id).await.unwrap(), large);
@@ -200,6 +219,7 @@ as_tests![
     many_results_stored_at_once_reach_their_own_jobs,
     a_large_result_is_read_by_itself_and_its_job_says_its_size,
     tensors_are_read_as_tensors_whatever_their_size,
+    bytes_are_read_with_their_content_type_whatever_their_size,
     every_end_is_published_to_all_who_wait_for_it,
     every_end_has_its_time,
     no_byte_of_a_job_changes_after_its_end,

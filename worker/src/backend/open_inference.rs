@@ -40,7 +40,7 @@ impl OpenInference {
     }
 
     async fn call(&self, call: ModelCall) -> Result<Vec<Tensor>, BackendError> {
-        let ModelCall { batch, id, time_limit } = call;
+        let ModelCall { batch, id, only_job: _, time_limit } = call;
         let (inputs, contents): (_, Vec<Bytes>) = batch.inputs.into_iter().map(convert::to_proto).unzip();
         let requested =
             |name: &String| InferRequestedOutputTensor { name: name.clone(), ..Default::default() };

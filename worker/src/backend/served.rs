@@ -25,6 +25,7 @@ impl ServedInterface {
             BackendKind::Onnx | BackendKind::OnnxRuntime => {
                 return Err(OpenError::NoOnnxFile(name.to_owned()));
             }
+            BackendKind::Http => return Err(OpenError::NoEndpoint(name.to_owned())),
             BackendKind::TensorflowServing => {
                 let server = &settings.tensorflow_serving;
                 Source::TensorflowServing(Box::new(tensorflow_serving::Describing::open(

@@ -5,7 +5,7 @@ mod model_server;
 use std::{path::PathBuf, str::FromStr, thread};
 
 use clap::Args;
-use tepal_shared::process::settings::Mistakes;
+use tepal_shared::{model::HTTP, process::settings::Mistakes};
 
 pub use self::model_server::{ModelServer, ModelServerTls, OpenInferenceArgs, TensorflowServingArgs};
 
@@ -13,7 +13,8 @@ pub use self::model_server::{ModelServer, ModelServerTls, OpenInferenceArgs, Ten
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model")]
 pub struct BackendArgs {
-    /// What runs the model: onnx or onnxruntime (both in this process), or the server of tensorflow_serving or open_inference
+    /// What runs the model: onnx or onnxruntime (both in this process), or the server of tensorflow_serving or open_inference. Models
+    /// with a table [http] have the backend http
     #[arg(long, env = "MODEL_BACKEND", default_value = "onnx", value_name = "KIND")]
     model_backend: String,
     /// ONNX Runtime library; none = the one of the Python package onnxruntime, or of the system
@@ -39,6 +40,8 @@ pub struct BackendSettings {
     pub tensorflow_serving: ModelServer,
     /// Address and TLS of the server of the Open Inference Protocol.
     pub open_inference: ModelServer,
+    /// Largest result of a job, bytes. A backend need not read a larger answer.
+    pub max_result_bytes: usize,
 }
 
 /// What runs the model.
@@ -52,6 +55,8 @@ pub enum BackendKind {
     TensorflowServing,
     /// A server of the Open Inference Protocol, over gRPC.
     OpenInference,
+    /// The endpoint that the model's description names, over HTTP.
+    Http,
 }
 
 impl BackendKind {
@@ -63,6 +68,7 @@ impl BackendKind {
             Self::OnnxRuntime => "onnxruntime",
             Self::TensorflowServing => "tensorflow_serving",
             Self::OpenInference => "open_inference",
+            Self::Http => HTTP,
         }
     }
 
@@ -82,7 +88,8 @@ impl FromStr for BackendKind {
             "onnxruntime" => Ok(Self::OnnxRuntime),
             "tensorflow_serving" => Ok(Self::TensorflowServing),
             "open_inference" => Ok(Self::OpenInference),
-            _ => Err("must be onnx, onnxruntime, tensorflow_serving or open_inference"),
+            HTTP => Ok(Self::Http),
+            _ => Err("must be onnx, onnxruntime, tensorflow_serving, open_inference or http"),
         }
     }
 }
@@ -101,7 +108,7 @@ impl BackendSettings {
     #[must_use]
     pub fn server(&self, kind: BackendKind) -> Option<&ModelServer> {
         match kind {
-            BackendKind::Onnx | BackendKind::OnnxRuntime => None,
+            BackendKind::Onnx | BackendKind::OnnxRuntime | BackendKind::Http => None,
             BackendKind::TensorflowServing => Some(&self.tensorflow_serving),
             BackendKind::OpenInference => Some(&self.open_inference),
         }
@@ -109,7 +116,8 @@ impl BackendSettings {
 }
 
 impl BackendArgs {
-    pub(crate) fn check(&self, mistakes: &mut Mistakes) -> BackendSettings {
+    /// With the limit of results, which concerns more than the backend.
+    pub(crate) fn check(&self, max_result_bytes: usize, mistakes: &mut Mistakes) -> BackendSettings {
         BackendSettings {
             kind: mistakes.parsed("MODEL_BACKEND", &self.model_backend, BackendKind::Onnx),
             onnxruntime: OnnxRuntimeSettings {
@@ -118,6 +126,7 @@ impl BackendArgs {
             },
             tensorflow_serving: self.tensorflow_serving.check(mistakes),
             open_inference: self.open_inference.check(mistakes),
+            max_result_bytes,
         }
     }
 

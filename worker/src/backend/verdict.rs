@@ -49,6 +49,8 @@ pub struct Evidence {
     pub is_repeated: bool,
     /// How often the batch has waited for an overloaded server.
     pub waits: u32,
+    /// Whether the server asked for a longer pause than a batch waits for.
+    pub is_put_off: bool,
 }
 
 /// What the worker does next.
@@ -89,8 +91,9 @@ impl Verdict {
     /// What to do after a call that failed like this.
     #[must_use]
     pub fn step(self, evidence: Evidence) -> Step {
-        let Evidence { is_shared, is_serving, has_succeeded, is_examined, is_repeated, waits } = evidence;
-        let may_wait = waits < MOST_WAITS;
+        let Evidence { is_shared, is_serving, has_succeeded, is_examined, is_repeated, waits, is_put_off } =
+            evidence;
+        let may_wait = waits < MOST_WAITS && !is_put_off;
         match self {
             Self::Unavailable | Self::Broken => Step::Stop,
             Self::Busy if !is_serving => Step::Stop,
@@ -157,6 +160,7 @@ mod tests {
         is_examined: false,
         is_repeated: false,
         waits: 0,
+        is_put_off: false,
     };
     const SHARED: Evidence = Evidence { is_shared: true, ..LONE };
 
@@ -189,6 +193,7 @@ mod tests {
                     is_examined: bit(2),
                     is_repeated: bit(3),
                     waits: if bit(4) { MOST_WAITS } else { 0 },
+                    is_put_off: bit(5),
                 };
                 let step = verdict.step(evidence);
                 assert!(!matches!(step, Step::Retry | Step::Fail), "{verdict:?} {evidence:?}");
@@ -214,6 +219,7 @@ mod tests {
         assert_eq!(Verdict::Busy.step(SHARED), Step::Stop);
         assert_eq!(Verdict::Busy.step(serving), Step::Wait);
         assert_eq!(Verdict::Busy.step(Evidence { waits: MOST_WAITS, ..serving }), Step::Release);
+        assert_eq!(Verdict::Busy.step(Evidence { is_put_off: true, ..serving }), Step::Release);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tepal_shared::{
     tensor::Batch,
 };
 
-use crate::backend::ModelCall;
+use crate::backend::{ModelCall, OnlyJob};
 
 /// A job with its input.
 #[derive(Clone, Debug)]
@@ -135,7 +135,11 @@ impl MicroBatch {
     #[must_use]
     pub fn as_call(&self, model: &Model, time_limit: Duration) -> ModelCall {
         let id = self.items.first().map(|item| item.attempt.claim.job_id.to_string()).unwrap_or_default();
-        ModelCall { batch: self.concatenate(model), id, time_limit }
+        let only_job = match self.items.as_slice() {
+            [only] => Some(OnlyJob { traceparent: only.attempt.traceparent.clone() }),
+            _ => None,
+        };
+        ModelCall { batch: self.concatenate(model), id, only_job, time_limit }
     }
 
     /// Each job with the number of its first row.

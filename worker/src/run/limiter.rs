@@ -137,6 +137,13 @@ impl Limiter {
         }
     }
 
+    /// The backend asked not to be called for this long.
+    pub fn hold(&self, pause: Option<Duration>) {
+        let Some(pause) = pause.filter(|pause| !pause.is_zero()) else { return };
+        let mut numbers = self.inner.lock();
+        numbers.resume_at = numbers.resume_at.max(Some(Instant::now() + pause));
+    }
+
     /// A call succeeded.
     pub fn succeeded(&self) {
         let mut numbers = self.inner.lock();
@@ -299,6 +306,17 @@ mod tests {
         let since = Instant::now();
         drop(limiter.slot().await);
         assert!(since.elapsed() < Duration::from_millis(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_call_starts_before_the_end_of_the_pause_that_the_backend_asked_for() {
+        let (limiter, _slots) = busy(2, 1);
+        limiter.hold(Some(Duration::from_secs(7)));
+        limiter.hold(Some(Duration::from_secs(3)));
+        limiter.hold(None);
+        let since = Instant::now();
+        drop(limiter.slot().await);
+        assert!((7..8).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,6 +27,9 @@ pub struct Part {
     is_examined: bool,
     is_repeated: bool,
     is_deferred: bool,
+    /// When the backend first refused the call, if nothing but other calls can show why.
+    refused_at: Option<Instant>,
+    refusals: u32,
 }
 
 /// The rest of a batch.
@@ -46,7 +49,8 @@ pub struct Parts {
 impl Part {
     fn new(batch: MicroBatch) -> Self {
         let (is_examined, is_repeated, is_deferred) = (false, false, false);
-        Self { batch, called_at: Instant::now(), waits: 0, is_examined, is_repeated, is_deferred }
+        let (called_at, waits, refused_at, refusals) = (Instant::now(), 0, None, 0);
+        Self { batch, called_at, waits, is_examined, is_repeated, is_deferred, refused_at, refusals }
     }
 
     /// Whether several jobs share the call.
@@ -55,7 +59,13 @@ impl Part {
         self.batch.items.len() > 1
     }
 
-    /// The model has answered its sample.
+    /// The backend refused the call. Returns when it first did so, and how often.
+    pub fn refused(&mut self) -> (Instant, u32) {
+        self.refusals += 1;
+        (*self.refused_at.get_or_insert_with(Instant::now), self.refusals)
+    }
+
+    /// The model has answered its sample, or other calls have shown as much.
     pub fn examined(&mut self) {
         self.is_examined = true;
     }
@@ -100,6 +110,7 @@ impl Parts {
             is_examined: part.is_examined,
             is_repeated: part.is_repeated,
             waits: part.waits,
+            is_put_off: false,
         }
     }
 

@@ -3,6 +3,7 @@
 //! Calls the model with the rows of all jobs, then ends or releases all jobs in one round trip. After a failed call, its
 //! [`Verdict`] alone decides what to do. Only a lone job is ever charged with a failure.
 
+mod examine;
 mod outcome;
 mod settling;
 mod time_limit;
@@ -15,6 +16,7 @@ use std::{
 };
 
 use tepal_shared::{
+    content::Content,
     job::{Attempt, ModelName, input::ResultForm},
     model::{Answer, Model, OutputError, StoredMismatch},
     process::{retry::retry_delay, telemetry},
@@ -24,7 +26,7 @@ use tepal_shared::{
 use tracing::warn;
 
 use crate::{
-    backend::{Backend, BackendError, Evidence, Step, Verdict},
+    backend::{Backend, BackendError, Step, Verdict},
     metrics,
     run::{
         batch::{Limits, MicroBatch},
@@ -185,13 +187,14 @@ impl Runner {
         parts: &mut Parts,
         slot: &mut Slot,
     ) -> Option<(MicroBatch, Failure)> {
-        let mut step = error.verdict.step(parts.evidence(&part, self.breaker.vitals()));
+        let mut step = error.step(parts.evidence(&part, self.breaker.vitals()));
         if step == Step::Examine {
             step = self.examine(&error, &mut part, parts).await;
         }
         if error.verdict.is_load() && step != Step::Stop {
             self.limiter.shrink(began);
         }
+        self.limiter.hold(error.retry_after);
         match step {
             Step::Split => {
                 metrics::batch_split(self.name, error.verdict.word());
@@ -296,50 +299,20 @@ impl Runner {
     ) -> Result<(Settlement, Option<String>), OutputError> {
         let most = self.settings.max_result_bytes;
         match form {
+            _ if self.model.is_opaque => {
+                let settlement = match self.model.value_of(answer, rows, most)? {
+                    Content::Json(text) => Settlement::Complete(text.to_owned()),
+                    bytes => Settlement::CompleteStored(bytes.stored()),
+                };
+                Ok((settlement, None))
+            }
             ResultForm::Prediction => {
                 let result = self.model.render(answer, rows, most)?;
                 Ok((Settlement::Complete(result.json), result.class_name))
             }
             ResultForm::Outputs(names) => {
                 let result = self.model.outputs_of(answer, rows, names, most)?;
-                Ok((Settlement::CompleteTensors(result.bytes), result.class_name))
-            }
-        }
-    }
-
-    /// Calls the model with its sample, to find out whether the backend or the batch is to blame.
-    async fn examine(&self, error: &BackendError, part: &mut Part, parts: &Parts) -> Step {
-        let vitals = self.breaker.vitals();
-        let Some(asked) = self.in_time(&part.batch, self.sample.ask()).await else { return Step::Repeat };
-        match asked {
-            Ok(_) => {
-                vitals.succeeded();
-                part.examined();
-                error.verdict.step(parts.evidence(part, vitals))
-            }
-            // The backend is too busy to answer.
-            Err(sample) if sample.verdict.is_load() => {
-                Verdict::Busy.step(Evidence { is_serving: true, ..parts.evidence(part, vitals) })
-            }
-            // The sample shows nothing.
-            Err(refusal)
-                if self.sample.is_to_blame(&refusal, vitals)
-                    || self.sample.is_on_trial() && part.is_shared() =>
-            {
-                part.examined();
-                error.verdict.step(parts.evidence(part, vitals))
-            }
-            // Another job may show whether the backend serves.
-            Err(_) if self.sample.is_on_trial() && parts.may_defer(part) => Step::Defer,
-            Err(refusal) => {
-                warn!(
-                    action = "sample_failed",
-                    model = self.name.as_str(),
-                    code = refusal.code,
-                    error = telemetry::chain(&refusal)
-                );
-                self.breaker.open_until_sample(&refusal);
-                Step::Release
+                Ok((Settlement::CompleteStored(result.bytes), result.class_name))
             }
         }
     }

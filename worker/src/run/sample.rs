@@ -51,6 +51,12 @@ impl Sample {
         Self { backend, model: Arc::new(model), time_limit, record: Arc::default() }
     }
 
+    /// Whether there is a sample. An opaque model may have none.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        !self.model.is_opaque || self.model.has_written_sample()
+    }
+
     /// Calls the model with the sample and returns the result.
     ///
     /// # Errors
@@ -72,7 +78,10 @@ impl Sample {
 
     /// Asks a derived sample, once. If the model refuses it, jobs that succeed later show that the sample is wrong.
     pub async fn try_derived(&self) {
-        if self.model.has_written_sample() || std::mem::replace(&mut self.record().was_tried, true) {
+        if !self.exists()
+            || self.model.has_written_sample()
+            || std::mem::replace(&mut self.record().was_tried, true)
+        {
             return;
         }
         // The record keeps the answer. An outage is for the probes to find.
@@ -110,7 +119,9 @@ impl Sample {
     }
 
     async fn call(&self) -> Result<Rendered, BackendError> {
-        let sample = self.model.sample_input();
+        let Some(sample) = self.model.sample_input() else {
+            return Err(BackendError::bad_answer("The model has no sample"));
+        };
         let batch = self.model.concatenate(std::iter::once(&sample));
         let call = self.backend.predict(ModelCall::of_sample(batch, self.time_limit));
         let answer = tokio::time::timeout(self.time_limit, call)

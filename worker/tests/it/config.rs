@@ -66,7 +66,7 @@ async fn every_wrong_setting_is_reported_at_once_and_once() {
 #[tokio::test]
 async fn a_wrong_setting_says_what_would_be_right() {
     let text = complaint(Settings::default().with("MODEL_BACKEND", "keras")).await;
-    let expected = "tepal-worker: a setting is wrong:\n  MODEL_BACKEND: `keras` must be onnx, onnxruntime, tensorflow_serving or open_inference";
+    let expected = "tepal-worker: a setting is wrong:\n  MODEL_BACKEND: `keras` must be onnx, onnxruntime, tensorflow_serving, open_inference or http";
     assert_eq!(text, expected);
 
     let text = complaint(Settings::default().with("NUM_WORKERS", 0)).await;

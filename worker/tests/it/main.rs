@@ -6,6 +6,7 @@ mod batching;
 mod config;
 mod doctor;
 mod flowers;
+mod http;
 mod idle;
 mod large_jobs;
 mod life;

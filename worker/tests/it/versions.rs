@@ -25,7 +25,7 @@ fn repository() -> TempDir {
 
 /// Submits the sample of this version, with these bytes before it.
 async fn submit(queue: &Queue, description: &Model, pinned: Option<&str>) -> JobId {
-    let stored = description.stored(&description.sample_input());
+    let stored = description.stored(&description.sample_input().unwrap());
     let stored = pinned.map_or(stored.clone(), |version| input::pin(version, &stored));
     queue.submit_job(0, NewJob::new("m".parse().unwrap(), stored)).await
 }

@@ -83,7 +83,7 @@ pub(super) async fn answer(
 }
 
 async fn finished(app: &App, request: &HeaderMap, job: &Job) -> Result<Response, ApiError> {
-    let mut response = Representation::of(request).shown(app, job).await?;
+    let mut response = Representation::of(request, job).shown(app, job).await?;
     if let Ok(location) = HeaderValue::try_from(format!("/job/{}", job.id)) {
         response.headers_mut().insert(CONTENT_LOCATION, location);
     }

@@ -3,6 +3,7 @@
 mod answer;
 pub(super) mod binary;
 mod caching;
+mod content;
 mod events;
 pub(super) mod representation;
 mod time;

@@ -127,8 +127,9 @@ async fn large_text(app: &App, job: Option<&Job>) -> Result<Option<Vec<Bytes>>, 
     }
 }
 
-fn is_tensors(job: &Job) -> bool {
-    matches!(job.result, Some(JobResult::Tensors(_)))
+/// Whether the result is not JSON in its stored form.
+fn is_converted(job: &Job) -> bool {
+    matches!(job.result, Some(JobResult::Tensors(_) | JobResult::Bytes { .. }))
 }
 
 fn is_large(job: &Job) -> bool {
@@ -176,9 +177,9 @@ impl<'a> Found<'a> {
         let mut count = 0;
         for ((name, job), text) in names.iter().zip(jobs).zip(texts) {
             match text {
-                // The JSON of tensors may be larger than their stored form.
+                // The JSON of tensors and of bytes may be larger than their stored form.
                 Ok(_)
-                    if job.as_ref().is_some_and(is_tensors)
+                    if job.as_ref().is_some_and(is_converted)
                         && !self.share.grow(job.as_ref().map_or(0, size)) =>
                 {
                     break;

@@ -55,6 +55,7 @@ struct ModelView<'a> {
     /// Most unfinished jobs in a partition; omitted if there is no limit of the model's own
     #[serde(skip_serializing_if = "Option::is_none")]
     max_queue_depth: Option<u64>,
+    /// None of an opaque model, which takes and returns any value
     inputs: Vec<TensorView<'a>>,
     outputs: Vec<TensorView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,8 +143,8 @@ impl<'a> ModelView<'a> {
             backend: state.flatten().map(|state| state.backend.as_str()),
             max_batch: model.max_batch,
             max_queue_depth: Some(model.max_queue_depth).filter(|limit| *limit > 0),
-            inputs: model.inputs.iter().map(input).collect(),
-            outputs: model.outputs().map(output).collect(),
+            inputs: model.client_inputs().iter().map(input).collect(),
+            outputs: model.client_outputs().map(output).collect(),
             queue: snapshot.queues.get(&served.name).map(QueueView::of),
             sample: None,
             data_schema: None,

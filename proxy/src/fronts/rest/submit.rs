@@ -64,7 +64,9 @@ pub(crate) async fn predict_sample(
         let choice = choice::read(&parts.uri)?;
         let model = app.models.registry().of_query(&choice)?;
         check_model(&caller, &model)?;
-        submit(&app, &caller, &parts, Submission::sample(model)).await
+        let name = model.name;
+        let sample = Submission::sample(model).ok_or_else(|| Refused::of(name, ApiError::NoSample))?;
+        submit(&app, &caller, &parts, sample).await
     };
     let outcome = outcome.await;
     outcome.map_err(|refused: Refused| refused.counted(&app.metrics))
@@ -125,8 +127,9 @@ fn request(submission: &Value, example: &Value) -> Value {
             "example": "content",
         })
     };
-    let content = "The content of the only input, if the model has one input of BYTES";
-    request["content"]["application/octet-stream"] = raw(&format!("{content}; or JSON and raw tensors"));
+    let content = "The content of the only input, if the model has one input of BYTES or is opaque";
+    request["content"]["application/octet-stream"] =
+        raw(&format!("{content}, which takes any other media type, too; or JSON and raw tensors"));
     for media_type in ["text/plain", "image/*", "audio/*"] {
         request["content"][media_type] = raw(content);
     }
@@ -158,6 +161,7 @@ pub(super) fn predict_sample_operation(contract: &mut Contract<'_>) -> Operation
                 idempotency::malformed(),
                 ApiError::RepeatedHeader(idempotency::NAME),
                 ApiError::NotAcceptable,
+                ApiError::NoSample,
                 choice::invalid(),
             ],
             submitting(),

@@ -36,7 +36,7 @@ pub(super) async fn answer(
             Ok(json(text))
         }
         Some(JobResult::LargeTensors { bytes }) => {
-            let stored = app.results.tensors(job.id, *bytes).await?.ok_or(CallError::Removed)?;
+            let stored = app.results.stored(job.id, *bytes).await?.ok_or(CallError::Removed)?;
             let text = Text::new(form, &stored_outputs::read(&stored).map_err(StoreError::from)?)?;
             let model = Arc::clone(model);
             let write =

@@ -78,8 +78,8 @@ pub(super) fn model_metadata(name: &str, versions: &[&str], model: &Model) -> Va
         "name": name,
         "versions": versions,
         "platform": PLATFORM,
-        "inputs": model.inputs.iter().map(|it| tensor(&it.name, it.datatype, &it.shape, model)).collect::<Vec<_>>(),
-        "outputs": model.outputs().map(|it| tensor(&it.name, it.datatype, &it.shape, model)).collect::<Vec<_>>(),
+        "inputs": model.client_inputs().iter().map(|it| tensor(&it.name, it.datatype, &it.shape, model)).collect::<Vec<_>>(),
+        "outputs": model.client_outputs().map(|it| tensor(&it.name, it.datatype, &it.shape, model)).collect::<Vec<_>>(),
     })
 }
 
@@ -110,8 +110,8 @@ pub(super) fn model_config(name: &str, model: &Model) -> Value {
         "platform": PLATFORM,
         "backend": PLATFORM,
         "max_batch_size": model.max_batch,
-        "input": model.inputs.iter().map(|it| tensor(&it.name, it.datatype, &it.shape)).collect::<Vec<_>>(),
-        "output": model.outputs().map(|it| tensor(&it.name, it.datatype, &it.shape)).collect::<Vec<_>>(),
+        "input": model.client_inputs().iter().map(|it| tensor(&it.name, it.datatype, &it.shape)).collect::<Vec<_>>(),
+        "output": model.client_outputs().map(|it| tensor(&it.name, it.datatype, &it.shape)).collect::<Vec<_>>(),
     })
 }
 

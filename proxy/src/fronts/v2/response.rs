@@ -70,7 +70,7 @@ pub(super) async fn answer(
     match &job.result {
         Some(JobResult::Tensors(tensors)) => Ok(small(head, &encoding, tensors)),
         Some(JobResult::LargeTensors { bytes }) => {
-            let form = app.results.tensors(job.id, *bytes).await?.ok_or(CallError::Removed)?;
+            let form = app.results.stored(job.id, *bytes).await?.ok_or(CallError::Removed)?;
             large(app, head, encoding, form).await
         }
         _ => Err(CallError::Removed.into()),

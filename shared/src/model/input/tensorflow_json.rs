@@ -21,6 +21,7 @@ impl Model {
         instances: impl Into<JsonRef<'a>>,
         at: Pointer<'_>,
     ) -> Result<JobInput, Vec<InputError>> {
+        self.check_has_tensors(at)?;
         let (rows, mut reader) = self.start(instances.into(), at)?;
         // As the first one.
         let are_named = rows.get(0).is_some_and(|first| named(first).is_some());
@@ -42,6 +43,7 @@ impl Model {
         columns: impl Into<JsonRef<'a>>,
         at: Pointer<'_>,
     ) -> Result<JobInput, Vec<InputError>> {
+        self.check_has_tensors(at)?;
         let columns = columns.into();
         let mut reader = strict(Reader::new(self, self.has_batch_axis().then_some(0)));
         let mut rows = None;
@@ -72,6 +74,7 @@ impl Model {
         at: Pointer<'_>,
         context: Option<Placed<'_>>,
     ) -> Result<JobInput, Vec<InputError>> {
+        self.check_has_tensors(at)?;
         let (rows, mut reader) = self.start(examples.into(), at)?;
         each(rows, at, &mut reader, |reader, row, place| match named(row) {
             Some(members) => Example { members: (members, place), context }.read(reader),

@@ -1,6 +1,6 @@
-//! Writes what an ONNX file says as a `model.toml` to start from.
+//! Writes what an ONNX file says, or what is said of an HTTP endpoint, as a `model.toml` to start from.
 
-use std::{fmt::Write as _, path::Path};
+use std::{fmt::Write as _, fs, path::Path};
 
 use super::{
     DESCRIPTION, Interface, ModelError, OnnxFile, TensorFacts, TensorKind, merge,
@@ -15,7 +15,8 @@ use crate::{
 /// Most classes for which names are suggested.
 const MOST_LABELS: usize = 10;
 
-/// What the ONNX file says, or that of the newest version in a folder: as a `model.toml`.
+/// What the ONNX file says, or that of the newest version in a folder: as a `model.toml`. An HTTP endpoint says nothing, so it is what the
+/// folder's `model.toml` says of it.
 ///
 /// # Errors
 /// When the file cannot be used, or the folder has none.
@@ -23,12 +24,43 @@ pub fn inspect(path: &Path) -> Result<String, ModelError> {
     if !path.is_dir() {
         return Ok(description(&path.display().to_string(), &OnnxFile::read(path)?));
     }
+    if let Some(text) = endpoint(path) {
+        return Ok(text);
+    }
     let chosen = versions::choose(path, &Written::default())?;
     let no_model = || ModelError::NoModel { folder: path.to_owned() };
     let Chosen { version, file, broken_versions, .. } = chosen.ok_or_else(no_model)?;
     let broken = broken_versions.iter().map(|broken| format!("# {broken}: {}\n", broken.error));
     let text = description(&version.onnx_file.display().to_string(), &file);
     Ok(broken.chain([text]).collect())
+}
+
+/// The table `[http]` in the folder's `model.toml`, if there is one.
+fn endpoint(folder: &Path) -> Option<String> {
+    let path = folder.join(DESCRIPTION);
+    let written = Written::parse(&fs::read_to_string(&path).ok()?).ok()?;
+    let endpoint = written.http?;
+    let max_batch = written.max_batch.unwrap_or_default();
+    let takes = match max_batch {
+        0 => "each job has a call of its own; above 0, the server takes a JSON array with this many values",
+        _ => "the server takes a JSON array with this many values",
+    };
+    let mut text = comment(&format!("What {} says.", path.display()));
+    let _ = write!(
+        text,
+        "\n# The model takes any JSON value, and what the server answers is the result. It says nothing of its inputs.\n\n\
+         max_batch = {max_batch}    # {takes}\n\n[http]\nurl = {}\nmethod = {}\nconnect_timeout_ms = {}\n",
+        quoted(&endpoint.url),
+        quoted(&endpoint.method),
+        endpoint.connect_timeout().as_millis()
+    );
+    let _ = match &endpoint.probe {
+        Some(path) => writeln!(text, "probe = {}", quoted(path)),
+        None => writeln!(text, "# probe = \"/health\"    # without it, a probe only connects"),
+    };
+    let names =
+        endpoint.headers.keys().map(|name| format!("headers: {name}\n")).map(|line| comment(&line) + "\n");
+    Some(text + &names.collect::<String>())
 }
 
 /// A `model.toml` that says what the file says. Comments name the file.
@@ -184,6 +216,22 @@ mod tests {
             let without_path = |model: Model| facts(&Model { onnx_file: None, ..model });
             assert_eq!(without_path(described), without_path(bare.clone()), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_an_endpoint_is_printed_without_secrets() {
+        let models = tempfile::tempdir().unwrap();
+        let folder = models.path().join("m");
+        std::fs::create_dir(&folder).unwrap();
+        let written = "[http]\nurl = \"http://127.0.0.1:1/\"\nheaders.authorization = \"Bearer secret\"\n";
+        std::fs::write(folder.join("model.toml"), written).unwrap();
+        let text = inspect(&folder).unwrap();
+        assert!(!text.contains("secret") && text.contains("# headers: authorization\n"), "{text}");
+        let model = Model::load(models.path(), "m").unwrap();
+        std::fs::write(folder.join("model.toml"), &text).unwrap();
+        let printed = Model::load(models.path(), "m").unwrap();
+        assert_eq!((printed.max_batch, printed.is_opaque), (model.max_batch, true), "{text}");
+        assert_eq!(printed.endpoint.unwrap().url, model.endpoint.unwrap().url);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Makes a description of what the model says itself and what `model.toml` adds. What contradicts the model is refused.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::{
     written::{Written, WrittenInput, WrittenOutput},
 };
 use crate::{
-    model::{Axis, InputSpec, Model, OutputSpec, Shape},
+    model::{Axis, InputSpec, Model, OutputSpec, Serving, Shape, endpoint::Endpoint, opaque},
     tensor::DataType,
 };
 
@@ -30,6 +30,10 @@ pub(super) fn describe(
     interface: Option<&Interface>,
     identity: Identity,
 ) -> Result<Model, String> {
+    let serving = written.serving()?;
+    if let Some(endpoint) = &written.http {
+        return opaque_model(written, endpoint, serving, identity);
+    }
     let inputs = inputs(written, interface)?;
     let outputs = outputs(written, interface)?;
     if inputs.is_empty() && interface.is_some() {
@@ -44,23 +48,50 @@ pub(super) fn describe(
     let outputs = outputs.iter().map(|(output, facts)| reader.output(output, *facts));
     let mut outputs = outputs.collect::<Result<Vec<_>, _>>()?.into_iter();
     let output = outputs.next().ok_or_else(|| none("outputs", interface))?;
-    let mut model = Model {
+    let model = Model { max_batch, ..model(written, serving, identity, (inputs, output)) };
+    checked(Model { further_outputs: outputs.collect(), ..model })
+}
+
+/// An opaque model. With `max_batch`, its server takes that many values in a JSON array.
+fn opaque_model(
+    written: &Written,
+    endpoint: &Endpoint,
+    serving: Serving,
+    identity: Identity,
+) -> Result<Model, String> {
+    let model = model(written, serving, identity, (vec![opaque::input()], opaque::output()));
+    checked(Model { is_opaque: true, endpoint: Some(Arc::new(endpoint.clone())), ..model })
+}
+
+/// A model with this first output and no others. `max_batch` is 0 unless it is written.
+fn model(
+    written: &Written,
+    serving: Serving,
+    identity: Identity,
+    (inputs, output): (Vec<InputSpec>, OutputSpec),
+) -> Model {
+    Model {
         name: identity.name,
         version: identity.version,
         server_version: written.server_version(),
         signature: written.signature(),
         onnx_file: identity.onnx_file,
-        max_batch,
+        max_batch: written.max_batch.unwrap_or_default(),
         max_queue_depth: written.max_queue_depth,
         sample: identity.sample,
         large_sample: None,
         inputs,
         output,
-        further_outputs: outputs.collect(),
-        serving: written.serving.clone(),
+        further_outputs: Vec::new(),
+        serving,
+        is_opaque: false,
+        endpoint: None,
         is_pinnable: false,
         other_versions: Vec::new(),
-    };
+    }
+}
+
+fn checked(mut model: Model) -> Result<Model, String> {
     model.check()?;
     model.convert_large_sample();
     Ok(model)

@@ -88,7 +88,7 @@ fn a_folder_with_only_an_onnx_file_is_a_model() {
         model.outputs().map(|output| (output.name.as_str(), output.datatype, output.shape.clone())).collect();
     let expected = [("embedding", DataType::Fp32, shape(&[-1, 4])), ("score", DataType::Fp32, shape(&[]))];
     assert_eq!(outputs, expected);
-    assert_eq!(model.sample_input().tensors[0].shape, [1, 32]);
+    assert_eq!(model.sample_input().unwrap().tensors[0].shape, [1, 32]);
 }
 
 #[test]

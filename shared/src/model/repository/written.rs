@@ -1,11 +1,11 @@
 //! What a user writes in `model.toml`. Everything is optional here: the model itself says the rest.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use super::super::{ServerVersion, Serving, Shape};
+use super::super::{ServerVersion, Serving, Shape, endpoint::Endpoint, serving::HTTP};
 use crate::tensor::DataType;
 
 /// A `model.toml`.
@@ -37,6 +37,8 @@ pub(super) struct Written {
     pub(super) outputs: Vec<WrittenOutput>,
     #[serde(default)]
     pub(super) serving: Serving,
+    /// Where an opaque model is called.
+    pub(super) http: Option<Endpoint>,
 }
 
 /// `[[inputs]]` of a `model.toml`.
@@ -81,12 +83,53 @@ impl Written {
         Ok(Self { is_given: true, ..written })
     }
 
+    /// The same with files that are relative to the model's folder.
+    pub(super) fn within(self, folder: &Path) -> Self {
+        Self { http: self.http.map(|endpoint| endpoint.within(folder)), ..self }
+    }
+
     /// Whether it describes the model without the model's help.
     pub(super) fn is_complete(&self) -> bool {
+        if self.http.is_some() {
+            return true;
+        }
         let inputs = self.inputs.iter().map(|input| input.datatype.is_some() && input.shape.is_some());
         let outputs = self.outputs.iter().map(|output| output.datatype.is_some() && output.shape.is_some());
         let has_tensors = !self.inputs.is_empty() && !self.outputs.is_empty();
         self.max_batch.is_some() && has_tensors && inputs.chain(outputs).all(|is_whole| is_whole)
+    }
+
+    /// How workers serve it. The backend is `http` if and only if there is an endpoint to call.
+    pub(super) fn serving(&self) -> Result<Serving, String> {
+        let mut serving = self.serving.clone();
+        match (&self.http, serving.backend.as_deref()) {
+            (None, Some(HTTP)) => Err("its backend is http, but it has no table [http]".to_owned()),
+            (Some(_), Some(other)) if other != HTTP => {
+                Err(format!("it has the table [http], but its backend is {other}"))
+            }
+            (Some(_), _) => {
+                if let Some(key) = self.key_of_tensors() {
+                    return Err(format!(
+                        "it has both the table [http] and `{key}`: such a model takes any value and has no tensors"
+                    ));
+                }
+                serving.backend = Some(HTTP.to_owned());
+                Ok(serving)
+            }
+            (None, _) => Ok(serving),
+        }
+    }
+
+    /// A key that has no meaning for an opaque model.
+    fn key_of_tensors(&self) -> Option<&'static str> {
+        let keys = [
+            ("inputs", !self.inputs.is_empty()),
+            ("outputs", !self.outputs.is_empty()),
+            ("onnx_file", self.onnx_file.is_some()),
+            ("signature", self.signature.is_some()),
+            ("version_label", self.version_label.is_some()),
+        ];
+        keys.into_iter().find(|(_, is_written)| *is_written).map(|(key, _)| key)
     }
 
     /// The signature to call.

@@ -167,7 +167,7 @@ fn a_row_has_a_bounded_number_of_values() {
 #[test]
 fn raw_content_is_the_only_element_of_a_model_that_takes_bytes() {
     let mut model = flowers();
-    assert!(!model.takes_raw() && model.raw_input(b"x").is_none());
+    assert!(!model.takes_raw() && model.raw_input("a/b", b"x").is_none());
     let input = &mut model.inputs[0];
     (input.datatype, input.features) = (DataType::Bytes, Vec::new());
     (input.greater_than, input.less_than) = (None, None);
@@ -177,7 +177,7 @@ fn raw_content_is_the_only_element_of_a_model_that_takes_bytes() {
     {
         let axes = shape.axes().len();
         model.inputs[0].shape = shape;
-        let input = model.raw_input(b"\xff\xd8").unwrap();
+        let input = model.raw_input("a/b", b"\xff\xd8").unwrap();
         let tensor = InputTensor { shape: vec![1; axes + 1], data: b"\x02\0\0\0\xff\xd8".to_vec() };
         assert_eq!(input, JobInput { rows: 1, tensors: vec![tensor] });
         assert_eq!(model.read_stored(&model.stored(&input)), Ok(input));

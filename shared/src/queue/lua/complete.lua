@@ -5,11 +5,13 @@
 -- KEYS[3]  of priority low
 -- KEYS[4...]  job hashes
 -- ARGV[1]  lifetime of a terminal job, s
--- ARGV[2...]  per job: attempt token, stream number, result, JSON or tensors
+-- ARGV[2...]  per job: attempt token, stream number, result: JSON, tensors, or bytes with a content type
 -- Returns  a word for each job: "completed" also if this attempt has completed the job before | "lost" another attempt
 --          holds the job or ended it | "cancelled" | "missing" no such job
 -- A result that begins with this byte is tensors: MARK in src/tensor/stored_outputs.rs.
 local TENSORS = 2
+-- One that begins with this byte is bytes; the length of their content type and the content type follow: src/content.rs.
+local BYTES = 0xe1
 
 -- Checks everything before the first write. Lists of the jobs to end: their keys, when they were accepted, their results, their
 -- entries in each stream, and the charges of large jobs. Lists are cheaper than a table for each job.
@@ -51,8 +53,11 @@ for i, key in ipairs(ending) do
   if #result <= LARGE then
     close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', result)
   else
-    local sign = string.byte(result) == TENSORS and '#' or '@'
-    close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', sign .. #result, 'large_result', result)
+    local size = (string.byte(result) == TENSORS and '#' or '@') .. #result
+    if string.byte(result) == BYTES then
+      size = '%' .. #result .. ' ' .. string.sub(result, 3, 2 + string.byte(result, 2))
+    end
+    close_job(key, accepted[i], now, 'completed', ARGV[1], 'result', size, 'large_result', result)
   end
 end
 for number, ended in ipairs(entries) do

@@ -5,6 +5,7 @@ use std::{mem, num::ParseIntError};
 use redis::{Cmd, Pipeline, Value};
 
 use crate::{
+    content::{self, Content},
     job::{Job, JobId, JobResult, JobStatus, Priority},
     queue::{error::StoreError, views::handle::Views},
     tensor::stored_outputs,
@@ -155,8 +156,8 @@ pub(super) fn job_from(id: JobId, value: Value) -> Result<Option<Job>, StoreErro
     }))
 }
 
-/// Reads the field `result`. No JSON text begins like one of the other forms: with the mark of [`stored_outputs`], or with the sign
-/// before the size of a large result.
+/// Reads the field `result`. No JSON text begins like one of the other forms: with the mark of [`stored_outputs`] or of [`content`], or
+/// with the sign before the size of a large result.
 fn result_from(value: Value) -> Result<Option<JobResult>, StoreError> {
     let Some(bytes) = redis::from_redis_value::<Option<Vec<u8>>>(value).map_err(StoreError::unread)? else {
         return Ok(None);
@@ -164,11 +165,24 @@ fn result_from(value: Value) -> Result<Option<JobResult>, StoreError> {
     if stored_outputs::is_tensors(&bytes) {
         return Ok(Some(JobResult::Tensors(stored_outputs::read_owned(&bytes).map_err(StoreError::unread)?)));
     }
+    if content::is_bytes(&bytes)
+        && let Content::Bytes { content_type, bytes } = Content::read(&bytes).map_err(StoreError::unread)?
+    {
+        let (content_type, bytes) = (content_type.to_owned(), bytes.to_vec());
+        return Ok(Some(JobResult::Bytes { content_type, bytes }));
+    }
     let text = String::from_utf8(bytes).map_err(StoreError::unread)?;
     let size = |text: &str| text.parse().map_err(StoreError::unread::<ParseIntError>);
-    Ok(Some(match (text.strip_prefix('@'), text.strip_prefix('#')) {
-        (Some(bytes), _) => JobResult::Large { bytes: size(bytes)? },
-        (_, Some(bytes)) => JobResult::LargeTensors { bytes: size(bytes)? },
+    let mut rest = text.chars();
+    let sign = rest.next();
+    let rest = rest.as_str();
+    Ok(Some(match sign {
+        Some('@') => JobResult::Large { bytes: size(rest)? },
+        Some('#') => JobResult::LargeTensors { bytes: size(rest)? },
+        Some('%') => {
+            let (bytes, content_type) = rest.split_once(' ').unwrap_or((rest, ""));
+            JobResult::LargeBytes { bytes: size(bytes)?, content_type: content_type.to_owned() }
+        }
         _ => JobResult::Inline(text),
     }))
 }

@@ -25,8 +25,9 @@ const MOST_RESULTS: usize = 32;
 pub enum Settlement {
     /// Complete it with this result, JSON.
     Complete(String),
-    /// Complete it with these tensors, see [`stored_outputs`](crate::tensor::stored_outputs).
-    CompleteTensors(Vec<u8>),
+    /// Complete it with a result that is not JSON, in its stored form: tensors, see [`stored_outputs`](crate::tensor::stored_outputs), or
+    /// bytes, see [`content`](crate::content).
+    CompleteStored(Vec<u8>),
     /// Fail it.
     Fail {
         /// One word for programs.
@@ -124,7 +125,7 @@ impl Work {
             }
             Settlement::Retry(delay) => command.arg(millis(*delay)).arg(lease_ms),
             Settlement::Broken => command.arg(lease_ms).arg(1),
-            Settlement::Release | Settlement::Complete(_) | Settlement::CompleteTensors(_) => {
+            Settlement::Release | Settlement::Complete(_) | Settlement::CompleteStored(_) => {
                 command.arg(lease_ms).arg(0)
             }
         };
@@ -186,14 +187,14 @@ impl Settlement {
     fn result(&self) -> Option<&[u8]> {
         match self {
             Self::Complete(json) => Some(json.as_bytes()),
-            Self::CompleteTensors(tensors) => Some(tensors),
+            Self::CompleteStored(result) => Some(result),
             Self::Fail { .. } | Self::Retry(_) | Self::Release | Self::Broken => None,
         }
     }
 
     fn script(&self) -> &'static NamedScript {
         match self {
-            Self::Complete(_) | Self::CompleteTensors(_) => &scripts::COMPLETE,
+            Self::Complete(_) | Self::CompleteStored(_) => &scripts::COMPLETE,
             Self::Fail { .. } => &scripts::FAIL,
             Self::Retry(_) => &scripts::RETRY,
             Self::Release | Self::Broken => &scripts::RELEASE,

@@ -27,6 +27,10 @@ mutants! {
         ends::a_large_result_is_read_by_itself_and_its_job_says_its_size;
     complete_takes_large_tensors_for_json: "complete.lua" "string.byte(result) == TENSORS" => "false",
         ends::tensors_are_read_as_tensors_whatever_their_size;
+    complete_takes_large_bytes_for_json: "complete.lua" "string.byte(result) == BYTES" => "false",
+        ends::bytes_are_read_with_their_content_type_whatever_their_size;
+    complete_cuts_the_content_type: "complete.lua" "2 + string.byte(result, 2)" => "string.byte(result, 2)",
+        ends::bytes_are_read_with_their_content_type_whatever_their_size;
     complete_mixes_up_the_results: "complete.lua" "table.insert(results, ARGV[argument + 2])" => "table.insert(results, ARGV[4])",
         ends::many_results_stored_at_once_reach_their_own_jobs;
     fail_is_not_fenced: "fail.lua" "if refused then" => "if false then",

@@ -75,8 +75,8 @@ impl Plans {
             plans: Mutex::default(),
             outputs: None,
         };
-        let sample = model.sample_input();
-        match plans.plan(&plans.shapes(sample.tensors.iter().map(|tensor| &tensor.shape[..]))) {
+        let sample = model.sample_input().map_or_else(Vec::new, |sample| sample.tensors);
+        match plans.plan(&plans.shapes(sample.iter().map(|tensor| &tensor.shape[..]))) {
             Ok(plan) => plans.outputs = Some(plan),
             // Other lengths may fit the model.
             Err(_) if is_variable => {}

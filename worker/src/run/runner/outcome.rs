@@ -28,7 +28,7 @@ impl<'a> Outcome<'a> {
     pub(super) fn word(&self, settled: Settled) -> &'static str {
         match (settled, &self.settlement) {
             (Settled::Fenced(_), _) => "fenced",
-            (_, Settlement::Complete(_) | Settlement::CompleteTensors(_)) => "completed",
+            (_, Settlement::Complete(_) | Settlement::CompleteStored(_)) => "completed",
             (_, Settlement::Fail { .. }) => "failed",
             (_, Settlement::Retry(_)) => "retried",
             (_, Settlement::Release | Settlement::Broken) => "released",
@@ -56,7 +56,7 @@ impl<'a> Outcome<'a> {
             return;
         }
         match &self.settlement {
-            Settlement::Complete(_) | Settlement::CompleteTensors(_) => {
+            Settlement::Complete(_) | Settlement::CompleteStored(_) => {
                 let result = self.class_name.as_deref();
                 info!(
                     action = "prediction_completed",

@@ -130,7 +130,7 @@ fn iris_at(addr: std::net::SocketAddr) -> (Arc<dyn Backend>, ModelCall) {
     let server = ["--tf-serving-host", &host, "--tf-serving-grpc-port", &port];
     let config = Config::try_from(Args::try_parse_from(args.into_iter().chain(server)).unwrap()).unwrap();
     let model = config.common.model.as_ref().unwrap();
-    let rows = model.sample_input();
+    let rows = model.sample_input().unwrap();
     let call = ModelCall::of_sample(model.concatenate(std::iter::once(&rows)), SOON);
     (backend::open(&config.backend, model).unwrap(), call)
 }

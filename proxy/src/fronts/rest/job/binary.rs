@@ -36,7 +36,7 @@ pub(super) async fn shown(app: &App, job: &Job) -> Result<Response, ApiError> {
             with_length(Response::new(Body::new(pieces)), length)
         }
         Some(JobResult::LargeTensors { bytes }) => {
-            let form = app.results.tensors(job.id, *bytes).await?.ok_or(ApiError::JobNotFound)?;
+            let form = app.results.stored(job.id, *bytes).await?.ok_or(ApiError::JobNotFound)?;
             let tensors = stored_outputs::read(&form).map_err(StoreError::from)?;
             let text = described(job, tensors.iter().cloned());
             let length = text.len();

@@ -22,7 +22,7 @@ const LONGEST_S: u64 = 3600;
 
 /// The job with its ETag, or 304 if the client has it already.
 pub(super) async fn conditional(app: &App, request: &HeaderMap, job: &Job) -> Result<Response, ApiError> {
-    let representation = Representation::of(request);
+    let representation = Representation::of(request, job);
     let tag = representation.tag(job);
     let mut response = if kept::names(request, &tag) {
         let mut unchanged = StatusCode::NOT_MODIFIED.into_response();

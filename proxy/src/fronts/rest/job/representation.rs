@@ -1,4 +1,5 @@
-//! The forms of a job, and the choice between them (RFC 9110, section 12): JSON, or the binary form of the Open Inference Protocol.
+//! The forms of a job, and the choice between them (RFC 9110, section 12): JSON, the binary form of the Open Inference Protocol, or the
+//! bytes that are its result.
 
 use axum::{
     http::{HeaderMap, HeaderValue, header::VARY},
@@ -6,7 +7,7 @@ use axum::{
 };
 use tepal_shared::job::Job;
 
-use super::{answer::shown, binary, view};
+use super::{answer::shown, binary, content, view};
 use crate::{error::ApiError, http::accept, state::App};
 
 /// The forms of a job. Each has its own ETag.
@@ -14,12 +15,18 @@ use crate::{error::ApiError, http::accept, state::App};
 pub(crate) enum Representation {
     Json,
     Binary,
+    Content,
 }
 
 impl Representation {
     /// The form that the client prefers.
-    pub(crate) fn of(request: &HeaderMap) -> Self {
-        if accept::prefers_bytes(request) { Self::Binary } else { Self::Json }
+    pub(crate) fn of(request: &HeaderMap, job: &Job) -> Self {
+        let prefers_bytes = accept::prefers_bytes(request);
+        match content::type_of(job) {
+            Some(own) if prefers_bytes || accept::prefers_type(request, own) => Self::Content,
+            None if prefers_bytes => Self::Binary,
+            _ => Self::Json,
+        }
     }
 
     /// The ETag of the job in this form.
@@ -27,6 +34,7 @@ impl Representation {
         match self {
             Self::Json => format!("\"{}\"", view::tag(job)),
             Self::Binary => format!("\"{}-binary\"", view::tag(job)),
+            Self::Content => format!("\"{}-content\"", view::tag(job)),
         }
     }
 
@@ -35,6 +43,7 @@ impl Representation {
         match self {
             Self::Json => shown(app, job).await,
             Self::Binary => binary::shown(app, job).await,
+            Self::Content => content::shown(app, job).await,
         }
     }
 }

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde_json::{Value, json as value};
 use tepal_shared::{
+    content,
     job::{Job, JobId, JobResult, JobStatus, Priority},
     tensor::{Tensor, open_inference::json},
 };
@@ -49,9 +50,9 @@ pub(crate) struct JobView<'a> {
 /// The result is JSON text already, and no member of the type.
 fn add_result(schema: &mut Schema) {
     let result = value!({
-        "type": "object",
-        "description": "Once completed. For several rows `predictions` has one such object for each. Of a job with `inputs` it \
-            has only `outputs`, a list of tensors",
+        "description": "Once completed. An object; for several rows `predictions` has one such object for each. Of a job with \
+            `inputs` it has only `outputs`, a list of tensors. Of an opaque model it is the JSON that its server answered, or \
+            `{\"content_type\", \"b64\"}`",
     });
     if let Some(members) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         members.insert(RESULT.to_owned(), result);
@@ -85,7 +86,11 @@ pub(crate) fn body(job: &Job) -> String {
         Some(JobResult::Tensors(tensors)) => {
             with_result(job, |text| json::write_outputs(tensors.iter().map(Tensor::view), text))
         }
-        Some(JobResult::Large { .. } | JobResult::LargeTensors { .. }) | None => without_result(job),
+        Some(JobResult::Bytes { content_type, bytes }) => {
+            with_result(job, |text| content::write_json(content_type, bytes, text))
+        }
+        Some(JobResult::Large { .. } | JobResult::LargeTensors { .. } | JobResult::LargeBytes { .. })
+        | None => without_result(job),
     }
 }
 
@@ -237,6 +242,14 @@ mod tests {
         let job = Job { result: Some(JobResult::Tensors(vec![tensor])), ..job() };
         let result =
             r#","result":{"outputs":[{"name":"y","shape":[1,2],"datatype":"FP32","data":[0.5,"NaN"]}]}}"#;
+        assert!(body(&job).ends_with(result), "{}", body(&job));
+    }
+
+    #[test]
+    fn bytes_are_shown_with_their_content_type() {
+        let (content_type, bytes) = ("image/png".to_owned(), b"\x89PNG".to_vec());
+        let job = Job { result: Some(JobResult::Bytes { content_type, bytes }), ..job() };
+        let result = r#","result":{"content_type":"image/png","b64":"iVBORw=="}}"#;
         assert!(body(&job).ends_with(result), "{}", body(&job));
     }
 

@@ -26,8 +26,8 @@ enum Form {
     Json,
     /// With the length of the JSON.
     Binary(HeaderValue),
-    /// For this model.
-    Raw(RawContent, Arc<Served>),
+    /// Of this content type, for this model.
+    Raw(RawContent, String, Arc<Served>),
 }
 
 /// Reads the body. Returns the submission and the memory that the body holds. `model_of`: the model that a body in JSON names, if any, or
@@ -61,14 +61,23 @@ impl Form {
         if headers::is_declared(headers, &["application/json"])? {
             return Ok(Self::Json);
         }
-        let Some(content) = headers::raw_content(headers)? else {
-            return Err(ApiError::NotDeclaredJson.into());
+        let content_type = headers::content_type(headers)?.ok_or(ApiError::NotDeclaredJson)?;
+        let content = headers::raw_content(content_type);
+        let model = match (model_of(None), content) {
+            // An opaque model takes content of any type.
+            (Ok(model), None) if !model.description.is_opaque => {
+                return Err(ApiError::NotDeclaredJson.into());
+            }
+            (Ok(model), _) => model,
+            (Err(_), None) => return Err(ApiError::NotDeclaredJson.into()),
+            (Err(refused), Some(_)) => return Err(refused),
         };
-        let model = model_of(None)?;
-        match model.description.takes_raw() {
-            true => Ok(Self::Raw(content, model)),
-            false => Err(Refused::of(model.name, ApiError::NoRawInput)),
+        if !model.description.takes_raw() {
+            return Err(Refused::of(model.name, ApiError::NoRawInput));
         }
+        // What an opaque model takes is passed on unread.
+        let content = content.filter(|_| !model.description.is_opaque).unwrap_or(RawContent::Bytes);
+        Ok(Self::Raw(content, content_type.to_owned(), model))
     }
 
     fn read(
@@ -84,9 +93,10 @@ impl Form {
                 Submission::read(&body, &model).map_err(|wrong| invalid(&model, wrong))
             }
             Self::Binary(length) => read_binary(&length, body, meter, model_of),
-            Self::Raw(content, model) => {
+            Self::Raw(content, content_type, model) => {
                 let name = model.name;
-                read_raw(content, body, meter, model).map_err(|error| Refused::of(name, error))
+                read_raw((content, &content_type), body, meter, model)
+                    .map_err(|error| Refused::of(name, error))
             }
         }
     }
@@ -110,7 +120,7 @@ fn invalid(model: &Served, mistakes: Vec<Mistake>) -> Refused {
 }
 
 fn read_raw(
-    content: RawContent,
+    (content, content_type): (RawContent, &str),
     body: &[u8],
     meter: &mut Meter,
     model: Arc<Served>,
@@ -125,5 +135,5 @@ fn read_raw(
         return Err(ApiError::Invalid(vec![Mistake::at("", "invalid_utf8", detail)]));
     }
     extract::pay_for_tensors(meter, body)?;
-    Submission::of_raw(body, model).ok_or(ApiError::NoRawInput)
+    Submission::of_raw(content_type, body, model).ok_or(ApiError::NoRawInput)
 }
