@@ -5,10 +5,11 @@ use std::error::Error;
 use tonic_prost_build::Config;
 
 const PROTO_DIR: &str = "proto";
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "tensorflow_serving/prediction_service.proto",
     "tensorflow_serving/model_service.proto",
     "open_inference/open_inference.proto",
+    "grpc_health/health.proto",
     "onnx/onnx.proto",
 ];
 

@@ -7,6 +7,7 @@
 //! | [`tensorflow::error`] | `tensorflow.error` | TensorFlow's outcome codes |
 //! | [`tensorflow::serving`] | `tensorflow.serving` | the calls of TensorFlow Serving |
 //! | [`open_inference`] | `inference` | the calls of the Open Inference Protocol |
+//! | [`grpc_health`] | `grpc.health.v1` | the health check of gRPC servers |
 //! | [`onnx`] | `onnx` | what Tepal reads of an ONNX file |
 //!
 //! Maps are ordered, so equal messages have equal bytes. Fields that the .proto files leave out are skipped.
@@ -40,6 +41,15 @@ pub mod tensorflow {
 )]
 pub mod open_inference {
     tonic::include_proto!("inference");
+}
+
+/// The health check of gRPC servers.
+#[allow(
+    missing_docs,
+    reason = "generated code: most enum values are documented by their official names alone"
+)]
+pub mod grpc_health {
+    tonic::include_proto!("grpc.health.v1");
 }
 
 /// What Tepal reads of an ONNX file.
