@@ -1,8 +1,10 @@
-//! Tensors as the Open Inference Protocol writes them: JSON, and its binary form (the extension `binary_tensor_data`).
+//! Tensors as the Open Inference Protocol writes them: JSON, its binary form (the extension `binary_tensor_data`), and the messages of
+//! gRPC.
 
 pub mod binary;
 mod head;
 pub mod json;
+pub mod message;
 
 use super::{Tensor, pointer::Pointer};
 
@@ -24,6 +26,8 @@ pub enum Form {
     Nested,
     /// Raw bytes, which have no place in the JSON.
     Raw,
+    /// This list of a message.
+    List(&'static str),
 }
 
 impl Given {
@@ -32,6 +36,7 @@ impl Given {
     pub fn place_of(&self, index: usize, at: Pointer<'_>) -> String {
         match self.form {
             Form::Raw => at.to_string(),
+            Form::List(name) => at.member(message::CONTENTS).member(name).element(index).to_string(),
             Form::Flat => at.member(json::DATA).element(index).to_string(),
             Form::Nested => {
                 let mut below: usize = self.tensor.shape.iter().product();
@@ -67,6 +72,8 @@ mod tests {
         assert_eq!(given(&[2, 3, 4], Form::Nested).place_of(23, at), "/inputs/1/data/1/2/3");
         assert_eq!(given(&[2, 3, 4], Form::Nested).place_of(5, at), "/inputs/1/data/0/1/1");
         assert_eq!(given(&[], Form::Nested).place_of(0, at), "/inputs/1/data");
+        let list = given(&[2, 3, 4], Form::List("int_contents"));
+        assert_eq!(list.place_of(5, at), "/inputs/1/contents/int_contents/5");
         assert_eq!(given(&[2, 3, 4], Form::Raw).place_of(23, at), "/inputs/1");
     }
 }

@@ -179,7 +179,13 @@ impl<'a> Raw<'a> {
 }
 
 /// Checks that the bytes are the elements of the tensor.
-fn check(head: &Head<'_>, raw: &[u8], at: Pointer<'_>, size_at: Pointer<'_>, errors: &mut InputErrors) {
+pub(super) fn check(
+    head: &Head<'_>,
+    raw: &[u8],
+    at: Pointer<'_>,
+    size_at: Pointer<'_>,
+    errors: &mut InputErrors,
+) {
     let Head { shape, datatype, elements, .. } = head;
     let Some(width) = datatype.width() else { return check_bytes(head, raw, at, errors) };
     if raw.len() != elements * width {

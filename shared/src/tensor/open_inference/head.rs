@@ -96,6 +96,32 @@ impl<'a> Head<'a> {
         Some(Self { name: name?, shape, datatype: datatype?, elements })
     }
 
+    /// Checks what a message has.
+    pub(super) fn of(
+        name: &'a str,
+        datatype: &str,
+        shape: &[i64],
+        at: Pointer<'_>,
+        errors: &mut InputErrors,
+    ) -> Option<Self> {
+        let datatype = named(datatype, at.member(DATATYPE), errors);
+        if !are_few(shape.len(), at.member(SHAPE), errors) {
+            return None;
+        }
+        let lengths = shape.iter().enumerate().map(|(index, given)| {
+            let length = usize::try_from(*given).ok().filter(|length| *length > 0);
+            if length.is_none() {
+                let at = at.member(SHAPE);
+                errors.add(at.element(index), "out_of_range", wrong_length(given));
+            }
+            length
+        });
+        // All axes are read, so that all mistakes are reported.
+        let lengths: Vec<Option<usize>> = lengths.collect();
+        let (shape, elements) = whole(lengths, at.member(SHAPE), errors)?;
+        Some(Self { name, shape, datatype: datatype?, elements })
+    }
+
     /// The tensor with these elements.
     pub(super) fn with(self, data: Vec<u8>) -> Tensor {
         Tensor { name: self.name.to_owned(), datatype: self.datatype, shape: self.shape, data }
@@ -111,7 +137,10 @@ fn text<'a>(value: JsonRef<'a>, at: Pointer<'_>, errors: &mut InputErrors) -> Op
 }
 
 fn read_datatype(value: JsonRef<'_>, at: Pointer<'_>, errors: &mut InputErrors) -> Option<DataType> {
-    let word = text(value, at, errors)?;
+    named(text(value, at, errors)?, at, errors)
+}
+
+fn named(word: &str, at: Pointer<'_>, errors: &mut InputErrors) -> Option<DataType> {
     let datatype = DataType::named(word);
     if datatype.is_none() {
         let names = DataType::ALL.map(DataType::as_str).join(", ");
@@ -126,13 +155,28 @@ fn read_shape(value: JsonRef<'_>, at: Pointer<'_>, errors: &mut InputErrors) -> 
         errors.add(at, "type", format!("must be a list of the lengths of the axes, not {}", value.kind()));
         return None;
     };
-    if axes.len() > MOST_AXES {
-        errors.add(at, "length", format!("must have at most {MOST_AXES} axes, not {}", axes.len()));
+    if !are_few(axes.len(), at, errors) {
         return None;
     }
     let lengths = axes.iter().enumerate().map(|(index, axis)| length(axis, at.element(index), errors));
     // All axes are read, so that all mistakes are reported.
     let lengths: Vec<Option<usize>> = lengths.collect();
+    whole(lengths, at, errors)
+}
+
+fn are_few(axes: usize, at: Pointer<'_>, errors: &mut InputErrors) -> bool {
+    if axes > MOST_AXES {
+        errors.add(at, "length", format!("must have at most {MOST_AXES} axes, not {axes}"));
+    }
+    axes <= MOST_AXES
+}
+
+/// The shape, and the number of elements, unless a length is missing.
+fn whole(
+    lengths: Vec<Option<usize>>,
+    at: Pointer<'_>,
+    errors: &mut InputErrors,
+) -> Option<(Vec<usize>, usize)> {
     let shape = lengths.into_iter().collect::<Option<Vec<usize>>>()?;
     let elements = shape.iter().try_fold(1_usize, |elements, length| elements.checked_mul(*length));
     let elements = elements.filter(|elements| *elements <= MOST_ELEMENTS);
@@ -140,6 +184,10 @@ fn read_shape(value: JsonRef<'_>, at: Pointer<'_>, errors: &mut InputErrors) -> 
         errors.add(at, "out_of_range", format!("must have at most {MOST_ELEMENTS} elements in all"));
     }
     Some((shape, elements?))
+}
+
+fn wrong_length(given: &dyn Display) -> String {
+    format!("must be a whole number from 1, not {given}")
 }
 
 /// The length of an axis.
@@ -151,7 +199,7 @@ fn length(axis: JsonRef<'_>, at: Pointer<'_>, errors: &mut InputErrors) -> Optio
         .filter(|length| *length > 0);
     if length.is_none() {
         let mut refuse = |code, given: &dyn Display| {
-            errors.add(at, code, format!("must be a whole number from 1, not {given}"));
+            errors.add(at, code, wrong_length(given));
         };
         match (axis, axis.large()) {
             (JsonRef::Number(given), _) => refuse("out_of_range", given),
