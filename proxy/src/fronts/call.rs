@@ -5,7 +5,7 @@ pub(crate) mod settings;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::http::request::Parts;
+use axum::http::{HeaderMap, request::Parts};
 use tepal_shared::{
     job::{Job, JobId, JobStatus},
     process::telemetry,
@@ -14,11 +14,11 @@ use tepal_shared::{
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::accept::accept;
+use super::{accept::accept, idempotency};
 use crate::{
     edge::{access::Caller, request_id},
     error::{ApiError, CallError},
-    http::budget::Share,
+    http::{budget::Share, prefer},
     jobs::{refused::Refused, submission::Submission},
     state::App,
 };
@@ -44,6 +44,15 @@ pub(crate) struct Patience {
     pub(crate) deadline: Option<Duration>,
     /// Whether the job goes on in any case: the client can ask for its result later.
     pub(crate) is_detached: bool,
+}
+
+impl Patience {
+    /// That of a request with these headers. `deadline`: how long its client waits.
+    pub(crate) fn asked(headers: &HeaderMap, longest: Duration, deadline: Option<Duration>) -> Self {
+        let is_async = prefer::is_async(headers);
+        let wait = if is_async { prefer::wait(headers).unwrap_or_default() } else { longest };
+        Self { wait, deadline, is_detached: is_async || idempotency::is_given(headers) }
+    }
 }
 
 /// An accepted job, and what became of it while the call waited.

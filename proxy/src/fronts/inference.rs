@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// The job of the answer.
-const JOB_ID: HeaderName = HeaderName::from_static("tepal-job-id");
+pub(super) const JOB_ID: HeaderName = HeaderName::from_static("tepal-job-id");
 
 /// The model that a path names, if the caller may use it.
 pub(super) fn model_of(app: &App, caller: &Caller, choice: &Choice) -> Result<Arc<Served>, Refused> {
@@ -83,11 +83,7 @@ impl Inference {
     pub(super) async fn answer(self, reply: impl Reply) -> Result<Response, Refused> {
         let Self { app, caller, head, submission, memory } = self;
         let is_async = prefer::is_async(&head.headers);
-        let patience = Patience {
-            wait: if is_async { prefer::wait(&head.headers).unwrap_or_default() } else { app.longest_call },
-            deadline: submission.timeout,
-            is_detached: is_async || idempotency::is_given(&head.headers),
-        };
+        let patience = Patience::asked(&head.headers, app.longest_call, submission.timeout);
         let answered =
             Call { app: Arc::clone(&app), caller, head, submission, memory, patience }.run().await?;
         Ok(render(&app, answered, is_async, reply).await)

@@ -6,6 +6,7 @@ mod health;
 mod infer;
 mod metadata;
 mod named;
+mod parameters;
 mod request;
 mod response;
 mod unsupported;

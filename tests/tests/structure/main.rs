@@ -31,7 +31,7 @@ fn no_files_import_each_other_in_a_circle() {
 const EDGES: [(&str, &[&str]); 5] = [
     ("proto", &[]),
     ("shared", &["tepal-proto"]),
-    ("proxy", &["tepal-shared"]),
+    ("proxy", &["tepal-proto", "tepal-shared"]),
     ("worker", &["tepal-proto", "tepal-shared"]),
     ("loadtest", &[]),
 ];

@@ -19,7 +19,7 @@ use super::{
     extract::{JSON_LENGTH, json_and_raw},
     inference::{self, Inference, Reply},
     named::Named,
-    request::{Encoding, InferRequest},
+    request::{Encoding, InferRequest, Parsed},
     response::{self, Head},
 };
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
         budget::{Meter, Share},
         headers, json,
     },
-    jobs::{models::Served, refused::Refused, submission::Submission},
+    jobs::{models::Served, refused::Refused},
     state::App,
 };
 
@@ -53,13 +53,6 @@ async fn run(app: Arc<App>, caller: Caller, named: Named, request: Request) -> R
     let version = model.description.version.clone();
     let reply = Outputs { encoding, head: Head { id, model: model.name.to_string(), version } };
     Inference { app, caller, head, submission, memory }.answer(reply).await
-}
-
-/// A request whose job can be submitted.
-pub(super) struct Parsed {
-    pub(super) submission: Submission,
-    id: Option<String>,
-    encoding: Encoding,
 }
 
 /// Reads the body, and the memory that it holds.
@@ -87,16 +80,7 @@ pub(super) fn parse(
         None => (json::parse(body, meter)?, &[][..]),
     };
     let request = InferRequest::read(JsonRef::from(&value), raw, model).map_err(ApiError::Invalid)?;
-    let InferRequest { id, tensors, outputs, encoding, priority, timeout } = request;
-    // The timeout bounds the time in the queue and the run together: the call cancels its job then. The limits of the job hold even
-    // if this proxy dies before.
-    let submission = Submission {
-        priority,
-        max_queue: timeout,
-        timeout,
-        ..Submission::of_tensors(Arc::clone(model), &tensors, outputs)
-    };
-    Ok(Parsed { submission, id, encoding })
+    Ok(request.parsed(model))
 }
 
 /// How to answer.

@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::Number;
 use tepal_shared::{
     job::Priority,
     json::{JsonRef, ObjectRef},
@@ -14,9 +13,10 @@ use tepal_shared::{
     },
 };
 
+use super::parameters::{Parameters as _, Reader as Parameter};
 use crate::{
     error::{MOST_MISTAKES, Mistake},
-    jobs::{models::Served, submission::LONGEST_SECONDS},
+    jobs::{models::Served, submission::Submission},
 };
 
 const ID: &str = "id";
@@ -26,17 +26,9 @@ const NAME: &str = "name";
 const PARAMETERS: &str = "parameters";
 const BINARY_DATA: &str = "binary_data";
 const BINARY_DATA_OUTPUT: &str = "binary_data_output";
-const PRIORITY: &str = "priority";
-const TIMEOUT: &str = "timeout";
 
 /// Bytes of an id, which the answer repeats.
-const LONGEST_ID: usize = 1024;
-/// What the job of a request cannot do, by the parameter that asks for it.
-const REFUSED: [(&str, &str); 2] = [
-    ("sequence_id", "is not supported: each request is a job of its own, and any worker may run it"),
-    ("shared_memory_region", "is not supported; the answer contains the elements"),
-];
-const CLASSIFICATION: &str = "classification";
+pub(super) const LONGEST_ID: usize = 1024;
 
 /// A valid request.
 #[derive(Debug)]
@@ -50,6 +42,13 @@ pub(crate) struct InferRequest {
     pub(super) priority: Priority,
     /// How long the client waits.
     pub(super) timeout: Option<Duration>,
+}
+
+/// A request whose job can be submitted.
+pub(super) struct Parsed {
+    pub(super) submission: Submission,
+    pub(super) id: Option<String>,
+    pub(super) encoding: Encoding,
 }
 
 /// Which outputs the client wants as raw bytes.
@@ -82,6 +81,20 @@ impl InferRequest {
             _ => Err(reader.mistakes),
         }
     }
+
+    /// The job of the request.
+    pub(super) fn parsed(self, model: &Arc<Served>) -> Parsed {
+        let Self { id, tensors, outputs, encoding, priority, timeout } = self;
+        // The timeout bounds the time in the queue and the run together: the call cancels its job then. The limits of the job hold
+        // even if this proxy dies before.
+        let submission = Submission {
+            priority,
+            max_queue: timeout,
+            timeout,
+            ..Submission::of_tensors(Arc::clone(model), &tensors, outputs)
+        };
+        Parsed { submission, id, encoding }
+    }
 }
 
 struct Reader<'a> {
@@ -98,23 +111,18 @@ impl Reader<'_> {
     /// `None` only after a mistake.
     fn read(&mut self, members: ObjectRef<'_>, raw: &[u8]) -> Option<InferRequest> {
         let id = member(members, ID).and_then(|id| self.id(id));
-        let parameters = self.parameters(members, Pointer::ROOT);
         let (mut priority, mut timeout, mut encoding) = Default::default();
-        if let Some(parameters) = parameters {
+        if let Some(parameters) = self.parameters(members, Pointer::ROOT) {
             let at = Pointer::ROOT.member(PARAMETERS);
-            self.refuse(parameters, at);
-            priority = self.whole(parameters, PRIORITY, at).map_or(Priority::Normal, mapped);
-            timeout = self.whole(parameters, TIMEOUT, at).filter(|micros| *micros > 0);
-            encoding = Encoding { is_raw: self.flag(parameters, BINARY_DATA_OUTPUT, at)?, own: Vec::new() };
+            let mut reader = Parameter { parameters: &parameters, at, mistakes: &mut self.mistakes };
+            (priority, timeout) = reader.limits();
+            encoding = Encoding { is_raw: reader.flag(BINARY_DATA_OUTPUT)?, own: Vec::new() };
         }
         let outputs = match member(members, OUTPUTS) {
             Some(list) => self.outputs(list, &mut encoding),
             None => Vec::new(),
         };
         let tensors = self.inputs(members, raw)?;
-        // Rounded up to whole milliseconds, because 0 means "no limit" in the store.
-        let longest = Duration::from_secs(LONGEST_SECONDS.into());
-        let timeout = timeout.map(|micros| Duration::from_millis(micros.div_ceil(1000)).min(longest));
         Some(InferRequest { id, tensors, outputs, encoding, priority, timeout })
     }
 
@@ -143,43 +151,6 @@ impl Reader<'_> {
             other => {
                 let detail = format!("must be an object, not {}", other.kind());
                 self.wrong(of.member(PARAMETERS), "type", detail);
-                None
-            }
-        }
-    }
-
-    /// Reports what no job can do. Zero, an empty text and `false` ask for nothing.
-    fn refuse(&mut self, parameters: ObjectRef<'_>, at: Pointer<'_>) {
-        for (name, why) in REFUSED {
-            let asks = member(parameters, name).is_some_and(|value| match value {
-                JsonRef::Number(number) => number.as_f64() != Some(0.0),
-                JsonRef::String(text) => !text.is_empty(),
-                other => !matches!(other, JsonRef::Bool(false)),
-            });
-            if asks {
-                self.wrong(at.member(name), "unknown_field", why);
-            }
-        }
-    }
-
-    /// A whole number.
-    fn whole(&mut self, parameters: ObjectRef<'_>, name: &str, at: Pointer<'_>) -> Option<u64> {
-        let value = member(parameters, name)?;
-        let whole = value.as_number().and_then(Number::as_u64);
-        if whole.is_none() {
-            let given = value.as_number().map_or_else(|| value.kind().to_owned(), Number::to_string);
-            self.wrong(at.member(name), "type", format!("must be a whole number, not {given}"));
-        }
-        whole
-    }
-
-    /// True or false; false if it is absent.
-    fn flag(&mut self, parameters: ObjectRef<'_>, name: &str, at: Pointer<'_>) -> Option<bool> {
-        match member(parameters, name) {
-            None => Some(false),
-            Some(JsonRef::Bool(flag)) => Some(flag),
-            Some(other) => {
-                self.wrong(at.member(name), "type", format!("must be true or false, not {}", other.kind()));
                 None
             }
         }
@@ -234,25 +205,13 @@ impl Reader<'_> {
         };
         if let Some(parameters) = self.parameters(members, at) {
             let at = at.member(PARAMETERS);
-            self.refuse(parameters, at);
-            if self.whole(parameters, CLASSIFICATION, at).is_some_and(|classes| classes > 0) {
-                let detail = "is not supported; the answer contains the output itself";
-                self.wrong(at.member(CLASSIFICATION), "unknown_field", detail);
-            }
-            if member(parameters, BINARY_DATA).is_some() {
-                let is_raw = self.flag(parameters, BINARY_DATA, at)?;
+            let mut reader = Parameter { parameters: &parameters, at, mistakes: &mut self.mistakes };
+            reader.check_output();
+            if parameters.value(BINARY_DATA).is_some() {
+                let is_raw = reader.flag(BINARY_DATA)?;
                 encoding.own.push((name.to_owned(), is_raw));
             }
         }
         Some(name.to_owned())
-    }
-}
-
-/// 0 is the default and 1 the highest; the larger, the lower.
-pub(super) fn mapped(priority: u64) -> Priority {
-    match priority {
-        1 => Priority::High,
-        0 | 2 => Priority::Normal,
-        _ => Priority::Low,
     }
 }
