@@ -1,5 +1,6 @@
 # The commands that people type. Each target runs one of the project's own tools; `make help` lists them.
 PORT       ?= 8000
+GRPC_PORT  ?= 8001
 REDIS_PORT ?= 6390
 WORKERS    ?= 2
 BACKEND    ?= onnx
@@ -11,8 +12,8 @@ SECONDS    ?= 600
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: ## build Tepal and start it with the in-process model; options PORT=8000 REDIS_PORT=6390 WORKERS=2 BACKEND=onnxruntime
-	@compose/local.sh up --port '$(PORT)' --redis-port '$(REDIS_PORT)' --workers '$(WORKERS)' --backend '$(BACKEND)'
+up: ## build Tepal and start it with the in-process model; options PORT=8000 GRPC_PORT=8001 REDIS_PORT=6390 WORKERS=2 BACKEND=onnxruntime
+	@compose/local.sh up --port '$(PORT)' --grpc-port '$(GRPC_PORT)' --redis-port '$(REDIS_PORT)' --workers '$(WORKERS)' --backend '$(BACKEND)'
 
 monitor: ## watch what `make up` started with a local Prometheus; options PORT=8000 METRICS_PORT=9100 CONSOLE_PORT=9090
 	@compose/monitor.sh --port '$(PORT)' --metrics-port '$(or $(METRICS_PORT),9100)' --console-port '$(or $(CONSOLE_PORT),9090)'

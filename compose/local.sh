@@ -7,6 +7,7 @@
 #
 # Options of up:
 #   --port N            port of the API (8000)
+#   --grpc-port N       port for gRPC (8001)
 #   --redis-port N      port of the private Redis (6390)
 #   --workers N         number of worker processes (2)
 #   --backend NAME      what runs the model: onnx or onnxruntime (onnx)
@@ -19,6 +20,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 port=8000
+grpc_port=8001
 redis_port=6390
 metrics_port=9100
 workers=2
@@ -70,6 +72,7 @@ options() {
   while [ $# -gt 0 ]; do
     case "$1" in
       --port) port="${2:-}" ;;
+      --grpc-port) grpc_port="${2:-}" ;;
       --redis-port) redis_port="${2:-}" ;;
       --workers) workers="${2:-}" ;;
       --backend) backend="${2:-}" ;;
@@ -81,11 +84,14 @@ options() {
     shift 2
   done
   check_number --port "$port" 65535
+  check_number --grpc-port "$grpc_port" 65535
   check_number --redis-port "$redis_port" 65535
   check_number --metrics-port "$metrics_port" 65000
   check_number --workers "$workers" 64
   [[ "$backend" =~ ^onnx(runtime)?$ ]] || die "--backend must be onnx or onnxruntime, not '$backend'"
   [ "$port" != "$redis_port" ] || die "the API and Redis cannot both have port $port"
+  [ "$port" != "$grpc_port" ] || die "the API and gRPC cannot both have port $port"
+  [ "$grpc_port" != "$redis_port" ] || die "gRPC and Redis cannot both have port $grpc_port"
 }
 
 check_number() {
@@ -98,6 +104,9 @@ is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 refuse_taken_ports() {
   ! is_taken "$port" ||
     die "port $port is in use; stop what listens there or choose another: make up PORT=$((port + 1))"
+  ! is_taken "$grpc_port" ||
+    die "port $grpc_port, for gRPC, is in use; stop what listens there or choose another:" \
+      "make up GRPC_PORT=$((grpc_port + 1))"
   ! is_taken "$redis_port" ||
     die "port $redis_port, for Redis, is in use; stop what listens there or choose another:" \
       "make up REDIS_PORT=$((redis_port + 1))"
@@ -105,7 +114,8 @@ refuse_taken_ports() {
 
 # Sets metrics_port to the next port that is free and not meant for another part.
 next_metrics_port() {
-  while [ "$metrics_port" = "$port" ] || [ "$metrics_port" = "$redis_port" ] || is_taken "$metrics_port"; do
+  while [ "$metrics_port" = "$port" ] || [ "$metrics_port" = "$grpc_port" ] || [ "$metrics_port" = "$redis_port" ] ||
+    is_taken "$metrics_port"; do
     metrics_port=$((metrics_port + 1))
   done
 }
@@ -271,7 +281,7 @@ up() {
     metrics_port=$((metrics_port + 1))
   done
   REDIS_USERNAME=tepal-proxy REDIS_PASSWORD=$(password_of proxy)
-  LISTEN_ADDR="127.0.0.1:$port" RATE_LIMIT_PER_MINUTE=0 start proxy "$programs/tepal-proxy"
+  LISTEN_ADDR="127.0.0.1:$port" GRPC_LISTEN_ADDR="127.0.0.1:$grpc_port" RATE_LIMIT_PER_MINUTE=0 start proxy "$programs/tepal-proxy"
   wait_until_healthy
 
   cat <<TEXT
@@ -279,6 +289,7 @@ up() {
 Tepal is up. Nothing is limited here: the per-client rate limit is off.
 
   API      http://127.0.0.1:$port          health: /health   model: /metadata
+  gRPC     127.0.0.1:$grpc_port          Open Inference Protocol, see docs/protocols.md
   Metrics  http://127.0.0.1:$port/metrics  workers: ${metrics_urls[*]}
   Redis    REDISCLI_AUTH=\$(cat $data/secrets/operator/password) redis-cli -p $redis_port --user tepal-operator
   Logs     $data/

@@ -1,6 +1,7 @@
 //! The list of the proxy's settings. Each part declares and checks its own; here they are gathered for `--help` and for the list
 //! of mistakes.
 
+mod grpc;
 mod replication;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
@@ -15,7 +16,8 @@ use tepal_shared::{
     settings::{Base, CommonArgs},
 };
 
-use self::replication::ReplicationArgs;
+pub use self::grpc::GrpcPort;
+use self::{grpc::GrpcArgs, replication::ReplicationArgs};
 pub use crate::{
     edge::cors::AllowedOrigins,
     http::{
@@ -62,6 +64,8 @@ pub struct Args {
     #[arg(long, env, default_value = "0.0.0.0:8000", value_name = "ADDR", help_heading = "HTTP")]
     listen_addr: String,
     #[command(flatten)]
+    grpc: GrpcArgs,
+    #[command(flatten)]
     connections: ConnectionArgs,
     #[command(flatten)]
     body: BodyArgs,
@@ -107,6 +111,8 @@ pub struct Config {
     pub(crate) own_models: OwnModels,
     /// Address to listen on.
     pub listen_addr: SocketAddr,
+    /// The port for gRPC; `None` = none.
+    pub grpc: Option<GrpcPort>,
     /// The replicas that must hold a job before it is acknowledged; `None` if the primary is enough.
     pub replication: Option<ReplicationSettings>,
     /// The file of API keys; `None` = everybody may do everything.
@@ -140,6 +146,7 @@ impl TryFrom<Args> for Config {
         args.common.check_model_name(&mut mistakes);
         let any_addr = SocketAddr::from(([0, 0, 0, 0], 8000));
         let listen_addr = mistakes.parsed("LISTEN_ADDR", &args.listen_addr, any_addr);
+        let grpc = args.grpc.check(listen_addr, &mut mistakes);
         let replication = args.replication.check(&mut mistakes);
         let api_keys_file = args.access.check(&mut mistakes);
         let rate_limit = args.rate_limit.check(&mut mistakes);
@@ -156,6 +163,7 @@ impl TryFrom<Args> for Config {
             common,
             own_models: own_models.unwrap_or_default(),
             listen_addr,
+            grpc,
             replication,
             api_keys_file,
             rate_limit,
@@ -200,6 +208,17 @@ mod tests {
         assert_eq!((config.body.max_bytes, config.body.memory_bytes), (8 << 20, 64 << 20));
         assert_eq!(config.replication, None);
         assert_eq!(config.rate_limit, NonZeroU32::new(100));
+    }
+
+    #[test]
+    fn grpc_has_a_port_of_its_own() {
+        assert_eq!(config(&[]).unwrap().grpc, None);
+        let grpc = config(&["--grpc-listen-addr", "0.0.0.0:8001"]).unwrap().grpc;
+        assert_eq!(grpc, Some(GrpcPort { listen_addr: ([0, 0, 0, 0], 8001).into(), most_connections: 1000 }));
+        let same = config(&["--grpc-listen-addr", "0.0.0.0:8000"]).unwrap_err().to_string();
+        assert!(same.contains("GRPC_LISTEN_ADDR: must have another port than LISTEN_ADDR"), "{same}");
+        let word = config(&["--grpc-listen-addr", "8001"]).unwrap_err().to_string();
+        assert!(word.contains("GRPC_LISTEN_ADDR: "), "{word}");
     }
 
     #[test]

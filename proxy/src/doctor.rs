@@ -16,7 +16,11 @@ use tepal_shared::{
     },
 };
 
-use crate::{config::Config, edge::access::Access, http::certificate};
+use crate::{
+    config::{Config, GrpcPort},
+    edge::access::Access,
+    http::certificate,
+};
 
 /// Checks Redis, the API keys, the certificate and the workers.
 pub async fn examine(config: &Config) -> Report {
@@ -26,12 +30,19 @@ pub async fn examine(config: &Config) -> Report {
     let mut report = examine_redis(&common.redis, &common.keys, expected).await;
     let without_redis = !report.is_healthy();
     report.findings.extend(config.api_keys_file.as_deref().map(keys));
+    report.findings.extend(config.grpc.map(|grpc| port_of_grpc(grpc, config.certificate.is_some())));
     report.findings.extend(config.certificate.iter().flat_map(certificate::examine));
     // The list of workers needs Redis, and the right to run scripts.
     if !without_redis {
         report.findings.push(workers(config).await);
     }
     report
+}
+
+/// Says where clients of gRPC connect.
+fn port_of_grpc(grpc: GrpcPort, is_secured: bool) -> Finding {
+    let form = if is_secured { "with TLS" } else { "without TLS" };
+    Finding::ok("gRPC", format!("clients connect to {}, {form}", grpc.listen_addr))
 }
 
 /// Checks the rights of the key file. Its content was checked with the settings.

@@ -1,9 +1,11 @@
-//! Every error of the API. Answers are RFC 9457 problem details; only `kind` gives an error its status code.
+//! Every error of the API. Answers are RFC 9457 problem details; only `kind` gives an error its status code,
+//! and only `grpc` its code of gRPC.
 
 mod api_error;
 mod call_error;
 mod detail;
 mod form;
+mod grpc;
 mod kind;
 mod mistake;
 mod problem;

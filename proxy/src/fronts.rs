@@ -3,7 +3,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`rest`] | Tepal's own API: jobs, models, health |
-//! | [`v2`] | the Open Inference Protocol over HTTP |
+//! | [`v2`] | the Open Inference Protocol over HTTP and over gRPC |
 //! | [`tf_serving`] | TensorFlow Serving's REST API |
 //! | [`call`] | a request that waits for the result of its job |
 //! | [`inference`] | the same over HTTP: what the APIs of other servers share |
@@ -35,8 +35,9 @@ use crate::{
         access::Access,
         cors,
         observe::{Observer, observe},
+        rules::Rules,
     },
-    error::ApiError,
+    error::{ApiError, ErrorForm},
     state::App,
 };
 
@@ -47,20 +48,34 @@ pub(crate) struct Api {
     pub(crate) open_paths: Arc<[&'static str]>,
 }
 
-/// All APIs. `observe` is around everything, also the fallbacks. Only preflights of browsers are answered before it, if pages
-/// of other origins may use the API at all.
+/// All APIs over HTTP. Only preflights of browsers are answered before `observe`, if pages of other origins may use the API at all.
 pub(crate) fn api(app: Arc<App>, config: &Config) -> Api {
     let deployment = Deployment {
         public_url: config.public_url.as_deref(),
         anonymous: app.admission.access.as_ref().map(Access::anonymous),
     };
     let table = Table::new(Contract::new(&SUBMISSION, app.bodies.largest()));
-    let table = tf_serving::routes(v2::routes(rest::routes(table)));
-    let (router, rules) = table.with_contract(deployment);
+    let routes = tf_serving::routes(v2::routes(rest::routes(table))).with_contract(deployment);
+    let Api { router, open_paths } = observed(app, routes, ErrorForm::of);
+    let router = match &config.cors {
+        Some(allowed) => router.layer(cors::layer(allowed)),
+        None => router,
+    };
+    Api { router, open_paths }
+}
+
+/// The API over gRPC.
+pub(crate) fn grpc_api(app: Arc<App>) -> Api {
+    observed(app, v2::grpc::calls(), |_| ErrorForm::Grpc)
+}
+
+/// These routes as a service. `observe` is around everything, also the fallbacks.
+fn observed(app: Arc<App>, (router, rules): (Router<Arc<App>>, Rules), form: fn(&str) -> ErrorForm) -> Api {
     let open_paths = rules.open_paths().collect();
     let observer = Arc::new(Observer {
         admission: Arc::clone(&app.admission),
         rules,
+        form,
         memory: Arc::clone(app.bodies.budget()),
         metrics: Arc::clone(&app.metrics),
     });
@@ -69,9 +84,5 @@ pub(crate) fn api(app: Arc<App>, config: &Config) -> Api {
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(middleware::from_fn_with_state(observer, observe))
         .with_state(app);
-    let router = match &config.cors {
-        Some(allowed) => router.layer(cors::layer(allowed)),
-        None => router,
-    };
     Api { router, open_paths }
 }

@@ -94,6 +94,16 @@ pub fn binary_submission(bytes: &[u8]) {
     check(&read.map_err(|refused| refused.error));
 }
 
+/// The message of an inference over gRPC, for a model that the first byte chooses.
+pub fn grpc_infer(bytes: &[u8]) {
+    let Some((choice, message)) = bytes.split_first() else { return };
+    let model = &TYPED[usize::from(*choice) % TYPED.len()];
+    match v2::fuzzing::grpc_infer(message, model) {
+        Ok(submission) => drop(check_stored(&model.description, &submission)),
+        Err(error) => check_error(&error),
+    }
+}
+
 /// The body of a prediction or a classification of TensorFlow Serving's REST API, for a model that the first byte chooses. The tensors
 /// of an accepted one are read again from the text that an answer with them has, in both forms.
 pub fn tensorflow_request(bytes: &[u8]) {
@@ -342,6 +352,7 @@ mod tests {
         replay("rows", rows);
         replay("binary_submission", binary_submission);
         replay("infer", infer);
+        replay("grpc_infer", grpc_infer);
         replay("batch", batch);
         replay("tensorflow_request", tensorflow_request);
         replay("lookup", lookup);

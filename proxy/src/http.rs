@@ -14,4 +14,5 @@ pub(crate) mod kept;
 pub(crate) mod open_files;
 pub(crate) mod peer;
 pub(crate) mod prefer;
+pub(crate) mod protocol;
 pub(crate) mod security_headers;

@@ -1,4 +1,4 @@
-//! The proxy: HTTP in, jobs out. It never calls a model server. It answers a submission as soon as Redis holds the job, unless
+//! The proxy: HTTP and gRPC in, jobs out. It never calls a model server. It answers a submission as soon as Redis holds the job, unless
 //! the client asks to wait for the outcome.
 //!
 //! | module | owns |
@@ -52,21 +52,41 @@ use self::{
     fronts::Api,
     http::{
         certificate::{self, Current},
-        connections::{BusyThreads, Handshakes, RejectHead, Server, limits::ConnectionLimits},
+        connections::{self, BusyThreads, Handshakes, RejectHead, Server, limits::ConnectionLimits},
         conversions::Conversions,
         open_files::{self, Room},
+        protocol::Protocol,
     },
     state::App,
 };
 
-/// Opens the listening socket.
+/// The listening sockets.
+#[derive(Debug)]
+pub struct Listeners {
+    /// That of the API over HTTP.
+    pub http: TcpListener,
+    /// That of the API over gRPC; `None` without it.
+    pub grpc: Option<TcpListener>,
+}
+
+/// Opens the listening sockets. Call it in a runtime.
+///
+/// # Errors
+/// When an address is in use, or cannot be used.
+pub fn listen(config: &Config) -> Result<Listeners, StartError> {
+    let http = bind("LISTEN_ADDR", config.listen_addr)?;
+    let grpc = config.grpc.map(|grpc| bind("GRPC_LISTEN_ADDR", grpc.listen_addr)).transpose()?;
+    Ok(Listeners { http, grpc })
+}
+
+/// Opens a listening socket for the address of this setting. Call it in a runtime.
 ///
 /// # Errors
 /// When the address is in use, or cannot be used.
-pub async fn bind(addr: SocketAddr) -> Result<TcpListener, StartError> {
-    listen(addr).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortInUse(addr),
-        _ => StartError::CannotListen { addr, source },
+pub fn bind(setting: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError> {
+    open_socket(addr).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortInUse { setting, addr },
+        _ => StartError::CannotListen { setting, addr, source },
     })
 }
 
@@ -75,7 +95,7 @@ const BACKLOG: u32 = 65_535;
 
 /// Like `TcpListener::bind`, but with a larger backlog. A burst of clients fills its backlog of 128 (mio 1.2): then the system
 /// drops the handshakes of other clients, which try again only after a second.
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+fn open_socket(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A restarted proxy gets its port although connections of the old process linger. On Windows the option has another meaning.
     #[cfg(not(windows))]
@@ -93,7 +113,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 /// When the proxy cannot start. A running proxy survives every failure of Redis.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
     small_pages::prefer();
@@ -106,40 +126,79 @@ pub async fn run(
     let files = config.certificate.as_ref();
     let opened = files.map(|files| certificate::open(files, app.metrics.tls.expires.clone())).transpose()?;
     let (current, renewal) = opened.unzip();
-    let server = server(&app, &config, current);
+    let ports = ports(&app, &config, current.as_ref(), listeners);
     let follower = config.own_models.clone().followed(Arc::clone(&app.models), Arc::clone(&app.metrics));
     let _tasks = tasks::start(&app, snapshots, tasks::Followed { models: follower, keys_file, renewal });
-    if let Ok(address) = listener.local_addr() {
-        let scheme = if server.handshakes.is_some() { "https" } else { "http" };
-        info!(action = "listening", %address, scheme, redis = app.store.queue().redis().address());
+    for (server, listener) in &ports {
+        announce(&app, server, listener);
     }
     let redis = app.store.queue().redis();
     tokio::select! {
-        outcome = server.run(listener, &busy, &shutdown) => outcome.map_err(StartError::Threads)?,
+        outcome = connections::serve(ports, &busy, &shutdown) => outcome.map_err(StartError::Threads)?,
         format = redis.refused_format() => return Err(StartError::StoredFormat(format)),
     }
     info!(action = "proxy_stopped");
     Ok(())
 }
 
-fn server(app: &Arc<App>, config: &Config, certificate: Option<Current>) -> Server {
-    let Room { connections: most, waiting, leaving } = open_files::make_room(config.connections.most);
-    let limits = ConnectionLimits { most, waiting, leaving, ..config.connections };
+fn announce(app: &App, server: &Server, listener: &TcpListener) {
+    let Ok(address) = listener.local_addr() else { return };
+    let scheme = match (server.protocol, server.handshakes.is_some()) {
+        (Protocol::Http1, false) => "http",
+        (Protocol::Http1, true) => "https",
+        (Protocol::Http2, false) => "grpc",
+        (Protocol::Http2, true) => "grpcs",
+    };
+    info!(action = "listening", %address, scheme, redis = app.store.queue().redis().address());
+}
+
+/// What serves each listening socket. They share the open files that connections may use.
+fn ports(
+    app: &Arc<App>,
+    config: &Config,
+    certificate: Option<&Current>,
+    listeners: Listeners,
+) -> Vec<(Server, TcpListener)> {
+    let calls = config.grpc.map_or(0, |grpc| grpc.most_connections);
+    let all = config.connections.most + calls;
+    let room = open_files::make_room(all);
+    let limits = |most: usize| {
+        let Room { connections: most, waiting, leaving } = room.part(most, all);
+        ConnectionLimits { most, requests: most, waiting, leaving, ..config.connections }
+    };
+    let http = (limits(config.connections.most), fronts::api(Arc::clone(app), config), Protocol::Http1);
+    let mut ports = vec![(server(app, config, certificate, http), listeners.http)];
+    if let Some(listener) = listeners.grpc {
+        // A connection has many calls at a time, so the calls are as many as the requests over HTTP.
+        let limits = ConnectionLimits { requests: config.connections.most, ..limits(calls) };
+        let grpc = (limits, fronts::grpc_api(Arc::clone(app)), Protocol::Http2);
+        ports.push((server(app, config, certificate, grpc), listener));
+    }
+    ports
+}
+
+fn server(
+    app: &Arc<App>,
+    config: &Config,
+    certificate: Option<&Current>,
+    (limits, api, protocol): (ConnectionLimits, Api, Protocol),
+) -> Server {
     let handshakes = certificate.map(|current| {
-        Arc::new(Handshakes { current, metrics: app.metrics.tls.clone(), timeout: limits.header_timeout })
+        let (current, metrics) = (current.clone(), app.metrics.tls.clone());
+        Arc::new(Handshakes { current, protocol, metrics, timeout: limits.header_timeout })
     });
     let rate_limit = app.admission.rate_limit.clone();
     let reject: Arc<RejectHead> =
         Arc::new(move |peer, error| unreadable::reject(rate_limit.as_ref(), peer, error));
-    let Api { router, open_paths } = fronts::api(Arc::clone(app), config);
     Server {
-        router,
+        protocol,
+        router: api.router,
         limits,
         largest_body: config.body.max_bytes,
         metrics: app.metrics.connections.clone(),
         trusted: config.trusted_proxies.clone(),
         reject,
-        paced: open_paths,
+        paced: api.open_paths,
         handshakes,
     }
 }

@@ -31,7 +31,7 @@ fn start() -> Result<ExitCode, Failure> {
     let (log, trace) = (config.common.log.clone(), config.common.trace.clone());
     let service = Service { component: "proxy", log: &log, trace: trace.as_ref() };
     service.run(async |stop| {
-        let listener = tepal_proxy::bind(config.listen_addr).await?;
-        Ok(tepal_proxy::run(config, listener, stop).await?)
+        let listeners = tepal_proxy::listen(&config)?;
+        Ok(tepal_proxy::run(config, listeners, stop).await?)
     })
 }

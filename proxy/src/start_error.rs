@@ -11,14 +11,21 @@ use crate::{edge::access::KeysError, http::certificate::CertificateError};
 pub enum StartError {
     /// Another process listens on the port.
     #[error(
-        "Port {} on {} is in use; set LISTEN_ADDR to another address or stop what listens there",
-        .0.port(),
-        .0.ip()
+        "Port {} on {} is in use; set {setting} to another address or stop what listens there",
+        addr.port(),
+        addr.ip()
     )]
-    PortInUse(SocketAddr),
+    PortInUse {
+        /// The setting with the address.
+        setting: &'static str,
+        /// The address.
+        addr: SocketAddr,
+    },
     /// The address is not one of this machine, or the process may not use it.
-    #[error("Cannot listen on {addr}; set LISTEN_ADDR to another address")]
+    #[error("Cannot listen on {addr}; set {setting} to another address")]
     CannotListen {
+        /// The setting with the address.
+        setting: &'static str,
         /// The address.
         addr: SocketAddr,
         /// The cause.

@@ -21,7 +21,7 @@ use super::{
     rules::{PathRules, Rules},
 };
 use crate::{
-    error::ApiError,
+    error::{ApiError, ErrorForm},
     http::{answer, budget::Budget, host},
     metrics::Metrics,
 };
@@ -35,6 +35,8 @@ const MOST_HEADER_BYTES: usize = 32 << 10;
 pub(crate) struct Observer {
     pub(crate) admission: Arc<Admission>,
     pub(crate) rules: Rules,
+    /// The form of the errors of a path.
+    pub(crate) form: fn(&str) -> ErrorForm,
     /// The memory of answers.
     pub(crate) memory: Arc<Budget>,
     pub(crate) metrics: Arc<Metrics>,
@@ -68,11 +70,15 @@ pub(crate) async fn observe(
     if let Some(allowance) = settled.or(decision.allowance) {
         allowance.add_to(response.headers_mut());
     }
+    let mut status = response.status();
     if let Some(error) = response.extensions_mut().remove::<Arc<ApiError>>() {
         let id = request_id.to_str().unwrap_or_default();
-        error.render(&mut response, uri.path(), id);
+        let form = (observer.form)(uri.path());
+        error.render(&mut response, form, uri.path(), id);
+        // gRPC has codes of its own; metrics and the log have the status of HTTP.
+        status = error.status_in(form);
         if let Some(cause) = error.failure() {
-            let status = response.status().as_u16();
+            let status = status.as_u16();
             let (code, duration_ms) = (error.code(), telemetry::millis(started.elapsed()));
             let (path, key_id) = (uri.path(), decision.caller.as_ref().and_then(Caller::key_id));
             warn!(action = "request_failed", %method, path, status, code, request_id = id, key_id, duration_ms, error = %cause);
@@ -82,7 +88,7 @@ pub(crate) async fn observe(
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response.headers_mut().insert(REQUEST_ID, request_id);
     let route = route.as_ref().map(MatchedPath::as_str);
-    observer.metrics.request(&method, route, response.status(), started.elapsed());
+    observer.metrics.request(&method, route, status, started.elapsed());
     response
 }
 

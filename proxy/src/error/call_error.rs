@@ -33,6 +33,10 @@ pub(crate) enum CallError {
     },
     /// This part of the protocol is not served; why.
     NotSupported(&'static str),
+    /// The request is not one of gRPC.
+    NotGrpc,
+    /// The message cannot be decoded; why.
+    NotMessage(String),
 }
 
 /// The status of each `error_code` of a failed job.
@@ -75,6 +79,8 @@ impl CallError {
             Self::ModelNotReady => ("model_not_ready", StatusCode::SERVICE_UNAVAILABLE),
             Self::NoSuchLabel { .. } => ("model_version_not_found", StatusCode::NOT_FOUND),
             Self::NotSupported(_) => ("not_supported", StatusCode::NOT_IMPLEMENTED),
+            Self::NotGrpc => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::NotMessage(_) => ("invalid_message", StatusCode::BAD_REQUEST),
         }
     }
 
@@ -97,6 +103,8 @@ impl CallError {
             }
             Self::NoSuchLabel { known: None } => "The versions of the model have no labels".into(),
             Self::NotSupported(why) => (*why).into(),
+            Self::NotGrpc => "The request must be sent as Content-Type: application/grpc".into(),
+            Self::NotMessage(why) => format!("The message cannot be decoded: {why}").into(),
         }
     }
 
@@ -113,6 +121,8 @@ impl CallError {
             Self::ModelNotReady,
             Self::NoSuchLabel { known: None },
             Self::NotSupported("why"),
+            Self::NotGrpc,
+            Self::NotMessage("why".to_owned()),
         ];
         failed.chain(others).collect()
     }

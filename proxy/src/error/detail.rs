@@ -40,7 +40,7 @@ impl ApiError {
             Self::BodyIncomplete => "The body did not arrive completely".into(),
             Self::BodyTooLarge(most) => format!("The body must hold at most {most} bytes").into(),
             Self::BodyTakesTooMuch(most) => format!(
-                "Reading this JSON takes more than the {most} bytes of memory for all bodies; send fewer values, or tensors in binary form"
+                "Reading this body takes more than the {most} bytes of memory for all bodies; send fewer values, or tensors in binary form"
             )
             .into(),
             Self::Overloaded => "The memory for large bodies and answers is in use; try again later".into(),

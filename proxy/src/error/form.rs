@@ -7,10 +7,12 @@ pub(crate) enum ErrorForm {
     Problem,
     /// An object whose member `error` is the text.
     Member,
+    /// The status of gRPC.
+    Grpc,
 }
 
 impl ErrorForm {
-    /// That of the API to which the path belongs.
+    /// That of the API over HTTP to which the path belongs.
     pub(crate) fn of(path: &str) -> Self {
         let first = path.split('/').nth(1);
         if matches!(first, Some("v1" | "v2")) { Self::Member } else { Self::Problem }

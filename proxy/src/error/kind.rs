@@ -29,9 +29,9 @@ impl ApiError {
         match (form, self) {
             (ErrorForm::Problem, _) => self.kind().status,
             // The servers of these protocols know no 422.
-            (ErrorForm::Member, Self::Invalid(_)) => StatusCode::BAD_REQUEST,
-            (ErrorForm::Member, Self::IdempotencyConflict) => StatusCode::CONFLICT,
-            (ErrorForm::Member, _) => self.kind().status,
+            (ErrorForm::Member | ErrorForm::Grpc, Self::Invalid(_)) => StatusCode::BAD_REQUEST,
+            (ErrorForm::Member | ErrorForm::Grpc, Self::IdempotencyConflict) => StatusCode::CONFLICT,
+            (ErrorForm::Member | ErrorForm::Grpc, _) => self.kind().status,
         }
     }
 

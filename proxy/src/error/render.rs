@@ -34,16 +34,18 @@ pub(crate) struct ErrorMember<'a> {
 }
 
 impl ApiError {
-    /// Turns `response` into this error's answer. Its headers are kept. `path`: that of the request.
-    pub(crate) fn render(&self, response: &mut Response, path: &str, request_id: &str) {
-        let form = ErrorForm::of(path);
+    /// Turns `response` into this error's answer in this form. Its headers are kept. `path`: that of the request.
+    pub(crate) fn render(&self, response: &mut Response, form: ErrorForm, path: &str, request_id: &str) {
+        if form == ErrorForm::Grpc {
+            return self.render_grpc(response);
+        }
         // A target that is too long is not repeated.
         let instance = if matches!(self, Self::UriTooLong) { "" } else { path };
         *response.status_mut() = self.status_in(form);
         let (media_type, body) = match form {
             ErrorForm::Problem => ("application/problem+json", self.problem(instance, request_id)),
             // Clients show the text only if this is the exact media type.
-            ErrorForm::Member => ("application/json", json(&self.member(request_id))),
+            ErrorForm::Member | ErrorForm::Grpc => ("application/json", json(&self.member(request_id))),
         };
         *response.body_mut() = body.into();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));

@@ -177,36 +177,37 @@ fn the_documentation_lists_every_error_and_no_other() {
     assert_eq!(answered, documented);
 }
 
-/// Code and status of each row of a table of the page on protocols.
-fn rows_of_protocols(after: &str) -> BTreeSet<(String, u16)> {
-    let page = include_str!("../../../docs/protocols.md");
-    let (_, table) = page.split_once(after).unwrap();
-    let (_, table) = table.split_once("| --- |").unwrap();
-    let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
-    let cells = rows.map(|row| row.split('|').skip(1).map(str::trim).collect::<Vec<_>>());
-    let codes = cells.flat_map(|cells| {
-        let status = cells[1].parse().unwrap();
-        cells[0].split(", ").map(move |code| (code.trim_matches('`').to_owned(), status)).collect::<Vec<_>>()
-    });
-    codes.collect()
-}
-
-#[test]
-fn the_page_on_protocols_lists_every_other_status_and_every_job_without_a_result() {
-    let row = |error: &ApiError| (error.code().to_owned(), error.status_in(ErrorForm::Member).as_u16());
-    let differs = |error: &&ApiError| error.status_in(ErrorForm::Member).as_u16() != error.status();
-    let others: BTreeSet<_> = all().iter().filter(differs).map(row).collect();
-    assert_eq!(rows_of_protocols("## Errors"), others);
-    let calls: BTreeSet<_> = CallError::all().into_iter().map(|error| row(&error.into())).collect();
-    assert_eq!(rows_of_protocols("An accepted job that has no result"), calls);
-}
-
 #[test]
 fn an_answer_contains_no_cause() {
     for error in all() {
         let mut response = Response::default();
-        error.render(&mut response, "/predict", "r-1");
+        error.render(&mut response, ErrorForm::Problem, "/predict", "r-1");
         let text = format!("{:?} {} {}", response.headers(), error.detail(), error.kind().title);
         assert!(!text.contains("canary"), "{text}");
     }
+}
+
+#[test]
+fn the_protocols_have_a_status_for_every_error_and_no_other() {
+    let page = include_str!("../../../docs/protocols.md");
+    let (_, table) = page.split_once("\n## Errors").unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let documented: BTreeSet<(String, String, String)> = rows
+        .flat_map(|row| {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let (status, code) = (cells[2].to_owned(), cells[3].trim_matches('`').to_owned());
+            let words = cells[1].split(", ").map(|word| word.trim_matches('`').to_owned());
+            words.map(|word| (word, status.clone(), code.clone())).collect::<Vec<_>>()
+        })
+        .collect();
+    let errors = all().into_iter().chain(CallError::all().into_iter().map(ApiError::from));
+    let answered: BTreeSet<(String, String, String)> = errors
+        .map(|error| {
+            let mut response = Response::default();
+            error.render(&mut response, ErrorForm::Grpc, "/", "r-1");
+            let status = error.status_in(ErrorForm::Member).as_str().to_owned();
+            (error.code().to_owned(), status, grpc::name_of(&response))
+        })
+        .collect();
+    assert_eq!(answered, documented);
 }

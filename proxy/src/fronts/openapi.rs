@@ -122,7 +122,9 @@ fn examples(routes: &[Route]) -> Map<String, Value> {
             let instance = path.replace("{id}", parts::JOB_ID).replace("{name}", "iris");
             let text = match form {
                 ErrorForm::Problem => error.problem(&instance, parts::REQUEST_ID),
-                ErrorForm::Member => return json!({"value": error.member(parts::REQUEST_ID)}),
+                ErrorForm::Member | ErrorForm::Grpc => {
+                    return json!({"value": error.member(parts::REQUEST_ID)});
+                }
             };
             json!({"value": serde_json::from_slice::<Value>(&text).unwrap_or_default()})
         });
@@ -133,7 +135,7 @@ fn examples(routes: &[Route]) -> Map<String, Value> {
 fn example_name(form: ErrorForm, error: &ApiError) -> String {
     match form {
         ErrorForm::Problem => error.code().to_owned(),
-        ErrorForm::Member => format!("{}_as_member", error.code()),
+        ErrorForm::Member | ErrorForm::Grpc => format!("{}_as_member", error.code()),
     }
 }
 
@@ -205,7 +207,8 @@ fn error_response(form: ErrorForm, schemas: &ErrorSchemas, errors: &[&ApiError])
     let codes: Vec<&str> = errors.iter().map(|error| error.code()).collect();
     let (media_type, schema) = match form {
         ErrorForm::Problem => ("application/problem+json", &schemas.problem),
-        ErrorForm::Member => ("application/json", &schemas.member),
+        // The contract describes HTTP only.
+        ErrorForm::Member | ErrorForm::Grpc => ("application/json", &schemas.member),
     };
     let example = |error: &&ApiError| {
         let reference = format!("#/components/examples/{}", example_name(form, error));

@@ -1,7 +1,8 @@
-//! The Open Inference Protocol over HTTP: what clients of Triton, MLServer and KServe send. Each inference is a durable job that the
-//! answer waits for.
+//! The Open Inference Protocol over HTTP, and over [`grpc`]: what clients of Triton, MLServer and KServe send. Each inference is a
+//! durable job that the answer waits for.
 
 mod describe;
+pub(super) mod grpc;
 mod health;
 mod infer;
 mod metadata;
@@ -20,6 +21,7 @@ use crate::edge::{access::Scope, rules::Form};
 /// Entry points for the fuzz targets.
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing {
+    pub(crate) use super::grpc::fuzzing::grpc_infer;
     use std::sync::Arc;
 
     use axum::http::HeaderValue;

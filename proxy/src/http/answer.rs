@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
+    future::ready,
     io::{self, Write},
     pin::Pin,
     sync::Arc,
@@ -89,7 +90,12 @@ pub(crate) fn pay_or_refuse(memory: &Arc<Budget>, mut answer: Response) -> Respo
     let Some(Ok(whole)) = std::mem::take(answer.body_mut()).collect().now_or_never() else {
         return ApiError::BodyNotReady.into_response();
     };
-    *answer.body_mut() = Body::new(Pieces::from_iter([held(whole.to_bytes(), Arc::new(share))]));
+    let trailers = whole.trailers().cloned();
+    let pieces = Pieces::from_iter([held(whole.to_bytes(), Arc::new(share))]);
+    *answer.body_mut() = match trailers {
+        None => Body::new(pieces),
+        Some(trailers) => Body::new(pieces.with_trailers(ready(Some(Ok(trailers))))),
+    };
     answer
 }
 

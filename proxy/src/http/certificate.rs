@@ -26,10 +26,9 @@ use x509_cert::der::Decode as _;
 use self::clients::Verifier;
 pub use self::settings::{CertificateFiles, ClientCertificates};
 pub(crate) use self::{error::CertificateError, settings::TlsArgs};
+use super::protocol::Protocol;
 use crate::reload::{Contents, Files, ReadError};
 
-/// The only protocol inside TLS.
-const ALPN_HTTP: &[u8] = b"http/1.1";
 /// How long before its end the doctor reports it. The alert has the same time.
 const RENEW_BEFORE: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -41,8 +40,25 @@ struct Certificate {
     expires: SystemTime,
 }
 
-/// The TLS configuration of new connections. It changes with the files.
-pub(crate) type Current = watch::Receiver<Arc<ServerConfig>>;
+/// The TLS configurations of new connections. They change with the files.
+pub(crate) type Current = watch::Receiver<Configurations>;
+
+/// The TLS configuration of each protocol.
+#[derive(Clone)]
+pub(crate) struct Configurations {
+    http1: Arc<ServerConfig>,
+    http2: Arc<ServerConfig>,
+}
+
+impl Configurations {
+    /// That of a protocol, the only one that it offers.
+    pub(crate) fn of(&self, protocol: Protocol) -> Arc<ServerConfig> {
+        Arc::clone(match protocol {
+            Protocol::Http1 => &self.http1,
+            Protocol::Http2 => &self.http2,
+        })
+    }
+}
 
 /// Replaces the certificate when the files change.
 #[derive(Clone)]
@@ -50,7 +66,7 @@ pub(crate) struct Renewal {
     files: Files<2>,
     certificate: Certificate,
     clients: Option<Clients>,
-    current: watch::Sender<Arc<ServerConfig>>,
+    current: watch::Sender<Configurations>,
     expires: Gauge,
 }
 
@@ -68,7 +84,7 @@ pub(crate) fn open(files: &CertificateFiles, expires: Gauge) -> Result<(Current,
     let certificate = Certificate::read(&contents)?;
     certificate.show(&expires);
     let clients = files.clients.clone().map(Clients::open).transpose()?;
-    let (current, seen) = watch::channel(config(&certificate, clients.as_ref())?);
+    let (current, seen) = watch::channel(configurations(&certificate, clients.as_ref())?);
     Ok((seen, Renewal { files: pair, certificate, clients, current, expires }))
 }
 
@@ -121,7 +137,7 @@ impl Renewal {
     }
 
     fn exchange(&self) -> Result<(), CertificateError> {
-        self.current.send_replace(config(&self.certificate, self.clients.as_ref())?);
+        self.current.send_replace(configurations(&self.certificate, self.clients.as_ref())?);
         Ok(())
     }
 }
@@ -148,12 +164,12 @@ impl Certificate {
     }
 }
 
-/// The TLS configuration with this certificate. It knows no sessions of the configuration before, so nobody can resume a session
-/// that a removed authority had vouched for.
-fn config(
+/// The TLS configurations with this certificate. They know no sessions of those before, so nobody can resume a session that a
+/// removed authority had vouched for.
+fn configurations(
     certificate: &Certificate,
     clients: Option<&Clients>,
-) -> Result<Arc<ServerConfig>, CertificateError> {
+) -> Result<Configurations, CertificateError> {
     let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&certificate.key)));
     let builder = ServerConfig::builder_with_provider(Arc::new(tls::provider()))
         .with_safe_default_protocol_versions()
@@ -162,9 +178,13 @@ fn config(
         Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_cert_resolver(resolver);
-    config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
-    Ok(Arc::new(config))
+    let config = builder.with_cert_resolver(resolver);
+    let of = |protocol: Protocol| {
+        let mut config = config.clone();
+        config.alpn_protocols = vec![protocol.alpn().to_vec()];
+        Arc::new(config)
+    };
+    Ok(Configurations { http1: of(Protocol::Http1), http2: of(Protocol::Http2) })
 }
 
 /// What the doctor reports about the certificate, and about the authorities of clients.

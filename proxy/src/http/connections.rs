@@ -6,6 +6,8 @@ mod closer;
 mod drain;
 mod handshake;
 pub(crate) mod heads;
+mod http1;
+mod http2;
 pub(crate) mod limits;
 mod lines;
 mod overdue;
@@ -17,40 +19,33 @@ mod write_timeout;
 
 use std::{io, net, sync::Arc};
 
-use axum::{Router, extract::Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{rt::TokioIo, server::graceful::Watcher};
+use axum::Router;
+use futures_util::future::try_join_all;
+use hyper_util::server::graceful::Watcher;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tower::Service as _;
 use tracing::{debug, warn};
 
 pub(crate) use self::{handshake::Handshakes, refusals::RejectHead, turns::BusyThreads};
 use self::{
     limits::ConnectionLimits,
-    overdue::overdue,
-    pace::Pace,
-    refusals::Refusals,
-    slots::{Begin, Slot, Slots},
+    slots::{Slot, Slots},
     turns::Turns,
-    write_timeout::WriteTimeout,
 };
 use super::{
     peer::{Peer, TrustedProxies},
-    security_headers::SecurityHeaders,
+    protocol::Protocol,
 };
 use crate::metrics::ConnectionMetrics;
 
-/// Bytes that one connection holds of a request whose head is incomplete. Longer targets and headers are rejected; these bytes are
-/// enough to see which of them it was.
-const MOST_UNREAD: usize = 80 << 10;
-
-/// Serves connections.
+/// Serves the connections of one port.
 pub(crate) struct Server {
+    /// What they speak.
+    pub(crate) protocol: Protocol,
     pub(crate) router: Router,
     pub(crate) limits: ConnectionLimits,
     /// Bytes of the largest valid body.
@@ -61,32 +56,46 @@ pub(crate) struct Server {
     pub(crate) reject: Arc<RejectHead>,
     /// Requests for these paths are not counted against a limit, but paced on each connection.
     pub(crate) paced: Arc<[&'static str]>,
-    /// `None` for plain HTTP.
+    /// `None` without TLS.
     pub(crate) handshakes: Option<Arc<Handshakes>>,
 }
 
+/// Serves several ports until `shutdown` begins, then waits for the requests in flight. All ports share the turns of clients.
+pub(crate) async fn serve(
+    ports: impl IntoIterator<Item = (Server, TcpListener)>,
+    busy: &BusyThreads,
+    shutdown: &CancellationToken,
+) -> io::Result<()> {
+    let turns = Turns::new(busy.handle());
+    let serving =
+        ports.into_iter().map(|(server, listener)| server.run(listener, Arc::clone(&turns), shutdown));
+    try_join_all(serving).await.map(drop)
+}
+
 impl Server {
-    /// Serves until `shutdown` begins, then waits for the requests in flight.
-    pub(crate) async fn run(
+    async fn run(
         self,
         listener: TcpListener,
-        busy: &BusyThreads,
+        turns: Arc<Turns>,
         shutdown: &CancellationToken,
     ) -> io::Result<()> {
-        let slots = Slots::new(self.limits.most, self.limits.leaving, self.metrics.clone());
-        let closing = CancellationToken::new();
+        let ConnectionLimits { most, requests, leaving, .. } = self.limits;
+        let slots = Slots::new(most, requests, leaving, self.metrics.clone());
+        let (closing, draining) = (CancellationToken::new(), CancellationToken::new());
         let close = closing.clone().drop_guard();
         let accepting = accept::Accepting {
             listener: listener.into_std()?,
             slots: Arc::clone(&slots),
-            turns: Turns::new(busy.handle()),
+            turns,
             server: Arc::new(self),
             stop: shutdown.clone(),
             closing,
+            draining: draining.clone(),
         };
         let drain_timeout = accepting.server.limits.drain_timeout;
         let open = accepting.start().await?;
         drop(close);
+        draining.cancel();
         if timeout(drain_timeout, open.shutdown()).await.is_err() {
             warn!(action = "drain_timed_out", connections = slots.open());
         }
@@ -105,10 +114,12 @@ async fn until_lost(slot: Arc<Slot>, work: impl Future<Output = ()>) {
 /// One client's connection.
 struct Connection {
     server: Arc<Server>,
-    http: http1::Builder,
     turns: Arc<Turns>,
     peer: Peer,
+    /// The service ends when it is dropped. It also ends connections of HTTP/1.1 gracefully.
     watcher: Watcher,
+    /// When to end connections of HTTP/2 gracefully.
+    draining: CancellationToken,
     slot: Arc<Slot>,
 }
 
@@ -156,56 +167,9 @@ impl Connection {
     fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let (turns, slot) = (Arc::clone(&self.turns), Arc::clone(&self.slot));
         let client = self.server.trusted.client(self.peer);
-        turns.spawn(client, until_lost(slot, self.answer(stream)));
-    }
-
-    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { server, http, peer, watcher, slot, .. } = self;
-        let headers = SecurityHeaders { is_tls: server.handshakes.is_some() };
-        let (largest_body, reject) = (server.largest_body, Arc::clone(&server.reject));
-        let stream = WriteTimeout::new(stream, Arc::clone(&slot), server.limits);
-        let overdue = overdue(Arc::clone(&slot), server.limits);
-        let seen = Arc::clone(&slot);
-        let pace = Pace::default();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (mut request, rest) = drain::drainable(request);
-            request.extensions_mut().insert(peer);
-            let slot = Arc::clone(&slot);
-            // Requests of monitoring do not wait for other requests of their address.
-            let is_paced = server.paced.contains(&request.uri().path());
-            let turn = if is_paced { pace.turn() } else { None };
-            let begun = slot.begin(!is_paced);
-            // The handler starts when this is first polled.
-            let answering = server.router.clone().call(request);
-            async move {
-                let is_kept = match (begun, turn) {
-                    (Begin::Now, None) => true,
-                    (Begin::Now, Some(turn)) => slot.wait_until(turn).await,
-                    (Begin::Later(_), _) => Box::pin(slot.begin_later()).await,
-                    (Begin::Lost, _) => false,
-                };
-                if !is_kept {
-                    return Err(io::ErrorKind::ConnectionAborted.into());
-                }
-                let Ok(mut answer) = match rest {
-                    None => answering.await,
-                    // Boxed: it is needed rarely, and each request would hold as much.
-                    Some(rest) => Box::pin(rest.discard_beside(answering, &slot, largest_body)).await,
-                };
-                headers.add_to(answer.headers_mut());
-                Ok::<_, io::Error>(slot.hold(answer))
-            }
-        });
-        let stream = TokioIo::new(Refusals::new(stream, seen, headers, peer, reject));
-        tokio::select! {
-            // The connection runs first, because it sets what it waits for.
-            biased;
-            ended = watcher.watch(http.serve_connection(stream, service)) => {
-                if let Err(error) = ended {
-                    debug!(action = "connection_failed", %error);
-                }
-            }
-            () = overdue => debug!(action = "connection_timed_out"),
+        match self.server.protocol {
+            Protocol::Http1 => turns.spawn(client, until_lost(slot, http1::answer(self, stream))),
+            Protocol::Http2 => turns.spawn(client, until_lost(slot, http2::answer(self, stream))),
         }
     }
 }

@@ -5,11 +5,11 @@ use axum::{
     http::{Version, header::HOST},
 };
 
-/// Whether the request has one valid `Host`. HTTP/1.0 does not require the header.
+/// Whether the request has one valid `Host`. HTTP/1.0 does not require the header, and HTTP/2 has `:authority` in its place.
 pub(crate) fn is_right(request: &Request) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (None, _) => request.version() < Version::HTTP_11,
+        (None, _) => request.version() < Version::HTTP_11 || request.uri().authority().is_some(),
         (Some(host), None) => is_host(host.as_bytes()),
         (Some(_), Some(_)) => false,
     }

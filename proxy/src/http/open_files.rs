@@ -27,6 +27,15 @@ pub(crate) struct Room {
     pub(crate) leaving: usize,
 }
 
+impl Room {
+    /// The part of a port that would use so many of all connections.
+    pub(crate) fn part(self, most: usize, all: usize) -> Self {
+        let of = |room: usize| (room as u128 * most as u128 / (all as u128).max(1)) as usize;
+        let (waiting, leaving) = (of(self.waiting), of(self.leaving));
+        Self { connections: of(self.connections).max(1), waiting, leaving }
+    }
+}
+
 /// Raises the soft limit as far as so many client connections need it. There is less room if the hard limit is too low.
 pub(crate) fn make_room(connections: usize) -> Room {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -78,6 +87,15 @@ fn room(limit: u64, wanted: usize) -> Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_share_the_room() {
+        let room = Room { connections: 1100, waiting: 110, leaving: 11 };
+        assert_eq!(room.part(1000, 1100), Room { connections: 1000, waiting: 100, leaving: 10 });
+        assert_eq!(room.part(100, 1100), Room { connections: 100, waiting: 10, leaving: 1 });
+        assert_eq!(Room { connections: 1, ..room }.part(100, 1100).connections, 1);
+        assert_eq!(room.part(1100, 1100), room);
+    }
 
     #[test]
     fn some_files_are_kept_for_other_uses() {

@@ -187,6 +187,17 @@ async fn with_default_user(rights: &str, own: &str) -> (RedisServer, String) {
 }
 
 #[tokio::test]
+async fn the_port_for_grpc_has_a_line_where_there_is_one() {
+    let redis = sound().await;
+    let (_, text) = doctor(&redis.url(), &[("GRPC_LISTEN_ADDR", "127.0.0.1:8001")]).await;
+    let line = line(&text, "gRPC");
+    assert!(
+        line.starts_with("ok") && line.ends_with("clients connect to 127.0.0.1:8001, without TLS"),
+        "{line}"
+    );
+}
+
+#[tokio::test]
 async fn a_default_user_without_rights_is_reported_by_the_doctor_and_at_the_start() {
     for (rights, refused) in [("", "SELECT 0"), ("~{predict_queue:1}:* +@all", "HSET {predict_queue:0}:job:")]
     {

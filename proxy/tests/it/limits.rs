@@ -76,7 +76,7 @@ async fn a_body_that_takes_more_memory_than_there_is_need_not_be_sent_again() {
     let gateway = Gateway::with(&settings).await;
     let list = |element: &str, count| format!(r#"{{"data": [[{}0]]}}"#, element.repeat(count));
     let detail = format!(
-        "Reading this JSON takes more than the {memory} bytes of memory for all bodies; send fewer values, or tensors in binary form"
+        "Reading this body takes more than the {memory} bytes of memory for all bodies; send fewer values, or tensors in binary form"
     );
     let refused = gateway.predict(&list("[],", 340_000)).await;
     problem(503, "overloaded", "Overloaded").assert(&refused, "/predict", &detail);

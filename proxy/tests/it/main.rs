@@ -24,7 +24,7 @@
 //! | `model_files` | MODELS_DIR while the proxy runs |
 //! | `model_keys` | keys that are limited to models: which jobs they see |
 //! | `other_model` | nothing knows the reference model |
-//! | `v2` | the Open Inference Protocol over HTTP |
+//! | `v2`, `grpc` | the Open Inference Protocol over HTTP and over gRPC |
 //! | `tf_serving` | TensorFlow Serving's REST API |
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failing step fails the test")]
 
@@ -41,6 +41,7 @@ mod expect;
 mod framing;
 mod full_queue;
 mod gateway;
+mod grpc;
 mod health;
 mod hostile;
 mod idempotency;

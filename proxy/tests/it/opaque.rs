@@ -243,3 +243,20 @@ async fn a_key_means_the_text_of_the_value_or_the_bytes_with_their_type() {
     conflict.assert(&send("image/jpeg", b"x").await, "/predict", detail);
     conflict.assert(&send("image/png", b"y").await, "/predict", detail);
 }
+
+#[tokio::test]
+async fn the_protocols_of_tensors_refuse_it() {
+    let (gateway, _models) = gateway("").await;
+    let tensor = json!({"name": "data", "shape": [1], "datatype": "BYTES", "data": ["1"]});
+    for (path, body) in [
+        ("/v2/models/iris/infer", json!({"inputs": [tensor]})),
+        ("/v1/models/iris:predict", json!({"instances": [1]})),
+        ("/v1/models/iris:predict", json!({"inputs": [1]})),
+    ] {
+        let answer = gateway.send(Method::POST, path, &[JSON], &body.to_string()).await;
+        let error = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+        assert!(error.ends_with(NO_TENSORS), "{path}: {}", answer.text());
+        crate::v2::assert_error(&answer, 400, "invalid_input", &error);
+    }
+    assert_eq!(gateway.log_length(), 0);
+}

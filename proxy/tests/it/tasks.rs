@@ -15,10 +15,10 @@ async fn a_task_that_panics_starts_again_and_does_its_work() {
     let url = redis.proxy_url();
     let args = ["tepal-proxy", "--redis-url", &url, "--models-dir", models, "--listen-addr", "127.0.0.1:0"];
     let config = Config::try_from(Args::try_parse_from(args).unwrap()).unwrap();
-    let listener = tepal_proxy::bind(config.listen_addr).await.unwrap();
-    let client = Client::new(&format!("http://{}", listener.local_addr().unwrap()));
+    let listeners = tepal_proxy::listen(&config).unwrap();
+    let client = Client::new(&format!("http://{}", listeners.http.local_addr().unwrap()));
     let shutdown = CancellationToken::new();
-    let proxy = tokio::spawn(tepal_proxy::run(config, listener, shutdown.clone()));
+    let proxy = tokio::spawn(tepal_proxy::run(config, listeners, shutdown.clone()));
     let panicked = async || saboteur.armed() == ["redis_unreachable"];
     eventually(SOON, "the probe to panic", panicked).await;
 

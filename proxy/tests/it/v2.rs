@@ -10,6 +10,8 @@ mod infer;
 mod metadata;
 mod waiting;
 
+pub(crate) use self::waiting::{becomes, count};
+
 use serde_json::{Value, json};
 use tepal_shared::{
     job::{Claim, Delivery},

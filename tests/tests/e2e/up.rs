@@ -21,6 +21,7 @@ use crate::{SOON, root};
 /// How the test starts `up`: with programs that are already built, on free ports, with its own data.
 struct Up {
     port: u16,
+    grpc_port: u16,
     redis_port: u16,
     data: TempDir,
     backend: &'static str,
@@ -36,7 +37,7 @@ struct Running<'a> {
 impl Up {
     fn new() -> Self {
         let data = tempfile::tempdir().unwrap();
-        Self { port: free_port(), redis_port: free_port(), data, backend: "onnx" }
+        Self { port: free_port(), grpc_port: free_port(), redis_port: free_port(), data, backend: "onnx" }
     }
 
     fn command(&self) -> Command {
@@ -46,7 +47,8 @@ impl Up {
         command
             .arg("--default-signal=INT")
             .arg(root().join("compose/local.sh"))
-            .args(["up", "--port", &self.port.to_string(), "--redis-port", &self.redis_port.to_string()])
+            .args(["up", "--port", &self.port.to_string(), "--grpc-port", &self.grpc_port.to_string()])
+            .args(["--redis-port", &self.redis_port.to_string()])
             .args(["--backend", self.backend])
             .args(["--metrics-port", &two_free_ports().to_string(), "--programs"])
             .arg(programs.parent().unwrap())
@@ -116,7 +118,8 @@ impl Running<'_> {
     async fn end(&self) -> Option<i32> {
         let status = self.process.wait_exit(SOON).await;
         assert_eq!(self.up.processes(), Vec::<String>::new());
-        assert!(is_free(self.up.port) && is_free(self.up.redis_port));
+        let ports = [self.up.port, self.up.grpc_port, self.up.redis_port];
+        assert!(ports.into_iter().all(is_free));
         status.code()
     }
 }
@@ -236,6 +239,12 @@ fn up_refuses_a_port_that_is_in_use() {
     let next = up.port + 1;
     let sentence = "stop what listens there or choose another: make up";
     assert_eq!(up.refusal(), format!("tepal: port {} is in use; {sentence} PORT={next}", up.port));
+    drop(taken);
+
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, up.grpc_port)).unwrap();
+    let next = up.grpc_port + 1;
+    let refusal = format!("tepal: port {}, for gRPC, is in use; {sentence} GRPC_PORT={next}", up.grpc_port);
+    assert_eq!(up.refusal(), refusal);
     drop(taken);
 
     let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, up.redis_port)).unwrap();

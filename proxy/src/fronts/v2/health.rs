@@ -23,10 +23,14 @@ pub(super) async fn live(headers: HeaderMap) -> Response {
     LIVE.answer(&headers)
 }
 
+/// Whether jobs can be accepted.
+pub(super) fn is_ready(app: &App) -> bool {
+    app.store.queue().redis().down().is_none() && !app.shutdown.is_cancelled()
+}
+
 /// Jobs can be accepted. Whether a worker is up is asked of each model: a gateway without workers still accepts jobs.
 pub(super) async fn ready(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let is_ready = app.store.queue().redis().down().is_none() && !app.shutdown.is_cancelled();
-    if is_ready {
+    if is_ready(&app) {
         return READY.answer(&headers);
     }
     let mut response = as_json(r#"{"live":true,"ready":false}"#);

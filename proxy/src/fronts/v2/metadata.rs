@@ -15,7 +15,10 @@ use crate::{
 };
 
 /// The platform of every model: which engine or server runs it is the workers' affair.
-const PLATFORM: &str = "tepal";
+pub(super) const PLATFORM: &str = "tepal";
+
+pub(super) const SERVER: &str = "tepal";
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The server.
 pub(super) async fn server() -> Response {
@@ -24,8 +27,8 @@ pub(super) async fn server() -> Response {
 
 pub(super) fn server_metadata() -> Value {
     json!({
-        "name": "tepal",
-        "version": env!("CARGO_PKG_VERSION"),
+        "name": SERVER,
+        "version": VERSION,
         "extensions": ["binary_tensor_data", "model_configuration", "model_repository"],
     })
 }
@@ -71,9 +74,13 @@ pub(super) async fn model(
     Ok(as_json(model_metadata(model.name.as_str(), &model.versions(), &model.description).to_string()))
 }
 
+/// Of a pinned version, and of a model whose versions cannot be pinned, only its own is known.
+pub(super) fn known<'a>(versions: &[&'a str], model: &'a Model) -> Vec<&'a str> {
+    if versions.is_empty() { vec![model.version.as_str()] } else { versions.to_vec() }
+}
+
 pub(super) fn model_metadata(name: &str, versions: &[&str], model: &Model) -> Value {
-    // Of a pinned version, and of a model whose versions cannot be pinned, only its own is known.
-    let versions = if versions.is_empty() { vec![model.version.as_str()] } else { versions.to_vec() };
+    let versions = known(versions, model);
     json!({
         "name": name,
         "versions": versions,
@@ -84,12 +91,16 @@ pub(super) fn model_metadata(name: &str, versions: &[&str], model: &Model) -> Va
 }
 
 fn tensor(name: &str, datatype: DataType, shape: &Shape, model: &Model) -> Value {
-    let axes = model.has_batch_axis().then_some(-1).into_iter().chain(lengths(shape));
-    json!({"name": name, "datatype": datatype.as_str(), "shape": axes.collect::<Vec<_>>()})
+    json!({"name": name, "datatype": datatype.as_str(), "shape": whole(shape, model)})
+}
+
+/// The axes with that of the batch.
+pub(super) fn whole(shape: &Shape, model: &Model) -> Vec<i64> {
+    model.has_batch_axis().then_some(-1).into_iter().chain(lengths(shape)).collect()
 }
 
 /// -1 = any length.
-fn lengths(shape: &Shape) -> impl Iterator<Item = i64> + use<'_> {
+pub(super) fn lengths(shape: &Shape) -> impl Iterator<Item = i64> + use<'_> {
     shape.axes().iter().map(|axis| axis.length().map_or(-1, |length| length as i64))
 }
 
@@ -116,7 +127,7 @@ pub(super) fn model_config(name: &str, model: &Model) -> Value {
 }
 
 /// The name in `model_config.proto` of Triton.
-fn config_type(datatype: DataType) -> String {
+pub(super) fn config_type(datatype: DataType) -> String {
     match datatype {
         DataType::Bytes => "TYPE_STRING".to_owned(),
         other => format!("TYPE_{}", other.as_str()),

@@ -1,4 +1,4 @@
-//! The model and the version of a path.
+//! The model and the version that a path or a message names.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     jobs::models::{Choice, Registry, Served},
 };
 
-/// What the path names.
+/// What the request names.
 pub(super) struct Named(Choice);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
@@ -34,6 +34,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 }
 
 impl Named {
+    /// What a message names; an empty version is none.
+    pub(super) fn of(model: String, version: String) -> Self {
+        let version = Some(version).filter(|version| !version.is_empty());
+        Self(Choice { model: Some(model), version })
+    }
+
     /// The model, if the caller may use it.
     pub(super) fn model(&self, registry: &Registry, caller: &Caller) -> Result<Arc<Served>, ApiError> {
         let model = registry.of_query(&self.0)?;

@@ -2,10 +2,11 @@
 
 use super::table::Table;
 
-const LOADING: &str = "Models are loaded by the workers: add a folder to their MODELS_DIR, or remove it";
-const STREAMING: &str = "Jobs have one result each; streaming is not supported";
-const SHARED_MEMORY: &str = "Shared memory is not supported; the request must contain the tensors";
-const STATISTICS: &str = "The statistics are on /metrics, in the form of Prometheus";
+pub(super) const LOADING: &str =
+    "Models are loaded by the workers: add a folder to their MODELS_DIR, or remove it";
+pub(super) const STREAMING: &str = "Jobs have one result each; streaming is not supported";
+pub(super) const SHARED_MEMORY: &str = "Shared memory is not supported; the request must contain the tensors";
+pub(super) const STATISTICS: &str = "The statistics are on /metrics, in the form of Prometheus";
 
 pub(super) fn routes(table: Table<'_>) -> Table<'_> {
     table

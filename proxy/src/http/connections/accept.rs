@@ -3,13 +3,12 @@
 
 use std::{io, net, panic::resume_unwind, pin::pin, sync::Arc};
 
-use hyper::server::conn::http1;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{runtime::Builder, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Connection, MOST_UNREAD, Server, arrivals::Arrivals, slots::Slots, turns::Turns};
+use super::{Connection, Server, arrivals::Arrivals, slots::Slots, turns::Turns};
 
 /// What the thread needs.
 pub(super) struct Accepting {
@@ -21,6 +20,8 @@ pub(super) struct Accepting {
     pub(super) stop: CancellationToken,
     /// When to close connections without a request.
     pub(super) closing: CancellationToken,
+    /// When to end the others gracefully.
+    pub(super) draining: CancellationToken,
 }
 
 impl Accepting {
@@ -35,10 +36,7 @@ impl Accepting {
     }
 
     async fn run(self) -> io::Result<GracefulShutdown> {
-        let Self { listener, slots, turns, server, stop, closing } = self;
-        let mut http = http1::Builder::new();
-        // The library has one limit for slow heads and idle connections; `overdue` has one for each.
-        http.header_read_timeout(None).max_buf_size(MOST_UNREAD);
+        let Self { listener, slots, turns, server, stop, closing, draining } = self;
         let open = GracefulShutdown::new();
         let mut stopped = pin!(async {
             stop.cancelled().await;
@@ -53,10 +51,11 @@ impl Accepting {
                 // Nobody waits for this thread any more.
                 () = closing.cancelled() => return Ok(open),
             };
-            let (server, http, watcher) = (Arc::clone(&server), http.clone(), open.watcher());
+            let (server, turns, watcher) = (Arc::clone(&server), Arc::clone(&turns), open.watcher());
             let client = server.trusted.client(peer);
-            let connection = Connection { server, http, turns: Arc::clone(&turns), peer, watcher, slot };
-            turns.open(client, connection.run(stream, closing.clone()));
+            let opening = Arc::clone(&turns);
+            let connection = Connection { server, turns, peer, watcher, draining: draining.clone(), slot };
+            opening.open(client, connection.run(stream, closing.clone()));
         }
     }
 }

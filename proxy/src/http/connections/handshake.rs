@@ -1,17 +1,21 @@
 //! TLS handshakes. The usual causes of failures are on the other side: port scans, plain HTTP, clients that do not know the
 //! authority. So failures are counted, and logged only at debug level.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, rustls, server::TlsStream};
 use tracing::debug;
 
-use crate::{http::certificate::Current, metrics::TlsMetrics};
+use crate::{
+    http::{certificate::Current, protocol::Protocol},
+    metrics::TlsMetrics,
+};
 
 /// Secures connections with the present certificate.
 pub(crate) struct Handshakes {
     pub(crate) current: Current,
+    pub(crate) protocol: Protocol,
     pub(crate) metrics: TlsMetrics,
     /// Longest time for a handshake.
     pub(crate) timeout: Duration,
@@ -46,7 +50,7 @@ impl Handshakes {
         if stream.peek(&mut [0]).await? == 0 {
             return Ok(None);
         }
-        let config = Arc::clone(&self.current.borrow());
+        let config = self.current.borrow().of(self.protocol);
         TlsAcceptor::from(config).accept(stream).await.map(Some)
     }
 }

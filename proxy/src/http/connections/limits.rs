@@ -31,6 +31,8 @@ pub(crate) struct ConnectionArgs {
 pub struct ConnectionLimits {
     /// Most open connections.
     pub most: usize,
+    /// Most requests in progress.
+    pub requests: usize,
     /// Most connections that wait for a slot.
     pub waiting: usize,
     /// Most connections that lost their slots and are not closed yet.
@@ -50,8 +52,10 @@ pub struct ConnectionLimits {
 impl ConnectionArgs {
     /// The limits. `write_timeout`: that of bodies.
     pub(crate) fn check(&self, write_timeout: Duration, mistakes: &mut Mistakes) -> ConnectionLimits {
+        let most = mistakes.number("MAX_CONNECTIONS", &self.max_connections, 1..=1_000_000);
         ConnectionLimits {
-            most: mistakes.number("MAX_CONNECTIONS", &self.max_connections, 1..=1_000_000),
+            most,
+            requests: most,
             waiting: 0,
             leaving: 0,
             header_timeout: mistakes.millis("HEADER_TIMEOUT_MS", &self.header_timeout_ms, 1..=3_600_000),

@@ -3,8 +3,8 @@
 use std::{
     future::{Future as _, poll_fn},
     pin::pin,
-    sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use tokio::time::{Instant, sleep};
@@ -15,12 +15,12 @@ use super::{
 };
 
 /// Returns when the client's time to send a request is over. Poll it each time after the connection, because only the connection
-/// changes what it waits for.
-pub(super) async fn overdue(slot: Arc<Slot>, limits: ConnectionLimits) {
+/// changes what it waits for. `due`: when the present wait ends; `first`: the length of the first one.
+pub(super) async fn overdue(due: impl Fn() -> Option<Instant>, first: Duration) {
     // One timer for all waits. It may fire early, because it is not moved with each request.
-    let mut alarm = pin!(sleep(limits.header_timeout));
+    let mut alarm = pin!(sleep(first));
     poll_fn(|context| {
-        let Some(due) = due(&slot, &limits) else { return Poll::Pending };
+        let Some(due) = due() else { return Poll::Pending };
         if alarm.deadline() > due {
             alarm.as_mut().reset(due);
         }
@@ -35,8 +35,8 @@ pub(super) async fn overdue(slot: Arc<Slot>, limits: ConnectionLimits) {
     .await;
 }
 
-/// `None` while the connection works on a request.
-fn due(slot: &Slot, limits: &ConnectionLimits) -> Option<Instant> {
+/// When a connection has waited long enough; `None` while it works on a request.
+pub(super) fn due(slot: &Slot, limits: &ConnectionLimits) -> Option<Instant> {
     let (wait, since) = slot.waits()?;
     let limit = match wait {
         Wait::First | Wait::Head => limits.header_timeout,

@@ -89,11 +89,12 @@ struct InUse(Arc<Slot>);
 pub(super) struct Draining(Arc<Slot>);
 
 impl Slots {
-    /// `leaving`: more connections that may have lost their slots.
-    pub(super) fn new(most: usize, leaving: usize, metrics: ConnectionMetrics) -> Arc<Self> {
+    /// `requests`: most requests in progress; `leaving`: more connections that may have lost their slots.
+    pub(super) fn new(most: usize, requests: usize, leaving: usize, metrics: ConnectionMetrics) -> Arc<Self> {
         let most_leaving = MANY_LEAVING + leaving;
-        metrics.limit.set(most as f64);
-        let (table, heads) = (Mutex::new(Table::new(most)), Budget::new(SMALL_HEAD, MOST_HEADS));
+        // Each port has slots of its own.
+        metrics.limit.increment(most as f64);
+        let (table, heads) = (Mutex::new(Table::new(most, requests)), Budget::new(SMALL_HEAD, MOST_HEADS));
         let (replacements, changed) = (Replacements::default(), Notify::new());
         Arc::new(Self { table, replacements, most_leaving, changed, heads, metrics })
     }
@@ -185,10 +186,30 @@ impl Slot {
         began
     }
 
+    /// Begins another request of a connection that has one in progress.
+    pub(super) fn begin_another(&self, bounded: bool) -> Begin {
+        self.slots.table().begin_another(self.holder, bounded)
+    }
+
+    /// Ends a request of a connection that has more in progress.
+    pub(super) fn end_another(&self) {
+        self.slots.table().end_another(self.holder);
+    }
+
+    /// Ends the only request in progress.
+    pub(super) fn end(&self) {
+        self.rest(Rest::Waiting);
+    }
+
+    /// Counts a request that cannot begin yet.
+    pub(super) fn note_postponed(&self) {
+        self.slots.metrics.postponed.increment(1);
+    }
+
     /// Waits until the address may have one more request in progress, and begins the request. `false` if the slot is lost
     /// meanwhile.
     pub(super) async fn begin_later(&self) -> bool {
-        self.slots.metrics.postponed.increment(1);
+        self.note_postponed();
         // It waits since now, not since its last answer.
         self.rest(Rest::Waiting);
         loop {
@@ -285,7 +306,7 @@ impl Drop for Slot {
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.0.rest(Rest::Waiting);
+        self.0.end();
     }
 }
 

@@ -26,7 +26,8 @@ const BYTES_IN_A_TURN: usize = 16 << 10;
 pub(super) struct WriteTimeout<S> {
     /// `None` when there was no memory for what the client sends.
     stream: Option<S>,
-    slot: Arc<Slot>,
+    /// `None` for HTTP/2, whose library bounds the heads of each connection.
+    slot: Option<Arc<Slot>>,
     limits: ConnectionLimits,
     /// Runs while a write waits for the client.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -35,7 +36,7 @@ pub(super) struct WriteTimeout<S> {
 }
 
 impl<S> WriteTimeout<S> {
-    pub(super) fn new(stream: S, slot: Arc<Slot>, limits: ConnectionLimits) -> Self {
+    pub(super) fn new(stream: S, slot: Option<Arc<Slot>>, limits: ConnectionLimits) -> Self {
         Self { stream: Some(stream), slot, limits, deadline: None, bytes: 0 }
     }
 
@@ -96,12 +97,10 @@ impl<S: AsyncRead + Unpin + Send + 'static> AsyncRead for WriteTimeout<S> {
         let read = read_piece(self.stream()?, context, buffer);
         let count = buffer.filled().len() - before;
         self.bytes += count;
-        if self.slot.receives(count) {
-            return read;
-        }
+        let Some(slot) = self.slot.clone().filter(|slot| !slot.receives(count)) else { return read };
         if let Some(stream) = self.stream.take() {
-            self.slot.drop_head();
-            tokio::spawn(hold(stream, Arc::clone(&self.slot), self.limits.header_timeout));
+            slot.drop_head();
+            tokio::spawn(hold(stream, slot, self.limits.header_timeout));
         }
         Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()))
     }
@@ -177,6 +176,7 @@ mod tests {
         let long = Duration::from_secs(60);
         ConnectionLimits {
             most: 1,
+            requests: 1,
             waiting: 0,
             leaving: 0,
             header_timeout,
@@ -189,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_without_memory_for_its_head_stays_open_for_a_while() {
-        let slots = Slots::new(10_000, 0, ConnectionMetrics::noop());
+        let slots = Slots::new(10_000, 10_000, 0, ConnectionMetrics::noop());
         let mut others = Vec::new();
         while others.last().is_none_or(|other: &Arc<Slot>| other.receives(64 << 10)) {
             others.push(slots.take(None).await);
@@ -201,7 +201,7 @@ mod tests {
         others.truncate(others.len() - 2);
         let (mut client, server) = duplex(4 * PIECE);
         let (slot, limits) = (slots.take(None).await, limits(Duration::from_millis(200)));
-        let mut stream = WriteTimeout::new(server, slot, limits);
+        let mut stream = WriteTimeout::new(server, Some(slot), limits);
         client.write_all(&[b'x'; 3 * PIECE]).await.unwrap();
 
         let error = stream.read_exact(&mut [0; 3 * PIECE]).await.unwrap_err();
@@ -218,9 +218,9 @@ mod tests {
     #[tokio::test]
     async fn a_connection_with_many_bytes_lets_others_go_on() {
         let (mut client, server) = duplex(4 * BYTES_IN_A_TURN);
-        let slot = Slots::new(1, 0, ConnectionMetrics::noop()).take(None).await;
+        let slot = Slots::new(1, 1, 0, ConnectionMetrics::noop()).take(None).await;
         slot.begin(true);
-        let mut stream = WriteTimeout::new(server, slot, limits(Duration::from_secs(60)));
+        let mut stream = WriteTimeout::new(server, Some(slot), limits(Duration::from_secs(60)));
         stream.write_all(&[b'x'; BYTES_IN_A_TURN]).now_or_never().unwrap().unwrap();
         assert!(stream.write(b"x").now_or_never().is_none(), "more was written in one turn");
         stream.write_all(b"x").await.unwrap();

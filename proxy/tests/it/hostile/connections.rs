@@ -51,7 +51,7 @@ async fn idle_connections_in_all_slots_make_room() {
 
 #[tokio::test]
 async fn clients_that_come_at_once_are_connected_before_they_are_accepted() {
-    let listener = tepal_proxy::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let listener = tepal_proxy::bind("LISTEN_ADDR", "127.0.0.1:0".parse().unwrap()).unwrap();
     let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
     // Nothing accepts connections: one that the backlog cannot hold would wait here for ever.
     let count = attackers(1500.min(most.trim().parse().unwrap()));

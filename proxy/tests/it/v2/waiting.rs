@@ -6,12 +6,12 @@ use super::{INFER, answered, assert_error, complete, flower, next_job, output, s
 use crate::gateway::{Gateway, SOON};
 
 /// The number of jobs with this status.
-async fn count(gateway: &Gateway, status: &str) -> usize {
+pub(crate) async fn count(gateway: &Gateway, status: &str) -> usize {
     let page = gateway.get(&format!("/jobs?status={status}")).await.json();
     page["jobs"].as_array().unwrap_or_else(|| panic!("{page}")).len()
 }
 
-async fn becomes(gateway: &Gateway, status: &str) {
+pub(crate) async fn becomes(gateway: &Gateway, status: &str) {
     eventually(SOON, status, async || count(gateway, status).await == 1).await;
 }
 

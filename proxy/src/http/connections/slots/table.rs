@@ -43,6 +43,8 @@ pub(crate) enum Begin {
 #[derive(Default)]
 pub(super) struct Table {
     most: usize,
+    /// Most requests in progress. A connection of HTTP/2 can have several.
+    most_busy: usize,
     open: usize,
     busy: usize,
     /// Connections that lost their slots and are not closed yet.
@@ -85,8 +87,8 @@ struct Holder {
 }
 
 impl Table {
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, ..Self::default() }
+    pub(super) fn new(most: usize, most_busy: usize) -> Self {
+        Self { most, most_busy, ..Self::default() }
     }
 
     /// Number of connections with a slot.
@@ -183,7 +185,7 @@ impl Table {
 
     /// Begins a request. One that is not `bounded` may always begin.
     pub(super) fn begin(&mut self, number: usize, rank: Rank, bounded: bool) -> Begin {
-        if bounded && self.holders[number].busy >= self.most - self.busy {
+        if bounded && self.has_its_share(number) {
             return self.postpone(number, rank);
         }
         if self.remove(number, rank).is_none() {
@@ -194,13 +196,35 @@ impl Table {
         Begin::Now
     }
 
+    /// Begins another request of a connection that has one in progress.
+    pub(super) fn begin_another(&mut self, number: usize, bounded: bool) -> Begin {
+        if bounded && self.has_its_share(number) {
+            return Begin::Later(self.holders[number].turn());
+        }
+        self.busy += 1;
+        self.holders[number].busy += 1;
+        Begin::Now
+    }
+
+    /// Ends a request of a connection that has more in progress.
+    pub(super) fn end_another(&mut self, number: usize) {
+        self.busy -= 1;
+        self.holders[number].busy -= 1;
+        self.holders[number].wake();
+    }
+
+    /// Whether the holder has as many requests in progress as it may have at present.
+    fn has_its_share(&self, number: usize) -> bool {
+        self.holders[number].busy >= self.most_busy.saturating_sub(self.busy)
+    }
+
     fn postpone(&mut self, number: usize, rank: Rank) -> Begin {
         let holder = &mut self.holders[number];
         let queue = if holder.slots > 1 { &holder.resting } else { &self.single };
         if !queue.contains_key(&rank) {
             return Begin::Lost;
         }
-        Begin::Later(Arc::clone(holder.turn.get_or_insert_default()))
+        Begin::Later(holder.turn())
     }
 
     /// Makes a connection idle. Without a `rank`, its request ends. `None` if it has lost its slot.
@@ -290,6 +314,10 @@ impl Table {
 }
 
 impl Holder {
+    fn turn(&mut self) -> Arc<Notify> {
+        Arc::clone(self.turn.get_or_insert_default())
+    }
+
     fn wake(&self) {
         if let Some(turn) = &self.turn {
             turn.notify_one();

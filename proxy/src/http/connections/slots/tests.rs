@@ -28,7 +28,7 @@ fn answer(slot: &Arc<Slot>, kind: &str) -> Response {
 
 #[test]
 fn the_one_that_waits_the_longest_makes_room() {
-    let slots = Slots::new(2, 0, ConnectionMetrics::noop());
+    let slots = Slots::new(2, 2, 0, ConnectionMetrics::noop());
     let (first, second) = (take(&slots).unwrap(), take(&slots).unwrap());
     // After its request, the first one has been idle for less time than the second.
     assert!(begins(&first));
@@ -43,7 +43,7 @@ fn the_one_that_waits_the_longest_makes_room() {
 
 #[test]
 fn a_request_keeps_its_slot_until_it_is_answered() {
-    let slots = Slots::new(1, 0, ConnectionMetrics::noop());
+    let slots = Slots::new(1, 1, 0, ConnectionMetrics::noop());
     let first = take(&slots).unwrap();
     assert!(begins(&first) && begins(&first));
     let body = answer(&first, "application/json");
@@ -56,7 +56,7 @@ fn a_request_keeps_its_slot_until_it_is_answered() {
 
 #[test]
 fn streams_make_room_after_those_that_wait() {
-    let slots = Slots::new(2, 0, ConnectionMetrics::noop());
+    let slots = Slots::new(2, 2, 0, ConnectionMetrics::noop());
     let (stream, waiting) = (take(&slots).unwrap(), take(&slots).unwrap());
     assert!(begins(&stream));
     let body = answer(&stream, "text/event-stream");
@@ -70,7 +70,7 @@ fn streams_make_room_after_those_that_wait() {
 
 #[test]
 fn a_connection_whose_answer_waits_for_the_rest_of_a_body_makes_room_first() {
-    let slots = Slots::new(3, 0, ConnectionMetrics::noop());
+    let slots = Slots::new(3, 3, 0, ConnectionMetrics::noop());
     let [waiting, draining, other] = [(); 3].map(|()| take(&slots).unwrap());
     assert!(begins(&draining));
     let permit = draining.drain().unwrap();
@@ -83,7 +83,7 @@ fn a_connection_whose_answer_waits_for_the_rest_of_a_body_makes_room_first() {
 
 #[test]
 fn a_body_that_is_discarded_beside_its_request_keeps_the_slot() {
-    let slots = Slots::new(1, 0, ConnectionMetrics::noop());
+    let slots = Slots::new(1, 1, 0, ConnectionMetrics::noop());
     let first = take(&slots).unwrap();
     assert!(begins(&first));
     drop(first.drain().unwrap());
@@ -92,7 +92,7 @@ fn a_body_that_is_discarded_beside_its_request_keeps_the_slot() {
 
 #[test]
 fn an_address_at_work_on_all_it_may_keeps_no_other_out() {
-    let slots = Slots::new(4, 0, ConnectionMetrics::noop());
+    let slots = Slots::new(4, 4, 0, ConnectionMetrics::noop());
     let all = [(); 4].map(|()| take(&slots).unwrap());
     assert_eq!(all.each_ref().map(|slot| begins(slot)), [true, true, false, false]);
     let other = take_from(&slots, 2).unwrap();
@@ -105,7 +105,7 @@ fn an_address_at_work_on_all_it_may_keeps_no_other_out() {
 
 #[test]
 fn connections_without_slots_are_closed_before_too_many_others_come() {
-    let slots = Slots::new(1, 0, ConnectionMetrics::noop());
+    let slots = Slots::new(1, 1, 0, ConnectionMetrics::noop());
     let mut all: Vec<_> = (0..=MANY_LEAVING).map(|_| take(&slots).unwrap()).collect();
     assert!(take(&slots).is_none());
     drop(all.remove(0));
@@ -114,7 +114,7 @@ fn connections_without_slots_are_closed_before_too_many_others_come() {
 
 #[test]
 fn a_client_without_a_connection_does_not_wait_for_connections_of_others() {
-    let slots = Slots::new(1, 100, ConnectionMetrics::noop());
+    let slots = Slots::new(1, 1, 100, ConnectionMetrics::noop());
     let mut all: Vec<_> = (0..=MANY_LEAVING).map(|_| take(&slots).unwrap()).collect();
     assert!(take(&slots).is_none());
     all.extend((2..=u8::MAX).map_while(|address| take_from(&slots, address)));
@@ -123,7 +123,7 @@ fn a_client_without_a_connection_does_not_wait_for_connections_of_others() {
 
 #[test]
 fn an_aborted_request_frees_its_slot() {
-    let slots = Slots::new(1, 0, ConnectionMetrics::noop());
+    let slots = Slots::new(1, 1, 0, ConnectionMetrics::noop());
     let first = take(&slots).unwrap();
     assert!(begins(&first));
     drop(first);
@@ -132,7 +132,7 @@ fn an_aborted_request_frees_its_slot() {
 
 #[test]
 fn heads_of_requests_share_a_budget() {
-    let slots = Slots::new(10_000, 0, ConnectionMetrics::noop());
+    let slots = Slots::new(10_000, 10_000, 0, ConnectionMetrics::noop());
     let all: Vec<_> = (0..2000).map(|_| take(&slots).unwrap()).collect();
     assert!(all.iter().all(|slot| slot.receives(SMALL_HEAD)));
     let large = all.iter().filter(|slot| slot.receives(20 << 10)).count();
@@ -157,7 +157,7 @@ fn take_until_it_waits(slots: &Arc<Slots>, address: u8, kept: &mut Vec<Arc<Slot>
 
 #[tokio::test]
 async fn connections_of_a_client_replace_each_other_only_now_and_then() {
-    let (slots, mut kept) = (Slots::new(100, 0, ConnectionMetrics::noop()), Vec::new());
+    let (slots, mut kept) = (Slots::new(100, 100, 0, ConnectionMetrics::noop()), Vec::new());
     let replaced = take_until_it_waits(&slots, 1, &mut kept) - 100;
     assert!((32..100).contains(&replaced), "{replaced}");
     // Another client gets as many slots at once.
@@ -168,7 +168,7 @@ async fn connections_of_a_client_replace_each_other_only_now_and_then() {
 
 #[tokio::test]
 async fn a_client_that_waits_gets_a_slot_in_its_turn() {
-    let (slots, mut kept) = (Slots::new(10, 0, ConnectionMetrics::noop()), Vec::new());
+    let (slots, mut kept) = (Slots::new(10, 10, 0, ConnectionMetrics::noop()), Vec::new());
     let client = Some(Client::of(IpAddr::from([192, 0, 2, 1])));
     for _ in 0..200 {
         kept.push(slots.take(client).await);

@@ -51,7 +51,7 @@ fn random() -> impl FnMut(usize) -> usize {
 
 #[test]
 fn an_address_with_many_slots_loses_one_before_an_address_with_few() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, 8);
     let few: Vec<_> = (0..3).map(|_| Connection::open(&mut table, 1)).collect();
     let many: Vec<_> = (0..5).map(|_| Connection::open(&mut table, 2)).collect();
     // Newer ones, and younger at rest.
@@ -63,7 +63,7 @@ fn an_address_with_many_slots_loses_one_before_an_address_with_few() {
 
 #[test]
 fn of_one_address_those_that_drain_make_room_first_and_those_that_stream_last() {
-    let mut table = Table::new(4);
+    let mut table = Table::new(4, 4);
     let mut all: Vec<_> = (0..4).map(|_| Connection::open(&mut table, 1)).collect();
     for (connection, rest) in
         all.iter_mut().zip([Rest::Streaming, Rest::Draining, Rest::Waiting, Rest::Draining])
@@ -77,7 +77,7 @@ fn of_one_address_those_that_drain_make_room_first_and_those_that_stream_last() 
 
 #[test]
 fn no_address_has_more_requests_in_progress_than_there_are_slots_without_one() {
-    let mut table = Table::new(10);
+    let mut table = Table::new(10, 10);
     let mut all: Vec<_> = (0..8).map(|_| Connection::open(&mut table, 1)).collect();
     assert_eq!(all.iter_mut().filter_map(|one| one.begin(&mut table).then_some(())).count(), 5);
     let mut others = [(); 2].map(|()| Connection::open(&mut table, 2));
@@ -92,7 +92,7 @@ fn no_address_has_more_requests_in_progress_than_there_are_slots_without_one() {
 
 #[test]
 fn connections_of_trusted_proxies_share_no_bound() {
-    let mut table = Table::new(40);
+    let mut table = Table::new(40, 40);
     let mut all: Vec<_> = (0..40).map(|_| Connection::open(&mut table, 0)).collect();
     assert!(all.iter().all(|one| table.drain(one.number)));
     assert!(all.iter_mut().all(|one| one.begin(&mut table)));
@@ -101,7 +101,7 @@ fn connections_of_trusted_proxies_share_no_bound() {
 
 #[test]
 fn an_address_discards_so_many_bodies_at_a_time() {
-    let mut table = Table::new(40);
+    let mut table = Table::new(40, 40);
     let one = Connection::open(&mut table, 1);
     let other = Connection::open(&mut table, 2);
     assert_eq!((0..40).filter(|_| table.drain(one.number)).count(), MOST_DRAINING);
@@ -112,7 +112,7 @@ fn an_address_discards_so_many_bodies_at_a_time() {
 
 #[test]
 fn whatever_happens_the_largest_holder_makes_room_and_nothing_is_forgotten() {
-    let (mut table, mut random) = (Table::new(usize::MAX), random());
+    let (mut table, mut random) = (Table::new(usize::MAX, usize::MAX), random());
     let (mut open, mut leaving): (Vec<Connection>, Vec<Connection>) = (Vec::new(), Vec::new());
     for _ in 0..10_000 {
         let index = random(open.len().max(1));
