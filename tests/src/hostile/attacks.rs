@@ -2,6 +2,7 @@
 
 mod bodies;
 mod connections;
+mod grpc;
 mod work;
 
 use std::sync::Arc;
@@ -62,6 +63,14 @@ pub(super) enum Attack {
     Flood,
     /// calls of the Open Inference Protocol whose clients go away at once
     AbandonedCalls,
+    /// gRPC: 100 calls at a time on each of 100 connections
+    GrpcCalls,
+    /// gRPC: messages that say they have 4 GiB, and go on until they are refused
+    GrpcMessages,
+    /// gRPC: headers that do not end
+    GrpcHeads,
+    /// gRPC: calls that are reset at once
+    GrpcResets,
     /// all of these at once, each from four addresses of its own
     Everything,
 }
@@ -130,6 +139,10 @@ impl Attack {
             Storage => bodies::storage(&field.alone()).await,
             Flood => work::flood(field).await,
             AbandonedCalls => work::abandoned_calls(field).await,
+            GrpcCalls => grpc::calls(field).await,
+            GrpcMessages => grpc::messages(field).await,
+            GrpcHeads => grpc::heads(field).await,
+            GrpcResets => grpc::resets(field).await,
             // It consists of the others.
             Everything => {}
         }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::tally::Tally;
-use super::wire::{Answer, Wire};
+use super::wire::{Answer, Wire, connect};
 
 /// Addresses of a distributed attack.
 const MANY: u32 = 20;
@@ -36,6 +37,8 @@ pub(super) struct Seeds {
 pub(super) struct Orders {
     pub(super) attack: String,
     pub(super) target: SocketAddr,
+    /// The port for gRPC.
+    pub(super) grpc: SocketAddr,
     pub(super) seconds: f64,
     /// `MAX_BODY_BYTES`.
     pub(super) largest_body: usize,
@@ -46,6 +49,7 @@ pub(super) struct Orders {
 #[derive(Clone, Debug)]
 pub(super) struct Field {
     pub(super) target: SocketAddr,
+    pub(super) grpc: SocketAddr,
     pub(super) addresses: Vec<Ipv4Addr>,
     pub(super) until: Instant,
     pub(super) largest_body: usize,
@@ -86,6 +90,7 @@ impl Field {
     pub(super) fn new(orders: &Orders, tally: Arc<Tally>) -> Self {
         Self {
             target: orders.target,
+            grpc: orders.grpc,
             addresses: (0..MANY).map(|number| Ipv4Addr::from(0x7F01_0001 + number)).collect(),
             until: Instant::now() + Duration::from_secs_f64(orders.seconds),
             largest_body: orders.largest_body,
@@ -140,8 +145,17 @@ impl Field {
 
     /// Opens a connection; `None`, after a pause, if that fails.
     pub(super) async fn open(&self, from: Ipv4Addr) -> Option<Wire> {
-        match Wire::open(from, self.target).await {
-            Ok(wire) => Some(wire),
+        self.connect(from, self.target).await.map(Wire::new)
+    }
+
+    /// Opens a connection to the port for gRPC; `None`, after a pause, if that fails.
+    pub(super) async fn open_grpc(&self, from: Ipv4Addr) -> Option<TcpStream> {
+        self.connect(from, self.grpc).await
+    }
+
+    async fn connect(&self, from: Ipv4Addr, target: SocketAddr) -> Option<TcpStream> {
+        match connect(from, target).await {
+            Ok(stream) => Some(stream),
             Err(_) => {
                 self.tally.note("not connected");
                 sleep(RECONNECT).await;
@@ -233,6 +247,7 @@ mod tests {
         let orders = Orders {
             attack: String::new(),
             target: ([127, 0, 0, 1], 1).into(),
+            grpc: ([127, 0, 0, 1], 2).into(),
             seconds: 0.0,
             largest_body: 0,
             seeds: Seeds::default(),

@@ -122,6 +122,7 @@ impl<'a> Round<'a> {
         Orders {
             attack: self.attack.name(),
             target: self.stack.target(),
+            grpc: self.stack.grpc(),
             seconds: self.seconds(),
             largest_body: self.largest_body,
             seeds: self.stack.seeds.clone(),

@@ -9,6 +9,7 @@ use super::field::Seeds;
 use super::held::Held;
 use super::usage::Watched;
 use crate::http::Client;
+use crate::ports::free_port;
 use crate::process::{Proxy, Sink, Worker};
 use crate::redis::RedisServer;
 use crate::wait::eventually;
@@ -19,7 +20,8 @@ const ROWS: usize = 1024;
 /// Jobs of one batch.
 const BATCH: usize = 1000;
 /// The limits of clients that the composition sets.
-const COMPOSITION: [(&str, &str); 2] = [("RATE_LIMIT_PER_MINUTE", "100"), ("MAX_CONNECTIONS", "3000")];
+const COMPOSITION: [(&str, &str); 3] =
+    [("RATE_LIMIT_PER_MINUTE", "100"), ("MAX_CONNECTIONS", "3000"), ("GRPC_MAX_CONNECTIONS", "200")];
 const SEEDED_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// The running services.
@@ -27,6 +29,7 @@ const SEEDED_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
 pub(super) struct Stack {
     pub(super) redis: RedisServer,
     pub(super) proxy: Proxy,
+    grpc: SocketAddr,
     pub(super) worker: Worker,
     pub(super) held: Held,
     pub(super) seeds: Seeds,
@@ -49,15 +52,23 @@ impl Stack {
 
         let limited = COMPOSITION.iter().map(|(name, value)| (*name, (*value).to_owned()));
         let limited: Vec<_> = limited.chain([("LOG_LEVEL", "info".to_owned())]).collect();
+        let grpc = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let port = [("GRPC_LISTEN_ADDR", grpc.to_string())];
+        let limited: Vec<_> = limited.into_iter().chain(port).collect();
         let env: Vec<(&str, &str)> =
             limited.iter().chain(settings).map(|(name, value)| (*name, value.as_str())).collect();
         let proxy = Proxy::start_writing_to(Sink::Nothing, &redis.proxy_url(), &env).await;
         let seeds = Seeds { small, large, held: held.id.clone() };
-        Self { redis, proxy, worker, held, seeds }
+        Self { redis, proxy, grpc, worker, held, seeds }
     }
 
     pub(super) fn target(&self) -> SocketAddr {
         self.proxy.addr().parse().expect("an address")
+    }
+
+    /// The port for gRPC.
+    pub(super) fn grpc(&self) -> SocketAddr {
+        self.grpc
     }
 
     /// The processes, beside those of the clients. `threads`: of a multi-threaded one.

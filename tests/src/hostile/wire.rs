@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpSocket;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Ports of clients. They are chosen here, in turn. The kernel's search for a free port took 28 % of all processor time in an attack
 /// with thousands of connections, and holds locks that other clients wait for.
@@ -37,29 +37,39 @@ fn next_port() -> u16 {
     PORTS.start + COUNT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start)
 }
 
-impl Wire {
-    /// Connects from this address. On Linux all of 127.0.0.0/8 is this machine.
-    pub(super) async fn open(from: Ipv4Addr, target: SocketAddr) -> io::Result<Self> {
-        let mut tries = 0;
-        let stream = loop {
-            tries += 1;
-            let socket = TcpSocket::new_v4()?;
-            socket.set_reuseaddr(true)?;
-            let is_taken = |error: &io::Error| {
-                matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
-            };
-            let connected = match socket.bind((from, next_port()).into()) {
-                Ok(()) => socket.connect(target).await,
-                Err(error) => Err(error),
-            };
-            match connected {
-                Err(error) if is_taken(&error) && tries < MOST_TRIES => {}
-                other => break other?,
-            }
+/// Connects from this address. On Linux all of 127.0.0.0/8 is this machine.
+pub(super) async fn connect(from: Ipv4Addr, target: SocketAddr) -> io::Result<TcpStream> {
+    let mut tries = 0;
+    let stream = loop {
+        tries += 1;
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        let is_taken = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
         };
-        stream.set_nodelay(true)?;
+        let connected = match socket.bind((from, next_port()).into()) {
+            Ok(()) => socket.connect(target).await,
+            Err(error) => Err(error),
+        };
+        match connected {
+            Err(error) if is_taken(&error) && tries < MOST_TRIES => {}
+            other => break other?,
+        }
+    };
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl Wire {
+    /// Connects from this address.
+    pub(super) async fn open(from: Ipv4Addr, target: SocketAddr) -> io::Result<Self> {
+        connect(from, target).await.map(Self::new)
+    }
+
+    /// Speaks HTTP/1.1 on this connection.
+    pub(super) fn new(stream: TcpStream) -> Self {
         let (reader, writer) = stream.into_split();
-        Ok(Self { reader: BufReader::new(reader), writer })
+        Self { reader: BufReader::new(reader), writer }
     }
 
     /// Sends bytes.
