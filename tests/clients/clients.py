@@ -178,6 +178,120 @@ def all_at_once(stack):
     asyncio.run(run())
 
 
+@check("tritonclient.grpc")
+def health_and_metadata_over_grpc(stack):
+    import tritonclient.grpc as triton
+
+    client = triton.InferenceServerClient(stack.grpc)
+    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("iris")
+    assert client.get_server_metadata().name == "tepal"
+    metadata = client.get_model_metadata("iris")
+    assert (metadata.inputs[0].name, list(metadata.inputs[0].shape)) == ("input", [-1, 4])
+    assert client.get_model_config("iris").config.max_batch_size == 1024
+
+
+@check("tritonclient.grpc")
+def infer_over_grpc(stack):
+    import tritonclient.grpc as triton
+
+    client = triton.InferenceServerClient(stack.grpc)
+    is_setosa(client.infer("iris", triton_flower(triton)).as_numpy("output"))
+    triton_echo(client, triton)
+
+
+@check("tritonclient.grpc")
+def error_text_over_grpc(stack):
+    import tritonclient.grpc as triton
+
+    client = triton.InferenceServerClient(stack.grpc)
+    for model, rows, status, text in [
+        ("rose", FLOWER, "NOT_FOUND", "There is no such model"),
+        ("iris", np.zeros((1, 5), dtype=np.float32), "INVALID_ARGUMENT", "must be 4, not 5"),
+    ]:
+        try:
+            client.infer(model, triton_flower(triton, rows))
+        except triton.InferenceServerException as error:
+            assert text in error.message() and status in error.status(), error
+        else:
+            raise AssertionError("no error")
+
+
+@check("tritonclient.grpc")
+def deadline_and_cancellation(stack):
+    import tritonclient.grpc as triton
+
+    with Paused(stack):
+        client = triton.InferenceServerClient(stack.grpc)
+        before = stack.jobs("cancelled")
+        try:
+            client.infer("iris", triton_flower(triton), client_timeout=0.5)
+        except triton.InferenceServerException as error:
+            assert "Deadline" in str(error) or "DEADLINE" in str(error), error
+        else:
+            raise AssertionError("no error")
+        until("the job to be cancelled", lambda: stack.jobs("cancelled") > before)
+        before = stack.jobs("cancelled")
+        call = client.async_infer("iris", triton_flower(triton), callback=lambda result, error: None)
+        until("a job", lambda: stack.jobs("pending") + stack.jobs("processing") > 0)
+        call.cancel()
+        until("the job to be cancelled", lambda: stack.jobs("cancelled") > before)
+
+
+@check("tritonclient.grpc.aio")
+def all_at_once_over_grpc(stack):
+    import tritonclient.grpc.aio as triton
+
+    async def run():
+        async with triton.InferenceServerClient(stack.grpc) as client:
+            assert await client.is_server_ready() and await client.is_model_ready("iris")
+            results = await asyncio.gather(*(client.infer("iris", triton_flower(triton)) for _ in range(50)))
+            for result in results:
+                is_setosa(result.as_numpy("output"))
+            result = await client.infer("echo", triton_inputs(triton, VALUES))
+            for name, value in VALUES.items():
+                same(value, result.as_numpy(f"{name.lower()}_out"))
+
+    asyncio.run(run())
+
+
+@check("kserve gRPC")
+def kserve_grpc(stack):
+    from kserve import InferInput, InferRequest, InferenceGRPCClient
+
+    async def run():
+        client = InferenceGRPCClient(stack.grpc)
+        assert await client.is_server_live() and await client.is_server_ready()
+        assert await client.is_model_ready("iris")
+        for is_binary in [True, False]:
+            given = InferInput("input", list(FLOWER.shape), "FP32")
+            given.set_data_from_numpy(FLOWER, binary_data=is_binary)
+            answer = await client.infer(InferRequest(model_name="iris", infer_inputs=[given]))
+            is_setosa(answer.outputs[0].as_numpy())
+        given = InferInput("input", [1, 5], "FP32")
+        given.set_data_from_numpy(np.zeros((1, 5), dtype=np.float32), binary_data=False)
+        try:
+            await client.infer(InferRequest(model_name="iris", infer_inputs=[given]))
+        except Exception as error:
+            assert "must be 4, not 5" in str(error), error
+        else:
+            raise AssertionError("no error")
+
+    asyncio.run(run())
+
+
+@check("kserve REST, version 1")
+def kserve_version_1(stack):
+    from kserve import InferenceRESTClient, RESTConfig
+
+    async def run():
+        client, base = InferenceRESTClient(RESTConfig(protocol="v1")), f"http://{stack.http}"
+        assert await client.is_model_ready(base, "iris")
+        answer = await client.infer(base, {"instances": FLOWER.tolist()}, model_name="iris")
+        is_setosa(answer["predictions"][0])
+
+    asyncio.run(run())
+
+
 @check("kserve REST")
 def kserve_rest(stack):
     from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
@@ -208,6 +322,14 @@ def pytriton_http(stack):
     from pytriton.client import ModelClient
 
     with ModelClient(f"http://{stack.http}", "iris") as client:
+        is_setosa(client.infer_batch(FLOWER)["output"])
+
+
+@check("pytriton ModelClient")
+def pytriton_grpc(stack):
+    from pytriton.client import ModelClient
+
+    with ModelClient(f"grpc://{stack.grpc}", "iris") as client:
         is_setosa(client.infer_batch(FLOWER)["output"])
 
 
