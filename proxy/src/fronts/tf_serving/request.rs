@@ -94,8 +94,11 @@ fn tensors(members: ObjectRef<'_>, model: &Model) -> Result<(Form, Read), Vec<Mi
     let at = |name| Pointer::ROOT.member(name);
     match (members.get(INSTANCES), members.get(INPUTS)) {
         (Some(rows), None) => {
-            check_rows(model)?;
-            Ok((Form::Rows, model.read_instances(rows, at(INSTANCES))))
+            let read = model.read_instances(rows, at(INSTANCES));
+            if read.is_ok() {
+                check_rows(model)?;
+            }
+            Ok((Form::Rows, read))
         }
         (None, Some(columns)) => Ok((Form::Columns, model.read_columns(columns, at(INPUTS)))),
         (None, None) => Err(vec![wrong(at(INSTANCES), "missing", format!("is missing, and so is {INPUTS}"))]),
