@@ -15,11 +15,16 @@ pub(crate) fn of_program(name: &str) -> Settings {
     let help = String::from_utf8(output.stdout).unwrap();
     let entries = help.split("[env: ").skip(1);
     let setting = |entry: &str| {
-        let name: String = entry.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
+        let name: String = entry.chars().take_while(|c| is_of_a_name(*c)).collect();
         let default = entry.split("[default: ").nth(1).and_then(|rest| rest.split(']').next());
         (name, default.unwrap_or_default().to_owned())
     };
     entries.map(setting).collect()
+}
+
+/// Whether names of settings have this character.
+fn is_of_a_name(character: char) -> bool {
+    character.is_ascii_uppercase() || character.is_ascii_digit() || character == '_'
 }
 
 fn of_guide(program: &str) -> Settings {
@@ -45,7 +50,7 @@ fn the_composition_gives_only_settings_that_exist() {
         + &["proxy", "worker"].map(|name| service(&compose, name)).concat();
     let name = |line: &str| {
         let name = line.trim().split_once(':')?.0;
-        let is_setting = name.len() > 2 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        let is_setting = name.len() > 2 && name.chars().all(is_of_a_name);
         is_setting.then(|| name.to_owned())
     };
     let given: Vec<String> = ours.lines().filter_map(name).collect();
