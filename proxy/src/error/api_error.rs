@@ -127,6 +127,15 @@ impl ApiError {
         }
     }
 
+    /// The error of a request whose job was accepted before. Some clients repeat a request by themselves after an error that says that
+    /// nothing was stored.
+    pub(crate) fn after_accepted(self) -> Self {
+        match self {
+            Self::Store(error) => Self::OutcomeUnknown(error),
+            other => other,
+        }
+    }
+
     /// What to log about a failure that its client did not cause.
     pub(crate) fn failure(&self) -> Option<Cow<'static, str>> {
         match self {

@@ -67,7 +67,7 @@ impl ApiError {
         let detail = short(self.detail(), LONGEST_DETAIL);
         let code = code_of(code, self.status_in(ErrorForm::Grpc));
         *response.body_mut() = Body::empty();
-        // What is no gRPC gets the status of HTTP that says so.
+        // A request that is not gRPC gets HTTP status 415.
         *response.status_mut() = match self {
             Self::Call(CallError::NotGrpc) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             _ => StatusCode::OK,

@@ -32,12 +32,12 @@ pub(crate) struct Call {
     pub(crate) submission: Submission,
     /// The memory of its body. It is released when the job is stored.
     pub(crate) memory: Option<Share>,
-    pub(crate) patience: Patience,
+    pub(crate) wait_policy: WaitPolicy,
 }
 
 /// How long a call waits for the end of its job.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct WaitPolicy {
     /// At most this long. Then the job goes on.
     pub(crate) wait: Duration,
     /// The client waits no longer than this. Then the job is cancelled.
@@ -46,7 +46,7 @@ pub(crate) struct Patience {
     pub(crate) is_detached: bool,
 }
 
-impl Patience {
+impl WaitPolicy {
     /// That of a request with these headers. `deadline`: how long its client waits.
     pub(crate) fn asked(headers: &HeaderMap, longest: Duration, deadline: Option<Duration>) -> Self {
         let is_async = prefer::is_async(headers);
@@ -80,7 +80,7 @@ impl Call {
     }
 
     async fn answer(self, mut to: oneshot::Sender<Result<Answered, Refused>>) {
-        let Self { app, caller, head, submission, memory, patience } = self;
+        let Self { app, caller, head, submission, memory, wait_policy } = self;
         let accepted = accept(&app, &caller, &head, submission).await;
         drop(memory);
         let id = match accepted {
@@ -91,7 +91,7 @@ impl Call {
                 return;
             }
         };
-        let job = Awaited { app: &app, caller: &caller, head: &head, id, patience };
+        let job = Awaited { app: &app, caller: &caller, head: &head, id, wait_policy };
         let outcome = tokio::select! {
             biased;
             outcome = job.outcome() => Some(outcome),
@@ -111,17 +111,17 @@ struct Awaited<'a> {
     caller: &'a Caller,
     head: &'a Parts,
     id: JobId,
-    patience: Patience,
+    wait_policy: WaitPolicy,
 }
 
 impl Awaited<'_> {
     async fn outcome(&self) -> Outcome {
-        let Patience { wait, deadline, .. } = self.patience;
+        let WaitPolicy { wait, deadline, .. } = self.wait_policy;
         let until = deadline.map_or(wait, |deadline| deadline.min(wait));
         let job = match self.app.following.ended(self.caller.sees(), self.id, until).await {
             Ok(Some(job)) => job,
             Ok(None) => return Outcome::Failed(CallError::Removed.into()),
-            Err(error) => return Outcome::Failed(error.into()),
+            Err(error) => return Outcome::Failed(ApiError::from(error).after_accepted()),
         };
         match job.status {
             JobStatus::Completed => Outcome::Completed(job),
@@ -133,7 +133,7 @@ impl Awaited<'_> {
 
     /// Why the job was not waited for any longer.
     async fn unfinished(&self, status: JobStatus) -> Outcome {
-        let Patience { wait, deadline, is_detached } = self.patience;
+        let WaitPolicy { wait, deadline, is_detached } = self.wait_policy;
         if is_detached {
             return Outcome::Running(status);
         }
@@ -150,7 +150,7 @@ impl Awaited<'_> {
 
     /// Cancels the job, unless the client can ask for its result later.
     async fn give_up(&self, reason: &str) {
-        if self.patience.is_detached {
+        if self.wait_policy.is_detached {
             return;
         }
         let (request_id, key_id) = (request_id::of(&self.head.headers), self.caller.key_id());

@@ -13,7 +13,7 @@ use tepal_shared::job::{Job, JobId, JobStatus};
 
 use super::{
     accept::check_model,
-    call::{Answered, Call, Outcome, Patience},
+    call::{Answered, Call, Outcome, WaitPolicy},
     idempotency,
     openapi::{
         contract::Contract,
@@ -83,9 +83,9 @@ impl Inference {
     pub(super) async fn answer(self, reply: impl Reply) -> Result<Response, Refused> {
         let Self { app, caller, head, submission, memory } = self;
         let is_async = prefer::is_async(&head.headers);
-        let patience = Patience::asked(&head.headers, app.longest_call, submission.timeout);
+        let wait_policy = WaitPolicy::asked(&head.headers, app.longest_call, submission.timeout);
         let answered =
-            Call { app: Arc::clone(&app), caller, head, submission, memory, patience }.run().await?;
+            Call { app: Arc::clone(&app), caller, head, submission, memory, wait_policy }.run().await?;
         Ok(render(&app, answered, is_async, reply).await)
     }
 }
@@ -100,7 +100,7 @@ async fn render(
         Outcome::Completed(job) => match reply.completed(app, &job).await {
             Ok(response) => response,
             // The result is kept, so the client can read it later.
-            Err(error) => located(id, error.into_response()),
+            Err(error) => located(id, error.after_accepted().into_response()),
         },
         Outcome::Running(status) if is_async => located(id, not_waited_for(&reply.accepted(id, status))),
         Outcome::Running(_) => located(id, ApiError::from(CallError::StillRunning).into_response()),

@@ -56,7 +56,7 @@ impl<'a> Table<'a> {
         Self { router, ..self }.describe(method, path, scopes, form, describe)
     }
 
-    /// Adds a route whose last segment ends with a verb, as in `/v1/models/iris:predict`, which the router cannot tell apart. The
+    /// Adds a route whose last segment ends with a verb, as in `/v1/models/iris:predict`, which the router cannot match. The
     /// contract has a path for each verb.
     pub(super) fn on_verbs<H: Handler<T, Arc<App>>, T: 'static>(
         mut self,

@@ -62,7 +62,7 @@ async fn every_operation_is_described_with_examples_and_problems() {
         }
     }
     assert_eq!(operations, 44);
-    // The router does not tell the verbs apart.
+    // The router cannot match verbs.
     let verbs = contract["paths"].as_object().unwrap().keys().filter(|path| path.contains(':'));
     assert_eq!(verbs.count(), 6);
     // Every example of a request is accepted as it stands.

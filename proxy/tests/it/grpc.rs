@@ -5,7 +5,7 @@
 //! | `infer` | requests and answers: raw tensors, lists, parameters, each kind of mistake |
 //! | `metadata` | health, metadata, what is not supported |
 //! | `waiting` | deadlines, clients that go away, idempotency keys, shutdown |
-//! | `refusals` | API keys, rate limits, sizes, what is no gRPC; metrics and log |
+//! | `refusals` | API keys, rate limits, sizes, requests that are not gRPC; metrics and log |
 //! | `hostile` | clients that break the rules of HTTP/2, or use all that it allows |
 //! | `secured` | TLS and client certificates |
 //!

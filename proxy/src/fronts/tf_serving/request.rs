@@ -117,7 +117,7 @@ fn check_rows(model: &Model) -> Result<(), Vec<Mistake>> {
     let first = |shape: &tepal_shared::model::Shape| shape.axes().first().copied();
     let mut lengths = model.outputs().map(|output| first(&output.shape));
     let has_rows = match lengths.next().flatten() {
-        // Of variable axes, the answer will tell.
+        // The answer shows the lengths of variable axes.
         Some(one) => lengths.all(|other| {
             other.is_some_and(|other| one == other || one.length().is_none() || other.length().is_none())
         }),

@@ -39,7 +39,7 @@ pub(super) trait Parameters {
 impl Parameters for ObjectRef<'_> {
     fn value(&self, name: &str) -> Option<Value<'_>> {
         match self.get(name)? {
-            // As good as nothing.
+            // It counts as absent.
             JsonRef::Null => None,
             JsonRef::Bool(flag) => Some(Value::Flag(flag)),
             JsonRef::Number(number) => Some(Value::Number(number.clone())),

@@ -102,7 +102,7 @@ struct Reader<'a> {
     mistakes: Vec<Mistake>,
 }
 
-/// A member that is not absent. `null` is as good as nothing.
+/// A member that is not absent. `null` counts as absent.
 fn member<'a>(members: ObjectRef<'a>, name: &str) -> Option<JsonRef<'a>> {
     members.get(name).filter(|value| !matches!(value, JsonRef::Null))
 }

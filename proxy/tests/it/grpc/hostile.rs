@@ -201,7 +201,7 @@ async fn idle_connections_are_asked_to_leave_and_make_room() {
     assert_eq!(wire.ask(LIVE, &[], b"").await.unwrap(), "0");
     let _ = wire.ended().await;
 
-    // One that never asks is told so: a client repeats what it has just sent.
+    // A connection without a call gets GOAWAY, too, so that its client knows that nothing was done.
     let mut silent = TcpStream::connect(&site.addr).await.unwrap();
     silent.write_all(PREFACE).await.unwrap();
     let mut said = Vec::new();

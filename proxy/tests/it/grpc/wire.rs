@@ -1,4 +1,4 @@
-//! A client of HTTP/2 that does what it is told.
+//! A client of HTTP/2 that sends the frames that a test wants.
 
 use axum::http::{HeaderMap, Request};
 use h2::client::{ResponseFuture, SendRequest};

@@ -128,3 +128,15 @@ async fn somebody_else_may_cancel_the_job() {
     let answer = call.await.unwrap();
     assert_eq!((answer.status, answer.json()["code"].clone()), (409, json!("job_cancelled")));
 }
+
+#[tokio::test]
+async fn a_job_whose_store_fails_is_not_to_be_repeated_blindly() {
+    let gateway = Gateway::with(&[("V2_WAIT_SECONDS", "3")]).await;
+    let (client, body) = (gateway.proxy.client(), flower(json!({})).to_string());
+    let call = tokio::spawn(async move { client.request(Method::POST, INFER, &[], body).await });
+    becomes(&gateway, "pending").await;
+    gateway.redis.kill9();
+    let answer = call.await.unwrap();
+    assert_eq!((answer.status, answer.json()["code"].clone()), (503, json!("outcome_unknown")));
+    assert!(answer.header("tepal-job-id").is_some());
+}

@@ -26,7 +26,7 @@ const SHARED_MEMORY_REGION: &str = "shared_memory_region";
 pub enum Unknown {
     /// They are errors.
     Refused,
-    /// They are ignored, as the servers of the protocol do. A `null` is as good as nothing.
+    /// They are ignored, as the servers of the protocol do. `null` counts as absent.
     Ignored,
 }
 

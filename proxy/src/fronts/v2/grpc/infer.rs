@@ -17,7 +17,7 @@ use super::{
 use crate::{
     edge::access::Caller,
     error::{ApiError, CallError},
-    fronts::call::{Answered, Call, Outcome, Patience},
+    fronts::call::{Answered, Call, Outcome, WaitPolicy},
     http::{budget::Meter, prefer},
     jobs::{models::Served, refused::Refused},
     state::App,
@@ -44,10 +44,11 @@ async fn run(app: Arc<App>, caller: Caller, request: Request) -> Result<Response
     let left = deadline.map(|deadline| deadline.saturating_sub(started.elapsed()));
     // The deadline is no limit of the job: the same call can be repeated with a later one.
     let deadline = [submission.timeout, left].into_iter().flatten().min();
-    let patience = Patience::asked(&head.headers, app.longest_call, deadline);
+    let wait_policy = WaitPolicy::asked(&head.headers, app.longest_call, deadline);
     let (name, version) = (model.name.to_string(), model.description.version.clone());
     let reply = Reply { is_async: prefer::is_async(&head.headers), head: Head { id, model: name, version } };
-    let answered = Call { app: Arc::clone(&app), caller, head, submission, memory, patience }.run().await?;
+    let answered =
+        Call { app: Arc::clone(&app), caller, head, submission, memory, wait_policy }.run().await?;
     Ok(reply.render(&app, answered).await)
 }
 
@@ -93,7 +94,7 @@ impl Reply {
         let mut response = match outcome {
             Outcome::Completed(job) => match response::answer(app, self.head, &job).await {
                 Ok(response) => response,
-                Err(error) => after_accepted(error).into_response(),
+                Err(error) => error.after_accepted().into_response(),
             },
             Outcome::Running(status) if self.is_async => {
                 let mut response = message::answer(&self.head.accepted(id, status));
@@ -101,19 +102,11 @@ impl Reply {
                 response
             }
             Outcome::Running(_) => ApiError::from(CallError::StillRunning).into_response(),
-            Outcome::Failed(error) => after_accepted(error).into_response(),
+            Outcome::Failed(error) => error.into_response(),
         };
         if let Ok(value) = HeaderValue::try_from(id.to_string()) {
             response.headers_mut().insert(JOB_ID, value);
         }
         response
-    }
-}
-
-/// The job was stored, so its client must not repeat the call blindly, as some do by themselves after UNAVAILABLE.
-fn after_accepted(error: ApiError) -> ApiError {
-    match error {
-        ApiError::Store(error) => ApiError::OutcomeUnknown(error),
-        other => other,
     }
 }
