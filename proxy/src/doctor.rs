@@ -26,7 +26,9 @@ use crate::{
 pub async fn examine(config: &Config) -> Report {
     let common = &config.common;
     let replicas = config.replication.map_or(0, |policy| policy.replicas);
-    let expected = Expected { service: Service::Proxy, partitions: common.policy.partitions, replicas };
+    let is_cluster = common.redis.is_cluster();
+    let expected =
+        Expected { service: Service::Proxy, partitions: common.policy.partitions, replicas, is_cluster };
     let mut report = examine_redis(&common.redis, &common.keys, expected).await;
     let without_redis = !report.is_healthy();
     report.findings.extend(config.api_keys_file.as_deref().map(keys));

@@ -27,6 +27,7 @@ pub mod link;
 pub mod loss;
 mod policy;
 mod scripts;
+mod slots;
 pub mod views;
 pub mod work;
 

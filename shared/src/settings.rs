@@ -124,8 +124,9 @@ impl CommonArgs {
 
     /// The same without the model.
     pub fn check_base(&self, mistakes: &mut Mistakes) -> Option<Base> {
-        let (keys, policy) = self.queue.check(mistakes);
         let redis = self.redis.check(mistakes);
+        let is_cluster = redis.as_ref().is_some_and(ConnectionSettings::is_cluster);
+        let (keys, policy) = self.queue.check(is_cluster, mistakes);
         let log = LogSettings {
             format: mistakes.parsed("LOG_FORMAT", &self.log_format, LogFormat::Auto),
             filter: self.log_level.clone(),

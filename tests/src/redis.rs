@@ -3,9 +3,11 @@
 //! `TEPAL_TEST_REDIS` names another server binary (a `valkey-server`, another version), so that the whole
 //! suite can be run against it.
 
+mod cluster;
 mod info;
 mod monitor;
 mod options;
+mod sentinel;
 mod shipped;
 
 use std::path::{Path, PathBuf};
@@ -17,8 +19,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ClientTlsConfig, RedisError, TlsCertificates, Value};
 use tempfile::TempDir;
 
+pub use cluster::RedisCluster;
 pub use monitor::{Executed, Monitor, rights};
 pub use options::{Fsync, RedisOptions};
+pub use sentinel::SentinelGroup;
 
 use crate::ports::{free_port, is_free};
 use crate::process::Process;

@@ -29,7 +29,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Checks Redis and the models.
 pub async fn examine(config: &Config) -> Report {
     let common = &config.common;
-    let expected = Expected { service: Service::Worker, partitions: common.policy.partitions, replicas: 0 };
+    let is_cluster = common.redis.is_cluster();
+    let expected =
+        Expected { service: Service::Worker, partitions: common.policy.partitions, replicas: 0, is_cluster };
     let mut report = examine_redis(&common.redis, &common.keys, expected).await;
     report.findings.extend(examine_models(config).await);
     report

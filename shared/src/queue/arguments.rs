@@ -59,7 +59,8 @@ pub(crate) struct QueueArgs {
 }
 
 impl QueueArgs {
-    pub(crate) fn check(&self, mistakes: &mut Mistakes) -> (Keys, Policy) {
+    /// `is_cluster`: Redis is a cluster, in which the keys have other names.
+    pub(crate) fn check(&self, is_cluster: bool, mistakes: &mut Mistakes) -> (Keys, Policy) {
         if self.queue_name.is_empty() || self.queue_name.contains(['{', '}']) {
             mistakes.add("QUEUE_NAME", format!("`{}` must be a name without braces", self.queue_name));
         }
@@ -73,7 +74,8 @@ impl QueueArgs {
             partitions: mistakes.number("PARTITIONS", &self.partitions, 1..=MOST_PARTITIONS),
             ..Policy::default()
         };
-        (Keys::new(&self.queue_name), policy)
+        let keys = if is_cluster { Keys::in_cluster } else { Keys::new };
+        (keys(&self.queue_name), policy)
     }
 
     fn failed_input_ttl(&self, result_ttl: Duration, mistakes: &mut Mistakes) -> Duration {

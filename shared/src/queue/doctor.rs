@@ -1,27 +1,24 @@
-//! Checks the Redis server of a service and says how to fix what is wrong. Changes nothing.
+//! Checks the Redis servers of a service and says how to fix what is wrong. Changes nothing.
 
 mod default_user;
 mod rights;
+mod server;
+mod several;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::Duration;
 
-use redis::{FromRedisValue as _, RedisError, Value, aio::MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use self::rights::unable;
 use crate::{
-    job::MOST_PARTITIONS,
     process::{
         doctor::{Finding, Report},
         telemetry,
         tls::Reason,
     },
     queue::{
+        Policy, Queue,
         error::{StoreError, WrongTopology},
-        info::Info,
         keys::{Keys, STORED_FORMAT},
         link::{ConnectionSettings, FoundFormat, Redis, found_format},
     },
@@ -30,12 +27,6 @@ use crate::{
 pub use default_user::warn_about_default_user;
 pub use rights::Service;
 
-/// The oldest version of each server that has all commands and script functions that Tepal uses.
-const OLDEST: [(&str, [u64; 2]); 2] = [("redis", [7, 0]), ("valkey", [8, 0])];
-/// The value in compose/redis.conf. Below it, the hash of a small job takes more than twice the memory.
-const LISTPACK_VALUE: u64 = 1024;
-/// Times in answers and logs come from two clocks. A larger difference would mislead a reader.
-const LARGEST_CLOCK_DIFFERENCE: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a service requires of Redis.
@@ -47,32 +38,40 @@ pub struct Expected {
     pub partitions: u16,
     /// Replicas that must confirm a submission.
     pub replicas: u32,
+    /// Whether Redis is a cluster.
+    pub is_cluster: bool,
 }
 
-/// Checks the Redis server with these settings.
+/// Checks the Redis servers with these settings.
 pub async fn examine_redis(settings: &ConnectionSettings, keys: &Keys, expected: Expected) -> Report {
-    let (connection, reached) = reach(settings).await;
+    let (redis, reached) = reach(settings).await;
     let mut report = Report { findings: vec![reached] };
-    let Some(mut connection) = connection else { return report };
-    let info = info(&mut connection).await;
-    report.findings.extend([
-        version(&mut connection).await,
-        rights(&mut connection, keys, expected).await,
-        stored_format(&mut connection, keys, expected.partitions).await,
-        default_user::default_user(&mut connection, keys).await,
-        from_info("persistence", &info, persistence),
-        fsync(&mut connection).await,
-        from_info("eviction", &info, eviction),
-        listpack(&mut connection).await,
-        clock(&mut connection).await,
-    ]);
-    if expected.service == Service::Proxy {
-        report.findings.extend(replicas(&info, u64::from(expected.replicas)));
+    let Some(redis) = redis else { return report };
+    let policy = Policy { partitions: expected.partitions, ..Policy::default() };
+    let queue = Queue::new(redis, keys.clone(), policy);
+    report.findings.extend(several::examine(&queue, settings).await);
+    let servers = queue.servers();
+    for server in &servers {
+        let (findings, address) = match server.dedicated_at(Duration::ZERO).await {
+            Ok((mut connection, address)) => {
+                (server::examine(&mut connection, keys, expected).await, address)
+            }
+            Err(error) => (vec![unreachable(settings, &error)], server.address().to_owned()),
+        };
+        let of = |finding: Finding| match servers.len() {
+            1 => finding,
+            _ => Finding { subject: format!("{address} {}", finding.subject), ..finding },
+        };
+        report.findings.extend(findings.into_iter().map(of));
+    }
+    if let Ok(mut connection) = queue.primary(0).dedicated(Duration::ZERO).await {
+        let partitions = if expected.is_cluster { 0 } else { expected.partitions };
+        report.findings.push(stored_format(&mut connection, keys, partitions).await);
     }
     report
 }
 
-async fn reach(settings: &ConnectionSettings) -> (Option<MultiplexedConnection>, Finding) {
+async fn reach(settings: &ConnectionSettings) -> (Option<Redis>, Finding) {
     const SUBJECT: &str = "Redis";
     let address = &settings.display;
     let started = Instant::now();
@@ -80,12 +79,12 @@ async fn reach(settings: &ConnectionSettings) -> (Option<MultiplexedConnection>,
         let redis = Redis::open(settings.clone().without_format())?;
         let mut connection = redis.dedicated(Duration::ZERO).await?;
         redis::cmd("PING").exec_async(&mut connection).await?;
-        Ok::<_, StoreError>(connection)
+        Ok::<_, StoreError>(redis)
     };
     let error = match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
-        Ok(Ok(connection)) => {
+        Ok(Ok(redis)) => {
             let took = started.elapsed().as_secs_f64() * 1000.0;
-            return (Some(connection), Finding::ok(SUBJECT, format!("{address} answered in {took:.1} ms")));
+            return (Some(redis), Finding::ok(SUBJECT, format!("{address} answered in {took:.1} ms")));
         }
         Ok(Err(error)) => error,
         Err(_) => {
@@ -101,8 +100,12 @@ async fn reach(settings: &ConnectionSettings) -> (Option<MultiplexedConnection>,
             );
         }
     };
-    let Reason { what, fix } = settings.explain(&error).unwrap_or_else(|| without_tls(&error));
-    (None, Finding::wrong(SUBJECT, format!("{address}: {what}"), fix))
+    (None, unreachable(settings, &error))
+}
+
+fn unreachable(settings: &ConnectionSettings, error: &StoreError) -> Finding {
+    let Reason { what, fix } = settings.explain(error).unwrap_or_else(|| without_tls(error));
+    Finding::wrong("Redis", format!("{}: {what}", settings.display), fix)
 }
 
 /// Why Redis cannot be used, if TLS is not the cause.
@@ -121,83 +124,6 @@ fn without_tls(error: &StoreError) -> Reason {
     Reason { what, fix: fix.to_owned() }
 }
 
-/// The text of INFO, or why Redis did not send it.
-type Asked = Result<Info, String>;
-
-async fn info(connection: &mut MultiplexedConnection) -> Asked {
-    let text: String =
-        redis::cmd("INFO").query_async(connection).await.map_err(|error| unable("INFO", &error))?;
-    Ok(Info::parse(&text))
-}
-
-fn from_info(subject: &str, info: &Asked, check: impl Fn(&Info) -> Finding) -> Finding {
-    match info {
-        Ok(fields) => check(fields),
-        Err(why) => Finding::unknown(subject, why),
-    }
-}
-
-/// Every user may send HELLO.
-async fn version(connection: &mut MultiplexedConnection) -> Finding {
-    let hello = redis::cmd("HELLO").query_async::<Value>(connection).await;
-    let fields = hello.and_then(|reply| Ok(BTreeMap::<String, Value>::from_redis_value(reply)?));
-    match fields {
-        Err(error) => Finding::unknown("version", format!("HELLO failed: {error}")),
-        Ok(fields) => {
-            let text = |name: &str| {
-                let value = fields.get(name).cloned().unwrap_or(Value::Nil);
-                String::from_redis_value(value).unwrap_or_default()
-            };
-            judge_version(&text("server"), &text("version"))
-        }
-    }
-}
-
-fn judge_version(server: &str, version: &str) -> Finding {
-    let seen = format!("{server} {version}");
-    let mut numbers = version.split('.').map(|number| number.parse::<u64>().unwrap_or_default());
-    let seen_numbers = [numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()];
-    match OLDEST.iter().find(|(name, _)| *name == server) {
-        None => Finding::unknown("version", format!("{seen}; only Redis and Valkey are tested")),
-        Some((_, oldest)) if seen_numbers >= *oldest => Finding::ok("version", seen),
-        Some((_, [major, minor])) => {
-            Finding::wrong("version", format!("{seen} is too old"), format!("use {major}.{minor} or later"))
-        }
-    }
-}
-
-async fn rights(connection: &mut MultiplexedConnection, keys: &Keys, expected: Expected) -> Finding {
-    const FIX: &str = "compose/users.acl contains the rule that each service needs";
-    let last = expected.partitions.clamp(1, MOST_PARTITIONS) - 1;
-    let mut needs = expected.service.needs(keys, 0);
-    if last > 0 {
-        needs.extend(expected.service.needs(keys, last as u8));
-    }
-    let checked = async {
-        let refused = rights::refused(connection, &needs).await?;
-        Ok::<_, RedisError>((refused, rights::reads_secret(connection, expected.service, keys).await?))
-    };
-    match checked.await {
-        Ok((refused, true)) if refused.is_empty() => {
-            let what =
-                format!("the user may read {}, from which the proxies derive their keys", keys.secret());
-            Finding::wrong("rights", what, FIX)
-        }
-        Ok((refused, false)) if refused.is_empty() => Finding::ok(
-            "rights",
-            "the user may run all commands that the service needs on the keys of the queue",
-        ),
-        Ok((refused, _)) => {
-            let commands: Vec<_> = refused.iter().map(|command| command.join(" ")).collect();
-            Finding::wrong("rights", format!("the user may not run: {}", commands.join(", ")), FIX)
-        }
-        Err(error) if error.code() == Some("NOPERM") => {
-            Finding::wrong("rights", "the user may not run scripts (EVALSHA, SCRIPT LOAD)", FIX)
-        }
-        Err(error) => Finding::unknown("rights", error.to_string()),
-    }
-}
-
 async fn stored_format(connection: &mut MultiplexedConnection, keys: &Keys, partitions: u16) -> Finding {
     const SUBJECT: &str = "stored format";
     match found_format(connection, keys, partitions).await {
@@ -209,179 +135,6 @@ async fn stored_format(connection: &mut MultiplexedConnection, keys: &Keys, part
             let refused = WrongTopology::StoredFormat { found };
             Finding::wrong(SUBJECT, refused.to_string(), refused.fix())
         }
-        Err(error) => Finding::unknown(SUBJECT, unable("GET", &error)),
-    }
-}
-
-fn persistence(info: &Info) -> Finding {
-    const SUBJECT: &str = "persistence";
-    if info.get("aof_enabled").unwrap_or_default() != "1" {
-        let fix = "CONFIG SET appendonly yes, and add `appendonly yes` to the configuration";
-        return Finding::wrong(SUBJECT, "there is no append-only file: a restart of Redis loses jobs", fix);
-    }
-    for (name, what) in [("aof_last_write_status", "write to"), ("aof_last_bgrewrite_status", "rewrite of")] {
-        if info.get(name).unwrap_or_default() != "ok" {
-            let what = format!("the last {what} the append-only file failed");
-            return Finding::wrong(
-                SUBJECT,
-                what,
-                "see the log of Redis; in most cases its disk is full or it lacks memory",
-            );
-        }
-    }
-    Finding::ok(SUBJECT, "there is an append-only file, and its last write and rewrite succeeded")
-}
-
-fn eviction(info: &Info) -> Finding {
-    let policy = info.get("maxmemory_policy").unwrap_or_default();
-    if policy != "noeviction" {
-        let what = format!("maxmemory-policy is {policy}: Redis may evict accepted jobs");
-        let fix = "CONFIG SET maxmemory-policy noeviction, and add it to the configuration";
-        return Finding::wrong("eviction", what, fix);
-    }
-    let limit = match info.get("maxmemory").unwrap_or_default() {
-        "0" => "there is no memory limit".to_owned(),
-        bytes => format!("new jobs are refused at {bytes} bytes"),
-    };
-    Finding::ok("eviction", format!("noeviction; {limit}"))
-}
-
-/// Whether enough replicas confirm each job. If none must, whether a failover can lose jobs.
-fn replicas(info: &Asked, needed: u64) -> Option<Finding> {
-    const SUBJECT: &str = "replicas";
-    let info = match info {
-        Ok(info) => info,
-        Err(why) => return (needed > 0).then(|| Finding::unknown(SUBJECT, why)),
-    };
-    let seen = info.number("connected_slaves");
-    // Redis writes this field only with `min-replicas-to-write`.
-    let must_be_in_step = info.get("min_slaves_good_slaves").is_some();
-    if seen < needed {
-        let what = format!("{seen} connected, but {needed} must confirm each job: every submission fails");
-        return Some(Finding::wrong(SUBJECT, what, "connect replicas, or lower REPLICAS_REQUIRED"));
-    }
-    match (seen, needed) {
-        (0, _) => None,
-        (_, 0) if must_be_in_step => {
-            Some(Finding::ok(SUBJECT, format!("{seen} connected, and min-replicas-to-write is set")))
-        }
-        (_, 0) => {
-            let what = format!(
-                "{seen} connected, but the primary accepts jobs without them: after a failover, an old primary still \
-                 accepts jobs, which are then lost"
-            );
-            let fix = "CONFIG SET min-replicas-to-write 1 on each node, and add it to the configuration, or set \
-                        REPLICAS_REQUIRED=1";
-            Some(Finding::wrong(SUBJECT, what, fix))
-        }
-        _ => Some(Finding::ok(SUBJECT, format!("{seen} connected, {needed} must confirm"))),
-    }
-}
-
-async fn setting(connection: &mut MultiplexedConnection, name: &str) -> Result<String, String> {
-    let reply = redis::cmd("CONFIG").arg("GET").arg(name).query_async(connection).await;
-    let mut settings: BTreeMap<String, String> = reply.map_err(|error| unable("CONFIG GET", &error))?;
-    settings.remove(name).ok_or_else(|| format!("this server has no setting {name}"))
-}
-
-async fn fsync(connection: &mut MultiplexedConnection) -> Finding {
-    match setting(connection, "appendfsync").await {
-        Ok(when) if when == "no" => Finding::wrong(
-            "fsync",
-            "appendfsync is no: a power failure loses up to half a minute of jobs",
-            "CONFIG SET appendfsync always, and add it to the configuration",
-        ),
-        Ok(when) if when == "everysec" => Finding::ok(
-            "fsync",
-            "appendfsync is everysec: a crash of Redis or a power failure may lose the last two seconds of jobs",
-        ),
-        Ok(when) => Finding::ok("fsync", format!("appendfsync is {when}")),
-        Err(why) => Finding::unknown("fsync", why),
-    }
-}
-
-async fn listpack(connection: &mut MultiplexedConnection) -> Finding {
-    const NAME: &str = "hash-max-listpack-value";
-    match setting(connection, NAME).await {
-        Ok(limit) if limit.parse::<u64>().is_ok_and(|limit| limit >= LISTPACK_VALUE) => {
-            Finding::ok("memory", format!("{NAME} is {limit}"))
-        }
-        Ok(limit) => {
-            let what = format!("{NAME} is {limit}: each job takes more than twice the memory it needs");
-            let fix = format!("CONFIG SET {NAME} {LISTPACK_VALUE}, and add it to the configuration");
-            Finding::wrong("memory", what, fix)
-        }
-        Err(why) => Finding::unknown("memory", why),
-    }
-}
-
-async fn clock(connection: &mut MultiplexedConnection) -> Finding {
-    let asked = SystemTime::now();
-    let time = redis::cmd("TIME").query_async::<(u64, u64)>(connection).await;
-    let answered = SystemTime::now();
-    match time {
-        Ok((seconds, micros)) => {
-            let theirs = UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(micros);
-            judge_clock(apart(theirs, asked, answered))
-        }
-        Err(error) => Finding::unknown("clock", unable("TIME", &error)),
-    }
-}
-
-/// Difference between `theirs` and the nearest time between `asked` and `answered`.
-fn apart(theirs: SystemTime, asked: SystemTime, answered: SystemTime) -> Duration {
-    let before = asked.duration_since(theirs).unwrap_or_default();
-    let after = theirs.duration_since(answered).unwrap_or_default();
-    before.max(after)
-}
-
-fn judge_clock(apart: Duration) -> Finding {
-    if apart <= LARGEST_CLOCK_DIFFERENCE {
-        return Finding::ok("clock", format!("within {} ms of Redis's", apart.as_millis()));
-    }
-    let what = format!("{} ms from Redis's: times in answers and logs do not match", apart.as_millis());
-    Finding::wrong("clock", what, "synchronise the clocks of both machines (NTP)")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::process::doctor::CheckResult;
-
-    fn info(pairs: &[(&str, &str)]) -> Info {
-        let lines: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
-        Info::parse(&lines.concat())
-    }
-
-    #[test]
-    fn a_version_is_compared_by_its_numbers() {
-        let result_of = |server, version| judge_version(server, version).result;
-        assert_eq!(result_of("redis", "7.0.15"), CheckResult::Ok);
-        assert_eq!(result_of("redis", "10.2.0"), CheckResult::Ok);
-        assert_eq!(result_of("redis", "6.2.14"), CheckResult::Wrong);
-        assert_eq!(result_of("valkey", "7.2.5"), CheckResult::Wrong);
-        assert_eq!(result_of("dragonfly", "1.0"), CheckResult::Unknown);
-    }
-
-    #[test]
-    fn a_clock_is_judged_by_what_the_round_trip_cannot_explain() {
-        let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
-        assert_eq!(apart(at(1_500), at(1_000), at(2_000)), Duration::ZERO);
-        assert_eq!(apart(at(400), at(1_000), at(2_000)), Duration::from_millis(600));
-        assert_eq!(apart(at(5_000), at(1_000), at(2_000)), Duration::from_secs(3));
-        assert_eq!(judge_clock(Duration::from_millis(900)).result, CheckResult::Ok);
-        assert_eq!(judge_clock(Duration::from_secs(3)).result, CheckResult::Wrong);
-    }
-
-    #[test]
-    fn too_few_replicas_and_a_failing_file_are_wrong() {
-        let of = |pairs, needed| replicas(&Ok(info(pairs)), needed).map(|finding| finding.result);
-        assert_eq!(of(&[("connected_slaves", "2")], 2), Some(CheckResult::Ok));
-        assert_eq!(of(&[("connected_slaves", "1")], 2), Some(CheckResult::Wrong));
-        assert_eq!(of(&[("connected_slaves", "0")], 0), None);
-        let failing = [("aof_enabled", "1"), ("aof_last_write_status", "err")];
-        assert!(
-            persistence(&info(&failing)).detail.contains("the last write to the append-only file failed")
-        );
+        Err(error) => Finding::unknown(SUBJECT, rights::unable("GET", &error)),
     }
 }

@@ -150,14 +150,11 @@ impl StoreError {
 
 /// Codes of a node that is not the primary, or not any more.
 fn is_topology_change(code: &str) -> bool {
-    matches!(code, "READONLY" | "MASTERDOWN" | "UNBLOCKED")
+    matches!(code, "READONLY" | "MASTERDOWN" | "UNBLOCKED" | "MOVED")
 }
 
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
-        if let Some(topology) = WrongTopology::from_reply(&error) {
-            return Self::WrongTopology(topology);
-        }
         match error.kind() {
             ErrorKind::Io => return Self::Ambiguous(error),
             ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
@@ -175,7 +172,7 @@ impl From<RedisError> for StoreError {
             Some("UNBLOCKED") if mentions_stream(&error) => Self::GroupMissing(error),
             Some(
                 "LOADING" | "BUSY" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "NOREPLICAS"
-                | "UNBLOCKED",
+                | "UNBLOCKED" | "MOVED" | "ASK",
             ) => Self::NotReady(error),
             _ => Self::Refused(error),
         }

@@ -1,15 +1,29 @@
-//! A queue: its connection, its keys and its numbers.
+//! A queue: its connections, its keys and its numbers.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use redis::{Cmd, Pipeline, Value};
 
 use crate::{
     job::MOST_PARTITIONS,
-    queue::{keys::Keys, link::Redis, policy::Policy},
+    queue::{
+        error::StoreError,
+        keys::Keys,
+        link::{Redis, is_redirection},
+        policy::Policy,
+    },
 };
 
-/// A queue in Redis. Clones share the connection. What a service may do with it is in the roles that are made of it:
+/// A queue in Redis. Clones share the connections. What a service may do with it is in the roles that are made of it:
 /// [`Intake`](super::intake::Intake), [`Work`](super::work::Work), [`Views`](super::views::Views).
 #[derive(Clone, Debug)]
 pub struct Queue {
-    pub(super) redis: Redis,
+    redis: Redis,
+    /// The primary of each partition.
+    primaries: Arc<[Redis]>,
+    /// The primary of the keys that belong to no partition.
+    primary_of_workers: Redis,
     pub(super) keys: Keys,
     pub(super) policy: Policy,
 }
@@ -18,13 +32,77 @@ impl Queue {
     /// The queue that `keys` names.
     #[must_use]
     pub fn new(redis: Redis, keys: Keys, policy: Policy) -> Self {
-        Self { redis, keys, policy }
+        // Of all that are possible: a job may be in a partition that this process does not use, because `PARTITIONS` differs.
+        let primaries = (0..=u8::MAX).map(|partition| redis.of_key(&keys.log(partition))).collect();
+        let primary_of_workers = redis.of_key(&keys.workers());
+        Self { redis, primaries, primary_of_workers, keys, policy }
     }
 
-    /// The connection, for health checks and blocking reads.
+    /// The connection to any primary, for health checks and notifications.
     #[must_use]
     pub fn redis(&self) -> &Redis {
         &self.redis
+    }
+
+    /// The connection to the primary of the partition.
+    #[must_use]
+    pub fn primary(&self, partition: u8) -> &Redis {
+        self.primaries.get(usize::from(partition)).unwrap_or(&self.redis)
+    }
+
+    /// The connection to the primary of the keys that belong to no partition.
+    #[must_use]
+    pub(super) fn primary_of_workers(&self) -> &Redis {
+        &self.primary_of_workers
+    }
+
+    /// One handle for each primary.
+    #[must_use]
+    pub(super) fn servers(&self) -> Vec<&Redis> {
+        let mut servers = Vec::<&Redis>::new();
+        let primaries = self.partitions().map(|partition| self.primary(partition));
+        for primary in primaries.chain([&self.primary_of_workers]) {
+            if !servers.iter().any(|known| known.is_same(primary)) {
+                servers.push(primary);
+            }
+        }
+        servers
+    }
+
+    /// Runs commands, each on the primary of its partition, in one round trip to each primary. Returns one outcome for each, in order.
+    /// A primary that does not answer fails only the commands that it was sent.
+    pub(super) async fn ask(&self, calls: Vec<(u8, Cmd)>) -> Vec<Result<Value, StoreError>> {
+        let mut outcomes: Vec<_> = calls.iter().map(|_| Err(StoreError::Disconnected)).collect();
+        let mut pipelines = Vec::<(&Redis, Vec<(usize, u8)>, Pipeline)>::new();
+        for (number, (partition, command)) in calls.into_iter().enumerate() {
+            let primary = self.primary(partition);
+            let known = pipelines.iter().position(|(known, ..)| known.is_same(primary));
+            let place = known.unwrap_or_else(|| {
+                let mut pipeline = Pipeline::new();
+                pipeline.ignore_errors();
+                pipelines.push((primary, Vec::new(), pipeline));
+                pipelines.len() - 1
+            });
+            let (_, places, pipeline) = &mut pipelines[place];
+            places.push((number, partition));
+            pipeline.add_command(command);
+        }
+        let sent = pipelines.iter().map(async |(primary, places, pipeline)| {
+            let (_, outcomes) = match primary.send_all(pipeline).await {
+                Ok(answered) => answered,
+                Err(error) => (0, places.iter().map(|_| Err(error.clone())).collect()),
+            };
+            let answered = pipeline.cmd_iter().zip(places).zip(outcomes);
+            join_all(answered.map(async |((command, (number, partition)), outcome)| match outcome {
+                outcome if is_redirection(&outcome) => (*number, self.primary(*partition).run(command).await),
+                outcome => (*number, outcome),
+            }))
+            .await
+        });
+        for (number, outcome) in join_all(sent).await.into_iter().flatten() {
+            outcomes[number] = outcome;
+        }
+        outcomes
     }
 
     /// The keys.
@@ -41,6 +119,10 @@ impl Queue {
 
     /// Every partition's number.
     pub fn partitions(&self) -> impl Iterator<Item = u8> + use<> {
-        (0..self.policy.partitions.min(MOST_PARTITIONS)).map(|partition| partition as u8)
+        partitions(&self.policy)
     }
+}
+
+fn partitions(policy: &Policy) -> impl Iterator<Item = u8> + use<> {
+    (0..policy.partitions.min(MOST_PARTITIONS)).map(|partition| partition as u8)
 }

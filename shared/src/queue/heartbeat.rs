@@ -93,7 +93,7 @@ impl Queue {
     pub(super) async fn live_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
         let mut command = WORKERS.call(&[self.keys.workers()]);
         command.arg(millis(self.policy.worker_timeout));
-        parse_workers(self.redis.run(&command).await?)
+        parse_workers(self.primary_of_workers().run(&command).await?)
     }
 }
 

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::job::{JobId, ModelName, Stream};
+use crate::{
+    job::{JobId, ModelName, Stream},
+    queue::slots::slot_of,
+};
 
 /// The stored format that this version reads and writes: raw tensors. Format 1 had JSON texts and no number.
 pub const STORED_FORMAT: u32 = 2;
@@ -32,6 +35,20 @@ impl Keys {
         let queue = queue.into();
         let tags = (0..=u8::MAX).map(|partition| format!("{{{queue}:{partition}}}:")).collect();
         Self { workers: format!("{queue}:workers").into(), tags }
+    }
+
+    /// The same in a Redis Cluster. The tag of partition p is `{queue:p.n}`, and n is the smallest number that puts it into one
+    /// certain 256th of the slots. Names alone would leave some primaries without a partition and give others twice their share. The
+    /// 256ths follow each other in the order of the reversed bits of p, so the first 2, 4, 8 and so on are evenly spread, too.
+    pub fn in_cluster(queue: impl Into<String>) -> Self {
+        let queue = queue.into();
+        let tag = |partition: u8| {
+            let first = 64 * u16::from(partition.reverse_bits());
+            let tags = (0..u32::MAX).map(|n| format!("{{{queue}:{partition}.{n}}}:"));
+            let mut fitting = tags.filter(|tag| (first..first + 64).contains(&slot_of(tag)));
+            fitting.next().unwrap_or_else(|| format!("{{{queue}:{partition}}}:"))
+        };
+        Self { workers: format!("{queue}:workers").into(), tags: (0..=u8::MAX).map(tag).collect() }
     }
 
     /// Unfinished jobs of a model and a priority: a stream whose entries hold only a job id.
@@ -160,6 +177,21 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_partitions_of_a_cluster_are_spread_over_the_slots() {
+        let keys = Keys::in_cluster("predict_queue");
+        let slots: Vec<_> = (0..=u8::MAX).map(|partition| slot_of(&keys.log(partition))).collect();
+        for partitions in [1, 2, 4, 16, 64, 256] {
+            let width = 16_384 / partitions;
+            let mut taken: Vec<_> =
+                slots[..partitions].iter().map(|slot| usize::from(*slot) / width).collect();
+            taken.sort_unstable();
+            assert_eq!(taken, (0..partitions).collect::<Vec<_>>(), "{partitions} partitions");
+        }
+        assert_eq!(Keys::in_cluster("predict_queue").log(3), keys.log(3), "all processes find the same");
+        assert!(keys.log(3).starts_with("{predict_queue:3."), "{}", keys.log(3));
+    }
 
     #[test]
     fn keys_of_a_partition_share_its_hash_tag() {

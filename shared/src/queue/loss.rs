@@ -99,7 +99,7 @@ impl Queue {
     pub(super) async fn log_mark(&self, partition: u8) -> Result<LogMark, StoreError> {
         let mut command = redis::cmd("XINFO");
         command.arg("STREAM").arg(self.keys.log(partition));
-        log_mark_from(self.redis.run(&command).await)
+        log_mark_from(self.primary(partition).run(&command).await)
     }
 }
 

@@ -54,5 +54,6 @@ mod snapshot;
 mod store;
 mod submit;
 mod together;
+mod topologies;
 mod transitions;
 mod upkeep;

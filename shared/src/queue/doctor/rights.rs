@@ -2,8 +2,10 @@
 
 use redis::{RedisError, Script, aio::MultiplexedConnection};
 
+use super::Expected;
 use crate::{
-    job::{JobId, ModelName, Priority, Stream},
+    job::{JobId, MOST_PARTITIONS, ModelName, Priority, Stream},
+    process::doctor::Finding,
     queue::keys::Keys,
 };
 
@@ -120,6 +122,9 @@ const WORKER: &[&str] = &[
     "PUBLISH $job word",
 ];
 
+/// What both services need in a cluster.
+const CLUSTER: &[&str] = &["ASKING", "CLUSTER SLOTS"];
+
 impl Service {
     /// A read of the queue's secret, if the service must not have the right to it.
     fn forbidden(self, keys: &Keys) -> Option<Vec<String>> {
@@ -191,6 +196,46 @@ pub(super) async fn refused<'a>(
         .filter_map(|number| needs.get(number.checked_sub(1)?))
         .map(Vec::as_slice)
         .collect())
+}
+
+/// Whether the user of the connection may run all commands that the service needs, and no more than it should.
+pub(super) async fn rights(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    expected: Expected,
+) -> Finding {
+    const FIX: &str = "compose/users.acl contains the rule that each service needs";
+    let last = expected.partitions.clamp(1, MOST_PARTITIONS) - 1;
+    let mut needs = expected.service.needs(keys, 0);
+    if last > 0 {
+        needs.extend(expected.service.needs(keys, last as u8));
+    }
+    if expected.is_cluster {
+        needs.extend(with_keys(CLUSTER, keys, 0));
+    }
+    let checked = async {
+        let refused = refused(connection, &needs).await?;
+        Ok::<_, RedisError>((refused, reads_secret(connection, expected.service, keys).await?))
+    };
+    match checked.await {
+        Ok((refused, true)) if refused.is_empty() => {
+            let what =
+                format!("the user may read {}, from which the proxies derive their keys", keys.secret());
+            Finding::wrong("rights", what, FIX)
+        }
+        Ok((refused, false)) if refused.is_empty() => Finding::ok(
+            "rights",
+            "the user may run all commands that the service needs on the keys of the queue",
+        ),
+        Ok((refused, _)) => {
+            let commands: Vec<_> = refused.iter().map(|command| command.join(" ")).collect();
+            Finding::wrong("rights", format!("the user may not run: {}", commands.join(", ")), FIX)
+        }
+        Err(error) if error.code() == Some("NOPERM") => {
+            Finding::wrong("rights", "the user may not run scripts (EVALSHA, SCRIPT LOAD)", FIX)
+        }
+        Err(error) => Finding::unknown("rights", error.to_string()),
+    }
 }
 
 /// Why a command failed.

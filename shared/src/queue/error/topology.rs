@@ -1,7 +1,5 @@
 //! Servers that can never serve the queue. Waiting does not help; the operator must act.
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
-
 use crate::{process::tls::Reason, queue::keys::STORED_FORMAT};
 
 /// The reason why the server at the address cannot serve the queue.
@@ -10,16 +8,29 @@ pub enum WrongTopology {
     /// It is a Sentinel.
     #[error("the address leads to a Redis Sentinel, which stores no jobs")]
     Sentinel,
-    /// The keys of several partitions are in several slots, but a blocking read needs all keys in one slot.
-    #[error("the address leads to a Redis Cluster, which can serve one partition only")]
-    SeveralPartitions,
-    /// Another node owns some keys of the queue.
-    #[error(
-        "the address leads to a Redis Cluster node that does not own slot {slot}, which holds keys of the queue"
-    )]
-    ForeignSlot {
-        /// Its number, as Redis wrote it.
-        slot: String,
+    /// It is a node of a Redis Cluster, but the URL is that of a single server.
+    #[error("the address leads to a node of a Redis Cluster")]
+    Cluster,
+    /// It is a single server, but the URL is that of a Redis Cluster.
+    #[error("REDIS_URL is that of a Redis Cluster, but the server at the address is not in cluster mode")]
+    NoCluster,
+    /// The URL is that of Sentinels, but there are none.
+    #[error("REDIS_URL is that of Sentinels, but the server at the address is none")]
+    NoSentinel,
+    /// The Sentinels do not know the group.
+    #[error("the Sentinels watch no group called `{name}`")]
+    UnknownGroup {
+        /// Its name in the URL.
+        name: String,
+    },
+    /// The Sentinels refuse the credentials.
+    #[error("the Sentinels refuse the credentials")]
+    SentinelCredentials,
+    /// The cluster is incomplete.
+    #[error("no node of the Redis Cluster owns slot {slot}, which holds keys of the queue")]
+    Uncovered {
+        /// The number of the slot.
+        slot: u16,
     },
     /// The queue was written by a version with another stored format.
     #[error(
@@ -33,30 +44,31 @@ pub enum WrongTopology {
 }
 
 impl WrongTopology {
-    /// The topology error in an error reply, if it is one.
-    pub(crate) fn from_reply(error: &RedisError) -> Option<Self> {
-        match error.kind() {
-            // `MOVED 12034 127.0.0.1:7001`
-            ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => {
-                let slot = error.detail().and_then(|detail| detail.split(' ').next()).unwrap_or("?");
-                Some(Self::ForeignSlot { slot: slot.to_owned() })
-            }
-            ErrorKind::Server(ServerErrorKind::CrossSlot) => Some(Self::SeveralPartitions),
-            _ => None,
-        }
-    }
-
     /// What the operator has to do.
     #[must_use]
     pub fn fix(&self) -> &'static str {
         match self {
-            Self::Sentinel => "set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary that it watches",
-            Self::SeveralPartitions => "set PARTITIONS=1, or use a Redis without cluster mode",
+            Self::Sentinel => {
+                "set REDIS_URL to redis+sentinel://host:26379/name with the name of the group that it watches"
+            }
+            Self::Cluster => "set REDIS_URL to redis+cluster://host:port",
+            Self::NoCluster => "set REDIS_URL to redis://host:port",
+            Self::NoSentinel => {
+                "set REDIS_URL to the addresses of the Sentinels, whose usual port is 26379, or to redis://host:port"
+            }
+            Self::UnknownGroup { .. } => {
+                "set the name in REDIS_URL to the one after `sentinel monitor` in the configuration of the Sentinels"
+            }
+            Self::SentinelCredentials => {
+                "set SENTINEL_PASSWORD, and SENTINEL_USERNAME if the Sentinels have users"
+            }
+            Self::Uncovered { .. } => {
+                "check the nodes with `redis-cli --cluster check`, start those that are down, or assign the slot"
+            }
             Self::StoredFormat { .. } => {
                 "start the version that wrote the queue, let its workers drain it while no proxy accepts jobs, then start \
                  this version; or set another QUEUE_NAME"
             }
-            Self::ForeignSlot { .. } => "use a Redis without cluster mode, or a cluster of one node",
         }
     }
 

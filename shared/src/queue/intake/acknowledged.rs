@@ -37,15 +37,20 @@ impl Acknowledged {
         }
     }
 
-    /// The jobs that were not seen on this connection yet, and all jobs of doubtful partitions.
-    pub(super) fn due(&self, current: Generation, doubtful: &[u8]) -> Vec<Remembered> {
-        let is_due = |job: &&Remembered| job.seen_on != current || doubtful.contains(&job.id.partition());
-        self.lock().values().flatten().filter(is_due).copied().collect()
+    /// The partitions of the jobs.
+    pub(super) fn partitions(&self) -> Vec<u8> {
+        self.lock().keys().copied().collect()
     }
 
-    /// Forgets jobs that are gone, and notes that the others were seen on that connection.
-    pub(super) fn looked_up(&self, jobs: &HashMap<JobId, bool>, seen_on: Generation) {
-        for ring in self.lock().values_mut() {
+    /// The jobs of the partition that were not seen on this connection yet; all of them if the partition is doubtful.
+    pub(super) fn due(&self, partition: u8, current: Generation, is_doubtful: bool) -> Vec<Remembered> {
+        let is_due = |job: &&Remembered| job.seen_on != current || is_doubtful;
+        self.lock().get(&partition).into_iter().flatten().filter(is_due).copied().collect()
+    }
+
+    /// Forgets jobs of the partition that are gone, and notes that the others were seen on that connection.
+    pub(super) fn looked_up(&self, partition: u8, jobs: &HashMap<JobId, bool>, seen_on: Generation) {
+        if let Some(ring) = self.lock().get_mut(&partition) {
             ring.retain(|job| jobs.get(&job.id) != Some(&false));
             let seen = ring.iter_mut().filter(|job| jobs.contains_key(&job.id));
             seen.for_each(|job| job.seen_on = seen_on);
@@ -68,19 +73,20 @@ mod tests {
         let ids: Vec<_> = (0..100).map(|_| JobId::new(0)).collect();
         acknowledged.add(ids.iter().copied().chain([JobId::new(1)]), 1);
 
-        assert!(acknowledged.due(1, &[]).is_empty());
-        assert_eq!(acknowledged.due(1, &[0, 1]).len(), REMEMBERED + 1);
-        let due = acknowledged.due(2, &[]);
-        let of_first: Vec<_> = due.iter().map(|job| job.id).filter(|id| id.partition() == 0).collect();
-        assert_eq!(of_first, ids[100 - REMEMBERED..]);
+        let ids_of = |jobs: Vec<Remembered>| jobs.iter().map(|job| job.id).collect::<Vec<_>>();
+        assert!(acknowledged.due(0, 1, false).is_empty());
+        assert_eq!(acknowledged.due(0, 1, true).len(), REMEMBERED);
+        let due = acknowledged.due(0, 2, false);
+        assert_eq!(ids_of(due.clone()), ids[100 - REMEMBERED..]);
 
         // One is gone; one was acknowledged on the old connection meanwhile.
         let exists = due.iter().map(|job| (job.id, job.id != ids[99])).collect();
-        let late = JobId::new(1);
+        let late = JobId::new(0);
         acknowledged.add([late].into_iter(), 1);
-        acknowledged.looked_up(&exists, 2);
+        acknowledged.looked_up(0, &exists, 2);
 
-        assert_eq!(acknowledged.due(2, &[0, 1]).len(), REMEMBERED + 1);
-        assert_eq!(acknowledged.due(2, &[]).iter().map(|job| job.id).collect::<Vec<_>>(), [late]);
+        assert_eq!(acknowledged.due(0, 2, true).len(), REMEMBERED - 1);
+        assert_eq!(ids_of(acknowledged.due(0, 2, false)), [late]);
+        assert_eq!(acknowledged.due(1, 2, false).len(), 1, "of a partition that was not looked up");
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     queue::{
         error::StoreError,
         intake::handle::Intake,
+        link::Written,
         scripts::{CANCEL, EXPIRE, argument::seconds, reply::Reply},
     },
 };
@@ -67,7 +68,13 @@ impl Intake {
         command.arg(seconds(self.queue.policy.result_ttl)).arg(view.as_argument());
         command.arg(seconds(self.queue.policy.failed_input_ttl));
         command.arg(self.queue.keys.stream_prefix(id.partition()));
-        Cancelled::parse(self.queue.redis.run(&command).await?)
+        let answered = self.run_change(id.partition(), &command).await?;
+        let on = Written::of(&answered);
+        let cancelled = Cancelled::parse(answered.value)?;
+        if matches!(cancelled, Cancelled::Done(_)) {
+            self.confirmed(&on).await?;
+        }
+        Ok(cancelled)
     }
 
     /// Fails a job if one of its deadlines has passed.
@@ -82,6 +89,6 @@ impl Intake {
             .arg(self.queue.policy.max_dead_letters)
             .arg(seconds(self.queue.policy.failed_input_ttl))
             .arg(self.queue.keys.stream_prefix(id.partition()));
-        Expired::parse(self.queue.redis.run(&command).await?)
+        Expired::parse(self.queue.primary(id.partition()).run(&command).await?)
     }
 }

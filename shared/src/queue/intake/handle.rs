@@ -19,7 +19,7 @@ use crate::queue::{
         depths::{Depths, SharedDepths},
         gathered::Gathered,
     },
-    link::{Answered, ConnectionSettings, Generation, Redis, Replicated, ReplicationSettings},
+    link::{Answered, ConnectionSettings, Redis, Replicated, ReplicationSettings, Written},
 };
 
 /// Calls with large inputs that are sent before Redis has answered. Redis answers in the order of the calls and needs some 5 ms for
@@ -33,14 +33,22 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Intake {
     pub(super) queue: Queue,
-    /// For submissions that replicas must confirm.
-    replicated: Option<Replicated>,
+    /// For changes that replicas must confirm.
+    replicated: Option<ReplicatedChanges>,
     pub(super) gathered: Gathered,
     pub(super) acknowledged: Acknowledged,
     pub(super) depths: SharedDepths,
     /// For calls with large inputs.
     pub(super) large_calls: Arc<Semaphore>,
     last_out_of_memory: LastOutOfMemory,
+}
+
+/// Changes that replicas must confirm.
+#[derive(Clone, Debug)]
+struct ReplicatedChanges {
+    confirmation: Replicated,
+    /// The primary of each partition, over connections for such changes.
+    primaries: Arc<[Redis]>,
 }
 
 impl Intake {
@@ -52,7 +60,7 @@ impl Intake {
         Self { queue, replicated: None, gathered, acknowledged, depths, large_calls, last_out_of_memory }
     }
 
-    /// The same, but a submission is acknowledged only when replicas hold it.
+    /// The same, but a submission, a requeue or a cancellation is acknowledged only when replicas hold it.
     ///
     /// # Errors
     /// When the client library rejects the address.
@@ -61,7 +69,11 @@ impl Intake {
         connection: ConnectionSettings,
         replication: ReplicationSettings,
     ) -> Result<Self, RedisError> {
-        self.replicated = Some(Replicated::open(connection, replication)?);
+        let confirmation = Replicated::open(connection, replication)?;
+        let keys = &self.queue.keys;
+        let primaries =
+            (0..=u8::MAX).map(|partition| confirmation.redis().of_key(&keys.log(partition))).collect();
+        self.replicated = Some(ReplicatedChanges { confirmation, primaries });
         Ok(self)
     }
 
@@ -92,7 +104,7 @@ impl Intake {
         let mut pipeline = Pipeline::new();
         // Refused like all other changes, and changes nothing. In a pipeline, so that a refusal is returned and not repeated.
         pipeline.ignore_errors().cmd("HDEL").arg(self.queue.keys.workers()).arg("");
-        let outcome = self.queue.redis.run_all(&pipeline).await?.pop();
+        let outcome = self.queue.primary_of_workers().run_all(&pipeline).await?.pop();
         let refusal = outcome.and_then(Result::err);
         Ok(refusal.filter(|error| matches!(error, StoreError::CannotPersist(_) | StoreError::NotReady(_))))
     }
@@ -107,21 +119,25 @@ impl Intake {
         }
     }
 
-    /// Runs a script that accepts jobs.
-    pub(super) async fn run_submission(&self, command: &Cmd) -> Result<Answered, StoreError> {
-        let outcome = self.submissions().run_on(command).await;
+    /// Runs a script that changes jobs for a client.
+    pub(super) async fn run_change(&self, partition: u8, command: &Cmd) -> Result<Answered, StoreError> {
+        let outcome = self.changes(partition).run_on(command).await;
         outcome.inspect_err(|error| self.last_out_of_memory.note(error))
     }
 
-    /// The connection for scripts that accept jobs.
-    pub(super) fn submissions(&self) -> &Redis {
-        self.replicated.as_ref().map_or(&self.queue.redis, Replicated::redis)
+    /// The connection for such scripts.
+    pub(super) fn changes(&self, partition: u8) -> &Redis {
+        match &self.replicated {
+            Some(replicated) => replicated.primaries.get(usize::from(partition)),
+            None => None,
+        }
+        .unwrap_or_else(|| self.queue.primary(partition))
     }
 
-    /// Waits until enough replicas have what was accepted on that connection.
-    pub(super) async fn confirmed(&self, generation: Generation) -> Result<(), StoreError> {
+    /// Waits until enough replicas have what was changed there.
+    pub(super) async fn confirmed(&self, on: &Written) -> Result<(), StoreError> {
         match &self.replicated {
-            Some(replicated) => replicated.confirmed(generation).await,
+            Some(replicated) => replicated.confirmation.confirmed(on).await,
             None => Ok(()),
         }
     }

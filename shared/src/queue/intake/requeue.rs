@@ -9,7 +9,7 @@ use crate::{
     queue::{
         error::StoreError,
         intake::{depths::Room, handle::Intake, submitted::room_in},
-        link::Answered,
+        link::{Answered, Written},
         scripts::{REQUEUE, reply::Reply},
     },
 };
@@ -114,12 +114,14 @@ impl Intake {
             .arg(others)
             .arg(most_of_model);
         add_origin(&mut command, origin.request_id, origin.traceparent);
-        let Answered { generation, value, earlier } = self.run_submission(&command).await?;
+        let answered = self.run_change(partition, &command).await?;
+        let on = Written::of(&answered);
+        let Answered { value, earlier, .. } = answered;
         let requeued = Requeued::parse(value)?;
         match (requeued, earlier) {
             (Requeued::Accepted, _) => {
-                self.confirmed(generation).await?;
-                self.acknowledged.add([id].into_iter(), generation);
+                self.confirmed(&on).await?;
+                self.acknowledged.add([id].into_iter(), on.generation());
             }
             // The earlier sending may have found room.
             (
@@ -141,7 +143,8 @@ impl Intake {
         let mut command = redis::cmd("HGET");
         command.arg(self.queue.keys.job(id)).arg("m");
         let name: Option<String> =
-            redis::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)?;
+            redis::from_redis_value(self.queue.primary(id.partition()).run(&command).await?)
+                .map_err(StoreError::unread)?;
         name.map(|name| name.parse().map_err(StoreError::unread::<NotAModelName>)).transpose()
     }
 }

@@ -42,13 +42,13 @@ impl Intake {
     pub async fn secret(&self) -> Result<QueueSecret, StoreError> {
         let key = self.queue.keys.secret();
         // A read works under memory pressure; only an empty Redis needs a new secret.
-        if let Some(secret) = secret_in(self.queue.redis.run(Cmd::new().arg("GET").arg(&key)).await?)? {
+        if let Some(secret) = secret_in(self.queue.primary(0).run(Cmd::new().arg("GET").arg(&key)).await?)? {
             return Ok(secret);
         }
         let candidate = QueueSecret::generate().map_err(StoreError::NoRandomness)?;
         let mut set = redis::cmd("SET");
         set.arg(&key).arg(&candidate.0[..]).arg("NX").arg("GET");
-        Ok(secret_in(self.queue.redis.run(&set).await?)?.unwrap_or(candidate))
+        Ok(secret_in(self.queue.primary(0).run(&set).await?)?.unwrap_or(candidate))
     }
 }
 

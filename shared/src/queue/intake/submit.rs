@@ -17,7 +17,7 @@ use crate::{
             handle::Intake,
             submitted::Submitted,
         },
-        link::Answered,
+        link::{Answered, Written},
         scripts::{
             SUBMIT,
             argument::{millis, stream_number},
@@ -37,9 +37,9 @@ impl Intake {
     pub async fn submit(&self, id: JobId, job: impl Into<Arc<NewJob>>) -> SubmitResult {
         let (submission, outcome) = PendingSubmission::new(id, job.into());
         match self.gathered.add(submission) {
-            Added::First => self.queue.redis.spawn(self.clone().send_gathered()),
+            Added::First => self.queue.redis().spawn(self.clone().send_gathered()),
             Added::Further => {}
-            Added::Enough(submissions) => self.queue.redis.spawn(self.clone().send_all(submissions)),
+            Added::Enough(submissions) => self.queue.redis().spawn(self.clone().send_all(submissions)),
         }
         outcome.await.unwrap_or_else(|_| Err(interrupted()))
     }
@@ -128,8 +128,10 @@ impl Intake {
         // While it waits, its inputs are in memory only once.
         let turn = if in_turn { Some(self.turn_of_large_call().await?) } else { None };
         let call = self.submit_call(id.partition(), job.model, jobs);
-        let Answered { generation, value, earlier } = self.run_submission(&call).await?;
+        let answered = self.run_change(id.partition(), &call).await?;
         drop(turn);
+        let on = Written::of(&answered);
+        let Answered { value, earlier, .. } = answered;
         let mut outcomes = Submitted::parse_all(value, jobs.len())?;
         if let Some(error) = earlier {
             // The earlier sending may have found room.
@@ -143,7 +145,7 @@ impl Intake {
         }
         let is_stored = |outcome: &SubmitResult| outcome.as_ref().is_ok_and(Submitted::is_stored);
         if outcomes.iter().any(is_stored)
-            && let Err(error) = self.confirmed(generation).await
+            && let Err(error) = self.confirmed(&on).await
         {
             for outcome in outcomes.iter_mut().filter(|outcome| is_stored(outcome)) {
                 *outcome = Err(error.clone());
@@ -151,7 +153,7 @@ impl Intake {
         }
         let accepted =
             jobs.iter().zip(&outcomes).filter(|(_, outcome)| matches!(outcome, Ok(Submitted::Accepted)));
-        self.acknowledged.add(accepted.map(|((id, _), _)| *id), generation);
+        self.acknowledged.add(accepted.map(|((id, _), _)| *id), on.generation());
         Ok(outcomes)
     }
 

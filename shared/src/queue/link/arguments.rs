@@ -12,7 +12,8 @@ use crate::{
 /// Flags and environment variables.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RedisArgs {
-    /// Address of Redis, redis://[[user]:password@]host[:port][/db], rediss:// for TLS; takes precedence over host and port
+    /// Address of Redis: redis://[[user]:password@]host[:port][/db], redis+sentinel://[[user]:password@]host[:port],.../name[/db] or
+    /// redis+cluster://[[user]:password@]host[:port],...; rediss instead of redis means TLS; takes precedence over host and port
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL", help_heading = "Redis")]
     redis_url: Option<SecretString>,
     /// Host of Redis
@@ -39,6 +40,18 @@ pub(crate) struct RedisArgs {
         help_heading = "Redis"
     )]
     redis_password: Option<SecretString>,
+    /// Name of the user of the Sentinels, if they have users
+    #[arg(long, env = "SENTINEL_USERNAME", value_name = "USER", help_heading = "Redis")]
+    sentinel_username: Option<String>,
+    /// Password of the Sentinels, if they have one
+    #[arg(
+        long,
+        env = "SENTINEL_PASSWORD",
+        hide_env_values = true,
+        value_name = "PASSWORD",
+        help_heading = "Redis"
+    )]
+    sentinel_password: Option<SecretString>,
     /// PEM file of the authorities that may have issued the certificate of Redis; none = those that browsers trust
     #[arg(long, env = "REDIS_CA_FILE", value_name = "FILE", help_heading = "Redis")]
     redis_ca_file: Option<String>,
@@ -59,14 +72,12 @@ impl RedisArgs {
                 format!("redis://{host}:{}", mistakes.port("REDIS_PORT", &self.redis_port))
             }
         };
-        let settings = ConnectionSettings::new(&url).map_err(|_| {
-            // The message of the client library may contain the URL with its password.
-            mistakes.add(
-                "REDIS_URL",
-                "must have the form redis://[[user]:password@]host[:port][/db], rediss:// for TLS",
-            );
-        });
-        let settings = settings.ok()?;
+        let settings =
+            ConnectionSettings::new(&url).map_err(|error| mistakes.add("REDIS_URL", error)).ok()?;
+        let settings = settings.with_sentinel_credentials(
+            self.sentinel_username.as_deref(),
+            self.sentinel_password.as_ref().map(|password| password.expose_secret()),
+        );
         let password = self.redis_password.as_ref().map(|password| password.expose_secret());
         let settings = settings.with_missing_credentials(self.redis_username.as_deref(), password);
         self.with_tls(settings, mistakes)

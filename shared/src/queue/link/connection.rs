@@ -1,6 +1,7 @@
-//! The shared connection. One background task connects, checks the connection, and reconnects with backoff.
+//! The shared connection to one primary. A background task connects, checks the connection, and reconnects with backoff.
 
 use std::{
+    fmt,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
@@ -8,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, Client, RedisError, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 use tokio::{
-    sync::watch,
-    time::{Instant, timeout, timeout_at},
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::{error, info, warn};
 
@@ -21,9 +22,10 @@ use crate::{
         error::{StoreError, WrongTopology},
         link::{
             format::{expect_format, keep_format},
-            request::Generation,
+            place::NodeAddress,
+            role::expect_primary,
+            sentinel::Sentinels,
             settings::ConnectionSettings,
-            topology::{Mode, expect_keys, expect_primary},
         },
         scripts,
     },
@@ -33,12 +35,18 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Requests that may wait to be sent. More than there are: the permits of a smaller buffer go to requests in their order, and one
 /// whose task is not polled soon, because its client is busy, would keep its permit from all others.
 const MOST_WAITING: usize = 1 << 20;
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The same where another server takes over from one that fails.
+const LONGEST_PAUSE_WITH_FAILOVER: Duration = Duration::from_millis(250);
 /// How often an idle connection is checked, so that a half-open one is found before a request needs it.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// The stored format is read with each of so many probes.
 const PROBES_PER_FORMAT: usize = 5;
+
+/// The number of a connection, counted from 1 over all primaries. Distinguishes a failure of an old connection from one of the present
+/// one.
+pub(crate) type Generation = u64;
 
 /// The state of the shared connection.
 #[derive(Clone)]
@@ -51,24 +59,74 @@ enum Link {
     },
 }
 
+/// How the primary is found.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// At a fixed address.
+    Fixed(Client),
+    /// Sentinels know it.
+    Sentinels(Sentinels),
+    /// It is this node of a cluster.
+    Node(NodeAddress),
+}
+
+/// What the connections to all primaries of a queue share. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connections {
+    /// Connections so far. Not reset when a task restarts.
+    count: Arc<AtomicU64>,
+    /// Notified when a connection breaks or cannot be made.
+    pub(super) broken: Arc<Notify>,
+}
+
 /// The connection, and what is needed to reconnect.
 pub(super) struct SharedConnection {
-    pub(super) client: Client,
     pub(super) settings: ConnectionSettings,
+    source: Source,
     link: watch::Sender<Link>,
-    /// Connections so far. Not reset when the task restarts.
-    connections: AtomicU64,
+    connections: Connections,
+}
+
+impl fmt::Debug for SharedConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedConnection").field("address", &self.settings.display).finish_non_exhaustive()
+    }
 }
 
 impl SharedConnection {
     /// Starts to connect. The task ends with the last handle.
-    pub(super) fn open(settings: ConnectionSettings) -> Result<Arc<Self>, RedisError> {
-        let client = Client::open(settings.info.clone())?;
+    pub(super) fn open(settings: ConnectionSettings, source: Source, connections: Connections) -> Arc<Self> {
         let (link, _) = watch::channel(Link::Down(None));
-        let shared = Arc::new(Self { client, settings, link, connections: AtomicU64::new(0) });
+        let shared = Arc::new(Self { settings, source, link, connections });
         let weak = Arc::downgrade(&shared);
         tokio::spawn(supervisor::keep("redis_connection", move || keep_connected(Weak::clone(&weak))));
-        Ok(shared)
+        shared
+    }
+
+    /// The host of a node of a cluster.
+    pub(super) fn host(&self) -> Option<&str> {
+        match &self.source {
+            Source::Node(address) => Some(&address.host),
+            Source::Fixed(_) | Source::Sentinels(_) => None,
+        }
+    }
+
+    /// The present primary: how to connect to it, and its address.
+    pub(super) async fn client(&self) -> Result<(Client, String), StoreError> {
+        let address = match &self.source {
+            Source::Fixed(client) => return Ok((client.clone(), self.settings.display.clone())),
+            Source::Sentinels(sentinels) => sentinels.primary().await?,
+            Source::Node(address) => address.clone(),
+        };
+        Ok((Client::open(self.settings.of_node(&address).info)?, address.to_string()))
+    }
+
+    /// The connection that is up.
+    pub(super) fn connected(&self) -> Option<MultiplexedConnection> {
+        match &*self.link.borrow() {
+            Link::Up { connection, .. } => Some(connection.clone()),
+            Link::Down(_) => None,
+        }
     }
 
     /// The connection that is up, or why there is none.
@@ -106,30 +164,35 @@ impl SharedConnection {
 
     /// Marks the connection of that generation as broken. A newer one is not affected.
     pub(super) fn discard(&self, broken: Generation) {
-        self.link.send_if_modified(|link| {
+        let is_news = self.link.send_if_modified(|link| {
             let is_current = matches!(link, Link::Up { generation, .. } if *generation == broken);
             if is_current {
                 *link = Link::Down(None);
             }
             is_current
         });
+        if is_news {
+            self.connections.broken.notify_one();
+        }
     }
 
     /// A new connection to a primary that can serve the queue.
     pub(super) async fn connect(
         &self,
         response_timeout: Duration,
-    ) -> Result<MultiplexedConnection, StoreError> {
+    ) -> Result<(MultiplexedConnection, String), StoreError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(response_timeout))
             .set_pipeline_buffer_size(MOST_WAITING);
-        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        let mode = expect_primary(&mut connection).await?;
-        if let (Mode::Cluster, Some(queue)) = (mode, &self.settings.queue) {
-            expect_keys(&mut connection, queue).await?;
-        }
-        Ok(connection)
+        let (client, address) = self.client().await?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        expect_primary(&mut connection, self.is_node()).await?;
+        Ok((connection, address))
+    }
+
+    fn is_node(&self) -> bool {
+        matches!(self.source, Source::Node(_))
     }
 
     /// Checks a connection that was checked before. `probe` counts these checks.
@@ -138,10 +201,10 @@ impl SharedConnection {
         connection: &mut MultiplexedConnection,
         probe: usize,
     ) -> Result<(), StoreError> {
-        expect_primary(connection).await?;
+        expect_primary(connection, self.is_node()).await?;
         match self.settings.queue.as_ref().filter(|queue| queue.has_format) {
             Some(queue) if probe.is_multiple_of(PROBES_PER_FORMAT) => {
-                keep_format(connection, &queue.keys).await
+                here(keep_format(connection, &queue.keys).await)
             }
             _ => Ok(()),
         }
@@ -159,13 +222,22 @@ impl SharedConnection {
         }
     }
 
-    async fn connect_ready(&self) -> Result<MultiplexedConnection, StoreError> {
-        let mut connection = self.connect(self.settings.response_timeout).await?;
+    async fn connect_ready(&self) -> Result<(MultiplexedConnection, String), StoreError> {
+        let (mut connection, address) = self.connect(self.settings.response_timeout).await?;
         if let Some(queue) = self.settings.queue.as_ref().filter(|queue| queue.has_format) {
-            expect_format(&mut connection, &queue.keys, queue.partitions).await?;
+            // No version without a number could use a cluster.
+            let partitions = if self.is_node() { 0 } else { queue.partitions };
+            here(expect_format(&mut connection, &queue.keys, partitions).await)?;
         }
         scripts::load_all(&mut connection).await?;
-        Ok(connection)
+        Ok((connection, address))
+    }
+
+    fn longest_pause(&self) -> Duration {
+        match self.source {
+            Source::Fixed(_) => LONGEST_PAUSE,
+            Source::Sentinels(_) | Source::Node(_) => LONGEST_PAUSE_WITH_FAILOVER,
+        }
     }
 
     /// Logs why connecting failed. What only the operator can change is logged once, not at each try.
@@ -194,51 +266,86 @@ impl SharedConnection {
     }
 }
 
+/// The outcome of a check of the format. Of the nodes of a cluster, the one that owns the key checks it.
+fn here(checked: Result<(), StoreError>) -> Result<(), StoreError> {
+    match checked {
+        Err(StoreError::NotReady(error)) if error.redirect_node().is_some() => Ok(()),
+        checked => checked,
+    }
+}
+
 /// Connects, checks the connection, reconnects. Ends when the last handle is gone.
 async fn keep_connected(shared: Weak<SharedConnection>) {
-    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut backoff = None;
     let mut down_since: Option<Instant> = None;
     loop {
         let Some(alive) = shared.upgrade() else { return };
+        let backoff = backoff.get_or_insert_with(|| Backoff::new(FIRST_PAUSE, alive.longest_pause()));
         match alive.connect_ready().await {
-            Ok(connection) => {
-                let generation: Generation = alive.connections.fetch_add(1, Ordering::Relaxed) + 1;
+            Ok((connection, address)) => {
+                let generation: Generation = alive.connections.count.fetch_add(1, Ordering::Relaxed) + 1;
                 backoff.reset();
                 let outage_ms = down_since.take().map(|since| since.elapsed().as_millis() as u64);
-                info!(action = "redis_connected", address = alive.settings.display, outage_ms);
+                info!(action = "redis_connected", address, outage_ms);
                 alive.link.send_replace(Link::Up { generation, connection: connection.clone() });
                 let link = alive.link.subscribe();
                 drop(alive);
-                until_broken(&shared, link, generation, connection).await;
+                until_broken(&shared, link, generation, connection, &address).await;
                 down_since = Some(Instant::now());
             }
             Err(error) => {
                 down_since.get_or_insert_with(Instant::now);
                 let pause = backoff.next_pause();
                 alive.failed(&error, pause);
+                alive.connections.broken.notify_one();
                 drop(alive);
-                tokio::time::sleep(pause).await;
+                sleep(pause).await;
             }
         }
     }
 }
 
-/// Returns when a caller or a failed probe has discarded the connection of `generation`.
+/// Returns when the connection of `generation` is discarded: by a caller, after a failed probe, or because the primary was replaced.
 async fn until_broken(
     shared: &Weak<SharedConnection>,
     mut link: watch::Receiver<Link>,
     generation: Generation,
-    mut connection: MultiplexedConnection,
+    connection: MultiplexedConnection,
+    address: &str,
 ) {
     let is_discarded =
         |link: &Link| !matches!(link, Link::Up { generation: current, .. } if *current == generation);
+    tokio::select! {
+        _ = link.wait_for(is_discarded) => return,
+        () = until_probe_fails(shared, connection) => {}
+        () = until_replaced(shared, address) => {}
+    }
+    if let Some(alive) = shared.upgrade() {
+        alive.discard(generation);
+    }
+}
+
+/// Returns when a probe of the connection has failed, or the last handle is gone.
+async fn until_probe_fails(shared: &Weak<SharedConnection>, mut connection: MultiplexedConnection) {
     for probe in 1.. {
-        if timeout(PROBE_INTERVAL, link.wait_for(is_discarded)).await.is_ok() {
-            return;
-        }
+        sleep(PROBE_INTERVAL).await;
         let Some(alive) = shared.upgrade() else { return };
         if alive.still_serves(&mut connection, probe).await.is_err_and(|error| error.breaks_connection()) {
-            alive.discard(generation);
+            return;
         }
     }
+}
+
+/// Returns when Sentinels name another primary than the one at this address. One that was frozen or cut off answers again after the
+/// failover, and Sentinels tell it only some seconds later that it is none any more.
+async fn until_replaced(shared: &Weak<SharedConnection>, address: &str) {
+    loop {
+        sleep(PROBE_INTERVAL).await;
+        let Some(alive) = shared.upgrade() else { return };
+        let Source::Sentinels(sentinels) = &alive.source else { break };
+        if sentinels.name_another(address).await {
+            return;
+        }
+    }
+    std::future::pending().await
 }

@@ -36,6 +36,9 @@ pub(crate) async fn found_format(
     for stream in (0..partitions.min(256)).flat_map(|partition| keys.former_streams(partition as u8)) {
         reads.cmd("XRANGE").arg(stream).arg("-").arg("+").arg("COUNT").arg(1);
     }
+    if reads.is_empty() {
+        return Ok(FoundFormat::None);
+    }
     let entries: Vec<Value> = reads.query_async(connection).await?;
     let is_empty = |entries: &Value| matches!(entries, Value::Array(entries) if entries.is_empty());
     let former = || FoundFormat::Other(FORMER.to_owned());

@@ -1,4 +1,4 @@
-//! Runs commands over the shared connection. While it is down, a command waits for the reconnection, but no longer than its
+//! Runs commands on the primary that owns a key. While it is down, or another takes over, a command waits, but no longer than its
 //! caller allows.
 
 use std::{sync::Arc, time::Duration};
@@ -17,41 +17,55 @@ use crate::{
     queue::{
         error::{StoreError, WrongTopology},
         link::{
-            connection::{CONNECT_TIMEOUT, SharedConnection},
-            request::{Answered, Generation, Request, break_connection, is_refusal, outcomes},
+            connection::{CONNECT_TIMEOUT, Generation, SharedConnection},
+            request::{Answered, Request, break_connection, is_redirection, is_refusal, outcomes},
             settings::ConnectionSettings,
+            topology::{Redirection, Topology},
         },
     },
 };
 
-/// A handle of one shared, multiplexed connection. Clones are cheap, and share the connection without waiting for each other.
-/// Never run a blocking command on it: use [`Redis::dedicated`].
+/// How often a call follows other nodes without a pause. In a failover, two nodes may each name the other for a moment.
+const REDIRECTIONS_AT_ONCE: u32 = 3;
+
+/// A handle of the shared, multiplexed connection to the primary that owns a key, or to any primary. Clones are cheap, and share the
+/// connection without waiting for each other. Never run a blocking command on it: use [`Redis::dedicated`].
 #[derive(Clone)]
 pub struct Redis {
-    shared: Arc<SharedConnection>,
+    topology: Topology,
+    settings: Arc<ConnectionSettings>,
+    /// The slot of the key in a cluster.
+    slot: Option<u16>,
     runtime: Handle,
 }
 
 impl Redis {
     /// Starts to connect in the background; needs a tokio runtime. Until Redis answers, calls fail with
-    /// [`StoreError::Disconnected`].
+    /// [`StoreError::Disconnected`]. In a cluster, the handle is that of any primary.
     ///
     /// # Errors
     /// When the client library rejects the address.
     pub fn open(settings: ConnectionSettings) -> Result<Self, RedisError> {
-        Ok(Self { shared: SharedConnection::open(settings)?, runtime: Handle::current() })
+        let topology = Topology::open(settings.clone())?;
+        Ok(Self { topology, settings: Arc::new(settings), slot: None, runtime: Handle::current() })
+    }
+
+    /// The primary that owns this key.
+    #[must_use]
+    pub fn of_key(&self, key: &str) -> Self {
+        Self { slot: self.topology.slot_of(key), ..self.clone() }
     }
 
     /// Whether a primary answered the last probe or command.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.shared.state().is_ok()
+        self.topology.state(self.slot).is_ok()
     }
 
     /// Why Redis cannot be used, unless it is up: `Disconnected` or `WrongTopology`.
     #[must_use]
     pub fn down(&self) -> Option<StoreError> {
-        self.shared.state().err()
+        self.topology.state(self.slot).err()
     }
 
     /// Spawns a task of all callers on the runtime of the connection, whichever runtime this caller uses.
@@ -59,26 +73,29 @@ impl Redis {
         self.runtime.spawn(task);
     }
 
-    /// The connection that is up.
+    /// The connection that is up. No two connections of a process have the same number.
     pub(crate) fn generation(&self) -> Result<Generation, StoreError> {
-        self.shared.state()
+        self.topology.state(self.slot)
     }
 
     /// Waits until Redis answers.
     pub async fn up(&self) {
-        self.shared.up().await;
+        self.topology.up(self.slot).await;
     }
 
     /// Why this version must not use the queue, if its jobs have another stored format when Redis first answers. Waits for ever if
     /// they have not.
     pub async fn refused_format(&self) -> WrongTopology {
-        self.shared.refused_format().await
+        match &self.settings.queue {
+            Some(queue) => self.topology.refused_format(&queue.keys.format()).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The address, without credentials.
     #[must_use]
     pub fn address(&self) -> &str {
-        &self.shared.settings.display
+        &self.settings.display
     }
 
     /// A new connection for commands that block for up to `longest_block`.
@@ -86,7 +103,18 @@ impl Redis {
     /// # Errors
     /// When Redis cannot be reached, is a replica, or cannot serve the queue.
     pub async fn dedicated(&self, longest_block: Duration) -> Result<MultiplexedConnection, StoreError> {
-        self.shared.connect(longest_block + Duration::from_secs(5)).await
+        self.dedicated_at(longest_block).await.map(|(connection, _)| connection)
+    }
+
+    /// The same, with the address of the server.
+    pub(crate) async fn dedicated_at(
+        &self,
+        longest_block: Duration,
+    ) -> Result<(MultiplexedConnection, String), StoreError> {
+        // The last one may have been refused by a node that does not own the key any more.
+        self.topology.doubt();
+        let response_timeout = longest_block + Duration::from_secs(5);
+        self.primary().await?.connect(response_timeout).await
     }
 
     /// A new connection for subscriptions.
@@ -94,9 +122,21 @@ impl Redis {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn pubsub(&self) -> Result<PubSub, StoreError> {
-        match timeout(CONNECT_TIMEOUT, self.shared.client.get_async_pubsub()).await {
-            Ok(connected) => connected.map_err(StoreError::from),
-            Err(_) => Err(StoreError::Disconnected),
+        let connected = async {
+            let (client, _) = self.primary().await?.client().await?;
+            Ok(client.get_async_pubsub().await?)
+        };
+        timeout(CONNECT_TIMEOUT, connected).await.unwrap_or(Err(StoreError::Disconnected))
+    }
+
+    /// The primary. A connection of its own may be possible although the shared one is not up.
+    async fn primary(&self) -> Result<Arc<SharedConnection>, StoreError> {
+        match &self.topology {
+            Topology::One(shared) => Ok(Arc::clone(shared)),
+            Topology::Cluster(cluster) => {
+                let give_up = Instant::now() + self.settings.patience;
+                cluster.connection(self.slot, give_up).await.map(|(primary, ..)| primary)
+            }
         }
     }
 
@@ -114,7 +154,8 @@ impl Redis {
         self.patiently(Request::One(command)).await
     }
 
-    /// Runs a pipeline of commands that are all safe to repeat. Returns one outcome for each. The pipeline must ignore errors.
+    /// Runs a pipeline of commands on keys of one slot, which are all safe to repeat. Returns one outcome for each. The pipeline must
+    /// ignore errors.
     ///
     /// # Errors
     /// When the whole pipeline failed. Failures of single commands are in the list.
@@ -127,37 +168,68 @@ impl Redis {
         &self,
         pipeline: &Pipeline,
     ) -> Result<(Generation, Vec<Result<Value, StoreError>>), StoreError> {
+        let (generation, mut outcomes) = self.send_all(pipeline).await?;
+        if outcomes.iter().any(is_redirection) {
+            for (command, outcome) in pipeline.cmd_iter().zip(&mut outcomes) {
+                if is_redirection(outcome) {
+                    *outcome = self.run(command).await;
+                }
+            }
+        }
+        Ok((generation, outcomes))
+    }
+
+    /// Runs a pipeline on the primary of this slot. A command of another slot, or of one that moves, may be redirected; whoever sent
+    /// the command follows.
+    pub(crate) async fn send_all(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<(Generation, Vec<Result<Value, StoreError>>), StoreError> {
         if pipeline.is_empty() {
             return Ok((0, Vec::new())); // The client library refuses to send nothing.
         }
-        let Answered { generation, value, earlier } = self.patiently(Request::Many(pipeline)).await?;
-        let outcomes = outcomes(value);
-        if break_connection(&outcomes) {
-            self.shared.discard(generation);
+        let answered = self.patiently(Request::Many(pipeline)).await?;
+        let outcomes = outcomes(answered.value);
+        if break_connection(&outcomes) && !outcomes.iter().any(is_redirection) {
+            answered.primary.discard(answered.generation);
         }
-        match earlier {
+        match answered.earlier {
             // Redis may have executed the earlier sending of a command that it refuses now.
             Some(error) if outcomes.iter().any(is_refusal) => Err(error),
-            _ => Ok((generation, outcomes)),
+            _ => Ok((answered.generation, outcomes)),
         }
     }
 
+    /// Whether both handles lead to the same primary now.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.slot == other.slot
+            || matches!((self.generation(), other.generation()), (Ok(one), Ok(other)) if one == other)
+    }
+
     async fn patiently(&self, request: Request<'_>) -> Result<Answered, StoreError> {
-        let give_up = Instant::now() + self.shared.settings.patience;
+        let give_up = Instant::now() + self.settings.patience;
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200));
         // The failure of an earlier sending that may have been executed. A later failure proves nothing about it.
         let mut earlier = None;
+        let mut redirections = 0;
         loop {
-            let (generation, mut connection) = match self.shared.connection(give_up).await {
+            let connected = self.topology.connection(self.slot, give_up).await;
+            let (primary, generation, mut connection) = match connected {
                 Ok(connected) => connected,
                 Err(error) => return Err(earlier.unwrap_or(error)),
             };
-            let error = match request.send(&mut connection).await {
-                Ok(value) => return Ok(Answered { generation, value, earlier }),
-                Err(error) => StoreError::from(error),
+            let sent = self.send(request, primary, generation, &mut connection, give_up).await;
+            let Sent { primary, generation, outcome, is_redirected } = sent;
+            let error = match outcome {
+                Ok(value) => return Ok(Answered { primary, generation, value, earlier }),
+                Err(error) => error,
             };
-            if error.breaks_connection() {
-                self.shared.discard(generation);
+            redirections += u32::from(is_redirected);
+            if is_redirected && redirections <= REDIRECTIONS_AT_ONCE {
+                continue;
+            }
+            if error.breaks_connection() && !is_redirected {
+                primary.discard(generation);
             }
             let pause = backoff.next_pause();
             if !error.is_retryable() || Instant::now() + pause >= give_up {
@@ -169,6 +241,41 @@ impl Redis {
             tokio::time::sleep(pause).await;
         }
     }
+
+    /// Sends a request once. If the slot is being migrated and the key is not here any more, sends it to the other node, too.
+    async fn send(
+        &self,
+        request: Request<'_>,
+        primary: Arc<SharedConnection>,
+        generation: Generation,
+        connection: &mut MultiplexedConnection,
+        give_up: Instant,
+    ) -> Sent {
+        let outcome = request.send(connection).await;
+        let redirection = outcome.as_ref().err().and_then(|error| self.topology.redirection(error, &primary));
+        let is_redirected = redirection.is_some();
+        if let (Some(Redirection::Ask(node)), Request::One(command)) = (redirection, request) {
+            let (generation, outcome) = match node.connection(give_up).await {
+                Ok((generation, mut connection)) => {
+                    let outcome = Request::Asking(command).send(&mut connection).await;
+                    (generation, outcome.map_err(StoreError::from))
+                }
+                Err(error) => (0, Err(error)),
+            };
+            return Sent { primary: node, generation, outcome, is_redirected: false };
+        }
+        Sent { primary, generation, outcome: outcome.map_err(StoreError::from), is_redirected }
+    }
+}
+
+/// The outcome of one sending.
+struct Sent {
+    /// The node that answered.
+    primary: Arc<SharedConnection>,
+    generation: Generation,
+    outcome: Result<Value, StoreError>,
+    /// Whether the node said that the slot has another owner.
+    is_redirected: bool,
 }
 
 impl std::fmt::Debug for Redis {

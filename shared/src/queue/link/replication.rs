@@ -1,27 +1,29 @@
-//! Confirms submissions when enough replicas hold them (`WAIT`, Redis command page). `WAIT` covers the writes of its own connection
-//! and blocks that connection. So submissions have a connection of their own, and one `WAIT` confirms all submissions before it.
+//! Confirms changes when enough replicas hold them (`WAIT`, Redis command page). `WAIT` covers the writes of its own connection and
+//! blocks that connection. So these changes have connections of their own, and one `WAIT` confirms all changes before it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use redis::{FromRedisValue as _, RedisError};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use redis::RedisError;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    process::supervisor,
-    queue::{
-        error::StoreError,
-        link::{
-            handle::Redis,
-            request::{Answered, Generation},
-            settings::ConnectionSettings,
-        },
+use crate::queue::{
+    error::StoreError,
+    link::{
+        connection::{Generation, SharedConnection},
+        handle::Redis,
+        request::Answered,
+        settings::ConnectionSettings,
     },
 };
 
-/// Submissions that may wait for one confirmation.
+/// Changes that may wait for one confirmation.
 const MOST_WAITING: usize = 10_000;
 
-/// When a submission counts as replicated.
+/// When a change counts as replicated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicationSettings {
     /// Number of replicas that must hold it; at least one.
@@ -30,83 +32,115 @@ pub struct ReplicationSettings {
     pub timeout: Duration,
 }
 
-/// Runs submissions and confirms them. Clones share one connection.
+/// Confirms changes. Clones share the connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Replicated {
     redis: Redis,
     settings: ReplicationSettings,
-    waiting: mpsc::Sender<Waiting>,
+    confirmations: Arc<Mutex<HashMap<Generation, Confirmation>>>,
 }
 
-/// A submission that waits for its confirmation. It was executed on the connection of this generation.
-struct Waiting {
+/// The confirmation of the changes of one connection.
+#[derive(Debug)]
+struct Confirmation {
+    on: Written,
+    waiting: mpsc::Sender<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+/// Where a change was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    primary: Arc<SharedConnection>,
     generation: Generation,
-    confirmed: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl Written {
+    /// Where the answer came from.
+    pub(crate) fn of(answered: &Answered) -> Self {
+        Self { primary: Arc::clone(&answered.primary), generation: answered.generation }
+    }
+
+    /// The connection.
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    fn is_open(&self) -> bool {
+        self.primary.state().is_ok_and(|generation| generation == self.generation)
+    }
 }
 
 impl Replicated {
-    /// Opens a connection for submissions; needs a tokio runtime.
+    /// Opens connections for changes that must be confirmed; needs a tokio runtime.
     pub(crate) fn open(
         connection: ConnectionSettings,
         settings: ReplicationSettings,
     ) -> Result<Self, RedisError> {
         let redis = Redis::open(connection.with_response_timeout(settings.timeout + Duration::from_secs(2)))?;
-        let (waiting, queue) = mpsc::channel(MOST_WAITING);
-        let (connection, queue) = (redis.clone(), Arc::new(Mutex::new(queue)));
-        let start = move || confirm(connection.clone(), settings, Arc::clone(&queue));
-        tokio::spawn(supervisor::keep("replication", start));
-        Ok(Self { redis, settings, waiting })
+        Ok(Self { redis, settings, confirmations: Arc::default() })
     }
 
-    /// The connection for submissions. The caller must wait until accepted ones are confirmed.
+    /// The connections for such changes. The caller must wait until they are confirmed.
     pub(crate) fn redis(&self) -> &Redis {
         &self.redis
     }
 
-    /// Waits until the replicas have the writes of that connection. Fails only with `NotReplicated`.
-    pub(crate) async fn confirmed(&self, generation: Generation) -> Result<(), StoreError> {
+    /// Waits until the replicas have what was written there. Fails only with `NotReplicated`.
+    pub(crate) async fn confirmed(&self, on: &Written) -> Result<(), StoreError> {
         let (confirmed, confirmation) = oneshot::channel();
-        // The submission has been executed, so no failure of the confirmation may claim that nothing happened.
-        let unconfirmed = || StoreError::NotReplicated { reached: 0, required: self.settings.replicas };
-        self.waiting.send(Waiting { generation, confirmed }).await.map_err(|_| unconfirmed())?;
+        // The change was made, so no failure of the confirmation may claim that nothing happened.
+        let unconfirmed = || not_replicated(0, self.settings);
+        self.waiting(on).send(confirmed).await.map_err(|_| unconfirmed())?;
         confirmation.await.map_err(|_| unconfirmed())?
     }
+
+    /// Where changes on that connection wait. The first one starts the task, which ends some time after the connection.
+    fn waiting(&self, on: &Written) -> mpsc::Sender<oneshot::Sender<Result<(), StoreError>>> {
+        let mut confirmations = self.confirmations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(confirmation) = confirmations.get(&on.generation) {
+            return confirmation.waiting.clone();
+        }
+        confirmations.retain(|_, confirmation| confirmation.on.is_open());
+        let (waiting, queue) = mpsc::channel(MOST_WAITING);
+        self.redis.spawn(confirm(on.clone(), self.settings, queue));
+        confirmations.insert(on.generation, Confirmation { on: on.clone(), waiting: waiting.clone() });
+        waiting
+    }
 }
 
-/// Confirms all submissions that wait, with one `WAIT` after another. Ends with the last handle.
-async fn confirm(redis: Redis, settings: ReplicationSettings, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
-    let (mut queue, mut batch) = (queue.lock().await, Vec::new());
+/// Confirms all changes that wait, with one `WAIT` after another.
+async fn confirm(
+    on: Written,
+    settings: ReplicationSettings,
+    mut queue: mpsc::Receiver<oneshot::Sender<Result<(), StoreError>>>,
+) {
+    let mut batch = Vec::new();
     while queue.recv_many(&mut batch, MOST_WAITING).await > 0 {
-        let reached = replicas_reached(&redis, settings).await;
+        let reached = replicas_reached(&on, settings).await;
         for waiting in batch.drain(..) {
+            let is_enough = reached >= settings.replicas;
             // The receiver is gone if the client has gone away.
-            let _ = waiting.confirmed.send(verdict(&reached, waiting.generation, settings));
+            let _ = waiting.send(if is_enough { Ok(()) } else { Err(not_replicated(reached, settings)) });
         }
     }
 }
 
-async fn replicas_reached(
-    redis: &Redis,
-    settings: ReplicationSettings,
-) -> Result<(Generation, u32), StoreError> {
+/// The replicas that have all changes of that connection; none if it broke. A `WAIT` on a newer one proves nothing about them.
+async fn replicas_reached(on: &Written, settings: ReplicationSettings) -> u32 {
+    let Some(mut connection) = on.primary.connected().filter(|_| on.is_open()) else { return 0 };
     let mut command = redis::cmd("WAIT");
     command.arg(settings.replicas).arg(u64::try_from(settings.timeout.as_millis()).unwrap_or(u64::MAX));
-    let Answered { generation, value, .. } = redis.run_on(&command).await?;
-    let reached = u32::from_redis_value(value).map_err(StoreError::unreadable("WAIT"))?;
-    Ok((generation, reached))
+    match command.query_async(&mut connection).await.map_err(StoreError::from) {
+        Ok(reached) => reached,
+        Err(error) => {
+            if error.breaks_connection() {
+                on.primary.discard(on.generation);
+            }
+            0
+        }
+    }
 }
 
-/// A `WAIT` on a newer connection proves nothing about writes on an older one.
-fn verdict(
-    reached: &Result<(Generation, u32), StoreError>,
-    written_on: Generation,
-    settings: ReplicationSettings,
-) -> Result<(), StoreError> {
-    match reached {
-        Ok((generation, reached)) if *generation == written_on && *reached >= settings.replicas => Ok(()),
-        Ok((generation, reached)) if *generation == written_on => {
-            Err(StoreError::NotReplicated { reached: *reached, required: settings.replicas })
-        }
-        _ => Err(StoreError::NotReplicated { reached: 0, required: settings.replicas }),
-    }
+fn not_replicated(reached: u32, settings: ReplicationSettings) -> StoreError {
+    StoreError::NotReplicated { reached, required: settings.replicas }
 }

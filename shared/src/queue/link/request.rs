@@ -1,14 +1,19 @@
 //! A request over a connection, and its outcome.
 
+use std::sync::Arc;
+
 use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection};
 
-use crate::queue::{error::StoreError, scripts};
-
-/// The number of a connection, counted from 1. Distinguishes a failure of an old connection from one of the present one.
-pub(crate) type Generation = u64;
+use crate::queue::{
+    error::StoreError,
+    link::connection::{Generation, SharedConnection},
+    scripts,
+};
 
 /// The reply to a request.
 pub(crate) struct Answered {
+    /// The node that answered.
+    pub(super) primary: Arc<SharedConnection>,
     /// The connection of the reply.
     pub(crate) generation: Generation,
     /// The reply.
@@ -22,6 +27,8 @@ pub(crate) struct Answered {
 pub(super) enum Request<'a> {
     One(&'a Cmd),
     Many(&'a Pipeline),
+    /// One command about a slot that is being migrated to this node.
+    Asking(&'a Cmd),
 }
 
 impl Request<'_> {
@@ -39,6 +46,12 @@ impl Request<'_> {
         match self {
             Self::One(command) => command.query_async(connection).await,
             Self::Many(pipeline) => pipeline.query_async(connection).await,
+            Self::Asking(command) => {
+                let mut both = redis::pipe();
+                both.cmd("ASKING").ignore().add_command(command.clone());
+                let (value,) = both.query_async(connection).await?;
+                Ok(value)
+            }
         }
     }
 }
@@ -64,6 +77,11 @@ pub(crate) fn outcomes(reply: Value) -> Vec<Result<Value, StoreError>> {
         value => Ok(value),
     };
     values.into_iter().map(outcome).collect()
+}
+
+/// Whether a node of a cluster says that another has the key. Nothing was executed.
+pub(crate) fn is_redirection(outcome: &Result<Value, StoreError>) -> bool {
+    matches!(outcome, Err(StoreError::NotReady(error)) if error.redirect_node().is_some())
 }
 
 /// Whether the connection with these outcomes must not be used again: its node was demoted, or does not own the keys any more.

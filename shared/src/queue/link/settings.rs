@@ -1,10 +1,10 @@
 //! Address of Redis and time limits; explanations of failed connections.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::{
-    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, TlsCertificates,
-    io::tcp::TcpSettings,
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, RedisConnectionInfo, RedisError,
+    TlsCertificates, io::tcp::TcpSettings,
 };
 
 use crate::{
@@ -12,15 +12,32 @@ use crate::{
     queue::{
         error::StoreError,
         keys::Keys,
-        link::topology::{QueueKeys, REPLICA},
+        link::{
+            place::{self, NodeAddress, Place, UrlError},
+            role::REPLICA,
+            sentinel::{SentinelGroup, Sentinels},
+        },
     },
 };
+
+/// The queue that a connection is for.
+#[derive(Clone, Debug)]
+pub(super) struct QueueKeys {
+    pub(super) partitions: u16,
+    /// Whether the stored format is checked.
+    pub(super) has_format: bool,
+    pub(super) keys: Keys,
+}
 
 /// Address of Redis, and time limits.
 #[derive(Clone, Debug)]
 pub struct ConnectionSettings {
-    /// Address and credentials.
+    /// An address and the credentials. With Sentinels or a cluster, the address is only the first of several.
     pub info: ConnectionInfo,
+    /// How Redis is operated.
+    pub(crate) place: Place,
+    /// The credentials for Sentinels.
+    sentinel: RedisConnectionInfo,
     /// The address without credentials, for logs.
     pub display: String,
     /// Longest wait for the reply to a command that does not block.
@@ -32,23 +49,91 @@ pub struct ConnectionSettings {
 }
 
 impl ConnectionSettings {
-    /// Settings for the Redis at `url` (`redis://[user:password@]host[:port][/db]`, `rediss://` for TLS).
+    /// Settings for the Redis at `url`; see [`UrlError::Form`] for its forms.
     ///
     /// # Errors
     /// When the URL is malformed.
-    pub fn new(url: &str) -> Result<Self, RedisError> {
-        let info = url.into_connection_info()?;
+    pub fn new(url: &str) -> Result<Self, UrlError> {
+        let (place, info) = place::parse(url)?;
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let display = match info.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
-                if host.contains(':') =>
-            {
-                format!("[{host}]:{port}")
-            }
-            address => address.to_string(),
+        let list =
+            |nodes: &[NodeAddress]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let display = match &place {
+            Place::Standalone => match info.addr() {
+                ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                    NodeAddress { host: host.clone(), port: *port }.to_string()
+                }
+                address => address.to_string(),
+            },
+            Place::Sentinel { sentinels, name } => format!("{name} of Sentinels {}", list(sentinels)),
+            Place::Cluster { nodes } => format!("cluster {}", list(nodes)),
         };
         let (response_timeout, patience) = (Duration::from_secs(2), Duration::from_secs(1));
-        Ok(Self { info, display, response_timeout, patience, has_identity: false, queue: None })
+        let sentinel = RedisConnectionInfo::default();
+        Ok(Self {
+            info,
+            place,
+            sentinel,
+            display,
+            response_timeout,
+            patience,
+            has_identity: false,
+            queue: None,
+        })
+    }
+
+    /// Whether it is a Redis Cluster, in which the keys have other names.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.place, Place::Cluster { .. })
+    }
+
+    /// Uses these credentials for Sentinels.
+    #[must_use]
+    pub fn with_sentinel_credentials(mut self, username: Option<&str>, password: Option<&str>) -> Self {
+        if let Some(username) = username {
+            self.sentinel = self.sentinel.set_username(username);
+        }
+        if let Some(password) = password {
+            self.sentinel = self.sentinel.set_password(password);
+        }
+        self
+    }
+
+    /// The Sentinels, if there are any.
+    pub(super) fn sentinels(&self) -> Option<Sentinels> {
+        let Place::Sentinel { sentinels, name } = &self.place else { return None };
+        let addresses = sentinels.iter().map(|address| self.of_sentinel(address)).collect();
+        Some(Sentinels { addresses, name: name.clone(), turn: Arc::default() })
+    }
+
+    /// What the Sentinels know of the group, if there are any and one knows it.
+    pub(crate) async fn sentinel_group(&self) -> Option<SentinelGroup> {
+        self.sentinels()?.group().await
+    }
+
+    /// The same for one server: a node of the cluster, or the primary that Sentinels named.
+    pub(super) fn of_node(&self, address: &NodeAddress) -> Self {
+        Self { info: self.at(address), display: address.to_string(), ..self.clone() }
+    }
+
+    /// How to connect to a Sentinel.
+    fn of_sentinel(&self, address: &NodeAddress) -> ConnectionInfo {
+        self.at(address).set_redis_settings(self.sentinel.clone())
+    }
+
+    fn at(&self, NodeAddress { host, port }: &NodeAddress) -> ConnectionInfo {
+        let address = match self.info.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                host: host.clone(),
+                port: *port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            ConnectionAddr::Tcp(..) | ConnectionAddr::Unix(_) => ConnectionAddr::Tcp(host.clone(), *port),
+            other => other.clone(),
+        };
+        self.info.clone().set_addr(address)
     }
 
     /// Uses these credentials, unless the URL contains some.
@@ -84,10 +169,10 @@ impl ConnectionSettings {
         Ok(self)
     }
 
-    /// Refuses a queue of another stored format, and a node of a Redis Cluster that does not own all keys of the queue.
+    /// Connects to the primaries of this queue, and refuses a queue of another stored format.
     #[must_use]
     pub fn for_queue(mut self, keys: &Keys, partitions: u16) -> Self {
-        self.queue = Some(QueueKeys::new(keys, partitions));
+        self.queue = Some(QueueKeys { partitions, has_format: true, keys: keys.clone() });
         self
     }
 

@@ -1,73 +1,134 @@
-//! Checks the server at Redis's address. Sentinels, replicas, and Redis Cluster nodes without all keys of the queue are refused.
+//! The servers of a queue: one primary, or the primaries of a cluster.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
-use redis::{ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection};
+use redis::{Client, RedisError};
+use tokio::time::Instant;
 
-use crate::queue::{
-    error::{StoreError, WrongTopology},
-    keys::Keys,
+use crate::{
+    job::MOST_PARTITIONS,
+    queue::{
+        error::{StoreError, WrongTopology},
+        link::{
+            cluster::{Cluster, Connected, QueueSlots},
+            connection::{Connections, Generation, SharedConnection, Source},
+            place::{NodeAddress, Place},
+            settings::{ConnectionSettings, QueueKeys},
+        },
+        slots::slot_of,
+    },
 };
 
-/// The error of a connection to a replica: the same as that of a write.
-pub(super) const REPLICA: ErrorKind = ErrorKind::Server(ServerErrorKind::ReadOnly);
-
-/// The keys that a Redis Cluster node must own to serve a queue.
-#[derive(Clone, Debug)]
-pub(super) struct QueueKeys {
-    pub(super) partitions: u16,
-    /// Whether the stored format is checked.
-    pub(super) has_format: bool,
-    pub(super) keys: Keys,
-    /// One key of each slot. No job is stored under these keys.
-    samples: [String; 2],
+/// The servers.
+#[derive(Clone)]
+pub(super) enum Topology {
+    /// One primary owns all keys.
+    One(Arc<SharedConnection>),
+    Cluster(Arc<Cluster>),
 }
 
-impl QueueKeys {
-    pub(super) fn new(keys: &Keys, partitions: u16) -> Self {
-        Self {
-            partitions,
-            has_format: true,
-            keys: keys.clone(),
-            samples: [keys.job_prefix(0), keys.workers()],
+fn slots_of(queue: &QueueKeys) -> QueueSlots {
+    let partitions = (0..queue.partitions.min(MOST_PARTITIONS)).map(|partition| partition as u8);
+    QueueSlots {
+        partitions: partitions.map(|partition| slot_of(&queue.keys.log(partition))).collect(),
+        others: [slot_of(&queue.keys.workers())].into(),
+    }
+}
+
+/// Where a primary sends a call.
+pub(super) enum Redirection {
+    /// The slot has a new owner.
+    Moved,
+    /// The slot is being migrated: the node at this connection may have the key.
+    Ask(Arc<SharedConnection>),
+}
+
+impl Topology {
+    /// Starts to connect.
+    pub(super) fn open(settings: ConnectionSettings) -> Result<Self, RedisError> {
+        if let Place::Cluster { nodes } = settings.place.clone() {
+            let slots = settings.queue.as_ref().map(slots_of).unwrap_or_default();
+            return Ok(Self::Cluster(Cluster::open(settings, nodes, slots)));
+        }
+        let source = match settings.sentinels() {
+            Some(sentinels) => Source::Sentinels(sentinels),
+            None => Source::Fixed(Client::open(settings.info.clone())?),
+        };
+        Ok(Self::One(SharedConnection::open(settings, source, Connections::default())))
+    }
+
+    /// The slot of the key; `None` if one primary owns all keys.
+    pub(super) fn slot_of(&self, key: &str) -> Option<u16> {
+        match self {
+            Self::One(_) => None,
+            Self::Cluster(_) => Some(slot_of(key)),
         }
     }
-}
 
-/// Whether a server is part of a Redis Cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    Standalone,
-    Cluster,
-}
+    /// The connection to the primary of the slot, or why there is none. Without a slot: to any primary.
+    pub(super) fn state(&self, slot: Option<u16>) -> Result<Generation, StoreError> {
+        match self {
+            Self::One(shared) => shared.state(),
+            Self::Cluster(cluster) => cluster.state(slot),
+        }
+    }
 
-/// Checks that the server is a primary. A replica may have old data and refuses writes. Every user may send HELLO, whatever the
-/// ACL, and a replica that has lost its primary answers it, too.
-pub(super) async fn expect_primary(connection: &mut MultiplexedConnection) -> Result<Mode, StoreError> {
-    let reply: HashMap<String, Value> = redis::cmd("HELLO").query_async(connection).await?;
-    let is = |field: &str, word: &str| match reply.get(field) {
-        Some(Value::BulkString(text)) => text == word.as_bytes(),
-        _ => false,
-    };
-    if is("mode", "sentinel") {
-        return Err(StoreError::WrongTopology(WrongTopology::Sentinel));
+    /// Waits until a primary of the slot is connected.
+    pub(super) async fn up(&self, slot: Option<u16>) {
+        match self {
+            Self::One(shared) => shared.up().await,
+            Self::Cluster(cluster) => cluster.up(slot).await,
+        }
     }
-    if is("role", "replica") {
-        return Err(RedisError::from((REPLICA, "it says so itself")).into());
-    }
-    Ok(if is("mode", "cluster") { Mode::Cluster } else { Mode::Standalone })
-}
 
-/// Checks that a cluster node owns the keys of the queue.
-pub(super) async fn expect_keys(
-    connection: &mut MultiplexedConnection,
-    queue: &QueueKeys,
-) -> Result<(), StoreError> {
-    if queue.partitions > 1 {
-        return Err(StoreError::WrongTopology(WrongTopology::SeveralPartitions));
+    /// Waits for the connection to the primary of the slot.
+    pub(super) async fn connection(
+        &self,
+        slot: Option<u16>,
+        give_up: Instant,
+    ) -> Result<Connected, StoreError> {
+        match self {
+            Self::One(shared) => {
+                let (generation, connection) = shared.connection(give_up).await?;
+                Ok((Arc::clone(shared), generation, connection))
+            }
+            Self::Cluster(cluster) => cluster.connection(slot, give_up).await,
+        }
     }
-    for key in &queue.samples {
-        redis::cmd("HGET").arg(key).arg("").exec_async(connection).await?;
+
+    /// What to do about an error that names another node. Nothing was executed.
+    pub(super) fn redirection(&self, error: &RedisError, from: &SharedConnection) -> Option<Redirection> {
+        let Self::Cluster(cluster) = self else { return None };
+        let (address, slot) = error.redirect_node()?;
+        let address = NodeAddress::parse(address, from.host()?)?;
+        if error.code() == Some("ASK") {
+            return Some(Redirection::Ask(cluster.node(&address)));
+        }
+        cluster.moved(slot, address);
+        Some(Redirection::Moved)
     }
-    Ok(())
+
+    /// A connection broke, or was answered by a node that is not the primary of the slot.
+    pub(super) fn doubt(&self) {
+        if let Self::Cluster(cluster) = self {
+            cluster.doubt();
+        }
+    }
+
+    /// Waits for the first connection. Returns why, if the queue has another stored format; otherwise it waits for ever.
+    pub(super) async fn refused_format(&self, format_key: &str) -> WrongTopology {
+        let slot = self.slot_of(format_key);
+        match self {
+            Self::One(shared) => shared.refused_format().await,
+            Self::Cluster(cluster) => loop {
+                match cluster.state(slot) {
+                    Err(StoreError::WrongTopology(format @ WrongTopology::StoredFormat { .. })) => {
+                        return format;
+                    }
+                    Ok(_) => return std::future::pending().await,
+                    Err(_) => tokio::time::sleep(super::connection::FIRST_PAUSE).await,
+                }
+            },
+        }
+    }
 }

@@ -40,7 +40,7 @@ impl Views {
     pub async fn published_models(&self) -> Result<HashMap<String, String>, StoreError> {
         let mut command = redis::cmd("HGETALL");
         command.arg(self.queue.keys.models());
-        let published = self.queue.redis.run(&command).await?;
+        let published = self.queue.primary(0).run(&command).await?;
         let published: HashMap<String, String> =
             redis::from_redis_value(published).map_err(StoreError::unread)?;
         // Each begins with the time at which it was published.
@@ -55,8 +55,8 @@ impl Views {
     pub async fn unpublish(&self, model: ModelName) -> Result<(), StoreError> {
         let mut command = redis::cmd("HSET");
         command.arg(self.queue.keys.models()).arg(model.as_str()).arg(REMOVED_NOW);
-        let _: u64 =
-            redis::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)?;
+        let _: u64 = redis::from_redis_value(self.queue.primary(0).run(&command).await?)
+            .map_err(StoreError::unread)?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::{mem, num::ParseIntError};
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 
 use crate::{
     content::{self, Content},
@@ -45,7 +45,7 @@ impl Views {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        let value = self.queue.redis.run(&self.read_call(id)).await?;
+        let value = self.queue.primary(id.partition()).run(&self.read_call(id)).await?;
         job_from(id, value)
     }
 
@@ -68,12 +68,8 @@ impl Views {
         for some in ids.chunks(AT_ONCE) {
             // The semaphore is never closed, so this always gets a turn.
             let _turn = if ids.len() > FEW { self.large_reads.acquire().await.ok() } else { None };
-            let mut pipeline = Pipeline::with_capacity(some.len());
-            pipeline.ignore_errors();
-            for id in some {
-                pipeline.add_command(call(*id));
-            }
-            let outcomes = self.queue.redis.run_all(&pipeline).await?;
+            let calls = some.iter().map(|id| (id.partition(), call(*id))).collect();
+            let outcomes = self.queue.ask(calls).await;
             for (id, outcome) in some.iter().zip(outcomes) {
                 jobs.push(job_from(*id, outcome?)?);
             }
@@ -88,7 +84,7 @@ impl Views {
     pub async fn large_result(&self, id: JobId) -> Result<Option<Vec<u8>>, StoreError> {
         let mut command = redis::cmd("HGET");
         command.arg(self.queue.keys.job(id)).arg("large_result");
-        match self.queue.redis.run(&command).await? {
+        match self.queue.primary(id.partition()).run(&command).await? {
             Value::Nil => Ok(None),
             value => redis::from_redis_value(value).map(Some).map_err(StoreError::unread),
         }

@@ -34,7 +34,7 @@ impl Views {
     pub async fn dead_letters(&self, partition: u8, model: ModelName) -> Result<u64, StoreError> {
         let mut command = redis::cmd("XLEN");
         command.arg(self.queue.keys.dead(partition, model));
-        u64::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)
+        u64::from_redis_value(self.queue.primary(partition).run(&command).await?).map_err(StoreError::unread)
     }
 
     /// Age of the oldest job of the model that waits in the partition; `None` if no job waits. Uses the jobs' own times, since the ids of their entries
@@ -54,7 +54,7 @@ impl Views {
             pipeline.cmd("XPENDING").arg(stream).arg(GROUP);
             pipeline.cmd("XPENDING").arg(stream).arg(GROUP).arg("-").arg("+").arg(LOOK).arg(WAITING);
         }
-        let mut outcomes = self.queue.redis.run_all(&pipeline).await?.into_iter();
+        let mut outcomes = self.queue.primary(partition).run_all(&pipeline).await?.into_iter();
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();
         for stream in &streams {
@@ -68,20 +68,20 @@ impl Views {
             pipeline.cmd("XRANGE").arg(stream).arg(start).arg("+").arg("COUNT").arg(LOOK);
         }
         let mut oldest = Vec::new();
-        for entries in self.queue.redis.run_all(&pipeline).await? {
+        for entries in self.queue.primary(partition).run_all(&pipeline).await? {
             oldest.extend(job_ids(entries?));
         }
-        self.greatest_age(&oldest).await
+        self.greatest_age(partition, &oldest).await
     }
 
     /// Age of the oldest job. A time in the future comes from a wrong clock.
-    async fn greatest_age(&self, ids: &[JobId]) -> Result<Option<Duration>, StoreError> {
+    async fn greatest_age(&self, partition: u8, ids: &[JobId]) -> Result<Option<Duration>, StoreError> {
         let mut pipeline = Pipeline::with_capacity(1 + ids.len());
         pipeline.ignore_errors().cmd("TIME");
         for id in ids {
             pipeline.cmd("HGET").arg(self.queue.keys.job(*id)).arg("at");
         }
-        let mut outcomes = self.queue.redis.run_all(&pipeline).await?.into_iter();
+        let mut outcomes = self.queue.primary(partition).run_all(&pipeline).await?.into_iter();
         let time = outcomes.next().transpose()?.unwrap_or(Value::Nil);
         let (seconds, micros): (u64, u64) = redis::from_redis_value(time).map_err(StoreError::unread)?;
         let now_ms = seconds * 1000 + micros / 1000;
@@ -115,7 +115,7 @@ impl Views {
             pipeline.cmd("XLEN").arg(&stream);
             pipeline.cmd("XPENDING").arg(&stream).arg(GROUP);
         }
-        let mut outcomes = self.queue.redis.run_all(&pipeline).await?.into_iter();
+        let mut outcomes = self.queue.primary(partition).run_all(&pipeline).await?.into_iter();
         let mut states = [QueueState::default(); 3];
         for state in &mut states {
             let (Some(length), Some(pending)) = (outcomes.next(), outcomes.next()) else { break };

@@ -1,6 +1,6 @@
 //! Reads the log of accepted jobs, for listings.
 
-use redis::{Pipeline, Value};
+use redis::Value;
 
 use crate::{
     job::JobId,
@@ -81,13 +81,14 @@ impl Views {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn log_before(&self, before_ms: u64) -> Result<LogPlace, StoreError> {
-        let mut pipeline = Pipeline::new();
-        pipeline.ignore_errors();
-        for partition in self.queue.partitions() {
-            pipeline.cmd("GET").arg(self.queue.keys.log_ahead(partition));
-        }
+        let calls = self.queue.partitions().map(|partition| {
+            let mut command = redis::cmd("GET");
+            command.arg(self.queue.keys.log_ahead(partition));
+            (partition, command)
+        });
+        let calls = calls.collect();
         let mut ms = before_ms.saturating_add(UNNOTED);
-        for note in self.queue.redis.run_all(&pipeline).await? {
+        for note in self.queue.ask(calls).await {
             let note: Option<String> = redis::from_redis_value(note?).map_err(StoreError::unread)?;
             let times = note.as_deref().and_then(|note| note.split_once(' '));
             let times = times.and_then(|(from, to)| Some((from.parse::<u64>().ok()?, to.parse().ok()?)));
@@ -106,20 +107,15 @@ impl Views {
     pub async fn log(&self, after: Option<LogPlace>, limit: usize) -> Result<LogPage, StoreError> {
         let partitions: Vec<u8> = self.queue.partitions().collect();
         let count = (2 * limit / partitions.len().max(1)).clamp(8.min(limit), limit.max(1));
-        let mut pipeline = Pipeline::with_capacity(partitions.len());
-        pipeline.ignore_errors();
-        for partition in &partitions {
+        let calls = partitions.iter().map(|partition| {
             let end = after.map_or_else(|| "+".to_owned(), |place| place.end_in(*partition));
-            pipeline
-                .cmd("XREVRANGE")
-                .arg(self.queue.keys.log(*partition))
-                .arg(end)
-                .arg("-")
-                .arg("COUNT")
-                .arg(count);
-        }
+            let mut command = redis::cmd("XREVRANGE");
+            command.arg(self.queue.keys.log(*partition)).arg(end).arg("-").arg("COUNT").arg(count);
+            (*partition, command)
+        });
+        let calls = calls.collect();
         let mut logs = Vec::with_capacity(partitions.len());
-        for (partition, outcome) in partitions.into_iter().zip(self.queue.redis.run_all(&pipeline).await?) {
+        for (partition, outcome) in partitions.into_iter().zip(self.queue.ask(calls).await) {
             logs.push(places_from(partition, outcome?)?);
         }
         Ok(merge(logs, count, limit))

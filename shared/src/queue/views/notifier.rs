@@ -281,15 +281,24 @@ async fn look_for_missing(redis: &Redis, shared: &Channels) -> StoreError {
     loop {
         sleep(LOOK_INTERVAL).await;
         // The channel of a job has the name of its hash.
-        for jobs in shared.channels().chunks(CHANNELS_A_COMMAND) {
+        let mut jobs = shared.channels();
+        jobs.sort_unstable();
+        let of_a_partition = jobs.chunk_by(|one, next| tag(one) == tag(next));
+        for jobs in of_a_partition.flat_map(|jobs| jobs.chunks(CHANNELS_A_COMMAND)) {
             let mut command = redis::cmd("EXISTS");
             command.arg(jobs);
-            let Ok(reply) = redis.run(&command).await else { break };
+            let Some(first) = jobs.first() else { continue };
+            let Ok(reply) = redis.of_key(first).run(&command).await else { continue };
             if usize::from_redis_value(reply).is_ok_and(|existing| existing < jobs.len()) {
                 jobs.iter().for_each(|job| shared.notify(job, false));
             }
         }
     }
+}
+
+/// What the keys of a partition begin with.
+fn tag(key: &str) -> &str {
+    key.split_inclusive('}').next().unwrap_or(key)
 }
 
 /// Joins and leaves channels as waiters come and go. Changes accumulate while a command runs, so thousands of waiters a second need

@@ -1,5 +1,6 @@
 //! Reads the state of the Redis server, for health and metrics.
 
+use futures_util::future::join_all;
 use redis::FromRedisValue as _;
 
 use crate::queue::{error::StoreError, info::Info, views::handle::Views};
@@ -45,16 +46,56 @@ pub struct AofState {
 }
 
 impl Views {
-    /// Reads the state of the Redis server.
+    /// Reads the state of the Redis server; of a cluster, the sum over the primaries that answer.
     ///
     /// # Errors
-    /// Any [`StoreError`].
+    /// Any [`StoreError`], if no primary answers.
     pub async fn server_state(&self) -> Result<ServerState, StoreError> {
         let mut command = redis::cmd("INFO");
         command.arg(&["server", "clients", "memory", "persistence", "stats", "keyspace"]);
-        let info =
-            String::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)?;
-        Ok(server_state_from(&info))
+        let mut servers = self.queue.servers();
+        if servers.iter().any(|server| server.is_up()) {
+            servers.retain(|server| server.is_up());
+        }
+        let mut sum = Err(StoreError::Disconnected);
+        for reply in join_all(servers.iter().map(|server| server.run(&command))).await {
+            let read = |reply| String::from_redis_value(reply).map_err(StoreError::unread);
+            match (reply.and_then(read), sum) {
+                (Ok(info), Ok(state)) => sum = Ok(server_state_from(&info).and(state)),
+                (Ok(info), Err(_)) => sum = Ok(server_state_from(&info)),
+                (Err(_), Ok(state)) => sum = Ok(state),
+                (Err(error), Err(_)) => sum = Err(error),
+            }
+        }
+        sum
+    }
+}
+
+impl ServerState {
+    /// The state of two servers together: what one lacks, both lack.
+    fn and(self, other: Self) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes + other.memory_bytes,
+            // Without a limit on one of them, there is none.
+            max_memory_bytes: match (self.max_memory_bytes, other.max_memory_bytes) {
+                (0, _) | (_, 0) => 0,
+                (one, other) => one + other,
+            },
+            is_full: self.is_full || other.is_full,
+            keys: self.keys + other.keys,
+            expired_keys: self.expired_keys + other.expired_keys,
+            evicted_keys: self.evicted_keys + other.evicted_keys,
+            commands: self.commands + other.commands,
+            clients: self.clients + other.clients,
+            uptime_seconds: self.uptime_seconds.min(other.uptime_seconds),
+            aof: AofState {
+                enabled: self.aof.enabled && other.aof.enabled,
+                write_ok: self.aof.write_ok && other.aof.write_ok,
+                rewrite_ok: self.aof.rewrite_ok && other.aof.rewrite_ok,
+                bytes: self.aof.bytes + other.aof.bytes,
+            },
+            may_evict: self.may_evict || other.may_evict,
+        }
     }
 }
 

@@ -54,7 +54,8 @@ impl Work {
                 command.arg(if cursor.is_empty() { OLDEST } else { cursor });
             }
         }
-        Granted::parse(&scripts::TAKE, self.queue.redis.run(&command).await?, request.streams)
+        let reply = self.queue.primary(request.partition).run(&command).await?;
+        Granted::parse(&scripts::TAKE, reply, request.streams)
     }
 
     /// Claims the jobs of entries that a blocking read of these streams delivered to the inbox of `consumer`, until they have
@@ -70,7 +71,7 @@ impl Work {
         max_bytes: usize,
     ) -> Result<Granted, StoreError> {
         let call = self.start_call(partition, consumer, streams, max_bytes);
-        Granted::started(self.queue.redis.run(&call).await?, streams)
+        Granted::started(self.queue.primary(partition).run(&call).await?, streams)
     }
 
     pub(crate) fn start_call(
@@ -122,6 +123,6 @@ impl Work {
             let number = streams.iter().position(|of| of == stream).map_or(0, |index| index + 1);
             command.arg(job_id.to_string()).arg(*token).arg(number);
         }
-        parse_renewed(self.queue.redis.run(&command).await?)
+        parse_renewed(self.queue.primary(partition).run(&command).await?)
     }
 }

@@ -26,7 +26,7 @@ impl Work {
     pub async fn heartbeat(&self, worker: &str, state: &str) -> Result<u64, StoreError> {
         let mut command = HEARTBEAT.call(&[self.queue.keys.workers()]);
         command.arg(worker).arg(state).arg(millis(self.queue.policy.worker_timeout));
-        parse_recorded(self.queue.redis.run(&command).await?)
+        parse_recorded(self.queue.primary_of_workers().run(&command).await?)
     }
 
     /// Publishes descriptions of models, JSON, and removes those of models that no worker has published for 24 hours.
@@ -42,7 +42,7 @@ impl Work {
         for (name, description) in descriptions {
             command.arg(name.as_str()).arg(description);
         }
-        let mut reply = Reply::new(&PUBLISH, self.queue.redis.run(&command).await?)?;
+        let mut reply = Reply::new(&PUBLISH, self.queue.primary(0).run(&command).await?)?;
         reply.expect("published")
     }
 
@@ -54,7 +54,8 @@ impl Work {
         let mut command = redis::cmd("HGETALL");
         command.arg(self.queue.keys.models());
         let models: BTreeMap<String, String> =
-            redis::from_redis_value(self.queue.redis.run(&command).await?).map_err(StoreError::unread)?;
+            redis::from_redis_value(self.queue.primary(0).run(&command).await?)
+                .map_err(StoreError::unread)?;
         let removed = models.into_iter().filter(|(_, mark)| !mark.contains(' '));
         Ok(removed.filter_map(|(name, _)| name.parse().ok()).collect())
     }

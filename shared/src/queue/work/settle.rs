@@ -2,7 +2,7 @@
 
 use std::{borrow::Borrow, time::Duration};
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 
 use crate::{
     job::Claim,
@@ -52,49 +52,49 @@ enum SettleCall<'a> {
 }
 
 impl Work {
-    /// Ends or releases the jobs of several claims in one round trip. Returns one outcome for each, in order.
+    /// Ends or releases the jobs of several claims in one round trip to each primary. Returns one outcome for each, in order.
     ///
     /// # Errors
-    /// When the round trip as a whole failed. Repeating all of it is safe.
+    /// When no primary answered. Repeating all of it is safe.
     pub async fn settle<S: Borrow<Settlement>>(
         &self,
         settlements: &[(Claim, S)],
     ) -> Result<Vec<Result<Settled, StoreError>>, StoreError> {
         let calls = SettleCall::all(settlements);
         let mut settled = Vec::with_capacity(settlements.len());
-        for (call, outcome) in calls.iter().zip(self.make(&calls).await?) {
+        for (call, outcome) in calls.iter().zip(self.make(&calls).await) {
             match (outcome, call.apart()) {
                 // If Redis rejects one job, the other jobs of the call must be settled all the same.
-                (Err(_), Some(calls)) => {
-                    for outcome in self.make(&calls).await? {
-                        add(&mut settled, outcome);
+                (Err(error), Some(calls)) if !error.is_retryable() => {
+                    for outcome in self.make(&calls).await {
+                        add(&mut settled, outcome, 1);
                     }
                 }
-                (outcome, _) => add(&mut settled, outcome),
+                (outcome, _) => add(&mut settled, outcome, call.jobs()),
             }
         }
-        Ok(settled)
+        let unanswered = |outcome: &Result<Settled, StoreError>| match outcome {
+            Err(error @ (StoreError::Disconnected | StoreError::Ambiguous(_))) => Some(error.clone()),
+            _ => None,
+        };
+        let failures: Option<Vec<_>> = settled.iter().map(unanswered).collect();
+        failures.and_then(|failures| failures.into_iter().next()).map_or(Ok(settled), Err)
     }
 
-    /// Makes all calls in one round trip.
-    async fn make(
-        &self,
-        calls: &[SettleCall<'_>],
-    ) -> Result<Vec<Result<Vec<Settled>, StoreError>>, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(calls.len());
-        pipeline.ignore_errors();
-        for call in calls {
-            pipeline.add_command(match call {
-                SettleCall::Complete(jobs) => self.complete_call(jobs),
-                SettleCall::One(claim, settlement) => self.settle_call(*claim, settlement),
-            });
-        }
-        let outcomes = self.queue.redis.run_all(&pipeline).await?;
-        Ok(outcomes
-            .into_iter()
-            .zip(calls)
-            .map(|(outcome, call)| outcome.and_then(|value| call.parse(value)))
-            .collect())
+    /// Makes all calls in one round trip to each primary.
+    async fn make(&self, calls: &[SettleCall<'_>]) -> Vec<Result<Vec<Settled>, StoreError>> {
+        let commands = calls.iter().map(|call| match call {
+            SettleCall::Complete(jobs) => {
+                let partition = jobs.first().map_or(0, |(claim, _)| claim.job_id.partition());
+                (partition, self.complete_call(jobs))
+            }
+            SettleCall::One(claim, settlement) => {
+                (claim.job_id.partition(), self.settle_call(*claim, settlement))
+            }
+        });
+        let outcomes = self.queue.ask(commands.collect()).await;
+        let outcomes = outcomes.into_iter().zip(calls);
+        outcomes.map(|(outcome, call)| outcome.and_then(|value| call.parse(value))).collect()
     }
 
     fn complete_call(&self, jobs: &[(Claim, &[u8])]) -> Cmd {
@@ -133,10 +133,15 @@ impl Work {
     }
 }
 
-fn add(settled: &mut Vec<Result<Settled, StoreError>>, outcome: Result<Vec<Settled>, StoreError>) {
+/// Adds the outcome of a call that settled so many jobs.
+fn add(
+    settled: &mut Vec<Result<Settled, StoreError>>,
+    outcome: Result<Vec<Settled>, StoreError>,
+    jobs: usize,
+) {
     match outcome {
         Ok(outcomes) => settled.extend(outcomes.into_iter().map(Ok)),
-        Err(error) => settled.push(Err(error)),
+        Err(error) => settled.extend((0..jobs).map(|_| Err(error.clone()))),
     }
 }
 
@@ -154,6 +159,13 @@ impl<'a> SettleCall<'a> {
             }
         }
         calls
+    }
+
+    fn jobs(&self) -> usize {
+        match self {
+            Self::Complete(jobs) => jobs.len(),
+            Self::One(..) => 1,
+        }
     }
 
     /// A call for each of its jobs, if there are several.

@@ -69,7 +69,7 @@ impl Work {
             .arg(millis(age));
         command.arg(self.queue.keys.idempotency(partition, ""));
         command.arg(self.queue.keys.stream_prefix(partition));
-        let mut reply = Reply::new(&SWEEP, self.queue.redis.run(&command).await?)?;
+        let mut reply = Reply::new(&SWEEP, self.queue.primary(partition).run(&command).await?)?;
         reply.expect("swept")?;
         Ok(Swept {
             next: Some(reply.text("a log entry")?).filter(|entry| entry != "-"),
@@ -85,7 +85,7 @@ impl Work {
     pub async fn uncharge(&self, partition: u8, limit: usize) -> Result<u64, StoreError> {
         let mut command = UNCHARGE.call(&self.queue.keys.quota(partition));
         command.arg(limit);
-        let mut reply = Reply::new(&UNCHARGE, self.queue.redis.run(&command).await?)?;
+        let mut reply = Reply::new(&UNCHARGE, self.queue.primary(partition).run(&command).await?)?;
         reply.expect("uncharged")?;
         reply.count("the dropped charges")
     }
@@ -98,7 +98,7 @@ impl Work {
     pub async fn recount(&self, partition: u8, limit: usize) -> Result<Recounted, StoreError> {
         let mut command = RECOUNT.call(&self.queue.keys.quota(partition));
         command.arg(self.queue.keys.job_prefix(partition)).arg(limit);
-        let mut reply = Reply::new(&RECOUNT, self.queue.redis.run(&command).await?)?;
+        let mut reply = Reply::new(&RECOUNT, self.queue.primary(partition).run(&command).await?)?;
         reply.expect("recounted")?;
         Ok(Recounted {
             is_done: reply.count("whether all are counted")? == 1,
@@ -121,7 +121,7 @@ impl Work {
         let keys: Vec<_> = streams.iter().map(|stream| self.queue.keys.stream(partition, *stream)).collect();
         let mut command = PRUNE.call(&keys);
         command.arg(millis(silence)).arg(live);
-        let mut reply = Reply::new(&PRUNE, self.queue.redis.run(&command).await?)?;
+        let mut reply = Reply::new(&PRUNE, self.queue.primary(partition).run(&command).await?)?;
         reply.expect("pruned")?;
         reply.count("the removed consumers")
     }

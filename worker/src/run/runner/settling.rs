@@ -40,11 +40,14 @@ impl Runner {
                 return outcomes;
             }
         };
-        let mut again = Vec::new();
+        let (mut again, mut passing) = (Vec::new(), None);
         for (outcome, settled) in outcomes.into_iter().zip(settled) {
             match settled {
                 Ok(settled) => self.finished(&outcome, settled),
-                Err(error) if is_passing(&error) => again.push(outcome),
+                Err(error) if is_passing(&error) => {
+                    again.push(outcome);
+                    passing = Some(error);
+                }
                 Err(error) => {
                     // Nothing else can be done here. The job comes back when its lease lapses.
                     self.leases.remove(outcome.attempt.claim);
@@ -52,6 +55,9 @@ impl Runner {
                     error!(action = "settle_failed", job_id, error = telemetry::chain(&error));
                 }
             }
+        }
+        if let Some(error) = passing {
+            warn!(action = "settle_failed", jobs = again.len(), error = telemetry::chain(&error));
         }
         again
     }

@@ -95,7 +95,7 @@ async fn the_address_of_a_sentinel_is_reported_once_and_not_used() {
     let worker = queue.worker(Settings::serving(&server).with("REDIS_URL", sentinel.url())).await;
 
     let line = worker.wait_for_log("redis_wrong_topology", SOON).await;
-    assert!(line.contains("set REDIS_HOST and REDIS_PORT, or REDIS_URL, to the primary"), "{line}");
+    assert!(line.contains("set REDIS_URL to redis+sentinel://host:26379/name"), "{line}");
     // Each try opens a connection, and so does each check.
     let looks = std::cell::Cell::new(0);
     let tries = || {

@@ -1,0 +1,113 @@
+//! A Redis Cluster of its own for a test.
+
+use std::time::Duration;
+
+use super::{RedisOptions, RedisServer};
+use crate::wait::eventually;
+
+/// A node counts as failed after this time, ms.
+const NODE_TIMEOUT_MS: u32 = 1000;
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const SLOTS: usize = 16_384;
+
+/// A cluster in which each primary has the same number of replicas. Every server is killed when it is dropped.
+#[derive(Debug)]
+pub struct RedisCluster {
+    /// The servers that began as primaries, in the order of their slots.
+    pub primaries: Vec<RedisServer>,
+    /// The servers that began as replicas: those of the first primary first.
+    pub replicas: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Starts servers with these options and waits until all of them agree.
+    ///
+    /// # Panics
+    /// When the cluster does not become ready.
+    pub async fn start(options: &RedisOptions, primaries: usize, replicas_each: usize) -> Self {
+        let node =
+            || options.clone().config(&format!("cluster-node-timeout {NODE_TIMEOUT_MS}")).cluster_node();
+        let mut cluster = Self { primaries: Vec::new(), replicas: Vec::new() };
+        for number in 0..primaries {
+            let primary = node().start().await;
+            let (first, last) = (SLOTS * number / primaries, SLOTS * (number + 1) / primaries - 1);
+            primary.cli(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
+            primary.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
+            cluster.primaries.push(primary);
+        }
+        for _ in 0..primaries * replicas_each {
+            cluster.replicas.push(node().start().await);
+        }
+        cluster.introduce().await;
+        for (number, replica) in cluster.replicas.iter().enumerate() {
+            let primary = &cluster.primaries[number / replicas_each];
+            replica.cli(&["CLUSTER", "REPLICATE", &primary.cli(&["CLUSTER", "MYID"])]);
+        }
+        cluster.ready(primaries, primaries * replicas_each).await;
+        cluster
+    }
+
+    /// All servers.
+    pub fn servers(&self) -> impl Iterator<Item = &RedisServer> {
+        self.primaries.iter().chain(&self.replicas)
+    }
+
+    /// The address of the cluster: that of all servers, with the login of this one of them.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_with(RedisServer::url_at)
+    }
+
+    /// The same with another login, such as [`RedisServer::worker_url_at`].
+    #[must_use]
+    pub fn url_with(&self, url_at: impl Fn(&RedisServer, &str) -> String) -> String {
+        let addresses: Vec<_> = self.servers().map(RedisServer::addr).collect();
+        url_at(&self.primaries[0], &addresses.join(",")).replacen("://", "+cluster://", 1)
+    }
+
+    /// Makes the servers known to each other.
+    async fn introduce(&self) {
+        for server in self.servers().skip(1) {
+            let bus = server.cli(&["CONFIG", "GET", "cluster-port"]);
+            let bus = bus.lines().last().unwrap_or_default();
+            self.primaries[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &server.port().to_string(), bus]);
+        }
+        let count = self.servers().count();
+        let knows_all = |server: &RedisServer| {
+            let nodes = server.cli(&["CLUSTER", "NODES"]);
+            nodes.lines().count() == count && !nodes.contains("handshake") && !nodes.contains("disconnected")
+        };
+        eventually(READY_WITHIN, "the nodes to know each other", async || self.servers().all(knows_all))
+            .await;
+    }
+
+    /// Waits until every server that runs sees so many primaries and replicas.
+    ///
+    /// # Panics
+    /// When they do not agree in time.
+    pub async fn ready(&self, primaries: usize, replicas: usize) {
+        let is_ready = |server: &RedisServer| {
+            let slots = server.cli(&["CLUSTER", "SLOTS"]);
+            let nodes = server.cli(&["CLUSTER", "NODES"]);
+            let of_role = |role: &str| {
+                nodes.lines().filter(|node| node.contains(role) && !node.contains("fail")).count()
+            };
+            server.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+                && (of_role("master"), of_role("slave")) == (primaries, replicas)
+                && self.servers().filter(|of| slots.lines().any(|line| line == of.port().to_string())).count()
+                    == primaries + replicas
+        };
+        let all = async || self.servers().filter(|server| server.is_running()).all(is_ready);
+        eventually(READY_WITHIN, "a cluster that all nodes agree on", all).await;
+    }
+
+    /// The server that owns the slot of this key now.
+    ///
+    /// # Panics
+    /// When none owns it.
+    #[must_use]
+    pub fn owner(&self, key: &str) -> &RedisServer {
+        let is_owner = |server: &&RedisServer| server.is_running() && server.try_cli(&["TYPE", key]).is_ok();
+        self.servers().find(is_owner).unwrap_or_else(|| panic!("no server owns the slot of {key}"))
+    }
+}
