@@ -6,6 +6,7 @@ pub(crate) mod intake;
 pub(crate) mod known_models;
 pub(crate) mod models;
 pub(crate) mod own_models;
+mod placement;
 pub(crate) mod quota;
 pub(crate) mod refused;
 pub(crate) mod results;

@@ -27,6 +27,7 @@ use self::{
 };
 use crate::{
     jobs::store::Store,
+    secret::SecretError,
     snapshot::{ComponentState, ModelQueue, Snapshot, Trouble, Workers},
     state::App,
 };
@@ -81,28 +82,30 @@ impl Probe {
         let looked = timeout(TIMEOUT, async {
             let workers = self.app.store.views.workers().await?;
             let workers = sum_up(workers, self.app.models.registry().default_model());
-            self.descriptions.look(&self.app, &workers).await?;
+            // A part of a cluster may be down.
+            let is_up = self.app.store.queue().primary(0).is_up();
+            let described = if is_up { self.descriptions.look(&self.app, &workers).await } else { Ok(()) };
             let server = self.app.store.views.server_state().await?;
             let queues = Queues::read(&self.app.store, &self.app.models.registry()).await?;
             let refusal = self.app.store.intake.refusal().await?;
             let loss = self.data.look(&self.app.store, &queues.logs).await;
             // The secret is written once for each data set. A Redis that rejects writes would make the probe wait.
             let secret = match refusal {
-                Some(_) => Ok(()),
-                None => self.app.secret.refresh(&self.app.store).await.map(drop),
+                None if is_up => self.app.secret.refresh(&self.app.store).await.map(drop),
+                _ => Ok(()),
             };
-            Ok::<_, StoreError>((workers, server, queues, refusal, loss, secret))
+            let parts = Parts { described, loss, secret };
+            Ok::<_, StoreError>((workers, server, queues, refusal, parts))
         });
         let outcome = looked.await.unwrap_or(Err(StoreError::Disconnected));
         let failure = match &outcome {
-            Ok((.., Err(loss), _)) => Some(loss as &dyn Error),
-            Ok((.., secret)) => secret.as_ref().err().map(|error| error as &dyn Error),
+            Ok((.., parts)) => parts.failure(),
             Err(error) => Some(error as &dyn Error),
         };
         self.log_failure(failure);
         match outcome {
-            Ok((workers, server, queues, refusal, loss, _)) => {
-                if let Ok(Some(loss)) = loss {
+            Ok((workers, server, queues, refusal, parts)) => {
+                if let Ok(Some(loss)) = parts.loss {
                     self.report(loss);
                 }
                 self.app.store.intake.note_depths(queues.depths.clone());
@@ -111,8 +114,9 @@ impl Probe {
                     self.drain_rate.retry_after(Instant::now(), queues.ended(), queues.outstanding());
                 let trouble = trouble(&self.app.store, server, refusal.as_ref());
                 let loss = self.data.last(Instant::now());
-                let queues = Arc::new(queues.by_model);
-                self.publish(Snapshot { workers: Some(workers), trouble, loss, full_retry_after, queues });
+                let Queues { by_model, unreachable, .. } = queues;
+                let (workers, queues) = (Some(workers), Arc::new(by_model));
+                self.publish(Snapshot { workers, trouble, unreachable, loss, full_retry_after, queues });
             }
             Err(_) => self.publish_down(),
         }
@@ -144,7 +148,8 @@ impl Probe {
         let last = self.snapshots.send_replace(Arc::new(snapshot.clone()));
         let health = |snapshot: &Snapshot| {
             let workers = snapshot.workers.as_ref();
-            (workers.map(|workers| (workers.live > 0, workers.backends.clone())), snapshot.trouble.clone())
+            let workers = workers.map(|workers| (workers.live > 0, workers.backends.clone()));
+            (workers, snapshot.trouble.clone(), snapshot.unreachable.clone())
         };
         if health(&last) != health(&snapshot) {
             log_change(&snapshot);
@@ -168,6 +173,22 @@ impl Probe {
     }
 }
 
+/// Parts of a look that may fail while the others succeed.
+struct Parts {
+    described: Result<(), StoreError>,
+    loss: Result<Option<Loss>, StoreError>,
+    secret: Result<(), SecretError>,
+}
+
+impl Parts {
+    fn failure(&self) -> Option<&dyn Error> {
+        let described = self.described.as_ref().err().map(|error| error as &dyn Error);
+        let loss = self.loss.as_ref().err().map(|error| error as &dyn Error);
+        let secret = self.secret.as_ref().err().map(|error| error as &dyn Error);
+        described.or(loss).or(secret)
+    }
+}
+
 /// What is wrong with a Redis that answers.
 fn trouble(store: &Store, server: ServerState, refusal: Option<&StoreError>) -> Option<Trouble> {
     let refusal = refusal.map(|error| Trouble::ReadOnly(telemetry::chain(error)));
@@ -185,11 +206,13 @@ fn log_change(snapshot: &Snapshot) {
     let down: Vec<_> =
         workers.backends.iter().filter(|(_, is_ok)| !**is_ok).map(|(name, _)| name.as_str()).collect();
     let trouble = snapshot.trouble.as_ref();
-    if live == 0 || !down.is_empty() || trouble.is_some() {
+    if live == 0 || !down.is_empty() || trouble.is_some() || !snapshot.unreachable.is_empty() {
         let redis = trouble.map_or(ComponentState::Ok, Trouble::state).as_str();
         let reason = trouble.map(Trouble::reason);
         let backends_down = down.join(",");
-        warn!(action = "health_changed", redis, reason, workers = live, backends_down);
+        let partitions_down =
+            (!snapshot.unreachable.is_empty()).then(|| format!("{:?}", snapshot.unreachable));
+        warn!(action = "health_changed", redis, reason, workers = live, backends_down, partitions_down);
     } else {
         info!(action = "health_changed", redis = "ok", workers = live);
     }

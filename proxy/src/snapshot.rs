@@ -19,6 +19,8 @@ pub(crate) struct Snapshot {
     pub(crate) workers: Option<Workers>,
     /// What is wrong with a Redis that answers.
     pub(crate) trouble: Option<Trouble>,
+    /// The partitions that cannot be reached, although others can.
+    pub(crate) unreachable: Vec<u8>,
     /// When a loss of jobs was last noticed, and its extent.
     pub(crate) loss: Option<(SystemTime, Loss)>,
     /// Seconds until a full queue may have room again, if that is known.

@@ -1,22 +1,16 @@
 //! Accepts jobs: makes them from submissions, submits them, and counts and logs the outcomes.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use tepal_shared::{
-    job::{JobId, JobStatus, MOST_PARTITIONS, NewJob},
+    job::{JobId, JobStatus, NewJob},
     process::{telemetry, trace::Submit},
     queue::{error::StoreError, intake::Submitted},
 };
 use tokio::sync::watch;
 use tracing::info;
 
-use super::{idempotency::IdempotencyKey, quota, submission::Submission};
+use super::{idempotency::IdempotencyKey, placement::Placement, quota, submission::Submission};
 use crate::{error::ApiError, jobs::store::Store, metrics::Metrics, snapshot::Snapshot};
 
 /// `Retry-After` of a full queue while its drain rate is unknown, s.
@@ -46,13 +40,13 @@ pub(crate) struct Intake {
     store: Store,
     metrics: Arc<Metrics>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
-    /// Partitions take turns.
-    turn: AtomicUsize,
+    placement: Placement,
 }
 
 impl Intake {
     pub(crate) fn new(store: Store, metrics: Arc<Metrics>, snapshot: watch::Receiver<Arc<Snapshot>>) -> Self {
-        Self { store, metrics, snapshot, turn: AtomicUsize::new(0) }
+        let placement = Placement::new(store.queue().clone());
+        Self { store, metrics, snapshot, placement }
     }
 
     /// Makes a job of a submission.
@@ -64,7 +58,7 @@ impl Intake {
     ) -> Prepared {
         let id = match &key {
             Some(key) => JobId::new(key.partition(self.store.queue().policy().partitions)),
-            None => self.new_job_id(),
+            None => self.placement.new_id(),
         };
         let span = Submit::begin(sender.traceparent.clone());
         let job = NewJob {
@@ -89,9 +83,13 @@ impl Intake {
         prepared: Prepared,
         started: Instant,
     ) -> Result<Accepted, ApiError> {
-        let (id, job) = &prepared.job;
-        let outcome = self.store.intake.submit(*id, Arc::clone(job)).await;
-        self.note(sender, &prepared.job, prepared.span, outcome, started)
+        let Prepared { mut job, span } = prepared;
+        let mut outcome = self.store.intake.submit(job.0, Arc::clone(&job.1)).await;
+        if let Some(id) = self.placement.elsewhere(&job, &outcome) {
+            job.0 = id;
+            outcome = self.store.intake.submit(id, Arc::clone(&job.1)).await;
+        }
+        self.note(sender, &job, span, outcome, started)
     }
 
     /// Submits many jobs in one round trip. Returns one outcome for each, in their order.
@@ -101,11 +99,42 @@ impl Intake {
         prepared: Vec<Prepared>,
         started: Instant,
     ) -> Result<Vec<Result<Accepted, ApiError>>, ApiError> {
-        let (jobs, spans): (Vec<_>, Vec<_>) =
+        let (mut jobs, spans): (Vec<_>, Vec<_>) =
             prepared.into_iter().map(|Prepared { job, span }| (job, span)).unzip();
-        let outcomes = self.store.intake.submit_all(&jobs).await.map_err(ApiError::of_change)?;
+        let outcomes = self.submit_anywhere(&mut jobs).await.map_err(ApiError::of_change)?;
         let all = jobs.iter().zip(spans).zip(outcomes);
         Ok(all.map(|((job, span), outcome)| self.note(sender, job, span, outcome, started)).collect())
+    }
+
+    /// Submits jobs. Those whose partition cannot be written go to another one.
+    async fn submit_anywhere(
+        &self,
+        jobs: &mut [(JobId, Arc<NewJob>)],
+    ) -> Result<Vec<Result<Submitted, StoreError>>, StoreError> {
+        let mut outcomes = match self.store.intake.submit_all(jobs).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => jobs.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let mut moved = Vec::new();
+        for (number, (job, outcome)) in jobs.iter_mut().zip(&outcomes).enumerate() {
+            if let Some(id) = self.placement.elsewhere(job, outcome) {
+                job.0 = id;
+                moved.push((number, job.clone()));
+            }
+        }
+        if !moved.is_empty() {
+            let (numbers, again): (Vec<_>, Vec<_>) = moved.into_iter().unzip();
+            for (number, outcome) in numbers.into_iter().zip(self.store.intake.submit_all(&again).await?) {
+                outcomes[number] = outcome;
+            }
+        }
+        let failures = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+        match failures.clone().find(|error| error.is_retryable()) {
+            Some(error) if failures.filter(|error| error.is_retryable()).count() == outcomes.len() => {
+                Err(error.clone())
+            }
+            _ => Ok(outcomes),
+        }
     }
 
     /// The error of a full queue.
@@ -120,12 +149,6 @@ impl Intake {
 
     fn full_retry_after(&self) -> u64 {
         self.snapshot.borrow().full_retry_after.unwrap_or(UNKNOWN_RETRY_AFTER)
-    }
-
-    fn new_job_id(&self) -> JobId {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let partitions = usize::from(self.store.queue().policy().partitions.clamp(1, MOST_PARTITIONS));
-        JobId::new((turn % partitions) as u8)
     }
 
     /// Counts and logs an outcome, and ends the span.

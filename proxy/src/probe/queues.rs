@@ -2,16 +2,21 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::{join_all, try_join, try_join_all};
 use tepal_shared::{
     job::ModelName,
     queue::{error::StoreError, intake::Depths, loss::LogMark, views::QueueState},
 };
 
+use tokio::time::timeout;
+
 use crate::{
     jobs::{models::Registry, store::Store},
     snapshot::ModelQueue,
 };
+
+/// A partition whose primary hangs must not keep the state of the others from being seen.
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The jobs of a model in a partition.
 struct OfModel {
@@ -40,20 +45,39 @@ pub(super) struct Queues {
     pub(super) by_model: BTreeMap<ModelName, ModelQueue>,
     /// The same for each partition.
     pub(super) depths: Depths,
+    /// The partitions that could not be read.
+    pub(super) unreachable: Vec<u8>,
 }
 
 impl Queues {
+    /// Reads all partitions that can be reached. Fails if none can.
     pub(super) async fn read(store: &Store, models: &Registry) -> Result<Self, StoreError> {
         let mut queues = Self::default();
         queues.depths.limits = models.queue_limits();
-        for partition in store.queue().partitions() {
-            queues.logs.push((partition, store.views.log_mark(partition).await?));
-            let of_each = models.iter().map(|served| OfModel::read(store, partition, served.name));
-            for of_model in try_join_all(of_each).await? {
-                queues.add(partition, &of_model);
+        let reads = store.queue().partitions().map(async |partition| {
+            let read = async {
+                let log = store.views.log_mark(partition).await?;
+                let of_each = models.iter().map(|served| OfModel::read(store, partition, served.name));
+                Ok((log, try_join_all(of_each).await?))
+            };
+            let is_up = store.queue().primary(partition).is_up();
+            let read = if is_up { timeout(TIMEOUT, read).await } else { Ok(Err(StoreError::Disconnected)) };
+            (partition, read.unwrap_or(Err(StoreError::Disconnected)))
+        });
+        let mut failure = None;
+        for (partition, read) in join_all(reads).await {
+            match read {
+                Ok((log, of_each)) => {
+                    queues.logs.push((partition, log));
+                    of_each.iter().for_each(|of_model| queues.add(partition, of_model));
+                }
+                Err(error) => {
+                    queues.unreachable.push(partition);
+                    failure = Some(error);
+                }
             }
         }
-        Ok(queues)
+        failure.filter(|_| queues.logs.is_empty()).map_or(Ok(queues), Err)
     }
 
     fn add(&mut self, partition: u8, of_model: &OfModel) {

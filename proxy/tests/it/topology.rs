@@ -1,16 +1,17 @@
 //! Addresses that lead to a Redis that can never serve the queue: refused, not ready, and named.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tepal_shared::queue::keys::Keys;
 use tepal_tests::{
     process::{Proxy, Service},
-    redis::RedisServer,
+    redis::{RedisCluster, RedisServer, SentinelGroup},
     wait::eventually,
 };
 
 use crate::{
     doctor::{doctor, line},
     expect::{Problem, problem},
-    gateway::{FLOWER, Gateway, JSON, SOON},
+    gateway::{FLOWER, JSON, SOON},
 };
 
 const DETAIL: &str =
@@ -29,25 +30,9 @@ async fn node(slots: &[&str]) -> RedisServer {
     node
 }
 
-/// Two nodes of a cluster that know each other's slots.
-async fn two_nodes(first: &[&str], second: &[&str]) -> [RedisServer; 2] {
-    let nodes = [node(first).await, node(second).await];
-    let bus = nodes[1].cli(&["CONFIG", "GET", "cluster-port"]);
-    let (port, bus) = (nodes[1].port().to_string(), bus.lines().nth(1).unwrap().to_owned());
-    nodes[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
-    let is_known = async || {
-        let of = |node: &RedisServer| node.cli(&["CLUSTER", "INFO"]);
-        nodes
-            .iter()
-            .all(|node| of(node).contains("cluster_slots_ok:16384") && of(node).contains("cluster_state:ok"))
-    };
-    eventually(SOON, "the nodes to know each other", is_known).await;
-    nodes
-}
-
 /// Everything that asks a proxy at this address is refused, for this reason.
-async fn is_refused(redis: &RedisServer, settings: &[(&str, &str)], reason: &str) {
-    let proxy = Proxy::start(&redis.proxy_url(), settings).await;
+async fn is_refused(url: &str, settings: &[(&str, &str)], reason: &str) {
+    let proxy = Proxy::start(url, settings).await;
     let line_of_log = proxy.wait_for_log("redis_wrong_topology", SOON).await;
     assert!(line_of_log.contains(reason), "{line_of_log}");
     let client = proxy.client();
@@ -66,7 +51,7 @@ async fn is_refused(redis: &RedisServer, settings: &[(&str, &str)], reason: &str
     // It has tried again in the meantime, and said nothing more.
     assert_eq!(said(&proxy), 1);
 
-    let (is_well, text) = doctor(&redis.proxy_url(), settings).await;
+    let (is_well, text) = doctor(url, settings).await;
     assert!(!is_well);
     assert!(line(&text, "Redis").contains(reason), "{text}");
 }
@@ -79,48 +64,107 @@ fn said(proxy: &Service) -> usize {
 async fn a_sentinel_is_refused() {
     let sentinel = RedisServer::options().sentinel().start().await;
     let reason = "the address leads to a Redis Sentinel, which stores no jobs";
-    is_refused(&sentinel, &[], reason).await;
+    is_refused(&sentinel.proxy_url(), &[], reason).await;
 }
 
 #[tokio::test]
-async fn a_cluster_node_that_does_not_own_all_keys_is_refused() {
-    // The slots of partition 0 and of the workers' registry: 12034 and 6807.
-    let nodes = two_nodes(&["0", "8191"], &["8192", "16383"]).await;
-    is_refused(&nodes[0], &[], "a Redis Cluster node that does not own slot 12034").await;
-    is_refused(&nodes[1], &[], "a Redis Cluster node that does not own slot 6807").await;
-}
-
-#[tokio::test]
-async fn a_cluster_and_several_partitions_are_refused() {
+async fn a_url_of_a_single_server_that_leads_to_a_cluster_is_refused() {
     let node = node(&["0", "16383"]).await;
-    let is_ok = async || node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
-    eventually(SOON, "the node to own its slots", is_ok).await;
-    let reason = "the address leads to a Redis Cluster, which can serve one partition only";
-    is_refused(&node, &[("PARTITIONS", "2")], reason).await;
+    is_refused(&node.proxy_url(), &[], "the address leads to a node of a Redis Cluster").await;
 }
 
 #[tokio::test]
-async fn a_cluster_of_one_node_serves_one_partition_until_its_slots_move_away() {
-    let nodes = two_nodes(&["0", "16383"], &[]).await;
-    let [owner, other] = nodes;
-    let (slot, id) = ("12034", other.cli(&["CLUSTER", "MYID"]));
-    let gateway = Gateway::on(owner, &[]).await;
-    let job = gateway.submit().await;
-    assert_eq!(gateway.get(&format!("/job/{job}")).await.json()["status"], "pending");
+async fn a_url_of_a_cluster_that_leads_to_a_single_server_is_refused() {
+    let redis = RedisServer::shipped().start().await;
+    let url = redis.proxy_url().replace("redis://", "redis+cluster://");
+    is_refused(&url, &[], "the server at the address is not in cluster mode").await;
+}
 
-    // As a migration of the slot ends, without its keys.
-    other.cli(&["CLUSTER", "SETSLOT", slot, "NODE", &id]);
-    let has_moved = async || {
-        // The proxy may write a key before the slot is given away, and Redis refuses then.
-        for key in gateway.redis.cli(&["CLUSTER", "GETKEYSINSLOT", slot, "100"]).lines() {
-            gateway.redis.cli(&["DEL", key]);
-        }
-        gateway.redis.try_cli(&["CLUSTER", "SETSLOT", slot, "NODE", &id]).is_ok()
+#[tokio::test]
+async fn a_cluster_without_a_node_for_the_queue_is_refused() {
+    let node = node(&["5000", "16383"]).await;
+    let url = node.proxy_url().replace("redis://", "redis+cluster://");
+    let reason = "no node of the Redis Cluster owns slot ";
+    let settings = [("PARTITIONS", "1")];
+    is_refused(&url, &settings, reason).await;
+}
+
+#[tokio::test]
+async fn sentinels_that_cannot_name_a_primary_are_named() {
+    let redis = RedisServer::shipped().start().await;
+    let url = |server: &RedisServer, name: &str| {
+        let url = redis.proxy_url_at(&server.addr()).replace("redis://", "redis+sentinel://");
+        format!("{url}/{name}")
     };
-    eventually(SOON, "the slot to move", has_moved).await;
+    let none = "REDIS_URL is that of Sentinels, but the server at the address is none";
+    is_refused(&url(&redis, "tepal"), &[], none).await;
+    let sentinel = RedisServer::options().sentinel().password("sesame").start().await;
+    let url = url(&sentinel, "other");
+    is_refused(&url, &[], "the Sentinels refuse the credentials").await;
+    let password = [("SENTINEL_PASSWORD", "sesame")];
+    is_refused(&url, &password, "the Sentinels watch no group called `other`").await;
+}
 
-    let answer = gateway.predict(FLOWER).await;
-    wrong_topology().assert(&answer, "/predict", DETAIL);
-    let is_ready = async || gateway.get("/readyz").await.status != 200;
-    eventually(SOON, "the proxy not to be ready", is_ready).await;
+/// The value of a field of an answer.
+fn field<'a>(body: &'a Value, name: &str) -> &'a str {
+    body[name].as_str().unwrap_or_else(|| panic!("no {name} in {body}"))
+}
+
+#[tokio::test]
+async fn a_group_of_sentinels_is_followed() {
+    let group = SentinelGroup::start(&RedisServer::shipped(), 1).await;
+    let proxy = Proxy::start(&group.url_with(RedisServer::proxy_url_at), &[]).await;
+    let client = proxy.client();
+    let is_ready = async || client.get("/readyz").await.status == 200;
+    eventually(SOON, "the proxy", is_ready).await;
+    let submit = async || client.post_raw("/predict", FLOWER).await;
+    let job = submit().await.json();
+    let is_copied = async || group.servers[1].cli(&["DBSIZE"]) == group.servers[0].cli(&["DBSIZE"]);
+    eventually(SOON, "the replica", is_copied).await;
+
+    group.primary().kill9();
+    eventually(SOON, "a job that is accepted", async || submit().await.status == 202).await;
+    let read = client.get(&format!("/job/{}", field(&job, "job_id"))).await;
+    assert_eq!(read.json()["status"], "pending", "nothing is lost");
+}
+
+#[tokio::test]
+async fn a_cluster_goes_on_while_one_of_its_primaries_is_down() {
+    let cluster = RedisCluster::start(&RedisServer::shipped(), 3, 0).await;
+    let url = cluster.url_with(RedisServer::proxy_url_at);
+    let settings = [("PARTITIONS", "6"), ("RATE_LIMIT_MAX", "0")];
+    let proxy = Proxy::start(&url, &settings).await;
+    let client = proxy.client();
+    eventually(SOON, "the proxy", async || client.get("/readyz").await.status == 200).await;
+    let submit = async || client.post_raw("/predict", FLOWER).await;
+    let mut jobs = Vec::new();
+    for _ in 0..12 {
+        let answer = submit().await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        jobs.push(field(&answer.json(), "job_id").to_owned());
+    }
+    let look_up = async || client.post_json("/jobs/lookup", &json!({ "job_ids": jobs })).await.json();
+    assert_eq!(look_up().await["jobs"].as_array().unwrap().len(), 12);
+    assert_eq!(client.get("/jobs").await.json()["jobs"].as_array().unwrap().len(), 12);
+
+    let (keys, killed) = (Keys::in_cluster("predict_queue"), &cluster.primaries[0]);
+    killed.kill9();
+    eventually(SOON, "the warning", async || client.get("/health").await.text().contains("partitions_down"))
+        .await;
+    assert_eq!(client.get("/readyz").await.status, 200);
+    for _ in 0..12 {
+        let answer = submit().await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+    let partial = look_up().await;
+    let not_read = partial["not_read"].as_array().unwrap().len();
+    assert!(not_read > 0, "{partial}");
+    assert_eq!(partial["jobs"].as_array().unwrap().len() + not_read, 12);
+    assert_eq!(client.get("/jobs").await.status, 503, "a listing needs all partitions");
+    let is_lost = |key: &str| {
+        cluster.primaries[1]
+            .try_cli(&["EXISTS", key])
+            .is_err_and(|error| error.to_string().contains(&killed.port().to_string()))
+    };
+    assert!((0..6).any(|partition| is_lost(&keys.log(partition))), "the killed one owned a partition");
 }

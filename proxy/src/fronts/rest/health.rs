@@ -186,9 +186,22 @@ fn warnings(snapshot: &Snapshot) -> Vec<Warning> {
         let at = humantime::format_rfc3339_seconds(at);
         Warning { code: "redis_data_lost", detail: format!("Redis lost jobs, noticed at {at}: {loss}") }
     });
+    let unreachable = (!snapshot.unreachable.is_empty()).then(|| Warning {
+        code: "partitions_down",
+        detail: format!(
+            "Redis does not answer for the partitions {}; jobs in them wait, and submissions with an Idempotency-Key in them \
+             are refused",
+            listed(&snapshot.unreachable).unwrap_or_default()
+        ),
+    });
     let workers = snapshot.workers.as_ref();
     let differences = workers.and_then(differences);
-    data_lost.into_iter().chain(differences).chain(workers.into_iter().flat_map(load_warnings)).collect()
+    data_lost
+        .into_iter()
+        .chain(unreachable)
+        .chain(differences)
+        .chain(workers.into_iter().flat_map(load_warnings))
+        .collect()
 }
 
 /// The process runs.

@@ -104,6 +104,7 @@ async fn found(
     tab.charge_for(known)?;
     *work = known;
     let mut found = Found::new(app.bodies.share());
+    let (names, unreachable) = by_reach(app, &names);
     let mut rest = names.as_slice();
     while !rest.is_empty() {
         let next = &rest[..rest.len().min(AT_ONCE)];
@@ -116,7 +117,17 @@ async fn found(
     if rest.len() == names.len() {
         return Err(ApiError::Overloaded);
     }
-    found.answer(rest)
+    found.answer(&[rest, &unreachable].concat())
+}
+
+/// The names of jobs that can be read now, and of those whose partition cannot be reached. If none can, the read says why.
+fn by_reach<'a>(app: &App, names: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
+    let is_reachable = |name: &&str| {
+        let id = name.parse::<JobId>();
+        id.map_or(true, |id| app.store.queue().primary(id.partition()).is_up())
+    };
+    let (reachable, unreachable): (Vec<_>, Vec<_>) = names.iter().copied().partition(is_reachable);
+    if reachable.is_empty() { (unreachable, reachable) } else { (reachable, unreachable) }
 }
 
 /// The large result of a job as JSON, if it has one.
@@ -366,7 +377,7 @@ pub(super) fn look_up_operation(contract: &mut Contract<'_>) -> Operation {
         summary: "Read many jobs",
         description: format!(
             "Up to {MOST} jobs by their ids, in the order of the request. If the answer becomes too large, the \
-             remaining ids are in `not_read`."
+             remaining ids are in `not_read`. So are those of jobs in a partition that cannot be reached at present."
         ),
         parameters: vec![],
         body: Some(body(&lookup, &json!({JOB_IDS: [JOB_ID, "a1b2c3"]}))),
