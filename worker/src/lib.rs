@@ -8,7 +8,7 @@
 //! | [`run`] | one batch from its start to its settled outcomes; read [`run::runner`] first |
 //! | [`backend`] | the model behind one trait: in process, or a server |
 //! | `client` | the HTTP client |
-//! | [`upkeep`] | heartbeat, janitor, liveness, the port with /metrics and /livez |
+//! | [`upkeep`] | heartbeat, janitor, liveness, readiness, the port with /metrics, /livez and /readyz |
 //! | [`settings`] | flags and environment variables |
 //! | [`metrics`] | every metric of the worker |
 //! | [`model_command`] | looks at models |
@@ -56,7 +56,8 @@ use crate::{
         janitor::Janitor,
         lease_keeper::{self, LeaseKeeper},
         liveness::Liveness,
-        monitor::Monitor,
+        monitor::{Monitor, Probes},
+        readiness::{Readiness, Started},
     },
 };
 
@@ -90,17 +91,17 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start. Once it runs, it outlives every failure of Redis and of the model server.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), StartError> {
-    let liveness = Liveness::default();
+    let probes = Probes::default();
     let metrics = metrics::install().map_err(StartError::Metrics)?;
     let addr = config.metrics_addr;
-    let monitor = Monitor::open(addr, metrics.clone(), liveness.clone()).await;
+    let monitor = Monitor::open(addr, metrics.clone(), probes.clone()).await;
     let monitor = monitor.map_err(|error| StartError::Monitor { addr, error })?;
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.keep("monitor", move |_| monitor.clone().serve());
     tasks.keep("metrics_upkeep", move |_| metrics::upkeep(metrics.clone()));
     let backends = config.backend.clone();
     let open: Open = Arc::new(move |model| backend::open(&backends, &model.description));
-    Box::pin(serve(config, open, liveness, shutdown)).await
+    Box::pin(serve(config, open, probes, shutdown)).await
 }
 
 /// [`run`] with any other backend, the same for all models, and without the metrics port, of which a process can have only one.
@@ -125,18 +126,18 @@ pub async fn run_with_each(
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
     let open: Open = Arc::new(move |model| Ok(backend(model.name)));
-    Box::pin(serve(config, open, Liveness::default(), shutdown)).await
+    Box::pin(serve(config, open, Probes::default(), shutdown)).await
 }
 
 /// Opens the models before anything else: without one there is nothing to do.
 async fn serve(
     config: Config,
     open: Open,
-    liveness: Liveness,
+    probes: Probes,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
     let opened = lanes::open_all(&config, &open).await.map_err(StartError::Model)?;
-    Box::pin(Worker::new(config, open, liveness)?.serve(opened, shutdown)).await
+    Box::pin(Worker::new(config, open, probes)?.serve(opened, shutdown)).await
 }
 
 /// The parts of a worker.
@@ -149,15 +150,17 @@ struct Worker {
     /// Notified when the heartbeat has something new to say.
     changed: Arc<Notify>,
     liveness: Liveness,
+    readiness: Readiness,
 }
 
 impl Worker {
-    fn new(config: Config, open: Open, liveness: Liveness) -> Result<Self, StartError> {
+    fn new(config: Config, open: Open, probes: Probes) -> Result<Self, StartError> {
         let redis = Redis::open(config.common.redis.clone()).map_err(StartError::Redis)?;
         let queue = Queue::new(redis, config.common.keys.clone(), config.common.policy.clone());
         let served = Served::new(config.common.model_name);
         let (work, leases, changed) = (Work::new(queue), Leases::default(), Arc::default());
-        Ok(Self { config, open, work, leases, served, changed, liveness })
+        let Probes { liveness, readiness } = probes;
+        Ok(Self { config, open, work, leases, served, changed, liveness, readiness })
     }
 
     /// Runs, unless the queue has another stored format.
@@ -177,6 +180,8 @@ impl Worker {
         let (mut helpers, mut reading) = (Tasks::new(helpers_stop.clone()), Tasks::new(shutdown.clone()));
         let lanes = Lanes::start(self.start_reader(&consumer, &mut reading), opened, &shutdown);
         self.start_helpers(consumer, &mut helpers);
+        let (redis, served) = (self.work.queue().redis().clone(), self.served.clone());
+        self.readiness.started(Started { redis, served, shutdown: shutdown.clone() });
         lanes.run(shutdown).await;
         reading.ended().await;
         helpers_stop.cancel();

@@ -1,4 +1,4 @@
-//! Serves /metrics for Prometheus and /livez for orchestrators, on a separate port.
+//! Serves /metrics for Prometheus, /livez and /readyz for orchestrators, on a separate port.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -12,10 +12,22 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tracing::warn;
 
-use crate::{metrics, upkeep::liveness::Liveness};
+use crate::{
+    metrics,
+    upkeep::{liveness::Liveness, readiness::Readiness},
+};
 
 /// The format that Prometheus reads (Prometheus documentation, "Exposition formats").
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What orchestrators ask about.
+#[derive(Clone, Default)]
+pub struct Probes {
+    /// For /livez.
+    pub liveness: Liveness,
+    /// For /readyz.
+    pub readiness: Readiness,
+}
 
 /// The open port. Clones share it.
 #[derive(Clone)]
@@ -29,9 +41,9 @@ impl Monitor {
     ///
     /// # Errors
     /// When the address is taken or cannot be used.
-    pub async fn open(addr: SocketAddr, handle: PrometheusHandle, liveness: Liveness) -> io::Result<Self> {
+    pub async fn open(addr: SocketAddr, handle: PrometheusHandle, probes: Probes) -> io::Result<Self> {
         let listener = Arc::new(TcpListener::bind(addr).await?.into_std()?);
-        Ok(Self { listener, router: router(handle, liveness) })
+        Ok(Self { listener, router: router(handle, probes) })
     }
 
     /// Serves for ever.
@@ -44,18 +56,23 @@ impl Monitor {
     }
 }
 
-fn router(handle: PrometheusHandle, liveness: Liveness) -> Router {
+fn router(handle: PrometheusHandle, probes: Probes) -> Router {
+    let Probes { liveness, readiness } = probes;
     Router::new()
         .route(
             "/metrics",
             get(async move || ([(header::CONTENT_TYPE, METRICS_TYPE)], metrics::render(&handle))),
         )
-        .route("/livez", get(async move || livez(&liveness)))
-        .fallback(async || (StatusCode::NOT_FOUND, "Not found; this port serves /metrics and /livez\n"))
+        .route("/livez", get(async move || respond(liveness.stalled())))
+        .route("/readyz", get(async move || respond(readiness.missing())))
+        .fallback(async || {
+            (StatusCode::NOT_FOUND, "Not found; this port serves /metrics, /livez and /readyz\n")
+        })
 }
 
-fn livez(liveness: &Liveness) -> impl IntoResponse + use<> {
-    match liveness.stalled() {
+/// 503 with the sentence that says what is wrong.
+fn respond(wrong: Option<String>) -> impl IntoResponse + use<> {
+    match wrong {
         None => (StatusCode::OK, "ok".to_owned()),
         Some(sentence) => (StatusCode::SERVICE_UNAVAILABLE, sentence),
     }
@@ -72,15 +89,15 @@ mod tests {
     async fn livez_fails_with_a_sentence_while_a_loop_does_not_move() {
         let liveness = Liveness::default();
         let pulse = liveness.watch("heartbeat".to_owned(), Duration::ZERO);
-        assert_eq!(livez(&liveness).into_response().status(), 200);
+        assert_eq!(respond(liveness.stalled()).into_response().status(), 200);
 
         tokio::time::advance(Duration::from_secs(90)).await;
-        let answer = livez(&liveness).into_response();
+        let answer = respond(liveness.stalled()).into_response();
         assert_eq!(answer.status(), 503);
         let body = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
         assert_eq!(body, "The heartbeat has not moved for 90 s");
 
         pulse.set(crate::upkeep::liveness::Activity::Work);
-        assert_eq!(livez(&liveness).into_response().status(), 200);
+        assert_eq!(respond(liveness.stalled()).into_response().status(), 200);
     }
 }
