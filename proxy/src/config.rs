@@ -3,6 +3,7 @@
 
 mod grpc;
 mod replication;
+mod workers;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -17,7 +18,7 @@ use tepal_shared::{
 };
 
 pub use self::grpc::GrpcPort;
-use self::{grpc::GrpcArgs, replication::ReplicationArgs};
+use self::{grpc::GrpcArgs, replication::ReplicationArgs, workers::WorkersArgs};
 pub use crate::{
     edge::cors::AllowedOrigins,
     http::{
@@ -85,6 +86,8 @@ pub struct Args {
     cors: CorsArgs,
     #[command(flatten)]
     calls: CallArgs,
+    #[command(flatten)]
+    workers: WorkersArgs,
 }
 
 #[derive(Subcommand, Clone, Debug)]
@@ -135,6 +138,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// How long a call of another protocol waits for its job.
     pub(crate) longest_call: Duration,
+    /// Number of live workers that are expected; 0 = having none is healthy.
+    pub(crate) workers_expected: usize,
 }
 
 impl TryFrom<Args> for Config {
@@ -158,6 +163,7 @@ impl TryFrom<Args> for Config {
         let cors = args.cors.check(&mut mistakes);
         let public_url = args.public_url.check(&mut mistakes);
         let longest_call = args.calls.check(&mut mistakes);
+        let workers_expected = args.workers.check(&mut mistakes);
         let own_models = common.as_ref().map(|common| OwnModels::read(&common.models_dir));
         mistakes.unless_any(common.map(|common| Self {
             common,
@@ -175,6 +181,7 @@ impl TryFrom<Args> for Config {
             cors,
             public_url,
             longest_call,
+            workers_expected,
         }))
     }
 }
@@ -293,6 +300,8 @@ mod tests {
             "https://a.example, everybody",
             "--tls-key-file",
             "key.pem",
+            "--workers-expected",
+            "some",
         ]);
         let text = error.unwrap_err().to_string();
         for name in [
@@ -307,6 +316,7 @@ mod tests {
             "TRUSTED_PROXIES: `next-door`",
             "CORS_ALLOWED_ORIGINS: `everybody` is not an origin",
             "TLS_CERT_FILE: must be given with TLS_KEY_FILE",
+            "WORKERS_EXPECTED: `some`",
         ] {
             assert!(text.contains(name), "{text}");
         }

@@ -152,7 +152,7 @@ impl Probe {
             (workers, snapshot.trouble.clone(), snapshot.unreachable.clone())
         };
         if health(&last) != health(&snapshot) {
-            log_change(&snapshot);
+            log_change(&snapshot, self.app.workers_expected);
         }
     }
 
@@ -167,6 +167,7 @@ impl Probe {
             self.app.metrics.queue(*removed, &ModelQueue::default());
         }
         self.counted = queues.by_model.keys().copied().collect();
+        gauges.outstanding.set(queues.outstanding() as f64);
         gauges.workers_live.set(workers.live as f64);
         self.redis.saw(&gauges.redis, server);
         self.app.charges.quota.saw(server.max_memory_bytes);
@@ -198,7 +199,7 @@ fn trouble(store: &Store, server: ServerState, refusal: Option<&StoreError>) -> 
         .or_else(|| is_full.then_some(Trouble::Full))
 }
 
-fn log_change(snapshot: &Snapshot) {
+fn log_change(snapshot: &Snapshot, workers_expected: usize) {
     let Some(workers) = &snapshot.workers else {
         return warn!(action = "health_changed", redis = "down");
     };
@@ -206,7 +207,8 @@ fn log_change(snapshot: &Snapshot) {
     let down: Vec<_> =
         workers.backends.iter().filter(|(_, is_ok)| !**is_ok).map(|(name, _)| name.as_str()).collect();
     let trouble = snapshot.trouble.as_ref();
-    if live == 0 || !down.is_empty() || trouble.is_some() || !snapshot.unreachable.is_empty() {
+    let are_missing = live == 0 && workers_expected > 0;
+    if are_missing || !down.is_empty() || trouble.is_some() || !snapshot.unreachable.is_empty() {
         let redis = trouble.map_or(ComponentState::Ok, Trouble::state).as_str();
         let reason = trouble.map(Trouble::reason);
         let backends_down = down.join(",");

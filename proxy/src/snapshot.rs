@@ -35,6 +35,11 @@ impl Snapshot {
         let workers = self.workers.as_ref();
         workers.and_then(|workers| workers.models.get(model)).is_some_and(|state| state.is_ok)
     }
+
+    /// Whether no live worker serves the model. `false` while that is unknown.
+    pub(crate) fn is_unserved(&self, model: &str) -> bool {
+        self.workers.as_ref().is_some_and(|workers| !workers.models.contains_key(model))
+    }
 }
 
 /// The unfinished jobs of a model.
@@ -101,11 +106,23 @@ pub(crate) enum ComponentState {
     Misconfigured,
     Full,
     WrongTopology,
+    /// There is no worker, and none is expected.
+    None,
+    /// No live worker serves the model, and none is expected to.
+    Unserved,
 }
 
 impl ComponentState {
-    const ALL: [Self; 6] =
-        [Self::Ok, Self::Down, Self::ReadOnly, Self::Misconfigured, Self::Full, Self::WrongTopology];
+    const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::Down,
+        Self::ReadOnly,
+        Self::Misconfigured,
+        Self::Full,
+        Self::WrongTopology,
+        Self::None,
+        Self::Unserved,
+    ];
 
     /// The word in answers and in the log.
     pub(crate) fn as_str(self) -> &'static str {
@@ -116,7 +133,14 @@ impl ComponentState {
             Self::Misconfigured => "misconfigured",
             Self::Full => "full",
             Self::WrongTopology => "wrong_topology",
+            Self::None => "none",
+            Self::Unserved => "unserved",
         }
+    }
+
+    /// Whether the service does its work in this state.
+    pub(crate) fn is_healthy(self) -> bool {
+        matches!(self, Self::Ok | Self::None | Self::Unserved)
     }
 }
 

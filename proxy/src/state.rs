@@ -43,6 +43,8 @@ pub(crate) struct App {
     pub(crate) secret: Arc<Secret>,
     /// How long a call of another protocol waits for its job.
     pub(crate) longest_call: Duration,
+    /// Number of live workers that are expected; 0 = having none is healthy.
+    pub(crate) workers_expected: usize,
     pub(crate) shutdown: CancellationToken,
     snapshot: watch::Receiver<Arc<Snapshot>>,
 }
@@ -58,6 +60,7 @@ impl App {
     ) -> Result<Self, StartError> {
         let store = Store::open(&config.common, config.replication).map_err(StartError::Redis)?;
         let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
+        metrics.gauges.workers_expected.set(config.workers_expected as f64);
         metrics.models_known(config.own_models.models.iter().map(|served| served.name));
         let secret = Arc::new(Secret::default());
         let bodies = Bodies::new(config.body, conversions.clone());
@@ -79,6 +82,7 @@ impl App {
             trusted_proxies: config.trusted_proxies.clone(),
             secret,
             longest_call: config.longest_call,
+            workers_expected: config.workers_expected,
             shutdown,
             snapshot,
         })
@@ -87,6 +91,12 @@ impl App {
     /// What the probe saw last.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// Whether a call of the model may be sent: a live worker can call it, or its first job starts a worker.
+    pub(crate) fn is_model_ready(&self, model: &str) -> bool {
+        let snapshot = self.snapshot();
+        snapshot.is_ready(model) || (self.workers_expected == 0 && snapshot.is_unserved(model))
     }
 
     /// Where an admitted request is counted; `None` when its sender may send any number.

@@ -4,16 +4,20 @@ use metrics::{Counter, Gauge, counter, gauge};
 use tepal_shared::job::{ModelName, Priority};
 
 use super::names::{
-    DATA_LOSS, DEAD_LETTERS, IN_FLIGHT, JOBS_LOST, OLDEST_WAITING, QUEUE_LENGTH, REDIS_AOF_BYTES,
-    REDIS_AOF_OK, REDIS_CLIENTS, REDIS_COMMANDS, REDIS_EVICTED, REDIS_EXPIRED, REDIS_KEYS, REDIS_MAX_MEMORY,
-    REDIS_MEMORY, REDIS_UP, REDIS_UPTIME, WAITING_RETRY, WORKERS_LIVE,
+    DATA_LOSS, DEAD_LETTERS, IN_FLIGHT, JOBS_LOST, MODEL_OUTSTANDING, OLDEST_WAITING, OUTSTANDING,
+    QUEUE_LENGTH, REDIS_AOF_BYTES, REDIS_AOF_OK, REDIS_CLIENTS, REDIS_COMMANDS, REDIS_EVICTED, REDIS_EXPIRED,
+    REDIS_KEYS, REDIS_MAX_MEMORY, REDIS_MEMORY, REDIS_UP, REDIS_UPTIME, WAITING_RETRY, WORKERS_EXPECTED,
+    WORKERS_LIVE,
 };
 
 use crate::snapshot::ModelQueue;
 
 /// The state that all proxies share.
 pub(crate) struct Gauges {
+    /// Of all models. An autoscaler reads it before the first job, so it is 0 from the start.
+    pub(crate) outstanding: Gauge,
     pub(crate) workers_live: Gauge,
+    pub(crate) workers_expected: Gauge,
     pub(crate) redis_up: Gauge,
     pub(crate) data_loss: Counter,
     pub(crate) jobs_lost: Counter,
@@ -27,6 +31,7 @@ pub(super) fn set_queue(model: ModelName, queue: &ModelQueue) {
         gauge!(QUEUE_LENGTH, "model" => model, "priority" => priority.as_str()).set(waiting as f64);
     }
     gauge!(IN_FLIGHT, "model" => model).set(queue.running as f64);
+    gauge!(MODEL_OUTSTANDING, "model" => model).set((queue.waiting + queue.running) as f64);
     gauge!(WAITING_RETRY, "model" => model).set(queue.waiting_retry as f64);
     gauge!(OLDEST_WAITING, "model" => model).set(queue.oldest.unwrap_or_default().as_secs_f64());
     gauge!(DEAD_LETTERS, "model" => model).set(queue.dead_letters as f64);
@@ -51,7 +56,9 @@ pub(crate) struct RedisGauges {
 impl Gauges {
     pub(super) fn new() -> Self {
         Self {
+            outstanding: gauge!(OUTSTANDING),
             workers_live: gauge!(WORKERS_LIVE),
+            workers_expected: gauge!(WORKERS_EXPECTED),
             redis_up: gauge!(REDIS_UP),
             data_loss: counter!(DATA_LOSS),
             jobs_lost: counter!(JOBS_LOST),

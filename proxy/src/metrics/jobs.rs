@@ -6,11 +6,11 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use metrics::{Counter, counter, with_local_recorder};
+use metrics::{Counter, counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusRecorder;
 use tepal_shared::job::{ModelName, Priority};
 
-use super::names::{CANCELLED, REPEATED, REQUEUED, SUBMITTED};
+use super::names::{CANCELLED, MODEL_OUTSTANDING, REPEATED, REQUEUED, SUBMITTED};
 
 /// The label of refusals whose model is not known. No model can have this name.
 pub(super) const UNKNOWN: &str = "_unknown";
@@ -61,12 +61,16 @@ impl JobMetrics {
 impl JobCounters {
     fn new(recorder: &PrometheusRecorder, model: ModelName) -> Self {
         let model = model.as_str();
-        with_local_recorder(recorder, || Self {
-            submitted: Priority::ALL
-                .map(|priority| counter!(SUBMITTED, "model" => model, "priority" => priority.as_str())),
-            repeated: counter!(REPEATED, "model" => model),
-            requeued: counter!(REQUEUED, "model" => model),
-            cancelled: counter!(CANCELLED, "model" => model),
+        with_local_recorder(recorder, || {
+            // An autoscaler reads it before the probe has counted for the first time. The probe may have counted already.
+            gauge!(MODEL_OUTSTANDING, "model" => model).increment(0.0);
+            Self {
+                submitted: Priority::ALL
+                    .map(|priority| counter!(SUBMITTED, "model" => model, "priority" => priority.as_str())),
+                repeated: counter!(REPEATED, "model" => model),
+                requeued: counter!(REQUEUED, "model" => model),
+                cancelled: counter!(CANCELLED, "model" => model),
+            }
         })
     }
 

@@ -17,10 +17,13 @@ pub(super) const CANCELLED: &str = "tepal_jobs_cancelled_total";
 pub(super) const QUEUE_LENGTH: &str = "tepal_queue_length";
 pub(super) const IN_FLIGHT: &str = "tepal_jobs_in_flight";
 pub(super) const WAITING_RETRY: &str = "tepal_jobs_waiting_retry";
+pub(super) const OUTSTANDING: &str = "tepal_jobs_outstanding";
+pub(super) const MODEL_OUTSTANDING: &str = "tepal_model_jobs_outstanding";
 pub(super) const OLDEST_WAITING: &str = "tepal_oldest_waiting_job_seconds";
 pub(super) const DEAD_LETTERS: &str = "tepal_dead_letters";
 pub(super) const MODEL_FAILED: &str = "tepal_model_failed";
 pub(super) const WORKERS_LIVE: &str = "tepal_workers_live";
+pub(super) const WORKERS_EXPECTED: &str = "tepal_workers_expected";
 pub(super) const REDIS_UP: &str = "tepal_redis_up";
 pub(super) const REDIS_MEMORY: &str = "tepal_redis_memory_bytes";
 pub(super) const REDIS_MAX_MEMORY: &str = "tepal_redis_max_memory_bytes";
@@ -73,10 +76,13 @@ const GAUGES: &[(&str, &str)] = &[
     (QUEUE_LENGTH, "Waiting jobs, jobs that wait for a retry included, by model and priority"),
     (IN_FLIGHT, "Jobs claimed by workers, by model"),
     (WAITING_RETRY, "Jobs that wait for their next attempt, released jobs included, by model"),
+    (OUTSTANDING, "Jobs that have not ended: waiting and in flight, of all models"),
+    (MODEL_OUTSTANDING, "Jobs that have not ended: waiting and in flight, by model"),
     (OLDEST_WAITING, "Time since the submission of the oldest waiting job of a model; 0 when none waits"),
     (DEAD_LETTERS, "Dead letters kept, by model"),
     (MODEL_FAILED, "1 if the files of the model in MODELS_DIR cannot be read, else 0"),
     (WORKERS_LIVE, "Workers with a recent heartbeat"),
+    (WORKERS_EXPECTED, "Workers that should be alive (WORKERS_EXPECTED); 0 when none is needed"),
     (
         REDIS_UP,
         "1 while Redis answers as a primary, else 0; meanwhile the gauges of jobs and of Redis keep their last values",

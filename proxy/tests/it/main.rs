@@ -68,6 +68,7 @@ mod redis_tls;
 mod replication;
 mod retry;
 mod rights;
+mod scale_to_zero;
 mod shutdown;
 mod store;
 mod submit;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tepal_shared::job::Priority;
 use tepal_tests::{
     http::{Answer, Method},
+    process::Proxy,
     wait::eventually,
 };
 
@@ -147,13 +148,45 @@ async fn the_queue_is_measured() {
             r#"tepal_jobs_in_flight{model="iris"}"#,
             "tepal_workers_live",
             "tepal_redis_up",
+            "tepal_jobs_outstanding",
+            r#"tepal_model_jobs_outstanding{model="iris"}"#,
+            r#"tepal_model_jobs_outstanding{model="language"}"#,
         ]
         .map(|series| sample(&metrics, series).unwrap_or(-1.0) as i64);
         let is_old =
             sample(&metrics, r#"tepal_oldest_waiting_job_seconds{model="iris"}"#).unwrap_or_default() > 0.0;
-        if seen == [1, 0, 2, 1, 1, 1] && is_old { Ok(()) } else { Err(format!("{seen:?} {is_old}")) }
+        if seen == [1, 0, 2, 1, 1, 1, 4, 4, 0] && is_old { Ok(()) } else { Err(format!("{seen:?} {is_old}")) }
     };
     eventually(SOON, "the gauges", measured).await;
+}
+
+#[tokio::test]
+async fn the_outstanding_jobs_are_0_before_redis_has_answered() {
+    let nobody = tepal_tests::ports::free_port();
+    let proxy = Proxy::start(&format!("redis://127.0.0.1:{nobody}"), &[]).await;
+    let metrics = proxy.client().get("/metrics").await;
+    assert_eq!(sample(&metrics, "tepal_jobs_outstanding"), Some(0.0), "{}", metrics.text());
+    for model in ["iris", "language"] {
+        let series = format!("tepal_model_jobs_outstanding{{model=\"{model}\"}}");
+        assert_eq!(sample(&metrics, &series), Some(0.0), "{}", metrics.text());
+    }
+}
+
+#[tokio::test]
+async fn the_outstanding_jobs_keep_their_number_while_redis_is_down() {
+    let gateway = Gateway::start().await;
+    gateway.submit().await;
+    gateway.submit().await;
+    let all = ["tepal_jobs_outstanding", r#"tepal_model_jobs_outstanding{model="iris"}"#, "tepal_redis_up"];
+    let seen = async || {
+        let metrics = gateway.get("/metrics").await;
+        all.map(|series| sample(&metrics, series))
+    };
+    eventually(SOON, "the jobs to be counted", async || seen().await == [Some(2.0), Some(2.0), Some(1.0)])
+        .await;
+    gateway.redis.kill9();
+    eventually(SOON, "Redis to be down", async || seen().await[2] == Some(0.0)).await;
+    assert_eq!(seen().await, [Some(2.0), Some(2.0), Some(0.0)]);
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ fn as_map<S: Serializer>(components: &[(&str, ComponentState)], serializer: S) -
 
 impl<'a> Health<'a> {
     fn new(components: Vec<(&'a str, ComponentState)>) -> Self {
-        let is_healthy = components.iter().all(|(_, state)| *state == ComponentState::Ok);
+        let is_healthy = components.iter().all(|(_, state)| state.is_healthy());
         let status = if is_healthy { HealthStatus::Healthy } else { HealthStatus::Unhealthy };
         Self { status, components, models: BTreeMap::new(), warnings: Vec::new() }
     }
@@ -85,9 +85,10 @@ pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> R
     let mut health = Health::new(components(&app, &snapshot));
     health.warnings = warnings(&snapshot);
     health.warnings.extend(own_warnings(&app.models, &snapshot));
+    health.warnings.extend(too_few_workers(&app, &snapshot));
     let workers = snapshot.workers.as_ref().filter(|workers| !workers.models.is_empty());
     if let Some(workers) = workers.filter(|_| registry.len() > 1) {
-        health.models = models(&registry, workers);
+        health.models = models(&app, &registry, workers);
         health.warnings.extend(model_warnings(&health.models, registry.default_model()));
     }
     if health.status == HealthStatus::Healthy {
@@ -99,7 +100,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> R
 }
 
 fn components<'a>(app: &App, snapshot: &'a Snapshot) -> Vec<(&'a str, ComponentState)> {
-    use ComponentState::{Down, Ok, WrongTopology};
+    use ComponentState::{Down, None as NoneExpected, Ok, WrongTopology};
     let down = app.store.queue().redis().down();
     // While Redis is down, the state of the workers is unknown: their last report may be outdated.
     let Some(workers) = snapshot.workers.as_ref().filter(|_| down.is_none()) else {
@@ -111,16 +112,20 @@ fn components<'a>(app: &App, snapshot: &'a Snapshot) -> Vec<(&'a str, ComponentS
     let mut components = vec![("redis", redis)];
     components.extend(workers.backends.iter().map(backend));
     if workers.backends.is_empty() {
-        components.push(("worker", Down));
+        components.push(("worker", if app.workers_expected == 0 { NoneExpected } else { Down }));
     }
     components
 }
 
 /// The state of each model: whether a live worker can call it.
-fn models<'a>(registry: &Registry, workers: &Workers) -> BTreeMap<&'a str, ComponentState> {
+fn models<'a>(app: &App, registry: &Registry, workers: &Workers) -> BTreeMap<&'a str, ComponentState> {
     let state = |served: &Arc<Served>| {
-        let is_ok = workers.models.get(served.name.as_str()).is_some_and(|state| state.is_ok);
-        (served.name.as_str(), if is_ok { ComponentState::Ok } else { ComponentState::Down })
+        let state = match workers.models.get(served.name.as_str()) {
+            Some(state) if state.is_ok => ComponentState::Ok,
+            None if app.workers_expected == 0 => ComponentState::Unserved,
+            _ => ComponentState::Down,
+        };
+        (served.name.as_str(), state)
     };
     registry.iter().map(state).collect()
 }
@@ -128,11 +133,18 @@ fn models<'a>(registry: &Registry, workers: &Workers) -> BTreeMap<&'a str, Compo
 /// The service works without these models.
 fn model_warnings(models: &BTreeMap<&str, ComponentState>, default: Option<ModelName>) -> Option<Warning> {
     let is_down = |(name, state): &(&&str, &ComponentState)| {
-        **state != ComponentState::Ok && default.is_none_or(|default| default.as_str() != **name)
+        !state.is_healthy() && default.is_none_or(|default| default.as_str() != **name)
     };
     let down: Vec<_> = models.iter().filter(is_down).map(|(name, _)| *name).collect();
     let detail = format!("No live worker can call {}", down.join(", "));
     (!down.is_empty()).then_some(Warning { code: "models_down", detail })
+}
+
+/// Some workers live, but fewer than expected. Without any, the component says so.
+fn too_few_workers(app: &App, snapshot: &Snapshot) -> Option<Warning> {
+    let live = snapshot.workers.as_ref().map_or(0, |workers| workers.live);
+    let detail = format!("{live} of {} expected workers are alive", app.workers_expected);
+    (0 < live && live < app.workers_expected).then_some(Warning { code: "workers_missing", detail })
 }
 
 /// Models that live workers cannot load, and those that they do not serve yet.

@@ -39,7 +39,7 @@ pub(super) async fn status(
     // Of a pinned version, of one with a label, and of a model whose versions cannot be pinned, only its own is known.
     let versions = Some(model.versions()).filter(|versions| !versions.is_empty() && target.label.is_none());
     let versions = versions.unwrap_or_else(|| vec![&model.description.version]);
-    Ok(as_json(model_status(name, &versions, app.snapshot().is_ready(name)).to_string()))
+    Ok(as_json(model_status(name, &versions, app.is_model_ready(name)).to_string()))
 }
 
 /// Clients wait until a version is `AVAILABLE`, or `ready` is true.

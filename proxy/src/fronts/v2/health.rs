@@ -38,14 +38,14 @@ pub(super) async fn ready(State(app): State<Arc<App>>, headers: HeaderMap) -> Re
     response
 }
 
-/// A live worker can call the model.
+/// A call of the model may be sent.
 pub(super) async fn model_ready(
     State(app): State<Arc<App>>,
     caller: Caller,
     named: Named,
 ) -> Result<Response, ApiError> {
     let model = named.model(&app.models.registry(), &caller)?;
-    if !app.snapshot().is_ready(model.name.as_str()) {
+    if !app.is_model_ready(model.name.as_str()) {
         return Err(CallError::ModelNotReady.into());
     }
     Ok(as_json(json!({"name": model.name.as_str(), "ready": true}).to_string()))

@@ -32,7 +32,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>, request: Request) -> Resu
     Ok(message::answer(&ServerReadyResponse { ready: is_ready(&app) }))
 }
 
-/// A live worker can call the model.
+/// A call of the model may be sent.
 pub(super) async fn model_ready(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -40,7 +40,7 @@ pub(super) async fn model_ready(
 ) -> Result<Response, ApiError> {
     let ModelReadyRequest { name, version } = message::small(request, &app.bodies).await?;
     let model = Named::of(name, version).model(&app.models.registry(), &caller)?;
-    let ready = app.snapshot().is_ready(model.name.as_str());
+    let ready = app.is_model_ready(model.name.as_str());
     Ok(message::answer(&ModelReadyResponse { ready }))
 }
 
