@@ -4,6 +4,7 @@
 
 mod acl;
 mod alerts;
+mod chart;
 mod dashboards;
 mod empty_settings;
 mod faults;
