@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tepal_shared::queue::work::Settlement;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::json;
+use tepal_shared::{content::Content, job::LARGE_BYTES, queue::work::Settlement};
 use tepal_tests::{fault_proxy::FaultProxy, http::Method, redis::RedisServer, wait::eventually};
 use tokio::time::timeout;
 
@@ -38,6 +40,30 @@ async fn every_change_is_an_event_and_the_outcome_ends_the_stream() {
     assert_eq!(outcome.data, site.client.job(&id).await);
     assert!(events.next().await.is_none());
     eventually(SOON, "the job is not followed any more", || async { site.channels() == 0 }).await;
+}
+
+#[tokio::test]
+async fn a_followed_job_whose_result_is_bytes_ends_with_them_in_json() {
+    let site = Site::start(&[]).await;
+    for length in [5, 2 * LARGE_BYTES] {
+        let (content_type, bytes) = ("image/png", vec![0xfe; length]);
+        let id = site.submit().await;
+        let mut events = Events::open(&site, &id, "").await;
+        assert_eq!(events.status().await, event("status", "pending"));
+
+        let attempt = site.take().await;
+        let stored = Content::Bytes { content_type, bytes: &bytes }.stored();
+        site.settle(&attempt, Settlement::CompleteStored(stored)).await;
+        let mut outcome = events.next().await.unwrap();
+        if outcome.name == "status" {
+            outcome = events.next().await.unwrap();
+        }
+        assert_eq!(outcome.name, "outcome");
+        let expected = json!({"content_type": content_type, "b64": STANDARD.encode(&bytes)});
+        assert_eq!(outcome.data["result"], expected);
+        assert_eq!(outcome.data, site.client.job(&id).await);
+        assert!(events.next().await.is_none());
+    }
 }
 
 #[tokio::test]

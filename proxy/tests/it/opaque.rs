@@ -218,6 +218,36 @@ async fn bytes_are_shown_in_json_or_as_they_are() {
     }
 }
 
+/// The events of the job, from its present state to its outcome.
+async fn events(gateway: &Gateway, id: JobId) -> String {
+    show(gateway, id, "text/event-stream, image/png;q=0.5").await.text()
+}
+
+#[tokio::test]
+async fn a_stream_shows_bytes_in_json_on_one_line() {
+    let (gateway, _models) = gateway("").await;
+    for length in [5, 2 * LARGE_BYTES] {
+        let stored = Content::Bytes { content_type: "image/png; a=b", bytes: &vec![b'\n'; length] }.stored();
+        let id = ended(&gateway, Settlement::CompleteStored(stored)).await;
+        let (stream, job) = (events(&gateway, id).await, show(&gateway, id, "*/*").await.text());
+        assert!(stream.starts_with("retry: 1000\nid: "), "{stream}");
+        assert!(stream.ends_with(&format!("\nevent: outcome\ndata: {job}\n\n")), "{stream}");
+        assert_eq!(stream.lines().count(), 5, "{stream}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_shows_json_on_one_line() {
+    let (gateway, _models) = gateway("").await;
+    let large = format!("[\r\n{}0]", "0,\n".repeat(LARGE_BYTES));
+    for text in ["{\n\"a\":\r1}", large.as_str()] {
+        let id = ended(&gateway, Settlement::Complete(text.to_owned())).await;
+        let stream = events(&gateway, id).await;
+        let result = text.replace(['\n', '\r'], " ");
+        assert!(stream.ends_with(&format!(",\"result\":{result}}}\n\n")), "{stream}");
+    }
+}
+
 #[tokio::test]
 async fn an_unfinished_job_is_json_whatever_bytes_the_client_prefers() {
     let (gateway, _models) = gateway("").await;
