@@ -120,6 +120,7 @@ fn example_request() -> Value {
     json!({"inputs": [{"name": "input", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]})
 }
 
+/// `null` counts as an omitted member.
 fn request_schema() -> Value {
     let tensor = json!({
         "type": "object",
@@ -129,26 +130,31 @@ fn request_schema() -> Value {
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
             "datatype": {"enum": DataType::ALL.map(DataType::as_str)},
             "data": {"type": "array", "items": {}, "description": "Flat, or nested as the shape says"},
-            "parameters": {"type": "object"},
+            "parameters": {"type": ["object", "null"]},
         },
     });
     json!({
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "id": {"type": "string", "maxLength": 256},
+            "id": {"type": ["string", "null"], "maxLength": 256},
             "inputs": {"type": "array", "items": tensor, "minItems": 1},
-            "outputs": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+            "outputs": {"type": ["array", "null"], "items": {"type": "object", "required": ["name"]}},
             "parameters": {
-                "type": "object",
+                "type": ["object", "null"],
                 "properties": {
-                    "priority": {"type": "integer", "minimum": 0, "description": "1 = high; 0 and 2 = normal; others = low"},
-                    "timeout": {"type": "integer", "minimum": 0, "description": "Microseconds for queue and run together; 0 = none"},
-                    "binary_data_output": {"type": "boolean"},
+                    "priority": whole("1 = high; 0 and 2 = normal; others = low"),
+                    "timeout": whole("Microseconds for queue and run together; 0 = none"),
+                    "binary_data_output": {"type": ["boolean", "null"]},
                 },
             },
         },
     })
+}
+
+/// A whole number that may be omitted.
+fn whole(description: &str) -> Value {
+    json!({"type": ["integer", "null"], "minimum": 0, "description": description})
 }
 
 fn completed() -> Value {

@@ -36,6 +36,18 @@ async fn a_version_can_be_named() {
     assert_error(&answer, 404, "model_not_found", "There is no such model; known are iris and language");
 }
 
+#[tokio::test]
+async fn null_counts_as_an_omitted_member() {
+    let gateway = Gateway::start().await;
+    let limits = json!({"priority": null, "timeout": null, "binary_data_output": null, "sequence_id": null});
+    for parameters in [json!(null), limits] {
+        let mut asked = flower(json!({"id": null, "outputs": null, "parameters": parameters}));
+        asked["inputs"][0]["parameters"] = Value::Null;
+        let answer = exchange(&gateway, INFER, &[], asked.to_string().into()).await;
+        assert_eq!((answer.status, answer.json()), (200, answered(json!({}))), "{parameters}");
+    }
+}
+
 /// JSON and raw tensors, with the header for their division.
 fn binary(json: &Value, raw: &[u8]) -> (String, Vec<u8>) {
     let json = json.to_string();
