@@ -6,7 +6,7 @@ use axum::{
     Router,
     handler::Handler,
     http::{HeaderMap, Method},
-    routing::{MethodFilter, get, on},
+    routing::{MethodFilter, MethodRouter, get, on},
 };
 
 use super::openapi::{self, Deployment, Route, contract::Contract, operation::Operation};
@@ -73,6 +73,15 @@ impl<'a> Table<'a> {
             self.routes.push(Route { path, method, scopes, operation });
         }
         Self { router: self.router.route(path, on(filter, handler)), ..self }
+    }
+
+    /// Sets what answers the methods that a path does not have.
+    pub(super) fn on_other_methods<H: Handler<T, Arc<App>>, T: 'static>(
+        self,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        Self { router: self.router.route(path, MethodRouter::new().fallback(handler)), ..self }
     }
 
     /// Adds a path that is not part of the contract, since every request is refused for this reason.

@@ -8,6 +8,7 @@ mod response;
 mod status;
 mod target;
 
+use self::target::Target;
 use super::{
     idempotency, inference, openapi,
     table::{self, GET, Table},
@@ -44,4 +45,5 @@ fn of_path<'a>(
         .on(GET, path, read, Form::Fixed, status::status, status)
         .on(GET, metadata, read, Form::Fixed, status::metadata, describe_metadata)
         .on_verbs(path, both, Form::Fixed, predict::call, [predict, classify])
+        .on_other_methods(path, async |target: Target| target.refuse_method())
 }

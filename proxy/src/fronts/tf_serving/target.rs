@@ -92,6 +92,11 @@ impl Target {
         }
     }
 
+    /// Why a method is refused that no path of a model has. The router does not know which methods a verb allows.
+    pub(super) fn refuse_method(&self) -> WrongPath {
+        self.verb().map_or_else(|wrong| wrong, |_| WrongPath::OnlyFor("POST"))
+    }
+
     /// The model, if the caller may use it.
     pub(super) fn model(&self, registry: &Registry, caller: &Caller) -> Result<Arc<Served>, ApiError> {
         let model = registry.of_query(&self.choice)?;

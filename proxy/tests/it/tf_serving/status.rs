@@ -121,6 +121,8 @@ async fn what_does_not_exist_is_not_found() {
     ] {
         assert_error(&gateway.post(path).await, 404, code, detail);
     }
+    let answer = gateway.delete("/v1/models/iris:run").await;
+    assert_error(&answer, 404, "not_found", "No such path");
 }
 
 #[tokio::test]
@@ -133,7 +135,10 @@ async fn each_path_has_its_method() {
         (Method::POST, "/v1/models/iris", "GET,HEAD"),
         (Method::POST, "/v1/models/iris/versions/1", "GET,HEAD"),
         (Method::POST, "/v1/models", "GET,HEAD"),
-        (Method::DELETE, "/v1/models/iris", "GET,HEAD,POST"),
+        (Method::DELETE, "/v1/models/iris", "GET,HEAD"),
+        (Method::OPTIONS, "/v1/models/iris/versions/1", "GET,HEAD"),
+        (Method::PUT, PREDICT, "POST"),
+        (Method::OPTIONS, "/v1/models/iris/labels/stable:classify", "POST"),
     ] {
         let answer = gateway.send(method.clone(), path, &[], "").await;
         assert_error(&answer, 405, "method_not_allowed", detail);
