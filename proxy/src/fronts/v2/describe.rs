@@ -10,6 +10,7 @@ use super::{
         operation::{Operation, Tag, answer},
         parts::prefer,
     },
+    request::LONGEST_ID,
 };
 use crate::error::{ApiError, CallError};
 
@@ -137,7 +138,7 @@ fn request_schema() -> Value {
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "id": {"type": ["string", "null"], "maxLength": 256},
+            "id": {"type": ["string", "null"], "maxLength": LONGEST_ID},
             "inputs": {"type": "array", "items": tensor, "minItems": 1},
             "outputs": {"type": ["array", "null"], "items": {"type": "object", "required": ["name"]}},
             "parameters": {

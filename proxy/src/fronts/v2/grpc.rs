@@ -22,7 +22,7 @@ use super::{
     metadata as facts,
     named::Named,
     parameters,
-    request::{InferRequest, LONGEST_ID, Parsed},
+    request::{InferRequest, Parsed, check_id},
     unsupported::{LOADING, SHARED_MEMORY, STATISTICS, STREAMING},
 };
 use crate::{

@@ -130,11 +130,11 @@ impl<P: Parameters> Reader<'_, P> {
         }
     }
 
-    /// A whole number.
+    /// A whole number; in JSON, 5.0 is one.
     fn whole(&mut self, name: &str) -> Option<u64> {
         let value = self.parameters.value(name)?;
         let whole = match &value {
-            Value::Number(number) => number.as_u64(),
+            Value::Number(number) => number.as_u64().or_else(|| whole_float(number)),
             _ => None,
         };
         if whole.is_none() {
@@ -155,6 +155,11 @@ impl<P: Parameters> Reader<'_, P> {
     fn wrong(&mut self, name: &str, code: &'static str, detail: impl Into<String>) {
         self.mistakes.push(Mistake::at(self.at.member(name), code, detail.into()));
     }
+}
+
+/// A float without a fraction; the largest integer for all that are larger.
+fn whole_float(number: &Number) -> Option<u64> {
+    number.as_f64().filter(|number| number.fract() == 0.0 && *number >= 0.0).map(|number| number as u64)
 }
 
 /// 0 is the default and 1 the highest; the larger, the lower.

@@ -27,7 +27,7 @@ const PARAMETERS: &str = "parameters";
 const BINARY_DATA: &str = "binary_data";
 const BINARY_DATA_OUTPUT: &str = "binary_data_output";
 
-/// Bytes of an id, which the answer repeats.
+/// Characters of an id, which the answer repeats.
 pub(super) const LONGEST_ID: usize = 1024;
 
 /// A valid request.
@@ -97,6 +97,15 @@ impl InferRequest {
     }
 }
 
+/// Checks the length of an id.
+pub(super) fn check_id(id: &str) -> Result<(), Mistake> {
+    if id.chars().nth(LONGEST_ID).is_none() {
+        return Ok(());
+    }
+    let detail = format!("must have at most {LONGEST_ID} characters");
+    Err(Mistake::at(Pointer::ROOT.member(ID), "length", detail))
+}
+
 struct Reader<'a> {
     model: &'a Served,
     mistakes: Vec<Mistake>,
@@ -131,15 +140,14 @@ impl Reader<'_> {
     }
 
     fn id(&mut self, value: JsonRef<'_>) -> Option<String> {
-        let at = Pointer::ROOT.member(ID);
         match value {
-            JsonRef::String(id) if id.len() <= LONGEST_ID => Some(id.to_owned()),
-            JsonRef::String(_) => {
-                self.wrong(at, "length", format!("must have at most {LONGEST_ID} bytes"));
-                None
+            JsonRef::String(id) => {
+                self.mistakes.extend(check_id(id).err());
+                Some(id.to_owned())
             }
             other => {
-                self.wrong(at, "type", format!("must be a string, not {}", other.kind()));
+                let detail = format!("must be a string, not {}", other.kind());
+                self.wrong(Pointer::ROOT.member(ID), "type", detail);
                 None
             }
         }

@@ -150,7 +150,7 @@ fn wrong_facts() -> Vec<(ModelInferRequest, &'static str)> {
             output("output", &[("classification", Int64Param(2))]),
             "/outputs/0/parameters/classification is not supported; the answer contains the output itself",
         ),
-        (ModelInferRequest { id: "x".repeat(1025), ..flower() }, "/id must have at most 1024 bytes"),
+        (ModelInferRequest { id: "x".repeat(1025), ..flower() }, "/id must have at most 1024 characters"),
     ]
 }
 

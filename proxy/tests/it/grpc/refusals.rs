@@ -98,7 +98,7 @@ async fn a_message_has_the_size_of_a_body() {
     let message = "The body must hold at most 262144 bytes";
     assert_status(&status, Code::ResourceExhausted, "payload_too_large", message);
     let status = site.infer(asked(sent(262_000))).await.unwrap_err();
-    assert_status(&status, Code::InvalidArgument, "invalid_input", "/id must have at most 1024 bytes");
+    assert_status(&status, Code::InvalidArgument, "invalid_input", "/id must have at most 1024 characters");
 }
 
 #[tokio::test]

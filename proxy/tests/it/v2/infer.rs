@@ -37,6 +37,15 @@ async fn a_version_can_be_named() {
 }
 
 #[tokio::test]
+async fn the_length_of_an_id_is_counted_in_characters() {
+    let gateway = Gateway::start().await;
+    let longest = "\u{10ffff}".repeat(1024);
+    let asked = flower(json!({"id": longest})).to_string();
+    let answer = exchange(&gateway, INFER, &[], asked.into()).await;
+    assert_eq!(answer.json(), answered(json!({"id": longest})));
+}
+
+#[tokio::test]
 async fn null_counts_as_an_omitted_member() {
     let gateway = Gateway::start().await;
     let limits = json!({"priority": null, "timeout": null, "binary_data_output": null, "sequence_id": null});
@@ -125,6 +134,8 @@ async fn the_job_has_the_tensors_the_outputs_and_the_limits_of_the_request() {
         (json!({"priority": 1}), Priority::High),
         (json!({"priority": 2, "timeout": 0}), Priority::Normal),
         (json!({"priority": 3, "timeout": 60_000_000}), Priority::Low),
+        (json!({"priority": 1.0, "timeout": 6e7}), Priority::High),
+        (json!({"priority": 1e300, "timeout": 1e300}), Priority::Low),
     ] {
         let body = flower(json!({"outputs": [{"name": "output"}], "parameters": parameters})).to_string();
         let worker = async {
@@ -170,7 +181,7 @@ async fn every_mistake_is_an_error_of_the_protocol() {
         (json!([]), "The body must be an object, not a list"),
         (json!({}), "/inputs is missing"),
         (flower(json!({"id": 1})), "/id must be a string, not a number"),
-        (flower(json!({"id": "x".repeat(1025)})), "/id must have at most 1024 bytes"),
+        (flower(json!({"id": "x".repeat(1025)})), "/id must have at most 1024 characters"),
         (
             with("/inputs/0/name", json!("x")),
             "/inputs/0/name is not an input of the model; its inputs are `input`",
@@ -200,6 +211,7 @@ async fn every_mistake_is_an_error_of_the_protocol() {
             "/parameters/priority must be a whole number, not a string",
         ),
         (with("/parameters", json!({"timeout": -1})), "/parameters/timeout must be a whole number, not -1"),
+        (with("/parameters", json!({"timeout": 1.5})), "/parameters/timeout must be a whole number, not 1.5"),
         (
             with("/parameters", json!({"binary_data_output": 1})),
             "/parameters/binary_data_output must be true or false, not a number",

@@ -8,7 +8,7 @@ use tepal_shared::{
     tensor::{open_inference::message, pointer::Pointer},
 };
 
-use super::{InferRequest, LONGEST_ID, parameters::Reader};
+use super::{InferRequest, check_id, parameters::Reader};
 use crate::{
     error::{MOST_MISTAKES, Mistake},
     jobs::models::Served,
@@ -20,10 +20,7 @@ const PARAMETERS: &str = "parameters";
 pub(super) fn read(request: ModelInferRequest, model: &Arc<Served>) -> Result<InferRequest, Vec<Mistake>> {
     let ModelInferRequest { id, parameters, inputs, outputs, raw_input_contents, .. } = request;
     let mut mistakes = Vec::new();
-    if id.len() > LONGEST_ID {
-        let detail = format!("must have at most {LONGEST_ID} bytes");
-        mistakes.push(Mistake::at(Pointer::ROOT.member("id"), "length", detail));
-    }
+    mistakes.extend(check_id(&id).err());
     let at = Pointer::ROOT.member(PARAMETERS);
     let (priority, timeout) = Reader { parameters: &parameters, at, mistakes: &mut mistakes }.limits();
     let outputs = read_outputs(outputs, model, &mut mistakes);
