@@ -12,7 +12,7 @@ use super::{
     status,
     table::{Describe, Described},
 };
-use crate::error::CallError;
+use crate::error::{ApiError, CallError};
 
 /// The operations on a model, a version or a label.
 #[derive(Clone, Copy)]
@@ -60,8 +60,8 @@ fn of_label(operation: Operation) -> Operation {
     operation
 }
 
-fn reading(id: &'static str, summary: &'static str, answer: Value) -> Operation {
-    Operation::without_body(id, Tag::TensorFlowServing, summary, answer, vec![])
+fn reading(id: &'static str, summary: &'static str, answer: Value, errors: Vec<ApiError>) -> Operation {
+    Operation::without_body(id, Tag::TensorFlowServing, summary, answer, errors)
 }
 
 pub(super) fn list(_: &mut Contract<'_>) -> Operation {
@@ -69,12 +69,19 @@ pub(super) fn list(_: &mut Contract<'_>) -> Operation {
         "v1Models",
         "List the models",
         answer("The models that the caller may use", &status::model_list(&["iris"])),
+        vec![],
     )
 }
 
 fn status(id: &'static str) -> Operation {
     let example = status::model_status("iris", &["1"], true);
-    reading(id, "The states of a model's versions", answer("The states", &example))
+    // What follows a colon is a verb, and there is none for GET.
+    reading(
+        id,
+        "The states of a model's versions",
+        answer("The states", &example),
+        vec![ApiError::NoSuchPath],
+    )
 }
 
 fn metadata(id: &'static str) -> Operation {
@@ -92,7 +99,7 @@ fn metadata(id: &'static str) -> Operation {
         "model_spec": {"name": "iris", "signature_name": "", "version": "1"},
         "metadata": {"signature_def": {"signature_def": {"serving_default": signature}}},
     });
-    reading(id, "The signature of a model", answer("The signature", &example))
+    reading(id, "The signature of a model", answer("The signature", &example), vec![])
 }
 
 /// An operation that waits for a job.

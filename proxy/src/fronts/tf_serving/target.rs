@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    extract::{FromRequestParts, RawPathParams},
+    extract::{FromRequestParts, MatchedPath, RawPathParams},
     http::{HeaderValue, header::ALLOW, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -53,19 +53,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         // A path that cannot be decoded names no model.
         let found = RawPathParams::from_request_parts(parts, state).await.ok();
-        Ok(Self::of(found.iter().flatten()))
+        let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        Ok(Self::of(route, found.iter().flatten()))
     }
 }
 
 impl Target {
-    fn of<'a>(parameters: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+    fn of<'a>(route: &str, parameters: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let choice = Choice { model: Some(String::new()), version: None };
         let mut target = Self { choice, label: None, verb: None };
-        for (parameter, value) in parameters {
-            // No name, version or label contains a colon.
-            let (value, verb) =
-                value.rsplit_once(':').map_or((value, None), |(value, verb)| (value, Some(verb)));
-            target.verb = verb.map(str::to_owned);
+        for (parameter, mut value) in parameters {
+            // Only the last segment has a verb. No name, version or label contains a colon.
+            if route.ends_with(&format!("{{{parameter}}}"))
+                && let Some((before, verb)) = value.rsplit_once(':')
+            {
+                (value, target.verb) = (before, Some(verb.to_owned()));
+            }
             match parameter {
                 "version" => target.choice.version = Some(number(value)),
                 "label" => target.label = Some(value.to_owned()),
@@ -150,7 +153,8 @@ mod tests {
     use super::*;
 
     fn of(parameters: &[(&str, &str)]) -> (Option<String>, Option<String>, Option<String>, Option<Verb>) {
-        let target = Target::of(parameters.iter().copied());
+        let route = parameters.last().map_or_else(String::new, |(name, _)| format!("/{{{name}}}"));
+        let target = Target::of(&route, parameters.iter().copied());
         let verb = target.verb().ok();
         (target.choice.model, target.choice.version, target.label, verb)
     }
@@ -166,6 +170,10 @@ mod tests {
         assert_eq!(label, (text("iris"), None, text("stable"), Some(Verb::Explain)));
         assert_eq!(of(&[]), (text(""), None, None, None));
         assert_eq!(of(&[("name", "iris:run")]).3, None);
+        let earlier = of(&[("name", "iris:predict"), ("version", "1")]);
+        assert_eq!(earlier, (text("iris:predict"), text("1"), None, None));
+        let metadata = Target::of("/{name}/metadata", [("name", "iris:predict")].into_iter());
+        assert_eq!((metadata.choice.model, metadata.verb), (text("iris:predict"), None));
     }
 
     #[test]

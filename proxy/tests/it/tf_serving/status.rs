@@ -109,7 +109,11 @@ async fn what_does_not_exist_is_not_found() {
         ("/v1/models/iris/labels/stable", "model_version_not_found", label),
         ("/v1/models/iris/labels/stable/metadata", "model_version_not_found", label),
         ("/v1/models/iris:run", "not_found", "No such path"),
+        ("/v1/models/iris/labels/a:run", "not_found", "No such path"),
         ("/v1/nothing", "not_found", "No such path"),
+        ("/v1/models/iris:predict/metadata", "model_not_found", model),
+        ("/v1/models/iris:run/versions/1", "model_not_found", model),
+        ("/v1/models/iris/versions/1:predict/metadata", "model_version_not_found", version),
     ] {
         assert_error(&gateway.get(path).await, 404, code, detail);
     }
@@ -118,6 +122,7 @@ async fn what_does_not_exist_is_not_found() {
         ("/v1/models/iris/versions/2:predict", "model_version_not_found", version),
         ("/v1/models/iris/labels/stable:classify", "model_version_not_found", label),
         ("/v1/models/iris:run", "not_found", "No such path"),
+        ("/v1/models/iris:run/versions/1:predict", "model_not_found", model),
     ] {
         assert_error(&gateway.post(path).await, 404, code, detail);
     }
