@@ -1,7 +1,9 @@
 """What schemathesis cannot know of the API."""
 
+import json
 import os
 import re
+import struct
 import uuid
 
 import schemathesis
@@ -22,7 +24,13 @@ def sound(ctx, value):
 # Media types of bodies for a model with one input of BYTES.
 CONTENT = ("application/octet-stream", "text/plain", "image/", "audio/")
 CONTENT_MODEL = os.environ["CONTENT_MODEL"]
+# The reference model, and others that the service has.
+MODEL = "iris"
+OTHER_MODELS = ("language", CONTENT_MODEL)
 FLOWER = [5.1, 3.5, 1.4, 0.2]
+TENSOR = {"name": "input", "shape": [1, 4], "datatype": "FP32"}
+# Microseconds in which the reference model certainly runs.
+LONG = 60_000_000
 
 
 def is_positive(case):
@@ -39,14 +47,39 @@ def fit_to_model(case):
         if "data" in body:
             body["data"] = [FLOWER]
         else:
-            body["inputs"] = [{"name": "input", "shape": [1, 4], "datatype": "FP32", "data": FLOWER}]
+            body["inputs"] = [TENSOR | {"data": FLOWER}]
         for name in ("model", "outputs"):
             body.pop(name, None)
         (case.query or {}).pop("model", None)
+        if "version" in body:
+            (case.query or {}).pop("version", None)
+
+
+def name_reference_model(case):
+    """An inference whose path names another known model becomes one of the reference model."""
+    if case.method == "POST" and (case.path_parameters or {}).get("name") in OTHER_MODELS:
+        case.path_parameters["name"] = MODEL
+
+
+def fit_to_open_inference(case):
+    """The same for an inference of the Open Inference Protocol, in both forms."""
+    name_reference_model(case)
+    body = case.body
+    if case.media_type == "application/octet-stream":
+        text = json.dumps({"inputs": [TENSOR | {"parameters": {"binary_data_size": 16}}]}).encode()
+        case.headers["Inference-Header-Content-Length"] = str(len(text))
+        case.body = text + struct.pack("<4f", *FLOWER)
+    elif isinstance(body, dict) and "inputs" in body:
+        body["inputs"] = [TENSOR | {"data": FLOWER}]
+        body.pop("outputs", None)
+        parameters = body.get("parameters") or {}
+        if parameters.get("timeout"):
+            parameters["timeout"] = max(parameters["timeout"], LONG)
 
 
 def fit_to_tensorflow(case):
     """The same for a prediction or classification of TensorFlow Serving's API."""
+    name_reference_model(case)
     body = case.body
     if isinstance(body, dict):
         for member, value in ("instances", [FLOWER]), ("inputs", [FLOWER]), ("examples", [{"input": FLOWER}]):
@@ -63,7 +96,10 @@ def before_call(ctx, case, **kwargs):
     - A key that was used for another request is refused (422). Each well-formed key is used once.
     - Only the service can make a cursor. One that merely has its form is left out.
     - Inputs and outputs of a submission become those of the reference model. Content is sent to a model that takes it.
-    - The length of the JSON in a binary body is left out, so the body is one of its media type.
+    - A version in the body and another one in the query contradict each other. Only the one in the body is kept.
+    - A time limit of an inference that is too short ends in a time-out (504). It becomes a minute.
+    - The length of the JSON in a binary body is left out, so the body is one of its media type. Bodies of the Open Inference
+      Protocol become JSON and raw bytes with the length of the JSON.
     """
     if re.fullmatch("[0-9]+", str((case.headers or {}).get("Inference-Header-Content-Length"))):
         del case.headers["Inference-Header-Content-Length"]
@@ -71,8 +107,8 @@ def before_call(ctx, case, **kwargs):
     if isinstance(key, str) and re.fullmatch("[!-~]{1,255}", key):
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
     if is_positive(case):
-        fit = fit_to_tensorflow if case.path.startswith("/v1/") else fit_to_model
-        fit(case)
+        fits = {"/v1/": fit_to_tensorflow, "/v2/": fit_to_open_inference}
+        fits.get(case.path[:4], fit_to_model)(case)
     cursor = (case.query or {}).get("cursor")
     if isinstance(cursor, str) and re.fullmatch("[A-Za-z0-9_-]{60}", cursor):
         del case.query["cursor"]
