@@ -132,10 +132,10 @@ pub async fn run(
     for (server, listener) in &ports {
         announce(&app, server, listener);
     }
-    let redis = app.store.queue().redis();
+    let queue = app.store.queue();
     tokio::select! {
         outcome = connections::serve(ports, &busy, &shutdown) => outcome.map_err(StartError::Threads)?,
-        format = redis.refused_format() => return Err(StartError::StoredFormat(format)),
+        refused = queue.refused() => return Err(StartError::Refused(refused)),
     }
     info!(action = "proxy_stopped");
     Ok(())

@@ -177,6 +177,8 @@ pub(crate) struct Workers {
     pub(crate) failed: BTreeSet<String>,
     /// Models that no live worker serves yet, because their server has not described them.
     pub(crate) undescribed: BTreeSet<String>,
+    /// Numbers of partitions in which live workers look for jobs.
+    pub(crate) partitions: BTreeSet<u16>,
     /// The model's metadata from the worker with the latest heartbeat, JSON.
     pub(crate) metadata: Option<Bytes>,
 }

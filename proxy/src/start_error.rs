@@ -38,9 +38,9 @@ pub enum StartError {
     /// The file of API keys changed after the settings were checked, and is no longer valid.
     #[error("the API keys cannot be used")]
     ApiKeys(#[source] KeysError),
-    /// The jobs in Redis have another stored format.
+    /// The jobs in Redis have another stored format, or are in more partitions.
     #[error("{}: {}", .0, .0.fix())]
-    StoredFormat(WrongTopology),
+    Refused(WrongTopology),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),

@@ -78,9 +78,9 @@ pub enum StartError {
         /// Why not; it is part of the message.
         error: io::Error,
     },
-    /// The jobs in Redis have another stored format.
+    /// The jobs in Redis have another stored format, or are in more partitions.
     #[error("{}: {}", .0, .0.fix())]
-    StoredFormat(WrongTopology),
+    Refused(WrongTopology),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),
@@ -165,10 +165,10 @@ impl Worker {
 
     /// Runs, unless the queue has another stored format.
     async fn serve(self, opened: Opened, shutdown: CancellationToken) -> Result<(), StartError> {
-        let redis = self.work.queue().redis().clone();
+        let queue = self.work.queue().clone();
         tokio::select! {
             () = self.run(opened, shutdown) => Ok(()),
-            format = redis.refused_format() => Err(StartError::StoredFormat(format)),
+            refused = queue.refused() => Err(StartError::Refused(refused)),
         }
     }
 

@@ -26,6 +26,7 @@ pub(super) fn sum_up(mut records: Vec<WorkerRecord>, default: Option<ModelName>)
             model.backend = served.backend;
             model.descriptions.insert(served.description);
         }
+        workers.partitions.extend((state.partitions > 0).then_some(state.partitions));
         workers.failed.extend(state.failed_models);
         workers.undescribed.extend(state.undescribed_models);
         let metadata = state.metadata.and_then(|metadata| serde_json::to_vec(&metadata).ok());

@@ -242,6 +242,7 @@ impl Gateway {
                 failed_models: vec![],
                 undescribed_models: vec![],
                 consumers: 1,
+                partitions: 0,
                 in_flight: 0,
             },
         );
@@ -296,6 +297,7 @@ impl Gateway {
                 failed_models: names(failed),
                 undescribed_models: names(undescribed),
                 consumers: 1,
+                partitions: 0,
                 in_flight: 0,
             },
         );

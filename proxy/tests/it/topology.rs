@@ -11,7 +11,7 @@ use tepal_tests::{
 use crate::{
     doctor::{doctor, line},
     expect::{Problem, problem},
-    gateway::{FLOWER, JSON, SOON},
+    gateway::{FLOWER, Gateway, JSON, SOON},
 };
 
 const DETAIL: &str =
@@ -167,4 +167,16 @@ async fn a_cluster_goes_on_while_one_of_its_primaries_is_down() {
             .is_err_and(|error| error.to_string().contains(&killed.port().to_string()))
     };
     assert!((0..6).any(|partition| is_lost(&keys.log(partition))), "the killed one owned a partition");
+}
+
+#[tokio::test]
+async fn workers_with_fewer_partitions_are_a_warning() {
+    let gateway = Gateway::on(RedisServer::shipped().start().await, &[("PARTITIONS", "4")]).await;
+    gateway.heartbeat("w1", "onnx", true, None);
+    let key = gateway.store.queue.keys().workers();
+    let record = gateway.redis.cli(&["HGET", &key, "w1"]);
+    let record = record.replace(r#""partitions":0"#, r#""partitions":2"#);
+    gateway.redis.cli(&["HSET", &key, "w1", &record]);
+    let expected = r#"{"status":"healthy","components":{"redis":"ok","onnx":"ok"},"warnings":[{"code":"partitions_differ","detail":"This proxy has PARTITIONS=4, but live workers have 2: only the other workers run jobs of all partitions"}]}"#;
+    gateway.health_is(200, expected).await;
 }

@@ -1,6 +1,6 @@
 //! A queue: its connections, its keys and its numbers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value};
@@ -8,12 +8,15 @@ use redis::{Cmd, Pipeline, Value};
 use crate::{
     job::MOST_PARTITIONS,
     queue::{
-        error::StoreError,
+        error::{StoreError, WrongTopology},
         keys::Keys,
         link::{Redis, is_redirection},
         policy::Policy,
     },
 };
+
+/// Pause after Redis did not answer at the start.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A queue in Redis. Clones share the connections. What a service may do with it is in the roles that are made of it:
 /// [`Intake`](super::intake::Intake), [`Work`](super::work::Work), [`Views`](super::views::Views).
@@ -103,6 +106,40 @@ impl Queue {
             outcomes[number] = outcome;
         }
         outcomes
+    }
+
+    /// Why this process must not use the queue: its jobs have another stored format, or some are in partitions that the process does
+    /// not use. Waits for ever if neither is so when Redis first answers.
+    pub async fn refused(&self) -> WrongTopology {
+        tokio::select! {
+            format = self.redis.refused_format() => format,
+            partitions = self.refused_partitions() => partitions,
+        }
+    }
+
+    async fn refused_partitions(&self) -> WrongTopology {
+        let own = self.policy.partitions;
+        loop {
+            self.redis.up().await;
+            // The log has an entry for each job that is kept.
+            let first_entry = |partition: u8| {
+                let mut command = redis::cmd("XRANGE");
+                command.arg(self.keys.log(partition)).arg("-").arg("+").arg("COUNT").arg(1);
+                (partition, command)
+            };
+            let others = (0..=u8::MAX).filter(|partition| u16::from(*partition) >= own);
+            let logs = self.ask(others.clone().map(first_entry).collect()).await;
+            let is_used = |log: &Result<Value, StoreError>| matches!(log, Ok(Value::Array(entries)) if !entries.is_empty());
+            let used = others.zip(&logs).filter(|(_, log)| is_used(log)).map(|(partition, _)| partition);
+            if let Some(last) = used.last() {
+                return WrongTopology::FewerPartitions { found: u16::from(last) + 1, own };
+            }
+            // Nodes of a cluster that have no partition of this process are not asked.
+            if logs.is_empty() || logs.iter().any(Result::is_ok) {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// The keys.

@@ -43,6 +43,9 @@ pub struct WorkerState {
     pub undescribed_models: Vec<String>,
     /// Number of consumers.
     pub consumers: u32,
+    /// Number of partitions in which it looks for jobs; 0 = not reported.
+    #[serde(default)]
+    pub partitions: u16,
     /// Number of jobs that it holds.
     pub in_flight: u64,
 }

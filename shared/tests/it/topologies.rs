@@ -7,7 +7,7 @@ use tepal_shared::{
     job::{JobId, JobStatus, Stream},
     queue::{
         Policy,
-        error::StoreError,
+        error::{StoreError, WrongTopology},
         intake::Submitted,
         keys::Keys,
         link::{ConnectionSettings, Redis},
@@ -218,4 +218,20 @@ async fn a_primary_that_was_frozen_past_the_failover_gets_no_more_jobs() {
     for id in ids {
         assert_eq!(group.servers[1].cli(&["EXISTS", &store.queue.keys().job(id)]), "1");
     }
+}
+
+#[tokio::test]
+async fn a_process_with_fewer_partitions_than_the_queue_is_refused() {
+    let redis = RedisServer::start().await;
+    let store = open(&redis.url()).await;
+    let refused = async |partitions| {
+        let policy = Policy { partitions, ..Policy::default() };
+        let other = Store::new(store.queue.redis().clone(), store.queue.keys().clone(), policy);
+        timeout(Duration::from_millis(300), other.queue.refused()).await.ok()
+    };
+    assert_eq!(refused(2).await, None, "there are no jobs");
+    store.intake.submit(JobId::new(2), new_job()).await.unwrap();
+    let fewer = WrongTopology::FewerPartitions { found: 3, own: 2 };
+    assert_eq!(refused(2).await, Some(fewer));
+    assert_eq!(refused(3).await, None);
 }

@@ -62,6 +62,7 @@ impl Heartbeat {
             failed_models: Vec::new(),
             undescribed_models: Vec::new(),
             consumers: 1,
+            partitions: config.common.policy.partitions,
             in_flight: 0,
         };
         Self { worker_id: config.worker_id.clone(), state, published: None, work, served, changed, leases }

@@ -86,6 +86,9 @@ pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> R
     health.warnings = warnings(&snapshot);
     health.warnings.extend(own_warnings(&app.models, &snapshot));
     health.warnings.extend(too_few_workers(&app, &snapshot));
+    let partitions = app.store.queue().policy().partitions;
+    let workers = snapshot.workers.as_ref();
+    health.warnings.extend(workers.and_then(|workers| partitions_differ(workers, partitions)));
     let workers = snapshot.workers.as_ref().filter(|workers| !workers.models.is_empty());
     if let Some(workers) = workers.filter(|_| registry.len() > 1) {
         health.models = models(&app, &registry, workers);
@@ -168,6 +171,16 @@ fn differences(workers: &Workers) -> Option<Warning> {
     let names: Vec<_> = differing.map(|(name, _)| name.as_str()).collect();
     let detail = format!("Live workers have different descriptions of {}", names.join(", "));
     (!names.is_empty()).then_some(Warning { code: "descriptions_differ", detail })
+}
+
+/// Live workers that look for jobs in fewer partitions than this proxy uses.
+fn partitions_differ(workers: &Workers, own: u16) -> Option<Warning> {
+    let fewer: Vec<_> = workers.partitions.iter().filter(|of| **of < own).map(u16::to_string).collect();
+    let detail = format!(
+        "This proxy has PARTITIONS={own}, but live workers have {}: only the other workers run jobs of all partitions",
+        fewer.join(" and ")
+    );
+    (!fewer.is_empty()).then_some(Warning { code: "partitions_differ", detail })
 }
 
 /// Models in MODELS_DIR that live workers describe differently, or whose files cannot be read.

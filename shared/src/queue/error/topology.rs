@@ -32,6 +32,16 @@ pub enum WrongTopology {
         /// The number of the slot.
         slot: u16,
     },
+    /// The queue has more partitions than this process uses.
+    #[error(
+        "the queue has jobs in {found} partitions, but PARTITIONS is {own}: those of the others would wait for ever"
+    )]
+    FewerPartitions {
+        /// Partitions of the queue, at least.
+        found: u16,
+        /// Partitions of this process.
+        own: u16,
+    },
     /// The queue was written by a version with another stored format.
     #[error(
         "the queue has jobs of the stored format {found}, but this version reads and writes format {}",
@@ -65,6 +75,7 @@ impl WrongTopology {
             Self::Uncovered { .. } => {
                 "check the nodes with `redis-cli --cluster check`, start those that are down, or assign the slot"
             }
+            Self::FewerPartitions { .. } => "set PARTITIONS to that number or more; it must never shrink",
             Self::StoredFormat { .. } => {
                 "start the version that wrote the queue, let its workers drain it while no proxy accepts jobs, then start \
                  this version; or set another QUEUE_NAME"
