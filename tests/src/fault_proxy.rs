@@ -65,6 +65,8 @@ struct Drops {
     replies: u64,
     /// Requests holding these bytes lose their reply; each pattern once.
     requests: Vec<Vec<u8>>,
+    /// Connections whose requests hold these bytes fall silent.
+    silencing: Option<Vec<u8>>,
 }
 
 /// The proxy. It stops, and its connections are cut, when it is dropped.
@@ -203,7 +205,13 @@ impl FaultProxy {
         self.control.drops().requests.push(pattern.as_ref().to_vec());
     }
 
-    /// Disarms [`drop_replies`](Self::drop_replies) and [`drop_reply_to`](Self::drop_reply_to).
+    /// A connection with a request whose bytes hold `pattern` falls silent, as with [`half_open`](Self::half_open): the upstream does
+    /// not see that request.
+    pub fn silence(&self, pattern: impl AsRef<[u8]>) {
+        self.control.drops().silencing = Some(pattern.as_ref().to_vec());
+    }
+
+    /// Disarms [`drop_replies`](Self::drop_replies), [`drop_reply_to`](Self::drop_reply_to) and [`silence`](Self::silence).
     pub fn drop_no_replies(&self) {
         *self.control.drops() = Drops::default();
     }
@@ -260,12 +268,18 @@ impl Control {
     /// Whether the reply to this request is to be dropped.
     fn takes_reply_to(&self, request: &[u8]) -> bool {
         let mut drops = self.drops();
-        let holds = |pattern: &Vec<u8>| {
-            request.windows(pattern.len().max(1)).any(|bytes| bytes == pattern.as_slice())
-        };
-        let found = drops.requests.iter().position(holds);
+        let found = drops.requests.iter().position(|pattern| holds(request, pattern));
         found.map(|index| drops.requests.swap_remove(index)).is_some()
     }
+
+    /// Whether this request silences its connection.
+    fn is_silenced_by(&self, request: &[u8]) -> bool {
+        self.drops().silencing.as_ref().is_some_and(|pattern| holds(request, pattern))
+    }
+}
+
+fn holds(request: &[u8], pattern: &[u8]) -> bool {
+    request.windows(pattern.len().max(1)).any(|bytes| bytes == pattern)
 }
 
 fn parsed(upstream: &str) -> SocketAddr {

@@ -36,7 +36,7 @@ pub use self::{
 };
 use crate::{
     backend::{Backend, Lazy, ServedInterface},
-    fetch::{lane::Lane, quarantine::Quarantine, reader::Arrivals},
+    fetch::{arrivals::Arrivals, lane::Lane, quarantine::Quarantine},
     metrics,
     models::{ModelFailure, ServedModel},
     run::{

@@ -8,7 +8,7 @@ pub(super) mod outcome;
 mod settle;
 mod upkeep;
 
-pub use blocking_reader::BlockingReader;
+pub use blocking_reader::{BlockingReader, ReadSettings};
 pub use claim::TakeRequest;
 pub use handle::Work;
 pub use outcome::{EndedJob, Fence, Granted, Settled};

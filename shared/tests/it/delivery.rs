@@ -8,15 +8,19 @@ use tepal_shared::{
     job::{Claim, Delivery, JobId, NewJob, Priority},
     queue::{
         error::StoreError,
-        work::{BlockingReader, Settlement, TakeRequest},
+        work::{BlockingReader, ReadSettings, Settlement, TakeRequest},
     },
 };
+
+use tokio::time::{sleep, timeout};
 
 use crate::{
     queue::{DONE, FROM_START, Queue, SOON, all, claims, complete, ids, new_job, stream},
     snapshot::Snapshot,
 };
 
+const SHORT: Duration = Duration::from_millis(10);
+const LONG: Duration = Duration::from_secs(60);
 const HIGH_FIRST: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
 const LOW_FIRST: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
 
@@ -261,28 +265,26 @@ pub(crate) async fn a_job_from_the_future_is_zero_old(queue: &Queue) {
     assert_eq!(queue.field(id, "waited_ms").await.as_deref(), Some("0"));
 }
 
-/// A reader that blocks for a short time.
-fn reader_of(queue: &Queue) -> BlockingReader {
-    let streams = Priority::ALL.map(stream).into();
-    let longest_block = Duration::from_millis(10);
-    BlockingReader::new(queue.store.work.clone(), "w".to_owned(), streams, longest_block, usize::MAX)
+/// A reader of the streams of a model, in partition 0.
+pub(crate) fn reader_of(queue: &Queue, longest_block: Duration) -> BlockingReader {
+    let settings = ReadSettings {
+        partition: 0,
+        consumer: "w".to_owned(),
+        longest_block,
+        longest_unendable_block: SHORT,
+        max_bytes: usize::MAX,
+    };
+    BlockingReader::new(queue.store.work.clone(), settings, Priority::ALL.map(stream).into())
 }
 
 pub(crate) async fn an_entry_that_a_blocking_read_gave_is_started(queue: &Queue) {
     queue.take("w", 1).await;
-    let mut reader = BlockingReader::new(
-        queue.store.work.clone(),
-        "w".to_owned(),
-        Priority::ALL.map(stream).into(),
-        Duration::from_millis(1_000),
-        usize::MAX,
-    );
+    let mut reader = reader_of(queue, LONG);
     let (read, ids) = tokio::join!(reader.read(), async {
         [queue.submit_at(Priority::Low).await, queue.submit_at(Priority::Low).await]
     });
 
-    let [started] = read.unwrap().try_into().unwrap();
-    assert_eq!(self::ids(&started.unwrap()), [ids[0]]);
+    assert_eq!(self::ids(&read.unwrap()), [ids[0]]);
     assert_eq!(queue.state(ids[0]).await, "processing 1/0/0 w input");
     assert_eq!(queue.state(ids[1]).await, "pending 0/0/0 new input");
 }
@@ -296,10 +298,10 @@ pub(crate) async fn what_was_delivered_and_not_started_is_started_by_the_next_re
     queue.redis::<u64>(&["XGROUP", "DESTROY", &gone, "workers"]).await;
 
     // Reading fails, and starting does not.
-    let mut reader = reader_of(queue);
-    let [started] = reader.read().await.unwrap().try_into().unwrap();
+    let mut reader = reader_of(queue, SHORT);
+    let started = reader.read().await.unwrap();
 
-    assert_eq!(ids(&started.unwrap()), [id]);
+    assert_eq!(ids(&started), [id]);
 }
 
 pub(crate) async fn a_reader_does_without_the_scripts(queue: &Queue) {
@@ -307,19 +309,44 @@ pub(crate) async fn a_reader_does_without_the_scripts(queue: &Queue) {
     let id = queue.submit().await;
     queue.redis::<String>(&["SCRIPT", "FLUSH"]).await;
 
-    let mut reader = reader_of(queue);
-    let [started] = reader.read().await.unwrap().try_into().unwrap();
+    let mut reader = reader_of(queue, SHORT);
+    let started = reader.read().await.unwrap();
 
-    assert_eq!(ids(&started.unwrap()), [id]);
+    assert_eq!(ids(&started), [id]);
 }
 
 pub(crate) async fn a_blocking_read_says_that_the_group_is_missing(queue: &Queue) {
-    let mut reader = reader_of(queue);
+    let mut reader = reader_of(queue, SHORT);
 
     assert!(matches!(reader.read().await, Err(StoreError::GroupMissing(_))));
     queue.take("w", 1).await;
-    let [started] = reader.read().await.unwrap().try_into().unwrap();
-    assert_eq!(ids(&started.unwrap()), []);
+    assert_eq!(ids(&reader.read().await.unwrap()), []);
+}
+
+pub(crate) async fn a_read_ends_when_it_is_asked_to_and_the_next_one_goes_on(queue: &Queue) {
+    queue.take("w", 1).await;
+    let mut reader = reader_of(queue, LONG);
+
+    // The request to end it may overtake the read.
+    for pause in [Duration::ZERO, SHORT] {
+        let read = timeout(SOON, reader.read_until(sleep(pause))).await.expect("it ends early").unwrap();
+        assert_eq!(ids(&read), []);
+    }
+
+    let (read, id) = tokio::join!(reader.read(), queue.submit());
+    assert_eq!(ids(&read.unwrap()), [id]);
+}
+
+pub(crate) async fn a_reader_that_may_not_end_its_reads_blocks_for_a_short_time(queue: &Queue) {
+    queue.take("w", 1).await;
+    for (right, other) in [("client|id", "client|unblock"), ("client|unblock", "client|id")] {
+        let rights = [format!("-{right}"), format!("+{other}")];
+        queue.redis::<String>(&["ACL", "SETUSER", "default", &rights[0], &rights[1]]).await;
+        let mut reader = reader_of(queue, LONG);
+        let read = timeout(SOON, reader.read_until(async {})).await.expect("it ends early").unwrap();
+        assert_eq!(ids(&read), []);
+    }
+    queue.redis::<String>(&["ACL", "SETUSER", "default", "+client|unblock"]).await;
 }
 
 pub(crate) async fn a_job_lives_in_the_partition_of_its_id(queue: &Queue) {
@@ -354,5 +381,7 @@ as_tests![
     what_was_delivered_and_not_started_is_started_by_the_next_read,
     a_reader_does_without_the_scripts,
     a_blocking_read_says_that_the_group_is_missing,
+    a_read_ends_when_it_is_asked_to_and_the_next_one_goes_on,
+    a_reader_that_may_not_end_its_reads_blocks_for_a_short_time,
     a_job_lives_in_the_partition_of_its_id,
 ];

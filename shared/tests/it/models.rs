@@ -6,15 +6,18 @@ use tepal_shared::{
     job::{Claim, JobId, ModelName, NewJob, Priority, Stream, owner::View},
     queue::{
         intake::{Cancelled, Depths, Expired, Requeued, Submitted},
-        work::{BlockingReader, Granted, Settlement, TakeRequest},
+        work::{Granted, Settlement, TakeRequest},
     },
 };
 
 use tepal_tests::wait::eventually;
 
-use crate::queue::{
-    ANYONE, DONE, INPUT, Queue, SOON, all, all_streams, claims, complete, fail, ids, model, new_job, other,
-    streams_of,
+use crate::{
+    delivery::reader_of,
+    queue::{
+        ANYONE, DONE, INPUT, Queue, SOON, all, all_streams, claims, complete, fail, ids, model, new_job,
+        other, streams_of,
+    },
 };
 
 /// Submits an ordinary job of this model and priority.
@@ -83,16 +86,12 @@ pub(crate) async fn one_call_claims_jobs_of_several_models_in_the_order_of_the_s
 
 pub(crate) async fn one_blocking_read_starts_jobs_of_several_models(queue: &Queue) {
     take(queue, "w", &[model(), other()]).await;
-    let (block, streams) = (Duration::from_millis(10), streams_of(&[model()]));
-    let mut reader =
-        BlockingReader::new(queue.store.work.clone(), "w".to_owned(), streams, block, usize::MAX);
+    let mut reader = reader_of(queue, Duration::from_millis(10));
     let submitted = [queue.submit().await, submit(queue, other(), Priority::Low).await];
 
-    let [started] = reader.read().await.unwrap().try_into().unwrap();
-    assert_eq!(ids(&started.unwrap()), submitted[..1]);
+    assert_eq!(ids(&reader.read().await.unwrap()), submitted[..1]);
     reader.read_from(all_streams());
-    let [started] = reader.read().await.unwrap().try_into().unwrap();
-    let started = started.unwrap();
+    let started = reader.read().await.unwrap();
     assert_eq!(ids(&started), submitted[1..]);
     assert_eq!(claims(&started)[0].stream, Stream { model: other(), priority: Priority::Low });
 }

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use tepal_shared::{
-    job::{JobId, Priority},
+    job::JobId,
     queue::{
         error::StoreError,
         intake::Submitted,
         link::{ConnectionSettings, Redis},
-        work::{BlockingReader, Fence, Settled, Settlement},
+        work::{Fence, Settled, Settlement},
     },
 };
 use tepal_tests::{
@@ -19,7 +19,8 @@ use tepal_tests::{
 use tokio::time::timeout;
 
 use crate::{
-    queue::{DONE, Queue, SOON, complete, ids, new_job, stream},
+    delivery::reader_of,
+    queue::{DONE, Queue, SOON, complete, ids, new_job},
     store::Store,
 };
 
@@ -179,20 +180,14 @@ pub(crate) async fn a_killed_redis_comes_back_with_every_job_and_every_lease(_: 
 pub(crate) async fn a_blocked_reader_outlives_a_restart(_: &Queue) {
     let queue = with_aof().await;
     queue.take("w", 1).await;
-    let mut reader = BlockingReader::new(
-        queue.store.work.clone(),
-        "w".to_owned(),
-        Priority::ALL.map(stream).into(),
-        Duration::from_secs(2),
-        usize::MAX,
-    );
+    let mut reader = reader_of(&queue, Duration::from_secs(2));
     let (read, ()) = tokio::join!(reader.read(), queue.server.restart());
     assert!(read.is_err_and(|error| error.is_retryable()));
 
     let id = queue.submit().await;
     let read = eventually(SOON, "the reader", async || reader.read().await.ok()).await;
 
-    assert_eq!(read.into_iter().flat_map(|granted| ids(&granted.unwrap())).collect::<Vec<_>>(), [id]);
+    assert_eq!(ids(&read), [id]);
 }
 
 /// Demotes the server to a replica of another, and points the proxy to that one.
@@ -206,13 +201,7 @@ pub(crate) async fn fail_over(server: &RedisServer, proxy: &FaultProxy) -> Redis
 pub(crate) async fn a_reader_leaves_a_primary_that_was_demoted(queue: &Queue) {
     let (proxy, queue) = behind_a_proxy(queue).await;
     queue.take("w", 1).await;
-    let mut reader = BlockingReader::new(
-        queue.store.work.clone(),
-        "w".to_owned(),
-        Priority::ALL.map(stream).into(),
-        Duration::from_millis(1),
-        usize::MAX,
-    );
+    let mut reader = reader_of(&queue, Duration::from_millis(1));
     reader.read().await.unwrap();
     // No client is blocked, so no connection is closed.
     let _promoted = fail_over(&queue.server, &proxy).await;
@@ -223,7 +212,7 @@ pub(crate) async fn a_reader_leaves_a_primary_that_was_demoted(queue: &Queue) {
     let read = reader.read().await.unwrap();
 
     assert!(matches!(demoted, Err(StoreError::NotReady(_))), "{demoted:?}");
-    assert_eq!(read.into_iter().flat_map(|granted| ids(&granted.unwrap())).collect::<Vec<_>>(), [id]);
+    assert_eq!(ids(&read), [id]);
 }
 
 pub(crate) async fn a_pipeline_that_a_demoted_primary_refuses_ends_its_connection(queue: &Queue) {

@@ -99,6 +99,9 @@ impl Flow {
             if read == 0 {
                 return Ok(to.shutdown().await?);
             }
+            if self.control.is_silenced_by(&piece[..read]) {
+                self.die();
+            }
             if self.swallows() {
                 continue;
             }

@@ -5,9 +5,9 @@ use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Durat
 
 use futures_util::FutureExt as _;
 use tepal_shared::{
-    job::{Attempt, Delivery, ModelName},
-    process::{retry::Backoff, telemetry},
-    queue::{error::StoreError, work::Settlement},
+    job::{Attempt, ModelName},
+    process::telemetry,
+    queue::work::Settlement,
 };
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -15,9 +15,9 @@ use tracing::warn;
 
 use crate::{
     fetch::{
+        arrivals::{Arrivals, Arrived},
         fetcher::{Fetcher, Memory},
         quarantine::{Quarantine, Turn},
-        reader::Arrivals,
         settings::FetchSettings,
     },
     run::{
@@ -113,6 +113,7 @@ impl ClaimLoop {
             arrivals: lane.arrivals.clone(),
             quarantine: lane.quarantine.clone(),
             breaker: lane.runner.breaker.clone(),
+            limiter: lane.runner.limiter.clone(),
             settings: lane.settings,
             limits: lane.runner.settings.limits,
             memory: Memory::new(lane.runner.work.queue().policy().partitions),
@@ -129,12 +130,11 @@ impl ClaimLoop {
 
     /// Claims jobs until `shutdown` begins. Then lets running batches finish, and releases the other jobs.
     async fn run(mut self, shutdown: CancellationToken) {
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         while let Some((slot, turn)) = shutdown.run_until_cancelled(self.free_slot()).await {
             self.lane.pulse.set(Activity::Work);
-            let (taken, slot) = match turn {
+            let slot = match turn {
                 Some(turn) => self.claim(turn, slot, &shutdown).await,
-                None => (Ok(()), Some(slot)),
+                None => Some(slot),
             };
             // Without a slot, the first batch waits for one like the others.
             if let Some(slot) = slot
@@ -147,19 +147,6 @@ impl ClaimLoop {
                 // backlog, the take is sent first, so that Redis works on it meanwhile.
                 tokio::task::yield_now().await;
             }
-            match taken {
-                Ok(()) => backoff.reset(),
-                Err(error) => {
-                    let pause = backoff.next_pause();
-                    // The connection itself logs a wrong topology, once.
-                    if !matches!(error, StoreError::WrongTopology(_)) {
-                        let retry_ms = pause.as_millis() as u64;
-                        let error = telemetry::chain(&error);
-                        warn!(action = "take_failed", model = self.lane.model.as_str(), error, retry_ms);
-                    }
-                    shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
-                }
-            }
             while self.tasks.try_join_next().is_some() {}
         }
         self.drain().await;
@@ -169,16 +156,21 @@ impl ClaimLoop {
     ///
     /// The order is turn, slot. A lane that waits for a turn holds nothing that the holder of one needs. Batches that wait or run here
     /// already have a turn. So every holder of a slot finishes.
-    async fn free_slot(&mut self) -> (Slot, Option<Turn>) {
+    async fn free_slot(&mut self) -> (Slot, Option<Arc<Turn>>) {
         loop {
             if !self.lane.runner.breaker.is_closed() {
                 self.release_waiting();
                 self.lane.pulse.set(Activity::WaitForBackend);
                 self.lane.runner.breaker.closed().await;
             }
+            if self.waiting.is_empty() {
+                // A lane that waits to call its backend claims no jobs and needs no turn.
+                self.lane.pulse.set(Activity::WaitForBackend);
+                self.lane.runner.limiter.pause().await;
+            }
             self.lane.pulse.set(Activity::WaitForSlot);
             let turn = match self.waiting.is_empty() {
-                true => Some(self.lane.quarantine.turn(self.alone_next).await),
+                true => Some(Arc::new(self.lane.quarantine.turn(self.alone_next).await)),
                 false => None,
             };
             let slot = tokio::select! {
@@ -220,45 +212,38 @@ impl ClaimLoop {
 
     /// Claims jobs and makes batches of them; waits until there are jobs. Returns a slot for the first batch, if one is free. Never
     /// cancelled: see [`Fetcher::wait`].
-    async fn claim(
-        &mut self,
-        turn: Turn,
-        slot: Slot,
-        shutdown: &CancellationToken,
-    ) -> (Result<(), StoreError>, Option<Slot>) {
-        let taken = match turn {
-            Turn::Alone(_) => self.fetcher.take_alone().await,
-            Turn::Shared(_) => self.fetcher.take().await,
-        };
-        let deliveries = match taken {
-            Ok(deliveries) => deliveries,
-            Err(error) => return (Err(error), None),
+    async fn claim(&mut self, turn: Arc<Turn>, slot: Slot, shutdown: &CancellationToken) -> Option<Slot> {
+        let is_alone = matches!(*turn, Turn::Alone(_));
+        let deliveries = match is_alone {
+            true => self.fetcher.take_alone(&turn).await,
+            false => self.fetcher.take(&turn).await,
         };
         if !deliveries.is_empty() {
-            self.plan(deliveries, turn).await;
-            return (Ok(()), Some(slot));
+            self.plan(Arrived { deliveries, turn }).await;
+            return Some(slot);
         }
-        // An idle lane holds no slot: batches that wait for one again, or other models, need it.
-        drop(slot);
-        if matches!(turn, Turn::Alone(_)) {
+        // An idle lane holds no slot: batches that wait for one again, or other models, need it. Nor does it hold a turn: the reader
+        // has one as long as jobs may arrive.
+        drop((slot, turn));
+        if is_alone {
             // Another worker runs the suspect. The other lanes must not wait longer.
             self.alone_next = false;
-            return (Ok(()), None);
+            return None;
         }
         self.lane.pulse.set(Activity::WaitForJobs);
-        let arrived = self.fetcher.wait(turn, shutdown).await;
+        let arrived = self.fetcher.wait(shutdown).await;
         self.lane.pulse.set(Activity::Work);
-        if let Some((deliveries, turn)) = arrived {
-            self.plan(deliveries, turn).await;
+        if let Some(arrived) = arrived {
+            self.plan(arrived).await;
         }
-        (Ok(()), self.lane.runner.limiter.slot().now_or_never())
+        self.lane.runner.limiter.slot().now_or_never()
     }
 
     /// Makes batches of claimed jobs.
-    async fn plan(&mut self, mut deliveries: Vec<Delivery>, turn: Turn) {
-        self.fetcher.fill(&mut deliveries).await;
+    async fn plan(&mut self, Arrived { mut deliveries, turn }: Arrived) {
+        self.fetcher.fill(&mut deliveries, &turn).await;
         let sorted = self.lane.quarantine.sort(deliveries, &turn);
-        let (runner, turn) = (Arc::clone(&self.lane.runner), Arc::new(turn));
+        let runner = Arc::clone(&self.lane.runner);
         let run = sorted.run.iter().map(|delivery| delivery.attempt.claim);
         let release = sorted.release.iter().map(|attempt| attempt.claim);
         runner.leases.hold(run.chain(release));

@@ -1,7 +1,5 @@
 //! How far the searches of a lane have come in its streams, and in which order a take reads them.
 
-use std::time::{Duration, Instant};
-
 use tepal_shared::job::{ModelName, Priority, Stream};
 
 /// The order in which the streams are read, take by take: high is first in eleven of sixteen takes, normal in three and low
@@ -17,7 +15,13 @@ const ORDERS: [[Priority; 3]; 16] = {
     orders
 };
 
-const OLDEST: &str = "0-0";
+/// Where a search begins, and the cursor of one that has reached the end.
+pub(super) const OLDEST: &str = "0-0";
+
+/// The streams of the model in the order in which its take number `takes` reads them.
+pub(super) fn order(model: ModelName, takes: usize) -> [Stream; 3] {
+    ORDERS[takes % ORDERS.len()].map(|priority| Stream { model, priority })
+}
 
 /// The positions in all partitions.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +36,8 @@ pub struct Positions {
 pub struct Position {
     /// Number of takes; decides the order of the streams.
     takes: usize,
-    /// When a take last searched for entries that are due again.
-    due_at: Option<Instant>,
+    /// The tick after which a take last searched for entries that are due again.
+    searched_after: Option<u32>,
     /// Where the next search continues in the stream of each priority; `0-0` = at the oldest entry.
     due_from: [String; 3],
     /// How far the search for suspects has come in each stream.
@@ -56,24 +60,36 @@ impl Positions {
         Self { next: 0, partitions: vec![Position::new(); usize::from(partitions)] }
     }
 
-    /// The number of partitions.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.partitions.len()
+    /// All partitions, beginning with that of the next take.
+    pub fn in_turn(&self) -> impl Iterator<Item = u8> + use<> {
+        let (next, count) = (usize::from(self.next), self.partitions.len());
+        (0..count).map(move |place| ((next + place) % count) as u8)
     }
 
-    /// The partition of the next take. Each call returns the next one.
-    pub fn next_partition(&mut self) -> u8 {
-        let partition = self.next;
+    /// The next take begins with this partition.
+    pub fn begin_with(&mut self, partition: u8) {
+        self.next = partition;
+    }
+
+    /// The next take begins with the partition after this one.
+    pub fn begin_after(&mut self, partition: u8) {
         self.next = ((usize::from(partition) + 1) % self.partitions.len().max(1)) as u8;
-        partition
     }
 
     /// The position in a partition.
     ///
     /// # Panics
     /// When the queue has no such partition.
-    pub fn of(&mut self, partition: u8) -> &mut Position {
+    #[must_use]
+    pub fn of(&self, partition: u8) -> &Position {
+        &self.partitions[usize::from(partition)]
+    }
+
+    /// The same, to change it.
+    ///
+    /// # Panics
+    /// When the queue has no such partition.
+    pub fn of_mut(&mut self, partition: u8) -> &mut Position {
         &mut self.partitions[usize::from(partition)]
     }
 }
@@ -82,7 +98,7 @@ impl Position {
     fn new() -> Self {
         Self {
             takes: 0,
-            due_at: None,
+            searched_after: None,
             due_from: [OLDEST; 3].map(str::to_owned),
             searched: [Search::Wanted; 3],
         }
@@ -91,7 +107,7 @@ impl Position {
     /// Begins a take. Returns the streams of the model in the order in which it reads them.
     pub fn next_order(&mut self, model: ModelName) -> [Stream; 3] {
         self.takes = self.takes.wrapping_add(1);
-        ORDERS[self.takes % ORDERS.len()].map(|priority| Stream { model, priority })
+        order(model, self.takes)
     }
 
     /// Where a search of these streams continues.
@@ -100,10 +116,10 @@ impl Position {
         streams.map(|stream| self.due_from[place(stream)].clone())
     }
 
-    /// Whether it is time to search for entries that are due again.
+    /// Whether it is time to search for entries that are due again, after the tick with this number.
     #[must_use]
-    pub fn is_due(&self, interval: Duration) -> bool {
-        self.due_at.is_none_or(|at| at.elapsed() >= interval) || self.is_unfinished()
+    pub fn is_due(&self, tick: u32) -> bool {
+        self.searched_after != Some(tick) || self.is_unfinished()
     }
 
     /// Whether the last search for due entries had enough jobs before it reached the end.
@@ -111,7 +127,12 @@ impl Position {
         self.due_from.iter().any(|from| from != OLDEST)
     }
 
-    /// A call searched these streams for due entries, each as far as its cursor.
+    /// A call searches for due entries after this tick.
+    pub fn searches_after(&mut self, tick: u32) {
+        self.searched_after = Some(tick);
+    }
+
+    /// It searched these streams, each as far as its cursor.
     pub fn searched_to(&mut self, streams: [Stream; 3], cursors: &[String]) {
         for (stream, cursor) in streams.into_iter().zip(cursors) {
             let (from, search) = (&mut self.due_from[place(stream)], &mut self.searched[place(stream)]);
@@ -123,7 +144,6 @@ impl Position {
             }
             from.clone_from(cursor);
         }
-        self.due_at = Some(Instant::now());
     }
 
     /// Whether the search for suspects has reached the end of all streams.

@@ -6,15 +6,12 @@
 //! call broke off, it runs while the process holds no other job, of any model.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use tepal_shared::job::{Attempt, Delivery};
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 
 /// After a suspect was seen, more are expected for this long, whatever a search finds: a search does not find the suspects
 /// that another consumer is about to release.
@@ -33,7 +30,7 @@ pub struct Quarantine {
 struct Turns {
     lock: Arc<RwLock<()>>,
     /// Number of lanes that wait for a turn alone.
-    alone_wanted: AtomicUsize,
+    alone_wanted: watch::Sender<usize>,
 }
 
 /// A lane that waits for a turn alone.
@@ -80,10 +77,11 @@ impl Quarantine {
         Self { turns: Arc::clone(&self.turns), ..Self::new(u32::try_from(self.max_lost).unwrap_or(u32::MAX)) }
     }
 
-    /// Whether a lane of the process waits until no other holds jobs.
-    #[must_use]
-    pub fn expects_lone_turn(&self) -> bool {
-        self.turns.alone_wanted.load(Ordering::Acquire) > 0
+    /// Waits until a lane of the process waits for a turn alone.
+    pub async fn lone_turn_wanted(&self) {
+        let mut wanted = self.turns.alone_wanted.subscribe();
+        // The sender lives as long as `self`.
+        let _ = wanted.wait_for(|wanted| *wanted > 0).await;
     }
 
     /// Whether suspects are expected, so that jobs must be claimed one at a time.
@@ -114,7 +112,7 @@ impl Quarantine {
         if !alone {
             return Turn::Shared(lock.read_owned().await);
         }
-        self.turns.alone_wanted.fetch_add(1, Ordering::AcqRel);
+        self.turns.alone_wanted.send_modify(|wanted| *wanted += 1);
         let _wanted = AloneWanted(&self.turns);
         Turn::Alone(lock.write_owned().await)
     }
@@ -146,7 +144,7 @@ impl Quarantine {
 
 impl Drop for AloneWanted<'_> {
     fn drop(&mut self) {
-        self.0.alone_wanted.fetch_sub(1, Ordering::AcqRel);
+        self.0.alone_wanted.send_modify(|wanted| *wanted -= 1);
     }
 }
 
@@ -232,10 +230,10 @@ mod tests {
 
         let shared = one.turn(false).await;
         let mut alone = Box::pin(other.turn(true));
-        assert!((&mut alone).now_or_never().is_none() && one.expects_lone_turn());
+        assert!((&mut alone).now_or_never().is_none() && one.lone_turn_wanted().now_or_never().is_some());
         drop(shared);
         let alone = alone.await;
-        assert!(!one.expects_lone_turn(), "it has its turn");
+        assert!(one.lone_turn_wanted().now_or_never().is_none(), "it has its turn");
         assert!(one.turn(false).now_or_never().is_none());
         drop(alone);
     }

@@ -107,6 +107,12 @@ impl Breaker {
         let _ = state.wait_for(|state| matches!(state, BreakerState::Closed { .. })).await;
     }
 
+    /// Waits until no jobs may be claimed.
+    pub async fn opened(&self) {
+        let mut state = self.state.subscribe();
+        let _ = state.wait_for(|state| matches!(state, BreakerState::Open { .. })).await;
+    }
+
     /// A call got its answer.
     pub fn succeeded(&self) {
         self.vitals.succeeded();

@@ -31,6 +31,7 @@ struct Inner {
     share: Share,
     numbers: Mutex<Numbers>,
     freed: Notify,
+    paused: Notify,
 }
 
 #[derive(Debug)]
@@ -73,7 +74,8 @@ impl Limiter {
         let numbers =
             Numbers { model, limit: max, max, taken: 0, running: 0, successes: 0, epoch, resume_at, backoff };
         numbers.publish();
-        Self { inner: Arc::new(Inner { share, numbers: Mutex::new(numbers), freed: Notify::new() }) }
+        let (freed, paused) = (Notify::new(), Notify::new());
+        Self { inner: Arc::new(Inner { share, numbers: Mutex::new(numbers), freed, paused }) }
     }
 
     /// The model's share of the slots of the process.
@@ -120,6 +122,17 @@ impl Limiter {
         }
     }
 
+    /// Waits until a pause begins.
+    pub async fn paused(&self) {
+        loop {
+            let paused = self.inner.paused.notified();
+            if self.inner.lock().pause_left().is_some() {
+                return;
+            }
+            paused.await;
+        }
+    }
+
     /// The current limit.
     #[must_use]
     pub fn limit(&self) -> usize {
@@ -134,6 +147,7 @@ impl Limiter {
             (numbers.successes, numbers.epoch) = (0, Epoch(began.0 + 1));
             numbers.resume_at = Some(Instant::now() + numbers.backoff.next_pause());
             numbers.publish();
+            self.inner.paused.notify_waiters();
         }
     }
 
@@ -142,6 +156,7 @@ impl Limiter {
         let Some(pause) = pause.filter(|pause| !pause.is_zero()) else { return };
         let mut numbers = self.inner.lock();
         numbers.resume_at = numbers.resume_at.max(Some(Instant::now() + pause));
+        self.inner.paused.notify_waiters();
     }
 
     /// A call succeeded.
@@ -311,7 +326,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_call_starts_before_the_end_of_the_pause_that_the_backend_asked_for() {
         let (limiter, _slots) = busy(2, 1);
+        let mut paused = Box::pin(limiter.paused());
+        assert!((&mut paused).now_or_never().is_none());
         limiter.hold(Some(Duration::from_secs(7)));
+        assert!(paused.now_or_never().is_some());
         limiter.hold(Some(Duration::from_secs(3)));
         limiter.hold(None);
         let since = Instant::now();

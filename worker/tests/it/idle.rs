@@ -3,43 +3,64 @@
 use std::time::Duration;
 
 use tepal_tests::wait::eventually;
+use tokio::time::Instant;
 
 use crate::{
     models::{repository, serves},
+    partitions::{of_partitions, reads_block},
     queue::{Queue, SOON},
     settings::Settings,
 };
 
 const INTERVAL: Duration = Duration::from_millis(100);
-/// A take, a blocking read, and the script behind it.
-const COMMANDS_OF_A_ROUND: f64 = 3.0;
+/// A take, and what a worker does more rarely.
+const COMMANDS_OF_AN_INTERVAL: f64 = 2.0;
+/// Two rounds of the janitor, and two blocking reads.
+const WINDOW: Duration = Duration::from_secs(10);
 
-/// The number of commands that an idle worker sends in an interval. Those of scripts do not count.
-async fn commands_in_an_interval(models: usize, workers: usize) -> f64 {
-    let names: Vec<_> = (0..models).map(|number| format!("m{number}")).collect();
-    let repository = repository(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let queue = Queue::start().await;
-    let settings =
-        Settings::onnx().with_model(repository.path(), "m0").with("MODELS", "").with("NUM_WORKERS", workers);
-    let worker = queue.worker(settings.with("RECLAIM_INTERVAL_MS", INTERVAL.as_millis())).await;
-    serves(&worker, models).await;
-    let monitor = queue.redis.monitor();
-    let sent = || monitor.executed().into_iter().filter(|command| !command.is_in_script).collect::<Vec<_>>();
-    // Some fifty rounds, and everything that a worker does more rarely.
-    eventually(SOON, "the commands of an idle worker", async || sent().len() >= 180).await;
-
-    let sent = sent();
-    let intervals = (sent[sent.len() - 1].at - sent[0].at).div_duration_f64(INTERVAL);
-    sent.len() as f64 / intervals
+/// The number of commands that Redis executes in a second, without those of scripts.
+async fn commands_per_second(queue: &Queue) -> f64 {
+    let (monitor, began) = (queue.redis.monitor(), Instant::now());
+    eventually(SOON, "the end of the window", async || began.elapsed() >= WINDOW).await;
+    let executed = monitor.executed();
+    let window = executed[executed.len() - 1].at - executed[0].at;
+    let sent = executed.iter().filter(|command| !command.is_in_script).count();
+    let in_scripts = executed.len() - sent;
+    println!("{sent} commands, and {in_scripts} in scripts, in {window:?}");
+    sent as f64 / window.as_secs_f64()
 }
 
 #[tokio::test]
 async fn an_idle_worker_sends_as_many_commands_whatever_it_serves_and_may_run_at_a_time() {
     for (models, workers) in [(1, 2), (20, 8)] {
-        let commands = commands_in_an_interval(models, workers).await;
+        let names: Vec<_> = (0..models).map(|number| format!("m{number}")).collect();
+        let repository = repository(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let queue = Queue::start().await;
+        let settings = Settings::onnx().with_model(repository.path(), "m0").with("MODELS", "");
+        let settings =
+            settings.with("NUM_WORKERS", workers).with("RECLAIM_INTERVAL_MS", INTERVAL.as_millis());
+        let worker = queue.worker(settings).await;
+        serves(&worker, models).await;
+        reads_block(&queue, 1).await;
+
+        let commands = commands_per_second(&queue).await * INTERVAL.as_secs_f64();
+
         assert!(
-            commands < COMMANDS_OF_A_ROUND * 1.1,
+            commands < COMMANDS_OF_AN_INTERVAL,
             "{commands} commands with {models} models and {workers} workers"
         );
+    }
+}
+
+#[tokio::test]
+async fn the_commands_of_an_idle_worker_grow_slowly_with_the_partitions() {
+    for (partitions, most) in [(16, 150.0), (256, 1_500.0)] {
+        let queue = of_partitions(partitions).await;
+        let _worker = queue.worker(Settings::onnx().with("PARTITIONS", partitions)).await;
+        reads_block(&queue, partitions).await;
+
+        let commands = commands_per_second(&queue).await;
+
+        assert!(commands < most, "{commands} commands a second with {partitions} partitions");
     }
 }

@@ -74,6 +74,8 @@ const WORKER: &[&str] = &[
     "PING",
     "TIME",
     "ACL DRYRUN default PING",
+    "CLIENT ID",
+    "CLIENT UNBLOCK 1",
     "EVALSHA sha 0",
     "SCRIPT LOAD script",
     "HSET $job f v",
