@@ -116,13 +116,12 @@ impl BlockingReader {
         }
     }
 
-    /// The connection of the partition.
-    fn redis(&self) -> &Redis {
-        self.work.queue().redis()
+    fn primary(&self) -> &Redis {
+        self.work.queue().primary(self.settings.partition)
     }
 
     async fn connect(&self) -> Result<ReadConnection, StoreError> {
-        let mut connection = self.redis().dedicated(self.settings.longest_block).await?;
+        let mut connection = self.primary().dedicated(self.settings.longest_block).await?;
         let mut calls = Pipeline::with_capacity(2);
         // No connection has the number 0, so this only shows whether the user has the right.
         calls.ignore_errors().add_command(client("ID")).add_command(unblock(0));
@@ -170,7 +169,7 @@ impl BlockingReader {
         let (call, mut pause) = (unblock(id), FIRST_PAUSE);
         loop {
             // If it fails, the read blocks to the end of its time, or the next call ends it.
-            let _ = self.redis().run(&call).await;
+            let _ = self.primary().run(&call).await;
             sleep(pause).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
