@@ -29,7 +29,7 @@ fn any_model(key: String) -> String {
 
 /// The beginnings of a partition's keys and what they are.
 fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
-    vec![
+    let mut kinds = vec![
         (keys.job_prefix(0), "$job"),
         (keys.log_ahead(0), "$ahead"),
         (keys.input_prefix(0), "$input"),
@@ -43,7 +43,10 @@ fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
         (keys.models(), "$models"),
         (keys.workers(), "$workers"),
         (keys.stream_prefix(0), "$stream"),
-    ]
+    ];
+    // At the start, those of the partitions that the process does not use.
+    kinds.extend((1..=u8::MAX).map(|partition| (keys.log(partition), "$log")));
+    kinds
 }
 
 /// Everything that clients can make the proxy do.

@@ -36,7 +36,7 @@ fn any_model(key: String) -> String {
 
 /// The beginnings of a partition's keys and what they are.
 fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
-    vec![
+    let mut kinds = vec![
         (keys.job_prefix(0), "$job"),
         (keys.input_prefix(0), "$input"),
         (keys.quota_prefix(0), "$quota"),
@@ -48,7 +48,10 @@ fn kinds(keys: &Keys) -> Vec<(String, &'static str)> {
         (keys.models(), "$models"),
         (keys.workers(), "$workers"),
         (keys.stream_prefix(0), "$stream"),
-    ]
+    ];
+    // At the start, those of the partitions that the process does not use.
+    kinds.extend((1..=u8::MAX).map(|partition| (keys.log(partition), "$log")));
+    kinds
 }
 
 /// The state that a worker finds when it starts after others died.

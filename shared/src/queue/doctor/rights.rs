@@ -59,6 +59,7 @@ const PROXY: &[&str] = &[
     "XLEN $stream",
     "XLEN $dead",
     "XRANGE $stream - +",
+    "XRANGE $log - +",
     "XREVRANGE $log + -",
     "XPENDING $stream workers",
     "XINFO STREAM $log",
