@@ -39,8 +39,14 @@ pub(super) async fn model_ready(
     request: Request,
 ) -> Result<Response, ApiError> {
     let ModelReadyRequest { name, version } = message::small(request, &app.bodies).await?;
-    let model = Named::of(name, version).model(&app.models.registry(), &caller)?;
-    let ready = app.is_model_ready(model.name.as_str());
+    let ready = match Named::of(name, version).model(&app.models.registry(), &caller) {
+        Ok(model) => app.is_model_ready(model.name.as_str()),
+        // As Triton answers. Its clients ask again until the model is there, and take an error as final.
+        Err(
+            ApiError::ModelNotFound { .. } | ApiError::VersionNotFound { .. } | ApiError::ModelUnknownYet,
+        ) => false,
+        Err(error) => return Err(error),
+    };
     Ok(message::answer(&ModelReadyResponse { ready }))
 }
 
