@@ -22,10 +22,11 @@ DATATYPES = {
 }
 
 
-def echo(path):
-    """A model with an input and an output of each datatype."""
+def echo(path, datatypes):
+    """A model with an input and an output of each of these datatypes."""
     nodes, inputs, outputs = [], [], []
-    for name, datatype in DATATYPES.items():
+    for name in datatypes:
+        datatype = DATATYPES[name]
         given, returned = name.lower(), f"{name.lower()}_out"
         nodes.append(helper.make_node("Identity", [given], [returned]))
         inputs.append(helper.make_tensor_value_info(given, datatype, ["N", "M"]))
@@ -45,24 +46,26 @@ def free_port():
 
 
 class Stack:
-    """Started with `with`. `http` and `grpc` are addresses."""
+    """Started with `with`. `addresses` has one for each protocol."""
 
     def __init__(self, binaries, iris, folder):
         self.binaries, self.folder = Path(binaries), Path(folder)
         self.processes = []
         models = self.folder / "models"
         shutil.copytree(iris, models / "iris")
-        echo(models / "echo" / "model.onnx")
+        echo(models / "echo" / "model.onnx", DATATYPES)
+        # For requests whose tensors are all JSON or typed contents.
+        echo(models / "typed" / "model.onnx", [name for name in DATATYPES if name != "FP16"])
         redis, http, grpc = free_port(), free_port(), free_port()
-        self.http, self.grpc = f"127.0.0.1:{http}", f"127.0.0.1:{grpc}"
+        self.addresses = {"http": f"127.0.0.1:{http}", "grpc": f"127.0.0.1:{grpc}"}
         library = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so*"))
         self.settings = {
             "REDIS_URL": f"redis://127.0.0.1:{redis}",
             "MODELS_DIR": str(models),
             "MODEL_BACKEND": "onnxruntime",
             "ORT_DYLIB_PATH": str(library),
-            "LISTEN_ADDR": self.http,
-            "GRPC_LISTEN_ADDR": self.grpc,
+            "LISTEN_ADDR": self.addresses["http"],
+            "GRPC_LISTEN_ADDR": self.addresses["grpc"],
             "RATE_LIMIT_PER_MINUTE": "0",
             "METRICS_ADDR": "127.0.0.1:0",
         }
@@ -72,8 +75,8 @@ class Stack:
         self.run(self.redis)
         self.proxy = self.run([self.binaries / "tepal-proxy"])
         self.worker = self.run([self.binaries / "tepal-worker"])
-        self.until_ready("iris")
-        self.until_ready("echo")
+        for model in ["iris", "echo", "typed"]:
+            self.until_ready(model)
         return self
 
     def run(self, command):
@@ -87,17 +90,17 @@ class Stack:
         end = time.monotonic() + 60
         while True:
             try:
-                urllib.request.urlopen(f"http://{self.http}/v2/models/{model}/ready").close()
+                urllib.request.urlopen(f"http://{self.addresses['http']}/v2/models/{model}/ready").close()
                 return
             except OSError as error:
                 if time.monotonic() > end:
                     raise SystemExit(f"{model} is not ready after 60 s ({error}); see the logs in {self.folder}")
                 time.sleep(0.1)
 
-    def jobs(self, status):
-        """The number of jobs with this status."""
-        with urllib.request.urlopen(f"http://{self.http}/jobs?status={status}&limit=100") as page:
-            return len(json.load(page)["jobs"])
+    def jobs(self):
+        """The states of the newest jobs by their ids."""
+        with urllib.request.urlopen(f"http://{self.addresses['http']}/jobs?limit=1000") as page:
+            return {job["job_id"]: job["status"] for job in json.load(page)["jobs"]}
 
     def __exit__(self, *_):
         for process in reversed(self.processes):
