@@ -90,39 +90,53 @@ impl Janitor {
     }
 
     async fn round(&mut self) -> Result<(), StoreError> {
-        let silence = self.work.queue().policy().lease * SILENT_LEASES;
         let streams: Vec<_> = self.served.models().into_iter().flat_map(Stream::all_of).collect();
         let workers = self.work.workers().await?;
         if let Some(removed) = &self.removed {
             removed.fail_jobs(&workers).await?;
         }
         let live: Vec<String> = workers.into_iter().map(|worker| worker.id).collect();
-        match self.watch_logs().await {
+        let mut outcome = match self.watch_logs().await {
             // The worker's user has the rights of an older ACL file. The proxies watch the logs, too.
-            Err(StoreError::Forbidden(_)) => self.report(None),
-            outcome => outcome?,
+            Err(StoreError::Forbidden(_)) => Ok(()),
+            outcome => outcome,
+        };
+        for partition in self.reachable() {
+            outcome = outcome.and(self.tidy(partition, &streams, &live).await);
         }
-        for partition in self.work.queue().partitions() {
-            self.sweep(partition, Sweep::Expired).await?;
-            self.sweep(partition, Sweep::All).await?;
-            self.settle_charges(partition).await?;
-            let pruned = self.work.prune(partition, &streams, &live, silence).await?;
-            if pruned > 0 {
-                info!(action = "consumers_pruned", partition, count = pruned);
-            }
+        outcome
+    }
+
+    /// The partitions that answer. A call would wait for another one, and the round with it.
+    fn reachable(&self) -> impl Iterator<Item = u8> + use<> {
+        let queue = self.work.queue().clone();
+        self.work.queue().partitions().filter(move |partition| queue.primary(*partition).is_up())
+    }
+
+    async fn tidy(&mut self, partition: u8, streams: &[Stream], live: &[String]) -> Result<(), StoreError> {
+        self.sweep(partition, Sweep::Expired).await?;
+        self.sweep(partition, Sweep::All).await?;
+        self.settle_charges(partition).await?;
+        let silence = self.work.queue().policy().lease * SILENT_LEASES;
+        let pruned = self.work.prune(partition, streams, live, silence).await?;
+        if pruned > 0 {
+            info!(action = "consumers_pruned", partition, count = pruned);
         }
         Ok(())
     }
 
     /// Reports jobs that Redis lost. They cannot be restored, but the loss must be seen.
     async fn watch_logs(&mut self) -> Result<(), StoreError> {
-        let mut logs = Vec::new();
-        for partition in self.work.queue().partitions() {
-            logs.push((partition, self.work.log_mark(partition).await?));
+        let (mut logs, mut outcome) = (Vec::new(), Ok(()));
+        for partition in self.reachable() {
+            match self.work.log_mark(partition).await {
+                Ok(mark) => logs.push((partition, mark)),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
         self.report(self.logs.went_back(&logs));
         self.logs.saw(&logs);
-        Ok(())
+        outcome
     }
 
     fn report(&self, went_back: Option<u64>) {

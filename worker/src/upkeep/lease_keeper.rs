@@ -1,7 +1,9 @@
-//! The lease keeper: renews the leases of the jobs that this process holds, at a third of the lease.
+//! The lease keeper: renews the leases of the jobs that this process holds, at a third of the lease. A partition that hangs delays no
+//! other.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tepal_shared::{
     job::Claim,
     process::telemetry,
@@ -42,16 +44,32 @@ impl LeaseKeeper {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval(interval(&self.work));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.pulse.set(Activity::Work);
-            for partition in self.work.queue().partitions() {
-                for chunk in self.leases.of_partition(partition).chunks(CHUNK) {
+        let (mut renewals, mut under_way) = (FuturesUnordered::new(), HashSet::new());
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = ticks.tick() => {
                     self.pulse.set(Activity::Work);
-                    self.renew(partition, chunk).await;
+                    for partition in self.work.queue().partitions() {
+                        if under_way.insert(partition) {
+                            renewals.push(self.renew_all(partition));
+                        }
+                    }
+                }
+                Some(partition) = renewals.next() => {
+                    under_way.remove(&partition);
                 }
             }
         }
         self.pulse.end();
+    }
+
+    /// Renews the leases in a partition. Returns the partition.
+    async fn renew_all(&self, partition: u8) -> u8 {
+        for chunk in self.leases.of_partition(partition).chunks(CHUNK) {
+            self.renew(partition, chunk).await;
+        }
+        partition
     }
 
     async fn renew(&self, partition: u8, claims: &[Claim]) {

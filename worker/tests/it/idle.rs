@@ -25,8 +25,6 @@ async fn commands_per_second(queue: &Queue) -> f64 {
     let executed = monitor.executed();
     let window = executed[executed.len() - 1].at - executed[0].at;
     let sent = executed.iter().filter(|command| !command.is_in_script).count();
-    let in_scripts = executed.len() - sent;
-    println!("{sent} commands, and {in_scripts} in scripts, in {window:?}");
     sent as f64 / window.as_secs_f64()
 }
 

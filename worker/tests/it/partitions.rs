@@ -199,3 +199,23 @@ async fn an_idle_worker_of_several_partitions_ends_at_once() {
     // A read that is not ended blocks for 5 s.
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
 }
+
+#[tokio::test]
+async fn jobs_of_takes_that_are_late_are_run_all_the_same() {
+    let (queue, server) = (partitioned().await, ModelServer::start(ServerSpec::iris()).await);
+    let proxy = FaultProxy::start(&queue.redis.addr()).await;
+    proxy.delay(Duration::from_millis(150));
+    let url = queue.redis.worker_url().replace(&queue.redis.addr(), &proxy.addr());
+    let settings = Settings::serving(&server).with("PARTITIONS", PARTITIONS).with("REDIS_URL", url);
+    let waiting = submit_to_all(&queue, 20).await;
+    let _worker = queue.worker(settings).await;
+
+    let completed = [queue.all_completed(&waiting).await, {
+        let arriving = submit_to_all(&queue, 5).await;
+        queue.all_completed(&arriving).await
+    }];
+
+    assert!(completed.iter().flatten().all(|job| job.attempts == 1), "{completed:?}");
+    assert!(proxy.hits().delayed > 0);
+    queue.assert_drained().await;
+}
