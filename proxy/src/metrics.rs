@@ -177,9 +177,9 @@ impl Metrics {
         });
     }
 
-    /// The probe counted the jobs of a model.
-    pub(crate) fn queue(&self, model: ModelName, queue: &ModelQueue) {
-        with_local_recorder(&self.recorder, || set_queue(model, queue));
+    /// The probe counted the jobs of a model. Those that have not ended include those of partitions that cannot be read.
+    pub(crate) fn queue(&self, model: ModelName, queue: &ModelQueue, outstanding: u64) {
+        with_local_recorder(&self.recorder, || set_queue(model, queue, outstanding));
     }
 
     /// A submission was not accepted. Its model may be unknown.

@@ -4,6 +4,7 @@
 mod data_watch;
 mod descriptions;
 mod drain_rate;
+mod outstanding;
 mod queues;
 mod redis_gauges;
 mod workers;
@@ -22,8 +23,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::{
-    data_watch::DataWatch, descriptions::Descriptions, drain_rate::DrainRate, queues::Queues,
-    redis_gauges::RedisWatch, workers::sum_up,
+    data_watch::DataWatch, descriptions::Descriptions, drain_rate::DrainRate, outstanding::Outstanding,
+    queues::Queues, redis_gauges::RedisWatch, workers::sum_up,
 };
 use crate::{
     jobs::store::Store,
@@ -44,6 +45,7 @@ pub(crate) struct Probe {
     app: Arc<App>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     drain_rate: DrainRate,
+    outstanding: Outstanding,
     redis: RedisWatch,
     data: DataWatch,
     descriptions: Descriptions,
@@ -57,9 +59,9 @@ impl Probe {
     /// A probe that publishes to `snapshots`.
     pub(crate) fn new(app: Arc<App>, snapshots: watch::Sender<Arc<Snapshot>>) -> Self {
         let (drain_rate, redis) = (DrainRate::default(), RedisWatch::default());
-        let (data, descriptions) = Default::default();
+        let (data, descriptions, outstanding) = Default::default();
         let counted = Vec::new();
-        Self { app, snapshots, drain_rate, redis, data, descriptions, counted, failure: None }
+        Self { app, snapshots, drain_rate, outstanding, redis, data, descriptions, counted, failure: None }
     }
 
     /// Runs as long as the service.
@@ -158,16 +160,17 @@ impl Probe {
 
     fn set_gauges(&mut self, workers: &Workers, server: ServerState, queues: &Queues) {
         let gauges = &self.app.metrics.gauges;
+        self.outstanding.saw(queues);
         self.app.metrics.models_known(queues.by_model.keys().copied());
         for (model, queue) in &queues.by_model {
-            self.app.metrics.queue(*model, queue);
+            self.app.metrics.queue(*model, queue, self.outstanding.of(*model));
         }
         // A gauge that keeps its last value would be an alert that never ends.
         for removed in self.counted.iter().filter(|model| !queues.by_model.contains_key(model)) {
-            self.app.metrics.queue(*removed, &ModelQueue::default());
+            self.app.metrics.queue(*removed, &ModelQueue::default(), self.outstanding.of(*removed));
         }
         self.counted = queues.by_model.keys().copied().collect();
-        gauges.outstanding.set(queues.outstanding() as f64);
+        gauges.outstanding.set(self.outstanding.all() as f64);
         gauges.workers_live.set(workers.live as f64);
         self.redis.saw(&gauges.redis, server);
         self.app.charges.quota.saw(server.max_memory_bytes);

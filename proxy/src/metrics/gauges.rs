@@ -25,13 +25,13 @@ pub(crate) struct Gauges {
 }
 
 /// Sets the gauges of a model's queue.
-pub(super) fn set_queue(model: ModelName, queue: &ModelQueue) {
+pub(super) fn set_queue(model: ModelName, queue: &ModelQueue, outstanding: u64) {
     let model = model.as_str();
     for (priority, waiting) in Priority::ALL.into_iter().zip(queue.by_priority) {
         gauge!(QUEUE_LENGTH, "model" => model, "priority" => priority.as_str()).set(waiting as f64);
     }
     gauge!(IN_FLIGHT, "model" => model).set(queue.running as f64);
-    gauge!(MODEL_OUTSTANDING, "model" => model).set((queue.waiting + queue.running) as f64);
+    gauge!(MODEL_OUTSTANDING, "model" => model).set(outstanding as f64);
     gauge!(WAITING_RETRY, "model" => model).set(queue.waiting_retry as f64);
     gauge!(OLDEST_WAITING, "model" => model).set(queue.oldest.unwrap_or_default().as_secs_f64());
     gauge!(DEAD_LETTERS, "model" => model).set(queue.dead_letters as f64);

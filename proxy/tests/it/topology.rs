@@ -147,6 +147,8 @@ async fn a_cluster_goes_on_while_one_of_its_primaries_is_down() {
     assert_eq!(look_up().await["jobs"].as_array().unwrap().len(), 12);
     assert_eq!(client.get("/jobs").await.json()["jobs"].as_array().unwrap().len(), 12);
 
+    let outstanding = async || client.get("/metrics").await.metric("tepal_jobs_outstanding");
+    eventually(SOON, "all jobs to be outstanding", async || outstanding().await == 12.0).await;
     let (keys, killed) = (Keys::in_cluster("predict_queue"), &cluster.primaries[0]);
     killed.kill9();
     eventually(SOON, "the warning", async || client.get("/health").await.text().contains("partitions_down"))
@@ -156,6 +158,8 @@ async fn a_cluster_goes_on_while_one_of_its_primaries_is_down() {
         let answer = submit().await;
         assert_eq!(answer.status, 202, "{}", answer.text());
     }
+    // An autoscaler must not take the partitions that cannot be read for empty.
+    eventually(SOON, "all jobs to be outstanding", async || outstanding().await == 24.0).await;
     let partial = look_up().await;
     let not_read = partial["not_read"].as_array().unwrap().len();
     assert!(not_read > 0, "{partial}");
