@@ -7,12 +7,14 @@ use serde_json::Value;
 use crate::{file, guide};
 
 /// Settings that the chart itself gives, from other values.
-const GIVEN: [&str; 22] = [
+const GIVEN: [&str; 24] = [
     "REDIS_URL",
     "REDIS_HOST",
     "REDIS_PORT",
     "REDIS_USERNAME",
     "REDIS_PASSWORD",
+    "SENTINEL_USERNAME",
+    "SENTINEL_PASSWORD",
     "REDIS_CA_FILE",
     "REDIS_CERT_FILE",
     "REDIS_KEY_FILE",

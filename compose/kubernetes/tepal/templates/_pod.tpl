@@ -24,6 +24,16 @@
 - name: REDIS_PASSWORD
   valueFrom: { secretKeyRef: { name: {{ $user.existingSecret }}, key: {{ $user.passwordKey }} } }
 {{- end }}
+{{- with $context.Values.redis.sentinel }}
+{{- with .username }}
+- name: SENTINEL_USERNAME
+  value: {{ . | quote }}
+{{- end }}
+{{- if .existingSecret }}
+- name: SENTINEL_PASSWORD
+  valueFrom: { secretKeyRef: { name: {{ .existingSecret }}, key: {{ .passwordKey }} } }
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* The ConfigMap that proxies and workers share. */}}
