@@ -7,7 +7,7 @@ BACKEND    ?= onnx
 SECONDS    ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-valkey test-redis-versions test-models test-clients test-servers test-kubernetes lint fuzz fmt bench load chaos hostile monitor
+.PHONY: help up test test-valkey test-redis-versions test-models test-clients test-servers test-kubernetes lint fuzz fmt bench load chaos failover hostile monitor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,13 @@ chaos: ## kill, freeze and cut off every part, then prove that no job was lost o
 	@compose/local.sh install
 	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-chaos' --seconds '$(SECONDS)' $(if $(SEED),--seed '$(SEED)')
+
+failover: SECONDS := 300
+failover: ## kill, freeze and move the primaries of a Sentinel group or a cluster; count what is lost; options TOPOLOGY=sentinel|cluster SECONDS=300 REPLICAS_REQUIRED=0 MIN_REPLICAS=0 SEED=1
+	@compose/local.sh install
+	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
+	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-failover' --topology '$(or $(TOPOLOGY),sentinel)' --seconds '$(SECONDS)' \
+		--replicas-required '$(or $(REPLICAS_REQUIRED),0)' --min-replicas '$(or $(MIN_REPLICAS),0)' --seed '$(or $(SEED),1)'
 
 # About 40 minutes; for a first look: make hostile SECONDS=5 ONLY=streams BODIES=1048576
 hostile: SECONDS := 20

@@ -18,6 +18,7 @@
 //! - [`fault_proxy`]: a TCP proxy that cuts, delays and swallows
 //! - [`history`]: the history checker, invariants I1 to I10
 //! - [`chaos`]: fault runs over all of it
+//! - [`failover`]: faults of a Sentinel group and of a cluster
 //! - [`hostile`]: attacks on a proxy, beside honest clients
 //! - [`real_models`]: real models through the whole product
 //! - [`real_servers`]: the whole product in front of real servers of the Open Inference Protocol
@@ -32,6 +33,7 @@
 
 pub mod certificates;
 pub mod chaos;
+pub mod failover;
 pub mod fault_proxy;
 pub mod history;
 pub mod hostile;

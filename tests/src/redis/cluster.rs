@@ -25,8 +25,7 @@ impl RedisCluster {
     /// # Panics
     /// When the cluster does not become ready.
     pub async fn start(options: &RedisOptions, primaries: usize, replicas_each: usize) -> Self {
-        let node =
-            || options.clone().config(&format!("cluster-node-timeout {NODE_TIMEOUT_MS}")).cluster_node();
+        let node = || Self::node(options);
         let mut cluster = Self { primaries: Vec::new(), replicas: Vec::new() };
         for number in 0..primaries {
             let primary = node().start().await;
@@ -45,6 +44,61 @@ impl RedisCluster {
         }
         cluster.ready(primaries, primaries * replicas_each).await;
         cluster
+    }
+
+    fn node(options: &RedisOptions) -> RedisOptions {
+        options.clone().config(&format!("cluster-node-timeout {NODE_TIMEOUT_MS}")).cluster_node()
+    }
+
+    /// Adds a primary with one replica, which own no slots yet. Returns when all nodes know them.
+    ///
+    /// # Panics
+    /// When they do not in time.
+    pub async fn add(&mut self, options: &RedisOptions) -> &RedisServer {
+        let (primary, replica) = (Self::node(options).start().await, Self::node(options).start().await);
+        let of = primary.cli(&["CLUSTER", "MYID"]);
+        self.primaries.push(primary);
+        self.replicas.push(replica);
+        self.introduce().await;
+        let (primary, replica) =
+            (&self.primaries[self.primaries.len() - 1], &self.replicas[self.replicas.len() - 1]);
+        replica.cli(&["CLUSTER", "REPLICATE", &of]);
+        let follows = async || replica.info("master_link_status").as_deref() == Some("up");
+        eventually(READY_WITHIN, "the new replica to follow", follows).await;
+        primary
+    }
+
+    /// Moves the slot of this key to another primary, key by key, as `redis-cli --cluster reshard` does.
+    ///
+    /// # Panics
+    /// When a node refuses.
+    pub async fn move_slot(&self, key: &str, target: &RedisServer) {
+        let source = self.owner(key);
+        let slot = source.cli(&["CLUSTER", "KEYSLOT", key]);
+        let (from, to) = (source.cli(&["CLUSTER", "MYID"]), target.cli(&["CLUSTER", "MYID"]));
+        target.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from]);
+        source.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to]);
+        let port = target.port().to_string();
+        let credentials = source.options.credentials().unwrap_or_default();
+        let login: Vec<_> = credentials.split_terminator(' ').collect();
+        loop {
+            let keys = source.cli(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
+            if keys.is_empty() {
+                break;
+            }
+            let mut command = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000"];
+            command.extend(
+                ["", "AUTH", "AUTH2"][login.len()..=login.len()].iter().filter(|word| !word.is_empty()),
+            );
+            command.extend(login.iter().copied());
+            command.push("KEYS");
+            command.extend(keys.lines());
+            source.cli(&command);
+            tokio::task::yield_now().await;
+        }
+        for server in [target, source] {
+            server.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to]);
+        }
     }
 
     /// All servers.

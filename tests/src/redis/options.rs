@@ -164,6 +164,8 @@ impl RedisOptions {
             let users = Users::of(queue, &self.binary());
             self = self.acl_file(&users.rules, HARNESS, PASSWORD);
             self.users = Some(users);
+            // Any server of a group may become a replica.
+            self = self.config(&format!("masteruser {HARNESS}")).config(&format!("masterauth {PASSWORD}"));
         }
         RedisServer::launch(self).await
     }
