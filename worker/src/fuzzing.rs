@@ -85,8 +85,11 @@ pub fn onnx_tensors(bytes: &[u8]) {
             _ => true,
         };
         let tensor = Tensor { name: "x".to_owned(), datatype, shape, data: data.to_vec() };
-        let through = onnx::round_trip(&tensor);
-        assert_eq!(through.ok(), is_known.then_some(tensor));
+        match onnx::round_trip(&tensor) {
+            Ok(same) => assert!(is_known && same == tensor, "{same:?}"),
+            // The engine cannot take long axes beside one of length 0.
+            Err(error) => assert!(!is_known || data.is_empty(), "{error}"),
+        }
     }
 }
 

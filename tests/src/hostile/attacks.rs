@@ -3,6 +3,7 @@
 mod bodies;
 mod connections;
 mod grpc;
+mod tensorflow;
 mod work;
 
 use std::sync::Arc;
@@ -71,6 +72,10 @@ pub(super) enum Attack {
     GrpcHeads,
     /// gRPC: calls that are reset at once
     GrpcResets,
+    /// /v1: the largest bodies, rows and columns of one digit each, whose ends are wrong
+    V1Numbers,
+    /// /v1: the largest bodies, texts in base64, of which the last is wrong
+    V1Base64,
     /// all of these at once, each from four addresses of its own
     Everything,
 }
@@ -143,6 +148,8 @@ impl Attack {
             GrpcMessages => grpc::messages(field).await,
             GrpcHeads => grpc::heads(field).await,
             GrpcResets => grpc::resets(field).await,
+            V1Numbers => tensorflow::numbers(field).await,
+            V1Base64 => tensorflow::base64(field).await,
             // It consists of the others.
             Everything => {}
         }

@@ -2,6 +2,8 @@
 //! jobs to read.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -39,11 +41,14 @@ impl Stack {
     /// Starts everything, with this many small jobs for a listing to scan. `settings` of the proxy replace the composition's.
     pub(super) async fn start(small_jobs: usize, settings: &[(&str, String)]) -> Self {
         let redis = RedisServer::shipped().start().await;
+        let models = link_models(redis.dir()).display().to_string();
         // Another proxy without a limit fills the queue, and is gone before the attack.
-        let filler = Proxy::start(&redis.proxy_url(), &[("LOG_LEVEL", "warn")]).await;
+        let filler =
+            Proxy::start(&redis.proxy_url(), &[("LOG_LEVEL", "warn"), ("MODELS_DIR", &models)]).await;
         let client = filler.client();
         let held = Held::submit(&redis, &client, large_job("low")).await;
-        let worker = Worker::start(&redis.worker_url(), &[("LOG_LEVEL", "info")]).await;
+        let worker =
+            Worker::start(&redis.worker_url(), &[("LOG_LEVEL", "info"), ("MODELS_DIR", &models)]).await;
         let large = seed_large(&client).await;
         let small = seed_small(&client, small_jobs).await;
         let outstanding = || async { redis.cli(&["XLEN", "{predict_queue:0}:stream:iris:normal"]) == "0" };
@@ -53,7 +58,7 @@ impl Stack {
         let limited = COMPOSITION.iter().map(|(name, value)| (*name, (*value).to_owned()));
         let limited: Vec<_> = limited.chain([("LOG_LEVEL", "info".to_owned())]).collect();
         let grpc = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let port = [("GRPC_LISTEN_ADDR", grpc.to_string())];
+        let port = [("GRPC_LISTEN_ADDR", grpc.to_string()), ("MODELS_DIR", models)];
         let limited: Vec<_> = limited.into_iter().chain(port).collect();
         let env: Vec<(&str, &str)> =
             limited.iter().chain(settings).map(|(name, value)| (*name, value.as_str())).collect();
@@ -76,6 +81,19 @@ impl Stack {
         let of = |pid, threads| Watched { pid, threads };
         [of(self.proxy.pid(), threads), of(self.redis.pid(), 1), of(self.worker.pid(), threads)]
     }
+}
+
+/// A folder with the composition's models, and one that takes texts.
+fn link_models(dir: &Path) -> PathBuf {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the folder of the project");
+    let models = dir.join("models");
+    std::fs::create_dir(&models).expect("a folder of models");
+    for model in ["compose/models/iris", "compose/models/language", "tests/chaos-models/wide"] {
+        let model = project.join(model);
+        let name = model.file_name().expect("the name of a model");
+        symlink(&model, models.join(name)).expect("a link to a model");
+    }
+    models
 }
 
 /// A body with as many rows as a job may have.

@@ -34,8 +34,17 @@ pub(super) fn datatype(datum_type: DatumType) -> Option<DataType> {
     }
 }
 
+/// tract multiplies the lengths of the axes even if one of them is 0. No input of a job has such an axis.
+fn check_shape(tensor: &Tensor) -> TractResult<()> {
+    let mut lengths = tensor.shape.iter().filter(|length| **length > 0);
+    let size = lengths.try_fold(1_isize, |size, length| size.checked_mul(isize::try_from(*length).ok()?));
+    let too_large = || TractError::msg(format!("the input `{}` has axes that are too long", tensor.name));
+    size.map(|_| ()).ok_or_else(too_large)
+}
+
 pub(super) fn to_tract(tensor: &Tensor) -> TractResult<TractTensor> {
     let name = &tensor.name;
+    check_shape(tensor)?;
     if tensor.datatype == DataType::Bytes {
         let texts = bytes::elements(&tensor.data).map(|element| String::from_utf8(element.to_vec()));
         let texts = texts.collect::<Result<Vec<_>, _>>().map_err(|error| {
@@ -105,6 +114,19 @@ mod tests {
         }
         let error = to_tract(&tensor(DataType::Bf16, vec![0; 4])).unwrap_err().to_string();
         assert_eq!(error, "the input `x` is BF16, which ONNX models here cannot be given");
+    }
+
+    #[test]
+    fn long_axes_of_a_tensor_without_elements_are_refused() {
+        for datatype in [DataType::Fp32, DataType::Bytes] {
+            let empty = |shape: &[usize]| Tensor { shape: shape.to_vec(), ..tensor(datatype, vec![]) };
+            let fits = empty(&[0, 1 << 30, 1 << 30, 3]);
+            assert_eq!(from_tract("x", &to_tract(&fits).unwrap()).unwrap(), fits);
+            for shape in [&[0, 1 << 32, 1 << 31][..], &[1 << 62, 2, 0], &[0, usize::MAX]] {
+                let error = to_tract(&empty(shape)).unwrap_err().to_string();
+                assert_eq!(error, "the input `x` has axes that are too long", "{shape:?}");
+            }
+        }
     }
 
     #[test]
