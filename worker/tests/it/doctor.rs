@@ -180,7 +180,10 @@ async fn jobs_of_another_stored_format_are_named_with_what_to_do() {
 #[tokio::test]
 async fn each_right_that_is_missing_is_named() {
     let rule = shipped_rule();
-    let rights = rule.split(' ').filter(|word| word.starts_with('+')).collect::<Vec<_>>();
+    // Needed only in a cluster.
+    let of_cluster = ["+asking", "+cluster|slots"];
+    let is_needed = |word: &&str| word.starts_with('+') && !of_cluster.contains(word);
+    let rights = rule.split(' ').filter(is_needed).collect::<Vec<_>>();
     assert!(rights.len() > 15, "{rule}");
     for right in rights {
         let command = right[1..].replace('|', " ").to_uppercase();
