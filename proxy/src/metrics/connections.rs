@@ -2,13 +2,16 @@
 
 use metrics::{Counter, Gauge, counter, gauge};
 
-use super::names::{CONNECTIONS, CONNECTIONS_LIMIT, DISPLACED, POSTPONED, TLS_EXPIRES, TLS_FAILED};
+use super::names::{
+    CONNECTIONS, CONNECTIONS_LIMIT, CONNECTIONS_WAITING, DISPLACED, POSTPONED, TLS_EXPIRES, TLS_FAILED,
+};
 
 /// The connections of clients.
 #[derive(Clone)]
 pub(crate) struct ConnectionMetrics {
     pub(crate) open: Gauge,
     pub(crate) limit: Gauge,
+    pub(crate) waiting: Gauge,
     pub(crate) displaced_draining: Counter,
     pub(crate) displaced_waiting: Counter,
     pub(crate) displaced_streaming: Counter,
@@ -31,6 +34,7 @@ impl ConnectionMetrics {
         Self {
             open: gauge!(CONNECTIONS),
             limit: gauge!(CONNECTIONS_LIMIT),
+            waiting: gauge!(CONNECTIONS_WAITING),
             displaced_draining: counter!(DISPLACED, "while" => "draining"),
             displaced_waiting: counter!(DISPLACED, "while" => "waiting"),
             displaced_streaming: counter!(DISPLACED, "while" => "streaming"),
@@ -46,6 +50,7 @@ impl ConnectionMetrics {
         Self {
             open: gauge(),
             limit: gauge(),
+            waiting: gauge(),
             displaced_draining: counter(),
             displaced_waiting: counter(),
             displaced_streaming: counter(),

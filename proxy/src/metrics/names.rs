@@ -7,6 +7,7 @@ pub(super) const UNAUTHORIZED: &str = "tepal_http_unauthorized_total";
 pub(super) const DURATION: &str = "tepal_http_request_duration_seconds";
 pub(super) const CONNECTIONS: &str = "tepal_http_connections";
 pub(super) const CONNECTIONS_LIMIT: &str = "tepal_http_connections_limit";
+pub(super) const CONNECTIONS_WAITING: &str = "tepal_http_connections_waiting";
 pub(super) const DISPLACED: &str = "tepal_http_connections_displaced_total";
 pub(super) const POSTPONED: &str = "tepal_http_requests_postponed_total";
 pub(super) const SUBMITTED: &str = "tepal_jobs_submitted_total";
@@ -73,6 +74,7 @@ const COUNTERS: &[(&str, &str)] = &[
 const GAUGES: &[(&str, &str)] = &[
     (CONNECTIONS, "Open connections of clients"),
     (CONNECTIONS_LIMIT, "Connections that may be open at a time"),
+    (CONNECTIONS_WAITING, "Accepted connections that wait until they may be open"),
     (QUEUE_LENGTH, "Waiting jobs, jobs that wait for a retry included, by model and priority"),
     (IN_FLIGHT, "Jobs claimed by workers, by model"),
     (WAITING_RETRY, "Jobs that wait for their next attempt, released jobs included, by model"),

@@ -1,6 +1,6 @@
 //! Accepts connections, and gives them slots. Connections that wait for a slot are in one line for each client. The clients take
-//! turns, first those whose new connection would not only replace one of their own. When too many wait, the client with the longest line loses its first one. So a
-//! client that opens thousands of connections at once delays no other.
+//! turns, first those whose new connection would not only replace one of their own. When too many wait, the client with the longest
+//! line loses its first one. So a client that opens thousands of connections at once delays no other.
 
 use std::{
     io,
@@ -43,6 +43,8 @@ pub(super) struct Arrivals {
     closer: Closer,
     /// Connections that may wait. Each is an open file.
     most_waiting: usize,
+    /// Connections that wait, as the metric last showed.
+    shown: usize,
     /// Slots given in this turn.
     given: usize,
 }
@@ -65,7 +67,7 @@ impl Arrivals {
         let most_closing = most_waiting / 8;
         let (waiting, closer) = (Lines::default(), Closer::start(most_closing)?);
         let most_waiting = (most_waiting - most_closing).max(LEAST_WAITING);
-        Ok(Self { listener, slots, trusted, waiting, closer, most_waiting, given: 0 })
+        Ok(Self { listener, slots, trusted, waiting, closer, most_waiting, shown: 0, given: 0 })
     }
 
     /// The next connection. It is safe to drop the future before it is done.
@@ -84,12 +86,14 @@ impl Arrivals {
                 }
             }
             self.remove_closed();
+            self.show();
             let (next, has_room) = (self.waiting.next(), self.has_room());
             tokio::select! {
                 biased;
                 slot = self.slots.take(next.unwrap_or_default()), if next.is_some() => {
                     if let Some((stream, peer)) = self.waiting.pop() {
                         self.given += 1;
+                        self.show();
                         return (stream, peer, slot);
                     }
                 }
@@ -104,6 +108,14 @@ impl Arrivals {
                     }
                 }
             }
+        }
+    }
+
+    fn show(&mut self) {
+        let waiting = self.waiting.count();
+        if waiting != self.shown {
+            self.slots.note_waiting(self.shown, waiting);
+            self.shown = waiting;
         }
     }
 

@@ -138,6 +138,12 @@ impl Slots {
         Ok(Arc::new(Slot { slots: Arc::clone(self), holder, own, is_lost }))
     }
 
+    /// The number of connections that wait for a slot has changed.
+    pub(super) fn note_waiting(&self, before: usize, now: usize) {
+        // Each port has its own.
+        self.metrics.waiting.increment(now as f64 - before as f64);
+    }
+
     /// A connection was closed while it waited for a slot.
     pub(super) fn note_not_served(&self) {
         debug!(action = "connection_not_served");

@@ -71,9 +71,13 @@ async fn refused_bodies_that_do_not_end() {
     let mut siege = Siege::lay("refused bodies on every place", &[PLACES]).await;
     let count = attackers(1000);
     let start = head("POST /nowhere", "content-type: text/plain\r\ncontent-length: 1000000\r\n");
-    let _attack = siege.attack(count, &start).await;
+    let mut attack = siege.attack(count, &start).await;
+    let waiting = "tepal_http_connections_waiting";
+    eventually(SOON, "attackers to wait", async || siege.metric(waiting).await > 0.5).await;
     siege.another_address_is_served().await;
     siege.held(count, 32);
+    attack.shutdown().await;
+    eventually(SOON, "nobody to wait", async || siege.metric(waiting).await.abs() < 0.5).await;
 }
 
 #[tokio::test]
