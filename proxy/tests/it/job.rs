@@ -147,7 +147,7 @@ async fn a_job_that_ran_too_long_fails() {
     eventually(SOON, "the job to fail", failed).await;
     let job = gateway.get(&path).await.json();
     assert_eq!(job["error_code"], "timeout");
-    assert_eq!(job["error"], "The job ran longer than timeout_seconds");
+    assert_eq!(job["error"], "The job ran longer than its timeout");
 }
 
 #[tokio::test]

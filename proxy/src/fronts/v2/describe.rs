@@ -88,8 +88,8 @@ pub(super) fn infer(contract: &mut Contract<'_>) -> Operation {
         "content": {
             "application/json": {"schema": request_schema(), "example": example_request()},
             "application/octet-stream": {
-                "schema": {"type": "string", "format": "binary", "description": "JSON and raw tensors"},
-                "example": "{...}",
+                "schema": {"type": "string", "format": "binary", "description": "JSON, then raw tensors"},
+                "example": example_request().to_string(),
             },
         },
     });
@@ -159,16 +159,15 @@ fn whole(description: &str) -> Value {
 }
 
 fn completed() -> Value {
-    let mut completed = answer(
-        "The outputs",
-        &json!({
-            "model_name": "iris",
-            "model_version": "1",
-            "outputs": [{"name": "output", "shape": [1, 3], "datatype": "FP32", "data": [0.97, 0.02, 0.01]}],
-        }),
-    );
+    let example = json!({
+        "model_name": "iris",
+        "model_version": "1",
+        "outputs": [{"name": "output", "shape": [1, 3], "datatype": "FP32", "data": [0.97, 0.02, 0.01]}],
+    });
+    let mut completed = answer("The outputs", &example);
+    let schema = json!({"type": "string", "format": "binary", "description": "JSON, then raw tensors"});
     completed["content"]["application/octet-stream"] =
-        json!({"schema": {"type": "string", "format": "binary"}, "example": "{...}"});
+        json!({"schema": schema, "example": example.to_string()});
     completed["headers"] = inference::answer_headers();
     completed
 }

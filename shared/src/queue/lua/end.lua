@@ -57,6 +57,6 @@ local function missed_deadline(now, waited_ms, queue_deadline, run_deadline)
     return { code = 'queue_timeout', message = 'The job waited longer than max_queue_seconds' }
   end
   if run_deadline and now > tonumber(run_deadline) then
-    return { code = 'timeout', message = 'The job ran longer than timeout_seconds' }
+    return { code = 'timeout', message = 'The job ran longer than its timeout' }
   end
 end

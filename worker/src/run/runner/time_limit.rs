@@ -45,5 +45,5 @@ impl Runner {
 }
 
 fn out_of_time() -> BackendError {
-    BackendError::new(Verdict::Expired, "timeout", "The job ran longer than timeout_seconds")
+    BackendError::new(Verdict::Expired, "timeout", "The job ran longer than its timeout")
 }

@@ -69,7 +69,7 @@ async fn a_job_that_runs_longer_than_its_own_limit_fails_and_its_call_is_abandon
     let timeout = Some(Duration::from_millis(300));
     let id = queue.submit_job(0, NewJob { timeout, ..new_job(input(5.1)) }).await;
 
-    let error = "The job ran longer than timeout_seconds";
+    let error = "The job ran longer than its timeout";
     assert_eq!(queue.failed(id).await, (error.to_owned(), "timeout".to_owned(), 1));
     calls_end(&server, &[CallOutcome::Cancelled]).await;
     let job = queue.job(id).await;
@@ -108,7 +108,7 @@ async fn a_job_that_waits_for_a_retry_past_its_own_limit_fails_as_timeout() {
     let id = queue.submit_job(0, NewJob { timeout, ..new_job(input(5.1)) }).await;
 
     let (error, code, attempts) = queue.failed(id).await;
-    assert_eq!((error.as_str(), code.as_str()), ("The job ran longer than timeout_seconds", "timeout"));
+    assert_eq!((error.as_str(), code.as_str()), ("The job ran longer than its timeout", "timeout"));
     assert_eq!(attempts as usize, server.calls().len());
 }
 
@@ -126,7 +126,7 @@ async fn a_job_that_waits_for_its_turn_after_an_overload_fails_when_its_own_limi
     let timeout = Some(Duration::from_secs(2));
     let id = queue.submit_job(0, NewJob { timeout, ..new_job(input(5.1)) }).await;
 
-    let error = "The job ran longer than timeout_seconds";
+    let error = "The job ran longer than its timeout";
     assert_eq!(queue.failed(id).await, (error.to_owned(), "timeout".to_owned(), 1));
     assert_eq!(queue.job(long).await.status, JobStatus::Processing);
 }
