@@ -18,6 +18,9 @@ up: ## build Tepal and start it with the in-process model; options PORT=8000 GRP
 monitor: ## watch what `make up` started with a local Prometheus; options PORT=8000 METRICS_PORT=9100 CONSOLE_PORT=9090
 	@compose/monitor.sh --port '$(PORT)' --metrics-port '$(or $(METRICS_PORT),9100)' --console-port '$(or $(CONSOLE_PORT),9090)'
 
+# The same packages for every target: with others, Cargo would choose other features and compile nearly everything again.
+BUILD := cargo build --release --workspace --bins
+
 # Packages for the check of the Helm chart: 450 MB.
 KUBERNETES := $(abspath $(or $(CARGO_TARGET_DIR),target))/kubernetes
 
@@ -47,7 +50,7 @@ test-models: ## run real models through Tepal; compare with onnxruntime and Tens
 	@compose/local.sh install
 	@tests/models/real/prepare.sh '$(REAL_MODELS)'
 	@tests/models/saved/prepare.sh '$(SAVED_MODELS)'
-	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
+	$(BUILD)
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-models' --models '$(REAL_MODELS)' --saved '$(SAVED_MODELS)' \
 		$(if $(ONLY),--only '$(ONLY)') --rounds '$(or $(ROUNDS),3)'
 
@@ -57,7 +60,7 @@ CLIENTS := $(abspath $(or $(CARGO_TARGET_DIR),target))/clients
 test-clients: ## send unmodified clients of other inference servers to Tepal; needs python3 with venv; options ONLY=name
 	@compose/local.sh install
 	@tests/clients/prepare.sh '$(CLIENTS)'
-	cargo build --release -p tepal-proxy -p tepal-worker
+	$(BUILD)
 	@for set in requirements "requirements-kserve --kserve"; do set -- $$set; \
 		"$(CLIENTS)/$$1/bin/python" tests/clients/clients.py --binaries '$(or $(CARGO_TARGET_DIR),target)/release' \
 		--iris compose/models/iris $(if $(ONLY),--only '$(ONLY)') $$2 || exit; done
@@ -69,7 +72,7 @@ test-servers: ## run Tepal in front of Triton, MLServer, KServe and HTTP servers
 	@compose/local.sh install
 	@tests/models/servers/prepare.sh '$(SERVERS)'
 	@tests/servers/http/prepare.sh '$(SERVERS)/http'
-	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
+	$(BUILD)
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-servers' --servers '$(SERVERS)' \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(CASE),--case '$(CASE)')
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-http-servers' --folder '$(SERVERS)/http' \
@@ -91,19 +94,19 @@ bench: OUT := $(if $(ONLY),$(or $(CARGO_TARGET_DIR),target)/bench.md,docs/perfor
 bench: SECONDS := 5
 bench: ## measure every figure of docs/performance.md and write it there; options SECONDS=5 ROUNDS=3 JOBS=200000 ONLY=models,fairness
 	@compose/local.sh install
-	cargo build --release -p tepal-proxy -p tepal-worker
+	$(BUILD)
 	cargo bench --quiet -p tepal-loadtest --bench tepal -- --seconds '$(SECONDS)' --rounds '$(or $(ROUNDS),3)' \
 		--jobs '$(or $(JOBS),200000)' $(if $(ONLY),--only '$(ONLY)') --out '$(abspath $(OUT))'
 
 chaos: ## kill, freeze and cut off every part, then prove that no job was lost or doubled; options SECONDS=600 SEED=1
 	@compose/local.sh install
-	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
+	$(BUILD)
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-chaos' --seconds '$(SECONDS)' $(if $(SEED),--seed '$(SEED)')
 
 failover: SECONDS := 300
 failover: ## kill, freeze and move the primaries of a Sentinel group or a cluster; count what is lost; options TOPOLOGY=sentinel|cluster SECONDS=300 REPLICAS_REQUIRED=0 MIN_REPLICAS=0 SEED=1
 	@compose/local.sh install
-	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
+	$(BUILD)
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-failover' --topology '$(or $(TOPOLOGY),sentinel)' --seconds '$(SECONDS)' \
 		--replicas-required '$(or $(REPLICAS_REQUIRED),0)' --min-replicas '$(or $(MIN_REPLICAS),0)' --seed '$(or $(SEED),1)'
 
@@ -111,7 +114,7 @@ failover: ## kill, freeze and move the primaries of a Sentinel group or a cluste
 hostile: SECONDS := 20
 hostile: ## attack a proxy in every known way and prove that others are served; options SECONDS=20 ONLY=name,... BODIES=bytes,... OUT=page
 	@compose/local.sh install
-	cargo build --release -p tepal-proxy -p tepal-worker -p tepal-tests
+	$(BUILD)
 	'$(or $(CARGO_TARGET_DIR),target)/release/tepal-hostile' --seconds '$(SECONDS)' $(if $(ONLY),--only '$(ONLY)') \
 		$(if $(BODIES),--bodies '$(BODIES)') $(if $(OUT),--out '$(abspath $(OUT))')
 
