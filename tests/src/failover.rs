@@ -91,8 +91,8 @@ pub async fn run(options: &Options) -> Report {
         tokio::time::sleep(CALM).await;
     }
     let stuck = traffic.stop().await;
-    reading.abort();
     let last = check::last(&stack, &ledger, stuck).await;
+    reading.abort();
     let report = Report::new(options, servers.version(), checked, last, &ledger, &stack).await;
     if let Some(dir) = &options.logs {
         stack.write_logs(dir);

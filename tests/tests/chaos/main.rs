@@ -7,6 +7,7 @@
 )]
 
 mod calm;
+mod failover;
 mod faults;
 mod sensitivity;
 
