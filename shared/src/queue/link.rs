@@ -10,6 +10,7 @@ mod replication;
 mod request;
 mod role;
 mod sentinel;
+mod sentinel_events;
 pub(super) mod settings;
 mod slot_map;
 mod topology;

@@ -220,6 +220,46 @@ async fn a_primary_that_was_frozen_past_the_failover_gets_no_more_jobs() {
     }
 }
 
+/// Waits until the replicas follow: they have jobs that have ended.
+async fn replicated(group: &SentinelGroup, store: &Store) {
+    let ids = submit_to_all(store).await;
+    complete_all(store).await;
+    let last = store.queue.keys().job(ids[ids.len() - 1]);
+    let has_it = |replica: &RedisServer| replica.cli(&["HGET", &last, "status"]) == "completed";
+    eventually(SOON, "the replicas", async || group.servers[1..].iter().all(has_it)).await;
+}
+
+#[tokio::test]
+async fn a_primary_that_sentinels_replace_gets_no_more_jobs() {
+    let group = SentinelGroup::start(&RedisServer::options(), 2).await;
+    let store = open(&group.url()).await;
+    replicated(&group, &store).await;
+    let former = group.primary();
+    group.sentinels[1].cli(&["SENTINEL", "FAILOVER", "tepal"]);
+    let mut accepted = Vec::new();
+    let promoted = async || {
+        let id = JobId::new(0);
+        if let Ok(Submitted::Accepted) = store.intake.submit(id, new_job()).await {
+            accepted.push((id, Instant::now()));
+        }
+        let knows = |sentinel: &RedisServer| {
+            let named = sentinel.cli(&["SENTINEL", "MASTER", "tepal"]);
+            !named.contains("failover_in_progress") && !named.contains(&former.port().to_string())
+        };
+        group.sentinels.iter().all(knows)
+    };
+    eventually(SOON, "all Sentinels to name another primary", promoted).await;
+    let ids: Vec<_> = accepted.iter().map(|(id, _)| *id).collect();
+    let found = store.views.jobs(&ids).await.unwrap();
+    let lost: Vec<_> =
+        accepted.iter().zip(&found).filter(|(_, job)| job.is_none()).map(|(job, _)| job.1).collect();
+    // The event comes 0.15 s before the promotion; a busy machine may be later. Sentinels name the new primary one to four seconds after.
+    if let [first, .., last] = lost[..] {
+        assert!(last - first < Duration::from_millis(500), "{} of {} jobs are lost", lost.len(), ids.len());
+    }
+    assert!(ids.len() > lost.len() + 10);
+}
+
 #[tokio::test]
 async fn a_process_with_fewer_partitions_than_the_queue_is_refused() {
     let redis = RedisServer::start().await;

@@ -336,16 +336,21 @@ async fn until_probe_fails(shared: &Weak<SharedConnection>, mut connection: Mult
     }
 }
 
-/// Returns when Sentinels name another primary than the one at this address. One that was frozen or cut off answers again after the
-/// failover, and Sentinels tell it only some seconds later that it is none any more.
+/// Returns when Sentinels replace the primary at this address. One that was frozen or cut off answers again after the failover, and
+/// Sentinels tell it only some seconds later that it is none any more.
 async fn until_replaced(shared: &Weak<SharedConnection>, address: &str) {
-    loop {
-        sleep(PROBE_INTERVAL).await;
-        let Some(alive) = shared.upgrade() else { return };
-        let Source::Sentinels(sentinels) = &alive.source else { break };
-        if sentinels.name_another(address).await {
-            return;
+    let source = shared.upgrade().map(|alive| alive.source.clone());
+    let Some(Source::Sentinels(sentinels)) = source else { return std::future::pending().await };
+    let asked = async {
+        loop {
+            sleep(PROBE_INTERVAL).await;
+            if shared.strong_count() == 0 || sentinels.name_another(address).await {
+                return;
+            }
         }
+    };
+    tokio::select! {
+        () = asked => {}
+        () = sentinels.report_replacement_of(address) => {}
     }
-    std::future::pending().await
 }

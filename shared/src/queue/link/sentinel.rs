@@ -4,15 +4,17 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, RedisError};
-use tokio::time::timeout;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, RedisError, aio::MultiplexedConnection,
+};
+use tokio::time::{Instant, timeout};
 
 use crate::queue::{
     error::{StoreError, WrongTopology},
@@ -21,6 +23,8 @@ use crate::queue::{
 
 /// A Sentinel answers from memory.
 const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a primary is avoided because a Sentinel is about to promote a replica. It may fail to; it takes about a second.
+const LONGEST_REPLACEMENT: Duration = Duration::from_secs(5);
 
 /// The Sentinels of a group.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub(super) struct Sentinels {
     pub(super) name: String,
     /// The one that is asked next while all is well.
     pub(super) turn: Arc<AtomicUsize>,
+    /// Since when a replica is about to be promoted.
+    pub(super) replacing_since: Arc<Mutex<Option<Instant>>>,
 }
 
 /// What Sentinels know of a group.
@@ -55,20 +61,59 @@ enum Answer {
         address: NodeAddress,
         is_down: bool,
     },
+    /// The Sentinel has begun to promote a replica in place of this server, which may be up.
+    Replacing(NodeAddress),
+    /// It has promoted this server. The other Sentinels learn of it up to two seconds later.
+    Promoted(NodeAddress),
     UnknownGroup,
     Refused(WrongTopology),
     Unreachable(RedisError),
 }
 
+/// What the answers of all Sentinels mean.
+#[derive(Clone, Debug, PartialEq)]
+enum Decision {
+    Primary(NodeAddress),
+    /// What the present primary accepts now may be lost.
+    Wait,
+}
+
 impl Sentinels {
     /// The primary, if most of the Sentinels that answer say that it is up.
     pub(super) async fn primary(&self) -> Result<NodeAddress, StoreError> {
-        decide(join_all(self.addresses.iter().map(|sentinel| self.ask(sentinel))).await, &self.name)
+        match self.decision().await? {
+            Decision::Primary(address) => Ok(address),
+            Decision::Wait => {
+                Err(RedisError::from((ErrorKind::Io, "the Sentinels are replacing the primary")).into())
+            }
+        }
+    }
+
+    async fn decision(&self) -> Result<Decision, StoreError> {
+        let mut answers = join_all(self.addresses.iter().map(|sentinel| self.ask(sentinel))).await;
+        if !self.may_wait(answers.iter().any(|answer| matches!(answer, Answer::Replacing(_)))) {
+            for answer in &mut answers {
+                if let Answer::Replacing(address) = answer {
+                    *answer = Answer::Primary { address: address.clone(), is_down: false };
+                }
+            }
+        }
+        decide(answers, &self.name)
+    }
+
+    /// Whether to wait for the promotion of a replica.
+    fn may_wait(&self, is_replacing: bool) -> bool {
+        let mut since = self.replacing_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_replacing {
+            *since = None;
+        }
+        is_replacing && since.get_or_insert_with(Instant::now).elapsed() < LONGEST_REPLACEMENT
     }
 
     /// What the Sentinels know of the group; `None` if none knows it.
     pub(super) async fn group(&self) -> Option<SentinelGroup> {
-        let answers = join_all(self.addresses.iter().map(|sentinel| self.fields(sentinel))).await;
+        let ask = async |sentinel| self.fields(&mut connect(sentinel).await?).await;
+        let answers = join_all(self.addresses.iter().map(|sentinel| in_time(ask(sentinel)))).await;
         let known: Vec<_> = answers.into_iter().flatten().collect();
         let number =
             |name: &str| known.first().and_then(|fields| fields.get(name)?.parse().ok()).unwrap_or(0);
@@ -81,45 +126,85 @@ impl Sentinels {
         })
     }
 
-    /// Whether there is another primary than the one at this address. Asks one Sentinel, and all only if that one says so.
+    /// Whether there is another primary than the one at this address, or will be in a moment. Asks one Sentinel, and all only if that
+    /// one says so.
     pub(super) async fn name_another(&self, address: &str) -> bool {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let Some(sentinel) = self.addresses.get(turn % self.addresses.len().max(1)) else { return false };
-        match self.ask(sentinel).await {
-            Answer::Primary { address: named, is_down: false } if named.to_string() != address => {
-                self.primary().await.is_ok_and(|primary| primary.to_string() != address)
+        let is_news = match self.ask(sentinel).await {
+            Answer::Primary { address: named, is_down: false } | Answer::Promoted(named) => {
+                named.to_string() != address
             }
+            Answer::Replacing(_) => true,
             _ => false,
-        }
+        };
+        let confirmed = async || match self.decision().await {
+            Ok(Decision::Primary(primary)) => primary.to_string() != address,
+            Ok(Decision::Wait) => true,
+            Err(_) => false,
+        };
+        is_news && confirmed().await
     }
 
     async fn ask(&self, sentinel: &ConnectionInfo) -> Answer {
-        self.fields(sentinel).await.map_or_else(refused, |fields| read(&fields))
+        let asked = async {
+            let mut connection = connect(sentinel).await?;
+            let fields = self.fields(&mut connection).await?;
+            // SENTINEL MASTER names the former primary until all replicas follow the new one; this names the new one at once.
+            let promoted = match is_in_failover(&fields) {
+                // Without the right, the other Sentinels decide.
+                true => self.command("GET-MASTER-ADDR-BY-NAME").query_async(&mut connection).await.ok(),
+                false => None,
+            };
+            Ok(read(&fields, promoted))
+        };
+        in_time(asked).await.unwrap_or_else(refused)
     }
 
-    async fn fields(&self, sentinel: &ConnectionInfo) -> Result<HashMap<String, String>, RedisError> {
-        let asked = async {
-            let client = Client::open(sentinel.clone())?;
-            let config = AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT));
-            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-            let mut command = redis::cmd("SENTINEL");
-            command.arg("MASTER").arg(&self.name);
-            command.query_async(&mut connection).await
-        };
-        let late = || RedisError::from((ErrorKind::Io, "a Sentinel did not answer"));
-        timeout(TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()))
+    async fn fields(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<HashMap<String, String>, RedisError> {
+        self.command("MASTER").query_async(connection).await
+    }
+
+    fn command(&self, subcommand: &str) -> redis::Cmd {
+        let mut command = redis::cmd("SENTINEL");
+        command.arg(subcommand).arg(&self.name);
+        command
     }
 }
 
-fn read(fields: &HashMap<String, String>) -> Answer {
+async fn connect(sentinel: &ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT));
+    Client::open(sentinel.clone())?.get_multiplexed_async_connection_with_config(&config).await
+}
+
+async fn in_time<T>(asked: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
+    let late = || RedisError::from((ErrorKind::Io, "a Sentinel did not answer"));
+    timeout(TIMEOUT, asked).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn flags(fields: &HashMap<String, String>) -> &str {
+    fields.get("flags").map(String::as_str).unwrap_or_default()
+}
+
+fn is_in_failover(fields: &HashMap<String, String>) -> bool {
+    flags(fields).contains("failover_in_progress")
+}
+
+/// Reads the reply of SENTINEL MASTER, and in a failover that of SENTINEL GET-MASTER-ADDR-BY-NAME.
+fn read(fields: &HashMap<String, String>, promoted: Option<(String, u16)>) -> Answer {
     let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
-    match field("port").parse() {
-        Ok(port) => {
-            let address = NodeAddress { host: field("ip").to_owned(), port };
-            // `s_down`: it does not answer this Sentinel; `o_down`: enough Sentinels say so.
-            Answer::Primary { address, is_down: field("flags").contains("_down") }
-        }
-        Err(_) => Answer::UnknownGroup,
+    let Ok(port) = field("port").parse() else { return Answer::UnknownGroup };
+    let address = NodeAddress { host: field("ip").to_owned(), port };
+    let promoted = promoted.map(|(host, port)| NodeAddress { host, port });
+    // `s_down`: it does not answer this Sentinel; `o_down`: enough Sentinels say so.
+    let is_down = flags(fields).contains("_down");
+    match promoted.filter(|promoted| *promoted != address) {
+        Some(promoted) => Answer::Promoted(promoted),
+        None if is_in_failover(fields) && !is_down => Answer::Replacing(address),
+        None => Answer::Primary { address, is_down },
     }
 }
 
@@ -137,8 +222,12 @@ fn refused(error: RedisError) -> Answer {
     }
 }
 
-/// The primary that the most Sentinels name. They differ for a moment in a failover, and if one of them is cut off.
-fn decide(answers: Vec<Answer>, name: &str) -> Result<NodeAddress, StoreError> {
+/// The primary that a Sentinel has just promoted, or that the most Sentinels name. They differ for a moment in a failover, and if one of
+/// them is cut off.
+fn decide(answers: Vec<Answer>, name: &str) -> Result<Decision, StoreError> {
+    if let Some(decision) = in_failover(&answers) {
+        return Ok(decision);
+    }
     let mut votes = Vec::<(NodeAddress, usize)>::new();
     let (mut is_down, mut is_unknown, mut refusal, mut unreachable) = (false, false, None, None);
     for answer in answers {
@@ -149,7 +238,7 @@ fn decide(answers: Vec<Answer>, name: &str) -> Result<NodeAddress, StoreError> {
                     None => votes.push((address, 1)),
                 }
             }
-            Answer::Primary { .. } => is_down = true,
+            Answer::Primary { .. } | Answer::Replacing(_) | Answer::Promoted(_) => is_down = true,
             Answer::UnknownGroup => is_unknown = true,
             Answer::Refused(topology) => refusal = Some(topology),
             Answer::Unreachable(error) => unreachable = Some(error),
@@ -157,7 +246,7 @@ fn decide(answers: Vec<Answer>, name: &str) -> Result<NodeAddress, StoreError> {
     }
     // Of equal counts the first: the order of the URL.
     if let Some((address, _)) = votes.into_iter().rev().max_by_key(|(_, count)| *count) {
-        return Ok(address);
+        return Ok(Decision::Primary(address));
     }
     Err(match (is_down, is_unknown, refusal, unreachable) {
         (true, ..) => RedisError::from((ErrorKind::Io, "the Sentinels say that the primary is down")).into(),
@@ -166,6 +255,15 @@ fn decide(answers: Vec<Answer>, name: &str) -> Result<NodeAddress, StoreError> {
         (.., Some(error)) => error.into(),
         _ => StoreError::Disconnected,
     })
+}
+
+fn in_failover(answers: &[Answer]) -> Option<Decision> {
+    let promoted = answers.iter().find_map(|answer| match answer {
+        Answer::Promoted(address) => Some(Decision::Primary(address.clone())),
+        _ => None,
+    });
+    let is_replacing = answers.iter().any(|answer| matches!(answer, Answer::Replacing(_)));
+    promoted.or_else(|| is_replacing.then_some(Decision::Wait))
 }
 
 #[cfg(test)]
@@ -177,10 +275,45 @@ mod tests {
     }
 
     fn decided(answers: &[Answer]) -> Result<u16, String> {
-        decide(answers.to_vec(), "main").map(|address| address.port).map_err(|error| match error {
+        let port = |decision| match decision {
+            Decision::Primary(address) => address.port,
+            Decision::Wait => 0,
+        };
+        decide(answers.to_vec(), "main").map(port).map_err(|error| match error {
             StoreError::WrongTopology(topology) => topology.to_string(),
             error => error.cause().map_or_else(|| error.to_string(), ToString::to_string),
         })
+    }
+
+    #[test]
+    fn a_promotion_counts_before_the_other_sentinels_know_of_it() {
+        let address = |port| NodeAddress { host: "h".to_owned(), port };
+        let answers = |first| [first, primary(1, false), primary(1, false)];
+        assert_eq!(decided(&answers(Answer::Replacing(address(1)))), Ok(0));
+        assert_eq!(decided(&answers(Answer::Promoted(address(2)))), Ok(2));
+
+        let fields = |flags: &str| {
+            let fields = [("ip", "h"), ("port", "1"), ("flags", flags)];
+            fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        };
+        let in_order = fields("master,failover_in_progress,force_failover");
+        let says = |port| Some(("h".to_owned(), port));
+        assert!(matches!(read(&in_order, says(1)), Answer::Replacing(of) if of == address(1)));
+        assert!(matches!(read(&in_order, says(2)), Answer::Promoted(of) if of == address(2)));
+        let after_kill = fields("s_down,o_down,master,failover_in_progress");
+        assert!(matches!(read(&after_kill, says(1)), Answer::Primary { is_down: true, .. }));
+        assert!(matches!(read(&after_kill, says(2)), Answer::Promoted(of) if of == address(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_is_not_promoted_in_time_is_not_awaited() {
+        let (addresses, turn, replacing_since) = Default::default();
+        let sentinels = Sentinels { addresses, name: "main".to_owned(), turn, replacing_since };
+        assert!(sentinels.may_wait(true));
+        tokio::time::advance(LONGEST_REPLACEMENT).await;
+        assert!(!sentinels.may_wait(true));
+        assert!(!sentinels.may_wait(false));
+        assert!(sentinels.may_wait(true), "the next failover");
     }
 
     #[test]

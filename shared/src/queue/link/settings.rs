@@ -104,7 +104,12 @@ impl ConnectionSettings {
     pub(super) fn sentinels(&self) -> Option<Sentinels> {
         let Place::Sentinel { sentinels, name } = &self.place else { return None };
         let addresses = sentinels.iter().map(|address| self.of_sentinel(address)).collect();
-        Some(Sentinels { addresses, name: name.clone(), turn: Arc::default() })
+        Some(Sentinels {
+            addresses,
+            name: name.clone(),
+            turn: Arc::default(),
+            replacing_since: Arc::default(),
+        })
     }
 
     /// What the Sentinels know of the group, if there are any and one knows it.
