@@ -11,7 +11,7 @@ use tepal_shared::{
         intake::Submitted,
         keys::Keys,
         link::{ConnectionSettings, Redis},
-        work::TakeRequest,
+        work::{BlockingReader, ReadSettings, TakeRequest},
     },
 };
 use tepal_tests::{
@@ -220,6 +220,35 @@ async fn a_primary_that_was_frozen_past_the_failover_gets_no_more_jobs() {
     }
 }
 
+#[tokio::test]
+async fn a_read_that_blocks_at_a_former_primary_ends() {
+    let group = SentinelGroup::start(&RedisServer::options(), 1).await;
+    let store = open(&group.url()).await;
+    replicated(&group, &store).await;
+    // An idle worker waits for new jobs.
+    let mut reader = reader(&store, 0);
+    let former = group.primary();
+    let blocks = async || former.cli(&["INFO", "clients"]).contains("blocked_clients:1");
+    let (read, accepted) = tokio::join!(reader.read(), async {
+        eventually(SOON, "the read to block", blocks).await;
+        former.sigstop();
+        outage(&store, 0).await;
+        former.sigcont();
+        Instant::now()
+    });
+    assert!(read.unwrap().deliveries.is_empty());
+    // Sentinels demote it ten seconds after it answers again.
+    assert!(accepted.elapsed() < Duration::from_secs(5), "{:?}", accepted.elapsed());
+    assert!(former.cli(&["ROLE"]).starts_with("master"));
+
+    assert_eq!(reader.read().await.unwrap().deliveries.len(), 1, "the job of the outage");
+    let id = JobId::new(0);
+    assert_eq!(store.intake.submit(id, new_job()).await.unwrap(), Submitted::Accepted);
+    let granted = reader.read().await.unwrap();
+    assert_eq!(granted.deliveries.len(), 1, "the new primary's job");
+    assert_eq!(granted.deliveries[0].attempt.claim.job_id, id);
+}
+
 /// Waits until the replicas follow: they have jobs that have ended.
 async fn replicated(group: &SentinelGroup, store: &Store) {
     let ids = submit_to_all(store).await;
@@ -227,6 +256,17 @@ async fn replicated(group: &SentinelGroup, store: &Store) {
     let last = store.queue.keys().job(ids[ids.len() - 1]);
     let has_it = |replica: &RedisServer| replica.cli(&["HGET", &last, "status"]) == "completed";
     eventually(SOON, "the replicas", async || group.servers[1..].iter().all(has_it)).await;
+}
+
+fn reader(store: &Store, partition: u8) -> BlockingReader {
+    let settings = ReadSettings {
+        partition,
+        consumer: "idle".to_owned(),
+        longest_block: Duration::from_secs(60),
+        longest_unendable_block: Duration::from_secs(60),
+        max_bytes: usize::MAX,
+    };
+    BlockingReader::new(store.work.clone(), settings, Stream::all_of(model()).into())
 }
 
 #[tokio::test]

@@ -146,6 +146,25 @@ impl Cluster {
         }
     }
 
+    /// Waits until the primary of the slot is at another address than this one, and connected.
+    pub(super) async fn replaced(&self, slot: Option<u16>, former: &str) {
+        let mut views = self.view.subscribe();
+        loop {
+            let primaries = views.borrow_and_update().primaries(slot, &self.slots.partitions);
+            let replaced = async {
+                match primaries.first() {
+                    Some(primary) => primary.replaced(former).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = replaced => return,
+                // The sender lives as long as `self`.
+                _ = views.changed() => {}
+            }
+        }
+    }
+
     /// Waits for the connection to the primary of the slot, whichever node that is by then. Without a slot: to any primary.
     pub(super) async fn connection(
         &self,

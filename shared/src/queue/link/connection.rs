@@ -56,6 +56,8 @@ enum Link {
     Up {
         generation: Generation,
         connection: MultiplexedConnection,
+        /// The address of the server.
+        address: Arc<str>,
     },
 }
 
@@ -145,6 +147,14 @@ impl SharedConnection {
         let _ = link.wait_for(|link| matches!(link, Link::Up { .. })).await;
     }
 
+    /// Waits until the primary is at another address than this one, and connected.
+    pub(super) async fn replaced(&self, former: &str) {
+        let mut link = self.link.subscribe();
+        let is_other = |link: &Link| matches!(link, Link::Up { address, .. } if **address != *former);
+        // The sender lives as long as `self`.
+        let _ = link.wait_for(is_other).await;
+    }
+
     /// Waits for the connection, unless the server cannot serve the queue.
     pub(super) async fn connection(
         &self,
@@ -154,7 +164,7 @@ impl SharedConnection {
         let is_decided = |link: &Link| !matches!(link, Link::Down(None));
         match timeout_at(give_up, link.wait_for(is_decided)).await {
             Ok(Ok(link)) => match &*link {
-                Link::Up { generation, connection } => Ok((*generation, connection.clone())),
+                Link::Up { generation, connection, .. } => Ok((*generation, connection.clone())),
                 Link::Down(Some(topology)) => Err(StoreError::WrongTopology(topology.clone())),
                 Link::Down(None) => Err(StoreError::Disconnected),
             },
@@ -287,7 +297,8 @@ async fn keep_connected(shared: Weak<SharedConnection>) {
                 backoff.reset();
                 let outage_ms = down_since.take().map(|since| since.elapsed().as_millis() as u64);
                 info!(action = "redis_connected", address, outage_ms);
-                alive.link.send_replace(Link::Up { generation, connection: connection.clone() });
+                let up = Link::Up { generation, connection: connection.clone(), address: (*address).into() };
+                alive.link.send_replace(up);
                 let link = alive.link.subscribe();
                 drop(alive);
                 until_broken(&shared, link, generation, connection, &address).await;

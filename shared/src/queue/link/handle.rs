@@ -78,6 +78,11 @@ impl Redis {
         self.topology.state(self.slot)
     }
 
+    /// Waits until the primary is at another address than this one, and connected.
+    pub(crate) async fn replaced(&self, former: &str) {
+        self.topology.replaced(self.slot, former).await;
+    }
+
     /// Waits until Redis answers.
     pub async fn up(&self) {
         self.topology.up(self.slot).await;

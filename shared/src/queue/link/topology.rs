@@ -81,6 +81,14 @@ impl Topology {
         }
     }
 
+    /// Waits until the primary of the slot is at another address than this one, and connected.
+    pub(super) async fn replaced(&self, slot: Option<u16>, former: &str) {
+        match self {
+            Self::One(shared) => shared.replaced(former).await,
+            Self::Cluster(cluster) => cluster.replaced(slot, former).await,
+        }
+    }
+
     /// Waits for the connection to the primary of the slot.
     pub(super) async fn connection(
         &self,

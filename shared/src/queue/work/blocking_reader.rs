@@ -7,6 +7,7 @@
 
 use std::{convert::Infallible, future, pin::pin, sync::Once, time::Duration};
 
+use futures_util::FutureExt as _;
 use redis::{Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection};
 use tokio::time::sleep;
 use tracing::warn;
@@ -57,6 +58,8 @@ struct ReadConnection {
     connection: MultiplexedConnection,
     /// Its number in Redis; `None`: the user may not end reads.
     id: Option<u64>,
+    /// The address of the server.
+    address: String,
 }
 
 impl BlockingReader {
@@ -86,18 +89,24 @@ impl BlockingReader {
     }
 
     /// Waits for new entries, at least a millisecond, at most the longest time, and not for much longer than until `end`. Starts at
-    /// most one of each stream. Never cancel it.
+    /// most one of each stream. Never cancel it. Returns nothing if another server has become the primary meanwhile.
     ///
     /// # Errors
     /// Any [`StoreError`]. The next call reconnects and starts entries that were delivered but not started. If a reply is lost, the
     /// claimed jobs are due again when their lease lapses.
     pub async fn read_until(&mut self, end: impl Future<Output = ()>) -> Result<Granted, StoreError> {
-        let mut open = match self.connection.take() {
+        let former = self.connection.take();
+        let is_current =
+            |open: &ReadConnection| self.primary().replaced(&open.address).now_or_never().is_none();
+        let mut open = match former.filter(is_current) {
             Some(open) => open,
             None => self.connect().await?,
         };
         let calls = self.calls(open.id.is_some());
-        let replies = outcomes(self.replies(&calls, &mut open, end).await?);
+        let Some(replies) = self.replies(&calls, &mut open, end).await? else {
+            return Ok(Granted::default());
+        };
+        let replies = outcomes(replies);
         if !break_connection(&replies) {
             self.connection = Some(open);
         }
@@ -121,7 +130,7 @@ impl BlockingReader {
     }
 
     async fn connect(&self) -> Result<ReadConnection, StoreError> {
-        let mut connection = self.primary().dedicated(self.settings.longest_block).await?;
+        let (mut connection, address) = self.primary().dedicated_at(self.settings.longest_block).await?;
         let mut calls = Pipeline::with_capacity(2);
         // No connection has the number 0, so this only shows whether the user has the right.
         calls.ignore_errors().add_command(client("ID")).add_command(unblock(0));
@@ -140,17 +149,18 @@ impl BlockingReader {
             }
             Err(error) => return Err(error),
         };
-        Ok(ReadConnection { connection, id })
+        Ok(ReadConnection { connection, id, address })
     }
 
-    /// Makes the calls. From `end` on, asks Redis to end the read.
+    /// Makes the calls. From `end` on, asks Redis to end the read. `None`: another server is the primary. The former one may not know
+    /// that yet, and what it delivers is thrown away when it becomes a replica.
     async fn replies(
         &self,
         calls: &Pipeline,
         open: &mut ReadConnection,
         end: impl Future<Output = ()>,
-    ) -> Result<Value, RedisError> {
-        let id = open.id;
+    ) -> Result<Option<Value>, RedisError> {
+        let (id, address) = (open.id, open.address.as_str());
         let mut replies = pin!(calls.query_async(&mut open.connection));
         let unblocking = async {
             end.await;
@@ -158,7 +168,8 @@ impl BlockingReader {
         };
         tokio::select! {
             biased;
-            replies = &mut replies => replies,
+            replies = &mut replies => replies.map(Some),
+            () = self.primary().replaced(address) => Ok(None),
             never = unblocking => match never {},
         }
     }
