@@ -93,6 +93,23 @@ async fn everything_is_flushed() {
 }
 
 #[tokio::test]
+async fn jobs_that_no_replica_confirmed_are_not_missed() {
+    let redis = RedisServer::shipped().start().await;
+    let settings = [("REPLICAS_REQUIRED", "1"), ("REPLICATION_TIMEOUT_MS", "10")];
+    let gateway = Gateway::on(redis, &settings).await;
+    healthy(&gateway).await;
+    let answer = gateway.proxy.client().try_predict(&json!([[5.1, 3.5, 1.4, 0.2]]), &[]).await.unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.text().contains("not_replicated"), "{}", answer.text());
+    knows(&gateway, 1).await;
+
+    gateway.redis.cli(&["FLUSHALL"]);
+    knows(&gateway, 0).await;
+    looked(&gateway, 2).await;
+    assert_eq!(count(&gateway, "tepal_data_loss_total").await, 0);
+}
+
+#[tokio::test]
 async fn a_new_empty_redis_takes_the_old_ones_place() {
     let gateway = Gateway::start().await;
     healthy(&gateway).await;

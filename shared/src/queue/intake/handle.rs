@@ -119,6 +119,12 @@ impl Intake {
         }
     }
 
+    /// Whether changes are acknowledged only when replicas hold them. Then the log has entries of jobs that were not acknowledged.
+    #[must_use]
+    pub fn waits_for_replicas(&self) -> bool {
+        self.replicated.is_some()
+    }
+
     /// Runs a script that changes jobs for a client.
     pub(super) async fn run_change(&self, partition: u8, command: &Cmd) -> Result<Answered, StoreError> {
         let outcome = self.changes(partition).run_on(command).await;
