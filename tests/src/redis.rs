@@ -1,9 +1,11 @@
 //! A real Redis server of its own for a test: private directory and port, killed when dropped.
 //!
 //! `TEPAL_TEST_REDIS` names another server binary (a `valkey-server`, another version), so that the whole
-//! suite can be run against it.
+//! suite can be run against it. `TEPAL_TEST_TOPOLOGY` makes the tests of the job store run on several servers, see
+//! [`Deployment`].
 
 mod cluster;
+mod deployment;
 mod info;
 mod monitor;
 mod options;
@@ -20,6 +22,7 @@ use redis::{AsyncConnectionConfig, Client, ClientTlsConfig, RedisError, TlsCerti
 use tempfile::TempDir;
 
 pub use cluster::RedisCluster;
+pub use deployment::Deployment;
 pub use monitor::{Executed, Monitor, rights};
 pub use options::{Fsync, RedisOptions};
 pub use sentinel::SentinelGroup;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     job::{JobId, ModelName, Stream},
-    queue::slots::slot_of,
+    queue::slots::slots_of_tags,
 };
 
 /// The stored format that this version reads and writes: raw tensors. Format 1 had JSON texts and no number.
@@ -44,9 +44,10 @@ impl Keys {
         let queue = queue.into();
         let tag = |partition: u8| {
             let first = 64 * u16::from(partition.reverse_bits());
-            let tags = (0..u32::MAX).map(|n| format!("{{{queue}:{partition}.{n}}}:"));
-            let mut fitting = tags.filter(|tag| (first..first + 64).contains(&slot_of(tag)));
-            fitting.next().unwrap_or_else(|| format!("{{{queue}:{partition}}}:"))
+            let slot = slots_of_tags(&format!("{queue}:{partition}."));
+            let mut numbers = (0..u32::MAX).map(|n| n.to_string());
+            let n = numbers.find(|n| (first..first + 64).contains(&slot(n)));
+            n.map_or_else(|| format!("{{{queue}:{partition}}}:"), |n| format!("{{{queue}:{partition}.{n}}}:"))
         };
         Self { workers: format!("{queue}:workers").into(), tags: (0..=u8::MAX).map(tag).collect() }
     }
@@ -177,6 +178,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::slots::slot_of;
 
     #[test]
     fn the_partitions_of_a_cluster_are_spread_over_the_slots() {

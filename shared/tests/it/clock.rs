@@ -3,7 +3,6 @@
 
 use std::{
     process::Command,
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -37,7 +36,7 @@ async fn accepted_ahead(queue: &Queue, ahead_ms: u64) -> JobId {
     queue.redis::<String>(&["XADD", &stream, &entry, "id", &id.to_string()]).await;
     let mut command = redis::cmd("XADD");
     command.arg(keys.log(0)).arg(&entry).arg("id").arg(&id.as_bytes()[..]);
-    queue.store.queue.redis().run(&command).await.unwrap();
+    queue.store.queue.primary(0).run(&command).await.unwrap();
     id
 }
 
@@ -115,7 +114,9 @@ as_tests![
     jobs_have_the_right_time_after_the_clock_was_ahead,
     a_listing_by_time_begins_where_the_ids_were_ahead,
     expired_jobs_are_forgotten_after_the_clock_was_ahead,
-    the_oldest_job_is_found_by_its_own_time,
+    the_oldest_job_is_found_by_its_own_time;
+    one_server:
+    a_clock_that_was_shifted_for_a_moment_harms_no_later_job,
 ];
 
 /// A Redis whose clock the test shifts, see `shifted_clock.c`.
@@ -136,7 +137,7 @@ impl ShiftedClock {
         let preload = format!("LD_PRELOAD={}", library.display());
         let file = format!("SHIFT_FILE={}", shift.display());
         let server = RedisServer::options().through(&["env", &preload, &file]).start().await;
-        Self { queue: Queue::on(&Arc::new(server)).await, dir }
+        Self { queue: Queue::on_server(server).await, dir }
     }
 
     /// Shifts the clock by this many seconds.
@@ -149,8 +150,7 @@ impl ShiftedClock {
 }
 
 /// One job is accepted while the clock is wrong. All others are not affected.
-#[tokio::test]
-async fn a_clock_that_was_shifted_for_a_moment_harms_no_later_job() {
+async fn a_clock_that_was_shifted_for_a_moment_harms_no_later_job(_: &Queue) {
     for day in [86_400, -86_400] {
         let clock = ShiftedClock::start().await;
         let queue = &clock.queue;

@@ -4,21 +4,13 @@ use std::time::Duration;
 
 use tepal_shared::{
     job::{Idempotency, JobId, NewJob},
-    queue::{
-        Policy,
-        intake::{Requeued, Submitted},
-        keys::Keys,
-        link::{ConnectionSettings, Redis},
-        loss::LookedUp,
-    },
+    queue::{intake::Requeued, loss::LookedUp},
 };
 use tepal_tests::wait::eventually;
-use tokio::time::timeout;
 
 use crate::{
     queue::{ANYONE, DONE, Queue, SOON, complete, fail, new_job},
     reconnect::{behind_a_proxy, fail_over, with_aof},
-    store::Store,
 };
 
 const NOTHING: LookedUp = LookedUp { missing: 0, of: 0 };
@@ -60,7 +52,7 @@ pub(crate) async fn what_the_old_primary_acknowledged_alone_is_lost_with_it(queu
     let together: Vec<_> = (0..20).map(|_| (JobId::new(0), std::sync::Arc::new(new_job()))).collect();
     queue.store.intake.submit_all(&together).await.unwrap();
 
-    let _promoted = fail_over(&queue.server, &proxy).await;
+    let _promoted = fail_over(queue.server(), &proxy).await;
 
     assert_eq!(found(&queue).await, LookedUp { missing: 22, of: 22 });
     assert_eq!(again(&queue).await, NOTHING);
@@ -72,7 +64,7 @@ pub(crate) async fn a_restart_that_keeps_the_jobs_loses_none(_: &Queue) {
     assert_eq!(queue.settle(&ended, complete()).await, DONE);
     queue.submit().await;
 
-    queue.server.restart().await;
+    queue.server().restart().await;
     assert_eq!(found(&queue).await, LookedUp { missing: 0, of: 2 });
 }
 
@@ -94,16 +86,12 @@ pub(crate) async fn a_look_that_fails_is_repeated(queue: &Queue) {
 }
 
 pub(crate) async fn a_job_that_may_have_expired_is_not_expected(queue: &Queue) {
-    let redis = Redis::open(ConnectionSettings::new(&queue.server.url()).unwrap()).unwrap();
-    timeout(SOON, redis.up()).await.unwrap();
-    let policy = Policy { result_ttl: Duration::from_secs(1), ..Policy::default() };
-    let store = Store::new(redis, Keys::new("short"), policy);
-    let id = JobId::new(0);
-    assert_eq!(store.intake.submit(id, new_job()).await.unwrap(), Submitted::Accepted);
+    let queue = queue.with_policy(|policy| policy.result_ttl = Duration::from_secs(1));
+    let id = queue.submit().await;
 
-    queue.redis::<u64>(&["DEL", &store.queue.keys().job(id)]).await;
+    queue.redis::<u64>(&["DEL", &queue.store.queue.keys().job(id)]).await;
 
-    assert_eq!(store.intake.look_up_acknowledged(&[0]).await.unwrap(), NOTHING);
+    assert_eq!(queue.store.intake.look_up_acknowledged(&[0]).await.unwrap(), NOTHING);
 }
 
 pub(crate) async fn a_refused_or_repeated_submission_is_not_remembered(queue: &Queue) {
@@ -118,9 +106,10 @@ pub(crate) async fn a_refused_or_repeated_submission_is_not_remembered(queue: &Q
 
 as_tests!(
     jobs_are_looked_up_once_a_connection_and_the_lost_ones_are_counted,
-    what_the_old_primary_acknowledged_alone_is_lost_with_it,
-    a_restart_that_keeps_the_jobs_loses_none,
     a_look_that_fails_is_repeated,
     a_job_that_may_have_expired_is_not_expected,
-    a_refused_or_repeated_submission_is_not_remembered,
+    a_refused_or_repeated_submission_is_not_remembered;
+    one_server:
+    what_the_old_primary_acknowledged_alone_is_lost_with_it,
+    a_restart_that_keeps_the_jobs_loses_none,
 );

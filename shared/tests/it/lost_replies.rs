@@ -111,9 +111,9 @@ pub(crate) async fn a_call_whose_answer_was_lost_is_repeated_and_counts_once(que
 }
 
 pub(crate) async fn a_reply_that_stays_lost_is_reported_as_an_unknown_outcome(queue: &Queue) {
-    let proxy = FaultProxy::start(&queue.server.addr()).await;
-    let store = impatient(queue, &queue.server.url_at(&proxy.addr()));
-    timeout(SOON, store.queue.redis().up()).await.unwrap();
+    let proxy = FaultProxy::start(&queue.server().addr()).await;
+    let store = impatient(queue, &queue.servers.url_through(&proxy.addr()).await);
+    timeout(SOON, store.queue.primary(0).up()).await.unwrap();
     let id = JobId::new(0);
     proxy.drop_replies(1_000);
 

@@ -15,14 +15,22 @@
 //! A behaviour is an `async fn(&Queue)`; `as_tests!` makes a test of it, and `mutants` runs it on altered scripts.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failing step fails the test")]
 
-/// Makes a test, on a server and queue of its own, of each behaviour.
+/// Makes a test, in a queue and servers of its own, of each behaviour. Those after `one_server:` break or replace their server,
+/// so they have one in every mode. They are in a module of this name, which a run with several servers leaves out.
 macro_rules! as_tests {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident),* $(,)? $(; one_server: $($alone:ident),* $(,)?)?) => {
         mod tests {
             $(#[tokio::test]
             async fn $name() {
                 super::$name(&crate::queue::Queue::start().await).await;
             })*
+
+            $(mod one_server {
+                $(#[tokio::test]
+                async fn $alone() {
+                    super::super::$alone(&crate::queue::Queue::alone().await).await;
+                })*
+            })?
         }
     };
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{FromRedisValue, aio::MultiplexedConnection};
+use redis::{Cmd, FromRedisValue, RedisError, Value, aio::MultiplexedConnection};
 use tepal_shared::{
     job::{Claim, Delivery, Job, JobId, ModelName, NewJob, Priority, Stream, owner::View},
     queue::{
@@ -21,7 +21,7 @@ use tepal_shared::{
         work::{Granted, Settled, Settlement, TakeRequest},
     },
 };
-use tepal_tests::redis::RedisServer;
+use tepal_tests::redis::{Deployment, RedisServer};
 use tokio::time::timeout;
 
 use crate::store::Store;
@@ -37,53 +37,70 @@ static STREAMS: LazyLock<[Stream; 3]> = LazyLock::new(|| Stream::all_of(model())
 #[derive(Clone)]
 pub(crate) struct Queue {
     pub(crate) store: Store,
-    pub(crate) server: Arc<RedisServer>,
+    pub(crate) servers: Arc<Deployment>,
+    /// To the server of the first partition.
     connection: MultiplexedConnection,
 }
 
 impl Queue {
-    /// A queue in a server of its own.
+    /// A queue in servers of its own.
     pub(crate) async fn start() -> Self {
-        Self::on(&Arc::new(RedisServer::start().await)).await
+        Self::on(&Arc::new(Deployment::start(&RedisServer::options()).await)).await
+    }
+
+    /// A queue in one server of its own, however the tests are run. For tests in a module `one_server`.
+    pub(crate) async fn alone() -> Self {
+        Self::on_server(RedisServer::start().await).await
     }
 
     /// A queue in this server.
-    pub(crate) async fn on(server: &Arc<RedisServer>) -> Self {
-        let settings = ConnectionSettings::new(&server.url()).unwrap();
-        Self::with_settings(server, settings.with_patience(SOON)).await
+    pub(crate) async fn on_server(server: RedisServer) -> Self {
+        Self::on(&Arc::new(Deployment::Standalone(server))).await
     }
 
-    /// A queue in this server. Its store connects to another address.
-    pub(crate) async fn through(server: &Arc<RedisServer>, address: &str, patience: Duration) -> Self {
-        let settings = ConnectionSettings::new(&server.url_at(address)).unwrap();
-        Self::with_settings(server, settings.with_patience(patience)).await
+    async fn on(servers: &Arc<Deployment>) -> Self {
+        let settings = ConnectionSettings::new(&servers.url()).unwrap();
+        Self::with_settings(servers, settings.with_patience(SOON)).await
     }
 
-    /// A queue in this server whose store uses these settings.
-    pub(crate) async fn with_settings(server: &Arc<RedisServer>, settings: ConnectionSettings) -> Self {
-        let redis = Redis::open(settings).unwrap();
+    /// A queue in these servers. Its store reaches the server of its partition at another address.
+    pub(crate) async fn through(servers: &Arc<Deployment>, address: &str, patience: Duration) -> Self {
+        let settings = ConnectionSettings::new(&servers.url_through(address).await).unwrap();
+        Self::with_settings(servers, settings.with_patience(patience)).await
+    }
+
+    /// A queue in these servers whose store uses these settings.
+    pub(crate) async fn with_settings(servers: &Arc<Deployment>, settings: ConnectionSettings) -> Self {
+        let keys = unused_keys(servers.is_cluster());
+        let redis = open(settings, &keys);
         timeout(SOON, redis.up()).await.unwrap();
         // A machine that is slow for a moment must not make a lease lapse.
         let policy = Policy { lease: Duration::from_secs(60), ..Policy::default() };
-        let store = Store::new(redis, unused_keys(), policy);
-        Self { store, server: Arc::clone(server), connection: server.connection().await }
+        let store = Store::new(redis, keys, policy);
+        Self { store, servers: Arc::clone(servers), connection: servers.first().connection().await }
+    }
+
+    /// The server of the queue's first partition.
+    pub(crate) fn server(&self) -> &RedisServer {
+        self.servers.first()
     }
 
     /// The same queue with a new plain connection, after the server was restarted.
     pub(crate) async fn reconnected(&self) -> Self {
-        Self { connection: self.server.connection().await, ..self.clone() }
+        Self { connection: self.server().connection().await, ..self.clone() }
     }
 
-    /// Another, empty queue in the same server.
+    /// Another, empty queue in the same servers.
     pub(crate) fn another(&self) -> Self {
-        let store =
-            Store::new(self.store.queue.redis().clone(), unused_keys(), self.store.queue.policy().clone());
+        let keys = unused_keys(self.servers.is_cluster());
+        let store = Store::new(self.store.queue.redis().clone(), keys, self.store.queue.policy().clone());
         Self { store, ..self.clone() }
     }
 
-    /// The same queue over another connection.
-    pub(crate) fn over(&self, redis: Redis) -> Self {
-        let store = Store::new(redis, self.store.queue.keys().clone(), self.store.queue.policy().clone());
+    /// The same queue over another connection with these settings.
+    pub(crate) fn over(&self, settings: ConnectionSettings) -> Self {
+        let keys = self.store.queue.keys().clone();
+        let store = Store::new(open(settings, &keys), keys, self.store.queue.policy().clone());
         Self { store, ..self.clone() }
     }
 
@@ -103,9 +120,9 @@ impl Queue {
         let caller = std::panic::Location::caller();
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
-        let mut connection = self.connection.clone();
+        let connection = self.connection.clone();
         async move {
-            let reply = command.query_async(&mut connection).await;
+            let reply = run(command, connection).await.and_then(|reply| Ok(redis::from_redis_value(reply)?));
             reply.unwrap_or_else(|error| panic!("{caller}: {error}"))
         }
     }
@@ -272,9 +289,24 @@ impl Queue {
     }
 }
 
-fn unused_keys() -> Keys {
+/// Runs a command, in a cluster at the node that has its key.
+async fn run(command: Cmd, mut connection: MultiplexedConnection) -> Result<Value, RedisError> {
+    let reply: Result<Value, _> = command.query_async(&mut connection).await;
+    let Some((address, _)) = reply.as_ref().err().and_then(RedisError::redirect_node) else { return reply };
+    let client = redis::Client::open(format!("redis://{address}"))?;
+    command.query_async(&mut client.get_multiplexed_async_connection().await?).await
+}
+
+/// Opens a connection to all servers. The keys of this queue, of all partitions that there can be, are at every primary of a cluster.
+fn open(settings: ConnectionSettings, keys: &Keys) -> Redis {
+    let settings = if settings.is_cluster() { settings.for_queue(keys, 256) } else { settings };
+    Redis::open(settings).unwrap()
+}
+
+fn unused_keys(is_cluster: bool) -> Keys {
     static USED: AtomicU64 = AtomicU64::new(0);
-    Keys::new(format!("q{}", USED.fetch_add(1, Ordering::Relaxed)))
+    let name = format!("q{}", USED.fetch_add(1, Ordering::Relaxed));
+    if is_cluster { Keys::in_cluster(name) } else { Keys::new(name) }
 }
 
 /// A caller that sees every job, without ids of a request.

@@ -1,13 +1,13 @@
 //! Redis goes away and comes back. A connection is opened once, and reconnects by itself.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tepal_shared::{
     job::JobId,
     queue::{
         error::StoreError,
         intake::Submitted,
-        link::{ConnectionSettings, Redis},
+        link::ConnectionSettings,
         work::{Fence, Settled, Settlement},
     },
 };
@@ -27,29 +27,28 @@ use crate::{
 /// A store with short time limits, at an address without a server.
 pub(crate) fn impatient(queue: &Queue, url: &str) -> Store {
     let settings = ConnectionSettings::new(url).unwrap().with_patience(Duration::from_millis(50));
-    let redis = Redis::open(settings).unwrap();
-    Store::new(redis, queue.store.queue.keys().clone(), queue.store.queue.policy().clone())
+    queue.over(settings).store
 }
 
 /// The same queue with a fault proxy between the store and Redis.
 pub(crate) async fn behind_a_proxy(queue: &Queue) -> (FaultProxy, Queue) {
-    let proxy = FaultProxy::start(&queue.server.addr()).await;
-    let through = Queue::through(&queue.server, &proxy.addr(), SOON).await;
+    let proxy = FaultProxy::start(&queue.server().addr()).await;
+    let through = Queue::through(&queue.servers, &proxy.addr(), SOON).await;
     (proxy, through)
 }
 
 pub(crate) async fn with_aof() -> Queue {
-    Queue::on(&Arc::new(RedisServer::options().aof(Fsync::Always).start().await)).await
+    Queue::on_server(RedisServer::options().aof(Fsync::Always).start().await).await
 }
 
 pub(crate) async fn a_store_may_be_opened_before_redis_is_there(queue: &Queue) {
-    queue.server.kill9();
-    let store = impatient(queue, &queue.server.url());
+    queue.server().kill9();
+    let store = impatient(queue, &queue.servers.url());
     let refused = store.intake.submit(JobId::new(0), new_job()).await;
     assert!(matches!(refused, Err(StoreError::Disconnected)), "{refused:?}");
     assert!(!store.queue.redis().is_up());
 
-    queue.server.restart().await;
+    queue.server().restart().await;
 
     timeout(SOON, store.queue.redis().up()).await.unwrap();
     assert_eq!(store.intake.submit(JobId::new(0), new_job()).await.unwrap(), Submitted::Accepted);
@@ -77,19 +76,19 @@ pub(crate) async fn forgotten_scripts_are_loaded_again(queue: &Queue) {
 
 pub(crate) async fn a_cut_connection_is_replaced(queue: &Queue) {
     let (proxy, queue) = behind_a_proxy(queue).await;
-    for cuts in 1..=3 {
-        assert_eq!(proxy.cut_all().await, 1);
+    for _ in 0..3 {
+        // Besides the store, Sentinels are connected.
+        assert!(proxy.cut_all().await > 0);
         queue.submit().await;
-        assert_eq!(proxy.hits().cut, cuts);
     }
     assert_eq!(queue.outstanding().await, (3, 0));
 }
 
 pub(crate) async fn a_connection_that_fell_silent_is_closed(queue: &Queue) {
-    let proxy = FaultProxy::start(&queue.server.addr()).await;
-    let settings = ConnectionSettings::new(&queue.server.url_at(&proxy.addr())).unwrap();
+    let proxy = FaultProxy::start(&queue.server().addr()).await;
+    let settings = ConnectionSettings::new(&queue.servers.url_through(&proxy.addr()).await).unwrap();
     let settings = settings.with_patience(SOON).with_response_timeout(Duration::from_millis(200));
-    let queue = Queue::with_settings(&queue.server, settings).await;
+    let queue = Queue::with_settings(&queue.servers, settings).await;
 
     proxy.half_open();
     let (id, job) = (JobId::new(0), new_job());
@@ -103,23 +102,23 @@ pub(crate) async fn a_connection_that_fell_silent_is_closed(queue: &Queue) {
 }
 
 pub(crate) async fn a_silent_idle_connection_is_noticed(queue: &Queue) {
-    let proxy = FaultProxy::start(&queue.server.addr()).await;
-    let settings = ConnectionSettings::new(&queue.server.url_at(&proxy.addr())).unwrap();
+    let proxy = FaultProxy::start(&queue.server().addr()).await;
+    let settings = ConnectionSettings::new(&queue.servers.url_through(&proxy.addr()).await).unwrap();
     let settings = settings.with_patience(SOON).with_response_timeout(Duration::from_millis(200));
-    let queue = Queue::with_settings(&queue.server, settings).await;
+    let queue = Queue::with_settings(&queue.servers, settings).await;
 
     proxy.half_open();
-    eventually(SOON, "the probe", async || !queue.store.queue.redis().is_up()).await;
+    eventually(SOON, "the probe", async || !queue.store.queue.primary(0).is_up()).await;
     proxy.pass();
-    timeout(SOON, queue.store.queue.redis().up()).await.unwrap();
+    timeout(SOON, queue.store.queue.primary(0).up()).await.unwrap();
 }
 
 pub(crate) async fn a_replica_is_not_up_until_it_is_promoted(queue: &Queue) {
-    let store = impatient(queue, &queue.server.url());
+    let store = impatient(queue, &queue.servers.url());
     timeout(SOON, store.queue.redis().up()).await.unwrap();
 
     let free = tepal_tests::ports::free_port().to_string();
-    queue.server.cli(&["REPLICAOF", "127.0.0.1", &free]);
+    queue.server().cli(&["REPLICAOF", "127.0.0.1", &free]);
     // No command is sent: the probe must notice.
     eventually(SOON, "the demotion to be noticed", async || !store.queue.redis().is_up()).await;
     let refused = store.queue.redis().dedicated(Duration::ZERO).await.err();
@@ -127,22 +126,23 @@ pub(crate) async fn a_replica_is_not_up_until_it_is_promoted(queue: &Queue) {
     let refused = store.intake.submit(JobId::new(0), new_job()).await;
     assert!(matches!(refused, Err(StoreError::Disconnected)), "{refused:?}");
 
-    queue.server.cli(&["REPLICAOF", "NO", "ONE"]);
+    queue.server().cli(&["REPLICAOF", "NO", "ONE"]);
     timeout(SOON, store.queue.redis().up()).await.unwrap();
     assert_eq!(store.intake.submit(JobId::new(0), new_job()).await.unwrap(), Submitted::Accepted);
 }
 
 pub(crate) async fn a_frozen_redis_is_waited_for(queue: &Queue) {
-    let settings = ConnectionSettings::new(&queue.server.url()).unwrap();
+    let settings = ConnectionSettings::new(&queue.servers.url()).unwrap();
     let settings = settings.with_patience(SOON).with_response_timeout(Duration::from_millis(200));
-    let queue = Queue::with_settings(&queue.server, settings).await;
+    let queue = Queue::with_settings(&queue.servers, settings).await;
     let attempt = queue.submit_and_take("w").await;
 
-    queue.server.sigstop();
+    queue.server().sigstop();
     let settlements = [(attempt, complete())];
     let (settled, ()) = tokio::join!(queue.store.work.settle(&settlements), async {
-        eventually(SOON, "the first answer to be missed", async || !queue.store.queue.redis().is_up()).await;
-        queue.server.sigcont();
+        eventually(SOON, "the first answer to be missed", async || !queue.store.queue.primary(0).is_up())
+            .await;
+        queue.server().sigcont();
     });
 
     // The first sending is executed late. It and its repetitions count once.
@@ -157,15 +157,16 @@ pub(crate) async fn a_killed_redis_comes_back_with_every_job_and_every_lease(_: 
     let given_back = queue.submit_and_take("us").await;
     assert_eq!(queue.settle(&given_back, Settlement::Retry(queue.store.queue.policy().lease)).await, DONE);
     let waiting = queue.submit().await;
-    let impatient = impatient(&queue, &queue.server.url());
+    let impatient = impatient(&queue, &queue.servers.url());
     timeout(SOON, impatient.queue.redis().up()).await.unwrap();
 
-    queue.server.kill9();
+    queue.server().kill9();
     let refused = impatient.intake.submit(JobId::new(0), new_job()).await;
     assert!(refused.is_err_and(|error| error.is_retryable()));
     // A patient store's call waits for the restart.
     let job = new_job();
-    let (submitted, ()) = tokio::join!(queue.store.intake.submit(JobId::new(0), job), queue.server.restart());
+    let (submitted, ()) =
+        tokio::join!(queue.store.intake.submit(JobId::new(0), job), queue.server().restart());
     assert_eq!(submitted.unwrap(), Submitted::Accepted);
 
     // The plain connection of the test broke, too.
@@ -181,7 +182,7 @@ pub(crate) async fn a_blocked_reader_outlives_a_restart(_: &Queue) {
     let queue = with_aof().await;
     queue.take("w", 1).await;
     let mut reader = reader_of(&queue, Duration::from_secs(2));
-    let (read, ()) = tokio::join!(reader.read(), queue.server.restart());
+    let (read, ()) = tokio::join!(reader.read(), queue.server().restart());
     assert!(read.is_err_and(|error| error.is_retryable()));
 
     let id = queue.submit().await;
@@ -204,7 +205,7 @@ pub(crate) async fn a_reader_leaves_a_primary_that_was_demoted(queue: &Queue) {
     let mut reader = reader_of(&queue, Duration::from_millis(1));
     reader.read().await.unwrap();
     // No client is blocked, so no connection is closed.
-    let _promoted = fail_over(&queue.server, &proxy).await;
+    let _promoted = fail_over(queue.server(), &proxy).await;
     queue.take("w", 1).await;
     let id = queue.submit().await;
 
@@ -218,7 +219,7 @@ pub(crate) async fn a_reader_leaves_a_primary_that_was_demoted(queue: &Queue) {
 pub(crate) async fn a_pipeline_that_a_demoted_primary_refuses_ends_its_connection(queue: &Queue) {
     let (proxy, queue) = behind_a_proxy(queue).await;
     let attempt = queue.submit_and_take("w").await;
-    let _promoted = fail_over(&queue.server, &proxy).await;
+    let _promoted = fail_over(queue.server(), &proxy).await;
 
     let settlements = [(attempt, complete())];
     let demoted = queue.store.work.settle(&settlements).await.unwrap().remove(0);
@@ -229,13 +230,14 @@ pub(crate) async fn a_pipeline_that_a_demoted_primary_refuses_ends_its_connectio
 }
 
 as_tests![
-    a_store_may_be_opened_before_redis_is_there,
     forgotten_scripts_are_loaded_again,
     a_cut_connection_is_replaced,
     a_connection_that_fell_silent_is_closed,
     a_silent_idle_connection_is_noticed,
+    a_frozen_redis_is_waited_for;
+    one_server:
+    a_store_may_be_opened_before_redis_is_there,
     a_replica_is_not_up_until_it_is_promoted,
-    a_frozen_redis_is_waited_for,
     a_killed_redis_comes_back_with_every_job_and_every_lease,
     a_blocked_reader_outlives_a_restart,
     a_reader_leaves_a_primary_that_was_demoted,

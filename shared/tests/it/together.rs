@@ -5,12 +5,7 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use tepal_shared::{
     job::{Idempotency, JobId, NewJob},
-    queue::{
-        error::StoreError,
-        intake::Submitted,
-        link::{ConnectionSettings, Redis},
-        work::TakeRequest,
-    },
+    queue::{error::StoreError, intake::Submitted, link::ConnectionSettings, work::TakeRequest},
 };
 use tepal_tests::wait::eventually;
 
@@ -32,7 +27,7 @@ fn keyed(key: &str) -> NewJob {
 
 /// How many script calls the server has executed.
 fn calls(queue: &Queue) -> u64 {
-    queue.server.calls("evalsha")
+    queue.server().calls("evalsha")
 }
 
 /// Number of script calls that accept these jobs at the same time.
@@ -110,7 +105,7 @@ pub(crate) async fn each_partition_has_a_call_of_its_own(queue: &Queue) {
 }
 
 pub(crate) async fn a_list_of_jobs_waits_in_its_order(queue: &Queue) {
-    let settings = ConnectionSettings::new(&queue.server.url()).unwrap().with_patience(SOON);
+    let settings = ConnectionSettings::new(&queue.servers.url()).unwrap().with_patience(SOON);
     for round in 0..15 {
         let queue = match round % 3 {
             0 => queue.another(),
@@ -118,7 +113,7 @@ pub(crate) async fn a_list_of_jobs_waits_in_its_order(queue: &Queue) {
                 queue.redis::<()>(&["SCRIPT", "FLUSH"]).await;
                 queue.another()
             }
-            _ => queue.another().over(Redis::open(settings.clone()).unwrap()),
+            _ => queue.another().over(settings.clone()),
         };
         let job = Arc::new(new_job());
         let jobs: Vec<_> = (0..1_000).map(|_| (JobId::new(0), Arc::clone(&job))).collect();
@@ -168,8 +163,8 @@ pub(crate) async fn what_is_wrong_with_one_is_not_the_others_trouble(queue: &Que
 
 pub(crate) async fn a_key_that_one_may_not_use_is_not_the_others_trouble(queue: &Queue) {
     queue.redis::<()>(&["ACL", "SETUSER", "u", "on", ">p", "+@all", "~*", "&*"]).await;
-    let settings = ConnectionSettings::new(&queue.server.url().replace("redis://", "redis://u:p@")).unwrap();
-    let limited = Queue::with_settings(&queue.server, settings).await;
+    let settings = ConnectionSettings::new(&queue.servers.url().replacen("://", "://u:p@", 1)).unwrap();
+    let limited = Queue::with_settings(&queue.servers, settings).await;
     let prefix = limited.store.queue.keys().job_prefix(0);
     let ours = prefix.split_once("job:").unwrap().0;
     let rules = ["job:*", "stream:*", "log"].map(|rest| format!("~{ours}{rest}"));
@@ -201,7 +196,7 @@ pub(crate) async fn a_job_that_is_stored_is_never_said_to_be_refused(queue: &Que
         queue.submit().await;
         let broken = queue.store.queue.keys().idempotency(0, "cc");
         queue.redis::<u64>(&["SADD", &broken, "no record"]).await;
-        let used: u64 = queue.server.info("used_memory").unwrap().parse().unwrap();
+        let used: u64 = queue.server().info("used_memory").unwrap().parse().unwrap();
         let limit = used + (limit_kib << 10);
         queue.redis::<()>(&["CONFIG", "SET", "maxmemory", &limit.to_string()]).await;
 
@@ -221,7 +216,7 @@ pub(crate) async fn a_job_that_is_stored_is_never_said_to_be_refused(queue: &Que
 pub(crate) async fn a_job_whose_client_is_gone_is_not_kept_for_a_redis_that_is_away(queue: &Queue) {
     let free = format!("redis://127.0.0.1:{}", tepal_tests::ports::free_port());
     let settings = ConnectionSettings::new(&free).unwrap().with_patience(10 * SOON);
-    let away = queue.over(Redis::open(settings).unwrap());
+    let away = queue.over(settings);
     let jobs = [new_job(), new_job()].map(Arc::new);
     let submissions = jobs.each_ref().map(|job| away.store.intake.submit(JobId::new(0), Arc::clone(job)));
     let clients = tokio::time::timeout(Duration::from_millis(50), join_all(submissions));

@@ -186,6 +186,25 @@ async fn slots_move_between_primaries_while_jobs_are_submitted() {
 }
 
 #[tokio::test]
+async fn no_primary_of_a_cluster_serves_a_queue_of_another_format() {
+    let cluster = RedisCluster::start(&RedisServer::options(), 2, 0).await;
+    let store = open(&cluster.url()).await;
+    submit_to_all(&store).await;
+
+    let format = store.queue.keys().format();
+    cluster.owner(&format).cli(&["SET", &format, "3"]);
+
+    let refused = async |partition| {
+        let submitted = store.intake.submit(JobId::new(partition), new_job()).await;
+        matches!(submitted, Err(StoreError::WrongTopology(_)))
+    };
+    for partition in 0..PARTITIONS {
+        eventually(SOON, "the partition to be refused", async || refused(partition).await).await;
+    }
+    assert!(store.queue.redis().down().is_some());
+}
+
+#[tokio::test]
 async fn the_replica_that_sentinels_promote_takes_over() {
     let group = SentinelGroup::start(&RedisServer::options(), 1).await;
     let store = open(&group.url()).await;

@@ -38,16 +38,15 @@ impl SentinelGroup {
             sentinels.push(RedisServer::options().sentinel().start().await);
         }
         let group = Self { servers, sentinels };
-        group.watch();
+        group.watch(GROUP, &group.servers[0].port().to_string());
         group.ready(replicas).await;
         group
     }
 
-    fn watch(&self) {
-        let port = self.servers[0].port().to_string();
+    fn watch(&self, name: &str, port: &str) {
         for sentinel in &self.sentinels {
-            sentinel.cli(&["SENTINEL", "MONITOR", GROUP, "127.0.0.1", &port, "2"]);
-            let set = |name: &str, value: &str| sentinel.cli(&["SENTINEL", "SET", GROUP, name, value]);
+            sentinel.cli(&["SENTINEL", "MONITOR", name, "127.0.0.1", port, "2"]);
+            let set = |option: &str, value: &str| sentinel.cli(&["SENTINEL", "SET", name, option, value]);
             set("down-after-milliseconds", &DOWN_AFTER_MS.to_string());
             set("failover-timeout", "5000");
             if let Some(credentials) = self.servers[0].options.credentials() {
@@ -65,8 +64,12 @@ impl SentinelGroup {
     /// # Panics
     /// When they do not in time.
     pub async fn ready(&self, replicas: usize) {
+        self.known(GROUP, replicas).await;
+    }
+
+    async fn known(&self, group: &str, replicas: usize) {
         let field = |sentinel: &RedisServer, name: &str| {
-            let reply = sentinel.cli(&["SENTINEL", "MASTER", GROUP]);
+            let reply = sentinel.cli(&["SENTINEL", "MASTER", group]);
             let mut lines = reply.lines().skip_while(|line| *line != name);
             lines.nth(1).map(str::to_owned).unwrap_or_default()
         };
@@ -74,7 +77,7 @@ impl SentinelGroup {
         let look = |sentinel: &RedisServer| {
             let seen =
                 ["num-slaves", "num-other-sentinels", "flags"].map(|name| field(sentinel, name)).join(" ");
-            let flags = sentinel.cli(&["SENTINEL", "REPLICAS", GROUP]);
+            let flags = sentinel.cli(&["SENTINEL", "REPLICAS", group]);
             if seen == expected && !flags.contains("disconnected") {
                 Ok(())
             } else {
@@ -106,8 +109,24 @@ impl SentinelGroup {
     /// The same with another login, such as [`RedisServer::worker_url_at`].
     #[must_use]
     pub fn url_with(&self, url_at: impl Fn(&RedisServer, &str) -> String) -> String {
+        self.address(GROUP, url_at)
+    }
+
+    /// The address of a further group of the same Sentinels, whose primary is at this port: that of a proxy in front of the first
+    /// server.
+    ///
+    /// # Panics
+    /// When the Sentinels do not know it in time.
+    pub async fn url_of_another(&self, port: &str) -> String {
+        let name = format!("{GROUP}-{port}");
+        self.watch(&name, port);
+        self.known(&name, 0).await;
+        self.address(&name, RedisServer::url_at)
+    }
+
+    fn address(&self, group: &str, url_at: impl Fn(&RedisServer, &str) -> String) -> String {
         let addresses: Vec<_> = self.sentinels.iter().map(RedisServer::addr).collect();
         let url = url_at(&self.servers[0], &addresses.join(","));
-        format!("{}/{GROUP}", url.replacen("://", "+sentinel://", 1))
+        format!("{}/{group}", url.replacen("://", "+sentinel://", 1))
     }
 }

@@ -1,4 +1,4 @@
-//! What survives the end of Redis as it is shipped: SIGTERM, `kill -9`, power loss, a full disk. `make test-redis-versions`
+//! What survives the end of Redis as it is shipped: SIGTERM, `kill -9`, power loss, a full disk. `make test-topologies`
 //! runs these tests on every server that is supported.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests")]
 

@@ -63,6 +63,8 @@ pub(super) struct QueueSlots {
     pub(super) partitions: BTreeSet<u16>,
     /// Those of the other keys.
     pub(super) others: BTreeSet<u16>,
+    /// That of the number of the stored format.
+    pub(super) format: Option<u16>,
 }
 
 impl QueueSlots {
@@ -117,6 +119,9 @@ impl Cluster {
     /// The connection to the primary of the slot, or why there is none. Without a slot: to a primary of any partition.
     pub(super) fn state(&self, slot: Option<u16>) -> Result<Generation, StoreError> {
         let view = self.view.borrow();
+        if let Some(format) = self.other_format(&view) {
+            return Err(StoreError::WrongTopology(format));
+        }
         let mut last = view.wrong.clone().map_or(StoreError::Disconnected, StoreError::WrongTopology);
         for primary in view.primaries(slot, &self.slots.partitions) {
             match primary.state() {
@@ -173,7 +178,13 @@ impl Cluster {
     ) -> Result<Connected, StoreError> {
         let mut views = self.view.subscribe();
         loop {
-            let mut primaries = views.borrow_and_update().primaries(slot, &self.slots.partitions);
+            let mut primaries = {
+                let view = views.borrow_and_update();
+                if let Some(format) = self.other_format(&view) {
+                    return Err(StoreError::WrongTopology(format));
+                }
+                view.primaries(slot, &self.slots.partitions)
+            };
             primaries.sort_by_key(|primary| primary.state().is_err());
             let connected = async {
                 let Some(primary) = primaries.first() else { return std::future::pending().await };
@@ -187,6 +198,14 @@ impl Cluster {
                     return Err(self.state(slot).err().unwrap_or(StoreError::Disconnected));
                 },
             }
+        }
+    }
+
+    /// The stored format, if the primary that has its number refuses it: the jobs of all partitions are of this format.
+    fn other_format(&self, view: &View) -> Option<WrongTopology> {
+        match view.owner(self.slots.format?)?.state() {
+            Err(StoreError::WrongTopology(format @ WrongTopology::StoredFormat { .. })) => Some(format),
+            _ => None,
         }
     }
 

@@ -32,6 +32,7 @@ fn slots_of(queue: &QueueKeys) -> QueueSlots {
     QueueSlots {
         partitions: partitions.map(|partition| slot_of(&queue.keys.log(partition))).collect(),
         others: [slot_of(&queue.keys.workers())].into(),
+        format: queue.has_format.then(|| slot_of(&queue.keys.format())),
     }
 }
 
