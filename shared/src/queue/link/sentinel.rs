@@ -228,24 +228,28 @@ fn decide(answers: Vec<Answer>, name: &str) -> Result<Decision, StoreError> {
     if let Some(decision) = in_failover(&answers) {
         return Ok(decision);
     }
-    let mut votes = Vec::<(NodeAddress, usize)>::new();
-    let (mut is_down, mut is_unknown, mut refusal, mut unreachable) = (false, false, None, None);
+    let mut votes = Vec::<(NodeAddress, Votes)>::new();
+    let (mut is_unknown, mut refusal, mut unreachable) = (false, None, None);
     for answer in answers {
         match answer {
-            Answer::Primary { address, is_down: false } => {
-                match votes.iter_mut().find(|(of, _)| *of == address) {
-                    Some((_, count)) => *count += 1,
-                    None => votes.push((address, 1)),
+            Answer::Primary { address, is_down } => {
+                let at = votes.iter().position(|(of, _)| *of == address).unwrap_or(votes.len());
+                if at == votes.len() {
+                    votes.push((address, Votes::default()));
                 }
+                votes[at].1.count(is_down);
             }
-            Answer::Primary { .. } | Answer::Replacing(_) | Answer::Promoted(_) => is_down = true,
             Answer::UnknownGroup => is_unknown = true,
             Answer::Refused(topology) => refusal = Some(topology),
             Answer::Unreachable(error) => unreachable = Some(error),
+            // Decided above.
+            Answer::Replacing(_) | Answer::Promoted(_) => {}
         }
     }
+    let is_down = votes.iter().any(|(_, votes)| votes.down > 0);
+    votes.retain(|(_, votes)| votes.up > 0 && votes.up >= votes.down);
     // Of equal counts the first: the order of the URL.
-    if let Some((address, _)) = votes.into_iter().rev().max_by_key(|(_, count)| *count) {
+    if let Some((address, _)) = votes.into_iter().rev().max_by_key(|(_, votes)| votes.up) {
         return Ok(Decision::Primary(address));
     }
     Err(match (is_down, is_unknown, refusal, unreachable) {
@@ -255,6 +259,22 @@ fn decide(answers: Vec<Answer>, name: &str) -> Result<Decision, StoreError> {
         (.., Some(error)) => error.into(),
         _ => StoreError::Disconnected,
     })
+}
+
+/// How many Sentinels say that a primary is up or down.
+#[derive(Default)]
+struct Votes {
+    up: usize,
+    down: usize,
+}
+
+impl Votes {
+    fn count(&mut self, is_down: bool) {
+        match is_down {
+            true => self.down += 1,
+            false => self.up += 1,
+        }
+    }
 }
 
 fn in_failover(answers: &[Answer]) -> Option<Decision> {
@@ -323,6 +343,9 @@ mod tests {
         assert_eq!(decided(&[primary(1, false), primary(2, false)]), Ok(1));
         assert_eq!(decided(&[primary(1, true), lost(), primary(2, false)]), Ok(2));
         assert_eq!(decided(&[lost(), primary(2, false)]), Ok(2));
+        assert_eq!(decided(&[primary(1, true), primary(1, false)]), Ok(1));
+        let most = [primary(1, true), primary(1, false), primary(1, true)];
+        assert!(decided(&most).unwrap_err().contains("the primary is down"), "one has not noticed it yet");
         assert!(decided(&[primary(1, true), lost()]).unwrap_err().contains("the primary is down"));
         assert!(decided(&[lost(), Answer::UnknownGroup]).unwrap_err().contains("no group called `main`"));
         let refused = Answer::Refused(WrongTopology::SentinelCredentials);
