@@ -1,5 +1,5 @@
-//! Fault runs over the topologies of several servers: primaries of a Sentinel group or of a cluster are killed, frozen, replaced in
-//! order and given other slots while clients submit jobs. Counts what is lost, and compares that with what the services report.
+//! Fault runs over the topologies of several servers: primaries of a Sentinel group or of a cluster are killed, frozen, cut off, replaced
+//! in order and given other slots while clients submit jobs. Counts what is lost, and compares that with what the services report.
 
 mod check;
 mod faults;
@@ -80,7 +80,7 @@ pub async fn run(options: &Options) -> Report {
     let reading = reader::start(&stack, &ledger);
     tokio::time::sleep(CALM).await;
     servers.learn_partitions();
-    let mut plan = Plan::new(options);
+    let mut plan = Plan::new(options, &servers);
     let (began, mut checked) = (Instant::now(), Vec::new());
     while began.elapsed() < options.length {
         let fault = plan.next();

@@ -7,6 +7,7 @@
 //!
 //! - [`wait`]: wait for a condition, never for a time
 //! - [`ports`]: free loopback ports
+//! - [`network`]: a network whose servers can be cut off from each other
 //! - [`redis`]: a Redis server of one's own
 //! - [`process`]: `tepal-proxy` and `tepal-worker` as child processes
 //! - [`certificates`]: certificates of one's own authority
@@ -41,6 +42,7 @@ pub mod http;
 pub mod http_server;
 pub mod http_servers;
 pub mod model_server;
+pub mod network;
 pub mod onnxruntime;
 pub mod ports;
 pub mod process;

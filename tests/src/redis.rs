@@ -5,6 +5,7 @@
 //! [`Deployment`].
 
 mod cluster;
+mod cut_off;
 mod deployment;
 mod info;
 mod monitor;
@@ -140,10 +141,16 @@ impl RedisServer {
         format!("{scheme}://{login}{addr}")
     }
 
-    /// `127.0.0.1:<port>`.
+    /// `<host>:<port>`.
     #[must_use]
     pub fn addr(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host(), self.port)
+    }
+
+    /// 127.0.0.1, or its address in a [network](crate::network).
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.options.address()
     }
 
     /// The port, the same over restarts.

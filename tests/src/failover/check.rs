@@ -28,6 +28,8 @@ pub(super) struct Checked {
     /// How long jobs of other primaries waited that were accepted before the failover: p99 and the longest.
     pub(super) waits_elsewhere: Option<(Duration, Duration)>,
     pub(super) lost: usize,
+    /// Jobs that ran again since the fault before, with an equal result.
+    pub(super) ran_again: usize,
     /// The most that one proxy reported, and one worker.
     pub(super) reported: (u64, u64),
     pub(super) problems: Vec<String>,
@@ -46,6 +48,8 @@ impl Checked {
         let lost = ledger.gone();
         let mut book = ledger.book();
         (book.lost_before, book.reported_before) = (lost, reported.clone());
+        let all_again = book.ran_again.len();
+        let ran_again = all_again - std::mem::replace(&mut book.ran_again_before, all_again);
         let (from, to) = (struck.began, struck.whole);
         let is_elsewhere = |partition: u8| struck.elsewhere.contains(&partition);
         let is_spared = !struck.elsewhere.is_empty() && struck.fault.spares_others();
@@ -60,6 +64,7 @@ impl Checked {
             outage_elsewhere: is_spared.then(|| book.longest_gap(from, to, is_elsewhere)),
             waits_elsewhere: waits.filter(|_| is_spared),
             lost: lost.saturating_sub(gone),
+            ran_again,
             reported: (new(&reported.0, &before.0), new(&reported.1, &before.1)),
             problems,
             struck,
@@ -70,10 +75,12 @@ impl Checked {
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { struck, outage, outage_elsewhere, lost, reported, problems, .. } = self;
-        let (replaced, whole) = (struck.replaced - struck.began, struck.whole - struck.began);
+        let after = |time: Instant| time - struck.began;
+        let (replaced, accepting, whole) =
+            (after(struck.replaced), after(struck.accepting), after(struck.whole));
         write!(
             f,
-            "{}: replaced after {replaced:.1?}, whole after {whole:.1?}, outage {outage:.2?}, of others \
+            "{}: replaced after {replaced:.1?}, has its replicas after {accepting:.1?}, whole after {whole:.1?}, outage {outage:.2?}, of others \
              {outage_elsewhere:.2?}, lost {lost}, reported {reported:?} {problems:?}",
             struck.fault.name()
         )

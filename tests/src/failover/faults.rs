@@ -16,6 +16,10 @@ pub enum Fault {
     Kill,
     /// SIGSTOP of a primary. It continues after the failover.
     Freeze,
+    /// A primary is cut off from its replicas, the other nodes or the Sentinels, and its clients, until after the failover. Needs root.
+    Partition,
+    /// The same, but its clients still reach it.
+    PeersLost,
     /// SENTINEL FAILOVER or CLUSTER FAILOVER.
     Orderly,
     /// A partition of the cluster moves to another primary.
@@ -31,6 +35,8 @@ impl Fault {
         match self {
             Self::Kill => "kill -9 of a primary",
             Self::Freeze => "freeze past the failover",
+            Self::Partition => "network partition",
+            Self::PeersLost => "network partition, clients still reach the primary",
             Self::Orderly => "orderly failover",
             Self::MoveSlot => "a partition moves, key by key",
             Self::AddNode => "a node is added and gets a partition",
@@ -39,7 +45,7 @@ impl Fault {
 
     /// Whether other primaries are not concerned.
     pub(super) fn spares_others(self) -> bool {
-        matches!(self, Self::Kill | Self::Freeze | Self::Orderly)
+        !matches!(self, Self::MoveSlot | Self::AddNode)
     }
 }
 
@@ -52,13 +58,16 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(options: &Options) -> Self {
-        let of_kind: &[Fault] = match options.kind {
-            Kind::Sentinel => &[Fault::Kill, Fault::Freeze, Fault::Orderly],
-            Kind::Cluster => &[Fault::Kill, Fault::Freeze, Fault::Orderly, Fault::MoveSlot, Fault::AddNode],
+    pub(super) fn new(options: &Options, servers: &Servers) -> Self {
+        let is_possible = |fault: Fault| match fault {
+            Fault::MoveSlot | Fault::AddNode => options.kind == Kind::Cluster,
+            Fault::Partition | Fault::PeersLost => servers.can_be_cut_off,
+            Fault::Kill | Fault::Freeze | Fault::Orderly => true,
         };
-        let is_wanted = |fault: &&Fault| options.only.is_empty() || options.only.contains(*fault);
-        let faults = of_kind.iter().filter(is_wanted).copied().collect();
+        let is_wanted =
+            |fault: &Fault| is_possible(*fault) && (options.only.is_empty() || options.only.contains(fault));
+        let faults: Vec<_> = Fault::value_variants().iter().copied().filter(is_wanted).collect();
+        assert!(!faults.is_empty(), "none of these faults is possible here: cutting a server off needs root");
         Self { rng: fastrand::Rng::with_seed(options.seed), faults, round: Vec::new() }
     }
 
@@ -86,6 +95,8 @@ pub(super) struct Struck {
     pub(super) began: Instant,
     /// When there was another primary, or the slot had moved.
     pub(super) replaced: Instant,
+    /// When that one had the replicas without which it accepts nothing.
+    pub(super) accepting: Instant,
     pub(super) whole: Instant,
     /// The partitions of other primaries.
     pub(super) elsewhere: BTreeSet<u8>,
@@ -94,66 +105,74 @@ pub(super) struct Struck {
 /// Injects the fault, and waits until the topology is whole.
 pub(super) async fn inject(fault: Fault, servers: &mut Servers, plan: &mut Plan) -> Struck {
     let partition = plan.rng.usize(..servers.partitions());
-    let port = servers.primary(partition).port();
-    let elsewhere = servers.partitions_elsewhere(port);
+    let port = servers.primary(partition).await.port();
+    let elsewhere = servers.partitions_elsewhere(port).await;
     let began = Instant::now();
-    let replaced = match fault {
-        Fault::Kill => kill(servers, partition, plan.pause()).await,
-        Fault::Freeze => freeze(servers, partition, plan.pause()).await,
-        Fault::Orderly => orderly(servers, partition).await,
-        Fault::MoveSlot => move_slot(servers, partition, plan).await,
+    let (replaced, accepting) = match fault {
+        Fault::MoveSlot => {
+            move_slot(servers, partition, plan).await;
+            (Instant::now(), Instant::now())
+        }
         Fault::AddNode => {
             servers.add_node(partition).await;
-            Instant::now()
+            (Instant::now(), Instant::now())
         }
+        _ => replace(fault, servers, partition, plan.pause()).await,
     };
     servers.whole().await;
-    Struck { fault, began, replaced, whole: Instant::now(), elsewhere }
+    Struck { fault, began, replaced, accepting, whole: Instant::now(), elsewhere }
 }
 
-async fn kill(servers: &Servers, partition: usize, pause: Duration) -> Instant {
-    let primary = servers.primary(partition);
-    primary.kill9();
-    servers.promoted(partition, primary.port()).await;
+/// Injects a fault that replaces the primary of the partition. It ends some time after that. Returns when there was another primary,
+/// and when that one had the replicas that it needs.
+async fn replace(fault: Fault, servers: &Servers, partition: usize, pause: Duration) -> (Instant, Instant) {
+    let primary = servers.primary(partition).await;
+    let port = primary.port();
+    match fault {
+        Fault::Kill => primary.kill9(),
+        Fault::Freeze => primary.sigstop(),
+        Fault::Partition | Fault::PeersLost => {
+            primary.cut_off(servers.peers_of(port), fault == Fault::Partition);
+        }
+        _ => orderly(servers, port).await,
+    }
+    servers.promoted(partition, port).await;
     let replaced = Instant::now();
-    sleep(pause).await;
-    primary.restart().await;
-    replaced
+    let ends = async {
+        sleep(pause).await;
+        match fault {
+            Fault::Kill => primary.restart().await,
+            Fault::Freeze => primary.sigcont(),
+            Fault::Partition | Fault::PeersLost => primary.reconnect(),
+            _ => {}
+        }
+    };
+    let accepting = async {
+        servers.accepting(partition, port).await;
+        Instant::now()
+    };
+    let ((), accepting) = tokio::join!(ends, accepting);
+    (replaced, accepting)
 }
 
-async fn freeze(servers: &Servers, partition: usize, pause: Duration) -> Instant {
-    let primary = servers.primary(partition);
-    primary.sigstop();
-    servers.promoted(partition, primary.port()).await;
-    let replaced = Instant::now();
-    sleep(pause).await;
-    primary.sigcont();
-    replaced
-}
-
-async fn orderly(servers: &Servers, partition: usize) -> Instant {
-    let port = servers.primary(partition).port();
+async fn orderly(servers: &Servers, port: u16) {
     match &servers.topology {
         Topology::Sentinel(group) => {
             group.sentinels[0].cli(&["SENTINEL", "FAILOVER", "tepal"]);
         }
         Topology::Cluster(_) => {
-            let replica = servers.replica_of(port).expect("every primary has a replica");
-            replica.cli(&["CLUSTER", "FAILOVER"]);
+            servers.replica_of(port).await.cli(&["CLUSTER", "FAILOVER"]);
         }
     }
-    servers.promoted(partition, port).await;
-    Instant::now()
 }
 
-async fn move_slot(servers: &Servers, partition: usize, plan: &mut Plan) -> Instant {
+async fn move_slot(servers: &Servers, partition: usize, plan: &mut Plan) {
     if let Topology::Cluster(cluster) = &servers.topology {
-        let source = servers.primary(partition).port();
+        let source = servers.primary(partition).await.port();
         let is_primary = |server: &&crate::redis::RedisServer| {
             server.port() != source && server.info("role").as_deref() == Some("master")
         };
         let others: Vec<_> = cluster.servers().filter(is_primary).collect();
         cluster.move_slot(servers.key(partition), others[plan.rng.usize(..others.len())]).await;
     }
-    Instant::now()
 }

@@ -33,6 +33,8 @@ pub(super) struct Book {
     pub(super) found_again: BTreeSet<String>,
     /// Lost jobs up to the last fault.
     pub(super) lost_before: usize,
+    /// Jobs that had run again by then.
+    pub(super) ran_again_before: usize,
     /// Lost jobs that each proxy, and each worker, had reported by then.
     pub(super) reported_before: (Vec<u64>, Vec<u64>),
 }

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use clap::ValueEnum as _;
+
 use super::check::{Checked, Last};
 use super::faults::Fault;
 use super::ledger::Ledger;
 use super::stack::Stack;
 use super::{Kind, Options};
 
+/// The services must have found the new primary by then.
+const RECOVERY: Duration = Duration::from_secs(1);
 /// Problems that are shown.
 const SHOWN: usize = 20;
 
@@ -44,14 +48,11 @@ impl Report {
         let (lost, reported) = (ledger.gone(), stack.reported().await);
         let mut problems = last.problems;
         for one in &checked {
-            let of_fault = one.problems.iter().cloned().chain(misreported(one));
+            let of_fault = one.problems.iter().cloned().chain(misreported(one)).chain(recovered_late(one));
             problems.extend(of_fault.map(|problem| format!("{}: {problem}", one.struck.fault.name())));
         }
         problems.extend(broken_promise(options, &checked, lost));
-        let most = reported.0.iter().max().copied().unwrap_or_default();
-        if most > lost as u64 {
-            problems.push(format!("a proxy reported {most} lost jobs, {lost} are lost"));
-        }
+        problems.extend(reported_too_many(options, &reported, lost));
         let book = ledger.book();
         Self {
             options: options.clone(),
@@ -88,10 +89,11 @@ impl Report {
         let sum = |figure: &dyn Fn(&Checked) -> u64| of_kind.iter().map(|one| figure(one)).sum::<u64>();
         writeln!(
             f,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             fault.name(),
             of_kind.len(),
             longest(&|one| Some(one.struck.replaced - one.struck.began)),
+            longest(&|one| Some(one.struck.accepting - one.struck.began)),
             longest(&|one| Some(one.struck.whole - one.struck.began)),
             longest(&|one| Some(one.outage)),
             longest(&|one| one.outage_elsewhere),
@@ -99,6 +101,7 @@ impl Report {
             longest(&|one| Some(one.waits_elsewhere?.1)),
             sum(&|one| one.lost as u64),
             sum(&|one| one.reported.0),
+            sum(&|one| one.ran_again as u64),
         )
     }
 }
@@ -109,13 +112,35 @@ fn misreported(one: &Checked) -> Option<String> {
     is_silent.then(|| format!("{} jobs are lost, and no proxy reported it", one.lost))
 }
 
+/// Whether a submission was not accepted for longer than the topology needed.
+fn recovered_late(one: &Checked) -> Option<String> {
+    let allowed = one.struck.accepting - one.struck.began + RECOVERY;
+    (one.outage > allowed)
+        .then(|| format!("no submission accepted for {:.2?}, not {allowed:.2?}", one.outage))
+}
+
+/// Which processes reported more lost jobs than are lost. A worker does not know which jobs wait for replicas and were not acknowledged.
+fn reported_too_many(
+    options: &Options,
+    (proxies, workers): &(Vec<u64>, Vec<u64>),
+    lost: usize,
+) -> Vec<String> {
+    let of = |name: &str, reported: &[u64]| {
+        let most = reported.iter().max().copied().unwrap_or_default();
+        (most > lost as u64).then(|| format!("a {name} reported {most} lost jobs, {lost} are lost"))
+    };
+    let by_workers = of("worker", workers).filter(|_| options.replicas_required == 0);
+    of("proxy", proxies).into_iter().chain(by_workers).collect()
+}
+
 /// Whether a setting that excludes a loss did not.
 fn broken_promise(options: &Options, checked: &[Checked], lost: usize) -> Option<String> {
     if options.replicas_required >= options.replicas() && lost > 0 {
         return Some(format!("{lost} jobs are lost, although all replicas confirmed them"));
     }
-    let frozen = checked.iter().filter(|one| one.struck.fault != Fault::Kill);
-    let lost: usize = frozen.map(|one| one.lost).sum();
+    // A killed primary, or one that only its replicas do not reach, has accepted jobs that no replica has yet.
+    let is_safe = |one: &&Checked| !matches!(one.struck.fault, Fault::Kill | Fault::PeersLost);
+    let lost: usize = checked.iter().filter(is_safe).map(|one| one.lost).sum();
     (options.min_replicas > 0 && lost > 0)
         .then(|| format!("{lost} jobs are lost by another fault than kill -9, although a replica was needed"))
 }
@@ -146,11 +171,11 @@ impl fmt::Display for Report {
             machine(),
             self.version
         )?;
-        let head = "fault | times | other primary after | whole after | no submission accepted for | the same of \
-                    other primaries | their jobs waited, p99 | longest | lost | reported";
+        let head = "fault | times | other primary after | has its replicas after | whole after | no submission accepted for | the same of \
+                    other primaries | their jobs waited, p99 | longest | lost | reported | run again";
         writeln!(f, "| {head} |\n|{}", " --- |".repeat(head.split('|').count()))?;
-        for fault in [Fault::Kill, Fault::Freeze, Fault::Orderly, Fault::MoveSlot, Fault::AddNode] {
-            self.row(fault, f)?;
+        for fault in Fault::value_variants() {
+            self.row(*fault, f)?;
         }
         let Self { accepted, completed, lost, ran_again, found_again, .. } = self;
         writeln!(

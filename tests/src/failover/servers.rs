@@ -2,21 +2,29 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Kind, Options};
+use crate::network::Network;
 use crate::redis::{RedisCluster, RedisOptions, RedisServer, SentinelGroup};
 use crate::wait::eventually;
 
 /// A killed server that comes back is made a replica ten seconds later by Sentinels.
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 const PRIMARIES: usize = 3;
+/// A replica that has not answered for this time does not count. It must be shorter than what a failover takes.
+const MAX_LAG_SECONDS: u32 = 2;
 
 /// The servers.
 #[derive(Debug)]
 pub(super) struct Servers {
     pub(super) topology: Topology,
     options: RedisOptions,
+    /// How many replicas a primary needs, or it accepts nothing.
+    needed: u32,
+    /// Whether servers can be cut off.
+    pub(super) can_be_cut_off: bool,
     /// By partition: its log, a key of it.
     logs: Vec<String>,
 }
@@ -32,14 +40,17 @@ impl Servers {
         let options = RedisServer::shipped()
             .config("maxmemory 0")
             .config(&format!("min-replicas-to-write {}", run.min_replicas))
-            .config("min-replicas-max-lag 10");
+            .config(&format!("min-replicas-max-lag {MAX_LAG_SECONDS}"));
+        let network = Network::new().map(Arc::new);
+        let options = network.iter().fold(options, RedisOptions::network);
         let topology = match run.kind {
             Kind::Sentinel => {
                 Topology::Sentinel(SentinelGroup::start(&options, run.replicas() as usize).await)
             }
             Kind::Cluster => Topology::Cluster(RedisCluster::start(&options, PRIMARIES, 1).await),
         };
-        let servers = Self { topology, options, logs: Vec::new() };
+        let (needed, can_be_cut_off) = (run.replicas_required.max(run.min_replicas), network.is_some());
+        let servers = Self { topology, options, needed, can_be_cut_off, logs: Vec::new() };
         servers.whole().await;
         servers
     }
@@ -87,24 +98,64 @@ impl Servers {
         &self.logs[partition]
     }
 
-    /// The primary of the partition, while all servers answer.
-    pub(super) fn primary(&self, partition: usize) -> &RedisServer {
+    /// The primary of the partition. On a busy machine, nodes of a cluster take each other for failed for a moment.
+    pub(super) async fn primary(&self, partition: usize) -> &RedisServer {
         match &self.topology {
             Topology::Sentinel(group) => group.primary(),
-            Topology::Cluster(cluster) => cluster.owner(self.key(partition)),
+            Topology::Cluster(cluster) => {
+                let owner = async || cluster.try_owner(self.key(partition));
+                eventually(WHOLE_WITHIN, "an owner of the slot", owner).await
+            }
         }
     }
 
-    /// The partitions that have another primary than this one, while all servers answer.
-    pub(super) fn partitions_elsewhere(&self, port: u16) -> BTreeSet<u8> {
-        let others = (0..self.partitions()).filter(|partition| self.primary(*partition).port() != port);
-        others.map(|partition| partition as u8).collect()
+    /// The partitions that have another primary than this one.
+    pub(super) async fn partitions_elsewhere(&self, port: u16) -> BTreeSet<u8> {
+        let mut others = BTreeSet::new();
+        for partition in 0..self.partitions() {
+            if self.primary(partition).await.port() != port {
+                others.insert(partition as u8);
+            }
+        }
+        others
     }
 
     /// A replica of the server on this port.
-    pub(super) fn replica_of(&self, port: u16) -> Option<&RedisServer> {
+    pub(super) async fn replica_of(&self, port: u16) -> &RedisServer {
         let of = Some(port.to_string());
-        self.all().into_iter().find(|server| server.info("master_port") == of)
+        let follows = |server: &&RedisServer| server.try_info("master_port").is_ok_and(|port| port == of);
+        eventually(WHOLE_WITHIN, "a replica", async || self.all().into_iter().find(follows)).await
+    }
+
+    /// The other servers and the Sentinels.
+    pub(super) fn peers_of(&self, port: u16) -> Vec<&RedisServer> {
+        let sentinels = match &self.topology {
+            Topology::Sentinel(group) => &group.sentinels[..],
+            Topology::Cluster(_) => &[],
+        };
+        self.all().into_iter().chain(sentinels).filter(|server| server.port() != port).collect()
+    }
+
+    /// Waits until the new primary of the partition has the replicas without which it accepts nothing. Does not ask the former one.
+    pub(super) async fn accepting(&self, partition: usize, former: u16) {
+        if self.needed == 0 {
+            return;
+        }
+        let has_replicas = |server: &&RedisServer| {
+            let info = server.try_cli(&["INFO", "replication"]).unwrap_or_default();
+            info.matches("state=online").count() >= self.needed as usize
+        };
+        let is_in_step = async || match &self.topology {
+            Topology::Sentinel(group) => Some(group.primary()).filter(has_replicas).is_some(),
+            Topology::Cluster(cluster) => {
+                let others =
+                    cluster.servers().filter(|server| server.port() != former && server.is_running());
+                let mut owners =
+                    others.filter(|server| server.try_cli(&["TYPE", self.key(partition)]).is_ok());
+                owners.any(|owner| has_replicas(&owner))
+            }
+        };
+        eventually(WHOLE_WITHIN, "as many replicas as are needed", is_in_step).await;
     }
 
     /// Waits until another server than the one on this port is the primary of the partition.
@@ -114,7 +165,7 @@ impl Servers {
         let takes_over = async || match &self.topology {
             Topology::Sentinel(group) => {
                 let primary = group.primary();
-                is_another(primary) && primary.cli(&["ROLE"]).starts_with("master")
+                is_another(primary) && primary.try_cli(&["ROLE"]).is_ok_and(|role| role.starts_with("master"))
             }
             Topology::Cluster(cluster) => {
                 cluster.servers().any(|server| is_another(server) && server.try_cli(&["TYPE", key]).is_ok())
@@ -163,7 +214,9 @@ impl Servers {
                 ended.port()
             ));
         }
-        let links: Vec<_> = all.iter().filter_map(|server| server.info("master_link_status")).collect();
+        let links: Result<Vec<_>, _> =
+            all.iter().map(|server| server.try_info("master_link_status")).collect();
+        let links: Vec<_> = links.map_err(|error| error.to_string())?.into_iter().flatten().collect();
         let in_step = links.iter().filter(|link| *link == "up").count();
         if in_step == replicas { Ok(()) } else { Err(format!("{links:?}")) }
     }

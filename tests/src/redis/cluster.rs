@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use redis::RedisError;
+
 use super::{RedisOptions, RedisServer};
 use crate::wait::eventually;
 
@@ -73,7 +75,7 @@ impl RedisCluster {
     /// # Panics
     /// When a node refuses.
     pub async fn move_slot(&self, key: &str, target: &RedisServer) {
-        let source = self.owner(key);
+        let source = eventually(READY_WITHIN, "an owner of the slot", async || self.try_owner(key)).await;
         let slot = source.cli(&["CLUSTER", "KEYSLOT", key]);
         let (from, to) = (source.cli(&["CLUSTER", "MYID"]), target.cli(&["CLUSTER", "MYID"]));
         target.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from]);
@@ -81,21 +83,23 @@ impl RedisCluster {
         let port = target.port().to_string();
         let credentials = source.options.credentials().unwrap_or_default();
         let login: Vec<_> = credentials.split_terminator(' ').collect();
-        loop {
-            let keys = source.cli(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
-            if keys.is_empty() {
-                break;
+        let mut command = vec!["MIGRATE", target.host(), &port, "", "0", "5000"];
+        command
+            .extend(["", "AUTH", "AUTH2"][login.len()..=login.len()].iter().filter(|word| !word.is_empty()));
+        command.extend(login.iter().copied());
+        command.push("KEYS");
+        let all_move = async || -> Result<(), RedisError> {
+            loop {
+                let keys = source.try_cli(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"])?;
+                if keys.is_empty() {
+                    return Ok(());
+                }
+                source.try_cli(&[&command[..], &keys.lines().collect::<Vec<_>>()].concat())?;
+                tokio::task::yield_now().await;
             }
-            let mut command = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000"];
-            command.extend(
-                ["", "AUTH", "AUTH2"][login.len()..=login.len()].iter().filter(|word| !word.is_empty()),
-            );
-            command.extend(login.iter().copied());
-            command.push("KEYS");
-            command.extend(keys.lines());
-            source.cli(&command);
-            tokio::task::yield_now().await;
-        }
+        };
+        // A node refuses keys while it takes the cluster for down: shortly after it has joined, or if the machine is busy.
+        eventually(READY_WITHIN, "all keys of the slot to move", all_move).await;
         for server in [target, source] {
             server.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to]);
         }
@@ -124,7 +128,7 @@ impl RedisCluster {
         for server in self.servers().skip(1) {
             let bus = server.cli(&["CONFIG", "GET", "cluster-port"]);
             let bus = bus.lines().last().unwrap_or_default();
-            self.primaries[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &server.port().to_string(), bus]);
+            self.primaries[0].cli(&["CLUSTER", "MEET", server.host(), &server.port().to_string(), bus]);
         }
         let count = self.servers().count();
         let knows_all = |server: &RedisServer| {
@@ -141,12 +145,12 @@ impl RedisCluster {
     /// When they do not agree in time.
     pub async fn ready(&self, primaries: usize, replicas: usize) {
         let is_ready = |server: &RedisServer| {
-            let slots = server.cli(&["CLUSTER", "SLOTS"]);
-            let nodes = server.cli(&["CLUSTER", "NODES"]);
+            let asked = |command: &[&str]| server.try_cli(command).unwrap_or_default();
+            let (slots, nodes) = (asked(&["CLUSTER", "SLOTS"]), asked(&["CLUSTER", "NODES"]));
             let of_role = |role: &str| {
                 nodes.lines().filter(|node| node.contains(role) && !node.contains("fail")).count()
             };
-            server.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+            asked(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
                 && (of_role("master"), of_role("slave")) == (primaries, replicas)
                 && self.servers().filter(|of| slots.lines().any(|line| line == of.port().to_string())).count()
                     == primaries + replicas
@@ -161,7 +165,13 @@ impl RedisCluster {
     /// When none owns it.
     #[must_use]
     pub fn owner(&self, key: &str) -> &RedisServer {
+        self.try_owner(key).unwrap_or_else(|| panic!("no server owns the slot of {key}"))
+    }
+
+    /// The same; `None` while there is none, for one because the nodes take each other for failed.
+    #[must_use]
+    pub fn try_owner(&self, key: &str) -> Option<&RedisServer> {
         let is_owner = |server: &&RedisServer| server.is_running() && server.try_cli(&["TYPE", key]).is_ok();
-        self.servers().find(is_owner).unwrap_or_else(|| panic!("no server owns the slot of {key}"))
+        self.servers().find(is_owner)
     }
 }

@@ -1,14 +1,24 @@
 //! Fields of INFO.
 
+use redis::RedisError;
+
 use super::RedisServer;
 
 impl RedisServer {
     /// A field of INFO, as in `used_memory`; `None` if the server does not report it.
     #[must_use]
     pub fn info(&self, field: &str) -> Option<String> {
-        let info = self.cli(&["INFO", "everything"]);
+        self.try_info(field).unwrap_or_else(|error| panic!("INFO: {error}"))
+    }
+
+    /// The same for a server that may not answer.
+    ///
+    /// # Errors
+    /// Why there is no reply.
+    pub fn try_info(&self, field: &str) -> Result<Option<String>, RedisError> {
+        let info = self.try_cli(&["INFO", "everything"])?;
         let value = |line: &str| line.strip_prefix(field)?.strip_prefix(':').map(str::to_owned);
-        info.lines().find_map(|line| value(line.trim_end()))
+        Ok(info.lines().find_map(|line| value(line.trim_end())))
     }
 
     /// How many times the server has run a command, as in `hget` or `xinfo|stream`.

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use super::RedisServer;
 use super::shipped::{HARNESS, PASSWORD, Users, compose, memory_limit};
 use crate::certificates::{Authority, Pair};
+use crate::network::{Host, Network};
 use crate::ports::free_port;
 
 /// When the append-only file reaches the disk: `appendfsync`.
@@ -35,6 +37,9 @@ pub struct RedisOptions {
     shipped_for: Option<String>,
     users: Option<Users>,
     pub(super) is_sentinel: bool,
+    network: Option<Arc<Network>>,
+    /// Its place in the network.
+    pub(super) host: Option<Host>,
 }
 
 /// TLS of a server and of its clients.
@@ -70,7 +75,7 @@ impl RedisOptions {
     #[must_use]
     pub fn replica_of(mut self, primary: &RedisServer) -> Self {
         let RedisOptions { user, password, .. } = &primary.options;
-        self.lines.push(format!("replicaof 127.0.0.1 {}", primary.port()));
+        self.lines.push(format!("replicaof {} {}", primary.host(), primary.port()));
         if !password.is_empty() {
             self.lines.push(format!("masterauth {password}"));
         }
@@ -128,6 +133,18 @@ impl RedisOptions {
         self
     }
 
+    /// Puts it into this network, from which it can be [cut off](RedisServer::cut_off).
+    #[must_use]
+    pub fn network(mut self, network: &Arc<Network>) -> Self {
+        self.network = Some(Arc::clone(network));
+        self
+    }
+
+    /// A Sentinel in the network of this server.
+    pub(super) fn sentinel_beside(&self) -> Self {
+        Self { network: self.network.clone(), ..Self::default() }.sentinel()
+    }
+
     pub(super) fn secured(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
@@ -167,12 +184,21 @@ impl RedisOptions {
             // Any server of a group may become a replica.
             self = self.config(&format!("masteruser {HARNESS}")).config(&format!("masterauth {PASSWORD}"));
         }
+        if let Some(network) = &self.network {
+            let host = network.host();
+            self = self.through(&host.wrapper()).config("protected-mode no");
+            self.host = Some(host);
+        }
         RedisServer::launch(self).await
     }
 
     pub(super) fn binary(&self) -> PathBuf {
         let chosen = std::env::var_os("TEPAL_TEST_REDIS").filter(|path| !path.is_empty());
         self.binary.clone().or_else(|| chosen.map(PathBuf::from)).unwrap_or_else(|| "redis-server".into())
+    }
+
+    pub(super) fn address(&self) -> &str {
+        self.host.as_ref().map_or("127.0.0.1", |host| &host.address)
     }
 
     /// `user:password@` for the URL, empty without a password.
@@ -198,8 +224,9 @@ impl RedisOptions {
             None => "save \"\"\n".to_owned(),
         };
         config += &format!(
-            "bind 127.0.0.1\n{}\ndir \"{shown}\"\nlogfile \"{shown}/redis.log\"\n\
+            "bind {}\n{}\ndir \"{shown}\"\nlogfile \"{shown}/redis.log\"\n\
              daemonize no\nenable-debug-command local\n",
+            self.address(),
             self.port_lines(port)
         );
         config += match self.aof {

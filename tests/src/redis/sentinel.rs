@@ -35,7 +35,7 @@ impl SentinelGroup {
         servers.insert(0, primary);
         let mut sentinels = Vec::new();
         for _ in 0..3 {
-            sentinels.push(RedisServer::options().sentinel().start().await);
+            sentinels.push(options.sentinel_beside().start().await);
         }
         let group = Self { servers, sentinels };
         group.watch(GROUP, &group.servers[0].port().to_string());
@@ -44,8 +44,9 @@ impl SentinelGroup {
     }
 
     fn watch(&self, name: &str, port: &str) {
+        let host = self.servers[0].host();
         for sentinel in &self.sentinels {
-            sentinel.cli(&["SENTINEL", "MONITOR", name, "127.0.0.1", port, "2"]);
+            sentinel.cli(&["SENTINEL", "MONITOR", name, host, port, "2"]);
             let set = |option: &str, value: &str| sentinel.cli(&["SENTINEL", "SET", name, option, value]);
             set("down-after-milliseconds", &DOWN_AFTER_MS.to_string());
             set("failover-timeout", "5000");
