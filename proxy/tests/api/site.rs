@@ -105,7 +105,11 @@ impl Site {
 
     /// Number of channels with subscribers in Redis.
     pub(crate) fn channels(&self) -> usize {
-        self.redis.cli(&["PUBSUB", "CHANNELS", "*"]).lines().filter(|line| line.contains(":job:")).count()
+        self.redis
+            .cli(&["PUBSUB", "SHARDCHANNELS", "*"])
+            .lines()
+            .filter(|line| line.contains(":job:"))
+            .count()
     }
 }
 

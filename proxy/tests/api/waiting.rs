@@ -246,7 +246,7 @@ async fn a_proxy_that_may_not_subscribe_says_so_once_and_tries_ever_less_often()
 
 /// How many times Redis has rejected a subscription.
 fn refused_subscriptions(site: &Site) -> u64 {
-    site.redis.command_stat("subscribe", "rejected_calls")
+    site.redis.command_stat("ssubscribe", "rejected_calls")
 }
 
 #[tokio::test]

@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::StreamExt as _;
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value, aio::MultiplexedConnection};
 use tepal_shared::{
     content::Content,
     job::{Claim, JobId, JobResult, JobStatus, LARGE_BYTES, Priority, owner::View},
     queue::work::{Fence, Settled, Settlement},
     tensor::{DataType, Tensor, stored_outputs},
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::timeout,
+};
 
 use crate::queue::{DONE, Queue, SOON, complete, fail, model, new_job, stream};
 
@@ -29,18 +32,30 @@ async fn end(queue: &Queue, attempt: &Claim, way: usize) -> &'static str {
     ["completed", "failed", "cancelled", "failed"][way]
 }
 
+/// Follows a channel on a connection of its own.
+async fn subscribe(queue: &Queue, channel: &str) -> (MultiplexedConnection, UnboundedReceiver<PushInfo>) {
+    let url = format!("{}?protocol=resp3", queue.server().url());
+    let (sender, mut pushes) = unbounded_channel();
+    let config = AsyncConnectionConfig::new().set_push_sender(sender);
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+    redis::cmd("SSUBSCRIBE").arg(channel).exec_async(&mut connection).await.unwrap();
+    assert_eq!(pushes.recv().await.unwrap().kind, PushKind::SSubscribe);
+    (connection, pushes)
+}
+
 pub(crate) async fn every_end_is_published_to_all_who_wait_for_it(queue: &Queue) {
     for way in 0..4 {
         let attempt = queue.submit_and_take("w").await;
         let channel = queue.store.queue.keys().job(attempt.job_id);
-        let mut subscription = queue.store.queue.redis().pubsub().await.unwrap();
-        subscription.subscribe(&channel).await.unwrap();
+        let (_connection, mut pushes) = subscribe(queue, &channel).await;
 
         let status = end(queue, &attempt, way).await;
 
-        let message = timeout(SOON / 10, subscription.on_message().next()).await;
-        let message: String = message.unwrap().unwrap().get_payload().unwrap();
-        assert_eq!(message, status);
+        let PushInfo { kind, data } = timeout(SOON / 10, pushes.recv()).await.unwrap().unwrap();
+        assert_eq!(kind, PushKind::SMessage);
+        let [of, message] = &data[..] else { panic!("{data:?}") };
+        assert_eq!((of, message), (&Value::BulkString(channel.into()), &Value::BulkString(status.into())));
     }
 }
 

@@ -11,6 +11,7 @@ use tepal_shared::{
         intake::Submitted,
         keys::Keys,
         link::{ConnectionSettings, Redis},
+        views::{Notifier, Watch},
         work::{BlockingReader, ReadSettings, TakeRequest},
     },
 };
@@ -183,6 +184,50 @@ async fn slots_move_between_primaries_while_jobs_are_submitted() {
     assert!(before.iter().all(|id| done.contains(id)), "nothing is lost");
     assert_eq!(done.len(), before.len() + 1);
     all_work(&store).await;
+}
+
+/// Ends a job that is followed at this server, and waits until its waiter hears of that.
+async fn end_of_followed(store: &Store, at: &RedisServer, watch: &mut Watch, id: JobId) {
+    let channel = store.queue.keys().job(id);
+    let is_followed = async || at.cli(&["PUBSUB", "SHARDNUMSUB", &channel]).ends_with("\n1");
+    eventually(SOON, "the job to be followed", is_followed).await;
+    assert!(complete_all(store).await.contains(&id));
+    timeout(SOON, watch.changed()).await.unwrap();
+}
+
+#[tokio::test]
+async fn waiters_hear_of_their_jobs_wherever_the_partition_goes() {
+    let cluster = RedisCluster::start(&RedisServer::options(), 2, 1).await;
+    let store = open(&cluster.url()).await;
+    let notifier = Notifier::new(store.queue.redis().clone(), store.queue.keys().clone());
+    let partition = 5;
+    let log = store.queue.keys().log(partition);
+    let follow = async || {
+        let ids = submit_to_all(&store).await;
+        let id = ids[usize::from(partition)];
+        let mut watch = notifier.watch(id);
+        timeout(SOON, watch.changed()).await.unwrap();
+        (id, watch)
+    };
+
+    let (id, mut watch) = follow().await;
+    end_of_followed(&store, cluster.owner(&log), &mut watch, id).await;
+
+    // The slot moves to another primary.
+    let (id, mut watch) = follow().await;
+    let source = cluster.owner(&log);
+    let target = cluster.primaries.iter().find(|primary| primary.port() != source.port()).unwrap();
+    cluster.move_slot(&log, target).await;
+    timeout(SOON, watch.changed()).await.expect("changes may have been missed");
+    end_of_followed(&store, target, &mut watch, id).await;
+
+    // A replica takes over in good order. Its former primary, now a replica, passes messages on.
+    let (id, mut watch) = follow().await;
+    let port = target.port().to_string();
+    let follows = |replica: &&RedisServer| replica.cli(&["ROLE"]).lines().nth(2) == Some(&port);
+    cluster.replicas.iter().find(follows).unwrap().cli(&["CLUSTER", "FAILOVER"]);
+    eventually(SOON, "the failover", async || target.cli(&["ROLE"]).starts_with("slave")).await;
+    end_of_followed(&store, target, &mut watch, id).await;
 }
 
 #[tokio::test]

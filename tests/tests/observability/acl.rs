@@ -262,7 +262,7 @@ async fn nobody_may_do_what_is_not_theirs() {
         &["SCAN", "0"],
         &["GET", "foreign"],
         &["DEL", "{predict_queue:0}:log"],
-        &["SUBSCRIBE", "foreign"],
+        &["SSUBSCRIBE", "foreign"],
         &["ACL", "LIST"],
         &["SHUTDOWN"],
         &["EVAL", "return redis.call('FLUSHALL')", "0"],

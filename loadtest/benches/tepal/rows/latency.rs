@@ -123,11 +123,12 @@ impl Via {
     }
 }
 
-/// The store publishes each change of a job on the job's own channel.
+/// Redis publishes when a job gets its lifetime, which is when it ends. Nobody can follow the channels of all jobs.
 async fn subscribe(redis: &RedisServer) -> PubSub {
+    redis.cli(&["CONFIG", "SET", "notify-keyspace-events", "Kg"]);
     let client = redis::Client::open(redis.url()).expect("a valid address");
     let mut ends = client.get_async_pubsub().await.expect("Redis answers");
-    ends.psubscribe("*:job:*").await.expect("Redis answers");
+    ends.psubscribe("__keyspace@0__:*:job:*").await.expect("Redis answers");
     ends
 }
 
@@ -136,8 +137,7 @@ async fn collect(mut ends: PubSub, ended: Arc<Mutex<HashMap<JobId, Instant>>>) {
     let mut messages = ends.on_message();
     while let Some(message) = messages.next().await {
         let now = Instant::now();
-        // Messages come for every change of a job, not only for its end.
-        if message.get_payload_bytes() != b"completed" {
+        if message.get_payload_bytes() != b"expire" {
             continue;
         }
         let id = message.get_channel_name().rsplit(':').next().unwrap_or_default();

@@ -84,7 +84,7 @@ async fn a_request_is_never_given_up_for_a_new_connection() {
     siege.submitted += 1;
     let mut waiting = connect(1, siege.addr()).await.remove(0);
     waiting.write_all(head(&format!("GET /job/{id}"), "prefer: wait=60\r\n").as_bytes()).await.unwrap();
-    let is_waiting = async || !siege.gateway.redis.cli(&["PUBSUB", "CHANNELS"]).is_empty();
+    let is_waiting = async || !siege.gateway.redis.cli(&["PUBSUB", "SHARDCHANNELS"]).is_empty();
     eventually(SOON, "the proxy to wait for the job", is_waiting).await;
 
     let idle = connect(200, siege.addr()).await;

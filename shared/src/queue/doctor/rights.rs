@@ -65,10 +65,9 @@ const PROXY: &[&str] = &[
     "XINFO STREAM $log",
     "XACK $stream workers 0-1",
     "XDEL $stream 0-1",
-    "PUBLISH $job word",
-    "SUBSCRIBE $job",
-    "UNSUBSCRIBE $job",
-    "UNSUBSCRIBE -",
+    "SPUBLISH $job word",
+    "SSUBSCRIBE $job",
+    "SUNSUBSCRIBE $job",
 ];
 
 const WORKER: &[&str] = &[
@@ -122,7 +121,7 @@ const WORKER: &[&str] = &[
     "XGROUP CREATE $stream workers 0 MKSTREAM",
     "XGROUP SETID $stream workers 0",
     "XGROUP DELCONSUMER $stream workers c",
-    "PUBLISH $job word",
+    "SPUBLISH $job word",
 ];
 
 /// What both services need in a cluster.

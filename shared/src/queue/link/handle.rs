@@ -4,11 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{
-    Cmd, Pipeline, RedisError, Value,
-    aio::{MultiplexedConnection, PubSub},
+    AsyncConnectionConfig, Client, Cmd, Pipeline, ProtocolVersion, PushInfo, RedisError, Value,
+    aio::MultiplexedConnection,
 };
 use tokio::{
     runtime::Handle,
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::{Instant, timeout},
 };
 
@@ -122,16 +123,32 @@ impl Redis {
         self.primary().await?.connect(response_timeout).await
     }
 
-    /// A new connection for subscriptions.
+    /// A new connection for subscriptions, and what arrives on it.
     ///
     /// # Errors
     /// When Redis cannot be reached.
-    pub async fn pubsub(&self) -> Result<PubSub, StoreError> {
+    pub(crate) async fn subscriber(
+        &self,
+    ) -> Result<(MultiplexedConnection, UnboundedReceiver<PushInfo>), StoreError> {
+        // The last one may have been closed because the slot has moved.
+        self.topology.doubt();
+        let (sender, pushes) = unbounded_channel();
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_push_sender(sender);
         let connected = async {
             let (client, _) = self.primary().await?.client().await?;
-            Ok(client.get_async_pubsub().await?)
+            let info = client.get_connection_info();
+            let with_pushes = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+            let client = Client::open(info.clone().set_redis_settings(with_pushes))?;
+            Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
         };
-        timeout(CONNECT_TIMEOUT, connected).await.unwrap_or(Err(StoreError::Disconnected))
+        let connection: Result<_, StoreError> =
+            timeout(CONNECT_TIMEOUT, connected).await.unwrap_or(Err(StoreError::Disconnected));
+        Ok((connection?, pushes))
+    }
+
+    /// Whether it is a Redis Cluster.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.settings.is_cluster()
     }
 
     /// The primary. A connection of its own may be possible although the shared one is not up.

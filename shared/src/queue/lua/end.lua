@@ -6,7 +6,7 @@ local function close_job(key, created_at, now, status, ttl_s, ...)
     'traceparent')
   redis.call('HSET', key, 'status', status, 'took_ms', int(age(created_at, now)), ...)
   redis.call('EXPIRE', key, ttl_s)
-  redis.call('PUBLISH', key, status)
+  redis.call('SPUBLISH', key, status)
 end
 
 local function remove_entries(stream, entries)

@@ -66,7 +66,7 @@ local function grant(grants, number, entry, id)
   else
     redis.call('HSET', key, 'status', 'processing', 'attempt', int(attempt), 'waited_ms', int(age_ms))
   end
-  redis.call('PUBLISH', key, 'processing')
+  redis.call('SPUBLISH', key, 'processing')
   local left_ms = deadline and math.max(tonumber(deadline) - grants.now, 0) or -1
   local request_id, traceparent, input = job[7] or '', job[8] or '', job[9] or ''
   grants.bytes = grants.bytes + #input

@@ -21,7 +21,7 @@ end
 -- removed the entry from the list, a new one is written. Returns 1 in that case, else 0.
 local function hand_back(job, now, delay_ms, lease_ms, fields)
   redis.call('HSET', job.key, 'status', 'pending', 'next_attempt_at', int(now + delay_ms), unpack(fields))
-  redis.call('PUBLISH', job.key, 'pending')
+  redis.call('SPUBLISH', job.key, 'pending')
   local idle = int(math.max(lease_ms - delay_ms, 0))
   if claim(job.stream, WAITING, job.entry, idle) then
     return 0

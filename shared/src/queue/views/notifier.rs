@@ -1,6 +1,7 @@
-//! Wakes the waiters of a job that changed. All waiters of a process share one connection to Redis, which follows the channels of
-//! exactly the jobs with waiters. A notification does not contain the change: the waiter reads the job, so a lost message costs
-//! nothing. Redis publishes nothing when a job is deleted, so [`look_for_missing`] checks for that.
+//! Wakes the waiters of a job that changed. A notification is a message on the job's shard channel, which costs only the primary that
+//! has the job. It does not contain the change: the waiter reads the job, so a lost message costs nothing. All waiters of a process
+//! share one connection, in a cluster one for each partition, which follows the channels of exactly the jobs with waiters. Redis
+//! publishes nothing when a job is deleted, so [`look_for_missing`] checks for that.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,13 +9,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
-use redis::{
-    FromRedisValue as _, RedisError,
-    aio::{PubSub, PubSubSink},
-};
+use redis::{FromRedisValue as _, PushInfo, PushKind, RedisError, aio::MultiplexedConnection};
 use tokio::{
-    sync::{Notify, watch},
+    runtime::Handle,
+    sync::{Notify, mpsc::UnboundedReceiver, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -33,16 +31,25 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often the existence of the watched jobs is checked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Largest number of channels in one command, so that a reconnection with thousands of waiters does not block Redis.
-const CHANNELS_A_COMMAND: usize = 500;
-/// A channel that is never joined. To leave it is always allowed and always confirmed, so it serves as a check of the connection.
-const NO_CHANNEL: &str = "-";
+/// Largest number of channels in one call, so that a reconnection with thousands of waiters does not block Redis.
+const CHANNELS_A_CALL: usize = 500;
 
-/// Wakes waiters. Clones share one connection, which is opened for the first waiter.
+/// Wakes waiters. Clones share the connections. Each is opened for its first waiter.
 #[derive(Clone, Debug)]
 pub struct Notifier {
+    redis: Redis,
+    keys: Keys,
+    /// Where the connections are served, whichever runtime a waiter uses.
+    runtime: Handle,
+    /// The connections: in a cluster by partition, since a shard channel is only at the primary that has the job.
+    followers: Arc<Mutex<HashMap<Option<u8>, Follower>>>,
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Follower {
     shared: Arc<Channels>,
-    _task: Arc<AbortOnDropHandle<()>>,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// One waiter of one job. It ends when it is dropped.
@@ -55,9 +62,8 @@ pub struct Watch {
     shared: Arc<Channels>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Channels {
-    keys: Keys,
     watched: Mutex<ChannelTable>,
     /// A watch began or ended.
     changed: Notify,
@@ -83,18 +89,15 @@ impl Notifier {
     /// Watches jobs of the queue that `keys` names; needs a tokio runtime.
     #[must_use]
     pub fn new(redis: Redis, keys: Keys) -> Self {
-        let shared = Arc::new(Channels { keys, watched: Mutex::default(), changed: Notify::new() });
-        let watched = Arc::clone(&shared);
-        let follow = move || follow_for_ever(redis.clone(), Arc::clone(&watched));
-        let task = tokio::spawn(supervisor::keep("job_watcher", follow));
-        Self { shared, _task: Arc::new(AbortOnDropHandle::new(task)) }
+        Self { redis, keys, runtime: Handle::current(), followers: Arc::default() }
     }
 
     /// Begins to watch a job. Read the job after each [`Watch::changed`].
     #[must_use]
     pub fn watch(&self, id: JobId) -> Watch {
-        let (channel, since) = (self.shared.keys.job(id), Instant::now());
-        let mut watched = self.shared.lock();
+        let (channel, since) = (self.keys.job(id), Instant::now());
+        let shared = self.follower(id.partition());
+        let mut watched = shared.lock();
         let news = if let Some(known) = watched.channels.get_mut(&channel) {
             known.waiters += 1;
             let mut news = known.news.subscribe();
@@ -108,17 +111,26 @@ impl Notifier {
                 .channels
                 .insert(channel.clone(), Channel { news: sender, waiters: 1, is_followed: false });
             watched.changed.push(channel.clone());
-            self.shared.changed.notify_one();
+            shared.changed.notify_one();
             news
         };
         drop(watched);
-        Watch { channel, news, since, shared: Arc::clone(&self.shared) }
+        Watch { channel, news, since, shared }
     }
 
-    /// How many jobs are being watched.
-    #[must_use]
-    pub fn jobs(&self) -> usize {
-        self.shared.lock().channels.len()
+    /// What follows the jobs of a partition.
+    fn follower(&self, partition: u8) -> Arc<Channels> {
+        let partition = self.redis.is_cluster().then_some(partition);
+        let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        let follower = followers.entry(partition).or_insert_with(|| {
+            let redis = self.redis.of_key(&self.keys.log(partition.unwrap_or_default()));
+            let shared = Arc::<Channels>::default();
+            let watched = Arc::clone(&shared);
+            let follow = move || follow_for_ever(redis.clone(), Arc::clone(&watched));
+            let task = self.runtime.spawn(supervisor::keep("job_watcher", follow));
+            Follower { shared, _task: AbortOnDropHandle::new(task) }
+        });
+        Arc::clone(&follower.shared)
     }
 }
 
@@ -191,6 +203,11 @@ impl Channels {
         (to_join, to_leave)
     }
 
+    /// Whether the channel has waiters that rely on its messages.
+    fn is_followed(&self, channel: &str) -> bool {
+        self.lock().channels.get(channel).is_some_and(|known| known.is_followed)
+    }
+
     fn notify(&self, channel: &str, joined: bool) {
         if let Some(known) = self.lock().channels.get_mut(channel) {
             if joined { known.is_followed_now() } else { known.has_news() }
@@ -244,8 +261,8 @@ async fn follow_for_ever(redis: Redis, shared: Arc<Channels>) {
             shared.changed.notified().await;
         }
         redis.up().await;
-        let error = match redis.pubsub().await {
-            Ok(connection) => follow(&redis, &shared, connection, &mut contact).await,
+        let error = match redis.subscriber().await {
+            Ok((connection, pushes)) => follow(&redis, &shared, connection, pushes, &mut contact).await,
             Err(error) => error,
         };
         sleep(contact.failed(&error)).await;
@@ -256,26 +273,34 @@ async fn follow_for_ever(redis: Redis, shared: Arc<Channels>) {
 async fn follow(
     redis: &Redis,
     shared: &Channels,
-    connection: PubSub,
+    connection: MultiplexedConnection,
+    pushes: UnboundedReceiver<PushInfo>,
     contact: &mut Contact<'_>,
 ) -> StoreError {
-    let (sink, mut messages) = connection.split();
     shared.start_over();
-    let reading = async {
-        while let Some(message) = messages.next().await {
-            shared.notify(message.get_channel_name(), false);
-        }
-        StoreError::Disconnected
-    };
     tokio::select! {
-        error = reading => error,
-        error = keep_joined(shared, sink, contact) => error,
+        error = read(shared, pushes) => error,
+        error = keep_joined(shared, connection, contact) => error,
         error = look_for_missing(redis, shared) => error,
     }
 }
 
+/// Reads messages until the connection is closed, or Redis ends a subscription: then the slot has moved to another primary.
+async fn read(shared: &Channels, mut pushes: UnboundedReceiver<PushInfo>) -> StoreError {
+    while let Some(PushInfo { kind, mut data }) = pushes.recv().await {
+        let channel = data.drain(..).next().and_then(|channel| String::from_redis_value(channel).ok());
+        match (kind, channel) {
+            (PushKind::SMessage, Some(channel)) => shared.notify(&channel, false),
+            (PushKind::SUnsubscribe, Some(channel)) if shared.is_followed(&channel) => break,
+            (PushKind::Disconnection, _) => break,
+            _ => {}
+        }
+    }
+    StoreError::Disconnected
+}
+
 /// Wakes waiters whose job does not exist any more, which nobody publishes. One command counts how many of up to
-/// [`CHANNELS_A_COMMAND`] jobs exist; if one is missing, the waiters of all of them are woken. Whether Redis answers at all is
+/// [`CHANNELS_A_CALL`] jobs exist; if one is missing, the waiters of all of them are woken. Whether Redis answers at all is
 /// checked elsewhere.
 async fn look_for_missing(redis: &Redis, shared: &Channels) -> StoreError {
     loop {
@@ -284,7 +309,7 @@ async fn look_for_missing(redis: &Redis, shared: &Channels) -> StoreError {
         let mut jobs = shared.channels();
         jobs.sort_unstable();
         let of_a_partition = jobs.chunk_by(|one, next| tag(one) == tag(next));
-        for jobs in of_a_partition.flat_map(|jobs| jobs.chunks(CHANNELS_A_COMMAND)) {
+        for jobs in of_a_partition.flat_map(|jobs| jobs.chunks(CHANNELS_A_CALL)) {
             let mut command = redis::cmd("EXISTS");
             command.arg(jobs);
             let Some(first) = jobs.first() else { continue };
@@ -301,15 +326,19 @@ fn tag(key: &str) -> &str {
     key.split_inclusive('}').next().unwrap_or(key)
 }
 
-/// Joins and leaves channels as waiters come and go. Changes accumulate while a command runs, so thousands of waiters a second need
-/// few commands.
-async fn keep_joined(shared: &Channels, mut sink: PubSubSink, contact: &mut Contact<'_>) -> StoreError {
+/// Joins and leaves channels as waiters come and go. Changes accumulate while a call runs, so thousands of waiters a second need few
+/// calls.
+async fn keep_joined(
+    shared: &Channels,
+    mut connection: MultiplexedConnection,
+    contact: &mut Contact<'_>,
+) -> StoreError {
     let mut joined = HashSet::new();
     loop {
         let is_check = timeout(CHECK_INTERVAL, shared.changed.notified()).await.is_err();
         let (to_join, to_leave) = shared.differences(&joined);
-        for channels in to_join.chunks(CHANNELS_A_COMMAND) {
-            if let Err(error) = confirmed(sink.subscribe(channels)).await {
+        for channels in to_join.chunks(CHANNELS_A_CALL) {
+            if let Err(error) = call(&mut connection, "SSUBSCRIBE", channels).await {
                 return error;
             }
             contact.works();
@@ -318,22 +347,36 @@ async fn keep_joined(shared: &Channels, mut sink: PubSubSink, contact: &mut Cont
                 shared.notify(channel, true);
             }
         }
-        for channels in to_leave.chunks(CHANNELS_A_COMMAND) {
-            if let Err(error) = confirmed(sink.unsubscribe(channels)).await {
+        for channels in to_leave.chunks(CHANNELS_A_CALL) {
+            if let Err(error) = call(&mut connection, "SUNSUBSCRIBE", channels).await {
                 return error;
             }
             for channel in channels {
                 joined.remove(channel);
             }
         }
-        if is_check && let Err(error) = confirmed(sink.unsubscribe(NO_CHANNEL)).await {
+        let ping = redis::cmd("PING");
+        if is_check && let Err(error) = confirmed(ping.exec_async(&mut connection)).await {
             return error;
         }
     }
 }
 
-async fn confirmed(command: impl Future<Output = Result<(), RedisError>>) -> Result<(), StoreError> {
-    match timeout(CONFIRM_TIMEOUT, command).await {
+/// Runs the command for each channel by itself: the client library counts one confirmation for a command.
+async fn call(
+    connection: &mut MultiplexedConnection,
+    command: &str,
+    channels: &[String],
+) -> Result<(), StoreError> {
+    let mut calls = redis::pipe();
+    for channel in channels {
+        calls.cmd(command).arg(channel);
+    }
+    confirmed(calls.exec_async(connection)).await
+}
+
+async fn confirmed(call: impl Future<Output = Result<(), RedisError>>) -> Result<(), StoreError> {
+    match timeout(CONFIRM_TIMEOUT, call).await {
         Ok(outcome) => outcome.map_err(StoreError::from),
         Err(_) => Err(StoreError::Disconnected),
     }

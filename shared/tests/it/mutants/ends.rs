@@ -81,7 +81,7 @@ mutants! {
         transitions::every_script_does_in_every_state_what_the_table_says;
     end_keeps_the_job_for_ever: "end.lua" "  redis.call('EXPIRE', key, ttl_s)\n" => "",
         transitions::every_script_does_in_every_state_what_the_table_says;
-    end_is_not_published: "end.lua" "  redis.call('PUBLISH', key, status)\n" => "",
+    end_is_not_published: "end.lua" "  redis.call('SPUBLISH', key, status)\n" => "",
         ends::every_end_is_published_to_all_who_wait_for_it;
     end_counts_from_another_moment: "end.lua" "int(age(created_at, now))" => "0",
         ends::every_end_has_its_time;
