@@ -28,7 +28,10 @@ impl Queue {
     }
 
     async fn alone() -> Self {
-        Self { servers: Deployment::Standalone(RedisServer::shipped().start().await), keys: Keys::new("q") }
+        Self {
+            servers: Deployment::Standalone(Box::new(RedisServer::shipped().start().await)),
+            keys: Keys::new("q"),
+        }
     }
 
     /// A connection as the services make it.

@@ -121,6 +121,7 @@ pub(crate) async fn a_reply_that_stays_lost_is_reported_as_an_unknown_outcome(qu
 
     assert!(matches!(outcome, Err(StoreError::Ambiguous(_))), "{outcome:?}");
     assert!(proxy.hits().replies_dropped > 0);
+    proxy.drop_no_replies();
     assert_eq!(queue.state(id).await, "pending 0/0/0 new input");
     assert_eq!(queue.store.intake.submit(id, new_job()).await.unwrap(), Submitted::Accepted);
     assert_eq!(queue.outstanding().await, (1, 0));

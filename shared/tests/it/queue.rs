@@ -55,7 +55,7 @@ impl Queue {
 
     /// A queue in this server.
     pub(crate) async fn on_server(server: RedisServer) -> Self {
-        Self::on(&Arc::new(Deployment::Standalone(server))).await
+        Self::on(&Arc::new(Deployment::Standalone(Box::new(server)))).await
     }
 
     async fn on(servers: &Arc<Deployment>) -> Self {

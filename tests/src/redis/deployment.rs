@@ -11,7 +11,7 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub enum Deployment {
     /// One server.
-    Standalone(RedisServer),
+    Standalone(Box<RedisServer>),
     /// A primary without replicas, and its Sentinels: no failover disturbs a test.
     Sentinel(SentinelGroup),
     /// Three primaries without replicas.
@@ -25,7 +25,7 @@ impl Deployment {
     /// When it names something else, or the servers do not become ready.
     pub async fn start(options: &RedisOptions) -> Self {
         match std::env::var("TEPAL_TEST_TOPOLOGY").unwrap_or_default().as_str() {
-            "" | "standalone" => Self::Standalone(options.clone().start().await),
+            "" | "standalone" => Self::Standalone(Box::new(options.clone().start().await)),
             "sentinel" => Self::Sentinel(SentinelGroup::start(options, 0).await),
             "cluster" => Self::Cluster(RedisCluster::start(options, 3, 0).await),
             other => panic!("TEPAL_TEST_TOPOLOGY must be standalone, sentinel or cluster, not {other}"),
