@@ -8,7 +8,7 @@ use std::{
 
 use crate::{job::JobId, queue::link::Generation};
 
-/// Number of jobs remembered for each partition.
+/// Number of jobs remembered for each partition, of the present connection and of former ones that were not looked up yet.
 const REMEMBERED: usize = 64;
 
 /// The last acknowledged jobs of each partition. Clones share them.
@@ -30,9 +30,12 @@ impl Acknowledged {
         let (mut rings, since) = (self.lock(), Instant::now());
         for id in ids {
             let ring = rings.entry(id.partition()).or_default();
-            if ring.len() == REMEMBERED {
-                ring.pop_front();
-            }
+            // After an outage, many jobs may be accepted before those of the former connection are looked up.
+            let former = ring.iter().take_while(|job| job.seen_on != seen_on).count();
+            ring.drain(..former.saturating_sub(REMEMBERED));
+            let former = former.min(REMEMBERED);
+            let too_many = (ring.len() + 1 - former).saturating_sub(REMEMBERED);
+            ring.drain(former..former + too_many);
             ring.push_back(Remembered { id, since, seen_on });
         }
     }
@@ -88,5 +91,22 @@ mod tests {
         assert_eq!(acknowledged.due(0, 2, true).len(), REMEMBERED - 1);
         assert_eq!(ids_of(acknowledged.due(0, 2, false)), [late]);
         assert_eq!(acknowledged.due(1, 2, false).len(), 1, "of a partition that was not looked up");
+    }
+
+    #[test]
+    fn jobs_of_a_former_connection_stay_until_they_are_looked_up() {
+        let acknowledged = Acknowledged::default();
+        let add = |count: usize, seen_on| acknowledged.add((0..count).map(|_| JobId::new(0)), seen_on);
+        let kept = |seen_on| acknowledged.due(0, seen_on, true).len();
+        add(40, 1);
+        add(3 * REMEMBERED, 2);
+        assert_eq!((acknowledged.due(0, 2, false).len(), kept(2)), (40, 40 + REMEMBERED));
+        add(1, 3);
+        assert_eq!(kept(3), REMEMBERED + 1, "the last ones of all former connections");
+
+        let found = acknowledged.due(0, 3, false).iter().map(|job| (job.id, true)).collect();
+        acknowledged.looked_up(0, &found, 3);
+        add(1, 3);
+        assert_eq!(kept(3), REMEMBERED);
     }
 }
