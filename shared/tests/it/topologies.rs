@@ -285,6 +285,29 @@ async fn a_primary_that_was_frozen_past_the_failover_gets_no_more_jobs() {
 }
 
 #[tokio::test]
+async fn an_answer_of_a_former_primary_does_not_count() {
+    let group = SentinelGroup::start(&RedisServer::options(), 1).await;
+    let store = open(&group.url()).await;
+    replicated(&group, &store).await;
+    // It waits for its answer until the former primary goes on.
+    let patient = {
+        let settings = ConnectionSettings::new(&group.url()).unwrap().with_patience(SOON);
+        let settings = settings.with_response_timeout(SOON);
+        Store::new(Redis::open(settings).unwrap(), store.queue.keys().clone(), store.queue.policy().clone())
+    };
+    timeout(SOON, patient.queue.redis().up()).await.unwrap();
+
+    let (former, id) = (group.primary(), JobId::new(0));
+    former.sigstop();
+    let (submitted, ()) = tokio::join!(patient.intake.submit(id, new_job()), async {
+        outage(&patient, 0).await;
+        former.sigcont();
+    });
+    assert_eq!(submitted.unwrap(), Submitted::Accepted);
+    assert_eq!(group.servers[1].cli(&["EXISTS", &store.queue.keys().job(id)]), "1");
+}
+
+#[tokio::test]
 async fn a_read_that_blocks_at_a_former_primary_ends() {
     let group = SentinelGroup::start(&RedisServer::options(), 1).await;
     let store = open(&group.url()).await;

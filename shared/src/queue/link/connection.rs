@@ -39,6 +39,8 @@ pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The same where another server takes over from one that fails.
 const LONGEST_PAUSE_WITH_FAILOVER: Duration = Duration::from_millis(250);
+/// How long an answer may be on its way. A replica is promoted 0.15 s after the primary was given up, or later.
+const LAST_ANSWER: Duration = Duration::from_millis(100);
 /// How often an idle connection is checked, so that a half-open one is found before a request needs it.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// The stored format is read with each of so many probes.
@@ -145,6 +147,19 @@ impl SharedConnection {
         let mut link = self.link.subscribe();
         // The sender lives as long as `self`.
         let _ = link.wait_for(|link| matches!(link, Link::Up { .. })).await;
+    }
+
+    /// Waits until this connection has been given up, and an answer that was on its way has arrived.
+    pub(super) async fn given_up(&self, connection: Generation) {
+        if matches!(self.source, Source::Fixed(_)) {
+            return std::future::pending().await;
+        }
+        let mut link = self.link.subscribe();
+        let is_other =
+            |link: &Link| !matches!(link, Link::Up { generation, .. } if *generation == connection);
+        // The sender lives as long as `self`.
+        let _ = link.wait_for(is_other).await;
+        sleep(LAST_ANSWER).await;
     }
 
     /// Waits until the primary is at another address than this one, and connected.

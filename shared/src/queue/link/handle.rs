@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, Pipeline, ProtocolVersion, PushInfo, RedisError, Value,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, ProtocolVersion, PushInfo, RedisError, Value,
     aio::MultiplexedConnection,
 };
 use tokio::{
@@ -273,7 +273,14 @@ impl Redis {
         connection: &mut MultiplexedConnection,
         give_up: Instant,
     ) -> Sent {
-        let outcome = request.send(connection).await;
+        let outcome = tokio::select! {
+            biased;
+            outcome = request.send(connection) => outcome,
+            // A primary that was frozen or cut off may answer after the failover, but what it did is thrown away.
+            () = primary.given_up(generation) => {
+                Err(RedisError::from((ErrorKind::Io, "the connection was given up before the answer")))
+            }
+        };
         let redirection = outcome.as_ref().err().and_then(|error| self.topology.redirection(error, &primary));
         let is_redirected = redirection.is_some();
         if let (Some(Redirection::Ask(node)), Request::One(command)) = (redirection, request) {
