@@ -1,4 +1,5 @@
-//! What one Iris job costs Redis: the memory of a finished job, indexes included, and the CPU time of its whole life.
+//! What one Iris job costs Redis: the memory of a finished job, indexes included, and the CPU time of its whole life; also of each
+//! primary of a cluster.
 //!
 //! ```text
 //! cargo run -p tepal-shared --example cost [number of jobs]
@@ -18,7 +19,7 @@ use tepal_shared::{
         work::{Settlement, TakeRequest, Work},
     },
 };
-use tepal_tests::redis::RedisServer;
+use tepal_tests::redis::{RedisCluster, RedisServer};
 
 const WARM_UP: usize = 1_000;
 /// Jobs that are submitted, and taken, at the same time: as under load.
@@ -30,45 +31,58 @@ const RESULT: &str =
 async fn main() {
     let shipped = concat!("include ", env!("CARGO_MANIFEST_DIR"), "/../compose/redis.conf");
     let own_log = "logfile redis.log";
-    let settings: [(&str, &[&str]); 2] =
-        [("stock settings", &[]), ("compose/redis.conf", &[shipped, own_log])];
     let jobs = std::env::args().nth(1).map_or(100_000, |argument| argument.parse().unwrap());
     println!("{jobs} jobs in batches of {BATCH}");
-    for (name, lines) in settings {
-        let options = lines.iter().fold(RedisServer::options(), |options, line| options.config(line));
-        let server = options.start().await;
-        let redis = Redis::open(ConnectionSettings::new(&server.url()).unwrap()).unwrap();
-        redis.up().await;
-        let queue = Queue::new(redis, Keys::new("predict_queue"), Policy::default());
-        let roles = (Intake::new(queue.clone()), Work::new(queue));
-        run(&roles, WARM_UP).await;
-        let before = Usage::of(&server);
-        run(&roles, jobs).await;
-        let after = Usage::of(&server);
-        let per_job = |before: f64, after: f64| (after - before) / jobs as f64;
-        println!(
-            "{name}: {:.0} bytes per finished job; CPU {:.1} us per job, of which scripts {:.1} us",
-            per_job(before.memory_bytes, after.memory_bytes),
-            per_job(before.cpu_s, after.cpu_s) * 1e6,
-            per_job(before.scripts_us, after.scripts_us),
-        );
+    let stock = RedisServer::options();
+    let shipped = RedisServer::options().config(shipped).config(own_log);
+    for (name, options) in [("stock settings", &stock), ("compose/redis.conf", &shipped)] {
+        let server = options.clone().start().await;
+        measure(name, std::slice::from_ref(&server), &server.url(), 1, jobs).await;
+    }
+    let cluster = RedisCluster::start(&shipped, 3, 0).await;
+    measure("three primaries, PARTITIONS=12", &cluster.primaries, &cluster.url(), 12, jobs).await;
+}
+
+async fn measure(name: &str, primaries: &[RedisServer], url: &str, partitions: u16, jobs: usize) {
+    let settings = ConnectionSettings::new(url).unwrap();
+    let keys = if settings.is_cluster() { Keys::in_cluster("q") } else { Keys::new("q") };
+    let redis = Redis::open(settings.for_queue(&keys, partitions)).unwrap();
+    redis.up().await;
+    let queue = Queue::new(redis, keys, Policy { partitions, ..Policy::default() });
+    let roles = (Intake::new(queue.clone()), Work::new(queue));
+    run(&roles, partitions, WARM_UP).await;
+    let before: Vec<_> = primaries.iter().map(Usage::of).collect();
+    run(&roles, partitions, jobs).await;
+    let used: Vec<_> =
+        primaries.iter().map(Usage::of).zip(&before).map(|(now, then)| now.since(then)).collect();
+    let per_job = |of: fn(&Usage) -> f64| used.iter().map(of).sum::<f64>() / jobs as f64;
+    println!(
+        "{name}: {:.0} bytes per finished job; CPU {:.1} us per job, of which scripts {:.1} us",
+        per_job(|used| used.memory_bytes),
+        per_job(|used| used.cpu_s) * 1e6,
+        per_job(|used| used.scripts_us),
+    );
+    if used.len() > 1 {
+        let each: Vec<_> = used.iter().map(|used| format!("{:.1}", used.cpu_s / jobs as f64 * 1e6)).collect();
+        println!("  of that each primary: {} us", each.join(", "));
     }
 }
 
 /// A row of the Iris model as stored tensors.
 const ROW: &[u8] = b"\xb2\x01\x04\x33\x33\xa3\x40\0\0\x60\x40\x33\x33\xb3\x3f\xcd\xcc\x4c\x3e";
 
-/// Submits, takes and completes so many jobs.
-async fn run((intake, work): &(Intake, Work), jobs: usize) {
+/// Submits, takes and completes so many jobs. Each batch is in the next partition.
+async fn run((intake, work): &(Intake, Work), partitions: u16, jobs: usize) {
     let model = "iris".parse().unwrap();
     let job =
         Arc::new(NewJob { request_id: Some(JobId::new(0).to_string()), ..NewJob::new(model, ROW.to_vec()) });
-    for first in (0..jobs).step_by(BATCH) {
+    for (number, first) in (0..jobs).step_by(BATCH).enumerate() {
         let batch = BATCH.min(jobs - first);
-        join_all((0..batch).map(async |_| intake.submit(JobId::new(0), Arc::clone(&job)).await.unwrap()))
-            .await;
+        let partition = (number % usize::from(partitions)) as u8;
+        let submit = async |_| intake.submit(JobId::new(partition), Arc::clone(&job)).await.unwrap();
+        join_all((0..batch).map(submit)).await;
         let request = TakeRequest {
-            partition: 0,
+            partition,
             consumer: "w-1",
             streams: &Stream::all_of(model),
             limit: batch,
@@ -92,6 +106,14 @@ struct Usage {
 }
 
 impl Usage {
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            memory_bytes: self.memory_bytes - before.memory_bytes,
+            cpu_s: self.cpu_s - before.cpu_s,
+            scripts_us: self.scripts_us - before.scripts_us,
+        }
+    }
+
     fn of(server: &RedisServer) -> Self {
         let info = ["memory", "cpu", "commandstats"].map(|section| server.cli(&["INFO", section])).concat();
         let number = |names: &[&str]| -> f64 {
