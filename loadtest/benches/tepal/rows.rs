@@ -10,6 +10,7 @@ mod large;
 mod latency;
 mod memory;
 mod models;
+mod partitions;
 mod scaling;
 
 use clap::ValueEnum;
@@ -32,6 +33,8 @@ pub(crate) enum Group {
     Scaling,
     /// A busy model beside idle ones, and the commands of idle workers
     Models,
+    /// Idle workers, lone jobs and a frozen primary, with several partitions
+    Partitions,
     /// A model with few jobs beside a saturated one
     Fairness,
     /// Large inputs, and what uploads cost others
@@ -106,6 +109,7 @@ pub(crate) async fn measure(only: &[Group], scale: Scale) -> Measured {
             Group::Memory => memory::measure(&mut measured, scale).await,
             Group::Scaling => scaling::measure(&mut measured, scale).await,
             Group::Models => models::measure(&mut measured, scale).await,
+            Group::Partitions => partitions::measure(&mut measured, scale).await,
             Group::Fairness => fairness::measure(&mut measured, scale).await,
             Group::Large => large::measure(&mut measured, scale).await,
             Group::Depth => depth::measure(&mut measured, scale).await,
