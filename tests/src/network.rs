@@ -1,6 +1,7 @@
 //! A network of its own for servers, in which one of them can be cut off: a bridge, and for each server a network namespace with an
 //! address. Needs Linux, root and the program `ip`.
 
+use std::io::Write as _;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -93,9 +94,11 @@ impl Host {
 
     /// Drops what comes from these addresses or goes to them. Connections stay open.
     pub(crate) fn cut_off(&self, from: &[&str]) {
-        for address in from {
-            ip(&["-n", &self.namespace, "route", "add", "blackhole", address]);
-        }
+        let routes: String = from.iter().map(|address| format!("route add blackhole {address}\n")).collect();
+        let mut batch = tempfile::NamedTempFile::new().expect("a temporary file");
+        batch.write_all(routes.as_bytes()).expect("room for some lines");
+        // All at once.
+        ip(&["-n", &self.namespace, "-batch", &batch.path().to_string_lossy()]);
     }
 
     /// Ends [`cut_off`](Self::cut_off).

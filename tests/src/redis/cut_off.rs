@@ -8,10 +8,11 @@ impl RedisServer {
     ///
     /// # Panics
     /// When it is in no [network](crate::network).
-    pub fn cut_off<'a>(&self, from: impl IntoIterator<Item = &'a Self>, from_clients: bool) {
+    pub fn cut_off<'a>(&'a self, from: impl IntoIterator<Item = &'a Self>, from_clients: bool) {
         let host = self.place();
-        let mut addresses: Vec<_> = from.into_iter().map(Self::host).collect();
-        addresses.extend(from_clients.then_some(&*host.clients));
+        // The clients first: what it accepts later would reach no replica.
+        let mut addresses: Vec<&str> = from_clients.then_some(&*host.clients).into_iter().collect();
+        addresses.extend(from.into_iter().map(Self::host));
         host.cut_off(&addresses);
     }
 
