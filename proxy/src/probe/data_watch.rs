@@ -32,7 +32,7 @@ impl DataWatch {
         let went_back = self.logs.went_back(logs);
         let jobs = store.intake.look_up_acknowledged(&self.logs.doubtful(logs)).await?;
         self.logs.saw(logs);
-        // A failover throws away what the replicas did not confirm. Nobody was told that those jobs were accepted.
+        // A failover loses the entries that no replica confirmed, but their submissions were not acknowledged.
         let went_back = went_back.filter(|_| !store.intake.waits_for_replicas());
         let loss = Loss::of(jobs, went_back);
         self.last = loss.map(|loss| (Instant::now(), SystemTime::now(), loss)).or(self.last);
